@@ -1,0 +1,52 @@
+"""What an experiment is: strict models, named presets, overrides. Imports no torch."""
+
+from beamclip.config.errors import UserError, nearest
+from beamclip.config.experiment import (
+    AnchorsConfig,
+    DataConfig,
+    Experiment,
+    ObjectiveConfig,
+    OptimiserConfig,
+    ProbeConfig,
+    StudentConfig,
+    TeacherConfig,
+    ViewsConfig,
+)
+from beamclip.config.load import load_experiment, parse_assignments, preset_names, with_values
+from beamclip.config.sweep import Asha, Choice, Sweep, Uniform, check_space, choice, loguniform, planned_values, trial_count, uniform
+from beamclip.config.tree import checked, flatten, known_keys
+from beamclip.config.views import RECIPES, Recipe, Strict
+
+__all__ = [
+    "RECIPES",
+    "AnchorsConfig",
+    "Asha",
+    "Choice",
+    "DataConfig",
+    "Experiment",
+    "ObjectiveConfig",
+    "OptimiserConfig",
+    "ProbeConfig",
+    "Recipe",
+    "Strict",
+    "StudentConfig",
+    "Sweep",
+    "TeacherConfig",
+    "Uniform",
+    "UserError",
+    "ViewsConfig",
+    "check_space",
+    "checked",
+    "choice",
+    "flatten",
+    "known_keys",
+    "load_experiment",
+    "loguniform",
+    "nearest",
+    "parse_assignments",
+    "planned_values",
+    "preset_names",
+    "trial_count",
+    "uniform",
+    "with_values",
+]

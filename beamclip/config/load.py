@@ -1,0 +1,85 @@
+"""From a preset and `--set key=value` to a checked experiment."""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from beamclip.config.errors import UserError, nearest
+from beamclip.config.experiment import Experiment
+from beamclip.config.tree import Tree, assign, checked
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the package."""
+    files = resources.files("beamclip.config.presets").iterdir()
+    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
+
+
+def read_preset(name: str) -> Tree:
+    """A preset by name, or any YAML file by path.
+
+    Raises:
+        UserError: there is no such preset or file, or it is not a YAML mapping.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return _read_yaml(Path(name))
+    if name not in preset_names():
+        raise UserError(f"preset {name} does not exist{nearest(name, preset_names())}")
+    text = resources.files("beamclip.config.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
+
+
+def _read_yaml(path: Path) -> Tree:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} can't be read as YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold settings as `key: value`, like the built-in presets")
+    return tree
+
+
+def parse_assignments(assignments: Sequence[str]) -> Tree:
+    """`["optimiser.lr=1e-3"]` -> `{"optimiser.lr": 0.001}`. Values are YAML, so lists are written `[1, 2]`.
+
+    Raises:
+        UserError: an item has no `=` or its value is not YAML.
+    """
+    return dict(_parse_assignment(item) for item in assignments)
+
+
+def _parse_assignment(item: str) -> tuple[str, Any]:
+    key, equals, text = item.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {item} has no value; write --set {key or 'key'}=VALUE")
+    try:
+        return key.strip(), _number(yaml.safe_load(text))
+    except yaml.YAMLError:
+        raise UserError(f"--set {item}: {text!r} is not a value; quote it as YAML would") from None
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as text, because it wants 1.0e-3; everybody types 1e-3."""
+    if isinstance(value, list):
+        return [_number(item) for item in value]
+    try:
+        return float(value) if isinstance(value, str) and value[:1] in "0123456789.+-" else value
+    except ValueError:
+        return value
+
+
+def load_experiment(preset: str, values: Mapping[str, Any] | None = None) -> Experiment:
+    """Preset, then dotted values over it, then all checks.
+
+    Raises:
+        UserError: as one sentence, naming the key.
+    """
+    return checked(Experiment, assign(read_preset(preset), values or {}))
+
+
+def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
+    """A copy with dotted keys set, checked again as a whole."""
+    return checked(Experiment, assign(experiment.model_dump(mode="json"), values))

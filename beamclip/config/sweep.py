@@ -1,0 +1,128 @@
+"""What a sweep is: a search space over dotted keys, and how it is searched."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from beamclip.config.errors import UserError
+from beamclip.config.experiment import Experiment
+from beamclip.config.load import with_values
+from beamclip.config.views import Strict
+
+Value = bool | int | float | str | None
+
+
+class Choice(Strict):
+    """One of a list; a grid search tries them all."""
+
+    kind: Literal["choice"] = "choice"
+    values: tuple[Value, ...] = Field(min_length=1)
+
+
+class Uniform(Strict):
+    """Drawn between low and high; on the logarithm where `log` says so."""
+
+    kind: Literal["uniform"] = "uniform"
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_an_interval(self) -> "Uniform":
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"a range from {self.low} to {self.high} holds nothing to draw{' on a logarithm' if self.log else ''}")
+        return self
+
+
+Dimension = Annotated[Choice | Uniform, Field(discriminator="kind")]
+
+
+def choice(*values: Value) -> Choice:
+    """A dimension that takes each of these values."""
+    return Choice(values=values)
+
+
+def uniform(low: float, high: float) -> Uniform:
+    """A dimension drawn evenly between two numbers."""
+    return Uniform(low=low, high=high)
+
+
+def loguniform(low: float, high: float) -> Uniform:
+    """A dimension drawn evenly on the logarithm between two positive numbers."""
+    return Uniform(low=low, high=high, log=True)
+
+
+class Asha(Strict):
+    """Asynchronous successive halving: after 1, η, η²… rungs only the best 1/η go on (arXiv 1810.05934)."""
+
+    grace_epochs: int = Field(1, ge=1)
+    reduction_factor: int = Field(3, ge=2)
+
+
+class Sweep(Strict):
+    """A question, and the trials that answer it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,60}$")
+    """Also the MLflow experiment's name."""
+    question: str = ""
+    space: dict[str, Dimension] = {}
+    """Dotted key -> dimension. Empty: one trial."""
+    search: Literal["grid", "random", "optuna"] = "grid"
+    trials: int = Field(16, ge=1)
+    """How many to draw; a grid has as many as it has cells."""
+    seed: int = Field(0, ge=0)
+    """Seed of the drawing itself."""
+    metric: str = "linear_probe/val_top1"
+    """What the best trial is best at. Never a test metric."""
+    asha: Asha | None = None
+    """Stops poor trials early on `zero_shot/val_top1`, which every epoch reports."""
+
+    @model_validator(mode="after")
+    def _is_searchable(self) -> "Sweep":
+        ranges = [key for key, dimension in self.space.items() if isinstance(dimension, Uniform)]
+        if self.search == "grid" and ranges:
+            raise ValueError(f"{ranges[0]} is a range, which a grid can't walk; use choice(...) or search=random")
+        if "test" in self.metric:
+            raise ValueError(f"metric {self.metric} is measured on test, which is looked at once, after the choice; choose on val")
+        return self
+
+
+def planned_values(sweep: Sweep) -> list[dict[str, Value]]:
+    """Every combination of the listed values; ranges are left out, since no store depends on a number drawn from one."""
+    choices = {key: d.values for key, d in sweep.space.items() if isinstance(d, Choice)}
+    return [dict(zip(choices, cell, strict=True)) for cell in itertools.product(*choices.values())]
+
+
+def trial_count(sweep: Sweep) -> int:
+    """How many trials the sweep will start."""
+    return len(planned_values(sweep)) if sweep.search == "grid" else sweep.trials
+
+
+_STORE_SECTIONS = ("data", "views", "teacher", "anchors")
+
+
+def check_space(sweep: Sweep, base: Experiment) -> None:
+    """Find what is wrong with any cell of the space before anything starts.
+
+    Raises:
+        UserError: an unknown key, a value of the wrong type, or an impossible combination, naming the cell.
+    """
+    for key, dimension in sweep.space.items():
+        if isinstance(dimension, Uniform) and key.split(".")[0] in _STORE_SECTIONS:
+            raise UserError(f"{key} decides what is stored, so it can't be drawn from a range; list its values with choice(...)")
+    for values in _corner_values(sweep):
+        try:
+            with_values(base, values)
+        except UserError as error:
+            cell = ", ".join(f"{key}={value}" for key, value in values.items())
+            raise UserError(f"{error}{f' (in the trial {cell})' if cell else ''}") from None
+
+
+def _corner_values(sweep: Sweep) -> Iterator[dict[str, Value]]:
+    """The listed values crossed with both ends of every range."""
+    ends: dict[str, Sequence[Any]] = {k: (d.low, d.high) for k, d in sweep.space.items() if isinstance(d, Uniform)}
+    for values in planned_values(sweep):
+        for corner in itertools.product(*ends.values()):
+            yield values | dict(zip(ends, corner, strict=True))

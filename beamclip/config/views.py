@@ -1,0 +1,73 @@
+"""Recipes: the distributions views are drawn from."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Interval = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class Strict(BaseModel):
+    """Base of all configuration: unknown keys and wrong types are errors, values never change after they are checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+
+class Recipe(Strict):
+    """One distribution of views. All random choices are uniform in the ranges given.
+
+    The defaults are the canonical view: the whole stored square, nothing random.
+    """
+
+    area: Interval = (1.0, 1.0)
+    """Share of the stored image's area that a crop covers, (low, high] in (0, 1]."""
+    ratio: Interval = (1.0, 1.0)
+    """Width over height of a crop, drawn log-uniformly."""
+    flip: Probability = 0.0
+    jitter: Probability = 0.0
+    """Chance that brightness, contrast, saturation and hue are changed, in random order."""
+    brightness: float = Field(0.0, ge=0, le=1)
+    contrast: float = Field(0.0, ge=0, le=1)
+    saturation: float = Field(0.0, ge=0, le=1)
+    hue: float = Field(0.0, ge=0, le=0.5)
+    grey: Probability = 0.0
+    blur: Probability = 0.0
+    blur_sigma: Interval = (0.1, 2.0)
+    """Gaussian σ in pixels of a 224-px image; it scales with the image's side, so that all resolutions see the same blur."""
+    small_crops: int = Field(0, ge=0, le=32)
+    """Multi-crop (SwAV): so many small crops beside the two large ones."""
+    small_area: Interval = (0.05, 0.14)
+    small_side: float = Field(96 / 224, gt=0, le=1)
+    """Side of a small crop as a share of the student's image size."""
+
+    @model_validator(mode="after")
+    def _ranges_are_in_order(self) -> "Recipe":
+        for name in ("area", "ratio", "blur_sigma", "small_area"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} runs from {low} down to {high}; write the smaller number first")
+        if max(self.area[1], self.small_area[1]) > 1:
+            raise ValueError("area and small_area are shares of the image and can't be above 1")
+        return self
+
+    @property
+    def random(self) -> bool:
+        """False for the canonical view, which is the same whatever the view id."""
+        chances = (self.flip, self.jitter, self.grey, self.blur, self.small_crops)
+        return any(chances) or self.area != (1.0, 1.0) or self.ratio != (1.0, 1.0)
+
+
+_RATIO = (3 / 4, 4 / 3)
+_SIMCLR = Recipe(
+    area=(0.08, 1.0), ratio=_RATIO, flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grey=0.2, blur=0.5
+)
+
+RECIPES: dict[str, Recipe] = {
+    "center": Recipe(),
+    "weak": Recipe(area=(0.2, 1.0), ratio=_RATIO, flip=0.5),
+    "simclr": _SIMCLR,
+    # SimCLR's own code for CIFAR: half the jitter, no blur.
+    "simclr_small": _SIMCLR.model_copy(update={"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "blur": 0.0}),
+    "multicrop": _SIMCLR.model_copy(update={"area": (0.14, 1.0), "small_crops": 6}),
+}
