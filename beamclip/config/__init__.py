@@ -13,7 +13,18 @@ from beamclip.config.experiment import (
     ViewsConfig,
 )
 from beamclip.config.load import load_experiment, parse_assignments, preset_names, with_values
-from beamclip.config.sweep import Asha, Choice, Sweep, Uniform, check_space, choice, loguniform, planned_values, trial_count, uniform
+from beamclip.config.sweep import (
+    Asha,
+    Choice,
+    Sweep,
+    Uniform,
+    check_space,
+    choice,
+    loguniform,
+    planned_values,
+    trial_count,
+    uniform,
+)
 from beamclip.config.tree import checked, flatten, known_keys
 from beamclip.config.views import RECIPES, Recipe, Strict
 

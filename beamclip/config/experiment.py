@@ -164,7 +164,7 @@ class StorageConfig(Strict):
     path: str | None = None
     """Folder or URI for runs and checkpoints; default $BEAMCLIP_STORAGE, else ~/beamclip."""
     cache: str | None = None
-    """Folder all nodes see for stores; default `path`/stores."""
+    """Folder all nodes see for stores; default $BEAMCLIP_CACHE, else `stores` in the storage folder."""
     keep_checkpoints: Count = 1
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -44,8 +44,8 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Every dotted key of a model, leaves only, in the order they are declared."""
     keys: list[str] = []
     for name, field in model.model_fields.items():
-        inner = next((a for a in (field.annotation, *get_args(field.annotation)) if _is_model(a)), None)
-        keys += known_keys(inner, f"{prefix}{name}.") if inner and inner is field.annotation else [f"{prefix}{name}"]
+        inner: Any = field.annotation
+        keys += known_keys(inner, f"{prefix}{name}.") if _is_model(inner) else [f"{prefix}{name}"]
     return keys
 
 

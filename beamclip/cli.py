@@ -1,0 +1,166 @@
+"""`beamclip …` and the command line of every sweep script. One sentence and exit 2 for what the user can mend."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from beamclip import __version__
+from beamclip.config import (
+    Asha,
+    Experiment,
+    Sweep,
+    UserError,
+    checked,
+    choice,
+    load_experiment,
+    parse_assignments,
+    preset_names,
+)
+from beamclip.storage import tracking_uri
+from beamclip.sweeping import resume_line, run_sweep
+
+EXIT_USER, EXIT_INTERRUPTED = 2, 130
+
+
+def sweep_main(sweep: Sweep, arguments: Sequence[str] | None = None) -> None:
+    """The command line of a script in `sweeps/`: run this sweep with the settings given."""
+    parser = argparse.ArgumentParser(description=sweep.question, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _add_experiment_options(parser)
+    _add_sweep_options(parser)
+    options = parser.parse_args(arguments)
+    sys.exit(_guarded(lambda: _sweep(sweep, options)))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The `beamclip` command."""
+    options = _parser().parse_args(arguments)
+    sys.exit(_guarded(lambda: options.run(options)))
+
+
+def _guarded(action: Callable[[], Any]) -> int:
+    """Run, and turn what the user can mend into one sentence."""
+    try:
+        return int(action() or 0)
+    except UserError as error:
+        print(f"beamclip: {error}", file=sys.stderr)
+        return EXIT_USER
+    except KeyboardInterrupt:
+        print("beamclip: interrupted; what is finished is kept", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def experiment_from(options: argparse.Namespace) -> Experiment:
+    """The checked experiment that the options describe.
+
+    Raises:
+        UserError: naming the setting that is wrong.
+    """
+    values: dict[str, Any] = {}
+    if options.data is not None:
+        values |= {"data.path": options.data, "data.source": "auto"}
+    flags = {"storage.path": options.storage, "tracking.uri": options.tracking_uri, "scaling.workers": options.workers}
+    flags["scaling.gpus_per_worker"] = options.gpus_per_worker
+    values |= {key: value for key, value in flags.items() if value is not None}
+    return load_experiment(options.preset, values | parse_assignments(options.set))
+
+
+def _add_experiment_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("experiment")
+    group.add_argument("--preset", default="demo", metavar="NAME", help=f"{', '.join(preset_names())}, or a YAML file (default: demo)")
+    group.add_argument("--data", metavar="DIR", help="folder of images: train/ and test/ trees, parquet files, or torchvision's CIFAR")
+    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, such as optimiser.lr=1e-3; repeatable")
+    group.add_argument("--storage", metavar="DIR-or-URI", help="where runs and stores are kept (default: $BEAMCLIP_STORAGE or ~/beamclip)")
+    group.add_argument("--tracking-uri", metavar="URI", help="MLflow server or database (default: sqlite in the storage)")
+    group.add_argument("--workers", type=int, metavar="N", help="workers of one trial")
+    group.add_argument("--gpus-per-worker", type=float, metavar="N", help="GPUs of one worker; may be a fraction")
+
+
+def _add_sweep_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--resume", action="store_true", help="go on with the latest sweep of this name in the storage, with its own settings")
+
+
+def _sweep(sweep: Sweep, options: argparse.Namespace) -> None:
+    if options.resume and (options.set or options.data):
+        raise UserError("--resume goes on with the settings the sweep was started with; leave --set and --data out")
+    try:
+        run_sweep(sweep, experiment_from(options), options.resume)
+    except KeyboardInterrupt:
+        print(f"beamclip: go on with  {resume_line(options.storage)}", file=sys.stderr)
+        raise
+
+
+def _train(options: argparse.Namespace) -> None:
+    _sweep(Sweep(name=options.name), options)
+
+
+def _free_sweep(options: argparse.Namespace) -> None:
+    space = {key: _listed(key, values) for key, values in parse_assignments(options.space).items()}
+    tree = {"name": options.name, "question": options.question, "search": options.search, "trials": options.trials}
+    tree |= {"space": space, "asha": Asha().model_dump() if options.asha else None}
+    _sweep(checked(Sweep, tree), options)
+
+
+def _listed(key: str, values: Any) -> dict[str, Any]:
+    if isinstance(values, dict):
+        return {"kind": "uniform", **values}
+    if not isinstance(values, list) or not values:
+        raise UserError(f"--space {key} needs a list such as {key}=[0.01, 0.1], or a range such as {key}='{{low: 0.01, high: 1, log: true}}'")
+    return choice(*values).model_dump(mode="json")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from beamclip.tracking import compare, render
+
+    render(compare(tracking_uri(experiment_from(options)), options.experiment, options.sweep), Console())
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from beamclip.evaluating import evaluate_model
+
+    evaluate_model(options.model, options.untrained, experiment_from(options))
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from beamclip.doctor import examine
+
+    return examine(experiment_from(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="beamclip", description="Turn a large frozen CLIP into small, fast vision models.")
+    parser.add_argument("--version", action="version", version=f"beamclip {__version__}")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    train = _verb(verbs, "train", _train, "one run: a sweep of one trial")
+    train.add_argument("--name", default="train", help="also the MLflow experiment (default: train)")
+    _add_sweep_options(train)
+
+    sweep = _verb(verbs, "sweep", _free_sweep, "a sweep over any settings; sweeps/ holds ready ones")
+    sweep.add_argument("--name", default="sweep", help="also the MLflow experiment (default: sweep)")
+    sweep.add_argument("--question", default="", help="what the sweep should answer")
+    sweep.add_argument("--space", action="append", default=[], metavar="KEY=[V, …]", help="a dimension; repeatable")
+    sweep.add_argument("--search", default="grid", choices=("grid", "random", "optuna"))
+    sweep.add_argument("--trials", type=int, default=16, help="how many to draw; a grid has as many as it has cells")
+    sweep.add_argument("--asha", action="store_true", help="stop poor trials early")
+    _add_sweep_options(sweep)
+
+    compare = _verb(verbs, "compare", _compare, "a sweep's trials beside references and published results")
+    compare.add_argument("experiment", metavar="EXPERIMENT", help="name of the sweep")
+    compare.add_argument("--sweep", metavar="ID", help="a sweep of that name (default: the latest)")
+
+    evaluate = _verb(verbs, "evaluate", _evaluate, "probe a checkpoint or any timm model")
+    evaluate.add_argument("model", metavar="MODEL", help="a student.safetensors of ours, or a timm name such as resnet18")
+    evaluate.add_argument("--untrained", action="store_true", help="a timm name: random weights instead of pretrained ones")
+
+    _verb(verbs, "doctor", _doctor, "check data, teacher, storage, tracking, devices and Ray, and say what is wrong")
+    return parser
+
+
+def _verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], Any], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    _add_experiment_options(parser)
+    return parser

@@ -1,0 +1,46 @@
+"""What the user sees while something long runs: one bar, and nothing else."""
+
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+
+class Bars:
+    """A `Progress` that draws one bar for each label it is told of, with rate and time left, on stderr."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._label = ""
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        if label != self._label:
+            self.close()
+            self._label = label
+            if label:
+                self._bar = tqdm(total=total, desc=label, unit="", dynamic_ncols=True, file=sys.stderr, leave=True)
+        if self._bar is not None and done != self._bar.n:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+
+    def note(self, text: str) -> None:
+        """Add a word at the bar's end."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        tqdm.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """End the current bar."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar, self._label = None, ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

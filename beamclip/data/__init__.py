@@ -1,0 +1,33 @@
+"""Images in: sources, packed once into a memory-mapped store, read by sample id, split into train, val and test."""
+
+from beamclip.data.demo import DIGIT_NAMES, DemoSource, TeacherScenes, teacher_scenes
+from beamclip.data.draw import ViewParameters, draw
+from beamclip.data.item import Item, Source, Split
+from beamclip.data.names import read_class_names
+from beamclip.data.pack import pack
+from beamclip.data.packed import PackedImages, open_packed
+from beamclip.data.sources import open_source
+from beamclip.data.splits import Splits, even_subset, split
+from beamclip.data.views import PixelFormat, render
+
+__all__ = [
+    "DIGIT_NAMES",
+    "DemoSource",
+    "Item",
+    "PackedImages",
+    "PixelFormat",
+    "Source",
+    "Split",
+    "Splits",
+    "TeacherScenes",
+    "ViewParameters",
+    "draw",
+    "even_subset",
+    "open_packed",
+    "open_source",
+    "pack",
+    "read_class_names",
+    "render",
+    "split",
+    "teacher_scenes",
+]

@@ -1,0 +1,66 @@
+"""From an encoded image of any kind to an RGB square."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+RESIZE_VERSION = 1
+"""Goes up whenever the pixels that `square` returns change, so that no old store is taken for a new one."""
+
+
+def square(image: bytes | Path | NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Decode, turn upright, bring to RGB, resize the shorter side to `side` (bicubic, antialiased), keep the middle.
+
+    Returns:
+        uint8 [side, side, 3].
+
+    Raises:
+        Exception: whatever Pillow raises on a damaged file; ValueError with a reason where we refuse it ourselves.
+    """
+    if isinstance(image, np.ndarray):
+        return _middle(Image.fromarray(image), side)
+    if isinstance(image, bytes) and not image:
+        raise ValueError("empty")
+    with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+        _refuse_bomb(opened)
+        return _middle(_rgb(ImageOps.exif_transpose(opened)), side)
+
+
+def _refuse_bomb(image: Image.Image) -> None:
+    """Before any pixel is decoded: a few kilobytes can claim gigapixels. Pillow only warns up to twice its limit."""
+    width, height = image.size
+    if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{width} x {height} pixels, more than Pillow's limit of {Image.MAX_IMAGE_PIXELS}")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB. What is transparent becomes white, as on a page."""
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    if image.mode.startswith("I"):
+        return _from_16_bit(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """Pillow's own conversion clips at 255 and makes nearly every 16-bit image white."""
+    values = np.asarray(image).astype(np.float64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("pixels outside 16 bits have no known range")
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
+
+
+def _middle(image: Image.Image, side: int) -> NDArray[np.uint8]:
+    """The same pixels as torchvision's Resize and CenterCrop, without making the ends of a long strip first."""
+    short = min(image.size)
+    scaled = [int(side * length / short) for length in image.size]
+    left, top = (round((length - side) / 2) for length in scaled)
+    across, down = (length / after for length, after in zip(image.size, scaled, strict=True))
+    box = (left * across, top * down, (left + side) * across, (top + side) * down)
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=box, reducing_gap=None))

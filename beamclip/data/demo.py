@@ -1,0 +1,104 @@
+"""The embedded demo: real handwritten digits in coloured scenes, without a network.
+
+The digits are scikit-learn's `load_digits`: 1797 scans of 8 x 8, the test half of UCI's optdigits. Its 13
+writers copied the same list of digits onto forms, one after the other, so the labels show where each of 14 forms
+begins. Who filled which is not recorded; since 14 forms have 13 writers, one of them filled two. Forms that follow each
+other are therefore kept on one side, which makes it likely, not certain, that no writer is on two.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamclip.config import DataConfig
+from beamclip.data.item import Item, Split, digest
+from beamclip.data.names import resolve_classes
+from beamclip.data.scenes import INKS, Scenes, draw_scenes
+
+DEMO_VERSION = 1
+"""Goes up whenever the scenes change."""
+DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_FORM_STARTS = (0, 130, 256, 386, 516, 646, 776, 906, 1029, 1157, 1287, 1415, 1545, 1667, 1797)
+TEACHER_FORMS = (0, 1, 2, 3, 4)
+FORMS: dict[Split, tuple[int, ...]] = {"train": (5, 6, 7, 8, 9, 10), "test": (11, 12, 13)}
+SCENES_A_DIGIT: dict[Split, int] = {"train": 120, "test": 70}
+"""For each of the ten digits of each form."""
+_SEEDS: dict[Split, int] = {"train": 1, "test": 2}
+_TEACHER_SEED = 3
+
+
+@dataclass(frozen=True)
+class TeacherScenes:
+    """What the demo teacher learns from.
+
+    images: uint8 [N, 32, 32, 3]. labels: the digit, int64 [N]. colours: index into `colour_names`, int64 [N].
+    forms: whose writing, int64 [N].
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    colours: NDArray[np.int64]
+    forms: NDArray[np.int64]
+    colour_names: tuple[str, ...] = tuple(INKS)
+
+
+def teacher_scenes(count: int, seed: int = 0, forms: tuple[int, ...] = TEACHER_FORMS) -> TeacherScenes:
+    """Fresh scenes of handwriting that is in neither train, val nor test.
+
+    Args:
+        count: how many; split evenly over forms and digits.
+        seed: other seeds give other scenes of the same writing.
+    """
+    each = -(-count // (len(forms) * len(DIGIT_NAMES)))
+    rows, scenes = _scenes(forms, each, _TEACHER_SEED + seed, count)
+    _, labels, form = _scans()
+    return TeacherScenes(scenes.images, labels[rows], scenes.inks, form[rows])
+
+
+class DemoSource:
+    """The demo's train and test splits. Nothing is read from disk but what comes with scikit-learn."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self.names, self.keys = resolve_classes(config, DIGIT_NAMES, len(DIGIT_NAMES), exact=True)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return digest(["demo", DEMO_VERSION, FORMS, SCENES_A_DIGIT, _SEEDS])
+
+    def count(self, split: Split) -> int:
+        return len(FORMS[split]) * len(DIGIT_NAMES) * SCENES_A_DIGIT[split]
+
+    def items(self, split: Split) -> Iterator[Item]:
+        rows, scenes = self._split(split)
+        labels = _scans()[1][rows].tolist()
+        named = enumerate(zip(scenes.images, labels, strict=True))
+        return (Item(f"demo {split} {number}", image, label) for number, (image, label) in named)
+
+    def groups(self, split: Split) -> NDArray[np.int64]:
+        """The form that each scene's handwriting comes from."""
+        return _scans()[2][self._split(split)[0]]
+
+    def _split(self, split: Split) -> tuple[NDArray[np.int64], Scenes]:
+        return _scenes(FORMS[split], SCENES_A_DIGIT[split], _SEEDS[split], self.count(split))
+
+
+def _scenes(forms: tuple[int, ...], each: int, seed: int, count: int) -> tuple[NDArray[np.int64], Scenes]:
+    """`each` scenes for each form and digit, shuffled: rows of the scans [count] and what was drawn of them."""
+    digits, labels, form = _scans()
+    scans = [np.flatnonzero((form == one) & (labels == digit)) for one in forms for digit in range(len(DIGIT_NAMES))]
+    rows = np.concatenate([np.resize(few, each) for few in scans])
+    rows = np.random.Generator(np.random.Philox(key=[seed, 2**32])).permutation(rows)[:count]
+    return rows, draw_scenes(digits[rows], seed)
+
+
+@cache
+def _scans() -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Ink from 0 to 1 [1797, 8, 8], digits [1797] and forms [1797], in scikit-learn's order."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    form = np.repeat(np.arange(len(_FORM_STARTS) - 1), np.diff(_FORM_STARTS))
+    return bunch.images.astype(np.float32) / np.float32(16), bunch.target.astype(np.int64), form.astype(np.int64)

@@ -1,0 +1,76 @@
+"""Drawing views: from (sample id, view id, recipe, seed) to the numbers that say what to do to the image."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamclip.config import Recipe
+from beamclip.data.philox import stream_key, uniforms
+
+Floats = NDArray[np.float32]
+_ATTEMPTS = 10  # as torchvision's RandomResizedCrop: after so many crops that do not fit, take the middle
+
+
+@dataclass(frozen=True)
+class ViewParameters:
+    """What is done to each of N images; every array has N entries. Geometry is in shares of the stored image's side."""
+
+    left: Floats
+    top: Floats
+    width: Floats
+    height: Floats
+    flip: NDArray[np.bool_]
+    jitter_order: NDArray[np.int8]
+    """[N, 4], which of brightness 0, contrast 1, saturation 2, hue 3 comes when; -1 where nothing is done."""
+    factors: Floats
+    """[N, 4]: three factors around 1 and a hue shift in turns."""
+    grey: NDArray[np.bool_]
+    blur_sigma: Floats
+    """σ as a share of the image's side; 0 where there is no blur."""
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def select(self, rows: NDArray[np.int64] | slice) -> "ViewParameters":
+        """The parameters of some of the images."""
+        return ViewParameters(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+
+def draw(recipe: Recipe, ids: NDArray[np.int64], views: NDArray[np.int64], seed: int, small: bool = False) -> ViewParameters:
+    """Draw one view of each sample: a pure function of its arguments, element by element.
+
+    Args:
+        recipe: the distribution.
+        ids: sample ids, [N].
+        views: view ids, [N]. The same for all views of one kind; small crops of a view are numbered by the caller.
+        seed: of the views, not of the run.
+        small: draw a multi-crop recipe's small crops instead of its large ones.
+    """
+    key = stream_key("view", seed, recipe.model_dump_json(), small)
+    u = uniforms(ids, views, key, 4 * _ATTEMPTS + 16)
+    left, top, width, height = _crop(u[: 4 * _ATTEMPTS].reshape(_ATTEMPTS, 4, -1), recipe.small_area if small else recipe.area, recipe.ratio)
+    rest = u[4 * _ATTEMPTS :]
+    ranges = np.array([recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue], np.float32)
+    factors = (np.array([1, 1, 1, 0], np.float32) + (2 * rest[0:4].T - 1) * ranges).clip(np.array([0, 0, 0, -0.5], np.float32))
+    order = np.argsort(rest[4:8].T, axis=1).astype(np.int8)
+    order[rest[8] >= recipe.jitter] = -1
+    low, high = recipe.blur_sigma
+    sigma = np.where(rest[11] < recipe.blur, low + rest[12] * (high - low), 0) / 224
+    return ViewParameters(
+        left, top, width, height, rest[9] < recipe.flip, order, factors.astype(np.float32), rest[10] < recipe.grey, sigma.astype(np.float32)
+    )
+
+
+def _crop(u: Floats, area: tuple[float, float], ratio: tuple[float, float]) -> tuple[Floats, Floats, Floats, Floats]:
+    """Random resized crop in a unit square, u: [attempts, 4, N]. The first attempt that fits counts."""
+    wanted = area[0] + u[:, 0] * (area[1] - area[0])
+    aspect = np.exp(np.log(ratio[0]) + u[:, 1] * (np.log(ratio[1]) - np.log(ratio[0])))
+    widths, heights = np.sqrt(wanted * aspect), np.sqrt(wanted / aspect)
+    fits = (widths <= 1) & (heights <= 1)
+    first = fits.argmax(axis=0)
+    chosen = np.arange(u.shape[2])
+    width = np.where(fits.any(axis=0), widths[first, chosen], min(1.0, ratio[1]))
+    height = np.where(fits.any(axis=0), heights[first, chosen], min(1.0, 1 / ratio[0]))
+    left, top = u[first, 2, chosen] * (1 - width), u[first, 3, chosen] * (1 - height)
+    return left.astype(np.float32), top.astype(np.float32), width.astype(np.float32), height.astype(np.float32)

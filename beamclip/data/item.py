@@ -1,0 +1,63 @@
+"""What a source of images is: labelled items in a fixed order, in two splits, with a fingerprint."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
+TEST_NAMES = ("test", "val", "validation")
+"""What sources call the split that we test on, in order of preference. Our own val is always cut from train."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled image, not decoded yet.
+
+    Args:
+        name: how messages call it, unique within a source.
+        image: an encoded file's bytes, its path, or pixels, uint8 [H, W, 3].
+        label: class index, from 0.
+    """
+
+    name: str
+    image: bytes | Path | NDArray[np.uint8]
+    label: int
+
+
+class Source(Protocol):
+    """Where images come from. Items always come in the same order."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names, in label order."""
+
+    @property
+    def keys(self) -> tuple[str | None, ...]:
+        """WordNet id of each class, such as n01440764, where the source knows it: the door for word senses."""
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change when the images or labels do."""
+
+    def count(self, split: Split) -> int:
+        """How many items a split has, broken ones included."""
+
+    def items(self, split: Split) -> Iterator[Item]:
+        """All items of a split."""
+
+    def groups(self, split: Split) -> NDArray[np.int64] | None:
+        """Which hand or camera each item came from, [count]; val takes whole groups. None: items are independent."""
+
+
+def digest(facts: Iterable[object]) -> str:
+    """16 hex digits of the SHA-256 over the facts, each as its `repr`."""
+    total = hashlib.sha256()
+    for fact in facts:
+        total.update(repr(fact).encode() + b"\n")
+    return total.hexdigest()[:16]

@@ -1,0 +1,86 @@
+"""Class names: from the source itself, from a file, or from WordNet ids."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from beamclip.config import DataConfig, UserError
+
+_WORDNET_ID = re.compile(r"n\d{8}")
+_IN_PATH = re.compile(r"(?:^|/)(n\d{8})(?=[/_.])")
+
+Classes = tuple[tuple[str, ...], tuple[str | None, ...]]
+"""Names and WordNet ids, both in label order."""
+
+
+def wordnet_id(path: str) -> str | None:
+    """The WordNet id in a path such as `n01440764/1.JPEG` or `n01440764_1.JPEG`, or None."""
+    found = _IN_PATH.search(path)
+    return found.group(1) if found else None
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """One class name a line, in label order.
+
+    Raises:
+        UserError: the file can't be read, is not UTF-8, or has an empty or repeated line.
+    """
+    try:
+        lines = [line.strip() for line in path.expanduser().read_text(encoding="utf-8-sig").rstrip().splitlines()]
+    except OSError as error:
+        raise UserError(f"data.class_names {path} can't be read ({error.strerror}); give a text file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"data.class_names {path} is not UTF-8; save it as UTF-8 text, one class name a line") from None
+    if not lines or "" in lines:
+        line = lines.index("") + 1 if lines else 1
+        raise UserError(f"data.class_names {path} is empty in line {line}; write one class name a line, in label order")
+    name, times = Counter(lines).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"data.class_names {path} has {name!r} {times} times; every class needs a name of its own")
+    return tuple(lines)
+
+
+def resolve_classes(config: DataConfig, own: Sequence[str] | None, count: int, exact: bool = False) -> Classes:
+    """Names and WordNet ids of the classes.
+
+    Args:
+        own: the source's own names, None where it has none. WordNet ids among them become keys and are put into words.
+        count: how many labels there are.
+        exact: a name file must have exactly `count` lines, where labels are made from the order of folders.
+
+    Raises:
+        UserError: there are no names, or too few.
+    """
+    given = read_class_names(Path(config.class_names)) if config.class_names else None
+    if given is None and own is None:
+        raise UserError(f"{config.path} has no class names; give a text file, one name a line, as data.class_names")
+    names = given or tuple(own or ())
+    if len(names) < count or (given and exact and len(names) != count):
+        which = f"data.class_names {config.class_names}" if given else f"{config.path}"
+        raise UserError(f"{which} has {len(names)} class names for {count} labels; give one a label, in label order")
+    keys = _keys(own, len(names))
+    return (names if given else tuple(map(_in_words, names, keys))), keys
+
+
+def _keys(own: Sequence[str] | None, count: int) -> tuple[str | None, ...]:
+    if own is None or len(own) != count or not all(_WORDNET_ID.fullmatch(name) for name in own):
+        return (None,) * count
+    return tuple(own)
+
+
+def _in_words(name: str, key: str | None) -> str:
+    return _words_of_ids().get(key, name) if key else name
+
+
+@cache
+def _words_of_ids() -> dict[str, str]:
+    """ImageNet-1K's WordNet ids in words.
+
+    The names that CLIP's authors gave: with WordNet's first lemmas, `crane` and `maillot` would be two classes each.
+    """
+    from open_clip import IMAGENET_CLASSNAMES
+    from timm.data import ImageNetInfo
+
+    return dict(zip(ImageNetInfo("imagenet-1k").label_names(), IMAGENET_CLASSNAMES, strict=True))

@@ -1,0 +1,76 @@
+"""The packed images of one data set, read by sample id."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamclip.stores import Store, open_store
+
+Ids = NDArray[np.int64]
+
+
+class PackedImages:
+    """A packed store, opened. A sample's id is its row: train first, then test.
+
+    Pickling sends the path, not the pixels, so that it can go to workers which see the same folder.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store, manifest = store, store.manifest
+        self.image_size: int = manifest["image_size"]
+        self.rows: dict[str, int] = manifest["rows"]
+        self.names: tuple[str, ...] = tuple(manifest["classes"]["names"])
+        self.keys: tuple[str | None, ...] = tuple(manifest["classes"]["keys"])
+        self.images: NDArray[np.uint8] = np.load(store.file("images.npy"), mmap_mode="r")
+        self.labels: Ids = np.load(store.file("labels.npy"))
+        groups = store.file("groups.npy")
+        self.groups: Ids | None = np.load(groups) if groups.exists() else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_packed, (self.store.path,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def key(self) -> str:
+        """Key of the store: changes with anything that the pixels or labels depend on."""
+        return self.store.key
+
+    @property
+    def train_ids(self) -> Ids:
+        """Ids of the source's train split; `split` cuts val from it."""
+        return np.arange(self.rows["train"], dtype=np.int64)
+
+    @property
+    def test_ids(self) -> Ids:
+        """Ids of the test split."""
+        return np.arange(self.rows["train"], len(self), dtype=np.int64)
+
+    @property
+    def bad(self) -> list[tuple[str, str]]:
+        """Name and reason of each image that was left out."""
+        with self.store.file("bad.csv").open(newline="", encoding="utf-8") as file:
+            return [(name, reason) for name, reason in list(csv.reader(file))[1:]]
+
+    def read(self, ids: Ids) -> NDArray[np.uint8]:
+        """Pixels of samples [B], in that order: uint8 [B, S, S, 3], a copy.
+
+        Raises:
+            IndexError: an id is negative or not in the store.
+        """
+        if len(ids) and not (ids.min() >= 0 and ids.max() < len(self)):
+            raise IndexError(f"sample ids {ids.min()} to {ids.max()} are not all in 0 to {len(self) - 1}")
+        return np.ascontiguousarray(self.images[ids])
+
+
+def open_packed(path: Path) -> PackedImages:
+    """Open a packed store by its folder.
+
+    Raises:
+        UserError: as `open_store`.
+    """
+    return PackedImages(open_store(path))

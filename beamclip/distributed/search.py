@@ -1,0 +1,51 @@
+"""From a declared sweep to Ray Tune: space, search and early stopping."""
+
+from typing import Any
+
+import ray.tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
+
+from beamclip.config import Choice, Sweep, Uniform, UserError
+
+EARLY_METRIC = "zero_shot/val_top1"  # the one val metric every epoch reports
+
+
+def search_space(sweep: Sweep) -> dict[str, Any]:
+    """Tune's form of the space."""
+    return {key: _dimension(dimension, sweep.search) for key, dimension in sweep.space.items()}
+
+
+def _dimension(dimension: Choice | Uniform, search: str) -> Any:
+    if isinstance(dimension, Choice):
+        values = list(dimension.values)
+        return ray.tune.grid_search(values) if search == "grid" else ray.tune.choice(values)
+    return (ray.tune.loguniform if dimension.log else ray.tune.uniform)(dimension.low, dimension.high)
+
+
+def search_algorithm(sweep: Sweep, concurrent: int) -> SearchAlgorithm | Searcher:
+    """Grid and random by Tune itself; Optuna's TPE where asked for.
+
+    Raises:
+        UserError: Optuna is not installed.
+    """
+    if sweep.search != "optuna":
+        return BasicVariantGenerator(random_state=sweep.seed)
+    try:
+        from ray.tune.search.optuna import OptunaSearch
+
+        searcher = OptunaSearch(metric=sweep.metric, mode="max", seed=sweep.seed)
+    except (ImportError, AssertionError):
+        raise UserError('search is optuna, which is not installed; run pip install "beamclip[optuna]"') from None
+    return ConcurrencyLimiter(searcher, max_concurrent=concurrent)
+
+
+def scheduler(sweep: Sweep, epochs: int) -> TrialScheduler:
+    """ASHA on the val metric of each epoch, or none."""
+    if sweep.asha is None:
+        return FIFOScheduler()
+    asha = sweep.asha
+    return ASHAScheduler(
+        time_attr="epoch", metric=EARLY_METRIC, mode="max", max_t=epochs + 1,
+        grace_period=asha.grace_epochs, reduction_factor=asha.reduction_factor,
+    )  # fmt: skip

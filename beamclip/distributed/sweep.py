@@ -1,0 +1,105 @@
+"""Running a sweep's trials with Ray Tune, and telling a listener what happens."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
+
+import ray.tune
+from ray.tune.experiment import Trial
+
+from beamclip.config import Sweep, trial_count, with_values
+from beamclip.distributed.cluster import DRIVER_CPUS
+from beamclip.distributed.search import scheduler, search_algorithm, search_space
+from beamclip.distributed.trial import run_trial
+from beamclip.storage import SweepRecord, asset_key
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+class Listener(Protocol):
+    """What the sweep's one process hears of its trials, in the order things happen."""
+
+    def started(self, trial_id: str, values: Mapping[str, Any]) -> None:
+        """A trial starts, or goes on after a resume."""
+
+    def reported(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        """A trial's epoch ended, or its evaluation did; the latter has `linear_probe/…`."""
+
+    def ended(self, trial_id: str, status: Status, error: str | None) -> None:
+        """A trial is over. FINISHED also where it was stopped early on purpose."""
+
+
+class _Relay(ray.tune.Callback):  # type: ignore[misc]
+    """Tune's callback, in the driver's process."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.listener.started(trial.trial_id, trial_values(trial))
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
+        self.listener.reported(trial.trial_id, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.listener.ended(trial.trial_id, "FINISHED", None)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.listener.ended(trial.trial_id, "FAILED", last_line(trial))
+
+
+def trial_values(trial: Trial) -> dict[str, Any]:
+    """The values this trial was given."""
+    return dict(trial.config["values"])
+
+
+def last_line(trial: Trial) -> str:
+    """Why a trial failed, in a line."""
+    text = (trial.get_error() and str(trial.get_error())) or "unknown"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "unknown"
+
+
+def trainable(record: SweepRecord) -> Callable[[dict[str, Any]], None]:
+    """Tune's function for this sweep: resolves a trial's values into an experiment and its stores."""
+    base, assets, folder = record.base, dict(record.assets), f"{record.folder}/trials"
+
+    def trial(config: dict[str, Any]) -> None:
+        experiment = with_values(base, config["values"])
+        run_trial({"experiment": experiment.model_dump_json(), "assets": assets[asset_key(experiment)], "folder": folder})
+
+    wrapped: Callable[[dict[str, Any]], None] = ray.tune.with_resources(trial, {"CPU": DRIVER_CPUS})
+    return wrapped
+
+
+def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume: bool) -> bool:
+    """Run or go on with all trials of a sweep.
+
+    Returns:
+        True where it ended by itself, False where it was interrupted (its state is saved).
+    """
+    function = trainable(record)
+    if resume and ray.tune.Tuner.can_restore(f"{record.folder}/tune"):
+        tuner = ray.tune.Tuner.restore(f"{record.folder}/tune", function, resume_unfinished=True, restart_errored=True)
+        tuner._local_tuner._run_config.callbacks = [_Relay(listener)]
+    else:
+        tuner = _new_tuner(function, record, listener, concurrent)
+    results = tuner.fit()
+    unfinished = [result for result in results if not result.error and not (result.metrics or {}).get("done")]
+    return len(results) >= trial_count(record.sweep) and not unfinished
+
+
+def _new_tuner(function: Callable[..., Any], record: SweepRecord, listener: Listener, concurrent: int) -> ray.tune.Tuner:
+    sweep: Sweep = record.sweep
+    return ray.tune.Tuner(
+        function,
+        param_space={"values": search_space(sweep)},
+        tune_config=ray.tune.TuneConfig(
+            search_alg=search_algorithm(sweep, concurrent),
+            scheduler=scheduler(sweep, record.base.optimiser.epochs),
+            num_samples=1 if sweep.search == "grid" else sweep.trials,
+            max_concurrent_trials=concurrent if sweep.search != "optuna" else None,
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,  # names made of parameters grow too long (ray#29586)
+        ),
+        run_config=ray.tune.RunConfig(name="tune", storage_path=record.folder, verbose=0, callbacks=[_Relay(listener)]),
+    )

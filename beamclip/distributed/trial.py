@@ -1,0 +1,108 @@
+"""A trial: Tune's driver function, and the train function its workers run. Neither needs torch to be imported here."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.tune
+from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from beamclip.config import Experiment, checked
+from beamclip.distributed.process_group import ProcessGroupConfig
+
+
+class TrialFailed(RuntimeError):
+    """A run ended for a reason that trying again would not change."""
+
+
+class Trainer(DataParallelTrainer):  # type: ignore[misc]
+    """`DataParallelTrainer` without Ray Data, which we do not feed and which costs a second to import."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, DatasetsCallback)]
+
+
+def run_trial(config: dict[str, Any]) -> None:
+    """Tune's trainable: hands one experiment to Train and waits.
+
+    Args:
+        config: `experiment` and `assets` as JSON text, `folder` of all trials.
+
+    Raises:
+        TrialFailed: the run said why it can't go on.
+    """
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    experiment = checked(Experiment, json.loads(config["experiment"]))
+    result = build_trainer(experiment, config, ray.tune.get_context().get_trial_id(), [TuneReportCallback()]).fit()
+    failure = (result.metrics or {}).get("failure")
+    if failure:
+        raise TrialFailed(failure)
+
+
+def build_trainer(experiment: Experiment, config: dict[str, Any], name: str, callbacks: list[Any]) -> Trainer:
+    """A Train run whose name is a pure function of the trial: a restart finds its checkpoints by it."""
+    scaling, storage = experiment.scaling, experiment.storage
+    resources = {"CPU": scaling.cpus_per_worker}
+    if scaling.gpus_per_worker:
+        resources["GPU"] = scaling.gpus_per_worker
+    return Trainer(
+        train_function,
+        train_loop_config={"experiment": config["experiment"], "assets": config["assets"]},
+        backend_config=ProcessGroupConfig("nccl" if scaling.gpus_per_worker else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=scaling.workers, use_gpu=scaling.gpus_per_worker > 0, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=config["folder"],
+            callbacks=callbacks,
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=storage.keep_checkpoints),
+            failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
+        ),
+    )
+
+
+def train_function(config: dict[str, Any]) -> None:
+    """What every Train worker runs."""
+    import torch
+
+    from beamclip.training.assets import Assets
+    from beamclip.training.context import Context
+    from beamclip.training.loop import TrainingDiverged
+    from beamclip.training.worker import run_worker
+
+    experiment = checked(Experiment, json.loads(config["experiment"]))
+    train = ray.train.get_context()
+    if experiment.scaling.gpus_per_worker:
+        device = torch.device("cuda", torch.cuda.current_device())
+    else:
+        device = torch.device("cpu")
+        torch.set_num_threads(max(1, int(experiment.scaling.cpus_per_worker)))
+    with _latest_checkpoint() as checkpoint:
+        context = Context(train.get_world_rank(), train.get_world_size(), device, _report, checkpoint)
+        try:
+            run_worker(experiment, Assets.from_json(config["assets"]), context)
+        except TrainingDiverged as error:
+            # Every rank comes here together, and a retry would only fail again. Other errors are left to Train, which tries again.
+            _report({"failure": str(error)}, None)
+
+
+def _report(metrics: dict[str, Any], folder: Path | None) -> None:
+    checkpoint = ray.train.Checkpoint.from_directory(str(folder)) if folder is not None else None
+    ray.train.report(metrics, checkpoint=checkpoint)
+
+
+@contextlib.contextmanager
+def _latest_checkpoint() -> Iterator[Path | None]:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        yield None
+        return
+    with checkpoint.as_directory() as folder:
+        yield Path(folder)
+

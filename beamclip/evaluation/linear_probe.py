@@ -1,0 +1,120 @@
+"""Linear probe: multinomial logistic regression on frozen features, fitted with L-BFGS.
+
+    min_{W, b}  C Σ_i CE(W z_i + b, y_i) + ½ ||W||²,        z = (x − mean) / std
+
+CLIP's protocol (arXiv 2103.00020, A.3): L-BFGS, C chosen on held-out data. The objective is scikit-learn's. Features are
+standardised with the train images' mean and standard deviation, as CompRess (arXiv 2010.14713) and SimReg (arXiv 2201.05131) do;
+they L2-normalise each feature first, which is left out here, so that the probe stays linear in the backbone's features.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from beamclip.config import UserError
+from beamclip.evaluation.features import LabelledFeatures, check_finite
+from beamclip.evaluation.metrics import accuracy
+from beamclip.evaluation.probe import Probe
+
+ROWS = 2**16
+"""Images whose logits are held at once: 262 MiB for 1000 classes."""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """The probe that val chose."""
+
+    probe: Probe
+    inverse_l2: float
+    """Its C."""
+    val_top1: float
+    """Per cent."""
+    scores: Mapping[float, float]
+    """C -> val top-1 in per cent, over the whole grid."""
+
+
+@torch.no_grad()
+def fit_probe(features: Tensor, labels: Tensor, inverse_l2: float, max_iterations: int, init: Probe | None = None) -> Probe:
+    """Fit in fp32, on the features' device.
+
+    Args:
+        features: [N, F], finite.
+        labels: int64 [N], from 0; K is the largest plus one.
+        inverse_l2: C > 0.
+        max_iterations: of L-BFGS; it stops before where the gradient vanishes.
+        init: start from this probe of the same features; default zero. The optimum is the same.
+
+    Raises:
+        UserError: a feature is not finite, or all labels are the same.
+    """
+    check_finite(features, "the student's features")
+    if bool((labels == labels[0]).all()):
+        raise UserError(f"a linear probe needs two classes, but all {len(labels)} train labels are {int(labels[0])}; look at the data")
+    mean, std = _moments(features.float())
+    inputs = (features.float() - mean) / std
+    start = inputs.new_zeros(int(labels.max()) + 1, inputs.shape[1] + 1)
+    if init is not None:
+        start = torch.cat([init.weight, init.bias[:, None]], dim=1)
+    solution = _minimise(start, inputs, labels, inverse_l2, max_iterations)
+    return Probe(solution[:, :-1].contiguous(), solution[:, -1].contiguous(), mean, std)
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """A constant feature has no scale: its standard deviation is rounding error and must not be divided by."""
+    std, mean = torch.std_mean(features, dim=0, correction=0)
+    constant = std <= 1e-6 * mean.abs().clamp(min=1e-12)
+    return mean, torch.where(constant, 1.0, std)
+
+
+def _minimise(start: Tensor, inputs: Tensor, labels: Tensor, inverse_l2: float, max_iterations: int) -> Tensor:
+    parameters = start.clone().requires_grad_()
+    solver = torch.optim.LBFGS(
+        [parameters], max_iter=max_iterations, history_size=10, tolerance_grad=1e-6, tolerance_change=0.0, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        loss, parameters.grad = loss_and_gradient(parameters.detach(), inputs, labels, inverse_l2)
+        return loss
+
+    solver.step(closure)  # type: ignore[no-untyped-call]
+    return parameters.detach()
+
+
+def loss_and_gradient(parameters: Tensor, inputs: Tensor, labels: Tensor, inverse_l2: float) -> tuple[Tensor, Tensor]:
+    """The objective over C·N, so that one tolerance serves all C and N, and its gradient (softmax − one-hot)ᵀ [z, 1].
+
+    Args:
+        parameters: weight and bias side by side, [K, F + 1].
+        inputs: standardised, [N, F].
+    """
+    weight, bias = parameters[:, :-1], parameters[:, -1]
+    decay = 1 / (inverse_l2 * len(inputs))
+    loss = 0.5 * decay * weight.square().sum()
+    gradient = torch.cat([decay * weight, torch.zeros_like(bias)[:, None]], dim=1)
+    for z, y in zip(torch.split(inputs, ROWS), torch.split(labels, ROWS), strict=True):
+        log_p = F.linear(z, weight, bias).log_softmax(-1)
+        loss += F.nll_loss(log_p, y, reduction="sum") / len(inputs)
+        error = (log_p.exp() - F.one_hot(y, len(bias))) / len(inputs)
+        gradient[:, :-1] += error.T @ z
+        gradient[:, -1] += error.sum(0)
+    return loss, gradient
+
+
+def select_probe(train: LabelledFeatures, val: LabelledFeatures, grid: Sequence[float], max_iterations: int) -> ProbeResult:
+    """Fit one probe a C on train, each from the last one's solution, and keep the best on val; the smaller C on a tie.
+
+    Raises:
+        UserError: as `fit_probe`.
+    """
+    best, probe, scores = None, None, {}
+    for inverse_l2 in sorted(set(grid)):
+        probe = fit_probe(train.features, train.labels, inverse_l2, max_iterations, init=probe)
+        scores[inverse_l2] = accuracy(probe.predict(val.features), val.labels)
+        if best is None or scores[inverse_l2] > best.val_top1:
+            best = ProbeResult(probe, inverse_l2, scores[inverse_l2], scores)
+    if best is None:
+        raise ValueError("the grid of C is empty")
+    return best

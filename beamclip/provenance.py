@@ -1,0 +1,33 @@
+"""Where a result comes from: the code's revision and the versions it ran with."""
+
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_PACKAGES = ("beamclip", "torch", "timm", "open_clip_torch", "ray", "mlflow", "numpy")
+
+
+def git_revision() -> str:
+    """The commit of the checkout this package runs from, with `-dirty` where files differ; `none` outside a checkout."""
+    folder = Path(__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or "none"
+    except (OSError, subprocess.SubprocessError):
+        return "none"
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what decides results, without importing any of it."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "none"
+    return found
+
+
+def provenance_tags() -> dict[str, str]:
+    """Both, as tags."""
+    return {"git_revision": git_revision()} | {f"version.{name}": number for name, number in versions().items()}

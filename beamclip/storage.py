@@ -1,0 +1,171 @@
+"""Where runs and stores are kept, and the record by which a sweep is found again."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from beamclip.config import Experiment, Sweep, UserError, checked, nearest
+from beamclip.stores import key_of, make_folder
+
+
+def storage_root(experiment: Experiment) -> str:
+    """Folder or URI of runs: `storage.path`, else $BEAMCLIP_STORAGE, else ~/beamclip. Never relative: a Ray job's folder is thrown away."""
+    chosen = experiment.storage.path or os.environ.get("BEAMCLIP_STORAGE") or "~/beamclip"
+    return chosen if "://" in chosen else str(Path(chosen).expanduser().resolve())
+
+
+def stores_root(experiment: Experiment) -> Path:
+    """Folder of all stores: `storage.cache`, else $BEAMCLIP_CACHE, else `stores` in the storage folder, else (storage is a URI) ~/beamclip/stores."""
+    chosen = experiment.storage.cache or os.environ.get("BEAMCLIP_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().resolve()
+    root = storage_root(experiment)
+    return Path("~/beamclip/stores").expanduser() if "://" in root else Path(root) / "stores"
+
+
+def asset_key(experiment: Experiment) -> str:
+    """Runs with the same key read the same stores; whatever is not in here varies without a teacher pass."""
+    sections = experiment.model_dump(mode="json", include={"data", "views", "teacher", "anchors"})
+    sections["anchors"].pop("count")
+    return key_of(sections)
+
+
+def tracking_uri(experiment: Experiment) -> str:
+    """`tracking.uri`, else $MLFLOW_TRACKING_URI, else a sqlite file in the storage folder.
+
+    Raises:
+        UserError: storage is a URI, beside which no sqlite file can lie.
+    """
+    root = storage_root(experiment)
+    given = experiment.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if given is None and "://" in root:
+        raise UserError(f"storage {root} can't hold the default sqlite file; name an MLflow server with --tracking-uri")
+    return given or f"sqlite:///{root}/mlflow.db"
+
+
+def artifact_root(experiment: Experiment) -> str | None:
+    """Where artifacts lie, for a sqlite file; a server knows its own."""
+    root = storage_root(experiment)
+    return f"{root}/artifacts" if tracking_uri(experiment).startswith("sqlite:") else None
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """What a sweep was asked and what was prepared for it, kept beside its trials so that `--resume` needs no other argument.
+
+    Attributes:
+        assets: asset key -> the stores, as JSON text.
+        untrained: metrics of the student as it stands before training.
+    """
+
+    sweep: Sweep
+    base: Experiment
+    sweep_id: str
+    assets: Mapping[str, str] = field(default_factory=dict)
+    untrained: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """Folder or URI of everything this sweep writes."""
+        return f"{storage_root(self.base)}/sweeps/{self.sweep.name}/{self.sweep_id}"
+
+    def save(self) -> None:
+        """Write the record.
+
+        Raises:
+            UserError: the storage can't be written.
+        """
+        content = {
+            "sweep": self.sweep.model_dump(mode="json"),
+            "base": self.base.model_dump(mode="json"),
+            "sweep_id": self.sweep_id,
+            "assets": dict(self.assets),
+            "untrained": dict(self.untrained),
+        }
+        filesystem, path = _filesystem(self.folder)
+        try:
+            filesystem.create_dir(path, recursive=True)
+            with filesystem.open_output_stream(f"{path}/sweep.json") as stream:
+                stream.write(json.dumps(content, indent=1).encode())
+        except OSError as error:
+            raise UserError(f"storage {self.folder} can't be written ({error.strerror or error}); choose another with --storage") from None
+
+
+def new_sweep_id() -> str:
+    """A name that sorts by time."""
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + f"-{os.getpid() % 10000:04d}"
+
+
+def latest_sweep(name: str, experiment: Experiment) -> SweepRecord:
+    """The youngest sweep of this name in the experiment's storage.
+
+    Raises:
+        UserError: there is none.
+    """
+    sweeps = f"{storage_root(experiment)}/sweeps"
+    ids = [entry for entry in _entries(f"{sweeps}/{name}") if re.fullmatch(r"\d{8}-\d{6}-\d{4}", entry)]
+    if not ids:
+        raise UserError(f"no sweep {name} lies in {sweeps} to resume{nearest(name, _entries(sweeps))}")
+    return read_record(f"{sweeps}/{name}/{max(ids)}")
+
+
+def read_record(folder: str) -> SweepRecord:
+    """Read what `SweepRecord.save` wrote.
+
+    Raises:
+        UserError: it is missing or was not written by this version.
+    """
+    filesystem, path = _filesystem(folder)
+    try:
+        with filesystem.open_input_stream(f"{path}/sweep.json") as stream:
+            content: dict[str, Any] = json.loads(stream.read())
+        sweep, base = checked(Sweep, content.pop("sweep")), checked(Experiment, content.pop("base"))
+    except (OSError, KeyError, json.JSONDecodeError):
+        raise UserError(f"{folder}/sweep.json can't be read, so this sweep can't be resumed; start it again without --resume") from None
+    return SweepRecord(sweep, base, **content)
+
+
+def check_writable(experiment: Experiment) -> None:
+    """See that runs and stores can be written, before anything starts.
+
+    Raises:
+        UserError: they can't.
+    """
+    root = storage_root(experiment)
+    if "://" not in root:
+        make_folder(Path(root))
+    make_folder(stores_root(experiment))
+
+
+def local_folder(uri: str) -> Path | None:
+    """The local path of a folder or `file://` URI, None for anything remote."""
+    filesystem, path = _filesystem(uri)
+    return Path(path) if isinstance(filesystem, fs.LocalFileSystem) else None
+
+
+def download(uri: str, folder: Path) -> None:
+    """Copy a remote folder here."""
+    filesystem, path = _filesystem(uri)
+    fs.copy_files(path, str(folder), source_filesystem=filesystem)
+
+
+def _entries(uri: str) -> list[str]:
+    filesystem, path = _filesystem(uri)
+    return [entry.base_name for entry in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))]
+
+
+def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
+    if "://" not in uri:
+        return fs.LocalFileSystem(), uri
+    try:
+        filesystem, path = fs.FileSystem.from_uri(uri)
+    except (OSError, ValueError) as error:
+        raise UserError(f"storage {uri} is no folder or known URI: {str(error).splitlines()[0]}") from None
+    return filesystem, path

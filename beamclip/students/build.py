@@ -1,0 +1,93 @@
+"""From the configuration to a student with its first weights."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import nn
+
+from beamclip.config import StudentConfig, UserError
+from beamclip.students.assemble import assemble, unfilled
+from beamclip.students.backbones import make_backbone, pretrained_normalisation
+from beamclip.students.files import read_student
+from beamclip.students.stems import has_small_stem
+from beamclip.students.student import Spec, Student, Triple
+
+SMALL_IMAGE = 64
+"""Up to this side in px, `small_image_stem: auto` changes the stem."""
+
+Stem = Literal["original", "small"]
+
+
+def build_student(config: StudentConfig, width: int, seed: int) -> Student:
+    """A student in training mode, on the CPU, in fp32.
+
+    Args:
+        config: `init` decides the first weights:
+            `random`: drawn from the seed.
+            `pretrained`: the backbone is timm's, with its own stem under `small_image_stem: auto`; under `on` a 7×7 first
+            convolution is replaced by a random 3×3 one, since its weights can't be carried over.
+            a path: the backbone of that student, with its stem under `auto` and its normalisation; its projector too where
+            the shapes agree, else the projector is drawn from the seed.
+        width: D, the teacher's embedding width.
+        seed: of everything drawn. The global generators stay as they were; the same seed gives the same backbone under any projector.
+
+    Raises:
+        UserError: the backbone, its weights or the file don't exist or don't fit together.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed would reset the devices' generators too
+        if config.init in ("random", "pretrained"):
+            return _fresh(config, width)
+        return _from_file(config, width, Path(config.init))
+
+
+def _fresh(config: StudentConfig, width: int) -> Student:
+    pretrained = config.init == "pretrained"
+    backbone = make_backbone(config.backbone, config.image_size, pretrained)
+    normalisation = pretrained_normalisation(backbone) if pretrained else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    return assemble(_spec(config, width, _stem(config, backbone), normalisation), backbone)
+
+
+def _stem(config: StudentConfig, backbone: nn.Module) -> Stem:
+    known, wanted = has_small_stem(backbone), config.small_image_stem
+    if wanted == "on" and not known:
+        raise UserError(f"student.small_image_stem is on, but only timm's ResNets have one, not {config.backbone}; set it to auto or off")
+    fitting = known and config.image_size <= SMALL_IMAGE and config.init == "random"
+    return "small" if wanted == "on" or (wanted == "auto" and fitting) else "original"
+
+
+def _spec(config: StudentConfig, width: int, stem: Stem, normalisation: tuple[Triple, Triple]) -> Spec:
+    return Spec(config.backbone, config.image_size, stem, width, config.projector, config.projector_width, *normalisation)
+
+
+def _from_file(config: StudentConfig, width: int, path: Path) -> Student:
+    there, tensors = read_student(path)
+    _check_same_kind(config, there, path)
+    student = unfilled(_spec(config, width, there.stem, (there.mean, there.std)))
+    _load_part(student.projector, "projector.", tensors)
+    if not _load_part(student.backbone, "backbone.", tensors):
+        raise UserError(
+            f"the weights in student.init {path} were trained at {there.image_size} px and don't fit a {config.backbone} "
+            f"at student.image_size {config.image_size}; set it to {there.image_size}"
+        )
+    return student
+
+
+def _check_same_kind(config: StudentConfig, there: Spec, path: Path) -> None:
+    if there.backbone != config.backbone:
+        raise UserError(f"student.init {path} is a {there.backbone}, but student.backbone is {config.backbone}; make them the same")
+    wanted = config.small_image_stem
+    if wanted != "auto" and (wanted == "on") != (there.stem == "small"):
+        raise UserError(f"student.init {path} has the {there.stem} stem, but student.small_image_stem is {wanted}; set it to auto")
+
+
+def _load_part(part: nn.Module, prefix: str, tensors: dict[str, torch.Tensor]) -> bool:
+    """Load all of a part's tensors, or none where a name or shape differs."""
+    found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    wanted = part.state_dict()
+    fits = found.keys() == wanted.keys() and all(found[name].shape == wanted[name].shape for name in wanted)
+    if fits:
+        part.load_state_dict(found)
+    return fits

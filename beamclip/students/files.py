@@ -1,0 +1,101 @@
+"""Students on disk: one safetensors file that says itself how to build the student."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from beamclip.config import UserError
+from beamclip.students.assemble import unfilled
+from beamclip.students.student import Spec, Student
+
+FORMAT = "beamclip-student-1"
+
+
+def save_student(student: Student, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write weights, batch statistics and the spec, whole or not at all.
+
+    Args:
+        metadata: more texts for the header; the spec's own keys win over the same keys here.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    spec = {name: " ".join(map(str, value)) if isinstance(value, tuple) else str(value) for name, value in asdict(student.spec).items()}
+    write_tensors(path, student.state_dict(), {**(metadata or {}), **spec, "student_format": FORMAT})
+
+
+def load_student(path: Path) -> Student:
+    """Build the student a file holds, in evaluation mode, on the CPU. The global generators stay as they were.
+
+    Raises:
+        UserError: the file is missing, damaged or not a student of ours.
+    """
+    spec, tensors = read_student(path)
+    with torch.random.fork_rng(devices=[]):
+        student = unfilled(spec)
+    try:
+        student.load_state_dict(tensors)
+    except RuntimeError:
+        raise UserError(f"the weights in {path} don't fit the {spec.backbone} its header describes; save the student again") from None
+    return student.eval()
+
+
+def read_student(path: Path) -> tuple[Spec, dict[str, Tensor]]:
+    """The spec and all tensors of a student's file.
+
+    Raises:
+        UserError: the file is missing, damaged or not a student of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header: dict[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping, only keys()
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} can't be read as a student's safetensors file ({error}); check the path") from None
+    if header.get("student_format") != FORMAT:
+        raise UserError(f"{path} is not a student saved by this version (its header lacks {FORMAT}); give a student.safetensors of ours")
+    return _spec(header, path), tensors
+
+
+def _spec(header: Mapping[str, str], path: Path) -> Spec:
+    try:
+        return Spec(
+            backbone=header["backbone"],
+            image_size=int(header["image_size"]),
+            stem="small" if header["stem"] == "small" else "original",
+            width=int(header["width"]),
+            projector="mlp" if header["projector"] == "mlp" else "linear",
+            projector_width=int(header["projector_width"]),
+            mean=_triple(header["mean"]),
+            std=_triple(header["std"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise UserError(f"the header of {path} is damaged ({error}); save the student again") from None
+
+
+def _triple(text: str) -> tuple[float, float, float]:
+    red, green, blue = map(float, text.split())
+    return red, green, blue
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, whole or not at all, readable by everybody (0644).
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    try:
+        save_file(own, temporary, metadata={**metadata, "format": "pt"})
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path} can't be written ({error}); choose another folder") from None

@@ -1,0 +1,48 @@
+"""Everything that imports MLflow: one writer a sweep, published results, the comparison, the plot.
+
+What a run carries, and what everything here reads back:
+
+    metric key                       unit     written     meaning
+    train/loss                       -        a step/ep.  the objective's loss
+    train/images_per_second          img/s    an epoch    all workers together
+    train/data_wait                  share    an epoch    part of the time spent waiting for batches, 0-1
+    zero_shot/val_top1               %        an epoch    what early stopping looks at
+    linear_probe/val_top1            %        the end     held-out part of train: what the best trial is chosen by
+    linear_probe/test_top1           %        the end     touched once, after the choice
+    linear_probe/test_top1_low,_high %        the end     its interval
+    knn/test_top1                    %        the end
+    zero_shot/test_top1              %        the end
+
+    tag                              values
+    kind                             sweep, trial, reference, published
+    source                           measured, published
+    method, dataset, teacher, student, prompt_set        what was compared; `varied` on a sweep that varies it
+    beamclip.sweep_id, beamclip.trial_id                 by which a resumed sweep finds its runs again
+
+Params are the flattened resolved config, on a sweep also `space.KEY`. Children hang one level below their sweep.
+"""
+
+import os
+
+# Before mlflow is imported, which reads it once: the demo promises to need no network. Set it to false to have it back.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from beamclip.tracking.compare import Comparison, Row, compare
+from beamclip.tracking.plots import temperature_plot
+from beamclip.tracking.published import PublishedResult, load_published, write_published
+from beamclip.tracking.runs import SweepTracker
+from beamclip.tracking.server import connect
+from beamclip.tracking.table import render
+
+__all__ = [
+    "Comparison",
+    "PublishedResult",
+    "Row",
+    "SweepTracker",
+    "compare",
+    "connect",
+    "load_published",
+    "render",
+    "temperature_plot",
+    "write_published",
+]

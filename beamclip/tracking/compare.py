@@ -1,0 +1,117 @@
+"""Read a sweep back from MLflow: its trials, what they stand beside, and which was chosen."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from beamclip.config import UserError, nearest
+from beamclip.tracking.server import connect, search_all
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run. `values`: the sweep's varied keys, as text. `seconds`: start to end, with any pause before a resume."""
+
+    run_id: str
+    name: str
+    kind: str
+    method: str
+    status: str
+    values: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A sweep and its neighbours. Trials are sorted by `metric`, best first, those without it last."""
+
+    experiment: str
+    sweep_id: str
+    question: str
+    status: str
+    metric: str
+    varied: tuple[str, ...]
+    trials: tuple[Row, ...]
+    references: tuple[Row, ...]
+    published: tuple[Row, ...]
+
+    @property
+    def best(self) -> Row | None:
+        """The finished trial with the highest `metric`: chosen on val, never on test."""
+        return next((row for row in self.trials if row.status == "FINISHED" and self.metric in row.metrics), None)
+
+    @property
+    def measured(self) -> tuple[Row, ...]:
+        """Trials, then references: what `temperature_plot` takes."""
+        return self.trials + self.references
+
+
+def compare(uri: str, experiment_name: str, sweep_id: str | None = None) -> Comparison:
+    """The sweep with this id, by default the experiment's latest.
+
+    Raises:
+        UserError: nothing answers at `uri`, or there is no such experiment or sweep.
+    """
+    client = connect(uri, create=False)
+    experiment_id = _experiment_id(client, experiment_name)
+    parent = _parent(client, experiment_id, experiment_name, sweep_id)
+    varied = tuple(key.removeprefix("space.") for key in parent.data.params if key.startswith("space."))
+    metric = parent.data.params.get("sweep.metric", "linear_probe/val_top1")
+    published = search_all(client, experiment_id, "tags.kind = 'published'")
+    children = _rows(search_all(client, experiment_id, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"), varied)
+    return Comparison(
+        experiment=experiment_name,
+        sweep_id=parent.data.tags["beamclip.sweep_id"],
+        question=parent.data.tags.get("question", ""),
+        status=str(parent.info.status),
+        metric=metric,
+        varied=varied,
+        trials=_best_first((row for row in children if row.kind == "trial"), metric),
+        references=tuple(sorted((row for row in children if row.kind == "reference"), key=lambda row: row.method)),
+        published=_best_first(_rows(published, ()), "linear_probe/test_top1"),
+    )
+
+
+def _experiment_id(client: MlflowClient, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "active":
+        return str(found.experiment_id)
+    known = [experiment.name for experiment in client.search_experiments() if experiment.name != "Default"]
+    raise UserError(f"MLflow experiment {name} does not exist{nearest(name, known) or '; run its sweep first'}")
+
+
+def _parent(client: MlflowClient, experiment_id: str, name: str, sweep_id: str | None) -> Run:
+    sweeps = search_all(client, experiment_id, "tags.kind = 'sweep'")
+    ids = [run.data.tags.get("beamclip.sweep_id", "") for run in sweeps]
+    if not sweeps:
+        raise UserError(f"MLflow experiment {name} holds no sweep; run one first")
+    if sweep_id is not None and sweep_id not in ids:
+        raise UserError(f"sweep {sweep_id} is not in MLflow experiment {name}{nearest(sweep_id, ids)}")
+    return sweeps[0 if sweep_id is None else ids.index(sweep_id)]
+
+
+def _rows(runs: Iterable[Run], varied: tuple[str, ...]) -> list[Row]:
+    return [_row(run, varied) for run in runs]
+
+
+def _row(run: Run, varied: tuple[str, ...]) -> Row:
+    info, data = run.info, run.data
+    return Row(
+        run_id=str(info.run_id),
+        name=str(info.run_name),
+        kind=data.tags.get("kind", ""),
+        method=data.tags.get("method", ""),
+        status=str(info.status),
+        values={key: data.params[key] for key in varied if key in data.params},
+        metrics=dict(data.metrics),
+        tags=dict(data.tags),
+        seconds=(info.end_time - info.start_time) / 1000 if info.end_time and info.status != "RUNNING" else None,
+    )
+
+
+def _best_first(rows: Iterable[Row], metric: str) -> tuple[Row, ...]:
+    return tuple(sorted(rows, key=lambda row: (-row.metrics.get(metric, float("-inf")), row.name)))

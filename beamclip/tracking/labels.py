@@ -1,0 +1,29 @@
+"""Short names for settings, for run names, table heads and axes."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_SYMBOLS = {"objective.teacher_temperature": "τ_T", "objective.student_temperature": "τ_S"}
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Dotted key -> symbol or last part; two parts where the last one alone would name two keys."""
+    keys = list(keys)
+    leaves = Counter(_leaf(key) for key in keys)
+    return {key: _SYMBOLS.get(key) or (_leaf(key) if leaves[_leaf(key)] == 1 else _leaf(key, 2)) for key in keys}
+
+
+def run_name(values: Mapping[str, Any]) -> str:
+    """`{"objective.teacher_temperature": 0.05}` -> `τ_T=0.05`; `base` where nothing varies. At most 200 characters."""
+    names = short_names(values)
+    return " ".join(f"{names[key]}={short_value(value)}" for key, value in values.items())[:200] or "base"
+
+
+def short_value(value: Any) -> str:
+    """Floats with four digits, anything else as it is written."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _leaf(key: str, parts: int = 1) -> str:
+    return ".".join(key.split(".")[-parts:])

@@ -1,0 +1,149 @@
+"""A sweep in MLflow: a parent run, one child a trial, one level. Only the driver writes: sqlite takes one writer."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import yaml
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from beamclip.config import Experiment, Sweep, UserError, with_values
+from beamclip.tracking import entries
+from beamclip.tracking.entries import Point
+from beamclip.tracking.labels import run_name
+from beamclip.tracking.server import connect, default_artifacts, find_or_create_experiment, search_all
+from beamclip.tracking.writer import RunWriter, Status
+
+Tags = Mapping[str, str]
+_PARENT = "mlflow.parentRunId"
+
+
+class SweepTracker:
+    """Writes one sweep. Open it with `SweepTracker.open`; as a context manager it closes itself with a true status.
+
+    Every method that takes a `trial_id` wants one that `trial` was called with before (`KeyError` otherwise).
+    """
+
+    def __init__(self, client: MlflowClient, experiment_id: str, parent: Run, base: Experiment, tags: Tags) -> None:
+        self.client, self.experiment_id, self.run_id = client, experiment_id, str(parent.info.run_id)
+        self._writer = RunWriter(client)
+        self._base, self._tags = base, dict(tags)
+        self._trials: dict[str, str] = {}
+        self._references: dict[str, str] = {}
+        for child in search_all(client, experiment_id, f"tags.`{_PARENT}` = '{self.run_id}'"):
+            self._remember(child)
+
+    @classmethod
+    def open(
+        cls, uri: str, artifact_root: str | None, sweep: Sweep, base: Experiment, sweep_id: str,
+        resume: bool = False, tags: Tags | None = None,
+    ) -> Self:
+        """Begin a sweep's parent run, or with `resume` go on in the one that has this `sweep_id`.
+
+        Args:
+            artifact_root: where a new experiment keeps artifacts; None: beside a sqlite file, else the server's choice.
+            tags: win over those worked out from `base`, and are copied to every child.
+
+        Raises:
+            UserError: the URI can't be used, or the sweep is there already and `resume` is False.
+        """
+        client = connect(uri)
+        root = artifact_root or default_artifacts(uri, sweep.name)
+        experiment_id = find_or_create_experiment(client, sweep.name, root)
+        shared = entries.sweep_tags(sweep, base, sweep_id) | dict(tags or {})
+        parent = _find_parent(client, experiment_id, sweep.name, sweep_id, resume)
+        parent = parent or client.create_run(experiment_id, tags=shared | {"kind": "sweep"}, run_name=sweep_id)
+        tracker = cls(client, experiment_id, parent, base, shared)
+        tracker._writer.start(tracker.run_id, entries.params(base) | entries.space_params(sweep))
+        client.log_text(tracker.run_id, yaml.safe_dump(base.model_dump(mode="json"), sort_keys=False), "config.yaml")
+        return tracker
+
+    def trial(
+        self, trial_id: str, values: Mapping[str, Any], experiment: Experiment | None = None, tags: Tags | None = None
+    ) -> str:
+        """A trial starts, or goes on after a resume, then in the same run. Returns the run id.
+
+        Args:
+            values: the varied dotted keys; they name the run.
+            experiment: the trial's resolved config; default the base with `values`.
+        """
+        experiment = experiment or with_values(self._base, values)
+        if trial_id not in self._trials:
+            described = entries.describe(experiment).items()
+            own = {tag: value for tag, value in described if self._tags[tag] == entries.VARIED} | dict(tags or {})
+            self._child(run_name(values), own | {"kind": "trial", "beamclip.trial_id": trial_id})
+        self._writer.start(self._trials[trial_id], entries.params(experiment))
+        return self._trials[trial_id]
+
+    def trial_metrics(
+        self, trial_id: str, metrics: Mapping[str, float], step: int, history: Iterable[Point] = ()
+    ) -> None:
+        """Write metrics at `step`, now, and `history` (key, value, step, Unix ms). NaN and inf are left out, with a tag."""
+        self._writer.log(self._trials[trial_id], metrics, step, history)
+
+    def trial_artifact(self, trial_id: str, path: str | Path, folder: str | None = None) -> None:
+        """Upload a file, or everything in a folder, into the trial's run (below `folder` there)."""
+        upload = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
+        upload(self._trials[trial_id], str(path), folder)
+
+    def trial_finished(self, trial_id: str, status: Status, error: str | None = None) -> None:
+        """End a trial's run with what became of it; `error` is kept as the tag `beamclip.error`."""
+        self._writer.end(self._trials[trial_id], status, error)
+
+    def reference(self, kind: Literal["untrained", "teacher"], tags: Tags, metrics: Mapping[str, float]) -> str:
+        """A row beside the trials, once a kind, dataset, teacher, student and prompt set. Returns its run id."""
+        described = self._tags | dict(tags)
+        key = " | ".join([kind, *(described[tag] for tag in ("dataset", "teacher", "student", "prompt_set"))])
+        if key not in self._references:
+            self._child(kind, {**tags, "method": kind, "kind": "reference", "beamclip.reference": key})
+        run_id = self._references[key]
+        if self.client.get_run(run_id).info.status != "FINISHED":
+            self._writer.log(run_id, metrics, step=0)
+            self._writer.end(run_id, "FINISHED")
+        return run_id
+
+    def log_figure(self, figure: Figure, name: str) -> None:
+        """Keep a figure with the sweep, as `name` (with its ending, `.png`)."""
+        self.client.log_figure(self.run_id, figure, name)
+
+    def log_table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
+        """Keep rows with the sweep, as CSV under `name`; writing it again replaces it."""
+        self.client.log_text(self.run_id, entries.csv_text(rows), name)
+
+    def close(self, status: Status = "FINISHED") -> None:
+        """End the sweep. Children still running become KILLED: nobody will finish them. Closing twice does nothing."""
+        for run_id in self._writer.running - {self.run_id}:
+            self._writer.end(run_id, "KILLED")
+        if self._writer.running:
+            self._writer.end(self.run_id, status)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close("FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED")
+
+    def _child(self, name: str, tags: Tags) -> None:
+        tags = self._tags | {_PARENT: self.run_id} | dict(tags)
+        self._remember(self.client.create_run(self.experiment_id, tags=tags, run_name=name))
+
+    def _remember(self, child: Run) -> None:
+        tags, run_id = child.data.tags, str(child.info.run_id)
+        if "beamclip.trial_id" in tags:
+            self._trials[tags["beamclip.trial_id"]] = run_id
+        elif "beamclip.reference" in tags:
+            self._references[tags["beamclip.reference"]] = run_id
+        if child.info.status == "RUNNING":
+            self._writer.running.add(run_id)
+
+
+def _find_parent(client: MlflowClient, experiment_id: str, name: str, sweep_id: str, resume: bool) -> Run | None:
+    found = search_all(client, experiment_id, f"tags.kind = 'sweep' and tags.`beamclip.sweep_id` = '{sweep_id}'")
+    if found and not resume:
+        raise UserError(f"sweep {sweep_id} is in MLflow experiment {name} already; go on with --resume or rename it")
+    return found[0] if found else None

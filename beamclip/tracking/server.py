@@ -1,0 +1,146 @@
+"""The way to a tracking server or database: one that does not answer is found in seconds and told in a sentence."""
+
+import logging
+import os
+import re
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from beamclip.config import UserError
+
+ANSWER_SECONDS = 4
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_log = logging.getLogger(__name__)
+
+
+def connect(uri: str, *, create: bool = True) -> MlflowClient:
+    """A client that has been answered once. `create`: a missing sqlite file is made, with its folder.
+
+    Raises:
+        UserError: the URI is of an unknown kind, or what it names doesn't answer or can't be written.
+    """
+    _silence()
+    scheme = uri.partition(":")[0].partition("+")[0] if ":" in uri else ""
+    if scheme in ("", "file"):
+        raise UserError(f"tracking.uri {uri} is a folder, which MLflow no longer writes to; use sqlite:///{uri}/mlflow.db")
+    if scheme == "sqlite":
+        _check_sqlite(uri, create)
+    elif scheme in _DATABASE_PORTS:
+        _check_port(uri, scheme)
+    return _answered_client(uri)
+
+
+def _silence() -> None:
+    """MLflow and alembic tell of every table they make and print a link for every run that ends: progress bars tear."""
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+
+def _check_sqlite(uri: str, create: bool) -> None:
+    """MLflow would retry an unwritable file for minutes: take the write lock once ourselves."""
+    database = make_url(uri).database
+    if not database or database == ":memory:":
+        raise UserError(f"tracking.uri {uri} names no file, so nothing would be kept; write sqlite:///FOLDER/mlflow.db")
+    if not create and not Path(database).is_file():
+        raise UserError(f"tracking.uri {uri} does not exist; run a sweep first or name another with --tracking-uri")
+    try:
+        Path(database).parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(database, timeout=ANSWER_SECONDS)) as connection:
+            connection.execute("BEGIN IMMEDIATE" if create else "PRAGMA schema_version")
+    except (OSError, sqlite3.Error) as error:
+        use = "written" if create else "read"
+        raise UserError(f"tracking.uri {uri} can't be {use} ({error}); name a database that you may use") from None
+
+
+def _check_port(uri: str, scheme: str) -> None:
+    try:
+        address = make_url(uri)
+        port = address.port or _DATABASE_PORTS[scheme]
+        socket.create_connection((address.host or "localhost", port), ANSWER_SECONDS).close()
+    except (OSError, ValueError, SQLAlchemyError) as error:
+        reason = f"doesn't answer ({error}); start the database or mend the address"
+        raise UserError(f"tracking.uri {_masked(uri)} {reason}") from None
+
+
+def _answered_client(uri: str) -> MlflowClient:
+    try:
+        with _impatient():
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)
+    except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
+        raise UserError(f"tracking.uri {_masked(uri)} {_reason(error)}") from None
+    return client
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """No retries and a short wait while we look whether anybody is there; MLflow reads these at every request."""
+    names = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict(zip(names, ("0", str(ANSWER_SECONDS)), strict=True)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _reason(error: Exception) -> str:
+    first = _masked(str(error).strip().split("\n")[0])[:160]
+    if type(error).__name__.startswith("Unsupported"):
+        return "has a scheme that MLflow doesn't know; write sqlite:///FILE or http://HOST:PORT"
+    if isinstance(error, ImportError):
+        return f"needs a database driver ({first}); install it, for PostgreSQL with pip install psycopg2-binary"
+    if "failed with exception" in first:
+        return f"did not answer within {ANSWER_SECONDS} s; start the server (mlflow server) or mend the address"
+    return f"can't be used ({first}); mend the address or the credentials"
+
+
+def _masked(text: str) -> str:
+    """No password in an error message."""
+    return re.sub(r"//[^/@\s]*@", "//…@", text)
+
+
+def default_artifacts(uri: str, name: str) -> str | None:
+    """Beside a sqlite file, where MLflow would take the working directory; a server decides for itself."""
+    database = make_url(uri).database if uri.startswith("sqlite") else None
+    return str(Path(database).resolve().parent / "artifacts" / name) if database else None
+
+
+def find_or_create_experiment(client: MlflowClient, name: str, artifact_root: str | None) -> str:
+    """The id of the experiment `name`; a deleted one is restored. `artifact_root` counts only when it is made."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_location=artifact_root)
+        except MlflowException as error:
+            found = client.get_experiment_by_name(name)  # another sweep may have been a moment faster
+            if found is None:
+                first = str(error).splitlines()[0]
+                raise UserError(f"MLflow experiment {name} can't be made ({first}); mend the server") from None
+    if found.lifecycle_stage == "deleted":
+        _log.warning("MLflow experiment %s had been deleted; it is restored, with its old runs.", name)
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def search_all(client: MlflowClient, experiment_id: str, where: str) -> list[Run]:
+    """Every run that the filter finds, newest first, page by page."""
+    runs: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment_id], where, order_by=["attributes.start_time DESC"], page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs

@@ -1,0 +1,118 @@
+"""Batches in an order that depends on seed and epoch alone, made ahead of the device."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Ids = NDArray[np.int64]
+T = TypeVar("T")
+_AHEAD = 2
+
+
+def epoch_order(ids: Ids, seed: int, epoch: int) -> Ids:
+    """The samples in this epoch's order: a permutation drawn from (seed, epoch), whatever came before."""
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    return generator.permutation(ids)
+
+
+def rank_batches(order: Ids, batch_size: int, rank: int, world_size: int) -> Iterator[Ids]:
+    """This rank's share of every global batch; the last, incomplete batch is left out.
+
+    The global batches are the same for any number of workers, which is what makes their loss curves equal.
+    """
+    share = batch_size // world_size
+    for start in range(0, len(order) - batch_size + 1, batch_size):
+        yield order[start + rank * share : start + (rank + 1) * share]
+
+
+@dataclass
+class Batch:
+    """One rank's part of a step, on its device.
+
+    Attributes:
+        images: rendered views, [B, 3, S, S] float32.
+        teacher: the teacher's embeddings of the same views, [B, D] float32.
+    """
+
+    images: Tensor
+    teacher: Tensor
+
+
+class Ahead(Generic[T]):
+    """Runs `make` over the items in a thread of its own, `_AHEAD` results ahead, and measures the wait for them.
+
+    NumPy and torch let go of the interpreter while they work, so a thread is enough and no memory is copied between processes.
+    On a GPU the thread works on a stream of its own.
+    """
+
+    def __init__(self, items: Iterator[Ids], make: Callable[[Ids], T], device: torch.device) -> None:
+        self._items, self._make, self._device = items, make, device
+        self._queue: queue.Queue[tuple[T, torch.cuda.Event | None] | BaseException | None] = queue.Queue(_AHEAD)
+        self._stop = threading.Event()
+        self.waited = 0.0
+        """Seconds the consumer has stood still."""
+
+    def __iter__(self) -> Iterator[T]:
+        thread = threading.Thread(target=self._produce, daemon=True)
+        thread.start()
+        try:
+            while (item := self._next()) is not None:
+                yield item
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def _next(self) -> T | None:
+        start = time.perf_counter()
+        item = self._queue.get()
+        self.waited += time.perf_counter() - start
+        if isinstance(item, BaseException):
+            raise item
+        if item is None:
+            return None
+        result, ready = item
+        if ready is not None:
+            torch.cuda.current_stream(self._device).wait_event(ready)
+        return result
+
+    def _produce(self) -> None:
+        try:
+            with self._side_stream():
+                for ids in self._items:
+                    self._put((self._make(ids), self._mark()))
+                    if self._stop.is_set():
+                        return
+            self._put(None)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: tuple[T, torch.cuda.Event | None] | BaseException | None) -> None:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def _side_stream(self) -> AbstractContextManager[object]:
+        return torch.cuda.stream(torch.cuda.Stream(self._device)) if self._device.type == "cuda" else nullcontext()  # type: ignore[no-untyped-call]
+
+    def _mark(self) -> torch.cuda.Event | None:
+        return torch.cuda.current_stream(self._device).record_event() if self._device.type == "cuda" else None
+
+
+def use_on_current_stream(batch: Batch) -> None:
+    """Tell the allocator that the training stream reads memory the loading stream made."""
+    if batch.images.is_cuda:
+        stream = torch.cuda.current_stream(batch.images.device)
+        batch.images.record_stream(stream)
+        batch.teacher.record_stream(stream)

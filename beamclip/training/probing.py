@@ -1,0 +1,64 @@
+"""Evaluating a student: features of train, val and test once, shared out over the workers, then the probes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from beamclip.config import RECIPES, ProbeConfig
+from beamclip.data import PackedImages, PixelFormat, Splits, draw, even_subset, render
+from beamclip.evaluation import Evaluation, LabelledFeatures, evaluate, extract
+from beamclip.stores import Progress, silent
+from beamclip.students import Student
+from beamclip.training.assets import OpenAssets
+from beamclip.training.batches import Ids
+from beamclip.training.context import Context
+
+_BATCH = 256
+
+
+def student_pixels(student: Student, size: int) -> PixelFormat:
+    """What this student wants to be fed at this side in px."""
+    mean, std = student.normalisation
+    return PixelFormat(size, mean, std, "bilinear")
+
+
+def center_views(packed: PackedImages, ids: Ids, pixels: PixelFormat, device: torch.device) -> Iterator[Tensor]:
+    """The canonical view of these samples in order, [≤256, 3, S, S] a batch."""
+    for start in range(0, len(ids), _BATCH):
+        batch = ids[start : start + _BATCH]
+        images = torch.from_numpy(packed.read(batch)).to(device)
+        yield render(images, draw(RECIPES["center"], batch, np.zeros(len(batch), np.int64), 0), pixels)
+
+
+def labelled_features(packed: PackedImages, ids: Ids, student: Student, pixels: PixelFormat, context: Context) -> LabelledFeatures:
+    """Features and embeddings of these samples in order, on every worker; each worker computes its share."""
+    mine = ids[context.rank :: context.world_size]
+    out = extract(student, center_views(packed, mine, pixels, context.device), context.device)
+    labels = torch.from_numpy(np.asarray(packed.labels[ids]))
+    return LabelledFeatures(context.gather_rows(out.features), context.gather_rows(out.embeddings), labels.to(out.features.device))
+
+
+def evaluation_features(
+    student: Student, packed: PackedImages, splits: Splits, pixels: PixelFormat, config: ProbeConfig, context: Context, progress: Progress = silent
+) -> list[LabelledFeatures]:
+    """Features of train (or the probe's share of it), val and test: what every probe reads, computed once."""
+    train = splits.train
+    if config.train_images is not None and config.train_images < len(train):
+        train = even_subset(train, packed.labels[train], config.train_images)
+    parts = []
+    for ids in (train, splits.val, splits.test):
+        parts.append(labelled_features(packed, ids, student, pixels, context))
+        progress("features", len(parts), 3)
+    return parts
+
+
+def probe_student(student: Student, opened: OpenAssets, pixels: PixelFormat, config: ProbeConfig, context: Context) -> Evaluation | None:
+    """The whole evaluation of a student, as every method gets it.
+
+    Returns:
+        The evaluation on rank 0, None on the others, which only share in computing features.
+    """
+    parts = evaluation_features(student, opened.packed, opened.splits, pixels, config, context)
+    return evaluate(*parts, opened.anchors.embeddings.to(context.device), config) if context.rank == 0 else None

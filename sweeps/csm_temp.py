@@ -1,0 +1,25 @@
+"""How sharp should the teacher's ranking be, and how sharp the student's?
+
+CSM compares two softmaxes over the text anchors. BeamCLIP does not say at which temperatures; CLIP itself was trained at 0.01. A low
+τ_T passes on little more than the winning class, a high one the whole ranking, and τ_S decides how far apart the student must push
+the anchors to say the same. Neither needs a single further teacher image.
+
+    python sweeps/csm_temp.py                                  the embedded demo: no network, no GPU, minutes
+    python sweeps/csm_temp.py --preset cifar10 --data DIR
+    ray job submit --working-dir . -- python sweeps/csm_temp.py
+"""
+
+from beamclip.cli import sweep_main
+from beamclip.config import Sweep, choice
+
+SWEEP = Sweep(
+    name="csm_temp",
+    question="How do the temperatures of teacher and student change what the student learns?",
+    space={
+        "objective.teacher_temperature": choice(0.01, 0.05, 0.2),
+        "objective.student_temperature": choice(0.02, 0.1),
+    },
+)
+
+if __name__ == "__main__":
+    sweep_main(SWEEP)

@@ -1,0 +1,80 @@
+import pytest
+
+from beamclip.config import UserError, flatten, load_experiment, parse_assignments, preset_names, with_values
+from beamclip.config.load import read_preset
+
+
+def test_every_preset_is_a_valid_experiment():
+    assert preset_names() == ["cifar10", "demo", "imagenet", "imagenette"]
+    for name in preset_names():
+        assert load_experiment(name).data.image_size > 0
+
+
+def test_values_win_over_the_preset_and_keep_their_types():
+    values = parse_assignments(["optimiser.lr=1e-3", "anchors.count=5", "probe.inverse_l2=[0.1, 1e1]", "data.train_images=null"])
+    experiment = load_experiment("demo", values)
+    assert experiment.optimiser.lr == 0.001
+    assert experiment.anchors.count == 5
+    assert experiment.probe.inverse_l2 == (0.1, 10.0)
+    assert experiment.data.train_images is None
+    assert experiment.optimiser.name == "adamw"  # from the preset
+
+
+def test_a_users_own_file_is_a_preset_too(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("data: {source: demo, image_size: 32}\nstudent: {image_size: 32}\noptimiser: {epochs: 3}\n")
+    assert load_experiment(str(mine)).optimiser.epochs == 3
+
+
+def test_the_resolved_tree_makes_the_same_experiment_again():
+    experiment = load_experiment("cifar10", {"views.custom": {"mild": {"area": [0.5, 1.0]}}, "views.recipe": "mild"})
+    assert with_values(experiment, {}) == experiment
+    assert flatten(experiment.model_dump(mode="json"))["views.custom.mild.area"] == [0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("objective.teacher_temp=0.1", "objective.teacher_temp is not a setting; did you mean objective.teacher_temperature"),
+        ("teacher_temperature=1", "did you mean objective.teacher_temperature"),
+        ("objctive.name=csm", "objctive is not a setting; did you mean objective.name"),
+        ("optimiser.lr=fast", "optimiser.lr is 'fast': input should be a valid number"),
+        ("optimiser.epochs=1.5", "optimiser.epochs is 1.5: input should be a valid integer"),
+        ("objective.student_temperature=0", "objective.student_temperature is 0: input should be greater than 0"),
+        ("objective.teacher_temperature=-0.1", "objective.teacher_temperature is -0.1: input should be greater than 0"),
+        ("objective.name=cms", "objective.name can't be 'cms'; did you mean csm?"),
+        ("anchors.prompt_set=openai_8", "did you mean openai_80"),
+        ("views.recipe=simcrl", "recipe simcrl does not exist; did you mean simclr"),
+        ("views.custom={weak: {}}", "weak is the name of a built-in recipe"),
+        ("views.custom={a: {area: [0.9, 0.1]}}", "area runs from 0.9 down to 0.1"),
+        ("scaling.workers=3", "optimiser.batch_size 128 can't be shared evenly by scaling.workers 3; 126 can"),
+        ("student.image_size=64", "student.image_size 64 is larger than the stored images of data.image_size 32"),
+        ("optimiser.warmup_epochs=100", "leaves nothing"),
+        ("data.path=x", "data.source is demo, which needs no data.path"),
+        ("data=3", "data is 3: input should be an object"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_with_the_key(assignment, says):
+    with pytest.raises(UserError) as caught:
+        load_experiment("demo", parse_assignments([assignment]))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("item", ["optimiser.lr", "=3", "a.b=[1, 2"])
+def test_an_assignment_without_a_value_is_named(item):
+    with pytest.raises(UserError, match="--set"):
+        parse_assignments([item])
+
+
+def test_a_preset_that_does_not_exist_names_its_neighbour():
+    with pytest.raises(UserError, match="preset cifar100 does not exist; did you mean cifar10"):
+        load_experiment("cifar100")
+
+
+@pytest.mark.parametrize("content", [b"- a list", b"a: [1", b"\xff\xfe"])
+def test_a_preset_file_that_is_no_mapping_is_named(tmp_path, content):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"bad\.yaml"):
+        read_preset(str(path))

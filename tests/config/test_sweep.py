@@ -1,0 +1,60 @@
+import subprocess
+import sys
+
+import pytest
+
+from beamclip.config import Sweep, UserError, check_space, choice, load_experiment, loguniform, planned_values, trial_count, uniform
+
+
+def test_a_grid_has_a_trial_for_every_cell():
+    sweep = Sweep(name="s", space={"a.b": choice(1, 2, 3), "c.d": choice("x", "y")})
+    assert trial_count(sweep) == 6
+    assert planned_values(sweep)[1] == {"a.b": 1, "c.d": "y"}
+
+
+def test_ranges_are_left_out_of_the_plan_because_no_store_depends_on_them():
+    sweep = Sweep(name="s", search="random", trials=5, space={"optimiser.lr": loguniform(1e-4, 1e-1), "views.recipe": choice("weak", "simclr")})
+    assert planned_values(sweep) == [{"views.recipe": "weak"}, {"views.recipe": "simclr"}]
+    assert trial_count(sweep) == 5
+
+
+def test_no_space_is_one_trial():
+    assert planned_values(Sweep(name="one")) == [{}]
+    assert trial_count(Sweep(name="one")) == 1
+
+
+def test_a_grid_over_a_range_and_a_test_metric_are_refused():
+    with pytest.raises(ValueError, match="a grid can't walk"):
+        Sweep(name="s", space={"optimiser.lr": uniform(0.1, 0.2)})
+    with pytest.raises(ValueError, match="choose on val"):
+        Sweep(name="s", metric="linear_probe/test_top1")
+
+
+@pytest.mark.parametrize(
+    ("space", "says"),
+    [
+        ({"objective.temperature": choice(0.1)}, "did you mean"),
+        ({"scaling.workers": choice(1, 3)}, r"in the trial scaling.workers=3"),
+        ({"objective.teacher_temperature": choice(0.1, 0.0)}, "greater than 0"),
+    ],
+)
+def test_a_bad_cell_is_found_before_anything_starts(space, says):
+    with pytest.raises(UserError, match=says):
+        check_space(Sweep(name="s", space=space), load_experiment("demo"))
+
+
+def test_both_ends_of_a_range_are_checked():
+    sweep = Sweep(name="s", search="random", space={"optimiser.momentum": uniform(0.5, 1.5)})
+    with pytest.raises(UserError, match=r"optimiser.momentum=1.5"):
+        check_space(sweep, load_experiment("demo"))
+
+
+def test_what_is_stored_cannot_be_drawn_from_a_range():
+    sweep = Sweep(name="s", search="random", space={"data.val_fraction": uniform(0.1, 0.2)})
+    with pytest.raises(UserError, match="decides what is stored"):
+        check_space(sweep, load_experiment("demo"))
+
+
+def test_configuration_imports_no_torch():
+    code = "import sys, beamclip.config, beamclip.sweeping, beamclip.cli; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

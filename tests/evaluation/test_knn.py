@@ -1,0 +1,53 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+
+from beamclip.config import UserError
+from beamclip.evaluation import knn, knn_predict
+
+
+@pytest.fixture
+def data():
+    g = torch.Generator().manual_seed(0)
+    centres = torch.randn(4, 12, generator=g)
+    labels = torch.randint(0, 4, (300,), generator=g)
+    features = centres[labels] + 1.5 * torch.randn(300, 12, generator=g)
+    return features[:200], labels[:200], features[200:]
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (20, 0.07), (200, 0.5)])
+def test_equals_scikit_learn(data, k, temperature):
+    bank, labels, queries = data
+    reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / temperature))
+    expected = reference.fit(bank.double().numpy(), labels.numpy()).predict(queries.double().numpy())
+    assert knn_predict(queries, bank, labels, k, temperature).tolist() == expected.tolist()
+
+
+def test_equals_the_equation_written_out(data):
+    bank, labels, queries = data
+    for query, predicted in zip(queries[:10], knn_predict(queries[:10], bank, labels, 15, 0.1), strict=True):
+        pairs = zip(torch.cosine_similarity(query[None], bank).tolist(), labels.tolist(), strict=True)
+        cosines = sorted(pairs, reverse=True)
+        scores = [sum(math.exp(c / 0.1) for c, y in cosines[:15] if y == label) for label in range(4)]
+        assert predicted == scores.index(max(scores))
+
+
+def test_blocks_change_nothing(data, monkeypatch):
+    bank, labels, queries = data
+    whole = knn_predict(queries, bank, labels, 20, 0.07)
+    monkeypatch.setattr(knn, "BLOCK", 7 * len(bank))
+    assert torch.equal(knn_predict(queries, bank, labels, 20, 0.07), whole)
+
+
+def test_a_tiny_temperature_is_the_single_nearest(data):
+    bank, labels, queries = data
+    assert torch.equal(knn_predict(queries, bank, labels, 20, 1e-6), knn_predict(queries, bank, labels, 1, 0.07))
+
+
+def test_more_neighbours_than_images_is_a_sentence(data):
+    bank, labels, queries = data
+    with pytest.raises(UserError, match=r"probe.knn_k is 201, but there are only 200 train images"):
+        knn_predict(queries, bank, labels, 201, 0.07)
