@@ -2,25 +2,22 @@
 
 import sys
 import tempfile
-import threading
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from beamclip.config import Experiment, Sweep, check_space, planned_values, trial_count, with_values
+from beamclip.config import Experiment, Sweep, check_space, planned_values, with_values
 from beamclip.console import Bars
 from beamclip.provenance import provenance_tags
+from beamclip.recording import Recorder, facts_of
 from beamclip.storage import (
     SweepRecord,
     artifact_root,
     asset_key,
     check_writable,
-    download,
     latest_sweep,
-    local_folder,
     new_sweep_id,
     stores_root,
     tracking_uri,
@@ -81,21 +78,16 @@ def _run(record: SweepRecord, tracker: Any, bars: Bars, resume: bool) -> bool:
     from beamclip.distributed.cluster import concurrent_trials, disconnect
     from beamclip.distributed.sweep import run_trials
 
-    listener = Recorder(record, tracker, bars)
+    recorder = Recorder(record, tracker, bars)
     try:
-        return run_trials(record, listener, concurrent_trials(record.base), resume)
+        return run_trials(record, recorder, concurrent_trials(record.base), resume)
     finally:
+        recorder.close()
         disconnect()
 
 
-def _facts(record: SweepRecord) -> Mapping[str, Any]:
-    import json
-
-    return dict(json.loads(next(iter(record.assets.values())))["facts"])
-
-
 def _write_references(tracker: Any, record: SweepRecord) -> None:
-    facts = _facts(record)
+    facts = facts_of(record)
     accuracy = {"zero_shot/val_top1": facts["teacher/zero_shot_val_top1"], "zero_shot/test_top1": facts["teacher/zero_shot_test_top1"]}
     tracker.reference("teacher", {}, accuracy | {"teacher/images_encoded": facts["teacher/images_encoded"]})
     if record.untrained:
@@ -107,7 +99,7 @@ def _write_summary(tracker: Any, record: SweepRecord) -> None:
 
     comparison = compare(tracking_uri(record.base), record.sweep.name, record.sweep_id)
     with tempfile.TemporaryDirectory() as folder:
-        plot = temperature_plot([*comparison.trials, *comparison.references], Path(folder) / "accuracy.png")
+        plot = temperature_plot(comparison.measured, Path(folder) / "accuracy.png")
         if plot is not None:
             tracker.client.log_artifact(tracker.run_id, str(plot))
 
@@ -121,69 +113,9 @@ def _print_comparison(record: SweepRecord) -> None:
     print(f"Compare again here:      beamclip compare {record.sweep.name} --tracking-uri {uri}")
 
 
-class Recorder:
-    """Writes what happens to the tracker and moves the bar. Lives in the sweep's one process: one writer."""
-
-    def __init__(self, record: SweepRecord, tracker: Any, bars: Bars) -> None:
-        self.record, self.tracker, self.bars = record, tracker, bars
-        self._epochs: dict[str, int] = {}
-        self._latest: dict[str, str] = {}
-        self._total = trial_count(record.sweep) * (record.base.optimiser.epochs + 1)
-        self._lock = threading.Lock()
-
-    def started(self, trial_id: str, values: Mapping[str, Any]) -> None:
-        """Open the trial's run."""
-        experiment = with_values(self.record.base, values)
-        facts = _facts(self.record)
-        tags = {"data_key": str(facts["data_key"]), "teacher_fingerprint": str(facts["teacher_fingerprint"])}
-        self.tracker.trial(trial_id, values, experiment, tags)
-        self._show()
-
-    def reported(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        """Write an epoch's metrics, or the evaluation's with its files."""
-        import time
-
-        now = int(time.time() * 1000)
-        history = [(key, value, step, now) for key, value, step in metrics.get("history", ())]
-        numbers = {key: float(value) for key, value in metrics.items() if "/" in key and isinstance(value, int | float)}
-        epoch = int(metrics.get("epoch", 0))
-        self.tracker.trial_metrics(trial_id, numbers, epoch, history)
-        evaluated = "linear_probe/test_top1" in metrics
-        if evaluated:
-            self._keep_files(trial_id, metrics.get("checkpoint_path"))
-        self._epochs[trial_id] = epoch + evaluated
-        self._show()
-
-    def ended(self, trial_id: str, status: Any, error: str | None) -> None:
-        """Close the trial's run with what became of it."""
-        self.tracker.trial_finished(trial_id, status, error)
-        self._epochs[trial_id] = self.record.base.optimiser.epochs + 1
-        if error:
-            self.bars.say(f"trial {trial_id} failed: {error}")
-        self._show()
-
-    def _show(self) -> None:
-        self.bars("trials, in epochs", sum(self._epochs.values()), self._total)
-
-    def _keep_files(self, trial_id: str, checkpoint: str | None) -> None:
-        """Copy student and probe into the run, from wherever the checkpoint lies."""
-        if checkpoint is None:
-            return
-        folder = local_folder(checkpoint)
-        with tempfile.TemporaryDirectory() as temporary:
-            if folder is None:
-                folder = Path(temporary)
-                download(checkpoint, folder)
-            for name in ("student.safetensors", "probe.safetensors"):
-                self.tracker.trial_artifact(trial_id, folder / name)
-
-
 def resume_line(storage: str | None) -> str:
     """What to type to go on after an interruption."""
-    script = sys.argv[0] if sys.argv[0].endswith(".py") else "beamclip"
-    words = [f"python {script}" if script.endswith(".py") else "beamclip", *_kept_arguments(), "--resume"]
-    return " ".join(words)
-
-
-def _kept_arguments() -> list[str]:
-    return [word for word in sys.argv[1:] if word != "--resume"]
+    program = f"python {sys.argv[0]}" if sys.argv[0].endswith(".py") else "beamclip"
+    verb = [] if program.startswith("python") else sys.argv[1:2]
+    where = ["--storage", storage] if storage else []
+    return " ".join([program, *verb, *where, "--resume"])

@@ -95,7 +95,7 @@ class StudentConfig(Strict):
     projector: Literal["linear", "mlp"] = "mlp"
     projector_width: Count = 1024
     """Hidden width of the `mlp` projector."""
-    small_image_stem: Literal["auto", "on", "off"] = "auto"
+    small_image_stem: Literal["auto", "always", "never"] = "auto"
     """3×3 stride-1 first convolution and no max-pool, as the CIFAR literature does; `auto`: at 64 px and below."""
 
 

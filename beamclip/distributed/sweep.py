@@ -1,7 +1,7 @@
 """Running a sweep's trials with Ray Tune, and telling a listener what happens."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import ray.tune
 from ray.tune.experiment import Trial
@@ -29,27 +29,31 @@ class Listener(Protocol):
 
 
 class _Relay(ray.tune.Callback):  # type: ignore[misc]
-    """Tune's callback, in the driver's process."""
+    """Tune's callback, in the driver's process. Tune pickles it with the sweep's state, so what it talks to is set anew each time."""
 
-    def __init__(self, listener: Listener) -> None:
-        self.listener = listener
+    listener: Listener
+    started: ClassVar[set[str]] = set()
+    ended: ClassVar[set[str]] = set()
+
+    @classmethod
+    def connect(cls, listener: Listener) -> None:
+        """Begin to relay to this listener."""
+        cls.listener, cls.started, cls.ended = listener, set(), set()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self.listener.started(trial.trial_id, trial_values(trial))
+        self.started.add(trial.trial_id)
+        self.listener.started(trial.trial_id, dict(trial.config["values"]))
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
         self.listener.reported(trial.trial_id, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.ended.add(trial.trial_id)
         self.listener.ended(trial.trial_id, "FINISHED", None)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.ended.add(trial.trial_id)
         self.listener.ended(trial.trial_id, "FAILED", last_line(trial))
-
-
-def trial_values(trial: Trial) -> dict[str, Any]:
-    """The values this trial was given."""
-    return dict(trial.config["values"])
 
 
 def last_line(trial: Trial) -> str:
@@ -78,17 +82,22 @@ def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume:
         True where it ended by itself, False where it was interrupted (its state is saved).
     """
     function = trainable(record)
+    _Relay.connect(listener)
     if resume and ray.tune.Tuner.can_restore(f"{record.folder}/tune"):
-        tuner = ray.tune.Tuner.restore(f"{record.folder}/tune", function, resume_unfinished=True, restart_errored=True)
-        tuner._local_tuner._run_config.callbacks = [_Relay(listener)]
+        tuner = ray.tune.Tuner.restore(f"{record.folder}/tune", function, resume_unfinished=True, resume_errored=True)
     else:
-        tuner = _new_tuner(function, record, listener, concurrent)
+        tuner = _new_tuner(function, record, concurrent)
     results = tuner.fit()
-    unfinished = [result for result in results if not result.error and not (result.metrics or {}).get("done")]
-    return len(results) >= trial_count(record.sweep) and not unfinished
+    return len(results) >= trial_count(record.sweep) and all(_is_over(result.metrics or {}) for result in results)
 
 
-def _new_tuner(function: Callable[..., Any], record: SweepRecord, listener: Listener, concurrent: int) -> ray.tune.Tuner:
+def _is_over(metrics: Mapping[str, Any]) -> bool:
+    """Ended in this session, or in an earlier one that this one did not have to start again. Tune returns as if all was well after Ctrl-C."""
+    trial_id = metrics.get("trial_id")
+    return trial_id in _Relay.ended or (trial_id is not None and trial_id not in _Relay.started)
+
+
+def _new_tuner(function: Callable[..., Any], record: SweepRecord, concurrent: int) -> ray.tune.Tuner:
     sweep: Sweep = record.sweep
     return ray.tune.Tuner(
         function,
@@ -101,5 +110,5 @@ def _new_tuner(function: Callable[..., Any], record: SweepRecord, listener: List
             trial_name_creator=lambda trial: trial.trial_id,
             trial_dirname_creator=lambda trial: trial.trial_id,  # names made of parameters grow too long (ray#29586)
         ),
-        run_config=ray.tune.RunConfig(name="tune", storage_path=record.folder, verbose=0, callbacks=[_Relay(listener)]),
+        run_config=ray.tune.RunConfig(name="tune", storage_path=record.folder, verbose=0, callbacks=[_Relay()]),
     )

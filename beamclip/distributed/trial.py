@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,19 @@ def run_trial(config: dict[str, Any]) -> None:
     from ray.tune.integration.ray_train import TuneReportCallback
 
     experiment = checked(Experiment, json.loads(config["experiment"]))
-    result = build_trainer(experiment, config, ray.tune.get_context().get_trial_id(), [TuneReportCallback()]).fit()
+    reports = TuneReportCallback()
+    result = build_trainer(experiment, config, ray.tune.get_context().get_trial_id(), [reports]).fit()
+    _wait_until_taken(reports)
     failure = (result.metrics or {}).get("failure")
     if failure:
         raise TrialFailed(failure)
+
+
+def _wait_until_taken(reports: Any) -> None:
+    """Returning while Tune has yet to fetch the last report can lock the trial's actor for good (its result slot holds one)."""
+    while not reports._training_actor_item_queue.empty():
+        time.sleep(0.05)
+    time.sleep(0.3)
 
 
 def build_trainer(experiment: Experiment, config: dict[str, Any], name: str, callbacks: list[Any]) -> Trainer:

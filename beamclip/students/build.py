@@ -52,10 +52,10 @@ def _fresh(config: StudentConfig, width: int) -> Student:
 
 def _stem(config: StudentConfig, backbone: nn.Module) -> Stem:
     known, wanted = has_small_stem(backbone), config.small_image_stem
-    if wanted == "on" and not known:
-        raise UserError(f"student.small_image_stem is on, but only timm's ResNets have one, not {config.backbone}; set it to auto or off")
+    if wanted == "always" and not known:
+        raise UserError(f"student.small_image_stem is always, but only timm's ResNets have one, not {config.backbone}; set it to auto or off")
     fitting = known and config.image_size <= SMALL_IMAGE and config.init == "random"
-    return "small" if wanted == "on" or (wanted == "auto" and fitting) else "original"
+    return "small" if wanted == "always" or (wanted == "auto" and fitting) else "original"
 
 
 def _spec(config: StudentConfig, width: int, stem: Stem, normalisation: tuple[Triple, Triple]) -> Spec:
@@ -79,7 +79,7 @@ def _check_same_kind(config: StudentConfig, there: Spec, path: Path) -> None:
     if there.backbone != config.backbone:
         raise UserError(f"student.init {path} is a {there.backbone}, but student.backbone is {config.backbone}; make them the same")
     wanted = config.small_image_stem
-    if wanted != "auto" and (wanted == "on") != (there.stem == "small"):
+    if wanted != "auto" and (wanted == "always") != (there.stem == "small"):
         raise UserError(f"student.init {path} has the {there.stem} stem, but student.small_image_stem is {wanted}; set it to auto")
 
 

@@ -1,6 +1,5 @@
 """The demo's teacher: a small CLIP in open_clip's format, trained on the spot on scenes of handwriting that nothing else uses."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

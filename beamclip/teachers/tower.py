@@ -105,7 +105,8 @@ def _check_names(config: TeacherConfig) -> None:
     if config.model.startswith("hf-hub:"):
         return None
     if config.model.startswith("local-dir:"):
-        return _check_folder(Path(config.model.removeprefix("local-dir:")))
+        _check_folder(Path(config.model.removeprefix("local-dir:")))
+        return
     models = open_clip.list_models()
     if config.model not in models:
         hint = f"; for a folder write local-dir:{config.model}" if Path(config.model).is_dir() else nearest(config.model, models)

@@ -42,7 +42,7 @@ def labelled_features(packed: PackedImages, ids: Ids, student: Student, pixels: 
 
 def evaluation_features(
     student: Student, packed: PackedImages, splits: Splits, pixels: PixelFormat, config: ProbeConfig, context: Context, progress: Progress = silent
-) -> list[LabelledFeatures]:
+) -> tuple[LabelledFeatures, LabelledFeatures, LabelledFeatures]:
     """Features of train (or the probe's share of it), val and test: what every probe reads, computed once."""
     train = splits.train
     if config.train_images is not None and config.train_images < len(train):
@@ -51,7 +51,7 @@ def evaluation_features(
     for ids in (train, splits.val, splits.test):
         parts.append(labelled_features(packed, ids, student, pixels, context))
         progress("features", len(parts), 3)
-    return parts
+    return parts[0], parts[1], parts[2]
 
 
 def probe_student(student: Student, opened: OpenAssets, pixels: PixelFormat, config: ProbeConfig, context: Context) -> Evaluation | None:

@@ -62,8 +62,8 @@ def test_without_batch_statistics_half_a_batch_gives_the_same_embeddings(images)
 @pytest.mark.parametrize(
     ("backbone", "stem", "size", "side"),
     [
-        ("resnet18", "auto", 32, 4), ("resnet18", "off", 32, 1), ("resnet18", "auto", 64, 8), ("resnet18", "auto", 65, 3),
-        ("resnet18", "on", 96, 12), ("test_resnet", "auto", 32, 2), ("test_resnet", "off", 32, 1),
+        ("resnet18", "auto", 32, 4), ("resnet18", "never", 32, 1), ("resnet18", "auto", 64, 8), ("resnet18", "auto", 65, 3),
+        ("resnet18", "always", 96, 12), ("test_resnet", "auto", 32, 2), ("test_resnet", "never", 32, 1),
     ],
 )  # fmt: skip
 def test_the_small_stem_leaves_a_larger_map(backbone, stem, size, side):
@@ -81,8 +81,8 @@ def test_the_small_stem_is_the_cifar_one():
 
 def test_a_backbone_without_a_known_stem_is_left_alone_or_refused():
     assert build_student(config(backbone="test_convnext"), 8, 0).spec.stem == "original"
-    with pytest.raises(UserError, match=r"small_image_stem is on, but only timm's ResNets .* test_convnext"):
-        build_student(config(backbone="test_convnext", small_image_stem="on"), 8, 0)
+    with pytest.raises(UserError, match=r"small_image_stem is always, but only timm's ResNets .* test_convnext"):
+        build_student(config(backbone="test_convnext", small_image_stem="always"), 8, 0)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_channels_last_weights_are_saved(tmp_path, images):
 
 def test_init_from_a_student_takes_its_backbone_and_a_projector_that_fits(tmp_path):
     path = tmp_path / "s.safetensors"
-    old = build_student(config(small_image_stem="off"), 16, 1)
+    old = build_student(config(small_image_stem="never"), 16, 1)
     save_student(old, path)
     same, wider = (build_student(config(init=str(path)), width, 2) for width in (16, 17))
     assert same.spec.stem == "original"
@@ -158,7 +158,7 @@ def test_init_from_a_student_takes_its_backbone_and_a_projector_that_fits(tmp_pa
     [
         ({"backbone": "resnet18"}, "is a test_vit, but student.backbone is resnet18"),
         ({"backbone": "test_vit", "image_size": 64}, r"trained at 32 px .*student\.image_size 64; set it to 32"),
-        ({"backbone": "test_vit", "small_image_stem": "on"}, "has the original stem, but student.small_image_stem is on"),
+        ({"backbone": "test_vit", "small_image_stem": "always"}, "has the original stem, but student.small_image_stem is always"),
     ],
 )
 def test_init_from_another_kind_of_student_is_refused(tmp_path, values, sentence):

@@ -1,0 +1,102 @@
+"""From what trials say to the tracker and the bar, by one writer in the sweep's one process."""
+
+import json
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from beamclip.config import trial_count, with_values
+from beamclip.console import Bars
+from beamclip.storage import SweepRecord, download, local_folder
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+_FILES = ("student.safetensors", "probe.safetensors")
+
+
+class Recorder:
+    """A sweep's listener.
+
+    It only notes what happened; a thread writes it, in order. Tune must not wait for the tracker: a callback of seconds can
+    lock a trial (see docs/architecture.md).
+    """
+
+    def __init__(self, record: SweepRecord, tracker: Any, bars: Bars) -> None:
+        self.record, self.tracker, self.bars = record, tracker, bars
+        self._done: dict[str, int] = {}
+        self._total = trial_count(record.sweep) * (record.base.optimiser.epochs + 1)
+        self._notes: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._write, daemon=True)
+        self._thread.start()
+
+    def started(self, trial_id: str, values: Mapping[str, Any]) -> None:
+        """A trial starts or goes on."""
+        self._notes.put(lambda: self._open(trial_id, values))
+
+    def reported(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        """An epoch ended, or the evaluation did."""
+        now, kept = int(time.time() * 1000), dict(metrics)
+        self._notes.put(lambda: self._log(trial_id, kept, now))
+        self._move(trial_id, int(metrics.get("epoch", 0)) + ("linear_probe/test_top1" in metrics))
+
+    def ended(self, trial_id: str, status: Status, error: str | None) -> None:
+        """A trial is over."""
+        self._notes.put(lambda: self.tracker.trial_finished(trial_id, status, error))
+        self._move(trial_id, self.record.base.optimiser.epochs + 1)
+        if error:
+            self.bars.say(f"trial {trial_id} failed: {error}")
+
+    def close(self) -> None:
+        """Wait until all is written.
+
+        Raises:
+            Exception: what the tracker raised, if it did.
+        """
+        self._notes.put(None)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _write(self) -> None:
+        try:
+            while (note := self._notes.get()) is not None:
+                note()
+        except BaseException as error:
+            self._error = error
+            self.bars.say(f"results can't be written any more ({error}); go on later with --resume")
+
+    def _move(self, trial_id: str, done: int) -> None:
+        self._done[trial_id] = done
+        self.bars("trials, in epochs", sum(self._done.values()), self._total)
+
+    def _open(self, trial_id: str, values: Mapping[str, Any]) -> None:
+        facts = facts_of(self.record)
+        tags = {name: str(facts[name]) for name in ("data_key", "teacher_fingerprint")}
+        self.tracker.trial(trial_id, values, with_values(self.record.base, values), tags)
+
+    def _log(self, trial_id: str, metrics: Mapping[str, Any], now: int) -> None:
+        history = [(key, value, step, now) for key, value, step in metrics.get("history", ())]
+        numbers = {key: float(value) for key, value in metrics.items() if "/" in key and isinstance(value, int | float)}
+        self.tracker.trial_metrics(trial_id, numbers, int(metrics.get("epoch", 0)), history)
+        if "linear_probe/test_top1" in metrics and metrics.get("checkpoint_path"):
+            self._keep_files(trial_id, metrics["checkpoint_path"])
+
+    def _keep_files(self, trial_id: str, checkpoint: str) -> None:
+        """Copy student and probe into the run, from wherever the checkpoint lies."""
+        folder = local_folder(checkpoint)
+        with tempfile.TemporaryDirectory() as temporary:
+            if folder is None:
+                folder = Path(temporary)
+                download(checkpoint, folder)
+            for name in _FILES:
+                self.tracker.trial_artifact(trial_id, folder / name)
+
+
+def facts_of(record: SweepRecord) -> dict[str, Any]:
+    """Facts about the stores of a sweep's first trial."""
+    facts: dict[str, Any] = json.loads(next(iter(record.assets.values())))["facts"]
+    return facts
