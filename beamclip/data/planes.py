@@ -28,14 +28,14 @@ def texture(count: int, rng: np.random.Generator) -> Floats:
     slope = _along(count, rng) * np.float32(0.35) + np.float32(0.5)
     waves = _along(count, rng) * each(between(rng, 2, 5, count)) + each(between(rng, 0, 1, count))
     stripes = np.abs((waves - np.floor(waves)) * 2 - 1)
-    return _noise(count, rng) * each(mix[0]) + slope * each(mix[1]) + stripes * each(mix[2])
+    return np.asarray(_noise(count, rng) * each(mix[0]) + slope * each(mix[1]) + stripes * each(mix[2]), np.float32)
 
 
 def _along(count: int, rng: np.random.Generator) -> Floats:
     """How far each pixel lies along a random direction, about -1 to 1."""
     x, y = between(rng, -1, 1, 2, count)
     length = np.sqrt(x * x + y * y) + np.float32(1e-3)
-    return each(x / length) * _X + each(y / length) * _Y
+    return np.asarray(each(x / length) * _X + each(y / length) * _Y, np.float32)
 
 
 def _noise(count: int, rng: np.random.Generator, cells: int = 5) -> Floats:
@@ -56,7 +56,7 @@ def stroke(count: int, rng: np.random.Generator) -> Floats:
     length = dx * dx + dy * dy + np.float32(1e-3)
     along = np.clip(px * each(dx / length) + py * each(dy / length), 0, 1)
     px, py = px - along * each(dx), py - along * each(dy)
-    return np.clip(np.float32(1.5) - np.sqrt(px * px + py * py) * np.float32(10), 0, 1)
+    return np.asarray(np.clip(np.float32(1.5) - np.sqrt(px * px + py * py) * np.float32(10), 0, 1), np.float32)
 
 
 def digit(scans: Floats, rng: np.random.Generator) -> Floats:
@@ -70,7 +70,7 @@ def digit(scans: Floats, rng: np.random.Generator) -> Floats:
     row = py * each(cos) - px * each(sin) + np.float32(4.5)
     ink = _read(np.pad(scans, ((0, 0), (1, 2), (1, 2))), np.clip(column, 0, 9), np.clip(row, 0, 9))
     ink = np.clip((ink - np.float32(0.25)) * 3, 0, 1)
-    return ink * ink * (3 - 2 * ink)
+    return np.asarray(ink * ink * (3 - 2 * ink), np.float32)
 
 
 def _read(padded: Floats, column: Floats, row: Floats) -> Floats:

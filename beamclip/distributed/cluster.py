@@ -84,10 +84,15 @@ def _planned_resources(plan: dict[str, object]) -> dict[str, float]:
     return total
 
 
+def worker_cpus(experiment: Experiment) -> float:
+    """What a worker asks Ray for: a hair less than it was promised, so that a node filled with workers has room for drivers."""
+    return max(DRIVER_CPUS, experiment.scaling.cpus_per_worker - DRIVER_CPUS)
+
+
 def needs(experiment: Experiment) -> dict[str, float]:
     """Resources of one trial."""
     scaling = experiment.scaling
-    total = {"CPU": scaling.workers * scaling.cpus_per_worker + DRIVER_CPUS, "GPU": scaling.workers * scaling.gpus_per_worker}
+    total = {"CPU": scaling.workers * worker_cpus(experiment) + DRIVER_CPUS, "GPU": scaling.workers * scaling.gpus_per_worker}
     return {name: amount for name, amount in total.items() if amount}
 
 
@@ -100,8 +105,7 @@ def concurrent_trials(experiment: Experiment) -> int:
     most = most_resources()
     if most is None:
         return experiment.scaling.max_concurrent or 8
-    # A trial's driver takes so little that a machine filled to the brim by workers is still meant to be enough.
-    counts = {name: int((most.get(name, 0.0) + DRIVER_CPUS) / amount + 1e-9) for name, amount in needs(experiment).items()}
+    counts = {name: int(most.get(name, 0.0) / amount + 1e-9) for name, amount in needs(experiment).items()}
     short = [name for name, count in counts.items() if count == 0]
     if short:
         scaling, name = experiment.scaling, short[0]

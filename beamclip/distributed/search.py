@@ -30,7 +30,7 @@ def search_algorithm(sweep: Sweep, concurrent: int) -> SearchAlgorithm | Searche
         UserError: Optuna is not installed.
     """
     if sweep.search != "optuna":
-        return BasicVariantGenerator(random_state=sweep.seed)
+        return BasicVariantGenerator(max_concurrent=concurrent, random_state=sweep.seed)
     try:
         from ray.tune.search.optuna import OptunaSearch
 

@@ -106,7 +106,6 @@ def _new_tuner(function: Callable[..., Any], record: SweepRecord, concurrent: in
             search_alg=search_algorithm(sweep, concurrent),
             scheduler=scheduler(sweep, record.base.optimiser.epochs),
             num_samples=1 if sweep.search == "grid" else sweep.trials,
-            max_concurrent_trials=concurrent if sweep.search != "optuna" else None,
             trial_name_creator=lambda trial: trial.trial_id,
             trial_dirname_creator=lambda trial: trial.trial_id,  # names made of parameters grow too long (ray#29586)
         ),

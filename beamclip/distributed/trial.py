@@ -13,6 +13,7 @@ from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from beamclip.config import Experiment, checked
+from beamclip.distributed.cluster import worker_cpus
 from beamclip.distributed.process_group import ProcessGroupConfig
 
 
@@ -57,7 +58,7 @@ def _wait_until_taken(reports: Any) -> None:
 def build_trainer(experiment: Experiment, config: dict[str, Any], name: str, callbacks: list[Any]) -> Trainer:
     """A Train run whose name is a pure function of the trial: a restart finds its checkpoints by it."""
     scaling, storage = experiment.scaling, experiment.storage
-    resources = {"CPU": scaling.cpus_per_worker}
+    resources = {"CPU": worker_cpus(experiment)}
     if scaling.gpus_per_worker:
         resources["GPU"] = scaling.gpus_per_worker
     return Trainer(

@@ -27,11 +27,11 @@ class Captions:
         """Tokenise "a photo of a three.", "a photo of a red three." and so on."""
         named = [f"{colour} {digit}".strip() for digit in digits for colour in ("", *colours)]
         tokens: Tensor = tokenizer([template(name) for template in templates for name in named])
-        vocabulary, compact = tokens.unique(return_inverse=True)
+        vocabulary, compact = torch.unique(tokens, return_inverse=True)
         return cls(compact.view(len(templates), len(digits), 1 + len(colours), -1), vocabulary)
 
-    def draw(self, each: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """`each` captions for each of K digits, half of them with a colour.
+    def draw(self, each: int, coloured: float, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """`each` captions for each of K digits; `coloured` is the chance that one names a colour.
 
         Returns:
             tokens [K * each, L], digits [K * each], colours [K * each], -1 where a caption names none.
@@ -40,7 +40,7 @@ class Captions:
         digits = torch.arange(kinds).repeat_interleave(each)
         template = torch.randint(templates, digits.shape, generator=random)
         colour = torch.randint(1, choices, digits.shape, generator=random)
-        colour[torch.rand(digits.shape, generator=random) < 0.5] = 0
+        colour[torch.rand(digits.shape, generator=random) >= coloured] = 0
         return self.tokens[template, digits, colour], digits, colour - 1
 
 
@@ -52,7 +52,7 @@ def small_vocabulary(model: Any, vocabulary: Tensor) -> Iterator[None]:
     order is kept, which matters: open_clip reads the text at its largest id, the end of text.
     """
     whole = model.token_embedding
-    model.token_embedding = nn.Embedding.from_pretrained(whole.weight[vocabulary].detach().clone(), freeze=False)
+    model.token_embedding = nn.Embedding(len(vocabulary), whole.embedding_dim, _weight=whole.weight[vocabulary].detach().clone())
     yield
     with torch.no_grad():
         whole.weight[vocabulary] = model.token_embedding.weight

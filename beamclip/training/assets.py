@@ -16,8 +16,6 @@ from beamclip.evaluation import accuracy, zero_shot_logits
 from beamclip.stores import Progress, build_once, key_of, open_store, silent
 from beamclip.teachers import Embeddings, Teacher, ViewSet, embed, load_teacher
 
-DEMO_TEACHER_VERSION = 1
-
 
 @dataclass(frozen=True)
 class Assets:
@@ -103,7 +101,7 @@ def open_teacher(experiment: Experiment, root: Path, device: torch.device, progr
     """
     config = experiment.teacher
     if config.model == "demo":
-        from beamclip.teachers.demo import train_demo_teacher
+        from beamclip.teachers.demo import DEMO_TEACHER_VERSION, train_demo_teacher
 
         def build(folder: Path) -> dict[str, Any]:
             train_demo_teacher(folder, progress)

@@ -1,0 +1,58 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+
+def encoded(colour=(200, 30, 30), size=(20, 16), format="JPEG") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, format, quality=95)
+    return file.getvalue()
+
+
+@pytest.fixture
+def jpeg():
+    """Make a real JPEG of one colour."""
+    return encoded
+
+
+@pytest.fixture
+def make_tree(tmp_path):
+    """Write a folder tree of real JPEGs: {split: {class: how many}}; the colour says class and number."""
+
+    def make(splits, name="tree") -> Path:
+        for split, classes in splits.items():
+            for label, (kind, count) in enumerate(classes.items()):
+                folder = tmp_path / name / split / kind
+                folder.mkdir(parents=True)
+                for number in range(count):
+                    (folder / f"{number:03}.jpg").write_bytes(encoded((40 * label, 10 * number, 128)))
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def write_parquet(tmp_path):
+    """Write one Hugging Face-style parquet file."""
+
+    def write(file, labels, names=("red", "blue"), images=None, columns=("image", "label"), paths=None) -> Path:
+        images = images if images is not None else [encoded((250 * label, 0, 250)) for label in labels]
+        paths = paths or [None] * len(labels)
+        rows = [{"bytes": image, "path": path} for image, path in zip(images, paths, strict=True)]
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        table = pa.table({columns[0]: pa.array(rows, kind), columns[1]: pa.array(np.asarray(labels, np.int64))})
+        if names:
+            listed = ", ".join(f'"{name}"' for name in names)
+            features = f'{{"info": {{"features": {{"{columns[1]}": {{"names": [{listed}]}}}}}}}}'
+            table = table.replace_schema_metadata({"huggingface": features})
+        path = tmp_path / "parquet" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path)
+        return tmp_path / "parquet"
+
+    return write

@@ -1,0 +1,74 @@
+import os
+
+import pytest
+
+from beamclip.config import DataConfig, UserError
+from beamclip.data import open_source
+
+
+def source_of(tree, **config):
+    return open_source(DataConfig(source="folder", path=str(tree), **config))
+
+
+def test_labels_are_sorted_folder_names_and_items_follow(make_tree):
+    tree = make_tree({"train": {"b": 2, "a": 1}, "val": {"a": 1, "b": 1}})
+    (tree / "train" / "b" / "deep").mkdir()
+    os.replace(tree / "train/b/001.jpg", tree / "train/b/deep/001.jpg")
+    (tree / "train" / "a" / ".DS_Store").touch()
+    source = source_of(tree)
+    assert source.names == ("a", "b") and source.keys == (None, None)
+    items = list(source.items("train"))
+    assert [(item.name, item.label) for item in items] == [("train/a/000.jpg", 0), ("train/b/000.jpg", 1), ("train/b/deep/001.jpg", 1)]
+    assert (source.count("train"), source.count("test")) == (3, 2)
+
+
+def test_test_comes_before_val(make_tree):
+    one = {"a": 1, "b": 1}
+    source = source_of(make_tree({"train": one, "val": {"a": 3, "b": 3}, "test": one}))
+    assert source.count("test") == 2
+
+
+def test_wordnet_folders_get_names_and_keys(make_tree):
+    classes = {"n01440764": 1, "n02102040": 1}
+    source = source_of(make_tree({"train": classes, "val": classes}))
+    assert source.names[0] == "tench" and source.keys == ("n01440764", "n02102040")
+
+
+def test_the_fingerprint_changes_with_a_file(make_tree):
+    one = {"a": 2, "b": 1}
+    tree = make_tree({"train": one, "test": one})
+    before = source_of(tree).fingerprint
+    assert source_of(tree).fingerprint == before
+    (tree / "train/a/000.jpg").write_bytes(b"other")
+    assert source_of(tree).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("splits", "match"),
+    [
+        ({"train": {"a": 1, "b": 1}}, "has no test split; put one folder a class into"),
+        ({"test": {"a": 1, "b": 1}}, "train does not exist"),
+        ({"train": {}, "test": {}}, "no test split"),
+        ({"train": {"a": 0, "b": 0}, "test": {"a": 0, "b": 0}}, "are empty; put images into them"),
+        ({"train": {"a": 1, "b": 1}, "test": {"a": 1, "c": 1}}, "class b is in .*train but not in .*test"),
+        ({"train": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1, "c": 1}}, "class c is in .*test but not in .*train"),
+    ],
+)
+def test_a_bad_tree_gets_a_sentence(make_tree, splits, match):
+    with pytest.raises(UserError, match=match):
+        source_of(make_tree(splits))
+
+
+def test_train_without_class_folders(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+    with pytest.raises(UserError, match="holds no class folders"):
+        source_of(tmp_path)
+
+
+def test_a_name_file_must_fit_the_folders(make_tree, tmp_path):
+    tree = make_tree({"train": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1}})
+    for text in ("one\n", "one\ntwo\nthree\n"):
+        (tmp_path / "names.txt").write_text(text)
+        with pytest.raises(UserError, match="class names for 2 labels; give one a label"):
+            source_of(tree, class_names=str(tmp_path / "names.txt"))

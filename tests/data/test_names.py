@@ -1,0 +1,51 @@
+import pytest
+
+from beamclip.config import DataConfig, UserError
+from beamclip.data import read_class_names
+from beamclip.data.names import resolve_classes, wordnet_id
+
+
+def test_reads_one_name_a_line(tmp_path):
+    (tmp_path / "names.txt").write_bytes("\ufeffgreat white shark\r\n crème brûlée \n\n".encode())
+    assert read_class_names(tmp_path / "names.txt") == ("great white shark", "crème brûlée")
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"caf\xe9\n", "is not UTF-8; save it as UTF-8"),
+        (b"", "is empty in line 1"),
+        (b"cat\n\ndog\n", "is empty in line 2"),
+        (b"cat\ndog\ncat\n", "has 'cat' 2 times"),
+    ],
+)
+def test_a_bad_file_gets_a_sentence(tmp_path, content, match):
+    (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(UserError, match=match):
+        read_class_names(tmp_path / "names.txt")
+
+
+def test_a_missing_file_gets_a_sentence(tmp_path):
+    with pytest.raises(UserError, match="can't be read"):
+        read_class_names(tmp_path / "none.txt")
+
+
+def test_wordnet_ids_become_keys_and_are_put_into_words():
+    names, keys = resolve_classes(DataConfig(), ["n01440764", "n02012849", "n03126707"], 3)
+    assert keys == ("n01440764", "n02012849", "n03126707")
+    assert names[0] == "tench" and len(set(names)) == 3 and "crane" in names[1]
+
+
+def test_an_unknown_wordnet_id_stays(tmp_path):
+    assert resolve_classes(DataConfig(), ["n01440764", "n99999999"], 2)[0] == ("tench", "n99999999")
+
+
+def test_a_name_file_wins_and_keeps_the_keys(tmp_path):
+    (tmp_path / "names.txt").write_text("fish\ndog\n")
+    config = DataConfig(class_names=str(tmp_path / "names.txt"))
+    assert resolve_classes(config, ["n01440764", "n02102040"], 2) == (("fish", "dog"), ("n01440764", "n02102040"))
+
+
+def test_wordnet_ids_in_paths():
+    assert wordnet_id("train/n01440764/x.JPEG") == wordnet_id("n01440764_1.JPEG") == "n01440764"
+    assert wordnet_id("cat.jpg") is wordnet_id("n014407645.jpg") is None

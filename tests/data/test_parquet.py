@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+
+from beamclip.config import DataConfig, UserError
+from beamclip.data import open_source
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def source_of(folder, **config):
+    return open_source(DataConfig(source="parquet", path=str(folder), **config))
+
+
+def test_reads_shards_in_order(write_parquet, jpeg):
+    write_parquet("data/train-00000-of-00002.parquet", [0, 1], paths=["x.jpg", "y.jpg"])
+    write_parquet("data/train-00001-of-00002.parquet", [1])
+    source = source_of(write_parquet("data/validation-00000-of-00001.parquet", [1, 0]))
+    items = list(source.items("train"))
+    assert source.names == ("red", "blue") and source.keys == (None, None)
+    assert [item.label for item in items] == [0, 1, 1] and items[1].image == jpeg((250, 0, 250))
+    assert items[1].name == "train-00000-of-00002.parquet row 1 (y.jpg)"
+    assert [item.label for item in source.items("test")] == [1, 0]
+
+
+def test_the_hubs_own_column_names(write_parquet):
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}/0000.parquet", [0, 1], columns=("img", "fine_label"))
+    assert source_of(folder).count("test") == 2
+
+
+def test_wordnet_ids_in_paths_become_keys(write_parquet):
+    paths = ["n01440764_1.JPEG", "n02102040/1.JPEG"]
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}-0.parquet", [0, 1], paths=paths)
+    assert source_of(folder).keys == ("n01440764", "n02102040")
+
+
+def test_a_test_split_without_labels_is_passed_over(write_parquet):
+    write_parquet("train-0.parquet", [0, 1])
+    write_parquet("test-0.parquet", [-1, -1, -1])
+    assert source_of(write_parquet("validation-0.parquet", [0, 1])).count("test") == 2
+
+
+def test_names_from_a_file(write_parquet, tmp_path):
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}-0.parquet", [0, 1], names=None)
+    with pytest.raises(UserError, match="has no class names; give a text file"):
+        source_of(folder)
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    assert source_of(folder, class_names=str(tmp_path / "names.txt")).names == ("a", "b")
+
+
+def test_the_fingerprint_is_over_contents(write_parquet):
+    write_parquet("train-0.parquet", [0, 1])
+    folder = write_parquet("test-0.parquet", [0, 1])
+    before = source_of(folder).fingerprint
+    write_parquet("test-0.parquet", [0, 1])
+    assert source_of(folder).fingerprint == before
+    write_parquet("test-0.parquet", [1, 0])
+    assert source_of(folder).fingerprint != before
+
+
+def test_large_files_are_told_apart_by_their_footers(write_parquet, monkeypatch):
+    monkeypatch.setattr("beamclip.data.parquet._SMALL", 0)
+    write_parquet("train-0.parquet", [0, 1])
+    before = source_of(write_parquet("test-0.parquet", [0, 1])).fingerprint
+    assert source_of(write_parquet("test-0.parquet", [0, 0])).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "match"),
+    [
+        ({"labels": [0, 1]}, None, "has no test split with labels"),
+        (None, {"labels": [0, 1]}, "has no train-"),
+        ({"labels": [0, 1], "columns": ("picture", "label")}, {"labels": [0, 1]}, "has no column 'image', only picture, label"),
+        ({"labels": [0, 1], "columns": ("image", "kind")}, {"labels": [0, 1]}, "has no column 'label', only image, kind"),
+        ({"labels": [0, 1, 2]}, {"labels": [0, 1]}, "has 2 class names for 3 labels"),
+        ({"labels": [0, -1]}, {"labels": [0, 1]}, "has the label -1 in its train split"),
+    ],
+)
+def test_bad_files_get_a_sentence(write_parquet, tmp_path, train, test, match):
+    for name, facts in (("train-0.parquet", train), ("test-0.parquet", test)):
+        if facts:
+            write_parquet(name, **facts)
+    with pytest.raises(UserError, match=match):
+        source_of(tmp_path / "parquet")
+
+
+def test_a_damaged_file_gets_a_sentence(write_parquet):
+    folder = write_parquet("train-0.parquet", [0, 1])
+    (folder / "test-0.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(UserError, match=r"test-0.parquet can't be read as parquet"):
+        source_of(folder)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared images beside the checkout")
+def test_real_imagenette_knows_its_wordnet_ids():
+    source = source_of(SHARED / "imagenette128")
+    assert (source.count("train"), source.count("test")) == (9469, 3925)
+    assert source.names[0] == "tench" and source.keys[0] == "n01440764"
