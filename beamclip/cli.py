@@ -12,15 +12,15 @@ from beamclip.config import (
     Sweep,
     UserError,
     checked,
-    choice,
     load_experiment,
     parse_assignments,
     preset_names,
 )
 from beamclip.storage import tracking_uri
-from beamclip.sweeping import resume_line, run_sweep
+from beamclip.sweeping import run_sweep
 
 EXIT_USER, EXIT_INTERRUPTED = 2, 130
+_FIXED_AT_START = ("set", "data", "tracking_uri", "workers", "gpus_per_worker", "space", "asha")
 
 
 def sweep_main(sweep: Sweep, arguments: Sequence[str] | None = None) -> None:
@@ -77,25 +77,23 @@ def _add_experiment_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sweep_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--resume", action="store_true", help="go on with the latest sweep of this name in the storage, with its own settings")
+    text = "go on with the latest sweep of this name in the storage, with its own settings"
+    parser.add_argument("--resume", action="store_true", help=text)
 
 
 def _sweep(sweep: Sweep, options: argparse.Namespace) -> None:
-    if options.resume and (options.set or options.data):
-        raise UserError("--resume goes on with the settings the sweep was started with; leave --set and --data out")
-    try:
-        run_sweep(sweep, experiment_from(options), options.resume)
-    except KeyboardInterrupt:
-        print(f"beamclip: go on with  {resume_line(options.storage)}", file=sys.stderr)
-        raise
+    given = [f"--{name.replace('_', '-')}" for name in _FIXED_AT_START if getattr(options, name, None)]
+    if options.resume and given:
+        raise UserError(f"--resume goes on with the settings the sweep was started with; leave {' and '.join(given)} out")
+    run_sweep(sweep, experiment_from(options), options.resume)
 
 
 def _train(options: argparse.Namespace) -> None:
-    _sweep(Sweep(name=options.name), options)
+    _sweep(checked(Sweep, {"name": options.name}), options)
 
 
 def _free_sweep(options: argparse.Namespace) -> None:
-    space = {key: _listed(key, values) for key, values in parse_assignments(options.space).items()}
+    space = {key: _listed(key, values) for key, values in parse_assignments(options.space, "--space").items()}
     tree = {"name": options.name, "question": options.question, "search": options.search, "trials": options.trials}
     tree |= {"space": space, "asha": Asha().model_dump() if options.asha else None}
     _sweep(checked(Sweep, tree), options)
@@ -105,8 +103,9 @@ def _listed(key: str, values: Any) -> dict[str, Any]:
     if isinstance(values, dict):
         return {"kind": "uniform", **values}
     if not isinstance(values, list) or not values:
-        raise UserError(f"--space {key} needs a list such as {key}=[0.01, 0.1], or a range such as {key}='{{low: 0.01, high: 1, log: true}}'")
-    return choice(*values).model_dump(mode="json")
+        a_range = f"{key}='{{low: 0.01, high: 1, log: true}}'"
+        raise UserError(f"--space {key} needs a list such as {key}=[0.01, 0.1], or a range such as {a_range}")
+    return {"kind": "choice", "values": values}
 
 
 def _compare(options: argparse.Namespace) -> None:

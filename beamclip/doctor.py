@@ -69,8 +69,10 @@ def _devices(experiment: Experiment) -> str:
     import torch
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    if experiment.scaling.gpus_per_worker and not names and "RAY_ADDRESS" not in os.environ:
-        raise UserError("scaling.gpus_per_worker asks for GPUs and torch sees none on this machine; use 0, or join a cluster with RAY_ADDRESS")
+    alone = os.environ.get("RAY_ADDRESS", "") in ("", "local")
+    if experiment.scaling.gpus_per_worker and not names and alone:
+        reason = "scaling.gpus_per_worker asks for GPUs and torch sees none on this machine"
+        raise UserError(f"{reason}; use 0, or join a cluster with RAY_ADDRESS")
     return ", ".join(names) or f"no GPU; {os.cpu_count()} CPU cores, torch {torch.__version__}"
 
 

@@ -29,9 +29,9 @@ def evaluate_model(model: str, untrained: bool, experiment: Experiment) -> dict[
     check_writable(experiment)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with Bars() as bars:
+        student, is_ours = _load(model, untrained, experiment)  # first, since packing may take an hour
         packed = pack(experiment.data, stores_root(experiment), bars)
         splits = split(packed, experiment.data)
-        student, is_ours = _load(model, untrained, experiment)
         anchors = None
         if is_ours:
             teacher = open_teacher(experiment, stores_root(experiment), device, bars)

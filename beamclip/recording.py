@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from beamclip.config import trial_count, with_values
+import yaml
+
+from beamclip.config import UserError, trial_count, with_values
 from beamclip.console import Bars
-from beamclip.storage import SweepRecord, download, local_folder
+from beamclip.storage import SweepRecord, asset_key, download, local_folder
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _FILES = ("student.safetensors", "probe.safetensors")
@@ -54,12 +56,12 @@ class Recorder:
         """Wait until all is written.
 
         Raises:
-            Exception: what the tracker raised, if it did.
+            UserError: the tracker failed; the trials' own checkpoints are kept.
         """
         self._notes.put(None)
         self._thread.join()
         if self._error is not None:
-            raise self._error
+            raise UserError(f"results can't be written any more: {self._error}; mend the tracking server and go on with --resume")
 
     def _write(self) -> None:
         try:
@@ -74,9 +76,11 @@ class Recorder:
         self.bars("trials, in epochs", sum(self._done.values()), self._total)
 
     def _open(self, trial_id: str, values: Mapping[str, Any]) -> None:
-        facts = facts_of(self.record)
+        experiment = with_values(self.record.base, values)
+        facts = json.loads(self.record.assets[asset_key(experiment)])["facts"]
         tags = {name: str(facts[name]) for name in ("data_key", "teacher_fingerprint")}
-        self.tracker.trial(trial_id, values, with_values(self.record.base, values), tags)
+        run_id = self.tracker.trial(trial_id, values, experiment, tags)
+        self.tracker.client.log_text(run_id, yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False), "config.yaml")
 
     def _log(self, trial_id: str, metrics: Mapping[str, Any], now: int) -> None:
         history = [(key, value, step, now) for key, value, step in metrics.get("history", ())]

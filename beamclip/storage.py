@@ -22,7 +22,7 @@ def storage_root(experiment: Experiment) -> str:
 
 
 def stores_root(experiment: Experiment) -> Path:
-    """Folder of all stores: `storage.cache`, else $BEAMCLIP_CACHE, else `stores` in the storage folder, else (storage is a URI) ~/beamclip/stores."""
+    """Folder of all stores: `storage.cache`, else $BEAMCLIP_CACHE, else `stores` in the storage folder; ~/beamclip/stores beside a URI."""
     chosen = experiment.storage.cache or os.environ.get("BEAMCLIP_CACHE")
     if chosen:
         return Path(chosen).expanduser().resolve()
@@ -127,9 +127,9 @@ def read_record(folder: str) -> SweepRecord:
         with filesystem.open_input_stream(f"{path}/sweep.json") as stream:
             content: dict[str, Any] = json.loads(stream.read())
         sweep, base = checked(Sweep, content.pop("sweep")), checked(Experiment, content.pop("base"))
-    except (OSError, KeyError, json.JSONDecodeError):
+        return SweepRecord(sweep, base, **content)
+    except (OSError, AttributeError, KeyError, TypeError, json.JSONDecodeError):
         raise UserError(f"{folder}/sweep.json can't be read, so this sweep can't be resumed; start it again without --resume") from None
-    return SweepRecord(sweep, base, **content)
 
 
 def check_writable(experiment: Experiment) -> None:
@@ -141,7 +141,17 @@ def check_writable(experiment: Experiment) -> None:
     root = storage_root(experiment)
     if "://" not in root:
         make_folder(Path(root))
+    else:
+        _make_remote(root)
     make_folder(stores_root(experiment))
+
+
+def _make_remote(uri: str) -> None:
+    filesystem, path = _filesystem(uri)
+    try:
+        filesystem.create_dir(path, recursive=True)
+    except OSError as error:
+        raise UserError(f"storage {uri} can't be written ({str(error).splitlines()[0]}); choose another with --storage") from None
 
 
 def local_folder(uri: str) -> Path | None:

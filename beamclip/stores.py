@@ -90,9 +90,9 @@ def open_store(path: Path) -> Store:
     try:
         manifest = json.loads((path / "manifest.json").read_text())
     except (OSError, json.JSONDecodeError):
-        raise UserError(f"{path} holds no readable manifest.json, so it is not a finished store; delete the folder to build it anew") from None
+        raise UserError(f"{path} holds no readable manifest.json, so it is no finished store; delete the folder to build it anew") from None
     if manifest.get("format") != FORMAT:
-        raise UserError(f"{path} has store format {manifest.get('format')}, this version reads {FORMAT}; delete the folder to build it anew")
+        raise UserError(f"{path} has store format {manifest.get('format')}, but {FORMAT} is read here; delete the folder to build it anew")
     for name, facts in manifest["files"].items():
         size = (path / name).stat().st_size if (path / name).exists() else None
         if size != facts["bytes"]:

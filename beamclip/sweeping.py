@@ -1,5 +1,6 @@
 """A sweep from end to end: check, prepare, run, record, compare. Imports no torch: the driver holds none."""
 
+import shlex
 import sys
 import tempfile
 from dataclasses import replace
@@ -15,7 +16,6 @@ from beamclip.recording import Recorder, facts_of
 from beamclip.storage import (
     SweepRecord,
     artifact_root,
-    asset_key,
     check_writable,
     latest_sweep,
     new_sweep_id,
@@ -40,11 +40,15 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool = False) -> str:
     with Bars() as bars:
         tracker = _open_tracker(record, resume)
         with tracker:
-            record = _prepared(record, bars)
-            _write_references(tracker, record)
-            ended = _run(record, tracker, bars, resume)
-            if not ended:
-                raise KeyboardInterrupt
+            try:
+                record = _prepared(record, bars)
+                _write_references(tracker, record)
+                if not _run(record, tracker, bars, resume):
+                    raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                record.save()  # while it was preparing there was none yet, and --resume would have found an older sweep
+                bars.say(f"beamclip: go on with  {resume_line(record)}")
+                raise
             _write_summary(tracker, record)
     _print_comparison(record)
     return record.sweep_id
@@ -66,8 +70,8 @@ def _prepared(record: SweepRecord, bars: Bars) -> SweepRecord:
 
     connect()
     concurrent_trials(record.base)
-    experiments = {asset_key(e): e for e in (with_values(record.base, values) for values in planned_values(record.sweep))}
-    made = prepare_on_cluster(experiments, stores_root(record.base), record.base.probe.untrained, bars)
+    planned = [with_values(record.base, values) for values in planned_values(record.sweep)]
+    made = prepare_on_cluster(planned, stores_root(record.base), record.base.probe.untrained, bars)
     bars.close()
     record = replace(record, assets=made["assets"], untrained=made["untrained"])
     record.save()
@@ -113,9 +117,9 @@ def _print_comparison(record: SweepRecord) -> None:
     print(f"Compare again here:      beamclip compare {record.sweep.name} --tracking-uri {uri}")
 
 
-def resume_line(storage: str | None) -> str:
-    """What to type to go on after an interruption."""
-    program = f"python {sys.argv[0]}" if sys.argv[0].endswith(".py") else "beamclip"
-    verb = [] if program.startswith("python") else sys.argv[1:2]
-    where = ["--storage", storage] if storage else []
-    return " ".join([program, *verb, *where, "--resume"])
+def resume_line(record: SweepRecord) -> str:
+    """What to type to go on after an interruption: a script knows its own sweep's name, the `beamclip` command does not."""
+    script = sys.argv[0].endswith(".py")
+    words = ["python", sys.argv[0]] if script else ["beamclip", *sys.argv[1:2], "--name", record.sweep.name]
+    where = ["--storage", record.base.storage.path] if record.base.storage.path else []
+    return shlex.join([*words, *where, "--resume"])

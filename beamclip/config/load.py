@@ -42,23 +42,23 @@ def _read_yaml(path: Path) -> Tree:
     return tree
 
 
-def parse_assignments(assignments: Sequence[str]) -> Tree:
+def parse_assignments(assignments: Sequence[str], option: str = "--set") -> Tree:
     """`["optimiser.lr=1e-3"]` -> `{"optimiser.lr": 0.001}`. Values are YAML, so lists are written `[1, 2]`.
 
     Raises:
         UserError: an item has no `=` or its value is not YAML.
     """
-    return dict(_parse_assignment(item) for item in assignments)
+    return dict(_parse_assignment(item, option) for item in assignments)
 
 
-def _parse_assignment(item: str) -> tuple[str, Any]:
+def _parse_assignment(item: str, option: str) -> tuple[str, Any]:
     key, equals, text = item.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"--set {item} has no value; write --set {key or 'key'}=VALUE")
+        raise UserError(f"{option} {item} has no value; write {option} {key or 'key'}=VALUE")
     try:
         return key.strip(), _number(yaml.safe_load(text))
     except yaml.YAMLError:
-        raise UserError(f"--set {item}: {text!r} is not a value; quote it as YAML would") from None
+        raise UserError(f"{option} {item}: {text!r} is not a value; quote it as YAML would") from None
 
 
 def _number(value: Any) -> Any:

@@ -11,7 +11,7 @@ Interval = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 class Strict(BaseModel):
     """Base of all configuration: unknown keys and wrong types are errors, values never change after they are checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, use_attribute_docstrings=True)
 
 
 class Recipe(Strict):

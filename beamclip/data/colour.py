@@ -1,4 +1,4 @@
-"""Colour changes of a batch in which every image has its own numbers. Values are in [0, 1] and clamped after each step, as in torchvision."""
+"""Colour changes of a batch in which every image has its own numbers. Values in [0, 1], clamped after each step as in torchvision."""
 
 from collections.abc import Callable
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from beamclip.config import DataConfig
 from beamclip.data.item import Item, Split, digest
 from beamclip.data.names import resolve_classes
-from beamclip.data.scenes import INKS, Scenes, draw_scenes
+from beamclip.data.scenes import INKS, draw_scenes
 
 DEMO_VERSION = 1
 """Goes up whenever the scenes change."""
@@ -53,8 +53,9 @@ def teacher_scenes(count: int, seed: int = 0, forms: tuple[int, ...] = TEACHER_F
         seed: other seeds give other scenes of the same writing.
     """
     each = -(-count // (len(forms) * len(DIGIT_NAMES)))
-    rows, scenes = _scenes(forms, each, _TEACHER_SEED + seed, count)
-    _, labels, form = _scans()
+    rows = _rows(forms, each, _TEACHER_SEED + seed)[:count]
+    digits, labels, form = _scans()
+    scenes = draw_scenes(digits[rows], _TEACHER_SEED + seed)
     return TeacherScenes(scenes.images, labels[rows], scenes.inks, form[rows])
 
 
@@ -72,26 +73,26 @@ class DemoSource:
         return len(FORMS[split]) * len(DIGIT_NAMES) * SCENES_A_DIGIT[split]
 
     def items(self, split: Split) -> Iterator[Item]:
-        rows, scenes = self._split(split)
-        labels = _scans()[1][rows].tolist()
-        named = enumerate(zip(scenes.images, labels, strict=True))
+        digits, labels, _ = _scans()
+        rows = self._rows(split)
+        images = draw_scenes(digits[rows], _SEEDS[split]).images
+        named = enumerate(zip(images, labels[rows].tolist(), strict=True))
         return (Item(f"demo {split} {number}", image, label) for number, (image, label) in named)
 
     def groups(self, split: Split) -> NDArray[np.int64]:
         """The form that each scene's handwriting comes from."""
-        return _scans()[2][self._split(split)[0]]
+        return _scans()[2][self._rows(split)]
 
-    def _split(self, split: Split) -> tuple[NDArray[np.int64], Scenes]:
-        return _scenes(FORMS[split], SCENES_A_DIGIT[split], _SEEDS[split], self.count(split))
+    def _rows(self, split: Split) -> NDArray[np.int64]:
+        return _rows(FORMS[split], SCENES_A_DIGIT[split], _SEEDS[split])
 
 
-def _scenes(forms: tuple[int, ...], each: int, seed: int, count: int) -> tuple[NDArray[np.int64], Scenes]:
-    """`each` scenes for each form and digit, shuffled: rows of the scans [count] and what was drawn of them."""
-    digits, labels, form = _scans()
+def _rows(forms: tuple[int, ...], each: int, seed: int) -> NDArray[np.int64]:
+    """Rows of the scans, so that each form and digit occurs `each` times, shuffled."""
+    _, labels, form = _scans()
     scans = [np.flatnonzero((form == one) & (labels == digit)) for one in forms for digit in range(len(DIGIT_NAMES))]
     rows = np.concatenate([np.resize(few, each) for few in scans])
-    rows = np.random.Generator(np.random.Philox(key=[seed, 2**32])).permutation(rows)[:count]
-    return rows, draw_scenes(digits[rows], seed)
+    return np.random.Generator(np.random.Philox(key=[seed, 2**32])).permutation(rows)
 
 
 @cache

@@ -49,7 +49,8 @@ def draw(recipe: Recipe, ids: NDArray[np.int64], views: NDArray[np.int64], seed:
     """
     key = stream_key("view", seed, recipe.model_dump_json(), small)
     u = uniforms(ids, views, key, 4 * _ATTEMPTS + 16)
-    left, top, width, height = _crop(u[: 4 * _ATTEMPTS].reshape(_ATTEMPTS, 4, -1), recipe.small_area if small else recipe.area, recipe.ratio)
+    area = recipe.small_area if small else recipe.area
+    left, top, width, height = _crop(u[: 4 * _ATTEMPTS].reshape(_ATTEMPTS, 4, -1), area, recipe.ratio)
     rest = u[4 * _ATTEMPTS :]
     ranges = np.array([recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue], np.float32)
     factors = (np.array([1, 1, 1, 0], np.float32) + (2 * rest[0:4].T - 1) * ranges).clip(np.array([0, 0, 0, -0.5], np.float32))

@@ -30,14 +30,13 @@ def split(packed: PackedImages, config: DataConfig) -> Splits:
     """
     ids, labels = packed.train_ids, packed.labels[: packed.rows["train"]]
     rng = np.random.Generator(np.random.Philox(config.split_seed))
-    ranks = _ranks(labels, rng)
     if packed.groups is None:
-        held_out = ranks < _half_up(np.bincount(labels) * config.val_fraction)[labels]
+        held_out = _ranks(labels, rng) < _half_up(np.bincount(labels) * config.val_fraction)[labels]
     else:
         held_out = _whole_groups(packed.groups[: len(ids)], labels, config.val_fraction, rng)
     _check_classes(packed, labels, held_out, config)
-    train = _draw(ids[~held_out], labels[~held_out], ranks[~held_out], config)
-    return Splits(np.sort(train), ids[held_out], packed.test_ids)
+    train = _draw(ids[~held_out], labels[~held_out], rng, config)
+    return Splits(train, ids[held_out], packed.test_ids)
 
 
 def _half_up(counts: NDArray[np.floating[Any]]) -> Ids:
@@ -87,15 +86,18 @@ def even_subset(ids: Ids, labels: Ids, count: int, seed: int = 0) -> Ids:
 
     ids, labels: [N]. A smaller draw with the same seed is part of a larger one.
     """
-    ranks = _ranks(labels, np.random.Generator(np.random.Philox(seed)))
-    return np.sort(ids[np.lexsort((labels, ranks))[:count]])
+    return _evenly(ids, labels, count, np.random.Generator(np.random.Philox(seed)))
 
 
-def _draw(ids: Ids, labels: Ids, ranks: Ids, config: DataConfig) -> Ids:
+def _evenly(ids: Ids, labels: Ids, count: int, rng: np.random.Generator) -> Ids:
     """The first of each class, then the second of each, and so on."""
+    return np.sort(ids[np.lexsort((labels, _ranks(labels, rng)))[:count]])
+
+
+def _draw(ids: Ids, labels: Ids, rng: np.random.Generator, config: DataConfig) -> Ids:
     wanted = config.train_images
     if wanted is None:
         return ids
     if wanted > len(ids):
         raise UserError(f"data.train_images is {wanted} but only {len(ids)} are left beside val; lower it")
-    return ids[np.lexsort((labels, ranks))[:wanted]]
+    return _evenly(ids, labels, wanted, rng)

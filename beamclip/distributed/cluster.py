@@ -18,6 +18,7 @@ _FAST_ALONE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results go to MLflow, by one writer
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # not every report holds the metric that a search or ASHA looks at
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
@@ -29,6 +30,9 @@ def connect() -> bool:
 
     Returns:
         True where a cluster was there before.
+
+    Raises:
+        UserError: there should be one, and it doesn't answer.
     """
     existing = _cluster_exists()
     settings = _QUIET | _FAST | ({} if existing else _FAST_ALONE)
@@ -39,10 +43,20 @@ def connect() -> bool:
     # With the dashboard, because Train's cleaner of leaked placement groups asks it.
     alone = {} if existing else {"include_dashboard": True}
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **alone)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **alone)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            if not existing:
+                raise
+            address = os.environ.get("RAY_ADDRESS", "of this machine")
+            raise UserError(f"the Ray cluster {address} can't be joined ({_first_line(error)}); mend or unset RAY_ADDRESS") from None
     for name in ("ray.train", "ray.tune", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return existing
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")[:200]
 
 
 def disconnect() -> None:
@@ -110,8 +124,9 @@ def concurrent_trials(experiment: Experiment) -> int:
     if short:
         scaling, name = experiment.scaling, short[0]
         each = scaling.gpus_per_worker if name == "GPU" else scaling.cpus_per_worker
+        asked, there = f"{scaling.workers} × {each:g} {name}", f"{most.get(name, 0):g} {name}"
         raise UserError(
-            f"scaling.workers {scaling.workers} × {each:g} {name} is more than the {most.get(name, 0):g} {name} this cluster can ever give; "
+            f"scaling.workers {asked} is more than the {there} this cluster can ever give; "
             f"lower scaling.workers or scaling.{name.lower()}s_per_worker"
         )
     return min(min(counts.values()), experiment.scaling.max_concurrent or 10**6)

@@ -31,13 +31,22 @@ def search_algorithm(sweep: Sweep, concurrent: int) -> SearchAlgorithm | Searche
     """
     if sweep.search != "optuna":
         return BasicVariantGenerator(max_concurrent=concurrent, random_state=sweep.seed)
-    try:
-        from ray.tune.search.optuna import OptunaSearch
+    return ConcurrencyLimiter(_optuna(sweep), max_concurrent=concurrent)
 
-        searcher = OptunaSearch(metric=sweep.metric, mode="max", seed=sweep.seed)
+
+def _optuna(sweep: Sweep) -> Searcher:
+    from ray.tune.search.optuna import OptunaSearch
+
+    class AtTheEnd(OptunaSearch):  # type: ignore[misc]
+        """Learns from a trial's last report alone: epochs before it have no `sweep.metric`, and Ray's own would raise KeyError."""
+
+        def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+            return None
+
+    try:
+        return AtTheEnd(metric=sweep.metric, mode="max", seed=sweep.seed)
     except (ImportError, AssertionError):
         raise UserError('search is optuna, which is not installed; run pip install "beamclip[optuna]"') from None
-    return ConcurrencyLimiter(searcher, max_concurrent=concurrent)
 
 
 def scheduler(sweep: Sweep, epochs: int) -> TrialScheduler:
@@ -47,5 +56,5 @@ def scheduler(sweep: Sweep, epochs: int) -> TrialScheduler:
     asha = sweep.asha
     return ASHAScheduler(
         time_attr="epoch", metric=EARLY_METRIC, mode="max", max_t=epochs + 1,
-        grace_period=asha.grace_epochs, reduction_factor=asha.reduction_factor,
+        grace_period=min(asha.grace_epochs, epochs + 1), reduction_factor=asha.reduction_factor,
     )  # fmt: skip

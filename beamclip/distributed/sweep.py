@@ -9,7 +9,7 @@ from ray.tune.experiment import Trial
 from beamclip.config import Sweep, trial_count, with_values
 from beamclip.distributed.cluster import DRIVER_CPUS
 from beamclip.distributed.search import scheduler, search_algorithm, search_space
-from beamclip.distributed.trial import run_trial
+from beamclip.distributed.trial import TrialFailed, run_trial
 from beamclip.storage import SweepRecord, asset_key
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -32,35 +32,41 @@ class _Relay(ray.tune.Callback):  # type: ignore[misc]
     """Tune's callback, in the driver's process. Tune pickles it with the sweep's state, so what it talks to is set anew each time."""
 
     listener: Listener
-    started: ClassVar[set[str]] = set()
-    ended: ClassVar[set[str]] = set()
+    over: ClassVar[set[str] | None] = None
+    """Trials that have ended, in an earlier session too; None until Tune has said which those are."""
 
     @classmethod
     def connect(cls, listener: Listener) -> None:
         """Begin to relay to this listener."""
-        cls.listener, cls.started, cls.ended = listener, set(), set()
+        cls.listener, cls.over = listener, None
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        if _Relay.over is None:
+            _Relay.over = {trial.trial_id for trial in trials if trial.is_finished()}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self.started.add(trial.trial_id)
         self.listener.started(trial.trial_id, dict(trial.config["values"]))
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
         self.listener.reported(trial.trial_id, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self.ended.add(trial.trial_id)
-        self.listener.ended(trial.trial_id, "FINISHED", None)
+        self._end(trial, "FINISHED", None)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self.ended.add(trial.trial_id)
-        self.listener.ended(trial.trial_id, "FAILED", last_line(trial))
+        self._end(trial, "FAILED", last_line(trial))
+
+    def _end(self, trial: Trial, status: Status, error: str | None) -> None:
+        assert self.over is not None
+        self.over.add(trial.trial_id)
+        self.listener.ended(trial.trial_id, status, error)
 
 
 def last_line(trial: Trial) -> str:
     """Why a trial failed, in a line."""
     text = (trial.get_error() and str(trial.get_error())) or "unknown"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "unknown"
+    return lines[-1].removeprefix(f"{TrialFailed.__module__}.{TrialFailed.__name__}: ") if lines else "unknown"
 
 
 def trainable(record: SweepRecord) -> Callable[[dict[str, Any]], None]:
@@ -87,14 +93,8 @@ def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume:
         tuner = ray.tune.Tuner.restore(f"{record.folder}/tune", function, resume_unfinished=True, resume_errored=True)
     else:
         tuner = _new_tuner(function, record, concurrent)
-    results = tuner.fit()
-    return len(results) >= trial_count(record.sweep) and all(_is_over(result.metrics or {}) for result in results)
-
-
-def _is_over(metrics: Mapping[str, Any]) -> bool:
-    """Ended in this session, or in an earlier one that this one did not have to start again. Tune returns as if all was well after Ctrl-C."""
-    trial_id = metrics.get("trial_id")
-    return trial_id in _Relay.ended or (trial_id is not None and trial_id not in _Relay.started)
+    tuner.fit()  # after Ctrl-C it returns as if all was well
+    return len(_Relay.over or ()) >= trial_count(record.sweep)
 
 
 def _new_tuner(function: Callable[..., Any], record: SweepRecord, concurrent: int) -> ray.tune.Tuner:

@@ -53,7 +53,7 @@ def _fresh(config: StudentConfig, width: int) -> Student:
 def _stem(config: StudentConfig, backbone: nn.Module) -> Stem:
     known, wanted = has_small_stem(backbone), config.small_image_stem
     if wanted == "always" and not known:
-        raise UserError(f"student.small_image_stem is always, but only timm's ResNets have one, not {config.backbone}; set it to auto or off")
+        raise UserError(f"student.small_image_stem is always, but only timm's ResNets have one, not {config.backbone}; set it to auto")
     fitting = known and config.image_size <= SMALL_IMAGE and config.init == "random"
     return "small" if wanted == "always" or (wanted == "auto" and fitting) else "original"
 

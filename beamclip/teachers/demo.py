@@ -90,7 +90,7 @@ def _train(model: Any, scenes: TeacherScenes, captions: Captions, random: torch.
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-        if step % 20 == 0:
+        if step % 20 == 0 or step == STEPS:
             progress("training the demo teacher", step, STEPS)
 
 

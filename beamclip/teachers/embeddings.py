@@ -70,7 +70,9 @@ class Embeddings:
         return out
 
 
-def embed(teacher: Teacher, packed: PackedImages, views: ViewSet, root: Path, batch_size: int, progress: Progress = silent) -> tuple[Embeddings, int]:
+def embed(
+    teacher: Teacher, packed: PackedImages, views: ViewSet, root: Path, batch_size: int, progress: Progress = silent
+) -> tuple[Embeddings, int]:
     """Open the store of these views, running the teacher over what is missing.
 
     Returns:
@@ -94,7 +96,9 @@ def embed(teacher: Teacher, packed: PackedImages, views: ViewSet, root: Path, ba
     return Embeddings(build_once(root, "embeddings", parts, build)), encoded
 
 
-def _write_shard(teacher: Teacher, packed: PackedImages, views: ViewSet, rows: slice, path: Path, batch_size: int, progress: Progress) -> int:
+def _write_shard(
+    teacher: Teacher, packed: PackedImages, views: ViewSet, rows: slice, path: Path, batch_size: int, progress: Progress
+) -> int:
     ids = views.ids[rows]
     out = np.zeros((len(ids), views.count, teacher.width), np.float16)
     total, before = len(views.ids) * views.count, rows.start * views.count

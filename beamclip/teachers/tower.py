@@ -3,7 +3,8 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,7 +50,8 @@ class Teacher:
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Texts -> text embeddings [N, D], fp32, unit length, on the CPU. Always in fp32: there are few of them."""
-        parts = [self.model.encode_text(self.tokenizer(list(texts[i : i + _TEXT_BATCH])).to(self.device)) for i in range(0, len(texts), _TEXT_BATCH)]
+        batches = [list(texts[i : i + _TEXT_BATCH]) for i in range(0, len(texts), _TEXT_BATCH)]
+        parts = [self.model.encode_text(self.tokenizer(batch).to(self.device)) for batch in batches]
         return nn.functional.normalize(torch.cat(parts).float(), dim=-1).cpu()
 
     @cached_property
@@ -83,16 +85,17 @@ def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
         UserError: no such model or tag (with near names), a folder without weights, or nothing to download from.
     """
     _check_names(config)
-    logging.getLogger().setLevel(logging.ERROR)  # open_clip tells its story on the root logger
     try:
-        model = open_clip.create_model(config.model, pretrained=config.pretrained, require_pretrained=True, device=device)
-        tokenizer = open_clip.get_tokenizer(config.model)
-    except (OSError, RuntimeError, ValueError) as error:
+        with _quiet():
+            model = open_clip.create_model(config.model, pretrained=config.pretrained, require_pretrained=True, device=device)
+            tokenizer = open_clip.get_tokenizer(config.model)
+    except Exception as error:  # open_clip, the hub and the readers of weights raise all kinds on a bad folder or file
         raise UserError(f"teacher.model {config.model} can't be loaded: {_first_line(error)}") from None
     model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     name = config.model.removeprefix("local-dir:").rstrip("/").rsplit("/", 1)[-1]
-    tag = f"{name}/{config.pretrained}" if config.pretrained else name
-    return Teacher(tag, model, tokenizer, _pixels(model), device, precision_for(config.precision, device))
+    has_tag = config.pretrained and not config.model.startswith(("local-dir:", "hf-hub:"))
+    name = f"{name}/{config.pretrained}" if has_tag else name
+    return Teacher(name, model, tokenizer, _pixels(model), device, precision_for(config.precision, device))
 
 
 def precision_for(wanted: str, device: torch.device) -> torch.dtype:
@@ -101,9 +104,21 @@ def precision_for(wanted: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if wanted == "bf16" or (wanted == "auto" and has_bf16) else torch.float32
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip tells its story on the root logger."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
+
+
 def _check_names(config: TeacherConfig) -> None:
     if config.model.startswith("hf-hub:"):
-        return None
+        return
     if config.model.startswith("local-dir:"):
         _check_folder(Path(config.model.removeprefix("local-dir:")))
         return
@@ -127,7 +142,7 @@ def _check_folder(folder: Path) -> None:
         model_config = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(f"{config} is missing or not JSON; a teacher folder holds open_clip_config.json and its weights") from None
-    if "model_cfg" not in model_config:
+    if not isinstance(model_config, dict) or not isinstance(model_config.get("model_cfg"), dict):
         raise UserError(f"{config} has no model_cfg; save the teacher with open_clip's own configuration")
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")) and not any(folder.glob("*.pt")):
         raise UserError(f"{folder} holds no weights; put open_clip_model.safetensors beside its configuration")
@@ -150,4 +165,5 @@ def _weights_hash(model: nn.Module) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    text = f"{error} is missing" if isinstance(error, KeyError) else str(error).strip()
+    return (text or type(error).__name__).splitlines()[0][:300]

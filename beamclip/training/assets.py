@@ -14,6 +14,7 @@ from beamclip.config import DataConfig, Experiment, UserError
 from beamclip.data import PackedImages, Splits, pack, split
 from beamclip.evaluation import accuracy, zero_shot_logits
 from beamclip.stores import Progress, build_once, key_of, open_store, silent
+from beamclip.students import check_backbone
 from beamclip.teachers import Embeddings, Teacher, ViewSet, embed, load_teacher
 
 
@@ -58,8 +59,9 @@ def prepare(experiment: Experiment, root: Path, device: torch.device, progress: 
         root: the folder of all stores.
 
     Raises:
-        UserError: data, teacher or class names are not what the experiment says.
+        UserError: data, teacher, student or class names are not what the experiment says.
     """
+    check_backbone(experiment.student.backbone)
     packed = pack(experiment.data, root, progress)
     splits = split(packed, experiment.data)
     check_against_data(experiment, packed, splits)

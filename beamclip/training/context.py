@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 Report = Callable[[dict[str, Any], Path | None], None]
 """Called on every rank equally often, with metrics and, on rank 0, the folder of a checkpoint."""
@@ -38,6 +38,12 @@ class Context:
         values = values.clone()
         dist.all_reduce(values)
         return values / self.world_size
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every worker rank 0's buffers: batch norm that is not synchronised has other running statistics on each."""
+        if self.world_size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
 
     def gather_rows(self, rows: Tensor) -> Tensor:
         """Put rows dealt out as `everything[rank::world_size]` together again in their order, on every worker.

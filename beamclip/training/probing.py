@@ -35,13 +35,21 @@ def center_views(packed: PackedImages, ids: Ids, pixels: PixelFormat, device: to
 def labelled_features(packed: PackedImages, ids: Ids, student: Student, pixels: PixelFormat, context: Context) -> LabelledFeatures:
     """Features and embeddings of these samples in order, on every worker; each worker computes its share."""
     mine = ids[context.rank :: context.world_size]
-    out = extract(student, center_views(packed, mine, pixels, context.device), context.device)
+    # A worker without a share, where samples are fewer than workers, runs one all the same and hands on no row of it.
+    out = extract(student, center_views(packed, mine if len(mine) else ids[:1], pixels, context.device), context.device)
+    features, embeddings = (context.gather_rows(rows[: len(mine)]) for rows in (out.features, out.embeddings))
     labels = torch.from_numpy(np.asarray(packed.labels[ids]))
-    return LabelledFeatures(context.gather_rows(out.features), context.gather_rows(out.embeddings), labels.to(out.features.device))
+    return LabelledFeatures(features, embeddings, labels.to(features.device))
 
 
 def evaluation_features(
-    student: Student, packed: PackedImages, splits: Splits, pixels: PixelFormat, config: ProbeConfig, context: Context, progress: Progress = silent
+    student: Student,
+    packed: PackedImages,
+    splits: Splits,
+    pixels: PixelFormat,
+    config: ProbeConfig,
+    context: Context,
+    progress: Progress = silent,
 ) -> tuple[LabelledFeatures, LabelledFeatures, LabelledFeatures]:
     """Features of train (or the probe's share of it), val and test: what every probe reads, computed once."""
     train = splits.train

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from beamclip.config import Experiment
+from beamclip.config import Experiment, UserError
 from beamclip.evaluation import Evaluation, accuracy, save_probe, zero_shot_logits
 from beamclip.training.assets import Assets
 from beamclip.training.checkpoints import load_checkpoint, save_checkpoint
@@ -24,7 +24,7 @@ def run_worker(experiment: Experiment, assets: Assets, context: Context) -> None
     Goes on from `context.checkpoint` exactly where that was written. Reports once an epoch and once at the end, on every rank.
 
     Raises:
-        TrainingDiverged: the loss is no longer a number.
+        TrainingDiverged: the loss or the student's features are no longer numbers.
         UserError: a store is damaged.
     """
     run = build_run(experiment, assets, context)
@@ -41,6 +41,7 @@ def run_worker(experiment: Experiment, assets: Assets, context: Context) -> None
 def _one_epoch(run: Run, epoch: int) -> None:
     _seed_everything(run.experiment.seed, epoch, run.context.rank)
     result = train_epoch(run.machinery, run.batches(epoch), run.context, first_step=epoch * run.steps_per_epoch)
+    run.context.share_buffers(run.student)  # so that all workers evaluate the very student that rank 0 saves
     bad_step = first_bad_step(result.history)
     if bad_step is not None:
         raise TrainingDiverged(f"the loss stopped being a number around step {bad_step}; lower optimiser.lr or set optimiser.clip_norm")
@@ -55,7 +56,10 @@ def _seed_everything(*place: int) -> None:
 
 
 def _check_on_val(run: Run) -> dict[str, float]:
-    val = labelled_features(run.opened.packed, run.opened.splits.val, run.student, run.pixels, run.context)
+    try:
+        val = labelled_features(run.opened.packed, run.opened.splits.val, run.student, run.pixels, run.context)
+    except UserError as error:  # the epoch's last step broke the weights, and no loss was there to show it
+        raise TrainingDiverged(str(error)) from None
     assert val.embeddings is not None
     logits = zero_shot_logits(val.embeddings, run.opened.anchors.embeddings.to(val.embeddings.device))
     return {"zero_shot/val_top1": accuracy(logits, val.labels)}

@@ -13,7 +13,8 @@ def test_a_grid_has_a_trial_for_every_cell():
 
 
 def test_ranges_are_left_out_of_the_plan_because_no_store_depends_on_them():
-    sweep = Sweep(name="s", search="random", trials=5, space={"optimiser.lr": loguniform(1e-4, 1e-1), "views.recipe": choice("weak", "simclr")})
+    space = {"optimiser.lr": loguniform(1e-4, 1e-1), "views.recipe": choice("weak", "simclr")}
+    sweep = Sweep(name="s", search="random", trials=5, space=space)
     assert planned_values(sweep) == [{"views.recipe": "weak"}, {"views.recipe": "simclr"}]
     assert trial_count(sweep) == 5
 

@@ -48,7 +48,6 @@ def test_the_fingerprint_changes_with_a_file(make_tree):
     [
         ({"train": {"a": 1, "b": 1}}, "has no test split; put one folder a class into"),
         ({"test": {"a": 1, "b": 1}}, "train does not exist"),
-        ({"train": {}, "test": {}}, "no test split"),
         ({"train": {"a": 0, "b": 0}, "test": {"a": 0, "b": 0}}, "are empty; put images into them"),
         ({"train": {"a": 1, "b": 1}, "test": {"a": 1, "c": 1}}, "class b is in .*train but not in .*test"),
         ({"train": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1, "c": 1}}, "class c is in .*test but not in .*train"),

@@ -1,0 +1,75 @@
+"""cluster/gpu.yaml, checked as far as it can be without an account: by Ray's own schema, and for what keeps strangers and bills out."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from beamclip.config import load_experiment
+from beamclip.distributed import cluster
+from beamclip.distributed.cluster import concurrent_trials
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def plan():
+    return yaml.safe_load((ROOT / "cluster" / "gpu.yaml").read_text())
+
+
+def commands(plan):
+    return [line for key, lines in plan.items() if key.endswith("commands") for line in lines]
+
+
+def test_ray_takes_it(plan):
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    prepared = prepare_config(plan)
+    validate_config(prepared)
+    assert prepared["available_node_types"]["gpu"]["node_config"]["InstanceType"].startswith("g")
+
+
+def test_only_ssh_is_open_to_the_world(plan):
+    rules = plan["provider"]["security_group"]["IpPermissions"]
+    assert {(rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) for rule in rules} == {("tcp", 22, 22)}
+    (start,) = [line for line in plan["head_start_ray_commands"] if "ray start" in line]
+    assert "--dashboard-host=127.0.0.1" in start
+    assert "0.0.0.0" not in start
+
+
+def test_nobody_without_the_token_runs_anything(plan):
+    assert plan["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    assert any("RAY_AUTH_MODE=token" in line for line in commands(plan))
+    assert not any("RAY_AUTH_MODE=disabled" in line for line in commands(plan))
+
+
+def test_workers_are_spot_and_none_stays_when_nothing_waits(plan):
+    gpu = plan["available_node_types"]["gpu"]
+    assert gpu["min_workers"] == 0
+    assert gpu["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert 0 < gpu["max_workers"] <= plan["max_workers"]
+    assert plan["idle_timeout_minutes"] <= 15
+    head = plan["available_node_types"][plan["head_node_type"]]
+    assert "InstanceMarketOptions" not in head["node_config"]
+    assert head["resources"] == {"CPU": 0}  # no trial lands where the sweep is steered
+
+
+def test_every_node_installs_the_same_versions(plan):
+    (install,) = [line for line in plan["setup_commands"] if "pip install" in line and "beamclip-source" in line]
+    constraints = re.search(r"-c ~/beamclip-source/(\S+)", install).group(1)
+    assert "==" in (ROOT / constraints).read_text()
+    assert (plan["file_mounts"]["~/beamclip-source"], "optuna" in install) == (".", True)
+
+
+def test_the_imagenet_preset_fits_the_whole_cluster(plan, monkeypatch):
+    monkeypatch.setattr(cluster, "most_resources", lambda: cluster._planned_resources(plan))
+    assert concurrent_trials(load_experiment("imagenet", {"data.path": "/x"})) == 1
+    assert cluster._planned_resources(plan) == {"CPU": 64, "GPU": 8}
+
+
+def test_what_the_user_must_replace_is_marked(plan):
+    text = (ROOT / "cluster" / "gpu.yaml").read_text()
+    places = [line for line in text.splitlines() if re.search(r"YOUR-|fs-0000|us-west-2\S*$|us-west-2 ", line) and not line.startswith("#")]
+    assert text.count("# EDIT") == 4
+    assert all("EDIT" in line or "fs-0000" in line or "YOUR-BUCKET" in line for line in places)

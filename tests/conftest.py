@@ -1,0 +1,96 @@
+"""Small real things that the tests of several rooms share, made once a session. Nothing may write into them."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors gain nothing from threads, and colleagues share the cores
+
+TINY_CLIP = {
+    "embed_dim": 16,
+    "vision_cfg": {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32, "pool_type": "avg"},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+TINY_PIXELS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3], "interpolation": "bilinear", "resize_mode": "shortest"}
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(tmp_path_factory):
+    """A whole CLIP of random weights in open_clip's format, which open_clip itself loads."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("tiny_clip")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = open_clip.CLIP(**TINY_CLIP)
+        model.visual.conv1.weight.data *= 20  # as drawn, it hardly sees the image and calls them all the same
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY_CLIP, "preprocess_cfg": TINY_PIXELS}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_config(tmp_path_factory):
+    """A folder tree of four classes, 40 images for train and val and 8 for test each: smooth, tinted by class, 40 x 36."""
+    from beamclip.config import DataConfig
+
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    tints = {"moss": (60, 140, 60), "rose": (200, 60, 120), "sand": (190, 170, 110), "sea_ice": (90, 140, 210)}
+    for split, count in (("train", 40), ("test", 8)):
+        for name, tint in tints.items():
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                blobs = np.clip(rng.normal(tint, 60, (5, 5, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(blobs).resize((40, 36), Image.Resampling.BICUBIC).save(folder / split / name / f"{number:02}.png")
+    return DataConfig(source="folder", path=str(folder), image_size=32, val_fraction=0.2)
+
+
+@pytest.fixture(scope="session")
+def packed(data_config, tmp_path_factory):
+    """The same images, packed: 160 for train and val, 32 for test."""
+    from beamclip.data import pack
+
+    return pack(data_config, tmp_path_factory.mktemp("packed"))
+
+
+@pytest.fixture(scope="session")
+def teacher(teacher_folder):
+    """The tiny CLIP, loaded as any other."""
+    import torch
+
+    from beamclip.config import TeacherConfig
+    from beamclip.teachers import load_teacher
+
+    return load_teacher(TeacherConfig(model=f"local-dir:{teacher_folder}"), torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_this_machine(monkeypatch):
+    """No test reads the user's own storage, cache, tracking server or cluster."""
+    for name in ("BEAMCLIP_STORAGE", "BEAMCLIP_CACHE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """Whole sweeps read these: four classes of plain colours, 40 train and 10 test JPEGs each."""
+    return tiny.make_images(tmp_path_factory.mktemp("colours"))
+
+
+@pytest.fixture(scope="session")
+def colour_teacher(tmp_path_factory):
+    """A tiny CLIP that knows these colours by name."""
+    return tiny.make_teacher(tmp_path_factory.mktemp("teacher") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def preset(tmp_path_factory, images, colour_teacher):
+    """A preset file over both: seconds from end to end."""
+    return tiny.write_preset(tmp_path_factory.mktemp("preset") / "tiny.yaml", images, colour_teacher)

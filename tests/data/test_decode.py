@@ -1,0 +1,103 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from beamclip.data.decode import square
+
+
+def encode(image, format="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def photograph(width, height, seed=0):
+    noise = np.random.default_rng(seed).integers(256, size=(height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (48, 65), (301, 200), (33, 32), (32, 32), (20, 31), (500, 61)])
+def test_equals_torchvisions_resize_and_centre_crop(size):
+    image = photograph(*size)
+    steps = v2.Compose([v2.Resize(32, v2.InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(32)])
+    difference = square(encode(image), 32).astype(int) - np.asarray(steps(image)).astype(int)
+    assert np.abs(difference).max() <= 2
+
+
+def test_pixels_of_the_right_size_are_not_touched():
+    pixels = np.asarray(photograph(32, 32))
+    assert np.array_equal(square(pixels, 32), pixels)
+
+
+def test_a_long_strip_costs_no_memory():
+    assert square(np.zeros((1, 60_000, 3), np.uint8), 224).shape == (224, 224, 3)
+
+
+def test_reads_from_a_path(tmp_path):
+    photograph(40, 40).save(tmp_path / "x.png")
+    assert square(tmp_path / "x.png", 16).shape == (16, 16, 3)
+
+
+def test_exif_orientation_is_applied():
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:8] = 255  # white above; stored turned by a quarter, with the tag that says so
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encode(Image.fromarray(np.rot90(pixels).copy()), "JPEG", exif=exif, quality=100, subsampling=0)
+    assert np.abs(square(turned, 16).astype(int) - pixels).max() < 20
+
+
+WHITE, GREY = (255, 255, 255), (100, 100, 100)
+CLEAR_RED = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+HALF_BLACK = Image.new("RGBA", (8, 8), (0, 0, 0, 128))
+PALETTE = Image.new("P", (8, 8), 1)
+PALETTE.putpalette([0, 0, 0, 10, 200, 30])
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (encode(Image.new("L", (8, 8), 100)), GREY),
+        (encode(Image.new("1", (8, 8), 1)), WHITE),
+        (encode(PALETTE), (10, 200, 30)),
+        (encode(PALETTE, transparency=1), WHITE),
+        (encode(PALETTE, "GIF"), (10, 200, 30)),
+        (encode(CLEAR_RED), WHITE),
+        (encode(HALF_BLACK), (127, 127, 127)),
+        (encode(Image.new("LA", (8, 8), (100, 255))), GREY),
+        (encode(Image.fromarray(np.full((8, 8), 100 * 257, np.uint16))), GREY),
+        (encode(Image.fromarray(np.full((8, 8), 100 * 257, np.int32)), "TIFF"), GREY),
+        (encode(Image.new("CMYK", (8, 8), (0, 0, 0, 155)), "JPEG", quality=100), GREY),
+        (encode(Image.new("RGB", (8, 8), GREY), "WEBP", lossless=True), GREY),
+        (encode(Image.new("RGB", (8, 8), GREY), "BMP"), GREY),
+    ],
+)
+def test_every_kind_becomes_rgb(data, expected):
+    pixels = square(data, 8)
+    assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8
+    assert np.abs(pixels.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("data", [b"", b"not an image", encode(photograph(64, 64), "JPEG")[:900], encode(photograph(9, 9))[:60]])
+def test_broken_files_are_refused(data):
+    with pytest.raises(Exception, match="."):
+        square(data, 8)
+
+
+def test_a_bomb_is_refused_unopened():
+    header = encode(Image.new("1", (12_000, 9_000)))
+    with pytest.raises(ValueError, match="12000 x 9000 pixels, more than Pillow's limit"):
+        square(header, 8)
+
+
+def test_pixels_without_a_known_range_are_refused():
+    with pytest.raises(ValueError, match="floating-point"):
+        square(encode(Image.new("F", (8, 8)), "TIFF"), 8)
+
+
+def test_torch_can_take_the_result():
+    assert torch.from_numpy(square(encode(photograph(20, 20)), 8).copy()).shape == (8, 8, 3)

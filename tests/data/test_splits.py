@@ -1,0 +1,77 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from beamclip.config import DataConfig, UserError
+from beamclip.data import split
+
+
+def data_of(counts, groups=None, test=5):
+    """A stand-in for a packed store: so many training images of each class, shuffled."""
+    train = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    labels = np.concatenate([train, np.zeros(test, np.int64)])
+    ids = np.arange(len(labels))
+    names = [f"class {n}" for n in range(len(counts))]
+    groups = None if groups is None else np.concatenate([groups(train), np.full(test, 99)])
+    rows = {"train": len(train), "test": test}
+    return SimpleNamespace(labels=labels, groups=groups, names=names, rows=rows, train_ids=ids[: len(train)], test_ids=ids[len(train) :])
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.1, [10, 3, 1]), (0.5, [50, 13, 3]), (0.3, [30, 8, 2])])
+def test_val_takes_its_share_of_each_class(fraction, expected):
+    data = data_of([100, 25, 5])
+    splits = split(data, DataConfig(val_fraction=fraction))
+    assert np.bincount(data.labels[splits.val]).tolist() == expected
+    together = np.concatenate([splits.train, splits.val, splits.test])
+    assert sorted(together) == list(range(135))
+    assert all((np.diff(part) > 0).all() and part.dtype == np.int64 for part in (splits.train, splits.val, splits.test))
+
+
+def test_val_depends_on_the_seed_alone():
+    data = data_of([50, 50])
+    val = split(data, DataConfig()).val
+    assert np.array_equal(val, split(data, DataConfig(train_images=10)).val)
+    assert not np.array_equal(val, split(data, DataConfig(split_seed=1)).val)
+
+
+def test_a_draw_is_even_and_part_of_a_larger_one():
+    data = data_of([100, 25, 5])
+    few, more = (split(data, DataConfig(train_images=count)).train for count in (12, 40))
+    assert np.bincount(data.labels[few]).tolist() == [4, 4, 4] and set(few) < set(more)
+    assert np.bincount(data.labels[more]).tolist() == [18, 18, 4]
+
+
+def test_groups_are_never_cut():
+    data = data_of([60, 60], groups=lambda labels: np.arange(len(labels)) % 6)
+    splits = split(data, DataConfig(val_fraction=0.3))
+    assert not set(data.groups[splits.train]) & set(data.groups[splits.val]) and len(splits.val) == 40
+
+
+def test_groups_within_classes_are_stratified():
+    data = data_of([60, 40], groups=lambda labels: labels * 100 + np.arange(len(labels)) % 10)
+    splits = split(data, DataConfig(val_fraction=0.2))
+    assert not set(data.groups[splits.train]) & set(data.groups[splits.val])
+    assert np.abs(np.bincount(data.labels[splits.val]) - [12, 8]).max() <= 4
+
+
+def test_one_group_is_held_out_even_where_it_is_more_than_the_share():
+    data = data_of([40, 40], groups=lambda labels: np.arange(len(labels)) % 4)
+    assert len(split(data, DataConfig(val_fraction=0.01)).val) == 20
+
+
+def test_a_class_without_images_is_left_alone():
+    assert len(split(data_of([20, 0, 20]), DataConfig()).val) == 4
+
+
+@pytest.mark.parametrize(
+    ("counts", "config", "match"),
+    [
+        ([50, 4], {}, "class class 1 has 4 readable training images, of which data.val_fraction 0.1 leaves none for val"),
+        ([50, 1], {"val_fraction": 0.8}, "class class 1 has 1 readable training images, .* leaves none for train"),
+        ([50, 50], {"train_images": 91}, "data.train_images is 91 but only 90 are left beside val"),
+    ],
+)
+def test_what_can_not_be_split_gets_a_sentence(counts, config, match):
+    with pytest.raises(UserError, match=match):
+        split(data_of(counts), DataConfig(**config))

@@ -1,0 +1,99 @@
+import pytest
+import yaml
+
+from beamclip.config import UserError, load_experiment
+from beamclip.distributed import cluster
+from beamclip.distributed.cluster import DRIVER_CPUS, concurrent_trials, most_resources, needs, worker_cpus
+
+
+def experiment(workers=1, cpus=1.0, gpus=0.0, most=None):
+    scaling = {"workers": workers, "cpus_per_worker": cpus, "gpus_per_worker": gpus, "max_concurrent": most}
+    return load_experiment("demo", {"scaling": scaling, "optimiser.batch_size": 64 * workers})
+
+
+@pytest.fixture
+def holds(monkeypatch):
+    return lambda **resources: monkeypatch.setattr(cluster, "most_resources", lambda: resources)
+
+
+def test_a_trial_needs_its_workers_and_a_sliver_for_its_driver():
+    assert needs(experiment(2, cpus=1)) == pytest.approx({"CPU": 2 * (1 - DRIVER_CPUS) + DRIVER_CPUS})
+    assert needs(experiment(4, cpus=2, gpus=0.5))["GPU"] == 2
+    assert worker_cpus(experiment(cpus=0.001)) == DRIVER_CPUS
+
+
+@pytest.mark.parametrize(
+    ("workers", "cpus", "gpus", "have", "trials"),
+    [
+        (1, 1, 0, {"CPU": 2}, 2),  # the drivers' slivers fit beside the workers
+        (2, 1, 0, {"CPU": 2}, 1),
+        (2, 0.5, 0, {"CPU": 2}, 2),
+        (2, 1, 0, {"CPU": 7}, 3),
+        (1, 4, 1, {"CPU": 64, "GPU": 8}, 8),
+        (1, 4, 0.25, {"CPU": 64, "GPU": 2}, 8),
+        (8, 4, 1, {"CPU": 64, "GPU": 8}, 1),
+        (1, 16, 1, {"CPU": 32, "GPU": 8}, 2),  # CPUs run out before GPUs do
+    ],
+)
+def test_as_many_trials_at_once_as_the_cluster_holds(holds, workers, cpus, gpus, have, trials):
+    holds(**have)
+    assert concurrent_trials(experiment(workers, cpus, gpus)) == trials
+
+
+def test_fewer_are_run_at_once_where_that_was_asked_for(holds):
+    holds(CPU=64)
+    assert concurrent_trials(experiment(most=3)) == 3
+    assert concurrent_trials(experiment(32, most=3)) == 2
+
+
+@pytest.mark.parametrize(
+    ("workers", "cpus", "gpus", "have", "says"),
+    [
+        (3, 1, 0, {"CPU": 2}, "workers 3 × 1 CPU is more than the 2 CPU this cluster can ever give; lower scaling.workers or"),
+        (2, 1, 1, {"CPU": 8, "GPU": 1}, "workers 2 × 1 GPU is more than the 1 GPU this cluster can ever give; lower scaling.workers or"),
+        (1, 1, 1, {"CPU": 8}, "more than the 0 GPU"),
+    ],
+)
+def test_more_than_the_cluster_can_ever_give_is_a_sentence(holds, workers, cpus, gpus, have, says):
+    holds(**have)
+    with pytest.raises(UserError) as caught:
+        concurrent_trials(experiment(workers, cpus, gpus))
+    assert says in str(caught.value)
+
+
+def test_where_nobody_knows_what_may_come_a_few_are_tried(monkeypatch, tmp_path):
+    monkeypatch.setattr(cluster, "_BOOTSTRAP", tmp_path / "none.yaml")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert most_resources() is None
+    assert concurrent_trials(experiment(1000)) == 8
+    assert concurrent_trials(experiment(1000, most=2)) == 2
+
+
+PLAN = {
+    "max_workers": 5,
+    "head_node_type": "head",
+    "available_node_types": {
+        "head": {"resources": {"CPU": 4}},
+        "small": {"resources": {"CPU": 2}, "max_workers": 3},
+        "large": {"resources": {"CPU": 8, "GPU": 2}},
+    },
+}
+
+
+def test_nodes_that_have_not_started_count_too(monkeypatch, tmp_path):
+    plan = tmp_path / "bootstrap.yaml"
+    plan.write_text(yaml.safe_dump(PLAN | {"max_workers": 8}))
+    monkeypatch.setattr(cluster, "_BOOTSTRAP", plan)
+    assert most_resources() == {"CPU": 4 + 3 * 2 + 8 * 8, "GPU": 8 * 2}
+
+
+def test_an_address_that_nobody_answers_at_is_a_sentence(monkeypatch):
+    import ray
+
+    def refuse(**options):
+        raise ConnectionError("nobody is there\nand more")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setenv("RAY_ADDRESS", "10.9.8.7:6379")
+    with pytest.raises(UserError, match=r"the Ray cluster 10\.9\.8\.7:6379 can't be joined \(nobody is there\)"):
+        cluster.connect()

@@ -1,0 +1,104 @@
+"""What the sweep tells its listener, and how it knows whether it ended by itself, without a Ray."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from beamclip.config import Sweep, choice, load_experiment
+from beamclip.distributed import sweep as sweeps
+from beamclip.distributed.sweep import _Relay, last_line, run_trials
+from beamclip.storage import SweepRecord
+
+
+class Listener:
+    def __init__(self):
+        self.heard = []
+
+    def started(self, trial_id, values):
+        self.heard.append(("started", trial_id, values))
+
+    def reported(self, trial_id, metrics):
+        self.heard.append(("reported", trial_id))
+
+    def ended(self, trial_id, status, error):
+        self.heard.append(("ended", trial_id, status, error))
+
+
+def trial(trial_id, finished=False, error=None):
+    return SimpleNamespace(trial_id=trial_id, config={"values": {"seed": 1}}, is_finished=lambda: finished, get_error=lambda: error)
+
+
+@pytest.fixture
+def ended_by_itself(monkeypatch, tmp_path):
+    """`ended_by_itself(steps)`: what `run_trials` of a sweep of two says if Tune's run goes like this."""
+
+    def run(steps):
+        base = load_experiment("demo", {"storage.path": str(tmp_path)})
+        record = SweepRecord(Sweep(name="s", space={"seed": choice(1, 2)}), base, "id")
+        tuner = SimpleNamespace(fit=lambda: steps(_Relay()))
+        monkeypatch.setattr(sweeps, "_new_tuner", lambda *arguments: tuner)
+        monkeypatch.setattr(sweeps, "trainable", lambda record: None)
+        listener = Listener()
+        return run_trials(record, listener, concurrent=1, resume=False), listener.heard
+
+    return run
+
+
+def test_a_sweep_ended_when_all_its_trials_did_however_they_did(ended_by_itself):
+    def steps(relay):
+        a, b = trial("a"), trial("b", error="Traceback…\n\nValueError: no luck\n")
+        relay.on_step_begin(0, [])
+        relay.on_trial_start(0, [], a)
+        relay.on_trial_result(0, [], a, {})
+        relay.on_trial_complete(0, [], a)
+        relay.on_trial_start(0, [], b)
+        relay.on_trial_error(0, [], b)  # before it reported anything
+
+    by_itself, heard = ended_by_itself(steps)
+    assert by_itself
+    assert heard == [
+        ("started", "a", {"seed": 1}), ("reported", "a"), ("ended", "a", "FINISHED", None),
+        ("started", "b", {"seed": 1}), ("ended", "b", "FAILED", "ValueError: no luck"),
+    ]  # fmt: skip
+
+
+def test_a_trial_that_never_started_or_never_ended_was_interrupted(ended_by_itself):
+    def steps(relay):
+        relay.on_step_begin(0, [])
+        relay.on_trial_start(0, [], trial("a"))
+        relay.on_trial_complete(0, [], trial("a"))
+        relay.on_trial_start(0, [], trial("b"))
+
+    assert not ended_by_itself(steps)[0]
+    assert not ended_by_itself(lambda relay: None)[0]
+
+
+def test_what_an_earlier_session_finished_counts_and_is_not_told_again(ended_by_itself):
+    def steps(relay):
+        relay.on_step_begin(7, [trial("a", finished=True), trial("b")])
+        relay.on_trial_start(7, [], trial("b"))
+        relay.on_trial_complete(7, [], trial("b"))
+
+    by_itself, heard = ended_by_itself(steps)
+    assert by_itself
+    assert [note[1] for note in heard] == ["b", "b"]
+
+
+def test_a_second_interruption_before_the_unfinished_trial_started_again_is_one(ended_by_itself):
+    def steps(relay):
+        relay.on_step_begin(7, [trial("a", finished=True), trial("b")])
+
+    assert not ended_by_itself(steps)[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (None, "unknown"),
+        ("  \n ", "unknown"),
+        ("Traceback (most recent call last):\n  File …\nbeamclip.distributed.trial.TrialFailed: the loss stopped", "the loss stopped"),
+        ("Traceback\nray.train.v2.WorkerGroupError: a worker died\n", "ray.train.v2.WorkerGroupError: a worker died"),
+    ],
+)
+def test_why_a_trial_failed_is_a_line(error, line):
+    assert last_line(trial("a", error=error)) == line

@@ -1,0 +1,243 @@
+"""Whole sweeps through the real command and a real Ray, read back from MLflow as anybody would."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from beamclip.tracking import load_published
+
+pytestmark = pytest.mark.ray
+BEAMCLIP = str(Path(sys.executable).with_name("beamclip"))
+TAU_T = "objective.teacher_temperature"
+SCRIPT = f"""
+from beamclip.cli import sweep_main
+from beamclip.config import Sweep, choice
+
+SWEEP = Sweep(name="two", question="Does it run?", space={{"{TAU_T}": choice(0.05, 0.2)}})
+
+if __name__ == "__main__":
+    sweep_main(SWEEP)
+"""
+
+
+@pytest.fixture(scope="module")
+def environment():
+    """Ray's own folder has a short name (sockets allow about 100 letters) and no cluster of anybody else is joined."""
+    folder = tempfile.mkdtemp(prefix="bc", dir="/tmp")
+    yield os.environ | {"RAY_ADDRESS": "local", "RAY_TMPDIR": folder, "COLUMNS": "140"}
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(environment, *command, timeout=240):
+    words = list(map(str, command))
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def sentences(result):
+    return [line for line in re.split(r"[\r\n]+", result.stderr) if line.startswith("beamclip: ")]
+
+
+class Runs:
+    """What MLflow holds of the latest sweep of a name."""
+
+    def __init__(self, storage, name):
+        self.client = MlflowClient(f"sqlite:///{storage}/mlflow.db")
+        self.experiment = self.client.get_experiment_by_name(name)
+
+    def of(self, kind):
+        return self.client.search_runs([self.experiment.experiment_id], f"tags.kind = '{kind}'", order_by=["attributes.start_time"])
+
+    def statuses(self):
+        return sorted(run.info.status for run in self.of("trial"))
+
+    def artifacts(self, run):
+        return sorted(file.path for file in self.client.list_artifacts(run.info.run_id))
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory):
+    return tmp_path_factory.mktemp("storage")
+
+
+@pytest.fixture(scope="module")
+def two_trials(environment, preset, storage, tmp_path_factory):
+    """A script as those in sweeps/, with two trials of two workers each."""
+    script = tmp_path_factory.mktemp("script") / "two.py"
+    script.write_text(SCRIPT)
+    result = run(environment, sys.executable, script, "--preset", preset, "--storage", storage, "--workers", 2)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def test_a_sweep_is_a_parent_with_its_trials_one_level_below(two_trials, storage):
+    runs = Runs(storage, "two")
+    (parent,), trials = runs.of("sweep"), runs.of("trial")
+    assert len(trials) == 2
+    children = [*trials, *runs.of("reference")]
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+    assert {child.info.status for child in [parent, *children]} == {"FINISHED"}
+    assert sorted(child.data.tags["method"] for child in runs.of("reference")) == ["teacher", "untrained"]
+    assert len(runs.of("published")) == len(load_published())
+    assert {run.data.tags["source"] for run in runs.of("published")} == {"published"}
+
+
+def test_a_trial_carries_its_settings_where_it_comes_from_and_what_it_reached(two_trials, storage):
+    trials = Runs(storage, "two").of("trial")
+    assert sorted(trial.data.params[TAU_T] for trial in trials) == ["0.05", "0.2"]
+    for trial in trials:
+        assert (trial.data.params["scaling.workers"], trial.data.params["student.backbone"]) == ("2", "test_resnet")
+        expected = {"method": "csm", "source": "measured", "student": "test_resnet", "prompt_set": "plain", "kind": "trial"}
+        assert expected.items() <= trial.data.tags.items()
+        assert {"dataset", "teacher", "git_revision", "version.torch", "data_key", "teacher_fingerprint"} <= trial.data.tags.keys()
+        keys = {"train/loss", "train/images_per_second", "train/data_wait", "zero_shot/val_top1", "zero_shot/test_top1"}
+        keys |= {"linear_probe/val_top1", "linear_probe/test_top1", "linear_probe/test_top1_low", "knn/test_top1"}
+        assert keys <= trial.data.metrics.keys()
+        assert trial.data.metrics["teacher/images_encoded"] == 0
+        assert trial.data.metrics["linear_probe/test_top1"] > 50  # four colours; one in four by chance
+
+
+def test_a_trials_files_and_the_sweeps_settings_and_plot_are_kept(two_trials, storage):
+    runs = Runs(storage, "two")
+    (parent,) = runs.of("sweep")
+    assert runs.artifacts(parent) == ["accuracy.png", "config.yaml"]
+    config = yaml.safe_load(Path(runs.client.download_artifacts(parent.info.run_id, "config.yaml")).read_text())
+    assert config["scaling"]["workers"] == 2
+    for trial in runs.of("trial"):
+        assert runs.artifacts(trial) == ["config.yaml", "probe.safetensors", "student.safetensors"]
+
+
+def test_the_table_and_the_way_to_look_again_are_printed(two_trials, storage):
+    assert "* best" in two_trials.stdout
+    assert f"beamclip compare two --tracking-uri sqlite:///{storage}/mlflow.db" in two_trials.stdout
+    assert "Traceback" not in two_trials.stderr
+
+
+def test_a_kept_student_is_probed_by_evaluate(two_trials, storage, environment, preset):
+    runs = Runs(storage, "two")
+    trial = runs.of("trial")[0]
+    student = runs.client.download_artifacts(trial.info.run_id, "student.safetensors")
+    result = run(environment, BEAMCLIP, "evaluate", student, "--preset", preset, "--storage", storage)
+    assert result.returncode == 0, result.stderr
+    found = re.search(r"linear_probe/test_top1 +│? *([\d.]+)", result.stdout)
+    assert float(found.group(1)) == pytest.approx(trial.data.metrics["linear_probe/test_top1"], abs=0.01)
+
+
+def test_a_trial_that_diverges_fails_with_a_sentence_and_the_others_go_on_on_the_same_stores(two_trials, storage, environment, preset):
+    space = ["--space", "optimiser.lr=[1e60, 0.05]"]
+    result = run(environment, BEAMCLIP, "sweep", "--name", "lr", "--preset", preset, "--storage", storage, *space)
+    assert result.returncode == 0, result.stderr  # the sweep itself ended as it should
+    runs = Runs(storage, "lr")
+    diverged, fine = sorted(runs.of("trial"), key=lambda trial: -float(trial.data.params["optimiser.lr"]))
+    assert (diverged.info.status, fine.info.status, runs.of("sweep")[0].info.status) == ("FAILED", "FINISHED", "FINISHED")
+    assert diverged.data.tags["beamclip.error"].startswith("the loss stopped being a number around step")
+    assert "Traceback" not in result.stderr
+    (teacher,) = [run for run in runs.of("reference") if run.data.tags["method"] == "teacher"]
+    assert teacher.data.metrics["teacher/images_encoded"] == 0  # the first sweep's embeddings serve this one too
+
+
+def test_asha_stops_a_poor_trial_and_the_next_gets_its_place(environment, preset, tmp_path):
+    whole_machine = f"scaling.cpus_per_worker={os.cpu_count()}"  # a place not given back would stop the third trial for good
+    options = ["--space", "optimiser.lr=[0.05, 1e-12, 0.04]", "--asha", "--set", "optimiser.epochs=6", "--set", whole_machine]
+    result = run(environment, BEAMCLIP, "sweep", "--name", "asha", "--preset", preset, "--storage", tmp_path, *options)
+    assert result.returncode == 0, result.stderr
+    runs = Runs(tmp_path, "asha")
+    assert runs.statuses() == ["FINISHED"] * 3
+    evaluated = {float(t.data.params["optimiser.lr"]): "linear_probe/test_top1" in t.data.metrics for t in runs.of("trial")}
+    assert evaluated == {0.05: True, 1e-12: False, 0.04: evaluated[0.04]}
+
+
+class Background:
+    """A sweep that is interrupted from outside."""
+
+    def __init__(self, environment, command, log):
+        self.log = log
+        self.file = log.open("w")
+        streams = {"stdout": self.file, "stderr": subprocess.STDOUT}
+        self.process = subprocess.Popen(list(map(str, command)), env=environment, start_new_session=True, **streams)
+
+    def wait_for(self, storage, name, finished):
+        """Until so many trials are finished and the next has reported an epoch."""
+        end = time.monotonic() + 200
+        while time.monotonic() < end:
+            assert self.process.poll() is None, self.log.read_text()
+            if (storage / "sweeps" / name).exists():
+                trials = Runs(storage, name).of("trial")
+                running = [t for t in trials if t.info.status == "RUNNING" and "train/loss" in t.data.metrics]
+                if running and sum(t.info.status == "FINISHED" for t in trials) == finished:
+                    return
+            time.sleep(0.3)
+        raise TimeoutError(self.log.read_text())
+
+    def end(self, number, whole_group):
+        """A terminal's Ctrl-C reaches everything in the foreground; a kill one process."""
+        (os.killpg if whole_group else os.kill)(self.process.pid, number)
+        code = self.process.wait(60)
+        self.file.close()
+        return code
+
+
+def test_a_sweep_goes_on_in_the_same_runs_after_ctrl_c_and_after_a_kill(environment, preset, tmp_path):
+    space = ["--space", f"{TAU_T}=[0.05, 0.1, 0.2]", "--set", "optimiser.epochs=12", "--set", "scaling.max_concurrent=1"]
+    start = [BEAMCLIP, "sweep", "--name", "long", "--preset", preset, "--storage", tmp_path, *space]
+
+    sweep = Background(environment, start, tmp_path / "first.log")
+    sweep.wait_for(tmp_path, "long", finished=1)
+    assert sweep.end(signal.SIGINT, whole_group=True) == 130
+    runs = Runs(tmp_path, "long")
+    first = {run.info.run_id: run.info.status for run in runs.of("trial")}
+    assert sorted(first.values()) == ["FINISHED", "KILLED"]
+    assert runs.of("sweep")[0].info.status == "KILLED"
+    line = re.search(r"go on with  (.+)", sweep.log.read_text()).group(1)
+    assert line == f"beamclip sweep --name long --storage {tmp_path} --resume"
+
+    resume = [BEAMCLIP, *shlex.split(line)[1:]]
+    again = Background(environment, resume, tmp_path / "second.log")
+    again.wait_for(tmp_path, "long", finished=2)
+    assert again.end(signal.SIGKILL, whole_group=False) == -signal.SIGKILL
+
+    result = run(environment, *resume)
+    assert result.returncode == 0, result.stderr
+    assert len(runs.of("sweep")) == 1
+    trials = {run.info.run_id: run for run in runs.of("trial")}
+    assert len(trials) == 3
+    assert first.keys() <= trials.keys()
+    assert {run.info.status for run in [*trials.values(), *runs.of("sweep")]} == {"FINISHED"}
+    for run_id in trials:
+        epochs = [point.step for point in runs.client.get_metric_history(run_id, "train/data_wait")]
+        # What was reported between the driver's death and the workers' is missing, but nothing began from the start again.
+        assert max(epochs) == 12
+        assert epochs.count(1) == 1
+        assert len(epochs) <= 12 + 2  # after each interruption, an epoch whose checkpoint was not whole is done again
+
+
+def test_more_workers_than_the_cluster_can_ever_give_is_a_sentence(environment, preset, tmp_path):
+    options = ["--preset", preset, "--storage", tmp_path, "--set", "optimiser.batch_size=4096", "--workers", 4096]
+    result = run(environment, BEAMCLIP, "train", *options)
+    assert result.returncode == 2, result.stderr
+    (sentence,) = sentences(result)
+    assert sentence.startswith("beamclip: scaling.workers 4096 × 0.5 CPU is more than the ")
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_what_only_the_preparation_can_find_is_a_sentence_too(environment, preset, tmp_path):
+    options = ["--preset", preset, "--storage", tmp_path, "--space", "student.backbone=[resnet999, test_resnet]"]
+    result = run(environment, BEAMCLIP, "sweep", *options)
+    assert result.returncode == 2, result.stderr
+    (sentence,) = sentences(result)
+    assert sentence.startswith("beamclip: student.backbone resnet999 is not a timm model; did you mean ")
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "sweeps").exists()
+    assert list((tmp_path / "stores").iterdir()) == []
+    assert Runs(tmp_path, "sweep").of("sweep")[0].info.status == "FAILED"

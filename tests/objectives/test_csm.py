@@ -1,0 +1,136 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from gloo import in_processes
+from torch import nn
+
+from beamclip.config import ObjectiveConfig
+from beamclip.objectives import CrossModalSimilarityMatching, build_objective, similarity_logits
+
+
+def slow_csm(student, teacher, anchors, tau_t, tau_s):
+    """The equation written out, one image and one class at a time, in Python floats."""
+
+    def distribution(x, tau):
+        cosines = [sum(map(math.prod, zip(x, a, strict=True))) / math.hypot(*x) / math.hypot(*a) / tau for a in anchors.tolist()]
+        weights = [math.exp(c - max(cosines)) for c in cosines]
+        return [w / sum(weights) for w in weights]
+
+    total, agreements = 0.0, 0
+    for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
+        p, q = distribution(t, tau_t), distribution(s, tau_s)
+        total += sum(pk * (math.log(pk) - math.log(qk)) for pk, qk in zip(p, q, strict=True) if pk > 0)
+        agreements += p.index(max(p)) == q.index(max(q))
+    return total / len(student), agreements / len(student)
+
+
+def tensors(batch=5, width=16, classes=7, dtype=torch.float32):
+    """student, teacher, anchors; the same whenever called."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(rows, width, generator=generator, dtype=torch.float64).to(dtype) for rows in (batch, batch, classes)]
+
+
+@pytest.mark.parametrize(("tau_t", "tau_s"), [(1.0, 1.0), (0.1, 0.2), (0.05, 0.02)])
+def test_equals_the_equation_written_out(tau_t, tau_s):
+    student, teacher, anchors = tensors()
+    out = CrossModalSimilarityMatching(anchors, tau_t, tau_s)(student, teacher)
+    loss, agreement = slow_csm(student, teacher, anchors, tau_t, tau_s)
+    assert out["loss"].item() == pytest.approx(loss, rel=1e-4)
+    assert out["top1_agreement"].item() == pytest.approx(agreement)
+
+
+def test_the_configuration_s_temperatures_go_to_their_sides():
+    student, teacher, anchors = tensors()
+    built = build_objective(ObjectiveConfig(teacher_temperature=0.1, student_temperature=0.3), anchors)
+    assert built(student, teacher)["loss"].item() == pytest.approx(slow_csm(student, teacher, anchors, 0.1, 0.3)[0], rel=1e-4)
+
+
+def test_a_perfect_student_has_no_loss_and_no_gradient():
+    _, teacher, anchors = tensors()
+    student = (3.0 * teacher).requires_grad_()  # length does not matter, only direction
+    out = CrossModalSimilarityMatching(anchors, 0.1, 0.1)(student, teacher)
+    out["loss"].backward()
+    assert out["loss"].item() == pytest.approx(0.0, abs=1e-6)
+    assert student.grad.abs().max() < 1e-6
+    assert out["top1_agreement"] == 1.0
+
+
+def test_at_a_huge_teacher_temperature_the_target_is_uniform():
+    student, teacher, anchors = tensors(dtype=torch.float64)
+    loss = CrossModalSimilarityMatching(anchors, 1e9, 0.1)(student, teacher)["loss"]
+    log_q = (F.cosine_similarity(student[:, None], anchors, dim=-1) / 0.1).log_softmax(-1)
+    assert loss.item() == pytest.approx((-math.log(7) - log_q.mean(-1)).mean().item(), rel=1e-6)
+
+
+def test_the_gradient_is_the_derivative():
+    student, teacher, anchors = tensors(batch=3, width=4, classes=5, dtype=torch.float64)
+    objective = CrossModalSimilarityMatching(anchors, 0.2, 0.3)
+    assert torch.autograd.gradcheck(lambda x: objective(x, teacher)["loss"], student.requires_grad_())
+
+
+def test_the_gradient_is_that_of_the_cross_entropy():
+    student, teacher, anchors = tensors()
+    student.requires_grad_()
+    (ours,) = torch.autograd.grad(CrossModalSimilarityMatching(anchors, 0.1, 0.2)(student, teacher)["loss"], student)
+    p = (F.cosine_similarity(teacher[:, None], anchors, dim=-1) / 0.1).softmax(-1)
+    logits = F.cosine_similarity(student[:, None], anchors, dim=-1) / 0.2
+    (expected,) = torch.autograd.grad(F.cross_entropy(logits, p), student)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_teacher_and_anchors_get_no_gradient_and_nothing_is_saved():
+    student, teacher, anchors = (x.requires_grad_() for x in tensors())
+    objective = CrossModalSimilarityMatching(anchors.detach(), 0.1, 0.1)
+    objective(student, teacher)["loss"].backward()
+    assert student.grad is not None
+    assert teacher.grad is None
+    assert objective.anchors.grad is None
+    assert list(objective.parameters()) == []
+    assert objective.state_dict() == {}
+
+
+def test_half_precision_embeddings_are_compared_in_full_precision():
+    student, teacher, anchors = tensors(64, 512, 1000)
+    half = [x.bfloat16() for x in (student, teacher)]
+    logits = similarity_logits(half[0], anchors.bfloat16(), 0.01)
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits, similarity_logits(half[0].float(), anchors.bfloat16().float(), 0.01))
+    objective = CrossModalSimilarityMatching(anchors, 0.05, 0.05)
+    assert objective(*half)["loss"].item() == pytest.approx(objective(student, teacher)["loss"].item(), rel=0.01)
+
+
+def test_an_autocast_region_changes_no_bit():
+    student, teacher, anchors = tensors(64, 128, 100)
+    objective = CrossModalSimilarityMatching(anchors, 0.05, 0.05)
+    outside = objective(student, teacher)["loss"]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (student @ anchors.T).dtype == torch.bfloat16  # autocast is on
+        inside = objective(student, teacher)["loss"]
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, outside)
+
+
+def linear(width=16):
+    layer = nn.Linear(width, width)
+    layer.load_state_dict({"weight": torch.eye(width).roll(1, 0), "bias": torch.linspace(-1, 1, width)})
+    return layer
+
+
+def loss_and_gradient(rank, count):
+    student, teacher, anchors = tensors(batch=8)
+    mine = slice(rank * 8 // count, (rank + 1) * 8 // count)
+    network = nn.parallel.DistributedDataParallel(linear()) if count > 1 else linear()
+    loss = CrossModalSimilarityMatching(anchors, 0.1, 0.2)(network(student[mine]), teacher[mine])["loss"]
+    loss.backward()
+    return loss.item(), next(network.parameters()).grad
+
+
+def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
+    loss, gradient = loss_and_gradient(0, 1)
+    (loss_a, gradient_a), (loss_b, gradient_b) = in_processes(2, loss_and_gradient)
+    assert loss_a != loss_b
+    assert (loss_a + loss_b) / 2 == pytest.approx(loss, rel=1e-5)
+    assert torch.equal(gradient_a, gradient_b)
+    torch.testing.assert_close(gradient_a, gradient, rtol=1e-4, atol=1e-6)

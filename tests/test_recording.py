@@ -1,0 +1,156 @@
+import json
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from beamclip.config import Experiment, Sweep, UserError, checked, choice, load_experiment, with_values
+from beamclip.recording import Recorder, facts_of
+from beamclip.storage import SweepRecord, asset_key
+
+PROMPTS = ("plain", "openai_7")
+
+
+class StubTracker:
+    """Notes what it and its client are told; `free` holds it up, `fail_at` makes one call raise."""
+
+    def __init__(self, fail_at=None):
+        self.calls, self.fail_at = [], fail_at
+        self.free = threading.Event()
+        self.free.set()
+        self.client = SimpleNamespace(log_text=self.note("log_text"))
+        for name in ("trial_metrics", "trial_artifact", "trial_finished"):
+            setattr(self, name, self.note(name))
+
+    def trial(self, trial_id, *arguments):
+        self.note("trial")(trial_id, *arguments)
+        return f"run of {trial_id}"
+
+    def note(self, name):
+        def call(*arguments):
+            assert self.free.wait(10)
+            if name == self.fail_at:
+                raise RuntimeError("the server is gone")
+            self.calls.append((name, *arguments))
+
+        return call
+
+    def told(self, name):
+        return [call for call in self.calls if call[0] == name]
+
+
+class StubBars:
+    def __init__(self):
+        self.moves, self.lines = [], []
+
+    def __call__(self, label, done, total):
+        self.moves.append((done, total))
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+@pytest.fixture
+def record():
+    base = load_experiment("demo", {"optimiser.epochs": 3})
+    sweep = Sweep(name="s", space={"anchors.prompt_set": choice(*PROMPTS)})
+    keys = {prompts: asset_key(with_values(base, {"anchors.prompt_set": prompts})) for prompts in PROMPTS}
+    facts = {key: json.dumps({"facts": {"data_key": f"data of {p}", "teacher_fingerprint": "t"}}) for p, key in keys.items()}
+    return SweepRecord(sweep, base, "id", facts)
+
+
+@pytest.fixture
+def recorder(record):
+    return Recorder(record, StubTracker(), StubBars())
+
+
+def test_everything_is_written_in_the_order_it_happened(recorder):
+    recorder.started("a", {"anchors.prompt_set": "plain"})
+    recorder.reported("a", {"epoch": 1, "train/loss": 2.0, "history": [("train/loss", 3.0, 5)], "config": {}, "pid": 3})
+    recorder.started("b", {"anchors.prompt_set": "openai_7"})
+    recorder.ended("a", "FINISHED", None)
+    recorder.ended("b", "FAILED", "no luck")
+    recorder.close()
+    calls = [call for call in recorder.tracker.calls if call[0] != "log_text"]
+    assert [(call[0], call[1]) for call in calls] == [
+        ("trial", "a"), ("trial_metrics", "a"), ("trial", "b"), ("trial_finished", "a"), ("trial_finished", "b"),
+    ]  # fmt: skip
+    _, _, metrics, step, history = calls[1]
+    assert (metrics, step) == ({"train/loss": 2.0}, 1)
+    assert [point[:3] for point in history] == [("train/loss", 3.0, 5)]
+    assert calls[4][2:] == ("FAILED", "no luck")
+    assert recorder.bars.lines == ["trial b failed: no luck"]
+
+
+def test_a_trial_is_tagged_with_its_own_stores(recorder):
+    for prompts in PROMPTS:
+        recorder.started(prompts, {"anchors.prompt_set": prompts})
+    recorder.close()
+    trials = recorder.tracker.told("trial")
+    assert [call[4]["data_key"] for call in trials] == ["data of plain", "data of openai_7"]
+    assert [call[3].anchors.prompt_set for call in trials] == list(PROMPTS)
+    assert facts_of(recorder.record)["data_key"] == "data of plain"
+
+
+def test_a_trials_own_settings_are_kept_with_it(recorder):
+    recorder.started("a", {"anchors.prompt_set": "plain"})
+    recorder.close()
+    ((_, run_id, text, name),) = recorder.tracker.told("log_text")
+    assert (run_id, name) == ("run of a", "config.yaml")
+    assert checked(Experiment, yaml.safe_load(text)) == with_values(recorder.record.base, {"anchors.prompt_set": "plain"})
+
+
+def test_a_slow_tracker_keeps_nobody_waiting(recorder):
+    recorder.tracker.free.clear()
+    start = time.perf_counter()
+    recorder.started("a", {})
+    for epoch in range(100):
+        recorder.reported("a", {"epoch": epoch, "train/loss": 1.0})
+    assert time.perf_counter() - start < 1
+    assert recorder.tracker.calls == []
+    recorder.tracker.free.set()
+    recorder.close()
+    assert [call[3] for call in recorder.tracker.told("trial_metrics")] == list(range(100))
+
+
+def test_metrics_are_dated_when_they_were_reported_not_when_they_were_written(recorder):
+    recorder.tracker.free.clear()
+    before = int(time.time() * 1000)
+    recorder.reported("a", {"epoch": 1, "history": [("train/loss", 1.0, 1)]})
+    after = int(time.time() * 1000)
+    time.sleep(0.05)
+    recorder.tracker.free.set()
+    recorder.close()
+    assert before <= recorder.tracker.calls[0][4][0][3] <= after
+
+
+def test_what_the_tracker_raises_surfaces_at_the_end_and_is_said_at_once(record):
+    recorder = Recorder(record, StubTracker(fail_at="trial_metrics"), StubBars())
+    recorder.started("a", {})
+    recorder.reported("a", {"epoch": 1})
+    recorder.ended("a", "FINISHED", None)
+    with pytest.raises(UserError, match=r"the server is gone; mend .* --resume"):
+        recorder.close()
+    assert [call[0] for call in recorder.tracker.calls] == ["trial", "log_text"]
+    assert "go on later with --resume" in recorder.bars.lines[0]
+
+
+def test_the_bar_counts_epochs_and_evaluations_of_all_trials(recorder):
+    recorder.reported("a", {"epoch": 1})
+    recorder.reported("b", {"epoch": 2})
+    recorder.reported("b", {"epoch": 3, "linear_probe/test_top1": 5.0})
+    recorder.ended("a", "FINISHED", None)  # stopped early: what it left out is over, too
+    recorder.close()
+    assert recorder.bars.moves == [(1, 8), (3, 8), (5, 8), (8, 8)]
+
+
+def test_student_and_probe_of_the_last_report_are_kept(recorder, tmp_path):
+    for name in ("student.safetensors", "probe.safetensors", "state.pt"):
+        (tmp_path / name).touch()
+    recorder.reported("a", {"epoch": 2, "checkpoint_path": str(tmp_path)})
+    recorder.reported("a", {"epoch": 3, "checkpoint_path": f"file://{tmp_path}", "linear_probe/test_top1": 5.0})
+    recorder.close()
+    kept = [call[2].name for call in recorder.tracker.calls if call[0] == "trial_artifact"]
+    assert kept == ["student.safetensors", "probe.safetensors"]

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import torch
+
+from beamclip.config import RECIPES, with_values
+from beamclip.data import draw, render
+from beamclip.training.assets import prepare
+from beamclip.training.context import Context
+from beamclip.training.run import build_run
+
+
+def rendered(run, ids, view, pixels):
+    views = draw(RECIPES["weak"], ids, np.full(len(ids), view), 0)
+    return render(torch.from_numpy(run.opened.packed.read(ids)), views, pixels)
+
+
+@pytest.mark.parametrize(("epoch", "view"), [(0, 0), (1, 1), (2, 0), (5, 1)])
+def test_student_and_teacher_are_given_the_very_same_view_and_views_cycle(experiment, assets, teacher, epoch, view):
+    run = build_run(experiment, assets, Context())
+    ids = run.opened.splits.train[[7, 3, 100, 50]]
+    batch = run.make_batch(epoch, ids)
+    assert torch.equal(batch.images, rendered(run, ids, view, run.pixels))
+    live = teacher.encode_images(rendered(run, ids, view, teacher.pixels))
+    assert torch.cosine_similarity(batch.teacher, live).min() > 0.999
+
+
+def test_beside_canonical_teacher_views_every_epoch_draws_new_ones(experiment, stores, teacher):
+    canonical = with_values(experiment, {"views.teacher": "center"})
+    run = build_run(canonical, prepare(canonical, stores, torch.device("cpu")), Context())
+    ids = run.opened.splits.train[[7, 3]]
+    first, later = run.make_batch(0, ids), run.make_batch(5, ids)
+    assert torch.equal(later.images, rendered(run, ids, 5, run.pixels))
+    assert torch.equal(first.teacher, later.teacher)
+    still = render(torch.from_numpy(run.opened.packed.read(ids)), draw(RECIPES["center"], ids, np.zeros(2, int), 0), teacher.pixels)
+    assert torch.cosine_similarity(first.teacher, teacher.encode_images(still)).min() > 0.999
+
+
+def test_an_epoch_s_batches_are_whole_and_hold_no_sample_twice(experiment, assets):
+    run = build_run(with_values(experiment, {"optimiser.batch_size": 24}), assets, Context())
+    images = [batch.images for batch in run.batches(0)]
+    assert run.steps_per_epoch == len(images) == 5
+    assert {len(part) for part in images} == {24}
+    assert len(torch.cat(images).flatten(1).unique(dim=0)) == 120
+
+
+def test_fewer_anchors_are_the_first_ones_and_the_bank_stays_whole(experiment, assets):
+    run = build_run(with_values(experiment, {"anchors.count": 3}), assets, Context())
+    assert torch.equal(run.machinery.objective.anchors, run.opened.anchors.embeddings[:3])
+    assert len(run.opened.anchors.embeddings) == 4
+
+
+def test_only_the_student_is_trained(experiment, assets):
+    run = build_run(experiment, assets, Context())
+    trained = {id(p) for group in run.machinery.optimiser.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in run.student.parameters()}
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("auto", torch.float32), ("bf16", torch.bfloat16)])
+def test_precision_is_the_network_s_alone(experiment, assets, precision, dtype):
+    machinery = build_run(with_values(experiment, {"optimiser.precision": precision}), assets, Context()).machinery
+    with machinery.autocast():
+        assert machinery.network(torch.zeros(2, 3, 32, 32)).dtype == dtype
+    assert {p.dtype for p in machinery.network.parameters()} == {torch.float32}

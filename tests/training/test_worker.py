@@ -1,0 +1,166 @@
+import shutil
+
+import pytest
+import torch
+from gloo import in_processes
+from safetensors.torch import load_file
+
+from beamclip.config import with_values
+from beamclip.evaluation import load_probe
+from beamclip.students import load_student
+from beamclip.training import worker
+from beamclip.training.assets import open_assets
+from beamclip.training.context import Context
+from beamclip.training.loop import TrainingDiverged
+from beamclip.training.probing import labelled_features, student_pixels
+from beamclip.training.worker import run_worker
+
+
+class Killed(BaseException):
+    """As a lost node would."""
+
+
+class Reports(list):
+    """Takes down every report and keeps every checkpoint as `folder/NUMBER`; dies after so many."""
+
+    def __init__(self, folder, die_after=None):
+        super().__init__()
+        self.folder, self.die_after = folder, die_after
+
+    def __call__(self, metrics, checkpoint):
+        if checkpoint is not None:
+            shutil.copytree(checkpoint, self.folder / str(len(self)))
+        self.append(metrics)
+        if len(self) == self.die_after:
+            raise Killed
+
+
+def train(experiment, assets, folder, rank=0, world_size=1, die_after=None, checkpoint=None):
+    """Returns what was reported."""
+    reports = Reports(folder, die_after)
+    try:
+        run_worker(experiment, assets, Context(rank, world_size, report=reports, checkpoint=checkpoint))
+    except Killed:
+        assert die_after
+    return list(reports)
+
+
+def on_rank(rank, world_size, experiment, assets, folder, die_after=None, checkpoint=None):
+    return train(experiment, assets, folder, rank, world_size, die_after, checkpoint)
+
+
+def curves(reports):
+    """Loss histories and validation results, which no clock disturbs."""
+    return [(metrics.get("history"), metrics.get("train/loss"), metrics.get("zero_shot/val_top1")) for metrics in reports]
+
+
+def losses(reports):
+    return [value for metrics in reports for key, value, _ in metrics.get("history", []) if key == "train/loss"]
+
+
+def weights(folder):
+    return load_file(folder / "student.safetensors")
+
+
+def same_bits(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def alone(experiment, assets, tmp_path_factory):
+    """The experiment run through on one worker: its reports and the folder of its checkpoints."""
+    folder = tmp_path_factory.mktemp("alone")
+    return train(experiment, assets, folder), folder
+
+
+def test_a_run_reports_every_epoch_and_its_evaluation_at_the_end(alone):
+    reports, folder = alone
+    assert [metrics["epoch"] for metrics in reports] == [1, 2, 2]
+    steps = [[step for key, _, step in metrics["history"] if key == "train/loss"] for metrics in reports[:2]]
+    assert steps == [list(range(1, 9)), list(range(9, 17))]
+    assert losses(reports)[-1] < losses(reports)[0]
+    probed = {"linear_probe/val_top1", "linear_probe/test_top1", "knn/test_top1", "zero_shot/test_top1", "evaluation/seconds"}
+    assert probed <= reports[2].keys()
+    assert sorted(file.name for file in (folder / "2").iterdir()) == ["probe.safetensors", "state.pt", "student.safetensors"]
+    assert same_bits(weights(folder / "1"), weights(folder / "2"))
+    width = load_student(folder / "2" / "student.safetensors").backbone.num_features
+    assert load_probe(folder / "2" / "probe.safetensors").weight.shape == (4, width)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_another_run(experiment, assets, alone, tmp_path):
+    reports, folder = alone
+    again = train(experiment, assets, tmp_path / "again")
+    assert curves(again) == curves(reports)
+    assert same_bits(weights(tmp_path / "again" / "2"), weights(folder / "2"))
+    other = train(with_values(experiment, {"seed": 1}), assets, tmp_path / "other", die_after=1)
+    assert losses(other)[0] != losses(reports)[0]
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(experiment, assets, alone, tmp_path):
+    reports, folder = alone
+    first = train(experiment, assets, tmp_path / "first", die_after=1)
+    torch.manual_seed(12345)  # a new process has another random state
+    rest = train(experiment, assets, tmp_path / "rest", checkpoint=tmp_path / "first" / "0")
+    assert curves(first + rest) == curves(reports)
+    assert same_bits(weights(tmp_path / "rest" / "1"), weights(folder / "2"))
+    names = ("linear_probe/val_top1", "linear_probe/test_top1", "knn/test_top1", "zero_shot/test_top1")
+    assert [rest[-1][name] for name in names] == [reports[-1][name] for name in names]
+
+
+def test_a_run_killed_before_its_evaluation_is_only_evaluated(experiment, assets, alone, tmp_path):
+    reports, folder = alone
+    rest = train(experiment, assets, tmp_path, checkpoint=folder / "1")
+    assert [metrics["epoch"] for metrics in rest] == [2]
+    assert rest[0]["linear_probe/test_top1"] == reports[2]["linear_probe/test_top1"]
+
+
+def test_a_finished_run_does_nothing_again(experiment, assets, alone, tmp_path):
+    assert train(experiment, assets, tmp_path, checkpoint=alone[1] / "2") == []
+
+
+def test_a_trial_never_runs_a_teacher(experiment, assets, tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("a trial loaded a teacher")
+
+    for place in ("beamclip.teachers.tower.load_teacher", "beamclip.teachers.load_teacher", "beamclip.training.assets.load_teacher"):
+        monkeypatch.setattr(place, refuse)
+    monkeypatch.setattr("open_clip.create_model", refuse)
+    reports = train(experiment, assets, tmp_path)
+    assert reports[-1]["teacher/images_encoded"] == 0
+
+
+def test_two_workers_give_the_single_worker_s_curve(experiment, assets, alone, tmp_path):
+    both = in_processes(2, on_rank, experiment, assets, tmp_path / "both")
+    assert curves(both[0])[:2] == curves(both[1])[:2]
+    assert losses(both[0]) == pytest.approx(losses(alone[0]), rel=1e-3)
+    assert [metrics["epoch"] for metrics in both[1]] == [1, 2, 2]  # all ranks report equally often
+    halfway = tmp_path / "both" / "0"
+    resumed = in_processes(2, on_rank, experiment, assets, tmp_path / "resumed", None, halfway)
+    assert curves(resumed[0]) == curves(both[0])[1:]
+    assert same_bits(weights(tmp_path / "resumed" / "1"), weights(tmp_path / "both" / "2"))
+
+
+def validated_on_rank(rank, world_size, experiment, assets, folder):
+    """One epoch; returns the features of val that the worker saw."""
+    seen = []
+    original = worker.labelled_features
+    worker.labelled_features = lambda *arguments: seen.append(original(*arguments)) or seen[-1]  # this process ends with us
+    train(experiment, assets, folder, rank, world_size, die_after=1)
+    return seen[0].features
+
+
+def test_with_batch_statistics_all_workers_evaluate_the_student_that_is_saved(experiment, assets, tmp_path):
+    normed = with_values(experiment, {"student.backbone": "test_resnet"})
+    features = in_processes(2, validated_on_rank, normed, assets, tmp_path)
+    student, opened = load_student(tmp_path / "0" / "student.safetensors"), open_assets(assets, normed.data)
+    saved = labelled_features(opened.packed, opened.splits.val, student, student_pixels(student, 32), Context()).features
+    for seen in features:
+        torch.testing.assert_close(seen, saved, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("values", [{"optimiser.lr": 1e30}, {"optimiser.lr": 1e30, "optimiser.batch_size": 128}])
+def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence_and_no_checkpoint(experiment, assets, tmp_path, values):
+    """With a single step an epoch, only the features show it."""
+    with pytest.raises(TrainingDiverged, match=r"lower optimiser.lr or set optimiser.clip_norm"):
+        train(with_values(experiment, {"optimiser.name": "sgd", **values}), assets, tmp_path)
+    assert list(tmp_path.iterdir()) == []
