@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from pathlib import Path
 
 import yaml
@@ -22,6 +23,7 @@ _QUIET = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+_ANSWER_SECONDS = 5
 _BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves the cluster's plan here, on its head
 
 
@@ -43,6 +45,7 @@ def connect() -> bool:
     # With the dashboard, because Train's cleaner of leaked placement groups asks it.
     alone = {} if existing else {"include_dashboard": True}
     if not ray.is_initialized():
+        _check_answers(os.environ.get("RAY_ADDRESS", ""))
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **alone)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -53,6 +56,17 @@ def connect() -> bool:
     for name in ("ray.train", "ray.tune", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return existing
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself would knock for a quarter of an hour."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"the Ray cluster {address} doesn't answer ({error.strerror or error}); mend or unset RAY_ADDRESS") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Running a sweep's trials with Ray Tune, and telling a listener what happens."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import ray.tune
@@ -64,7 +65,9 @@ class _Relay(ray.tune.Callback):  # type: ignore[misc]
 
 def last_line(trial: Trial) -> str:
     """Why a trial failed, in a line."""
-    text = (trial.get_error() and str(trial.get_error())) or "unknown"
+    # Not `trial.get_error()`: that looks into the storage, where Tune copies the file only after its callbacks.
+    file = Path(trial.error_file) if trial.error_file else None
+    text = file.read_text() if file and file.exists() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1].removeprefix(f"{TrialFailed.__module__}.{TrialFailed.__name__}: ") if lines else "unknown"
 

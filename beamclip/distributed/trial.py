@@ -2,14 +2,18 @@
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 import ray.tune
-from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2._internal.callbacks import DatasetsCallback, placement_group_callback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.controller.placement_group_cleaner import PlacementGroupCleaner
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from beamclip.config import Experiment, checked
@@ -21,11 +25,33 @@ class TrialFailed(RuntimeError):
     """A run ended for a reason that trying again would not change."""
 
 
+class _Cleaner(PlacementGroupCleaner):  # type: ignore[misc]
+    """Frees the place of a trial that was stopped from outside, as ASHA does.
+
+    Ray's own looks for a cluster on its machine to ask whether the trial still lives, and dies where it sees two: the place is lost,
+    and a trial that needs it waits for ever.
+    """
+
+    def start_monitoring(self) -> Any:
+        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        return super().start_monitoring()
+
+
+class _CleanerCallback(PlacementGroupCleanerCallback):  # type: ignore[misc]
+    """Lets Train's controller, in whose process it runs, start our cleaner in place of Ray's."""
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        placement_group_callback.PlacementGroupCleaner = _Cleaner
+        super().after_controller_start(train_run_context)
+
+
 class Trainer(DataParallelTrainer):  # type: ignore[misc]
-    """`DataParallelTrainer` without Ray Data, which we do not feed and which costs a second to import."""
+    """`DataParallelTrainer` with our cleaner, and without Ray Data, which we do not feed and which costs a second to import."""
 
     def _create_default_callbacks(self) -> list[Any]:
-        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, DatasetsCallback)]
+        replaced = (DatasetsCallback, PlacementGroupCleanerCallback)
+        kept = [callback for callback in super()._create_default_callbacks() if not isinstance(callback, replaced)]
+        return [*kept, _CleanerCallback()]
 
 
 def run_trial(config: dict[str, Any]) -> None:

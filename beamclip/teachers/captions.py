@@ -53,7 +53,9 @@ def small_vocabulary(model: Any, vocabulary: Tensor) -> Iterator[None]:
     """
     whole = model.token_embedding
     model.token_embedding = nn.Embedding(len(vocabulary), whole.embedding_dim, _weight=whole.weight[vocabulary].detach().clone())
-    yield
-    with torch.no_grad():
-        whole.weight[vocabulary] = model.token_embedding.weight
-    model.token_embedding = whole
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            whole.weight[vocabulary] = model.token_embedding.weight
+        model.token_embedding = whole

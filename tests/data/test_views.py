@@ -44,7 +44,6 @@ def test_a_crop_is_cut_first_and_resized_then_as_torchvision_does(interpolation,
 
 
 def test_every_image_of_a_batch_gets_its_own_crop():
-    images = photographs()
     left, width = torch.tensor([0.0, 3, 5, 7, 9, 11]), torch.tensor([48.0, 20, 21, 22, 23, 24])
     together = resize_matrices(left, width, None, 48, 16, "bilinear")
     for i in range(6):
@@ -60,7 +59,7 @@ def test_pillow_agrees_to_a_rounding_step():
 
 
 def test_flipping_mirrors_the_view():
-    images, n = photographs(), torch.ones(6)
+    n = torch.ones(6)
     flip = torch.tensor([True, False] * 3)
     flipped = resize_matrices(2 * n, 40 * n, flip, 48, 32, "bilinear")
     straight = resize_matrices(2 * n, 40 * n, None, 48, 32, "bilinear")
@@ -108,7 +107,8 @@ def test_blur_is_a_gaussian_with_reflected_borders():
 def test_blur_scales_with_the_side():
     image = photographs(1, 224)
     small = F.interpolate(image, 112, mode="bilinear", antialias=True)
-    blurred = [apply_matrices(x, m, m) for x, m in ((image, blur_matrices(torch.tensor([2.0]), 224)), (small, blur_matrices(torch.tensor([1.0]), 112)))]
+    matrices = [blur_matrices(torch.tensor([sigma]), side) for sigma, side in ((2.0, 224), (1.0, 112))]
+    blurred = [apply_matrices(x, m, m) for x, m in zip((image, small), matrices, strict=True)]
     assert torch.allclose(F.interpolate(blurred[0], 112, mode="bilinear", antialias=True), blurred[1], atol=0.01)
 
 

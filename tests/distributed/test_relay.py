@@ -24,8 +24,8 @@ class Listener:
         self.heard.append(("ended", trial_id, status, error))
 
 
-def trial(trial_id, finished=False, error=None):
-    return SimpleNamespace(trial_id=trial_id, config={"values": {"seed": 1}}, is_finished=lambda: finished, get_error=lambda: error)
+def trial(trial_id, finished=False, error_file=None):
+    return SimpleNamespace(trial_id=trial_id, config={"values": {"seed": 1}}, is_finished=lambda: finished, error_file=error_file)
 
 
 @pytest.fixture
@@ -44,9 +44,11 @@ def ended_by_itself(monkeypatch, tmp_path):
     return run
 
 
-def test_a_sweep_ended_when_all_its_trials_did_however_they_did(ended_by_itself):
+def test_a_sweep_ended_when_all_its_trials_did_however_they_did(ended_by_itself, tmp_path):
+    (tmp_path / "error.txt").write_text("Traceback…\n\nValueError: no luck\n")
+
     def steps(relay):
-        a, b = trial("a"), trial("b", error="Traceback…\n\nValueError: no luck\n")
+        a, b = trial("a"), trial("b", error_file=f"{tmp_path}/error.txt")
         relay.on_step_begin(0, [])
         relay.on_trial_start(0, [], a)
         relay.on_trial_result(0, [], a, {})
@@ -94,11 +96,15 @@ def test_a_second_interruption_before_the_unfinished_trial_started_again_is_one(
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (None, "unknown"),
         ("  \n ", "unknown"),
         ("Traceback (most recent call last):\n  File …\nbeamclip.distributed.trial.TrialFailed: the loss stopped", "the loss stopped"),
         ("Traceback\nray.train.v2.WorkerGroupError: a worker died\n", "ray.train.v2.WorkerGroupError: a worker died"),
     ],
 )
-def test_why_a_trial_failed_is_a_line(error, line):
-    assert last_line(trial("a", error=error)) == line
+def test_why_a_trial_failed_is_a_line(error, line, tmp_path):
+    (tmp_path / "error.txt").write_text(error)
+    assert last_line(trial("a", error_file=f"{tmp_path}/error.txt")) == line
+
+
+def test_a_trial_that_left_no_reason_failed_all_the_same(tmp_path):
+    assert last_line(trial("a")) == last_line(trial("a", error_file=f"{tmp_path}/none.txt")) == "unknown"

@@ -2,12 +2,13 @@ import shutil
 
 import pytest
 import torch
+import torch.nn.functional as F
 from gloo import in_processes
 from safetensors.torch import load_file
 
 from beamclip.config import with_values
 from beamclip.evaluation import load_probe
-from beamclip.students import load_student
+from beamclip.students import build_student, load_student
 from beamclip.training import worker
 from beamclip.training.assets import open_assets
 from beamclip.training.context import Context
@@ -105,6 +106,19 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(experiment, assets,
     assert same_bits(weights(tmp_path / "rest" / "1"), weights(folder / "2"))
     names = ("linear_probe/val_top1", "linear_probe/test_top1", "knn/test_top1", "zero_shot/test_top1")
     assert [rest[-1][name] for name in names] == [reports[-1][name] for name in names]
+
+
+def test_a_resumed_run_drops_out_the_same_numbers(experiment, assets, tmp_path, monkeypatch):
+    def with_dropout(*arguments):
+        student = build_student(*arguments)
+        student.register_forward_hook(lambda module, _, out: F.dropout(out, 0.5, module.training))
+        return student
+
+    monkeypatch.setattr("beamclip.training.run.build_student", with_dropout)
+    whole = train(experiment, assets, tmp_path / "whole", die_after=2)
+    torch.manual_seed(12345)
+    rest = train(experiment, assets, tmp_path / "rest", die_after=1, checkpoint=tmp_path / "whole" / "0")
+    assert curves(rest) == curves(whole)[1:]
 
 
 def test_a_run_killed_before_its_evaluation_is_only_evaluated(experiment, assets, alone, tmp_path):
