@@ -14,11 +14,11 @@ from beamclip.stores import Progress, silent, write_json
 from beamclip.teachers.captions import Captions, Template, small_vocabulary
 from beamclip.teachers.contrastive import contrastive_loss
 
-DEMO_TEACHER_VERSION = 1
+DEMO_TEACHER_VERSION = 2
 """Goes up whenever the trained weights change."""
-READING_STEPS, STEPS, BATCH, SCENES = 60, 800, 128, 32000
+READING_STEPS, STEPS, BATCH, SCENES = 60, 800, 128, 51200
 _PEAK_LR, _TEXT_LR, _WARMUP, _WEIGHT_DECAY = 3e-3, 1e-3, 0.05, 0.05  # at 3e-3 the text transformer collapses
-_CAPTIONS_A_DIGIT, _COLOURED = 2, 0.25  # colours from half way on: they are easy, and learned first they hide the digits
+_CAPTIONS_A_DIGIT, _COLOURED = 3, 0.25  # colours from half way on: they are easy, and learned first they hide the digits
 _MODEL: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {

@@ -52,7 +52,9 @@ class Embeddings:
         self.width = int(store.manifest["width"])
         self.views = int(store.manifest["views"])
         self.ids: Ids = np.load(store.file("ids.npy"), mmap_mode="r")
-        self._shards = [np.load(store.file(_shard(i)), mmap_mode="r") for i in range(-(-len(self.ids) // SHARD_ROWS))]
+        self._shard_rows = int(store.manifest["shard_rows"])
+        count = -(-len(self.ids) // self._shard_rows)
+        self._shards = [np.load(store.file(_shard(i)), mmap_mode="r") for i in range(count)]
 
     def gather(self, ids: Ids, view: int) -> NDArray[np.float32]:
         """Embeddings of one view of these samples, [N, D] float32, unit length up to fp16. Views repeat after `self.views`.
@@ -64,9 +66,10 @@ class Embeddings:
         if (rows == len(self.ids)).any() or (self.ids[rows] != ids).any():
             raise ValueError("a sample id is not in the embedding store")
         out = np.empty((len(ids), self.width), np.float32)
-        for shard in np.unique(rows // SHARD_ROWS):
-            here = rows // SHARD_ROWS == shard
-            out[here] = self._shards[shard][rows[here] % SHARD_ROWS, view % self.views]
+        shards, places = np.divmod(rows, self._shard_rows)
+        for shard in np.unique(shards):
+            here = shards == shard
+            out[here] = self._shards[shard][places[here], view % self.views]
         return out
 
 
@@ -89,7 +92,7 @@ def embed(
             if not shards.is_finished(_shard(index)):
                 encoded += _write_shard(teacher, packed, views, rows, folder / "shard.tmp.npy", batch_size, progress)
                 shards.finish(_shard(index), folder / "shard.tmp.npy")
-        shape = {"samples": len(views.ids), "views": views.count, "width": teacher.width, "dtype": "float16"}
+        shape = {"samples": len(views.ids), "views": views.count, "width": teacher.width, "dtype": "float16", "shard_rows": SHARD_ROWS}
         return {**shape, "teacher": teacher.name, "teacher_output": teacher.probe_output}
 
     parts = {"images": packed.key, "teacher": teacher.fingerprint, **views.parts()}

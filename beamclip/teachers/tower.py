@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Teacher:
     pixels: PixelFormat
     device: torch.device
     precision: torch.dtype
+    architecture: dict[str, Any] = field(default_factory=dict)
+    """open_clip's configuration: heads and poolings change what comes out, and no weight."""
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Tensor:
@@ -61,11 +63,13 @@ class Teacher:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What an embedding depends on beside the pixels: every weight, the activation and the preprocessing."""
+        """What an embedding depends on beside the pixels: weights, architecture, activation, preprocessing and tokens."""
         activations = sorted({type(m).__name__ for m in self.model.modules() if "GELU" in type(m).__name__})
         mean, std = list(self.pixels.mean), list(self.pixels.std)
         pixels = {"size": self.pixels.size, "mean": mean, "std": std, "interpolation": self.pixels.interpolation}
-        return {"weights": _weights_hash(self.model), "activations": activations, "pixels": pixels, "precision": str(self.precision)}
+        tokens = self.tokenizer(["A photo of a Crane (Grus), no. 3!"]).tolist()
+        parts = {"activations": activations, "pixels": pixels, "precision": str(self.precision), "tokens": tokens}
+        return {"weights": _weights_hash(self.model), "architecture": self.architecture, **parts}
 
     @cached_property
     def probe_output(self) -> list[float]:
@@ -95,7 +99,16 @@ def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
     name = config.model.removeprefix("local-dir:").rstrip("/").rsplit("/", 1)[-1]
     has_tag = config.pretrained and not config.model.startswith(("local-dir:", "hf-hub:"))
     name = f"{name}/{config.pretrained}" if has_tag else name
-    return Teacher(name, model, tokenizer, _pixels(model), device, precision_for(config.precision, device))
+    precision = precision_for(config.precision, device)
+    return Teacher(name, model, tokenizer, _pixels(model), device, precision, _architecture(config.model))
+
+
+def _architecture(model: str) -> dict[str, Any]:
+    """What open_clip built the model from; a hub's is fixed by its name."""
+    if model.startswith("local-dir:"):
+        content = json.loads((Path(model.removeprefix("local-dir:")) / "open_clip_config.json").read_text(encoding="utf-8"))
+        return dict(content["model_cfg"])
+    return {"hub": model} if model.startswith("hf-hub:") else dict(open_clip.get_model_config(model) or {})
 
 
 def precision_for(wanted: str, device: torch.device) -> torch.dtype:

@@ -5,7 +5,7 @@ What a run carries, and what everything here reads back:
     metric key                       unit     written     meaning
     train/loss                       -        a step/ep.  the objective's loss
     train/images_per_second          img/s    an epoch    all workers together
-    train/data_wait                  share    an epoch    part of the time spent waiting for batches, 0-1
+    train/data_wait                  %        an epoch    part of the time spent waiting for batches
     zero_shot/val_top1               %        an epoch    what early stopping looks at
     linear_probe/val_top1            %        the end     held-out part of train: what the best trial is chosen by
     linear_probe/test_top1           %        the end     touched once, after the choice

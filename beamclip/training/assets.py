@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +116,15 @@ def open_teacher(experiment: Experiment, root: Path, device: torch.device, progr
 
 
 def _renamed(teacher: Teacher, name: str) -> Teacher:
-    return Teacher(name, teacher.model, teacher.tokenizer, teacher.pixels, teacher.device, teacher.precision)
+    return replace(teacher, name=name)
 
 
 def _training_views(experiment: Experiment, splits: Splits) -> ViewSet:
     views = experiment.views
     if views.teacher == "center":
         return ViewSet.center(splits.train)
-    return ViewSet(splits.train, views.resolve(), views.stored, views.seed)
+    stored = views.stored if views.resolve().random else 1
+    return ViewSet(splits.train, views.resolve(), stored, views.seed)
 
 
 def _teacher_zero_shot(
