@@ -7,7 +7,6 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ from beamclip.config import DataConfig, UserError
 from beamclip.data.decode import RESIZE_VERSION, square
 from beamclip.data.item import SPLITS, Item, Source, Split
 from beamclip.data.packed import PackedImages
+from beamclip.data.rows import row_writer
 from beamclip.data.sources import open_source
 from beamclip.stores import Progress, build_once, discard_partial, silent
 
@@ -69,7 +69,7 @@ def _build(source: Source, config: DataConfig, folder: Path, progress: Progress)
     total = sum(source.count(split) for split in SPLITS)
     rows, bad = dict.fromkeys(SPLITS, 0), list[Bad]()
     labels, groups = list[int](), list[int]()
-    with _row_writer(folder / "images.npy", config.image_size) as write:
+    with row_writer(folder / "images.npy", config.image_size) as write:
         for done, (split, group, (item, pixels)) in enumerate(_decoded(source, config.image_size), 1):
             if isinstance(pixels, str):
                 bad.append((item.name, pixels))
@@ -116,29 +116,6 @@ def in_order(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterab
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-@contextmanager
-def _row_writer(path: Path, side: int) -> Iterator[Callable[[Pixels], None]]:
-    """Write an .npy file row by row. Their number goes into its header at the end, in the room NumPy leaves for it."""
-    count = 0
-    with path.open("wb") as file:
-
-        def write_header() -> int:
-            file.seek(0)
-            shape = (count, side, side, 3)
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            return file.tell()
-
-        def write(pixels: Pixels) -> None:
-            nonlocal count
-            file.write(pixels.tobytes())
-            count += 1
-
-        start = write_header()
-        yield write
-        if write_header() != start:
-            raise RuntimeError(f"the header of {path} outgrew its room")
 
 
 def _check_bad(bad: list[Bad], total: int, config: DataConfig) -> None:

@@ -50,9 +50,8 @@ class ParquetSource:
     def fingerprint(self) -> str:
         """Over small files' contents; over large ones' names, sizes and footers, which hold offsets and statistics."""
         files = [*self._files["train"], *self._files["test"]]
-        small = sum(path.stat().st_size for path in files) < _SMALL
-        content = file_hash if small else _footer_hash
-        return digest((str(path.relative_to(self._folder)), content(path)) for path in files)
+        hashed = map(file_hash if sum(path.stat().st_size for path in files) < _SMALL else _footer_hash, files)
+        return digest(zip([str(path.relative_to(self._folder)) for path in files], hashed, strict=True))
 
     def count(self, split: Split) -> int:
         return len(self._labels[split])
@@ -139,7 +138,7 @@ def _own_names(path: Path) -> list[str] | None:
         names = features[_column(path, schema, _LABELS)]["names"]
     except (KeyError, TypeError, ValueError):
         return None
-    return [str(name) for name in names] if isinstance(names, list) else None
+    return list(map(str, names)) if isinstance(names, list) else None
 
 
 def _footer_hash(path: Path) -> str:
