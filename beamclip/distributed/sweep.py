@@ -10,7 +10,7 @@ from ray.tune.experiment import Trial
 from beamclip.config import Sweep, trial_count, with_values
 from beamclip.distributed.cluster import DRIVER_CPUS
 from beamclip.distributed.search import scheduler, search_algorithm, search_space
-from beamclip.distributed.trial import TrialFailed, run_trial
+from beamclip.distributed.trial import run_trial
 from beamclip.storage import SweepRecord, asset_key
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -35,11 +35,13 @@ class _Relay(ray.tune.Callback):  # type: ignore[misc]
     listener: Listener
     over: ClassVar[set[str] | None] = None
     """Trials that have ended, in an earlier session too; None until Tune has said which those are."""
+    failures: ClassVar[dict[str, str]] = {}
+    """Why runs said that they can't go on. To Tune these end as any other, and --resume does not try them again."""
 
     @classmethod
     def connect(cls, listener: Listener) -> None:
         """Begin to relay to this listener."""
-        cls.listener, cls.over = listener, None
+        cls.listener, cls.over, cls.failures = listener, None, {}
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if _Relay.over is None:
@@ -49,10 +51,13 @@ class _Relay(ray.tune.Callback):  # type: ignore[misc]
         self.listener.started(trial.trial_id, dict(trial.config["values"]))
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
+        if "failure" in result:
+            self.failures[trial.trial_id] = str(result["failure"])
         self.listener.reported(trial.trial_id, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._end(trial, "FINISHED", None)
+        failure = self.failures.get(trial.trial_id)
+        self._end(trial, "FAILED" if failure else "FINISHED", failure)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._end(trial, "FAILED", last_line(trial))
@@ -69,7 +74,7 @@ def last_line(trial: Trial) -> str:
     file = Path(trial.error_file) if trial.error_file else None
     text = file.read_text() if file and file.exists() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1].removeprefix(f"{TrialFailed.__module__}.{TrialFailed.__name__}: ") if lines else "unknown"
+    return lines[-1] if lines else "unknown"
 
 
 def trainable(record: SweepRecord) -> Callable[[dict[str, Any]], None]:
