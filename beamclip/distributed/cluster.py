@@ -51,8 +51,11 @@ def connect() -> bool:
         except (ConnectionError, RuntimeError, ValueError) as error:
             if not existing:
                 raise
-            address = os.environ.get("RAY_ADDRESS", "of this machine")
-            raise UserError(f"the Ray cluster {address} can't be joined ({_first_line(error)}); mend or unset RAY_ADDRESS") from None
+            address = os.environ.get("RAY_ADDRESS")
+            mend = f"{address} can't be joined ({_first_line(error)}); mend or unset RAY_ADDRESS" if address else (
+                f"of this machine can't be joined ({_first_line(error)}); `ray stop` forgets one that is gone"
+            )
+            raise UserError(f"the Ray cluster {mend}") from None
     for name in ("ray.train", "ray.tune", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return existing
@@ -87,7 +90,8 @@ def _cluster_exists() -> bool:
         return False
     from ray._private import services
 
-    return bool(services.find_gcs_addresses())
+    # As ray.init() looks, and not at running processes: somebody else's local Ray is no cluster of ours.
+    return services.canonicalize_bootstrap_address(None) is not None
 
 
 def most_resources() -> dict[str, float] | None:
