@@ -20,6 +20,7 @@ class DataConfig(Strict):
     source: Literal["auto", "demo", "folder", "parquet", "cifar10", "cifar100"] = "auto"
     """`auto` looks at what `path` holds."""
     path: str | None = None
+    """Folder of the images; `--data` sets it."""
     class_names: str | None = None
     """A text file, one class name a line, in label order; needed where the source names no classes."""
     download: bool = False
@@ -31,6 +32,7 @@ class DataConfig(Strict):
     val_fraction: float = Field(0.1, gt=0, lt=0.9)
     """Share of *train* held out to choose on, drawn evenly over the classes."""
     split_seed: int = Field(0, ge=0)
+    """Seed of the split into train and val."""
     broken_fraction: float = Field(0.01, ge=0, lt=1)
     """A larger share of unreadable images than this fails the pack."""
 
@@ -39,11 +41,13 @@ class ViewsConfig(Strict):
     """Which views the student sees, and which of them the teacher saw."""
 
     recipe: str = "weak"
+    """The distribution views are drawn from: a built-in recipe or one of `custom`."""
     custom: dict[str, Recipe] = {}
     """Recipes of your own by name; `recipe` may then name them."""
     stored: int = Field(4, ge=1, le=1000)
     """Views of each sample that are drawn and embedded; epochs cycle through them."""
     seed: int = Field(0, ge=0)
+    """Seed of the views; apart from the run's, so that several seeds share one teacher pass."""
     teacher: Literal["same", "center"] = "same"
     """`same`: the teacher sees the student's view. `center`: it sees the canonical view once, for every recipe."""
 
@@ -74,13 +78,16 @@ class TeacherConfig(Strict):
     pretrained: str | None = None
     """open_clip's tag (or a weights file); unused with a folder, a hub name or the demo."""
     batch_size: Count = 256
+    """Images the teacher encodes at once."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 on a GPU that has it in hardware, else fp32."""
 
 
 class AnchorsConfig(Strict):
     """How class names become anchors."""
 
     prompt_set: Literal["plain", "openai_7", "openai_80"] = "openai_7"
+    """`plain`: a photo of a {name}. The others: OpenAI's 7 and 80 templates, averaged."""
     count: Annotated[int, Field(ge=2)] | None = None
     """Match over the first so many classes only; default all. Zero-shot is always scored over all."""
 
@@ -89,7 +96,9 @@ class StudentConfig(Strict):
     """A timm backbone and the projector that carries its features to the teacher's width."""
 
     backbone: str = "resnet18"
+    """Any timm model."""
     image_size: int = Field(224, ge=8, le=1024)
+    """Side of its views in px."""
     init: str = "random"
     """`random`, `pretrained` (timm's weights), or the path of a `student.safetensors` of ours."""
     projector: Literal["linear", "mlp"] = "mlp"
@@ -103,8 +112,11 @@ class ObjectiveConfig(Strict):
     """What the student minimises."""
 
     name: Literal["csm"] = "csm"
+    """`csm`: cross-modal similarity matching."""
     teacher_temperature: Positive = 0.05
+    """τ_T: low passes on the winning anchor only, high the whole ranking."""
     student_temperature: Positive = 0.05
+    """τ_S: low lets small differences between cosines say much."""
 
 
 class OptimiserConfig(Strict):
@@ -152,6 +164,7 @@ class ScalingConfig(Strict):
     """What one trial gets."""
 
     workers: Count = 1
+    """DDP workers of one trial."""
     cpus_per_worker: Positive = 1.0
     gpus_per_worker: float = Field(0.0, ge=0)
     max_concurrent: Count | None = None
