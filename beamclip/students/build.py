@@ -26,7 +26,7 @@ def build_student(config: StudentConfig, width: int, seed: int) -> Student:
     Args:
         config: `init` decides the first weights:
             `random`: drawn from the seed.
-            `pretrained`: the backbone is timm's, with its own stem under `small_image_stem: auto`; under `on` a 7×7 first
+            `pretrained`: the backbone is timm's, with its own stem under `small_image_stem: auto`; under `always` a 7×7 first
             convolution is replaced by a random 3×3 one, since its weights can't be carried over.
             a path: the backbone of that student, with its stem under `auto` and its normalisation; its projector too where
             the shapes agree, else the projector is drawn from the seed.
