@@ -17,7 +17,7 @@ from beamclip.config import (
     preset_names,
 )
 from beamclip.storage import tracking_uri
-from beamclip.sweeping import run_sweep
+from beamclip.sweeping import plan_sweep, run_sweep
 
 EXIT_USER, EXIT_INTERRUPTED = 2, 130
 _FIXED_AT_START = ("set", "data", "tracking_uri", "workers", "gpus_per_worker", "space", "asha")
@@ -79,13 +79,22 @@ def _add_experiment_options(parser: argparse.ArgumentParser) -> None:
 def _add_sweep_options(parser: argparse.ArgumentParser) -> None:
     text = "go on with the latest sweep of this name in the storage, with its own settings"
     parser.add_argument("--resume", action="store_true", help=text)
+    parser.add_argument("--plan", action="store_true", help="only show which stores the sweep needs, which exist, and what the rest takes")
+    _add_repair(parser)
+
+
+def _add_repair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repair", action="store_true", help="read every store's checksums and build again what is damaged")
 
 
 def _sweep(sweep: Sweep, options: argparse.Namespace) -> None:
     given = [f"--{name.replace('_', '-')}" for name in _FIXED_AT_START if getattr(options, name, None)]
     if options.resume and given:
         raise UserError(f"--resume goes on with the settings the sweep was started with; leave {' and '.join(given)} out")
-    run_sweep(sweep, experiment_from(options), options.resume)
+    if options.plan:
+        return plan_sweep(sweep, experiment_from(options))
+    run_sweep(sweep, experiment_from(options), options.resume, options.repair)
+    return None
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -122,6 +131,18 @@ def _evaluate(options: argparse.Namespace) -> None:
     evaluate_model(options.model, options.untrained, experiment_from(options))
 
 
+def _pack(options: argparse.Namespace) -> None:
+    from beamclip.storing import pack_images
+
+    pack_images(experiment_from(options), options.repair)
+
+
+def _embed(options: argparse.Namespace) -> int:
+    from beamclip.storing import embed_images
+
+    return embed_images(experiment_from(options), options.repair, options.verify)
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from beamclip.doctor import examine
 
@@ -145,6 +166,12 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--trials", type=int, default=16, help="how many to draw; a grid has as many as it has cells")
     sweep.add_argument("--asha", action="store_true", help="stop poor trials early")
     _add_sweep_options(sweep)
+
+    _add_repair(_verb(verbs, "pack", _pack, "decode every image once into the packed store"))
+    embed = _verb(verbs, "embed", _embed, "have the teacher see every view of every image once")
+    _add_repair(embed)
+    text = "encode so many stored views again (default 256) and compare"
+    embed.add_argument("--verify", type=int, nargs="?", const=256, default=0, metavar="N", help=text)
 
     compare = _verb(verbs, "compare", _compare, "a sweep's trials beside references and published results")
     compare.add_argument("experiment", metavar="EXPERIMENT", help="name of the sweep")

@@ -7,13 +7,13 @@ from rich.table import Table
 from beamclip.anchors import AnchorBank, build_anchors
 from beamclip.config import Experiment, with_values
 from beamclip.console import Bars
-from beamclip.data import pack, split
+from beamclip.data import split
 from beamclip.evaluation import evaluate
 from beamclip.storage import check_writable, stores_root
 from beamclip.students import Student, build_student, load_student
-from beamclip.training.assets import open_teacher
 from beamclip.training.context import Context
 from beamclip.training.probing import evaluation_features, student_pixels
+from beamclip.training.workshop import Workshop
 
 
 def evaluate_model(model: str, untrained: bool, experiment: Experiment) -> dict[str, float]:
@@ -30,12 +30,13 @@ def evaluate_model(model: str, untrained: bool, experiment: Experiment) -> dict[
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with Bars() as bars:
         student, is_ours = _load(model, untrained, experiment)  # first, since packing may take an hour
-        packed = pack(experiment.data, stores_root(experiment), bars)
+        workshop = Workshop(stores_root(experiment), device, bars)
+        packed = workshop.packed(experiment.data)
         splits = split(packed, experiment.data)
         anchors = None
         if is_ours:
-            teacher = open_teacher(experiment, stores_root(experiment), device, bars)
-            bank = AnchorBank.open(build_anchors(teacher, packed.names, experiment.anchors.prompt_set, stores_root(experiment)))
+            teacher = workshop.teacher(experiment.teacher)
+            bank = AnchorBank.open(build_anchors(teacher, packed.names, experiment.anchors.prompt_set, workshop.root))
             anchors = bank.embeddings.to(device) if bank.embeddings.shape[1] == student.spec.width else None
         pixels = student_pixels(student, student.spec.image_size)
         parts = evaluation_features(student.to(device), packed, splits, pixels, experiment.probe, Context(device=device), bars)

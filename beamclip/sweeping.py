@@ -22,10 +22,14 @@ from beamclip.storage import (
     stores_root,
     tracking_uri,
 )  # fmt: skip
+from beamclip.storing import show_plan
 
 
-def run_sweep(sweep: Sweep, base: Experiment, resume: bool = False) -> str:
+def run_sweep(sweep: Sweep, base: Experiment, resume: bool = False, repair: bool = False) -> str:
     """Run a sweep, or go on with the latest of its name, and print how its trials compare.
+
+    Args:
+        repair: build again what is damaged in stores that exist.
 
     Returns:
         The sweep's id.
@@ -41,7 +45,7 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool = False) -> str:
         tracker = _open_tracker(record, resume)
         with tracker:
             try:
-                record = _prepared(record, bars)
+                record = _prepared(record, bars, repair)
                 _write_references(tracker, record)
                 if not _run(record, tracker, bars, resume):
                     raise KeyboardInterrupt
@@ -63,15 +67,43 @@ def _open_tracker(record: SweepRecord, resume: bool) -> Any:
     return tracker
 
 
-def _prepared(record: SweepRecord, bars: Bars) -> SweepRecord:
-    """Join the cluster, see that a trial fits, build the stores of the whole space."""
+def plan_sweep(sweep: Sweep, base: Experiment) -> None:
+    """Print which stores a sweep needs, which of them exist, and what the others will take. Makes none.
+
+    Raises:
+        UserError: as `run_sweep`.
+    """
+    from beamclip.distributed.cluster import disconnect
+
+    check_space(sweep, base)
+    check_writable(base)
+    try:
+        with Bars() as bars:
+            _preparation(sweep, base, bars, repair=False).close()
+    finally:
+        disconnect()
+
+
+def _preparation(sweep: Sweep, base: Experiment, bars: Bars, repair: bool) -> Any:
+    """Join the cluster, see that a trial fits, and show the plan."""
     from beamclip.distributed.cluster import concurrent_trials, connect
-    from beamclip.distributed.preparation import prepare_on_cluster
+    from beamclip.distributed.preparation import Preparation
 
     connect()
-    concurrent_trials(record.base)
-    planned = [with_values(record.base, values) for values in planned_values(record.sweep)]
-    made = prepare_on_cluster(planned, stores_root(record.base), record.base.probe.untrained, bars)
+    concurrent_trials(base)
+    planned = [with_values(base, values) for values in planned_values(sweep)]
+    preparation = Preparation(planned, stores_root(base), bars, repair)
+    needs = preparation.plan()
+    bars.close()
+    show_plan(needs, stores_root(base))
+    return preparation
+
+
+def _prepared(record: SweepRecord, bars: Bars, repair: bool) -> SweepRecord:
+    """Build the stores of the whole space."""
+    preparation = _preparation(record.sweep, record.base, bars, repair)
+    made = preparation.build(record.base.probe.untrained)
+    preparation.close()
     bars.close()
     record = replace(record, assets=made["assets"], untrained=made["untrained"])
     record.save()

@@ -13,6 +13,8 @@ from beamclip.anchors.prompts import prompts_for
 from beamclip.stores import Store, build_once
 from beamclip.teachers.tower import Teacher
 
+KIND = "anchors"
+
 
 @dataclass(frozen=True)
 class AnchorBank:
@@ -46,7 +48,8 @@ def build_anchors(teacher: Teacher, names: Sequence[str], prompt_set: str, root:
     Raises:
         UserError: an unknown prompt set or an empty name.
     """
-    prompts = prompts_for(names, prompt_set)
+    parts = bank_parts(teacher, names, prompt_set)
+    prompts = parts["prompts"]
 
     def build(folder: Path) -> dict[str, Any]:
         flat = [prompt for of_class in prompts for prompt in of_class]
@@ -54,4 +57,9 @@ def build_anchors(teacher: Teacher, names: Sequence[str], prompt_set: str, root:
         np.save(folder / "anchors.npy", average_prompts(embeddings).numpy())
         return {"names": list(names), "prompt_set": prompt_set, "prompts_per_class": len(prompts[0]), "width": embeddings.shape[2]}
 
-    return build_once(root, "anchors", {"teacher": teacher.fingerprint, "prompts": prompts}, build)
+    return build_once(root, KIND, parts, build)
+
+
+def bank_parts(teacher: Teacher, names: Sequence[str], prompt_set: str) -> dict[str, Any]:
+    """All that a store of anchors depends on."""
+    return {"teacher": teacher.fingerprint, "prompts": prompts_for(names, prompt_set)}

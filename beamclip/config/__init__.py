@@ -1,17 +1,8 @@
 """What an experiment is: strict models, named presets, overrides. Imports no torch."""
 
 from beamclip.config.errors import UserError, nearest
-from beamclip.config.experiment import (
-    AnchorsConfig,
-    DataConfig,
-    Experiment,
-    ObjectiveConfig,
-    OptimiserConfig,
-    ProbeConfig,
-    StudentConfig,
-    TeacherConfig,
-    ViewsConfig,
-)
+from beamclip.config.experiment import Experiment, ObjectiveConfig, OptimiserConfig, ProbeConfig, StudentConfig
+from beamclip.config.inputs import AnchorsConfig, DataConfig, OtherTeacher, TeacherConfig, TowerConfig, ViewsConfig
 from beamclip.config.load import load_experiment, parse_assignments, preset_names, with_values
 from beamclip.config.sweep import (
     Asha,
@@ -37,12 +28,14 @@ __all__ = [
     "Experiment",
     "ObjectiveConfig",
     "OptimiserConfig",
+    "OtherTeacher",
     "ProbeConfig",
     "Recipe",
     "Strict",
     "StudentConfig",
     "Sweep",
     "TeacherConfig",
+    "TowerConfig",
     "Uniform",
     "UserError",
     "ViewsConfig",

@@ -1,95 +1,13 @@
 """What an experiment is: one frozen tree of checked values. Nothing here needs torch, ray or a network."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from beamclip.config.errors import nearest
-from beamclip.config.views import RECIPES, Recipe, Strict
+from beamclip.config.inputs import AnchorsConfig, Count, DataConfig, Positive, TeacherConfig, ViewsConfig
+from beamclip.config.views import Strict
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-
-PROMPT_SETS = ("plain", "openai_7", "openai_80")
 OBJECTIVES = ("csm",)
-
-
-class DataConfig(Strict):
-    """Which images, and how they are kept."""
-
-    source: Literal["auto", "demo", "folder", "parquet", "cifar10", "cifar100"] = "auto"
-    """`auto` looks at what `path` holds."""
-    path: str | None = None
-    """Folder of the images; `--data` sets it."""
-    class_names: str | None = None
-    """A text file, one class name a line, in label order; needed where the source names no classes."""
-    download: bool = False
-    """Let torchvision fetch CIFAR into `path`."""
-    image_size: int = Field(224, ge=8, le=1024)
-    """Side of the stored square in px: the shorter side is resized to it, the middle is kept."""
-    train_images: Count | None = None
-    """Train on so many images only, drawn evenly over the classes; default all."""
-    val_fraction: float = Field(0.1, gt=0, lt=0.9)
-    """Share of *train* held out to choose on, drawn evenly over the classes."""
-    split_seed: int = Field(0, ge=0)
-    """Seed of the split into train and val."""
-    broken_fraction: float = Field(0.01, ge=0, lt=1)
-    """A larger share of unreadable images than this fails the pack."""
-
-
-class ViewsConfig(Strict):
-    """Which views the student sees, and which of them the teacher saw."""
-
-    recipe: str = "weak"
-    """The distribution views are drawn from: a built-in recipe or one of `custom`."""
-    custom: dict[str, Recipe] = {}
-    """Recipes of your own by name; `recipe` may then name them."""
-    stored: int = Field(4, ge=1, le=1000)
-    """Views of each sample that are drawn and embedded; epochs cycle through them."""
-    seed: int = Field(0, ge=0)
-    """Seed of the views; apart from the run's, so that several seeds share one teacher pass."""
-    teacher: Literal["same", "center"] = "same"
-    """`same`: the teacher sees the student's view. `center`: it sees the canonical view once, for every recipe."""
-
-    @field_validator("custom")
-    @classmethod
-    def _custom_names_are_new(cls, custom: dict[str, Recipe]) -> dict[str, Recipe]:
-        taken = sorted(set(custom) & set(RECIPES))
-        if taken:
-            raise ValueError(f"{taken[0]} is the name of a built-in recipe; choose another name")
-        return custom
-
-    @model_validator(mode="after")
-    def _recipe_exists(self) -> "ViewsConfig":
-        known = RECIPES | self.custom
-        if self.recipe not in known:
-            raise ValueError(f"recipe {self.recipe} does not exist{nearest(self.recipe, known)}")
-        return self
-
-    def resolve(self) -> Recipe:
-        """The recipe that `recipe` names."""
-        return (RECIPES | self.custom)[self.recipe]
-
-
-class TeacherConfig(Strict):
-    """A frozen CLIP: an open_clip model name with a tag, `local-dir:FOLDER`, `hf-hub:NAME`, or `demo`."""
-
-    model: str = "ViT-B-32"
-    pretrained: str | None = None
-    """open_clip's tag (or a weights file); unused with a folder, a hub name or the demo."""
-    batch_size: Count = 256
-    """Images the teacher encodes at once."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 on a GPU that has it in hardware, else fp32."""
-
-
-class AnchorsConfig(Strict):
-    """How class names become anchors."""
-
-    prompt_set: Literal["plain", "openai_7", "openai_80"] = "openai_7"
-    """`plain`: a photo of a {name}. The others: OpenAI's 7 and 80 templates, averaged."""
-    count: Annotated[int, Field(ge=2)] | None = None
-    """Match over the first so many classes only; default all. Zero-shot is always scored over all."""
 
 
 class StudentConfig(Strict):
@@ -169,6 +87,9 @@ class ScalingConfig(Strict):
     gpus_per_worker: float = Field(0.0, ge=0)
     max_concurrent: Count | None = None
     """Trials at once; default as many as the cluster holds."""
+    resident: Literal["auto", "always", "never"] = "auto"
+    """Keep training images and embeddings in the device's memory, so that a batch is a gather there. `auto`: on a GPU, where they take
+    less than half of what is free."""
     max_failures: int = Field(2, ge=0)
     """Times a trial goes on from its last checkpoint after a worker or node was lost."""
 

@@ -8,14 +8,12 @@ from beamclip.data.pack import pack
 from beamclip.data.packed import PackedImages, open_packed
 from beamclip.data.sources import open_source
 from beamclip.data.splits import Splits, even_subset, split
-from beamclip.data.views import PixelFormat, render
 
 __all__ = [
     "DIGIT_NAMES",
     "DemoSource",
     "Item",
     "PackedImages",
-    "PixelFormat",
     "Source",
     "Split",
     "Splits",
@@ -27,7 +25,6 @@ __all__ = [
     "open_source",
     "pack",
     "read_class_names",
-    "render",
     "split",
     "teacher_scenes",
 ]

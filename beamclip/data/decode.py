@@ -11,22 +11,25 @@ RESIZE_VERSION = 1
 """Goes up whenever the pixels that `square` returns change, so that no old store is taken for a new one."""
 
 
-def square(image: bytes | Path | NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def square(image: bytes | Path | NDArray[np.uint8], side: int, upscale: bool = True) -> NDArray[np.uint8]:
     """Decode, turn upright, bring to RGB, resize the shorter side to `side` (bicubic, antialiased), keep the middle.
 
+    Args:
+        upscale: False keeps an image whose shorter side is less than `side` at that.
+
     Returns:
-        uint8 [side, side, 3].
+        uint8 [side, side, 3], or smaller.
 
     Raises:
         Exception: whatever Pillow raises on a damaged file; ValueError with a reason where we refuse it ourselves.
     """
     if isinstance(image, np.ndarray):
-        return _middle(Image.fromarray(image), side)
+        return _middle(Image.fromarray(image), side, upscale)
     if isinstance(image, bytes) and not image:
         raise ValueError("empty")
     with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
         _refuse_bomb(opened)
-        return _middle(_rgb(ImageOps.exif_transpose(opened)), side)
+        return _middle(_rgb(ImageOps.exif_transpose(opened)), side, upscale)
 
 
 def _refuse_bomb(image: Image.Image) -> None:
@@ -56,9 +59,10 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
 
 
-def _middle(image: Image.Image, side: int) -> NDArray[np.uint8]:
+def _middle(image: Image.Image, side: int, upscale: bool) -> NDArray[np.uint8]:
     """The same pixels as torchvision's Resize and CenterCrop, without making the ends of a long strip first."""
     short = min(image.size)
+    side = side if upscale else min(side, short)
     scaled = [int(side * length / short) for length in image.size]
     left, top = (round((length - side) / 2) for length in scaled)
     across, down = (length / after for length, after in zip(image.size, scaled, strict=True))

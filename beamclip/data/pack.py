@@ -1,38 +1,26 @@
 """Decode every image once and keep it: the packed store."""
 
 import csv
-import itertools
-import os
-import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from beamclip.config import DataConfig, UserError
-from beamclip.data.decode import RESIZE_VERSION, square
-from beamclip.data.item import SPLITS, Item, Source, Split
-from beamclip.data.packed import PackedImages
-from beamclip.data.rows import row_writer
+from beamclip.data.decode import RESIZE_VERSION
+from beamclip.data.item import SPLITS, Source, Split
+from beamclip.data.packed import KIND, PackedImages
+from beamclip.data.packing import Bad, PackJob
 from beamclip.data.sources import open_source
-from beamclip.stores import Progress, build_once, discard_partial, silent
+from beamclip.stores import Progress, Runner, build_once, in_process, planned, run_shards, silent
 
-KIND = "packed"
-Pixels = NDArray[np.uint8]
-Bad = tuple[str, str]
-"""Name of an image and why it can't be used."""
-Decoded = tuple[Item, Pixels | str]
-"""An item with its pixels, or with the reason why there are none."""
-T = TypeVar("T")
-R = TypeVar("R")
+_SHARD_BYTES = 128 * 2**20
+_SHARDS = 32  # at least so many where there is enough to share out, so that many processes can help and a bar moves
 
 
-def pack(config: DataConfig, root: Path, progress: Progress = silent) -> PackedImages:
+def pack(config: DataConfig, root: Path, progress: Progress = silent, run: Runner = in_process, repair: bool = False) -> PackedImages:
     """The packed store of a configuration's images, built first where it does not exist.
 
     Broken images are left out of rows, labels and groups alike and listed in the store's bad.csv. Splits and subsets
@@ -40,21 +28,24 @@ def pack(config: DataConfig, root: Path, progress: Progress = silent) -> PackedI
 
     Args:
         root: folder of all stores.
+        run: who decodes: this process, or a cluster's.
+        repair: decode again what is damaged in a store that exists.
 
     Raises:
-        UserError: as `open_source`; or a larger share of images than `data.broken_fraction` can't be read.
+        UserError: as `open_source` and `build_once`; or a larger share of images than `data.broken_fraction` can't be read.
     """
-    source = open_source(config)
-    parts = parts_of(source, config)
+    return pack_source(open_source(config), config, root, progress, run, repair)
+
+
+def pack_source(
+    source: Source, config: DataConfig, root: Path, progress: Progress = silent, run: Runner = in_process, repair: bool = False
+) -> PackedImages:
+    """The same for a source that is already open."""
 
     def build(folder: Path) -> dict[str, Any]:
-        try:
-            return _build(source, config, folder, progress)
-        except Exception:
-            discard_partial(root, KIND, parts)
-            raise
+        return _Builder(source, config, folder).build(run, progress)
 
-    packed = PackedImages(build_once(root, KIND, parts, build))
+    packed = PackedImages(build_once(root, KIND, parts_of(source, config), build, progress, repair))
     _check_bad(packed.bad, len(packed) + len(packed.bad), config)  # the limit may be lower than when it was built
     return packed
 
@@ -62,60 +53,53 @@ def pack(config: DataConfig, root: Path, progress: Progress = silent) -> PackedI
 def parts_of(source: Source, config: DataConfig) -> dict[str, Any]:
     """All that a packed store depends on."""
     classes = {"names": list(source.names), "keys": list(source.keys)}
-    return {"source": source.fingerprint, "image_size": config.image_size, "resize": RESIZE_VERSION, **classes}
+    quality = config.quality if config.encoding == "jpeg" else None
+    pixels = {"image_size": config.image_size, "encoding": config.encoding, "quality": quality, "resize": RESIZE_VERSION}
+    return {"source": source.fingerprint, **pixels, **classes}
 
 
-def _build(source: Source, config: DataConfig, folder: Path, progress: Progress) -> dict[str, Any]:
-    total = sum(source.count(split) for split in SPLITS)
-    rows, bad = dict.fromkeys(SPLITS, 0), list[Bad]()
-    labels, groups = list[int](), list[int]()
-    with row_writer(folder / "images.npy", config.image_size) as write:
-        for done, (split, group, (item, pixels)) in enumerate(_decoded(source, config.image_size), 1):
-            if isinstance(pixels, str):
-                bad.append((item.name, pixels))
-            else:
-                write(pixels)
-                labels.append(item.label)
-                groups.append(group)
-                rows[split] += 1
-            if done % 100 == 0 or done == total:
-                progress("packing images", done, total)
-    _check_bad(bad, total, config)
-    np.save(folder / "labels.npy", np.array(labels, np.int64))
-    if any(source.groups(split) is not None for split in SPLITS):
-        np.save(folder / "groups.npy", np.array(groups, np.int64))
-    _write_bad(folder / "bad.csv", bad)
-    classes = {"names": list(source.names), "keys": list(source.keys)}
-    return {"image_size": config.image_size, "rows": rows, "bad": len(bad), "classes": classes}
+@dataclass(frozen=True)
+class _Builder:
+    """One building of one packed store."""
+
+    source: Source
+    config: DataConfig
+    folder: Path
+
+    def build(self, run: Runner, progress: Progress) -> dict[str, Any]:
+        total = sum(self.source.count(split) for split in SPLITS)
+        rows = planned(self.folder, lambda: {"shard_images": shard_images(total, self.config.image_size)})["shard_images"]
+        job = PackJob.over(self.source, self.config, rows)
+        bad, records = list[Bad](), dict[int, dict[str, Any]]()
+        for record in run_shards(job, self.folder, run, progress):
+            records[record["index"]] = record
+            bad += [(name, reason) for name, reason in record["bad"]]
+            if len(bad) > self.config.broken_fraction * total:  # no need to see the rest
+                _check_bad(bad, total, self.config)
+        return self._finish([records[index] for index in sorted(records)], total)
+
+    def _finish(self, records: list[dict[str, Any]], total: int) -> dict[str, Any]:
+        bad = [(name, reason) for record in records for name, reason in record["bad"]]
+        _check_bad(bad, total, self.config)
+        np.save(self.folder / "labels.npy", _joined(record["labels"] for record in records))
+        if any(self.source.groups(split) is not None for split in SPLITS):
+            np.save(self.folder / "groups.npy", _joined(record["groups"] for record in records))
+        with (self.folder / "bad.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("name", "reason"), *bad])
+        rows: dict[Split, int] = {split: sum(len(r["labels"]) for r in records if r["split"] == split) for split in SPLITS}
+        classes = {"names": list(self.source.names), "keys": list(self.source.keys)}
+        encoding = {"image_size": self.config.image_size, "encoding": self.config.encoding}
+        return {**encoding, "rows": rows, "shards": [len(r["labels"]) for r in records], "bad": len(bad), "classes": classes}
 
 
-def _decoded(source: Source, side: int) -> Iterator[tuple[Split, int, Decoded]]:
-    """Every item, in order, with its split and group (-1 where the source has none)."""
-
-    def decode(item: Item) -> Decoded:
-        try:
-            return item, square(item.image, side)
-        except Exception as error:  # decoders raise anything on damaged files: OSError, SyntaxError, struct.error…
-            return item, " ".join(str(error).split()) or type(error).__name__
-
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we refuse these ourselves
-        for split in SPLITS:
-            groups = source.groups(split)
-            numbers: Iterable[int] = itertools.repeat(-1) if groups is None else groups.tolist()
-            decoded = in_order(pool, decode, source.items(split))
-            yield from ((split, group, one) for one, group in zip(decoded, numbers, strict=groups is not None))
+def shard_images(total: int, side: int) -> int:
+    """Images in a shard: few enough for many hands, and no more than 128 MB as raw pixels."""
+    most = max(64, _SHARD_BYTES // (side * side * 3))
+    return max(64, min(most, -(-total // _SHARDS)))
 
 
-def in_order(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int = 256) -> Iterator[R]:
-    """Like `pool.map`, but takes at most `ahead` items before their results are asked for: memory stays bounded."""
-    waiting: deque[Future[R]] = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) >= ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+def _joined(parts: Iterable[list[int]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.concatenate([np.empty(0, np.int64), *(np.array(part, np.int64) for part in parts)])
 
 
 def _check_bad(bad: list[Bad], total: int, config: DataConfig) -> None:
@@ -126,8 +110,3 @@ def _check_bad(bad: list[Bad], total: int, config: DataConfig) -> None:
         f"{name} can't be read ({reason}), and so {len(bad)} of {total} images, more than data.broken_fraction "
         f"{config.broken_fraction} allows; mend or delete them, or raise data.broken_fraction"
     )
-
-
-def _write_bad(path: Path, bad: list[Bad]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("name", "reason"), *bad])

@@ -1,39 +1,49 @@
 """The packed images of one data set, read by sample id."""
 
 import csv
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from beamclip.data.shelves import JpegShelf, RawShelf, Shelf
 from beamclip.stores import Store, open_store
 
+KIND = "packed"
 Ids = NDArray[np.int64]
 
 
 class PackedImages:
     """A packed store, opened. A sample's id is its row: train first, then test.
 
-    Pickling sends the path, not the pixels, so that it can go to workers which see the same folder.
+    Shards are memory-mapped, so all workers and trials on a machine share the pages of those they read. Pickling sends the path,
+    not the pixels, so that it can go to workers which see the same folder.
     """
 
     def __init__(self, store: Store) -> None:
         self.store, manifest = store, store.manifest
         self.image_size: int = manifest["image_size"]
+        self.encoding: str = manifest["encoding"]
         self.rows: dict[str, int] = manifest["rows"]
         self.names: tuple[str, ...] = tuple(manifest["classes"]["names"])
         self.keys: tuple[str | None, ...] = tuple(manifest["classes"]["keys"])
-        self.images: NDArray[np.uint8] = np.load(store.file("images.npy"), mmap_mode="r")
         self.labels: Ids = np.load(store.file("labels.npy"))
         groups = store.file("groups.npy")
         self.groups: Ids | None = np.load(groups) if groups.exists() else None
+        self._starts = np.cumsum([0, *manifest["shards"]])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_packed, (self.store.path,)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def _shelves(self) -> list[Shelf]:
+        kind = RawShelf if self.encoding == "raw" else JpegShelf
+        return [kind(self.store.path, index, self.image_size) for index in range(len(self._starts) - 1)]
 
     @property
     def key(self) -> str:
@@ -64,7 +74,17 @@ class PackedImages:
         """
         if len(ids) and not (ids.min() >= 0 and ids.max() < len(self)):
             raise IndexError(f"sample ids {ids.min()} to {ids.max()} are not all in 0 to {len(self) - 1}")
-        return np.ascontiguousarray(self.images[ids])
+        out = np.empty((len(ids), self.image_size, self.image_size, 3), np.uint8)
+        shards = np.searchsorted(self._starts, ids, side="right") - 1
+        for shard in np.unique(shards):
+            places = np.flatnonzero(shards == shard)
+            self._shelves[shard].read(ids[places] - self._starts[shard], out, places)
+        return out
+
+    def release(self) -> None:
+        """Let go of the pages read so far. For one pass over all images, which would otherwise come to hold them all."""
+        for shelf in self._shelves:
+            shelf.release()
 
 
 def open_packed(path: Path) -> PackedImages:

@@ -1,8 +1,8 @@
-"""An .npy file whose number of rows is known only at its end."""
+"""The two ways a shard of images lies on disk, written row by row: raw pixels, or JPEG files end to end."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,24 +10,87 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 
 
-@contextmanager
-def row_writer(path: Path, side: int) -> Iterator[Callable[[Pixels], None]]:
-    """Write uint8 rows [side, side, 3] one by one. Their number goes into its header at the end, in the room NumPy leaves for it."""
-    count = 0
-    with path.open("wb") as file:
+def raw_name(index: int) -> str:
+    """An .npy file, uint8 [rows, S, S, 3]."""
+    return f"images-{index:05d}.npy"
 
-        def write_header() -> int:
-            file.seek(0)
-            shape = (count, side, side, 3)
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            return file.tell()
 
-        def write(pixels: Pixels) -> None:
-            nonlocal count
-            file.write(pixels.tobytes())
-            count += 1
+def jpeg_name(index: int) -> str:
+    """JPEG files, one after the other."""
+    return f"images-{index:05d}.jpegs"
 
-        start = write_header()
-        yield write
-        if write_header() != start:
-            raise RuntimeError(f"the header of {path} outgrew its room")
+
+def offsets_name(index: int) -> str:
+    """Where each of them begins, and where the last one ends: int64 [rows + 1]."""
+    return f"offsets-{index:05d}.npy"
+
+
+class _Rows:
+    """A shard that is being written under a temporary name.
+
+    Attributes:
+        files: final name -> temporary file, once it is closed.
+    """
+
+    def __init__(self, folder: Path, index: int, side: int) -> None:
+        self.folder, self.index, self.side = folder, index, side
+        self.count = 0
+        self.files: dict[str, Path] = {}
+        self.file: IO[bytes]
+
+    def temporary(self, name: str) -> Path:
+        """Where a file lies until its shard is finished."""
+        self.files[name] = self.folder / f"{name}.tmp"
+        return self.files[name]
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.file.close()
+        if kind is not None:
+            for temporary in self.files.values():
+                temporary.unlink(missing_ok=True)  # a full disk gets its room back
+
+
+class RawRows(_Rows):
+    """An .npy file whose number of rows is known only at its end: it goes into the header, in the room NumPy leaves for it."""
+
+    def __enter__(self) -> Self:
+        self.file = self.temporary(raw_name(self.index)).open("wb")
+        self._start = self._write_header()
+        return self
+
+    def write(self, row: Any) -> None:
+        """Add uint8 pixels [S, S, 3]."""
+        self.file.write(row.tobytes())
+        self.count += 1
+
+    def _write_header(self) -> int:
+        self.file.seek(0)
+        shape = (self.count, self.side, self.side, 3)
+        np.lib.format.write_array_header_1_0(self.file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        return self.file.tell()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None and self._write_header() != self._start:
+            raise RuntimeError(f"the header of {self.file.name} outgrew its room")
+        super().__exit__(kind, error, trace)
+
+
+class JpegRows(_Rows):
+    """JPEG files end to end, and the offsets that tell them apart."""
+
+    def __enter__(self) -> Self:
+        self.file = self.temporary(jpeg_name(self.index)).open("wb")
+        self._offsets = [0]
+        return self
+
+    def write(self, row: Any) -> None:
+        """Add the bytes of a JPEG file."""
+        self.file.write(row)
+        self._offsets.append(self._offsets[-1] + len(row))
+        self.count += 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            with self.temporary(offsets_name(self.index)).open("wb") as file:
+                np.save(file, np.array(self._offsets, np.int64))
+        super().__exit__(kind, error, trace)

@@ -4,8 +4,13 @@
     p_S(k | x) = softmax_k(cos(g_S(x), t_k) / τ_S)        student
     L          = mean_x KL(p_T || p_S)
 
-t_k are the text embeddings of K class anchors, the same for both sides.
+t_k are the text embeddings of K class anchors, the same for both sides. With M teachers, p_T is the mean of what each says over its
+own text embeddings of the same classes, at its own τ_T; the student matches the first teacher's anchors. Averaging probabilities,
+not logits, is our choice: cosines of different towers have different spreads.
 """
+
+import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,28 +29,42 @@ def similarity_logits(embeddings: Tensor, anchors: Tensor, temperature: float) -
 
 
 class CrossModalSimilarityMatching(nn.Module):
-    """Make the student rank the anchors as the teacher does.
+    """Make the student rank the anchors as its teachers do.
 
     Args:
-        anchors: text embeddings, one row a class, [K, D]. Need not be normalised.
-        teacher_temperature: τ_T > 0, dimensionless. CLIP's own is 0.01; larger values pass on more of the ranking.
+        anchors: text embeddings of the same K classes from each teacher, [K, D_m]; the first are the student's anchors too. Need not
+            be normalised.
+        teacher_temperatures: τ_T > 0 of each, dimensionless. CLIP's own is 0.01; larger values pass on more of the ranking.
         student_temperature: τ_S > 0.
     """
 
-    anchors: Tensor
-
-    def __init__(self, anchors: Tensor, teacher_temperature: float, student_temperature: float) -> None:
+    def __init__(self, anchors: Sequence[Tensor], teacher_temperatures: Sequence[float], student_temperature: float) -> None:
         super().__init__()
-        self.register_buffer("anchors", anchors, persistent=False)  # made again from the anchor store, never from a checkpoint
-        self.teacher_temperature = teacher_temperature
+        assert len(anchors) == len(teacher_temperatures) > 0
+        for number, one in enumerate(anchors):  # not persistent: made again from the anchor store, never from a checkpoint
+            self.register_buffer(f"anchors_{number}", one, persistent=False)
+        self.teacher_temperatures = tuple(teacher_temperatures)
         self.student_temperature = student_temperature
 
-    def forward(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-        """student, teacher: embeddings of the same views, [B, D]. Returns scalars by name; "loss" has the gradient."""
+    @property
+    def anchors(self) -> tuple[Tensor, ...]:
+        """Each teacher's anchors."""
+        return tuple(self.get_buffer(f"anchors_{number}") for number in range(len(self.teacher_temperatures)))
+
+    def forward(self, student: Tensor, *teachers: Tensor) -> dict[str, Tensor]:
+        """student, teachers: embeddings of the same views, [B, D_m]. Returns scalars by name; "loss" has the gradient."""
         with torch.autocast(student.device.type, enabled=False):
-            student_log_p = similarity_logits(student, self.anchors, self.student_temperature).log_softmax(dim=-1)
+            student_log_p = similarity_logits(student, self.anchors[0], self.student_temperature).log_softmax(dim=-1)
             with torch.no_grad():
-                teacher_log_p = similarity_logits(teacher, self.anchors, self.teacher_temperature).log_softmax(dim=-1)
+                teacher_log_p = self.teacher_log_probabilities(*teachers)
             loss = F.kl_div(student_log_p, teacher_log_p, reduction="batchmean", log_target=True)
         agreement = (student_log_p.argmax(-1) == teacher_log_p.argmax(-1)).float().mean()
         return {"loss": loss, "top1_agreement": agreement}
+
+    def teacher_log_probabilities(self, *teachers: Tensor) -> Tensor:
+        """log p_T, [B, K]: the logarithm of the mean over the teachers' softmaxes."""
+        each = [
+            similarity_logits(embeddings, anchors, temperature).log_softmax(dim=-1)
+            for embeddings, anchors, temperature in zip(teachers, self.anchors, self.teacher_temperatures, strict=True)
+        ]
+        return each[0] if len(each) == 1 else torch.stack(each).logsumexp(dim=0) - math.log(len(each))

@@ -1,6 +1,27 @@
 """Frozen CLIPs, and the store of what they say."""
 
-from beamclip.teachers.embeddings import Embeddings, ViewSet, embed
+from beamclip.teachers.agreement import agreement
+from beamclip.teachers.building import basis_of, embed, parts_of
+from beamclip.teachers.embeddings import Embeddings, covering_store
+from beamclip.teachers.encoding import EmbedJob, pixels_of
+from beamclip.teachers.pace import Pace, find_pace, seconds_per_image
 from beamclip.teachers.tower import Teacher, load_teacher, precision_for
+from beamclip.teachers.views import ViewSet
 
-__all__ = ["Embeddings", "Teacher", "ViewSet", "embed", "load_teacher", "precision_for"]
+__all__ = [
+    "EmbedJob",
+    "Embeddings",
+    "Pace",
+    "Teacher",
+    "ViewSet",
+    "agreement",
+    "basis_of",
+    "covering_store",
+    "embed",
+    "find_pace",
+    "load_teacher",
+    "parts_of",
+    "pixels_of",
+    "precision_for",
+    "seconds_per_image",
+]

@@ -14,11 +14,29 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from beamclip.config import TeacherConfig, UserError, nearest
+from beamclip.config import TowerConfig, UserError, nearest
 from beamclip.data.resample import Interpolation
 from beamclip.data.views import PixelFormat
 
 _TEXT_BATCH = 256
+
+
+class _Counter:
+    """How many images teachers of this process have encoded."""
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def add(self, images: int) -> None:
+        self.images += images
+
+
+_encoded = _Counter()
+
+
+def images_encoded() -> int:
+    """How many images the teachers of this process have encoded so far: what no trial that reads stores may add to."""
+    return _encoded.images
 
 
 @dataclass(frozen=True)
@@ -40,10 +58,13 @@ class Teacher:
     precision: torch.dtype
     architecture: dict[str, Any] = field(default_factory=dict)
     """open_clip's configuration: heads and poolings change what comes out, and no weight."""
+    config: TowerConfig = field(default_factory=TowerConfig)
+    """By which another process can load the same teacher."""
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Tensor:
         """Normalised pixels [N, 3, S, S] -> image embeddings [N, D], fp32, unit length."""
+        _encoded.add(len(images))
         layout = images.to(self.device, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
             embeddings = self.model.encode_image(layout)
@@ -82,7 +103,7 @@ class Teacher:
         return [round(value, 4) for value in self.encode_images(ramp)[0, :8].tolist()]
 
 
-def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
+def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
     """Load a teacher by open_clip name and tag, from a local folder, or from the hub.
 
     Raises:
@@ -100,7 +121,7 @@ def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
     has_tag = config.pretrained and not config.model.startswith(("local-dir:", "hf-hub:"))
     name = f"{name}/{config.pretrained}" if has_tag else name
     precision = precision_for(config.precision, device)
-    return Teacher(name, model, tokenizer, _pixels(model), device, precision, _architecture(config.model))
+    return Teacher(name, model, tokenizer, _pixels(model), device, precision, _architecture(config.model), config)
 
 
 def _architecture(model: str) -> dict[str, Any]:
@@ -129,7 +150,7 @@ def _quiet() -> Iterator[None]:
         root.setLevel(before)
 
 
-def _check_names(config: TeacherConfig) -> None:
+def _check_names(config: TowerConfig) -> None:
     if config.model.startswith("hf-hub:"):
         return
     if config.model.startswith("local-dir:"):

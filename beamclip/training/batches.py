@@ -1,12 +1,7 @@
 """Batches in an order that depends on seed and epoch alone, made ahead of the device."""
 
-import queue
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -14,8 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Ids = NDArray[np.int64]
-T = TypeVar("T")
-_AHEAD = 2
 
 
 def epoch_order(ids: Ids, seed: int, epoch: int) -> Ids:
@@ -40,79 +33,16 @@ class Batch:
 
     Attributes:
         images: rendered views, [B, 3, S, S] float32.
-        teacher: the teacher's embeddings of the same views, [B, D] float32.
+        teachers: each teacher's embeddings of the same views, [B, D_m] float32.
     """
 
     images: Tensor
-    teacher: Tensor
-
-
-class Ahead(Generic[T]):
-    """Runs `make` over the items in a thread of its own, `_AHEAD` results ahead, and measures the wait for them.
-
-    NumPy and torch let go of the interpreter while they work, so a thread is enough and no memory is copied between processes.
-    On a GPU the thread works on a stream of its own.
-    """
-
-    def __init__(self, items: Iterator[Ids], make: Callable[[Ids], T], device: torch.device) -> None:
-        self._items, self._make, self._device = items, make, device
-        self._queue: queue.Queue[tuple[T, torch.cuda.Event | None] | BaseException | None] = queue.Queue(_AHEAD)
-        self._stop = threading.Event()
-        self.waited = 0.0
-        """Seconds the consumer has stood still."""
-
-    def __iter__(self) -> Iterator[T]:
-        thread = threading.Thread(target=self._produce, daemon=True)
-        thread.start()
-        try:
-            while (item := self._next()) is not None:
-                yield item
-        finally:
-            self._stop.set()
-            thread.join()
-
-    def _next(self) -> T | None:
-        start = time.perf_counter()
-        item = self._queue.get()
-        self.waited += time.perf_counter() - start
-        if isinstance(item, BaseException):
-            raise item
-        if item is None:
-            return None
-        result, ready = item
-        if ready is not None:
-            torch.cuda.current_stream(self._device).wait_event(ready)
-        return result
-
-    def _produce(self) -> None:
-        try:
-            with self._side_stream():
-                for ids in self._items:
-                    self._put((self._make(ids), self._mark()))
-                    if self._stop.is_set():
-                        return
-            self._put(None)
-        except BaseException as error:
-            self._put(error)
-
-    def _put(self, item: tuple[T, torch.cuda.Event | None] | BaseException | None) -> None:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def _side_stream(self) -> AbstractContextManager[object]:
-        return torch.cuda.stream(torch.cuda.Stream(self._device)) if self._device.type == "cuda" else nullcontext()  # type: ignore[no-untyped-call]
-
-    def _mark(self) -> torch.cuda.Event | None:
-        return torch.cuda.current_stream(self._device).record_event() if self._device.type == "cuda" else None
+    teachers: tuple[Tensor, ...]
 
 
 def use_on_current_stream(batch: Batch) -> None:
     """Tell the allocator that the training stream reads memory the loading stream made."""
     if batch.images.is_cuda:
         stream = torch.cuda.current_stream(batch.images.device)
-        batch.images.record_stream(stream)
-        batch.teacher.record_stream(stream)
+        for tensor in (batch.images, *batch.teachers):
+            tensor.record_stream(stream)

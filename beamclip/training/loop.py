@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from beamclip.config import UserError
-from beamclip.training.batches import Ahead, Batch, use_on_current_stream
+from beamclip.data.ahead import Ahead
+from beamclip.training.batches import Batch, Ids, use_on_current_stream
 from beamclip.training.context import Context
 
 HISTORY_POINTS = 20  # a curve needs no more an epoch, and the tracker's disk is not free
@@ -47,7 +48,7 @@ def train_step(machinery: Machinery, batch: Batch) -> dict[str, Tensor]:
     """Forward, backward, step. Returns the objective's terms, detached and still on the device."""
     with machinery.autocast():
         embeddings = machinery.network(batch.images)
-    terms: dict[str, Tensor] = machinery.objective(embeddings, batch.teacher)
+    terms: dict[str, Tensor] = machinery.objective(embeddings, *batch.teachers)
     machinery.optimiser.zero_grad(set_to_none=True)
     terms["loss"].backward()  # type: ignore[no-untyped-call]
     if machinery.clip_norm is not None:
@@ -58,7 +59,7 @@ def train_step(machinery: Machinery, batch: Batch) -> dict[str, Tensor]:
     return {name: term.detach() for name, term in terms.items()}
 
 
-def train_epoch(machinery: Machinery, batches: Ahead[Batch], context: Context, first_step: int) -> EpochResult:
+def train_epoch(machinery: Machinery, batches: Ahead[Ids, Batch], context: Context, first_step: int) -> EpochResult:
     """Train on all batches of one epoch.
 
     Args:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from beamclip.config import RECIPES, ProbeConfig
-from beamclip.data import PackedImages, PixelFormat, Splits, draw, even_subset, render
+from beamclip.data import PackedImages, Splits, draw, even_subset
+from beamclip.data.views import PixelFormat, render
 from beamclip.evaluation import Evaluation, LabelledFeatures, evaluate, extract
 from beamclip.stores import Progress, silent
 from beamclip.students import Student

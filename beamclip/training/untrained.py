@@ -15,7 +15,7 @@ from beamclip.training.probing import probe_student, student_pixels
 
 def untrained_metrics(experiment: Experiment, assets: Assets, root: Path, device: torch.device) -> dict[str, float]:
     """Metrics of the initialised, untrained student, computed once and kept."""
-    keys = [Path(path).name for path in (assets.packed, assets.anchors)]
+    keys = [Path(path).name for path in (assets.packed, assets.teachers[0].anchors)]
     sections = experiment.model_dump(mode="json", include={"student", "probe", "data", "seed"})
 
     def build(folder: Path) -> dict[str, Any]:

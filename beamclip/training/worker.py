@@ -10,6 +10,7 @@ import torch
 
 from beamclip.config import Experiment, UserError
 from beamclip.evaluation import Evaluation, accuracy, save_probe, zero_shot_logits
+from beamclip.teachers.tower import images_encoded
 from beamclip.training.assets import Assets
 from beamclip.training.checkpoints import load_checkpoint, save_checkpoint
 from beamclip.training.context import Context
@@ -68,10 +69,18 @@ def _check_on_val(run: Run) -> dict[str, float]:
 def _finish(run: Run) -> None:
     start = time.perf_counter()
     evaluation = probe_student(run.student, run.opened, run.pixels, run.experiment.probe, run.context)
-    metrics: dict[str, Any] = {"epoch": run.experiment.optimiser.epochs, "teacher/images_encoded": 0}
+    metrics: dict[str, Any] = {"epoch": run.experiment.optimiser.epochs, "teacher/images_encoded": _encoded(run)}
     if evaluation is not None:
         metrics |= {**evaluation.metrics, "evaluation/seconds": time.perf_counter() - start}
     _report(run, metrics, run.experiment.optimiser.epochs, evaluation)
+
+
+def _encoded(run: Run) -> int:
+    """How many images teachers have encoded inside this trial, in all its workers: none where they read stores."""
+    mine = torch.tensor([images_encoded() - run.encoded_before], dtype=torch.float64, device=run.context.device)
+    encoded = round(float(run.context.mean(mine).item() * run.context.world_size))
+    assert encoded == 0 or run.experiment.views.teacher == "live", f"a trial that reads stores had {encoded} images encoded"
+    return encoded
 
 
 def _report(run: Run, metrics: dict[str, Any], epoch: int, evaluation: Evaluation | None = None) -> None:

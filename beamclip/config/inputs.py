@@ -1,0 +1,131 @@
+"""The part of an experiment that decides what is stored: images, views, teachers, anchors."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from beamclip.config.errors import nearest
+from beamclip.config.views import RECIPES, Recipe, Strict
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+PromptSet = Literal["plain", "openai_7", "openai_80"]
+PROMPT_SETS: tuple[PromptSet, ...] = get_args(PromptSet)
+
+
+class DataConfig(Strict):
+    """Which images, and how they are kept."""
+
+    source: Literal["auto", "demo", "folder", "parquet", "cifar10", "cifar100"] = "auto"
+    """`auto` looks at what `path` holds."""
+    path: str | None = None
+    """Folder of the images; `--data` sets it."""
+    class_names: str | None = None
+    """A text file, one class name a line, in label order; needed where the source names no classes."""
+    download: bool = False
+    """Let torchvision fetch CIFAR into `path`."""
+    image_size: int = Field(224, ge=8, le=1024)
+    """Side of the stored square in px: the shorter side is resized to it, the middle is kept. `jpeg` keeps smaller ones as they are."""
+    encoding: Literal["raw", "jpeg"] = "raw"
+    """How they are stored: `raw` pixels, quickest to read, or `jpeg` files, a tenth of the size."""
+    quality: int = Field(90, ge=1, le=100)
+    """Of `jpeg`."""
+    train_images: Count | None = None
+    """Train on so many images only, drawn evenly over the classes; default all."""
+    val_fraction: float = Field(0.1, gt=0, lt=0.9)
+    """Share of *train* held out to choose on, drawn evenly over the classes."""
+    split_seed: int = Field(0, ge=0)
+    """Seed of the split into train and val."""
+    broken_fraction: float = Field(0.01, ge=0, lt=1)
+    """A larger share of unreadable images than this fails the pack."""
+
+
+class ViewsConfig(Strict):
+    """Which views the student sees, and which of them the teacher saw."""
+
+    recipe: str = "weak"
+    """The distribution views are drawn from: a built-in recipe or one of `custom`."""
+    custom: dict[str, Recipe] = {}
+    """Recipes of your own by name; `recipe` may then name them."""
+    stored: int = Field(4, ge=1, le=1000)
+    """Views of each sample that are drawn and embedded; epochs cycle through them."""
+    seed: int = Field(0, ge=0)
+    """Seed of the views; apart from the run's, so that several seeds share one teacher pass."""
+    teacher: Literal["same", "center", "live"] = "same"
+    """`same`: the teacher saw the student's view. `center`: it saw the canonical view once, for every recipe. `live`: it runs inside
+    training, so that no view ever comes twice; this alone makes a trial pay for its own teacher."""
+
+    @field_validator("custom")
+    @classmethod
+    def _custom_names_are_new(cls, custom: dict[str, Recipe]) -> dict[str, Recipe]:
+        taken = sorted(set(custom) & set(RECIPES))
+        if taken:
+            raise ValueError(f"{taken[0]} is the name of a built-in recipe; choose another name")
+        return custom
+
+    @model_validator(mode="after")
+    def _recipe_exists(self) -> "ViewsConfig":
+        known = RECIPES | self.custom
+        if self.recipe not in known:
+            raise ValueError(f"recipe {self.recipe} does not exist{nearest(self.recipe, known)}")
+        return self
+
+    def resolve(self) -> Recipe:
+        """The recipe that `recipe` names."""
+        return (RECIPES | self.custom)[self.recipe]
+
+    def view_of(self, epoch: int) -> int:
+        """The view that the student sees in an epoch: stored ones come again in turns, others are new each time."""
+        if not self.resolve().random:
+            return 0
+        return epoch % self.stored if self.teacher == "same" else epoch
+
+
+class TowerConfig(Strict):
+    """A frozen CLIP: an open_clip model name with a tag, `local-dir:FOLDER`, `hf-hub:NAME`, or `demo`."""
+
+    model: str = "ViT-B-32"
+    pretrained: str | None = None
+    """open_clip's tag (or a weights file); unused with a folder, a hub name or the demo."""
+    batch_size: Count | None = None
+    """Images the teacher encodes at once; default the smallest that is nearly as fast as larger ones, found by trying."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 on a GPU that has it in hardware, else fp32."""
+
+
+class OtherTeacher(TowerConfig):
+    """One more teacher, with its own temperature and anchors."""
+
+    temperature: Positive | None = None
+    """Its τ_T; default `objective.teacher_temperature`."""
+    prompt_set: PromptSet | None = None
+    """Its anchors' prompt set; default `anchors.prompt_set`."""
+
+
+class TeacherConfig(TowerConfig):
+    """The teacher, and others that teach with it."""
+
+    others: tuple[OtherTeacher, ...] = ()
+    """More teachers: the student learns from the mean of all teachers' probabilities, and matches the first one's anchors."""
+    actors: tuple[Count, Count] | None = None
+    """Fewest and most processes that run the teacher over the images; default one a GPU, or one for every four CPU cores."""
+
+    @model_validator(mode="after")
+    def _actors_are_in_order(self) -> "TeacherConfig":
+        if self.actors is not None and self.actors[0] > self.actors[1]:
+            raise ValueError(f"actors runs from {self.actors[0]} down to {self.actors[1]}; write the smaller number first")
+        return self
+
+    def all(self) -> tuple[TowerConfig, ...]:
+        """The first teacher and the others."""
+        return (self, *self.others)
+
+
+class AnchorsConfig(Strict):
+    """How class names become anchors."""
+
+    prompt_set: PromptSet = "openai_7"
+    """`plain`: a photo of a {name}. The others: OpenAI's 7 and 80 templates, averaged."""
+    count: Annotated[int, Field(ge=2)] | None = None
+    """Match over the first so many classes only; default all. Zero-shot is always scored over all."""

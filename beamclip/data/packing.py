@@ -1,0 +1,109 @@
+"""Packing as work in shards: which items each shard holds, and how one is written."""
+
+import io
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from beamclip.config import DataConfig
+from beamclip.data.decode import square
+from beamclip.data.item import SPLITS, Item, Source, Split
+from beamclip.data.rows import JpegRows, RawRows
+from beamclip.stores import Shards
+
+Bad = tuple[str, str]
+"""Name of an image and why it can't be used."""
+Row = NDArray[np.uint8] | bytes
+"""An image as it is stored: pixels [S, S, 3], or a JPEG file."""
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class PackJob:
+    """All items of a source, in shards of neighbours; no shard holds items of two splits.
+
+    Attributes:
+        spans: (split, first item, item after the last) of each shard.
+    """
+
+    source: Source
+    config: DataConfig
+    spans: tuple[tuple[Split, int, int], ...]
+    label: str = "packing images"
+    on_device: bool = False
+
+    @classmethod
+    def over(cls, source: Source, config: DataConfig, images: int) -> "PackJob":
+        """All items, so many images a shard."""
+        starts = ((split, start, source.count(split)) for split in SPLITS for start in range(0, source.count(split), images))
+        return cls(source, config, tuple((split, start, min(start + images, count)) for split, start, count in starts))
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Images in each shard, broken ones included."""
+        return [stop - start for _, start, stop in self.spans]
+
+    def open(self, folder: Path, threads: int) -> Callable[[int], None]:
+        """The function that packs one shard."""
+        pool = ThreadPoolExecutor(threads)
+        return lambda index: self._write(folder, index, pool)
+
+    def _write(self, folder: Path, index: int, pool: ThreadPoolExecutor) -> None:
+        split, start, stop = self.spans[index]
+        groups = self.source.groups(split)
+        labels, kept, bad = list[int](), list[int](), list[Bad]()
+        rows = (RawRows if self.config.encoding == "raw" else JpegRows)(folder, index, self.config.image_size)
+        with rows, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we refuse these ourselves
+            for place, (item, row) in enumerate(in_order(pool, self._decode, islice(self.source.items(split), start, stop)), start):
+                if isinstance(row, str):
+                    bad.append((item.name, row))
+                    continue
+                rows.write(row)
+                labels.append(item.label)
+                kept.append(place)
+        where = None if groups is None else groups[kept].tolist()
+        facts = {"index": index, "split": split, "labels": labels, "groups": where or [-1] * len(labels), "bad": bad}
+        Shards(folder).finish(index, rows.files, facts)
+
+    def _decode(self, item: Item) -> tuple[Item, Row | str]:
+        return item, row_of(item, self.config)
+
+
+def row_of(item: Item, config: DataConfig) -> Row | str:
+    """The row to store for an item, or the reason why there is none."""
+    try:
+        pixels = square(item.image, config.image_size, upscale=config.encoding == "raw")
+        return pixels if config.encoding == "raw" else as_jpeg(pixels, config.quality)
+    except Exception as error:  # decoders raise anything on damaged files: OSError, SyntaxError, struct.error…
+        return " ".join(str(error).split()) or type(error).__name__
+
+
+def as_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    """RGB pixels [S, S, 3] as a JPEG file. Colour is halved in both directions below quality 95, as cameras do."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0 if quality >= 95 else 2)
+    return file.getvalue()
+
+
+def in_order(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int = 64) -> Iterator[R]:
+    """Like `pool.map`, but takes at most `ahead` items before their results are asked for: memory stays bounded."""
+    waiting: deque[Future[R]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+

@@ -1,0 +1,36 @@
+"""Costly things made once and kept: a folder addressed by a hash of everything it depends on.
+
+A store is built under a temporary name by one builder while others wait, described by a manifest, and renamed into place when
+it is whole: a store that exists is complete. A builder that was killed leaves its temporary folder with its finished shards;
+the next one goes on from there.
+"""
+
+from beamclip.stores.build import build_once, partial_path, planned
+from beamclip.stores.files import disk_may_be_full, file_hash, key_of, make_folder, read_json, write_json
+from beamclip.stores.progress import Progress, silent
+from beamclip.stores.shards import Job, Runner, Shards, in_process, run_shards
+from beamclip.stores.store import FORMAT, Store, StoreDamaged, open_store, store_path
+
+__all__ = [
+    "FORMAT",
+    "Job",
+    "Progress",
+    "Runner",
+    "Shards",
+    "Store",
+    "StoreDamaged",
+    "build_once",
+    "disk_may_be_full",
+    "file_hash",
+    "in_process",
+    "key_of",
+    "make_folder",
+    "open_store",
+    "partial_path",
+    "planned",
+    "read_json",
+    "run_shards",
+    "silent",
+    "store_path",
+    "write_json",
+]

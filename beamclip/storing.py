@@ -1,0 +1,119 @@
+"""`beamclip pack`, `beamclip embed` and the plan of a sweep: what is stored, what will be, and what that takes."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from beamclip.config import Experiment, UserError
+from beamclip.console import Bars
+from beamclip.storage import check_writable, stores_root
+
+_VERIFY_BELOW = 0.999  # as training.checking.ENOUGH, which would import torch here
+
+Need = Mapping[str, Any]
+"""A `beamclip.training.planning.Need` as a dict."""
+
+
+def pack_images(experiment: Experiment, repair: bool) -> None:
+    """Pack an experiment's images on the cluster, and say what became of them.
+
+    Raises:
+        UserError: as `beamclip.data.pack`.
+    """
+    from beamclip.data import open_source
+    from beamclip.data.pack import pack_source
+    from beamclip.distributed.cluster import connect, disconnect
+    from beamclip.distributed.passes import ClusterRunner
+
+    check_writable(experiment)
+    source, config = open_source(experiment.data), experiment.data
+    count = source.count("train") + source.count("test")
+    size = "" if config.encoding == "jpeg" else f", {human_bytes(count * config.image_size**2 * 3)}"
+    print(f"{count:,} images as {config.encoding} of {config.image_size} px{size}, into {stores_root(experiment)}")
+    connect()
+    try:
+        with Bars() as bars:
+            packed = pack_source(source, config, stores_root(experiment), bars, ClusterRunner(), repair)
+    finally:
+        disconnect()
+    bad = f"; {len(packed.bad)} can't be read, see {packed.store.file('bad.csv')}" if packed.bad else ""
+    print(f"packed {len(packed):,} images, {human_bytes(packed.store.bytes)}, in {packed.store.path}{bad}")
+
+
+def embed_images(experiment: Experiment, repair: bool, verify: int) -> int:
+    """Have the teachers see every view an experiment needs, and with `verify` compare so many of each store with the live teacher.
+
+    Returns:
+        1 where stored and live embeddings disagree, else 0.
+    """
+    from beamclip.distributed.cluster import connect, disconnect
+    from beamclip.distributed.preparation import Preparation
+
+    check_writable(experiment)
+    connect()
+    try:
+        with Bars() as bars:
+            preparation = Preparation([experiment], stores_root(experiment), bars, repair)
+            show_plan(preparation.plan(), stores_root(experiment))
+            made = preparation.build(untrained=False)
+            found = preparation.verify(verify) if verify else []
+    finally:
+        disconnect()
+    print(f"{len(made['assets'])} set of stores ready in {stores_root(experiment)}")
+    return _show_verified(found)
+
+
+def _show_verified(found: Sequence[Mapping[str, Any]]) -> int:
+    for one in found:
+        verdict = "agree" if one["lowest"] > _VERIFY_BELOW else "DISAGREE"
+        cosines = f"cosine at least {one['lowest']:.5f}, mean {one['mean']:.5f}, over {one['views']} views encoded again"
+        print(f"{one['store']}\n  stored and live {one['teacher']} {verdict}: {cosines}")
+    if any(one["lowest"] <= _VERIFY_BELOW for one in found):
+        print("a store that disagrees was made by another teacher or from other images; delete its folder and embed again")
+        return 1
+    return 0
+
+
+def show_plan(needs: Sequence[Need], root: Path) -> None:
+    """Print which stores are there, which will be made, and what that takes.
+
+    Raises:
+        UserError: they would not fit on the disk.
+    """
+    table = Table("store", "holds", "state", "images", "size", "time", title=f"Stores in {root}", title_justify="left")
+    for need in needs:
+        images = f"{need['images']:,}" if need["images"] else ""
+        size = human_bytes(need["bytes"]) if need["bytes"] else ""
+        time = "" if need["there"] else ("soon known" if need["seconds"] is None else human_seconds(need["seconds"]))
+        table.add_row(need["store"], need["what"], "there" if need["there"] else "to make", images, size, time)
+    Console(stderr=True).print(table)
+    missing = [need for need in needs if not need["there"]]
+    _check_room(sum(need["bytes"] for need in missing), root)
+
+
+def _check_room(needed: int, root: Path) -> None:
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        text = f"{root} has {human_bytes(free)} free, and the missing stores take {human_bytes(needed)}"
+        raise UserError(f"{text}; make room, choose another folder with --storage, or store less (data.encoding=jpeg, views.stored)")
+
+
+def human_bytes(count: float) -> str:
+    """Bytes for people, in powers of ten."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

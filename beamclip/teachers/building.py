@@ -1,0 +1,92 @@
+"""Building embedding stores."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beamclip.data.packed import PackedImages
+from beamclip.stores import Job, Progress, Runner, build_once, in_process, key_of, planned, run_shards, silent
+from beamclip.teachers.embeddings import KIND, Embeddings, covering_store
+from beamclip.teachers.encoding import EmbedJob
+from beamclip.teachers.pace import Pace, find_pace
+from beamclip.teachers.tower import Teacher
+from beamclip.teachers.views import ViewSet
+
+_SHARDS = 64  # at least so many where there is enough to share out
+_SHARD_ROWS = (64, 4096)
+
+
+def basis_of(teacher: Teacher, packed: PackedImages, views: ViewSet) -> dict[str, Any]:
+    """What an embedding depends on beside its sample and view ids."""
+    return {"images": packed.key, "teacher": teacher.fingerprint, **views.drawn()}
+
+
+def parts_of(teacher: Teacher, packed: PackedImages, views: ViewSet) -> dict[str, Any]:
+    """All that an embedding store depends on."""
+    return {**basis_of(teacher, packed, views), **views.parts()}
+
+
+def shard_rows(samples: int) -> int:
+    """Samples in a shard."""
+    low, high = _SHARD_ROWS
+    return min(high, max(low, -(-samples // (_SHARDS * low)) * low))
+
+
+def embed(
+    teacher: Teacher,
+    packed: PackedImages,
+    views: ViewSet,
+    root: Path,
+    progress: Progress = silent,
+    run: Runner = in_process,
+    repair: bool = False,
+    pace: Callable[[Teacher], Pace] = find_pace,
+) -> tuple[Embeddings, int]:
+    """Open a store that holds these views, running the teacher over what is missing.
+
+    Args:
+        run: who encodes: this process, or a cluster's.
+        repair: encode again what is damaged in a store that exists.
+        pace: finds the batch size, where encoding happens.
+
+    Returns:
+        The store, which may hold more samples and views than asked for, and how many images the teacher encoded for this call:
+        0 where the store was there.
+
+    Raises:
+        UserError: as `build_once`; or the teacher gives embeddings that are zero or not finite.
+    """
+    covering = None if repair else covering_store(root, basis_of(teacher, packed, views), views)
+    if covering is not None:
+        return Embeddings(covering), 0
+    encoded = 0
+
+    def build(folder: Path) -> dict[str, Any]:
+        nonlocal encoded
+        facts, encoded = _build(teacher, packed, views, folder, progress, run, pace)
+        return facts
+
+    store = build_once(root, KIND, parts_of(teacher, packed, views), build, progress, repair)
+    return Embeddings(store), encoded
+
+
+def _build(
+    teacher: Teacher, packed: PackedImages, views: ViewSet, folder: Path, progress: Progress, run: Runner, pace: Callable[[Teacher], Pace]
+) -> tuple[dict[str, Any], int]:
+    np.save(folder / "ids.npy", views.ids)
+    plan = planned(folder, lambda: {"batch_size": pace(teacher).batch_size, "shard_rows": shard_rows(len(views.ids))})
+    job = EmbedJob(packed.store.path, teacher.config, key_of(teacher.fingerprint), views, **plan, loaded=teacher)
+    encoded = 0
+
+    def counting(job: Job, shards: Sequence[int], folder: Path) -> Iterator[int]:
+        nonlocal encoded
+        for index in run(job, shards, folder):
+            encoded += job.sizes[index]
+            yield index
+
+    for _ in run_shards(job, folder, counting, progress):
+        pass
+    shape = {"samples": len(views.ids), "views": views.count, "width": teacher.width, "dtype": "float16", "shard_rows": plan["shard_rows"]}
+    return {**shape, "teacher": teacher.name, "teacher_output": teacher.probe_output}, encoded
