@@ -1,7 +1,9 @@
 """`beamclip pack`, `beamclip embed` and the plan of a sweep: what is stored, what will be, and what that takes."""
 
+import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +27,35 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
         UserError: as `beamclip.data.pack`.
     """
     from beamclip.data import open_source
-    from beamclip.data.pack import pack_source
-    from beamclip.distributed.cluster import connect, disconnect
-    from beamclip.distributed.passes import ClusterRunner
+    from beamclip.data.pack import cost_of_an_image
 
     check_writable(experiment)
     source, config = open_source(experiment.data), experiment.data
     count = source.count("train") + source.count("test")
-    size = "" if config.encoding == "jpeg" else f", {human_bytes(count * config.image_size**2 * 3)}"
-    print(f"{count:,} images as {config.encoding} of {config.image_size} px{size}, into {stores_root(experiment)}")
+    size = round(count * cost_of_an_image(source, config)[1])
+    about = "" if config.encoding == "raw" else "about "
+    what = f"{count:,} images, {config.image_size} px {config.encoding}"
+    print(f"{what}: {about}{human_bytes(size)}, into {stores_root(experiment)}", flush=True)
+    _check_room(size, stores_root(experiment))
+    with _preparation(experiment, repair) as preparation:
+        packed = preparation.pack()
+    path = packed["path"]
+    print(f"packed {packed['images']:,} images, {human_bytes(packed['bytes'])}, in {path}")
+    if packed["bad"]:
+        print(f"{packed['bad']:,} can't be read: their names and the reasons are in {path}/bad.csv")
+
+
+@contextmanager
+def _preparation(experiment: Experiment, repair: bool) -> Iterator[Any]:
+    from beamclip.distributed.cluster import connect, disconnect
+    from beamclip.distributed.preparation import Preparation
+
     connect()
     try:
         with Bars() as bars:
-            packed = pack_source(source, config, stores_root(experiment), bars, ClusterRunner(), repair)
+            yield Preparation([experiment], stores_root(experiment), bars, repair)
     finally:
         disconnect()
-    bad = f"; {len(packed.bad)} can't be read, see {packed.store.file('bad.csv')}" if packed.bad else ""
-    print(f"packed {len(packed):,} images, {human_bytes(packed.store.bytes)}, in {packed.store.path}{bad}")
 
 
 def embed_images(experiment: Experiment, repair: bool, verify: int) -> int:
@@ -50,20 +64,12 @@ def embed_images(experiment: Experiment, repair: bool, verify: int) -> int:
     Returns:
         1 where stored and live embeddings disagree, else 0.
     """
-    from beamclip.distributed.cluster import connect, disconnect
-    from beamclip.distributed.preparation import Preparation
-
     check_writable(experiment)
-    connect()
-    try:
-        with Bars() as bars:
-            preparation = Preparation([experiment], stores_root(experiment), bars, repair)
-            show_plan(preparation.plan(), stores_root(experiment))
-            made = preparation.build(untrained=False)
-            found = preparation.verify(verify) if verify else []
-    finally:
-        disconnect()
-    print(f"{len(made['assets'])} set of stores ready in {stores_root(experiment)}")
+    with _preparation(experiment, repair) as preparation:
+        show_plan(preparation.plan(), stores_root(experiment))
+        (made,) = preparation.build(untrained=False)["assets"].values()
+        found = preparation.verify(verify) if verify else []
+    print(f"ready in {stores_root(experiment)}; the teacher saw {json.loads(made)['facts']['teacher/images_encoded']:,} images for it now")
     return _show_verified(found)
 
 

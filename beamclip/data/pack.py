@@ -1,8 +1,10 @@
 """Decode every image once and keep it: the packed store."""
 
 import csv
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ from beamclip.config import DataConfig, UserError
 from beamclip.data.decode import RESIZE_VERSION
 from beamclip.data.item import SPLITS, Source, Split
 from beamclip.data.packed import KIND, PackedImages
-from beamclip.data.packing import Bad, PackJob
+from beamclip.data.packing import Bad, PackJob, row_of
 from beamclip.data.sources import open_source
 from beamclip.stores import Progress, Runner, build_once, in_process, planned, run_shards, silent
 
 _SHARD_BYTES = 128 * 2**20
+_SAMPLE = 16
 _SHARDS = 32  # at least so many where there is enough to share out, so that many processes can help and a bar moves
 
 
@@ -56,6 +59,16 @@ def parts_of(source: Source, config: DataConfig) -> dict[str, Any]:
     quality = config.quality if config.encoding == "jpeg" else None
     pixels = {"image_size": config.image_size, "encoding": config.encoding, "quality": quality, "resize": RESIZE_VERSION}
     return {"source": source.fingerprint, **pixels, **classes}
+
+
+def cost_of_an_image(source: Source, config: DataConfig) -> tuple[float, float]:
+    """Seconds to pack an image on one core, and its bytes in the store, measured on the first few of each split."""
+    items = [item for split in SPLITS for item in islice(source.items(split), _SAMPLE)]
+    sizes, start = list[int](), time.perf_counter()
+    for item in items:
+        row = row_of(item, config)
+        sizes += [] if isinstance(row, str) else [len(row) if isinstance(row, bytes) else row.nbytes]
+    return (time.perf_counter() - start) / max(1, len(items)), sum(sizes) / max(1, len(sizes))
 
 
 @dataclass(frozen=True)

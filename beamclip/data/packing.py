@@ -105,5 +105,3 @@ def in_order(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterab
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-

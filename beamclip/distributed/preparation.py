@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from beamclip.config import Experiment, checked
+from beamclip.config import Experiment, UserError, checked
 from beamclip.distributed.passes import ClusterRunner, pool_for, user_error_in
 from beamclip.storage import asset_key
 from beamclip.stores import Progress
@@ -40,6 +40,14 @@ class Preparer:
         resources, actors = ray.cluster_resources(), self._actors()
         hands = Hands(pool_for(False, resources).most, pool_for(True, resources, actors).most)
         return [asdict(need) for need in plan(self._experiments.values(), self._open(), hands)]
+
+    def pack(self) -> dict[str, Any]:
+        """Pack the images of the one experiment, without torch. Returns `path`, `images`, `bytes`, `bad`."""
+        from beamclip.data import pack
+
+        (experiment,) = self._experiments.values()
+        packed = pack(experiment.data, self._root, self._show, ClusterRunner(), self._repair)
+        return {"path": str(packed.store.path), "images": len(packed), "bytes": packed.store.bytes, "bad": len(packed.bad)}
 
     def prepare(self, backbones: Sequence[str], untrained: bool) -> dict[str, Any]:
         """Build what is missing. Returns `assets` (key -> JSON) and `untrained` (metrics by key)."""
@@ -147,6 +155,10 @@ class Preparation:
         """See `Preparer.plan`."""
         return list(self._wait(self._actor.plan.remote()))
 
+    def pack(self) -> dict[str, Any]:
+        """See `Preparer.pack`."""
+        return dict(self._wait(self._actor.pack.remote()))
+
     def build(self, untrained: bool) -> dict[str, Any]:
         """See `Preparer.prepare`."""
         return dict(self._wait(self._actor.prepare.remote(self._backbones, untrained)))
@@ -167,7 +179,19 @@ class Preparation:
             return ray.get(result)
         except ray.exceptions.RayError as error:
             cause = user_error_in(error)
-            raise (error if cause is None else cause) from None
+            lost = _lost(error) if isinstance(error, _GONE) else error
+            raise (lost if cause is None else cause) from None
+
+
+_GONE = (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError, ray.exceptions.RaySystemError)
+
+
+def _lost(error: Exception) -> UserError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:200]
+    return UserError(
+        f"the process that prepares stores, or the cluster it ran on, is gone ({reason}); "
+        "finished shards are kept: run the same command again to go on"
+    )
 
 
 def _node_cpus() -> int:

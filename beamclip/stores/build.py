@@ -19,9 +19,7 @@ Build = Callable[[Path], dict[str, Any]]
 _PLAN = "plan.json"
 
 
-def build_once(
-    root: Path, kind: str, parts: Mapping[str, Any], build: Build, progress: Progress = silent, repair: bool = False
-) -> Store:
+def build_once(root: Path, kind: str, parts: Mapping[str, Any], build: Build, progress: Progress = silent, repair: bool = False) -> Store:
     """Open the store that depends on exactly these parts, building it first where it does not exist.
 
     Args:

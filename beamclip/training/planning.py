@@ -1,22 +1,19 @@
 """What a sweep would have to make before its trials can start, and what that takes."""
 
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from beamclip.anchors import bank_parts
 from beamclip.config import RECIPES, DataConfig, Experiment, OtherTeacher, TowerConfig
-from beamclip.data import Source, split
+from beamclip.data import split
 from beamclip.data.item import SPLITS
-from beamclip.data.packing import row_of
+from beamclip.data.pack import cost_of_an_image
 from beamclip.stores import Store, StoreDamaged, open_store, store_path
 from beamclip.teachers import Teacher, basis_of, covering_store, parts_of
 from beamclip.training.wanted import Wanted, joined, wanted_by
 from beamclip.training.workshop import Workshop
 
-_SAMPLE = 16  # images of each split that are packed on trial, to see how long one takes and how large it is
 _DEMO_TEACHER_SECONDS = 60.0  # on two cores; see docs/benchmarks.md
 
 
@@ -87,18 +84,8 @@ def _images(config: DataConfig, workshop: Workshop, hands: Hands) -> Need:
     what = f"{count:,} images, {config.image_size} px {config.encoding}"
     if store is not None:
         return Need("images", what, True, 0, store.bytes, 0.0)
-    seconds, size = _cost_of_an_image(source, config)
+    seconds, size = cost_of_an_image(source, config)
     return Need("images", what, False, count, int(count * size), count * seconds / hands.packing)
-
-
-def _cost_of_an_image(source: Source, config: DataConfig) -> tuple[float, float]:
-    """Seconds to pack an image on one core, and its bytes in the store, measured on the first few of each split."""
-    items = [item for name in SPLITS for item in islice(source.items(name), _SAMPLE)]
-    sizes, start = list[int](), time.perf_counter()
-    for item in items:
-        row = row_of(item, config)
-        sizes += [] if isinstance(row, str) else [len(row) if isinstance(row, bytes) else row.nbytes]
-    return (time.perf_counter() - start) / max(1, len(items)), sum(sizes) / max(1, len(sizes))
 
 
 def _demo_teacher(workshop: Workshop) -> Need:
