@@ -70,12 +70,10 @@ class ClusterRunner:
         """
         if not shards:
             return
-        try:
-            for row in _pipeline(job, shards, folder, pool_for(job.on_device, ray.cluster_resources(), self._actors)).iter_rows():
-                yield int(row["shard"])
-        except ray.exceptions.RayError as error:
-            cause = user_error_in(error)
-            raise (error if cause is None else cause) from None
+        for row in _pipeline(job, shards, folder, pool_for(job.on_device, ray.cluster_resources(), self._actors)).iter_rows():
+            if row["said"]:
+                raise UserError(row["said"])
+            yield int(row["shard"])
 
 
 def _pipeline(job: Job, shards: Sequence[int], folder: Path, pool: Pool) -> Any:
@@ -97,17 +95,28 @@ def _pipeline(job: Job, shards: Sequence[int], folder: Path, pool: Pool) -> Any:
 
 
 class _Writer:
-    """One actor of the pool: opens the job once, then writes the shards it is given."""
+    """One actor of the pool: opens the job once, then writes the shards it is given.
+
+    What it has to say to the user travels as a value: Ray Data turns exceptions into their texts.
+    """
 
     def __init__(self, job: Job, folder: str, threads: int) -> None:
-        self._folder = Path(folder)
-        self._write = job.open(self._folder, threads)
+        self._folder, self._said = Path(folder), ""
+        try:
+            self._write = job.open(self._folder, threads)
+        except UserError as error:
+            self._said = str(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        with disk_may_be_full(self._folder):
-            for index in batch["shard"].tolist():
+        return {"shard": batch["shard"], "said": [self._said or self._one(index) for index in batch["shard"].tolist()]}
+
+    def _one(self, index: int) -> str:
+        try:
+            with disk_may_be_full(self._folder):
                 self._write(index)
-        return batch
+        except UserError as error:
+            return str(error)
+        return ""
 
 
 def user_error_in(error: BaseException | None) -> UserError | None:

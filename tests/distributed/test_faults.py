@@ -1,0 +1,148 @@
+"""Whatever is killed in the middle of a teacher pass: the command goes on or says what to do, and the bytes end up the same."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+BEAMCLIP = str(Path(sys.executable).with_name("beamclip"))
+VIEWS = 24  # of 144 images, one by one: a pass of some seconds in three shards
+
+
+@pytest.fixture(scope="module")
+def environment():
+    folder = tempfile.mkdtemp(prefix="bc", dir="/tmp")
+    yield os.environ | {"RAY_ADDRESS": "local", "RAY_TMPDIR": folder, "COLUMNS": "140"}
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def embedding(environment, preset):
+    """Start `beamclip embed` into a storage."""
+    settings = [f"views.stored={VIEWS}", "teacher.batch_size=1", "teacher.actors=[1,1]"]
+
+    def start(storage):
+        words = [BEAMCLIP, "embed", "--preset", str(preset), "--storage", str(storage)]
+        words += [word for setting in settings for word in ("--set", setting)]
+        return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+
+    return start
+
+
+def finish(process):
+    said, _ = process.communicate(timeout=180)
+    return process.returncode, said
+
+
+def encoded(said):
+    """How many images the teacher saw in a command that ended well."""
+    return int(re.search(r"the teacher saw ([\d,]+) images", said).group(1).replace(",", ""))
+
+
+def records(storage):
+    return {path: path.stat().st_mtime_ns for path in storage.glob("stores/embeddings/.*.partial/shards/*.json")}
+
+
+def wait_for_a_shard(process, storage):
+    until = time.time() + 120
+    while not records(storage) and time.time() < until:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+    return records(storage)
+
+
+def stores(storage):
+    """Content of every finished embedding store."""
+    paths = [path for path in storage.glob("stores/embeddings/[0-9a-f]*/**/*") if path.is_file() and path.name != "stamps.json"]
+    return {str(path.relative_to(storage)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(environment, preset, tmp_path_factory):
+    """What the same command writes when nothing happens to it."""
+    storage = tmp_path_factory.mktemp("undisturbed")
+    words = [BEAMCLIP, "embed", "--preset", str(preset), "--storage", str(storage), "--set", f"views.stored={VIEWS}"]
+    subprocess.run([*words, "--set", "teacher.batch_size=1"], env=environment, check=True, capture_output=True, timeout=180)
+    assert len([name for name in stores(storage) if "rows-" in name]) == 4  # three shards of train, one of val and test
+    return stores(storage)
+
+
+def test_a_killed_teacher_is_replaced_and_the_pass_goes_on(embedding, undisturbed, tmp_path):
+    process = embedding(tmp_path)
+    wait_for_a_shard(process, tmp_path)
+    killed = [child for child in psutil.Process(process.pid).children(recursive=True) if "MapWorker" in " ".join(child.cmdline())]
+    assert killed
+    for child in killed:
+        child.kill()
+    code, said = finish(process)
+    assert code == 0, said
+    assert stores(tmp_path) == undisturbed
+
+
+def test_a_killed_driver_leaves_finished_shards_and_the_next_goes_on(embedding, undisturbed, tmp_path):
+    process = embedding(tmp_path)
+    wait_for_a_shard(process, tmp_path)
+    process.kill()
+    process.communicate(timeout=60)
+    _until_quiet(tmp_path)
+    kept = records(tmp_path)
+    code, said = finish(embedding(tmp_path))
+    assert code == 0 and 0 < encoded(said) < 144 * VIEWS + 56
+    assert kept and stores(tmp_path) == undisturbed
+
+
+def _until_quiet(storage):
+    """Actors of a dead driver may finish the shard they are at."""
+    seen, since = records(storage), time.time()
+    while time.time() - since < 3:
+        time.sleep(0.2)
+        if records(storage) != seen:
+            seen, since = records(storage), time.time()
+
+
+def test_a_killed_cluster_is_said_in_a_sentence_and_the_next_goes_on(embedding, undisturbed, tmp_path):
+    process = embedding(tmp_path)
+    wait_for_a_shard(process, tmp_path)
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.kill()
+    code, said = finish(process)
+    assert code != 0 and "Traceback" not in said
+    assert "finished shards are kept: run the same command again to go on" in said
+    code, said = finish(embedding(tmp_path))
+    assert code == 0 and 0 < encoded(said) < 144 * VIEWS + 56
+    assert stores(tmp_path) == undisturbed
+
+
+def test_two_that_start_together_encode_every_image_once(embedding, undisturbed, tmp_path):
+    both = [embedding(tmp_path), embedding(tmp_path)]
+    results = [finish(process) for process in both]
+    assert [code for code, _ in results] == [0, 0], results
+    assert sum(encoded(said) for _, said in results) == 144 * VIEWS + 56
+    assert stores(tmp_path) == undisturbed
+
+
+def test_a_flipped_byte_is_found_named_and_repaired(embedding, environment, preset, undisturbed, tmp_path):
+    assert finish(embedding(tmp_path))[0] == 0
+    shard = next(path for path in tmp_path.glob("stores/embeddings/*/rows-00001.npy"))
+    content = bytearray(shard.read_bytes())
+    content[1000] ^= 1
+    shard.write_bytes(content)
+    words = [BEAMCLIP, "sweep", "--preset", str(preset), "--storage", str(tmp_path), "--set", f"views.stored={VIEWS}"]
+    words += ["--set", "teacher.batch_size=1"]
+    result = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    assert result.returncode == 2
+    assert f"beamclip: {shard} has changed since it was written (its checksum); run again with --repair" in result.stderr
+    assert "Traceback" not in result.stderr
+    result = subprocess.run(
+        [BEAMCLIP, "embed", "--repair", *words[2:]], env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
+    assert result.returncode == 0 and encoded(result.stdout) == 64 * VIEWS  # that shard alone
+    assert stores(tmp_path) == undisturbed
