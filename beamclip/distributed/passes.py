@@ -124,7 +124,8 @@ def user_error_in(error: BaseException | None) -> UserError | None:
     seen = set[int]()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, UserError):
-            return UserError(str(error)) if type(error) is not UserError else error
-        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+        inner = getattr(error, "cause", None)  # first: Ray's wrapping of a UserError is one too, with a text of its own
+        if inner is None and isinstance(error, UserError):
+            return UserError(str(error))
+        error = inner or error.__cause__ or error.__context__
     return None
