@@ -17,10 +17,10 @@ PROMPT_SETS: tuple[PromptSet, ...] = get_args(PromptSet)
 class DataConfig(Strict):
     """Which images, and how they are kept."""
 
-    source: Literal["auto", "demo", "folder", "parquet", "cifar10", "cifar100"] = "auto"
+    source: Literal["auto", "demo", "folder", "parquet", "tar", "cifar10", "cifar100"] = "auto"
     """`auto` looks at what `path` holds."""
     path: str | None = None
-    """Folder of the images; `--data` sets it."""
+    """Folder of the images, or an fsspec URL such as `s3://bucket/folder`; `--data` sets it."""
     class_names: str | None = None
     """A text file, one class name a line, in label order; needed where the source names no classes."""
     download: bool = False

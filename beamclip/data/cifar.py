@@ -43,10 +43,13 @@ class CifarSource:
     def count(self, split: Split) -> int:
         return len(self._open(split).data)
 
-    def items(self, split: Split) -> Iterator[Item]:
+    def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
         data = self._open(split)
-        pairs = zip(data.data, data.targets, strict=True)
-        return (Item(f"{self._which} {split} {row}", image, int(label)) for row, (image, label) in enumerate(pairs))
+        pairs = zip(data.data[start:stop], data.targets[start:stop], strict=True)
+        return (Item(f"{self._which} {split} {row}", image, int(label)) for row, (image, label) in enumerate(pairs, start))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_splits": {"train": None, "test": None}}  # other processes open the files themselves
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
         return None

@@ -1,17 +1,18 @@
 """From an encoded image of any kind to an RGB square."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from beamclip.data.files import Blob
+
 RESIZE_VERSION = 1
 """Goes up whenever the pixels that `square` returns change, so that no old store is taken for a new one."""
 
 
-def square(image: bytes | Path | NDArray[np.uint8], side: int, upscale: bool = True) -> NDArray[np.uint8]:
+def square(image: bytes | Blob | NDArray[np.uint8], side: int, upscale: bool = True) -> NDArray[np.uint8]:
     """Decode, turn upright, bring to RGB, resize the shorter side to `side` (bicubic, antialiased), keep the middle.
 
     Args:
@@ -25,9 +26,10 @@ def square(image: bytes | Path | NDArray[np.uint8], side: int, upscale: bool = T
     """
     if isinstance(image, np.ndarray):
         return _middle(Image.fromarray(image), side, upscale)
-    if isinstance(image, bytes) and not image:
+    encoded = image.read() if isinstance(image, Blob) else image
+    if not encoded:
         raise ValueError("empty")
-    with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+    with Image.open(io.BytesIO(encoded)) as opened:
         _refuse_bomb(opened)
         return _middle(_rgb(ImageOps.exif_transpose(opened)), side, upscale)
 

@@ -72,11 +72,12 @@ class DemoSource:
     def count(self, split: Split) -> int:
         return len(FORMS[split]) * len(DIGIT_NAMES) * SCENES_A_DIGIT[split]
 
-    def items(self, split: Split) -> Iterator[Item]:
+    def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
         digits, labels, _ = _scans()
         rows = self._rows(split)
-        images = draw_scenes(digits[rows], _SEEDS[split]).images
-        named = enumerate(zip(images, labels[rows].tolist(), strict=True))
+        rows = rows[:stop]  # scenes are drawn one after the other, so those before `start` are drawn too; it takes a moment
+        images = draw_scenes(digits[rows], _SEEDS[split]).images[start:]
+        named = enumerate(zip(images, labels[rows[start:]].tolist(), strict=True), start)
         return (Item(f"demo {split} {number}", image, label) for number, (image, label) in named)
 
     def groups(self, split: Split) -> NDArray[np.int64]:

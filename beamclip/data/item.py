@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from beamclip.data.files import Blob
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -21,17 +22,17 @@ class Item:
 
     Args:
         name: how messages call it, unique within a source.
-        image: an encoded file's bytes, its path, or pixels, uint8 [H, W, 3].
+        image: an encoded file's bytes, where they can be read, or pixels, uint8 [H, W, 3].
         label: class index, from 0.
     """
 
     name: str
-    image: bytes | Path | NDArray[np.uint8]
+    image: bytes | Blob | NDArray[np.uint8]
     label: int
 
 
 class Source(Protocol):
-    """Where images come from. Items always come in the same order."""
+    """Where images come from. Items always come in the same order. It can be pickled, and then holds no pixels and no open file."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,8 +49,8 @@ class Source(Protocol):
     def count(self, split: Split) -> int:
         """How many items a split has, broken ones included."""
 
-    def items(self, split: Split) -> Iterator[Item]:
-        """All items of a split."""
+    def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
+        """Items `start` to `stop` of a split, without paying for those before."""
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
         """Which hand or camera each item came from, [count]; val takes whole groups. None: items are independent."""

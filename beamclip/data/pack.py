@@ -4,7 +4,6 @@ import csv
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def parts_of(source: Source, config: DataConfig) -> dict[str, Any]:
 
 def cost_of_an_image(source: Source, config: DataConfig) -> tuple[float, float]:
     """Seconds to pack an image on one core, and its bytes in the store, measured on the first few of each split."""
-    items = [item for split in SPLITS for item in islice(source.items(split), _SAMPLE)]
+    items = [item for split in SPLITS for item in source.items(split, 0, _SAMPLE)]
     sizes, start = list[int](), time.perf_counter()
     for item in items:
         row = row_of(item, config)

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,7 +64,7 @@ class PackJob:
         rows = (RawRows if self.config.encoding == "raw" else JpegRows)(folder, index, self.config.image_size)
         with rows, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we refuse these ourselves
-            for place, (item, row) in enumerate(in_order(pool, self._decode, islice(self.source.items(split), start, stop)), start):
+            for place, (item, row) in enumerate(in_order(pool, self._decode, self.source.items(split, start, stop)), start):
                 if isinstance(row, str):
                     bad.append((item.name, row))
                     continue

@@ -7,6 +7,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from beamclip.data.decode import square
+from beamclip.data.files import Blob, Files
 
 
 def encode(image, format="PNG", **options):
@@ -37,9 +38,16 @@ def test_a_long_strip_costs_no_memory():
     assert square(np.zeros((1, 60_000, 3), np.uint8), 224).shape == (224, 224, 3)
 
 
-def test_reads_from_a_path(tmp_path):
+def test_reads_a_file_only_when_it_is_decoded(tmp_path):
+    image = Blob(Files(str(tmp_path)), "x.png")
     photograph(40, 40).save(tmp_path / "x.png")
-    assert square(tmp_path / "x.png", 16).shape == (16, 16, 3)
+    assert square(image, 16).shape == (16, 16, 3)
+
+
+def test_small_ones_are_kept_small_where_that_is_wanted():
+    small, large = np.full((20, 30, 3), 90, np.uint8), np.full((50, 60, 3), 90, np.uint8)
+    assert square(small, 32, upscale=False).shape == (20, 20, 3) and square(small, 32).shape == (32, 32, 3)
+    assert square(large, 32, upscale=False).shape == (32, 32, 3)
 
 
 def test_exif_orientation_is_applied():

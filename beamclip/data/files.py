@@ -1,0 +1,147 @@
+"""Files of a data set, on this machine or anywhere fsspec reaches: listed with size and stamp, opened, read in parts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+
+from beamclip.config import UserError
+
+_STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file.
+
+    Attributes:
+        path: relative to the data set's folder.
+        size: in bytes.
+        stamp: changes when the file does, as far as its file system tells: a hash or a time.
+    """
+
+    path: str
+    size: int
+    stamp: str
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files below one folder. Pickles as its address; every process connects for itself.
+
+    Attributes:
+        url: a path, or an fsspec URL such as `s3://bucket/folder`.
+    """
+
+    url: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url}
+
+    def __str__(self) -> str:
+        return self.url
+
+    @cached_property
+    def _place(self) -> tuple[Any, str]:
+        try:
+            system, root = fsspec.core.url_to_fs(self.url if "://" in self.url else str(Path(self.url).expanduser().resolve()))
+        except ImportError as error:
+            extra = ' (pip install "beamclip[s3]")' if self.url.startswith(("s3:", "s3a:")) else ""
+            raise UserError(f"data.path {self.url} needs a package that is not installed: {_one_line(error)}{extra}") from None
+        except ValueError as error:
+            raise UserError(f"data.path {self.url} is of no kind that can be read: {_one_line(error)}") from None
+        return system, root.rstrip("/")
+
+    @property
+    def local(self) -> Path | None:
+        """The folder where it is on this machine, else None."""
+        system, root = self._place
+        return Path(root) if "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)) else None
+
+    def is_folder(self, path: str = "") -> bool:
+        """Whether there is a folder of this name, with anything in it where the store knows no empty ones.
+
+        Raises:
+            UserError: the store can't be reached.
+        """
+        with self._reached():
+            return bool(self._place[0].isdir(self._full(path)))
+
+    def folders(self, path: str = "") -> list[str]:
+        """Names of the folders right inside a folder, sorted, without hidden ones."""
+        return sorted(name for name, info in self._listed(path) if info["type"] == "directory")
+
+    def files(self, path: str = "") -> list[Entry]:
+        """The files right inside a folder, sorted, without hidden ones."""
+        listed = ((name, info) for name, info in self._listed(path) if info["type"] != "directory")
+        return sorted((_entry(f"{path}/{name}".lstrip("/"), info) for name, info in listed), key=lambda entry: entry.path)
+
+    def below(self, path: str) -> list[Entry]:
+        """All files below a folder at any depth, sorted, without hidden ones."""
+        entries = self.files(path)
+        for folder in self.folders(path):
+            entries += self.below(f"{path}/{folder}")
+        return sorted(entries, key=lambda entry: entry.path)
+
+    def open(self, path: str) -> IO[bytes]:
+        """A file, open for reading."""
+        file: IO[bytes] = self._place[0].open(self._full(path), "rb")
+        return file
+
+    def read(self, path: str, start: int = 0, size: int | None = None) -> bytes:
+        """A file's bytes, or some of them."""
+        content: bytes = self._place[0].cat_file(self._full(path), start=start, end=None if size is None else start + size)
+        return content
+
+    def _full(self, path: str) -> str:
+        root = self._place[1]
+        return f"{root}/{path}" if path else root or "/"
+
+    def _listed(self, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        with self._reached():
+            if not self._place[0].isdir(self._full(path)):
+                return
+            for info in self._place[0].ls(self._full(path), detail=True):
+                name = info["name"].rstrip("/").rsplit("/", 1)[-1]
+                if not name.startswith(".") and name:
+                    yield name, info
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # each kind of store has errors of its own: no credentials, no such bucket, no network
+            raise UserError(f"data.path {self.url} can't be listed ({_one_line(error)}); check the address and your credentials") from None
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A file or a part of one, not read yet.
+
+    Attributes:
+        size: in bytes; None for all from `start` on.
+    """
+
+    files: Files
+    path: str
+    start: int = 0
+    size: int | None = None
+
+    def read(self) -> bytes:
+        """Its bytes."""
+        return self.files.read(self.path, self.start, self.size)
+
+
+def _entry(path: str, info: dict[str, Any]) -> Entry:
+    stamp = next((info[key] for key in _STAMPS if info.get(key) is not None), "")
+    return Entry(path, int(info.get("size") or 0), str(stamp))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

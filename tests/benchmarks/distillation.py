@@ -1,0 +1,171 @@
+"""What feeding a student costs: from the stores, without any teacher, from tensors in memory, and with the teacher inside training.
+
+    python tests/benchmarks/distillation.py [--student resnet18] [--side 64] [--images 512] [--rounds 3] [--teacher DIR]
+
+All ways train the same student on the same device in turn, in one run; the first round warms up and is not counted. `synthetic` is
+forward, backward and step on one batch that lies in memory; `stores` is the real loop on packed images and stored embeddings;
+`supervised` is the same loop and views with a cross-entropy in place of the teacher's embeddings; `live` runs the teacher inside
+training: the open_clip folder given, and a ViT-B/16 of random weights (speed does not care what it knows).
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from packing import made_up, tree
+from torch import Tensor, nn
+
+from beamclip.config import Experiment, with_values
+from beamclip.training.context import Context
+from beamclip.training.loop import train_epoch
+from beamclip.training.preparing import prepare
+from beamclip.training.run import Run, build_run
+from beamclip.training.workshop import Workshop
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+class Supervised(nn.Module):
+    """Cross-entropy on a linear head; the labels stay the same, which costs what others would."""
+
+    def __init__(self, width: int, batch_size: int, device: torch.device) -> None:
+        super().__init__()
+        self.head = nn.Linear(width, 10, device=device)
+        self.labels = torch.arange(batch_size, device=device) % 10
+
+    def forward(self, student: Tensor, *teachers: Tensor) -> dict[str, Tensor]:
+        return {"loss": nn.functional.cross_entropy(self.head(student.float()), self.labels)}
+
+
+class Fixed:
+    """The same batch over and over, in place of `Ahead`."""
+
+    def __init__(self, run: Run) -> None:
+        ids = run.opened.splits.train[: run.experiment.optimiser.batch_size]
+        self.batch, self.steps, self.waited = run.make_batch(0, ids), run.steps_per_epoch, 0.0
+
+    def __iter__(self) -> Iterator[object]:
+        return iter([self.batch] * self.steps)
+
+
+def experiment_of(options: argparse.Namespace, folder: Path, teacher: Path) -> Experiment:
+    """A distillation of the student, with two stored views of a heavy recipe."""
+    tree_ = {
+        "data": {"source": "folder", "path": str(folder), "image_size": max(options.side, 96)},
+        "views": {"recipe": options.recipe, "stored": 2},
+        "teacher": {"model": f"local-dir:{teacher}"},
+        "anchors": {"prompt_set": "plain"},
+        "student": {"backbone": options.student, "image_size": options.side},
+        "optimiser": {"epochs": 100, "batch_size": options.batch_size},
+    }
+    return Experiment.model_validate(tree_)
+
+
+def vit_b_16(folder: Path) -> Path:
+    """A ViT-B/16 CLIP of random weights, as an open_clip folder."""
+    import json
+
+    import open_clip
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    config = open_clip.get_model_config("ViT-B-16")
+    model = open_clip.CLIP(**{key: value for key, value in config.items() if key in ("embed_dim", "vision_cfg", "text_cfg")})
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    pixels = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic", "size": [224, 224]}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": pixels}))
+    return folder
+
+
+def epoch_seconds(run: Run, batches: Callable[[int], object], epoch: int) -> tuple[float, float]:
+    """Seconds an epoch takes, and the share of it spent waiting for data in per cent."""
+    start = time.perf_counter()
+    result = train_epoch(run.machinery, batches(epoch), run.context, 0)  # type: ignore[arg-type]
+    return time.perf_counter() - start, result.metrics["train/data_wait"]
+
+
+def main() -> None:
+    """Run the ways in turn and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--student", default="resnet18")
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--recipe", default="simclr")
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--teacher", type=Path, help="an open_clip folder; default a tiny one of random weights")
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        import tiny
+
+        teacher = options.teacher or tiny.make_teacher(scratch / "teacher")
+        folder = tree(made_up(scratch / "made", 128), scratch / "tree", -(-options.images // 96))
+        experiment = with_values(experiment_of(options, folder, teacher), {"data.train_images": options.images})
+        ways = build_ways(experiment, scratch, device)
+        report(ways, options, len(next(iter(ways.values()))[0].opened.splits.train) // options.batch_size * options.batch_size)
+
+
+Way = tuple[Run, Callable[[int], object]]
+
+
+def build_ways(experiment: Experiment, scratch: Path, device: torch.device) -> dict[str, Way]:
+    """Each way's run, and what gives its batches of an epoch."""
+    workshop = Workshop(scratch / "stores", device)
+    context = Context(device=device)
+
+    def run_of(settings: dict[str, object]) -> Run:
+        changed = with_values(experiment, settings)
+        return build_run(changed, prepare(changed, workshop), context)
+
+    stores = run_of({})
+    supervised = replace(stores, teachers=(), machinery=run_of({}).machinery)
+    width = stores.opened.anchors.embeddings.shape[1]
+    supervised.machinery.objective = Supervised(width, experiment.optimiser.batch_size, device)
+    fixed = Fixed(stores)
+    live = run_of({"views.teacher": "live"})
+    large = run_of({"views.teacher": "live", "teacher.model": f"local-dir:{vit_b_16(scratch / 'vit')}", "teacher.batch_size": 8})
+    return {
+        "synthetic": (run_of({}), lambda epoch: fixed),
+        "stores": (stores, stores.batches),
+        "supervised": (supervised, supervised.batches),
+        "live, the teacher given": (live, live.batches),
+        "live, ViT-B/16": (large, large.batches),
+    }
+
+
+def report(ways: dict[str, Way], options: argparse.Namespace, images: int) -> None:
+    """Time all ways in turn, and print medians and ratios."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    waits: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(options.rounds + 1):
+        for name, (run, batches) in ways.items():
+            if name == "live, ViT-B/16" and number > 1:
+                continue  # minutes each; once is enough to see its order
+            took, wait = epoch_seconds(run, batches, number)
+            if number:
+                seconds[name].append(took)
+                waits[name].append(wait)
+            print(f"round {number} {name}: {took:.2f} s", file=sys.stderr, flush=True)
+    base = seconds["stores"]
+    print(
+        f"{options.student} at {options.side} px, {options.recipe}, {images} images an epoch, batch {options.batch_size}, {options.rounds} rounds"
+    )
+    print(f"{'way':26} {'ms/image':>9} {'data wait':>10} {'time against stores':>20}")
+    for name, times in seconds.items():
+        ratio = statistics.median(t / b for t, b in zip(times, base, strict=False))
+        print(f"{name:26} {1000 * statistics.median(times) / images:9.2f} {statistics.median(waits[name]):9.1f} % {ratio:20.3f}")
+    speed = statistics.median(s / t for s, t in zip(seconds["synthetic"], base, strict=True))
+    against = statistics.median(t / s for s, t in zip(seconds["supervised"], base, strict=True))
+    print(f"from the stores: {speed:.3f} of the speed on synthetic data; {against:.3f} of the time without a teacher")
+
+
+if __name__ == "__main__":
+    main()

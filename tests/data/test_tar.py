@@ -1,0 +1,162 @@
+import io
+import json
+import pickle
+import tarfile
+
+import fsspec
+import numpy as np
+import pytest
+
+from beamclip.config import DataConfig, UserError
+from beamclip.data import open_source, pack
+
+
+def write_tar(path, members, mode="w"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def webdataset(jpeg, labels, start=0, label=lambda value: (".cls", str(value).encode())):
+    """Members as WebDataset writes them; the colour says the label."""
+    members = {}
+    for number, value in enumerate(labels, start):
+        suffix, content = label(value)
+        members |= {f"{number:06}.jpg": jpeg((40 * value, 0, 128)), f"{number:06}{suffix}": content}
+    return members
+
+
+@pytest.fixture
+def shards(tmp_path, jpeg):
+    """Two train shards and one test shard of three classes."""
+    folder = tmp_path / "shards"
+    write_tar(folder / "set-train-000000.tar", webdataset(jpeg, [0, 2, 1]))
+    write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [1, 0], start=3))
+    write_tar(folder / "set-val-000000.tar", webdataset(jpeg, [2, 1, 0]))
+    (folder / "classnames.txt").write_text("ant\nbee\ncow\n")
+    return folder
+
+
+def source_of(folder, **config):
+    return open_source(DataConfig(path=str(folder), **config))
+
+
+def test_shards_are_read_in_order_by_their_names(shards, jpeg):
+    source = source_of(shards)
+    items = list(source.items("train"))
+    assert source.names == ("ant", "bee", "cow") and (source.count("train"), source.count("test")) == (5, 3)
+    assert [item.label for item in items] == [0, 2, 1, 1, 0]
+    assert items[1].name == "set-train-000000.tar 000001.jpg" and items[1].image.read() == jpeg((80, 0, 128))
+    assert [item.label for item in source.items("test")] == [2, 1, 0]
+
+
+def test_a_part_of_the_items_is_that_part(shards):
+    source = source_of(shards)
+    whole = [(item.name, item.label) for item in source.items("train")]
+    for start, stop in ((0, 2), (2, 4), (3, None), (5, 9)):
+        assert [(item.name, item.label) for item in source.items("train", start, stop)] == whole[start:stop]
+
+
+def test_labels_may_be_json_and_shards_may_lie_in_folders(tmp_path, jpeg):
+    for split in ("train", "test"):
+        members = webdataset(jpeg, [0, 1], label=lambda value: (".json", json.dumps({"label": value, "text": "x"}).encode()))
+        write_tar(tmp_path / split / "0.tar", members)
+    (tmp_path / "names.txt").write_text("ant\nbee\n")
+    source = source_of(tmp_path, class_names=str(tmp_path / "names.txt"), source="tar")
+    assert [item.label for item in source.items("test")] == [0, 1] and source.names == ("ant", "bee")
+
+
+def test_without_labels_the_folder_is_the_class(tmp_path, jpeg):
+    names = ["n02102040", "n01440764"]
+    for split in ("train", "val"):
+        write_tar(tmp_path / f"{split}.tar", {f"{split}/{name}/{n}.x.JPEG": jpeg() for name in names for n in range(2)})
+    source = source_of(tmp_path)
+    assert source.keys == ("n01440764", "n02102040") and source.names[0] == "tench"
+    assert [item.label for item in source.items("train")] == [1, 1, 0, 0]
+
+
+def test_packs_the_same_from_memory_as_from_disk(shards, tmp_path):
+    system = fsspec.filesystem("memory")
+    for path in shards.iterdir():
+        system.pipe_file(f"/{tmp_path.name}/{path.name}", path.read_bytes())
+    here = pack(DataConfig(path=str(shards), image_size=8), tmp_path / "here")
+    there = pack(DataConfig(path=f"memory://{tmp_path.name}", image_size=8), tmp_path / "there")
+    ids = np.arange(8)
+    assert np.array_equal(here.read(ids), there.read(ids)) and np.array_equal(here.labels, there.labels)
+
+
+def test_a_damaged_image_inside_is_a_bad_image(shards, jpeg, tmp_path):
+    members = webdataset(jpeg, [0, 2, 1])
+    members["000001.jpg"] = members["000001.jpg"][:100]
+    write_tar(shards / "set-train-000000.tar", members)
+    packed = pack(DataConfig(path=str(shards), image_size=8, broken_fraction=0.5), tmp_path / "stores")
+    assert [name for name, _ in packed.bad] == ["set-train-000000.tar 000001.jpg"] and packed.labels.tolist() == [0, 1, 1, 0, 2, 1, 0]
+
+
+def test_pickles_with_its_index_and_without_open_files(shards):
+    source = source_of(shards)
+    whole = [item.name for item in source.items("train")]
+    assert [item.name for item in pickle.loads(pickle.dumps(source)).items("train")] == whole
+
+
+def test_the_fingerprint_changes_with_a_shard(shards, jpeg):
+    before = source_of(shards).fingerprint
+    assert source_of(shards).fingerprint == before
+    write_tar(shards / "set-val-000000.tar", webdataset(jpeg, [2, 1, 0, 0]))
+    assert source_of(shards).fingerprint != before
+
+
+def break_headers(folder, jpeg):
+    path = folder / "set-train-000001.tar"
+    path.write_bytes(path.read_bytes()[:700])
+
+
+def compress(folder, jpeg):
+    write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [0]), "w:gz")
+
+
+def drop_label(folder, jpeg):
+    write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [0]) | {"000009.jpg": jpeg()})
+
+
+def drop_image(folder, jpeg):
+    write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [0]) | {"000009.cls": b"1"})
+
+
+def garble_label(folder, jpeg):
+    write_tar(folder / "set-train-000001.tar", {"0.jpg": jpeg(), "0.cls": b"ant"})
+
+
+def too_large_a_label(folder, jpeg):
+    write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [3]))
+
+
+def no_names(folder, jpeg):
+    (folder / "classnames.txt").unlink()
+
+
+def no_test(folder, jpeg):
+    (folder / "set-val-000000.tar").unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "match"),
+    [
+        (break_headers, r"set-train-000001.tar can't be read as an uncompressed tar \("),
+        (compress, r"set-train-000001.tar can't be read as an uncompressed tar \("),
+        (drop_label, "set-train-000001.tar has no label for the sample 000009; "),
+        (drop_image, "set-train-000001.tar has no image for the sample 000009; "),
+        (garble_label, "set-train-000001.tar 0.cls holds no class index; "),
+        (too_large_a_label, "has the label 3 in its train shards, which is none of its 3 classes; "),
+        (no_names, "has no class names; list them in classnames.txt there, or give data.class_names"),
+        (no_test, r"has no test shards; name them test-\*.tar or val-\*.tar"),
+    ],
+)
+def test_what_is_wrong_is_a_sentence(shards, jpeg, harm, match):
+    harm(shards, jpeg)
+    with pytest.raises(UserError, match=match):
+        list(source_of(shards).items("train"))
