@@ -16,6 +16,7 @@ class Bars:
 
     def __call__(self, label: str, done: int, total: int) -> None:
         if label != self._label:
+            self._complete()  # what comes next has begun, though the last we heard of this may be some moments old
             self.close()
             self._label = label
             if label:
@@ -23,6 +24,10 @@ class Bars:
         if self._bar is not None and done != self._bar.n:
             self._bar.total = total
             self._bar.update(done - self._bar.n)
+
+    def _complete(self) -> None:
+        if self._bar is not None:
+            self._bar.update(self._bar.total - self._bar.n)
 
     def note(self, text: str) -> None:
         """Add a word at the bar's end."""

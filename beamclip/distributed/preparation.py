@@ -176,7 +176,9 @@ class Preparation:
         try:
             while not ray.wait([result], timeout=_LOOK_SECONDS)[0]:
                 self._show(*ray.get(self._actor.progress.remote()))
-            return ray.get(result)
+            value = ray.get(result)
+            self._show("", 0, 0)  # all is done
+            return value
         except ray.exceptions.RayError as error:
             cause = user_error_in(error)
             lost = _lost(error) if isinstance(error, _GONE) else error
