@@ -43,11 +43,24 @@ class _Rows:
         self.files[name] = self.folder / f"{name}.tmp"
         return self.files[name]
 
+    def finish(self) -> None:
+        """What is written once the number of rows is known."""
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.file.close()
+        try:
+            if kind is None:
+                self.finish()
+            self.file.close()  # writes what is still in memory, which may find the disk full
+        except OSError:
+            self._discard()
+            raise
         if kind is not None:
-            for temporary in self.files.values():
-                temporary.unlink(missing_ok=True)  # a full disk gets its room back
+            self._discard()
+
+    def _discard(self) -> None:
+        """A full disk gets its room back."""
+        for temporary in self.files.values():
+            temporary.unlink(missing_ok=True)
 
 
 class RawRows(_Rows):
@@ -69,10 +82,10 @@ class RawRows(_Rows):
         np.lib.format.write_array_header_1_0(self.file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         return self.file.tell()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None and self._write_header() != self._start:
+    def finish(self) -> None:
+        """See `_Rows`."""
+        if self._write_header() != self._start:
             raise RuntimeError(f"the header of {self.file.name} outgrew its room")
-        super().__exit__(kind, error, trace)
 
 
 class JpegRows(_Rows):
@@ -89,8 +102,7 @@ class JpegRows(_Rows):
         self._offsets.append(self._offsets[-1] + len(row))
         self.count += 1
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            with self.temporary(offsets_name(self.index)).open("wb") as file:
-                np.save(file, np.array(self._offsets, np.int64))
-        super().__exit__(kind, error, trace)
+    def finish(self) -> None:
+        """See `_Rows`."""
+        with self.temporary(offsets_name(self.index)).open("wb") as file:
+            np.save(file, np.array(self._offsets, np.int64))

@@ -56,11 +56,12 @@ class ClusterRunner:
     """A `Runner` that uses the cluster this process has joined.
 
     Args:
+        resources: what the cluster can give; default what it has now. An autoscaler may bring more.
         actors: `teacher.actors`.
     """
 
-    def __init__(self, actors: tuple[int, int] | None = None) -> None:
-        self._actors = actors
+    def __init__(self, resources: dict[str, float] | None = None, actors: tuple[int, int] | None = None) -> None:
+        self._resources, self._actors = resources or dict(ray.cluster_resources()), actors
 
     def __call__(self, job: Job, shards: Sequence[int], folder: Path) -> Iterator[int]:
         """Have these shards written, and yield each as it is finished.
@@ -70,7 +71,7 @@ class ClusterRunner:
         """
         if not shards:
             return
-        for row in _pipeline(job, shards, folder, pool_for(job.on_device, ray.cluster_resources(), self._actors)).iter_rows():
+        for row in _pipeline(job, shards, folder, pool_for(job.on_device, self._resources, self._actors)).iter_rows():
             if row["said"]:
                 raise UserError(row["said"])
             yield int(row["shard"])

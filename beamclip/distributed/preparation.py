@@ -1,134 +1,19 @@
 """Planning and building what a sweep needs, on the cluster, before its first trial."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from beamclip.config import Experiment, UserError, checked
-from beamclip.distributed.passes import ClusterRunner, pool_for, user_error_in
+from beamclip.config import Experiment, UserError
+from beamclip.distributed.cluster import most_resources
+from beamclip.distributed.passes import user_error_in
+from beamclip.distributed.preparer import Preparer
 from beamclip.storage import asset_key
 from beamclip.stores import Progress
 
 _LOOK_SECONDS = 0.3
-
-
-class Preparer:
-    """Actor that runs the compute half's planning and preparing in one thread and says how far it is in another.
-
-    It holds torch and the first copy of each teacher, but no GPU: what falls into shards goes to pools of actors that do.
-    """
-
-    def __init__(self, experiments: Mapping[str, str], root: str, repair: bool) -> None:
-        """experiments: asset key -> experiment as JSON text."""
-        self._experiments = {key: checked(Experiment, json.loads(text)) for key, text in experiments.items()}
-        self._root, self._repair = Path(root), repair
-        self._state: tuple[str, int, int] = ("", 0, 0)
-        self._workshop: Any = None
-
-    def progress(self) -> tuple[str, int, int]:
-        """(what is being done, how much is done, how much there is)."""
-        return self._state
-
-    def plan(self) -> list[dict[str, Any]]:
-        """The stores that are needed, each a `beamclip.training.planning.Need` as a dict."""
-        from beamclip.training.planning import Hands, plan
-
-        resources, actors = ray.cluster_resources(), self._actors()
-        hands = Hands(pool_for(False, resources).most, pool_for(True, resources, actors).most)
-        return [asdict(need) for need in plan(self._experiments.values(), self._open(), hands)]
-
-    def pack(self) -> dict[str, Any]:
-        """Pack the images of the one experiment, without torch. Returns `path`, `images`, `bytes`, `bad`."""
-        from beamclip.data import pack
-
-        (experiment,) = self._experiments.values()
-        packed = pack(experiment.data, self._root, self._show, ClusterRunner(), self._repair)
-        return {"path": str(packed.store.path), "images": len(packed), "bytes": packed.store.bytes, "bad": len(packed.bad)}
-
-    def prepare(self, backbones: Sequence[str], untrained: bool) -> dict[str, Any]:
-        """Build what is missing. Returns `assets` (key -> JSON) and `untrained` (metrics by key)."""
-        from beamclip.students import check_backbone
-        from beamclip.training.preparing import prepare_all
-
-        for name in backbones:
-            check_backbone(name)
-        assets = {key: made.to_json() for key, made in prepare_all(self._experiments, self._open()).items()}
-        return {"assets": assets, "untrained": self._untrained(assets) if untrained else {}}
-
-    def verify(self, count: int) -> list[dict[str, Any]]:
-        """Replay some views of every embedding store through the live teacher. See `beamclip.training.checking.verify`."""
-        from beamclip.training.checking import verify
-
-        return [asdict(one) for one in verify(self._experiments.values(), self._open(), count)]
-
-    def _open(self) -> Any:
-        from beamclip.training.workshop import Workshop
-
-        if self._workshop is None:
-            more = _of_gpus() if ray.cluster_resources().get("GPU") else {}
-            runner = ClusterRunner(self._actors())
-            self._workshop = Workshop(self._root, progress=self._show, run=runner, repair=self._repair, **more)
-        return self._workshop
-
-    def _actors(self) -> tuple[int, int] | None:
-        return next(iter(self._experiments.values())).teacher.actors
-
-    def _untrained(self, assets: Mapping[str, str]) -> dict[str, float]:
-        key, experiment = next(iter(self._experiments.items()))
-        self._show("probing the untrained student", 0, 1)
-        return dict(_on_gpu_if_any(_untrained_metrics, experiment.model_dump_json(), assets[key], str(self._root)))
-
-    def _show(self, label: str, done: int, total: int) -> None:
-        self._state = (label, done, total)
-
-
-def _untrained_metrics(experiment: str, assets: str, root: str) -> dict[str, float]:
-    import torch
-
-    from beamclip.training.assets import Assets
-    from beamclip.training.untrained import untrained_metrics
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return untrained_metrics(checked(Experiment, json.loads(experiment)), Assets.from_json(assets), Path(root), device)
-
-
-def _of_gpus() -> dict[str, Any]:
-    """What must be found out where the GPUs are, since the preparer holds none: how fast a teacher is, what precision it has."""
-    from beamclip.teachers import Pace, Teacher
-
-    def find_pace(teacher: Teacher) -> Pace:
-        return Pace(**_on_gpu_if_any(_pace_on_gpu, teacher.config.model_dump_json()))
-
-    return {"find_pace": find_pace, "precision": _on_gpu_if_any(_precision_on_gpu)}
-
-
-def _pace_on_gpu(tower: str) -> dict[str, Any]:
-    import torch
-
-    from beamclip.config import TowerConfig
-    from beamclip.teachers import find_pace, load_teacher
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return asdict(find_pace(load_teacher(checked(TowerConfig, json.loads(tower)), device)))
-
-
-def _precision_on_gpu() -> str:
-    import torch
-
-    from beamclip.teachers import precision_for
-
-    return "bf16" if precision_for("auto", torch.device("cuda")) == torch.bfloat16 else "fp32"
-
-
-def _on_gpu_if_any(function: Any, *arguments: Any) -> Any:
-    """The result of a function: of a task that holds a GPU where the cluster has any, else called here."""
-    if not ray.cluster_resources().get("GPU"):
-        return function(*arguments)
-    return ray.get(ray.remote(function).options(num_cpus=0, num_gpus=1).remote(*arguments))
 
 
 class Preparation:
@@ -149,7 +34,7 @@ class Preparation:
         # torch would give one thread to an actor that asks for no CPU; the cluster is idle now, so take a node's worth.
         environment = {"env_vars": {"OMP_NUM_THREADS": str(min(cpus, _node_cpus()))}}
         options = ray.remote(Preparer).options(num_cpus=0, max_concurrency=2, runtime_env=environment)
-        self._actor: Any = options.remote(texts, str(root), repair)
+        self._actor: Any = options.remote(texts, str(root), repair, _resources(planned))
 
     def plan(self) -> list[dict[str, Any]]:
         """See `Preparer.plan`."""
@@ -183,6 +68,13 @@ class Preparation:
             cause = user_error_in(error)
             lost = _lost(error) if isinstance(error, _GONE) else error
             raise (lost if cause is None else cause) from None
+
+
+def _resources(planned: Sequence[Experiment]) -> dict[str, float]:
+    """What the cluster can give, counting nodes it has not started yet; where trials want GPUs, at least one will come."""
+    resources = most_resources() or dict(ray.cluster_resources())
+    wants = any(experiment.scaling.gpus_per_worker for experiment in planned)
+    return resources | {"GPU": max(resources.get("GPU", 0.0), 1.0 if wants else 0.0)}
 
 
 _GONE = (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError, ray.exceptions.RaySystemError)

@@ -1,0 +1,129 @@
+"""The actor that plans and builds stores."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from beamclip.config import Experiment, checked
+from beamclip.distributed.passes import ClusterRunner, pool_for
+
+
+class Preparer:
+    """Actor that runs the compute half's planning and preparing in one thread and says how far it is in another.
+
+    It holds torch and the first copy of each teacher, but no GPU: what falls into shards goes to pools of actors that do.
+    """
+
+    def __init__(self, experiments: Mapping[str, str], root: str, repair: bool, resources: dict[str, float]) -> None:
+        """experiments: asset key -> experiment as JSON text. resources: what the cluster can give."""
+        self._experiments = {key: checked(Experiment, json.loads(text)) for key, text in experiments.items()}
+        self._root, self._repair, self._resources = Path(root), repair, resources
+        self._state: tuple[str, int, int] = ("", 0, 0)
+        self._workshop: Any = None
+
+    def progress(self) -> tuple[str, int, int]:
+        """(what is being done, how much is done, how much there is)."""
+        return self._state
+
+    def plan(self) -> list[dict[str, Any]]:
+        """The stores that are needed, each a `beamclip.training.planning.Need` as a dict."""
+        from beamclip.training.planning import Hands, plan
+
+        hands = Hands(pool_for(False, self._resources).most, pool_for(True, self._resources, self._actors()).most)
+        return [asdict(need) for need in plan(self._experiments.values(), self._open(), hands)]
+
+    def pack(self) -> dict[str, Any]:
+        """Pack the images of the one experiment, without torch. Returns `path`, `images`, `bytes`, `bad`."""
+        from beamclip.data import pack
+
+        (experiment,) = self._experiments.values()
+        packed = pack(experiment.data, self._root, self._show, ClusterRunner(self._resources), self._repair)
+        return {"path": str(packed.store.path), "images": len(packed), "bytes": packed.store.bytes, "bad": len(packed.bad)}
+
+    def prepare(self, backbones: Sequence[str], untrained: bool) -> dict[str, Any]:
+        """Build what is missing. Returns `assets` (key -> JSON) and `untrained` (metrics by key)."""
+        from beamclip.students import check_backbone
+        from beamclip.training.preparing import prepare_all
+
+        for name in backbones:
+            check_backbone(name)
+        assets = {key: made.to_json() for key, made in prepare_all(self._experiments, self._open()).items()}
+        return {"assets": assets, "untrained": self._untrained(assets) if untrained else {}}
+
+    def verify(self, count: int) -> list[dict[str, Any]]:
+        """Replay some views of every embedding store through the live teacher. See `beamclip.training.checking.verify`."""
+        from beamclip.training.checking import verify
+
+        return [asdict(one) for one in verify(self._experiments.values(), self._open(), count)]
+
+    def _open(self) -> Any:
+        from beamclip.training.workshop import Workshop
+
+        if self._workshop is None:
+            more = _of_gpus() if self._resources.get("GPU") else {}
+            runner = ClusterRunner(self._resources, self._actors())
+            self._workshop = Workshop(self._root, progress=self._show, run=runner, repair=self._repair, **more)
+        return self._workshop
+
+    def _actors(self) -> tuple[int, int] | None:
+        return next(iter(self._experiments.values())).teacher.actors
+
+    def _untrained(self, assets: Mapping[str, str]) -> dict[str, float]:
+        key, experiment = next(iter(self._experiments.items()))
+        self._show("probing the untrained student", 0, 1)
+        call = _on_a_gpu if self._resources.get("GPU") else _here
+        return dict(call(_untrained_metrics, experiment.model_dump_json(), assets[key], str(self._root)))
+
+    def _show(self, label: str, done: int, total: int) -> None:
+        self._state = (label, done, total)
+
+
+def _untrained_metrics(experiment: str, assets: str, root: str) -> dict[str, float]:
+    import torch
+
+    from beamclip.training.assets import Assets
+    from beamclip.training.untrained import untrained_metrics
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return untrained_metrics(checked(Experiment, json.loads(experiment)), Assets.from_json(assets), Path(root), device)
+
+
+def _of_gpus() -> dict[str, Any]:
+    """What must be found out where the GPUs are, since the preparer holds none: how fast a teacher is, what precision it has."""
+    from beamclip.teachers import Pace, Teacher
+
+    def find_pace(teacher: Teacher) -> Pace:
+        return Pace(**_on_a_gpu(_pace_on_gpu, teacher.config.model_dump_json()))
+
+    return {"find_pace": find_pace, "precision": _on_a_gpu(_precision_on_gpu)}
+
+
+def _pace_on_gpu(tower: str) -> dict[str, Any]:
+    import torch
+
+    from beamclip.config import TowerConfig
+    from beamclip.teachers import find_pace, load_teacher
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return asdict(find_pace(load_teacher(checked(TowerConfig, json.loads(tower)), device)))
+
+
+def _precision_on_gpu() -> str:
+    import torch
+
+    from beamclip.teachers import precision_for
+
+    return "bf16" if precision_for("auto", torch.device("cuda")) == torch.bfloat16 else "fp32"
+
+
+def _on_a_gpu(function: Any, *arguments: Any) -> Any:
+    """The result of a function, called in a task that holds a GPU."""
+    return ray.get(ray.remote(function).options(num_cpus=0, num_gpus=1).remote(*arguments))
+
+
+def _here(function: Any, *arguments: Any) -> Any:
+    return function(*arguments)
