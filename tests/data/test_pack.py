@@ -1,15 +1,15 @@
 import csv
+import io
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from beamclip.config import DataConfig, UserError
-from beamclip.data import open_packed, pack
-from beamclip.data.pack import in_order
-from beamclip.stores import open_store
+from beamclip.data import open_packed, open_source, pack
+from beamclip.data.pack import cost_of_an_image, shard_images
+from beamclip.stores import in_process, open_store
 
 
 @pytest.fixture
@@ -21,51 +21,113 @@ def config_of(tree, **more):
     return DataConfig(path=str(tree), image_size=16, **more)
 
 
+def pixels(packed):
+    return packed.read(np.arange(len(packed)))
+
+
 def test_rows_are_train_then_test_in_the_sources_order(tree, tmp_path):
     packed = pack(config_of(tree), tmp_path / "stores")
-    assert packed.images.shape == (10, 16, 16, 3) and packed.images.dtype == np.uint8
+    images = pixels(packed)
+    assert images.shape == (10, 16, 16, 3) and images.dtype == np.uint8
     assert packed.labels.tolist() == [0] * 4 + [1] * 3 + [0, 0, 1] and packed.rows == {"train": 7, "test": 3}
-    middle = packed.images[:, 8, 8].astype(int)
+    middle = images[:, 8, 8].astype(int)
     assert np.abs(middle[:, 0] - 40 * packed.labels).max() < 6  # what make_tree painted: red says the class, green the number
     assert np.abs(middle[:, 1] - 10 * np.array([0, 1, 2, 3, 0, 1, 2, 0, 1, 0])).max() < 6
 
 
-def test_the_store_depends_on_images_and_size_but_not_on_splits(tree, tmp_path):
+def test_the_store_depends_on_images_size_and_encoding_but_not_on_splits(tree, tmp_path):
     root = tmp_path / "stores"
     first = pack(config_of(tree), root).key
-    assert pack(config_of(tree, val_fraction=0.3, split_seed=5, train_images=2), root).key == first
-    assert pack(DataConfig(path=str(tree), image_size=8), root).key != first
+    assert pack(config_of(tree, val_fraction=0.3, split_seed=5, train_images=2, quality=30), root).key == first
+    keys = {first, pack(DataConfig(path=str(tree), image_size=8), root).key}
+    keys |= {pack(config_of(tree, encoding="jpeg", quality=quality), root).key for quality in (90, 30)}
+    assert len(keys) == 4
     (tree / "train/a/new.jpg").write_bytes((tree / "train/a/000.jpg").read_bytes())
-    assert pack(config_of(tree), root).key != first
+    assert pack(config_of(tree), root).key not in keys
 
 
 def test_is_built_once(tree, tmp_path, monkeypatch):
     first = pack(config_of(tree), tmp_path / "stores")
-    monkeypatch.setattr(sys.modules["beamclip.data.pack"], "_build", None)  # the package's `pack` is the function
+    monkeypatch.setattr(sys.modules["beamclip.data.pack"], "_Builder", None)  # the package's `pack` is the function
     assert pack(config_of(tree), tmp_path / "stores").key == first.key
 
 
-def test_nothing_shifts_when_images_are_broken(tree, tmp_path):
-    whole = pack(config_of(tree), tmp_path / "whole")
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_nothing_shifts_when_images_are_broken(tree, tmp_path, encoding):
+    whole = pack(config_of(tree, encoding=encoding), tmp_path / "whole")
     (tree / "train/a/001.jpg").write_bytes((tree / "train/a/001.jpg").read_bytes()[:200])
     (tree / "train/b/000.jpg").write_bytes(b"")
     (tree / "test/b/notes.txt").write_text("hello")
-    packed = pack(config_of(tree, broken_fraction=0.5), tmp_path / "stores")
+    packed = pack(config_of(tree, broken_fraction=0.5, encoding=encoding), tmp_path / "stores")
     kept = [0, 2, 3, 5, 6, 7, 8, 9]
     assert packed.rows == {"train": 5, "test": 3} and packed.labels.tolist() == whole.labels[kept].tolist()
-    assert np.array_equal(packed.images, whole.images[kept])
+    assert np.array_equal(pixels(packed), pixels(whole)[kept])
     assert [name for name, _ in packed.bad] == ["train/a/001.jpg", "train/b/000.jpg", "test/b/notes.txt"]
     assert open_store(packed.store.path).manifest["bad"] == 3
     rows = list(csv.reader(packed.store.file("bad.csv").open()))
     assert rows[0] == ["name", "reason"] and all(reason for _, reason in rows[1:])
 
 
-def test_too_many_broken_images_fail_and_leave_nothing(tree, tmp_path):
+def test_too_many_broken_images_fail_and_more_can_be_allowed_afterwards(tree, tmp_path):
     for name in ("001", "002"):
         (tree / f"train/a/{name}.jpg").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"^train/a/001.jpg can't be read \(.*\), and so 2 of 10 images, more than data.broken_"):
         pack(config_of(tree, broken_fraction=0.1), tmp_path / "stores")
-    assert not [path for path in (tmp_path / "stores").rglob("*") if path.suffix != ".lock" and path.name != "packed"]
+    assert not list((tmp_path / "stores/packed").glob("[0-9a-f]*/manifest.json"))
+    assert len(pack(config_of(tree, broken_fraction=0.2), tmp_path / "stores")) == 8
+
+
+def recording(written, die_after=None):
+    """A runner that notes which shards it had written, and may be killed."""
+
+    def run(job, shards, folder):
+        for number, index in enumerate(in_process(job, shards, folder)):
+            written.append(index)
+            if number + 1 == die_after:
+                raise KeyboardInterrupt
+            yield index
+
+    return run
+
+
+@pytest.fixture
+def many(make_tree):
+    """Six shards of train, two of test."""
+    return make_tree({"train": {"a": 200, "b": 150}, "test": {"a": 60, "b": 20}})
+
+
+def test_too_many_broken_images_are_not_waited_for(many, tmp_path):
+    for number in range(30):
+        (many / f"train/a/{number:03}.jpg").write_bytes(b"broken")
+    written = []
+    with pytest.raises(UserError, match="30 of 430 images, more than"):
+        pack(config_of(many), tmp_path / "stores", run=recording(written))
+    assert written == [0]
+
+
+def files(packed):
+    return {
+        str(p.relative_to(packed.store.path)): p.read_bytes()
+        for p in packed.store.path.rglob("*")
+        if p.is_file() and p.name != "stamps.json"
+    }
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_a_killed_pack_goes_on_and_ends_with_the_same_bytes(many, tmp_path, encoding):
+    config, first, second = config_of(many, encoding=encoding), [], []
+    whole = pack(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        pack(config, tmp_path / "killed", run=recording(first, die_after=3))
+    resumed = pack(config, tmp_path / "killed", run=recording(second))
+    assert (first, second) == ([0, 1, 2], [3, 4, 5, 6, 7])
+    assert files(resumed) == files(whole)
+
+
+def test_no_shard_holds_images_of_two_splits(many, tmp_path):
+    packed = pack(config_of(many), tmp_path / "stores")
+    assert packed.store.manifest["shards"] == [64] * 5 + [30] + [64, 16] and packed.rows == {"train": 350, "test": 80}
+    assert packed.labels[350:].tolist() == [0] * 60 + [1] * 20
 
 
 def test_a_stricter_limit_holds_for_a_finished_store_too(tree, tmp_path):
@@ -75,29 +137,90 @@ def test_a_stricter_limit_holds_for_a_finished_store_too(tree, tmp_path):
         pack(config_of(tree, broken_fraction=0.0), tmp_path / "stores")
 
 
-def test_a_killed_builders_leftovers_do_no_harm(tree, tmp_path):
-    whole = pack(config_of(tree), tmp_path / "whole")
-    partial = tmp_path / "stores" / "packed" / f".{whole.key}.partial"
-    partial.mkdir(parents=True)
-    (partial / "images.npy").write_bytes(b"x" * 100_000)
-    assert np.array_equal(pack(config_of(tree), tmp_path / "stores").images, whole.images)
-
-
 def test_groups_are_kept(tmp_path):
     packed = pack(DataConfig(source="demo", image_size=32), tmp_path)
     assert len(packed.groups) == len(packed) and len(set(packed.groups)) == 9
     assert open_packed(packed.store.path).names[3] == "three"
 
 
-def test_in_order_keeps_order_and_reads_only_a_little_ahead():
-    taken, gate = [], threading.Event()
+def saved(image, format, **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
 
-    def items():
-        for number in range(100):
-            taken.append(number)
-            yield number
 
-    with ThreadPoolExecutor(4) as pool:
-        results = in_order(pool, lambda n: gate.wait(0.001 * (n % 3)) or n, items(), ahead=8)
-        assert next(results) == 0 and len(taken) == 8
-        assert list(results) == list(range(1, 100))
+def odd_images():
+    """The same quiet picture in every kind of pixels, with the reasons of those that are no pictures."""
+    ramp = np.linspace(40, 200, 24 * 32).reshape(24, 32)
+    grey, colour = Image.fromarray(ramp.astype(np.uint8)), Image.fromarray(np.stack([ramp] * 3, -1).astype(np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 3  # upside down
+    good = {
+        "cmyk.jpg": saved(colour.convert("CMYK"), "JPEG", quality=98),
+        "grey.png": saved(grey, "PNG"),
+        "palette.png": saved(colour.quantize(256), "PNG"),
+        "deep.png": saved(Image.fromarray((ramp * 257).astype(np.uint16)), "PNG"),
+        "exif.jpg": saved(colour.transpose(Image.Transpose.ROTATE_180), "JPEG", quality=98, exif=turned),
+        "rgb.png": saved(colour, "PNG"),
+    }
+    truncated = saved(colour.resize((300, 300)), "JPEG")[:1000]
+    return good, {"bomb.png": b"", "empty.jpg": b"", "truncated.jpg": truncated, "words.jpg": b"not an image at all"}
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_every_kind_of_pixels_becomes_right_rgb_and_the_rest_is_listed(tmp_path, encoding, monkeypatch):
+    good, broken = odd_images()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200_000)
+    broken["bomb.png"] = saved(Image.new("L", (550, 550)), "PNG")
+    for split in ("train", "test"):
+        for kind in ("a", "b"):
+            (tmp_path / "tree" / split / kind).mkdir(parents=True)
+            for name, content in (good | broken).items():
+                (tmp_path / "tree" / split / kind / name).write_bytes(content)
+    packed = pack(
+        DataConfig(path=str(tmp_path / "tree"), image_size=24, broken_fraction=0.5, encoding=encoding, quality=98), tmp_path / "s"
+    )
+    images = pixels(packed).astype(int)
+    assert len(packed) == 4 * len(good)
+    assert np.abs(images - images[sorted(good).index("rgb.png")]).max() <= 12  # JPEG's and the palette's own loss
+    assert len({name for name, _ in packed.bad}) == 16
+    reasons = {name.rsplit("/", 1)[1]: reason for name, reason in packed.bad}
+    assert reasons.keys() == broken.keys()
+    assert "550 x 550 pixels" in reasons["bomb.png"] and reasons["empty.jpg"] == "empty" and "truncated" in reasons["truncated.jpg"]
+
+
+def test_jpeg_is_near_raw_and_smaller(tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for kind in ("a", "b"):
+            (tmp_path / "tree" / split / kind).mkdir(parents=True)
+            for number in range(4):
+                small = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8))
+                small.resize((120, 100), Image.Resampling.BICUBIC).save(tmp_path / "tree" / split / kind / f"{number}.png")
+    configs = [DataConfig(path=str(tmp_path / "tree"), image_size=96, encoding=encoding) for encoding in ("raw", "jpeg")]
+    raw, jpeg = (pack(config, tmp_path / "stores") for config in configs)
+    difference = pixels(raw).astype(float) - pixels(jpeg)
+    assert 10 * np.log10(255**2 / (difference**2).mean()) > 32  # dB; measured 38
+    assert jpeg.store.bytes < raw.store.bytes / 4
+    for packed, config in ((raw, configs[0]), (jpeg, configs[1])):
+        seconds, size = cost_of_an_image(open_source(config), config)
+        assert 0 < seconds < 1 and abs(16 * size / packed.store.bytes - 1) < 0.2  # the plan's estimate is near what is written
+
+
+def test_jpeg_keeps_small_originals_small_and_gives_them_at_full_size(tmp_path):
+    for split in ("train", "test"):
+        for kind in ("a", "b"):
+            (tmp_path / "tree" / split / kind).mkdir(parents=True)
+            Image.new("RGB", (20, 30), (90, 140, 60)).save(tmp_path / "tree" / split / kind / "x.png")
+    packed = pack(DataConfig(path=str(tmp_path / "tree"), image_size=64, encoding="jpeg"), tmp_path / "stores")
+    with Image.open(io.BytesIO(packed.store.file("images-00000.jpegs").read_bytes())) as first:
+        assert first.size == (20, 20)
+    assert np.abs(pixels(packed).astype(int) - [90, 140, 60]).max() < 6 and pixels(packed).shape == (4, 64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("total", "side", "images"), [(100, 32, 64), (60_000, 32, 1875), (1_281_167, 224, 891), (10**7, 8, 312_500), (5000, 1024, 64)]
+)
+def test_shards_are_many_and_never_huge(total, side, images):
+    assert shard_images(total, side) == images
+    assert images * side * side * 3 <= max(128 * 2**20, 64 * side * side * 3)

@@ -7,16 +7,17 @@ from beamclip.config import DataConfig
 from beamclip.data import pack
 
 
-@pytest.fixture
-def packed(make_tree, tmp_path):
+@pytest.fixture(params=["raw", "jpeg"])
+def packed(request, make_tree, tmp_path):
     tree = make_tree({"train": {"a": 3, "b": 2}, "test": {"a": 1, "b": 1}})
-    return pack(DataConfig(path=str(tree), image_size=8), tmp_path / "stores")
+    return pack(DataConfig(path=str(tree), image_size=8, encoding=request.param), tmp_path / "stores")
 
 
 def test_reads_by_id_in_the_order_asked(packed):
     pixels = packed.read(np.array([4, 0, 4]))
-    assert pixels.shape == (3, 8, 8, 3) and pixels.flags.writeable
-    assert np.array_equal(pixels, np.stack([packed.images[i] for i in (4, 0, 4)]))
+    assert pixels.shape == (3, 8, 8, 3) and pixels.flags.writeable and pixels.flags.c_contiguous
+    one_by_one = [packed.read(np.array([i]))[0] for i in (4, 0, 4)]
+    assert np.array_equal(pixels, np.stack(one_by_one)) and not np.array_equal(pixels[0], pixels[1])
     assert packed.read(np.empty(0, np.int64)).shape == (0, 8, 8, 3)
 
 
@@ -32,5 +33,33 @@ def test_knows_its_rows(packed):
 
 
 def test_pickling_sends_the_path_and_not_the_pixels(packed):
+    before = packed.read(np.arange(7))
     sent = pickle.dumps(packed)
-    assert len(sent) < 1000 and np.array_equal(pickle.loads(sent).images, packed.images)
+    assert len(sent) < 1000 and np.array_equal(pickle.loads(sent).read(np.arange(7)), before)
+
+
+def test_letting_go_of_pages_changes_nothing(packed):
+    before = packed.read(np.arange(7))
+    packed.release()
+    assert np.array_equal(packed.read(np.arange(7)), before)
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_random_ids_over_many_shards(make_tree, tmp_path, encoding):
+    """Colours say class and number: a row of the wrong shard would show."""
+    tree = make_tree({"train": {"a": 100, "b": 90}, "test": {"a": 20, "b": 30}})
+    packed = pack(DataConfig(path=str(tree), image_size=8, encoding=encoding, quality=95), tmp_path / "stores")
+    assert len(packed.store.manifest["shards"]) == 4
+    ids = np.random.default_rng(0).permutation(240)[:150]
+    number = np.concatenate([np.arange(100), np.arange(90), np.arange(20), np.arange(30)])
+    middle = packed.read(ids)[:, 4, 4].astype(int)
+    assert np.abs(middle[:, 0] - 40 * packed.labels[ids]).max() < 8
+    assert np.abs(middle[:, 1] - np.minimum(10 * number, 255)[ids]).max() < 8
+
+
+def test_raw_images_are_mapped_not_loaded(packed):
+    """So that workers and trials share their pages."""
+    packed.read(np.arange(7))
+    if packed.encoding == "raw":
+        shelf = packed._shelves[0]
+        assert isinstance(shelf._rows, np.memmap) and shelf._rows.filename == packed.store.file("images-00000.npy")

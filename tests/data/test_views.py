@@ -7,8 +7,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
 from beamclip.config import RECIPES
-from beamclip.data import PixelFormat, colour, draw, render
+from beamclip.data import colour, draw
 from beamclip.data.resample import apply_matrices, blur_matrices, resize_matrices
+from beamclip.data.views import PixelFormat, render
 
 
 def photographs(count=6, side=48, seed=0):

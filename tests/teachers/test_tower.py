@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from beamclip.config import TeacherConfig, UserError
-from beamclip.data import PixelFormat
+from beamclip.data.views import PixelFormat
 from beamclip.teachers import load_teacher, precision_for
 
 CPU = torch.device("cpu")

@@ -1,0 +1,35 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from beamclip.config import DataConfig
+from beamclip.data.item import Item
+from beamclip.data.packing import as_jpeg, in_order, row_of
+
+
+def test_in_order_keeps_order_and_reads_only_a_little_ahead():
+    taken, gate = [], threading.Event()
+
+    def items():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    with ThreadPoolExecutor(4) as pool:
+        results = in_order(pool, lambda n: gate.wait(0.001 * (n % 3)) or n, items(), ahead=8)
+        assert next(results) == 0 and len(taken) == 8
+        assert list(results) == list(range(1, 100))
+
+
+@pytest.mark.parametrize(("image", "reason"), [(b"", "empty"), (b"GIF89a", ""), (b"\xff\xd8\xff", "")])
+def test_what_is_no_image_gives_its_reason_in_a_line(image, reason):
+    said = row_of(Item("x", image, 0), DataConfig(image_size=8))
+    assert isinstance(said, str) and said and "\n" not in said and said.startswith(reason)
+
+
+def test_colour_is_kept_whole_at_high_quality():
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, ::2] = (255, 0, 0)
+    assert len(as_jpeg(stripes, 95)) > len(as_jpeg(stripes, 90)) * 1.2

@@ -1,0 +1,42 @@
+import dataclasses
+
+import pytest
+import torch
+
+from beamclip.config import TowerConfig
+from beamclip.teachers import Pace, find_pace, pace, seconds_per_image
+
+
+def test_a_batch_size_that_is_given_is_kept(teacher):
+    given = dataclasses.replace(teacher, config=TowerConfig(model="x", batch_size=100))
+    assert find_pace(given).batch_size == 100 and find_pace(given).seconds > 0
+
+
+def found(monkeypatch, teacher, seconds):
+    """What is found where a batch of each size takes so many seconds an image."""
+
+    def take(teacher, size):
+        if isinstance(seconds[size], Exception):
+            raise seconds[size]
+        return seconds[size]
+
+    monkeypatch.setattr(pace, "seconds_per_image", take)
+    return find_pace(teacher)
+
+
+def test_a_larger_batch_must_be_worth_its_memory(teacher, monkeypatch):
+    assert found(monkeypatch, teacher, {8: 1.0, 16: 0.5, 32: 0.3, 64: 0.29}) == Pace(32, 0.3)
+    assert found(monkeypatch, teacher, {8: 1.0, 16: 0.99}) == Pace(8, 1.0)
+
+
+def test_what_does_not_fit_the_memory_is_not_taken(teacher, monkeypatch):
+    assert found(monkeypatch, teacher, {8: 1.0, 16: 0.5, 32: torch.OutOfMemoryError("full")}) == Pace(16, 0.5)
+
+
+def test_the_largest_is_the_end(teacher, monkeypatch):
+    assert found(monkeypatch, teacher, {2**power: 1 / 2**power for power in range(3, 11)}).batch_size == 1024
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_really_measures(teacher, size):
+    assert 0 < seconds_per_image(teacher, size) < 1
