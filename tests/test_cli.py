@@ -15,7 +15,8 @@ import torch
 from beamclip import __version__
 from beamclip.cli import main, sweep_main
 from beamclip.config import Sweep, UserError, choice
-from beamclip.training.assets import prepare
+from beamclip.training.preparing import prepare
+from beamclip.training.workshop import Workshop
 
 TAU_T = "objective.teacher_temperature"
 
@@ -198,7 +199,7 @@ def refused(preset, tmp_path):
     def call(**values):
         experiment = tiny.experiment(preset, tmp_path / "runs", **values)
         with pytest.raises(UserError) as caught:
-            prepare(experiment, tmp_path / "stores", torch.device("cpu"))
+            prepare(experiment, Workshop(tmp_path / "stores"))
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -215,7 +216,7 @@ def test_a_folder_that_is_missing_or_empty_is_named(refused, tmp_path):
     assert f"data.path {tmp_path}/none does not exist" in refused(data__path=f"{tmp_path}/none")
     (tmp_path / "empty").mkdir()
     assert f"{tmp_path}/empty" in refused(data__path=f"{tmp_path}/empty")
-    assert "holds no parquet, CIFAR or train/" in refused(data__path=f"{tmp_path}/empty", data__source="auto")
+    assert "holds no parquet, tar, CIFAR or train/" in refused(data__path=f"{tmp_path}/empty", data__source="auto")
     assert left_behind(tmp_path / "stores") == []
 
 
@@ -232,13 +233,13 @@ def test_broken_images_above_the_threshold_are_counted_and_the_first_is_named(re
     says = refused(data__path=str(tree))
     assert "train/red/0.jpg can't be read" in says
     assert "5 of 200 images" in says
-    assert left_behind(tmp_path / "stores") == []
+    assert not list((tmp_path / "stores").rglob("manifest.json"))
 
 
 def test_below_the_threshold_a_stray_file_is_left_out_and_listed(preset, tree, tmp_path):
     (tree / "train" / "red" / "notes.txt").write_text("not an image")
     experiment = tiny.experiment(preset, tmp_path / "runs", data__path=str(tree))
-    assets = prepare(experiment, tmp_path / "stores", torch.device("cpu"))
+    assets = prepare(experiment, Workshop(tmp_path / "stores"))
     assert "notes.txt" in (Path(assets.packed) / "bad.csv").read_text()
     assert assets.facts["train_images"] == 4 * 36
 

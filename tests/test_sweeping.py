@@ -26,7 +26,7 @@ def test_the_line_to_go_on_with_finds_the_same_sweep(monkeypatch, arguments, lin
 
 
 def test_an_interrupted_preparation_is_gone_on_with_in_the_same_sweep(monkeypatch, tmp_path, capsys):
-    def interrupt(record, bars):
+    def interrupt(record, bars, repair):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sweeping, "_prepared", interrupt)

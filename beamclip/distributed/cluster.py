@@ -52,8 +52,10 @@ def connect() -> bool:
             if not existing:
                 raise
             address = os.environ.get("RAY_ADDRESS")
-            mend = f"{address} can't be joined ({_first_line(error)}); mend or unset RAY_ADDRESS" if address else (
-                f"of this machine can't be joined ({_first_line(error)}); `ray stop` forgets one that is gone"
+            mend = (
+                f"{address} can't be joined ({_first_line(error)}); mend or unset RAY_ADDRESS"
+                if address
+                else (f"of this machine can't be joined ({_first_line(error)}); `ray stop` forgets one that is gone")
             )
             raise UserError(f"the Ray cluster {mend}") from None
     for name in ("ray.train", "ray.tune", "ray"):

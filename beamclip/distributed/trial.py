@@ -133,4 +133,3 @@ def _latest_checkpoint() -> Iterator[Path | None]:
         return
     with checkpoint.as_directory() as folder:
         yield Path(folder)
-

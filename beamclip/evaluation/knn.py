@@ -1,6 +1,6 @@
 """Weighted k nearest neighbours, as InstDisc (arXiv 1805.01978) and DINO (arXiv 2104.14294) report it.
 
-    score(c | x) = Σ_{i in the k nearest of x} exp(cos(x, x_i) / T) · [y_i = c]
+score(c | x) = Σ_{i in the k nearest of x} exp(cos(x, x_i) / T) · [y_i = c]
 """
 
 import torch

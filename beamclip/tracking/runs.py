@@ -38,8 +38,14 @@ class SweepTracker:
 
     @classmethod
     def open(
-        cls, uri: str, artifact_root: str | None, sweep: Sweep, base: Experiment, sweep_id: str,
-        resume: bool = False, tags: Tags | None = None,
+        cls,
+        uri: str,
+        artifact_root: str | None,
+        sweep: Sweep,
+        base: Experiment,
+        sweep_id: str,
+        resume: bool = False,
+        tags: Tags | None = None,
     ) -> Self:
         """Begin a sweep's parent run, or with `resume` go on in the one that has this `sweep_id`.
 
@@ -61,9 +67,7 @@ class SweepTracker:
         client.log_text(tracker.run_id, yaml.safe_dump(base.model_dump(mode="json"), sort_keys=False), "config.yaml")
         return tracker
 
-    def trial(
-        self, trial_id: str, values: Mapping[str, Any], experiment: Experiment | None = None, tags: Tags | None = None
-    ) -> str:
+    def trial(self, trial_id: str, values: Mapping[str, Any], experiment: Experiment | None = None, tags: Tags | None = None) -> str:
         """A trial starts, or goes on after a resume, then in the same run. Returns the run id.
 
         Args:
@@ -78,9 +82,7 @@ class SweepTracker:
         self._writer.start(self._trials[trial_id], entries.params(experiment))
         return self._trials[trial_id]
 
-    def trial_metrics(
-        self, trial_id: str, metrics: Mapping[str, float], step: int, history: Iterable[Point] = ()
-    ) -> None:
+    def trial_metrics(self, trial_id: str, metrics: Mapping[str, float], step: int, history: Iterable[Point] = ()) -> None:
         """Write metrics at `step`, now, and `history` (key, value, step, Unix ms). NaN and inf are left out, with a tag."""
         self._writer.log(self._trials[trial_id], metrics, step, history)
 
@@ -123,9 +125,7 @@ class SweepTracker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close("FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED")
 
     def _child(self, name: str, tags: Tags) -> None:

@@ -36,7 +36,7 @@ def build_optimiser(config: OptimiserConfig, modules: Iterable[nn.Module]) -> Op
 def lr_factor(step: int, warmup_steps: int, total_steps: int) -> float:
     """Linear warm-up, then half a cosine to zero (SGDR, arXiv 1608.03983).
 
-        step < W:  (step + 1) / W          else:  (1 + cos(π (step − W) / (T − W))) / 2
+    step < W:  (step + 1) / W          else:  (1 + cos(π (step − W) / (T − W))) / 2
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps

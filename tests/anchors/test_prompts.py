@@ -3,7 +3,7 @@ import pytest
 
 from beamclip.anchors import PROMPT_SETS, prompts_for
 from beamclip.config import UserError
-from beamclip.config.experiment import PROMPT_SETS as CONFIGURABLE
+from beamclip.config.inputs import PROMPT_SETS as CONFIGURABLE
 
 
 @pytest.mark.parametrize(

@@ -155,9 +155,8 @@ def report(ways: dict[str, Way], options: argparse.Namespace, images: int) -> No
                 waits[name].append(wait)
             print(f"round {number} {name}: {took:.2f} s", file=sys.stderr, flush=True)
     base = seconds["stores"]
-    print(
-        f"{options.student} at {options.side} px, {options.recipe}, {images} images an epoch, batch {options.batch_size}, {options.rounds} rounds"
-    )
+    what = f"{options.student} at {options.side} px, {options.recipe}, {images} images an epoch"
+    print(f"{what}, batch {options.batch_size}, {options.rounds} rounds")
     print(f"{'way':26} {'ms/image':>9} {'data wait':>10} {'time against stores':>20}")
     for name, times in seconds.items():
         ratio = statistics.median(t / b for t, b in zip(times, base, strict=False))

@@ -205,5 +205,3 @@ def test_pretrained_weights_that_do_not_exist_or_can_not_be_fetched_are_sentence
     monkeypatch.setattr(backbones.timm, "create_model", unreachable)
     with pytest.raises(UserError, match=r"weights of student.backbone test_resnet can't be fetched \(no route\)"):
         build_student(config(init="pretrained"), 16, 0)
-
-

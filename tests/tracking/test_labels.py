@@ -9,5 +9,7 @@ def test_run_names_are_short():
 
 def test_keys_that_end_alike_keep_two_parts():
     assert short_names(["optimiser.name", "objective.name", "seed"]) == {
-        "optimiser.name": "optimiser.name", "objective.name": "objective.name", "seed": "seed",
+        "optimiser.name": "optimiser.name",
+        "objective.name": "objective.name",
+        "seed": "seed",
     }

@@ -93,9 +93,7 @@ def test_the_same_sweep_twice_without_resume_is_refused(opened):
     assert opened("s2").run_id
 
 
-@pytest.mark.parametrize(
-    ("error", "status"), [(None, "FINISHED"), (RuntimeError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
-)
+@pytest.mark.parametrize(("error", "status"), [(None, "FINISHED"), (RuntimeError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
 def test_statuses_are_true_whatever_ends_the_sweep(opened, error, status):
     tracker = opened()
     done, running = tracker.trial("done", CELL), tracker.trial("running", CELL)

@@ -12,7 +12,7 @@ from beamclip.training.optimiser import build_optimiser, build_schedule
 def parts(seed, name="adamw"):
     """student, objective, optimiser, schedule."""
     student = build_student(StudentConfig(backbone="test_resnet", image_size=32, projector_width=24), 16, seed)
-    objective = CrossModalSimilarityMatching(torch.randn(4, 16, generator=torch.Generator().manual_seed(seed)), 0.1, 0.1)
+    objective = CrossModalSimilarityMatching([torch.randn(4, 16, generator=torch.Generator().manual_seed(seed))], [0.1], 0.1)
     config = OptimiserConfig(name=name, lr=0.01, weight_decay=0.1, epochs=3)
     optimiser = build_optimiser(config, [student, objective])
     return student, objective, optimiser, build_schedule(config, optimiser, 4)
@@ -39,7 +39,7 @@ def same(one, other):
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
 def test_what_was_saved_goes_on_as_if_nothing_had_happened(tmp_path, name):
     first, second = parts(0, name), parts(1, name)
-    second[1].anchors.copy_(first[1].anchors)  # from the anchor store, as always
+    second[1].anchors[0].copy_(first[1].anchors[0])  # from the anchor store, as always
     train(*first)
     save_checkpoint(tmp_path / "here", *first, epoch=2)
     assert load_checkpoint(tmp_path / "here", *second) == {"epoch": 2, "finished": False}
@@ -51,7 +51,7 @@ def test_what_was_saved_goes_on_as_if_nothing_had_happened(tmp_path, name):
 
 def test_an_optimiser_that_forgets_would_be_noticed(tmp_path):
     first, second = parts(0), parts(1)
-    second[1].anchors.copy_(first[1].anchors)
+    second[1].anchors[0].copy_(first[1].anchors[0])
     train(*first)
     save_checkpoint(tmp_path, *first, epoch=1)
     second[0].load_state_dict(load_file(tmp_path / "student.safetensors"))
@@ -93,6 +93,6 @@ def test_the_state_is_safe_to_load_and_holds_nothing_of_teacher_or_anchors(tmp_p
     shapes = {tuple(p.shape) for p in made[0].parameters()} | {()}
     assert {tuple(tensor.shape) for tensor in tensors_in(state)} <= shapes
     assert all(name.startswith(("backbone.", "projector.")) for name in load_file(tmp_path / "student.safetensors"))
-    anchors = made[1].anchors
+    (anchors,) = made[1].anchors
     tensors = [*tensors_in(state), *load_file(tmp_path / "student.safetensors").values()]
     assert not any(tensor.shape == anchors.shape and torch.allclose(tensor, anchors) for tensor in tensors)

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from beamclip.data.ahead import Ahead
 from beamclip.objectives import CrossModalSimilarityMatching
-from beamclip.training.batches import Ahead, Batch
+from beamclip.training.batches import Batch
 from beamclip.training.context import Context
 from beamclip.training.loop import HISTORY_POINTS, Machinery, first_bad_step, train_epoch, train_step
 
@@ -20,12 +21,12 @@ def machinery(lr=0.1, clip_norm=None):
         network, anchors = nn.Linear(6, 8), torch.randn(5, 8)
     optimiser = torch.optim.SGD(network.parameters(), lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 / (1 + step))
-    return Machinery(network, CrossModalSimilarityMatching(anchors, 0.05, 0.05), optimiser, schedule, nullcontext, clip_norm)
+    return Machinery(network, CrossModalSimilarityMatching([anchors], [0.05], 0.05), optimiser, schedule, nullcontext, clip_norm)
 
 
 def batch(number):
     generator = torch.Generator().manual_seed(int(number))
-    return Batch(torch.randn(4, 6, generator=generator), torch.randn(4, 8, generator=generator))
+    return Batch(torch.randn(4, 6, generator=generator), (torch.randn(4, 8, generator=generator),))
 
 
 def batches(count):
@@ -41,7 +42,7 @@ def losses_one_by_one(count):
 def test_a_step_is_forward_backward_and_the_scheduled_update():
     m = machinery()
     before, lr = m.network.weight.detach().clone(), 0.1
-    loss = m.objective(m.network(batch(0).images), batch(0).teacher)["loss"]
+    loss = m.objective(m.network(batch(0).images), *batch(0).teachers)["loss"]
     (gradient,) = torch.autograd.grad(loss, m.network.weight)
     m.network.weight.grad = torch.full_like(before, 100.0)  # what an earlier step left
     terms = train_step(m, batch(0))

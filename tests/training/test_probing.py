@@ -4,7 +4,8 @@ import torch
 from gloo import in_processes
 
 from beamclip.config import RECIPES, StudentConfig, with_values
-from beamclip.data import PixelFormat, draw, even_subset, render
+from beamclip.data import draw, even_subset
+from beamclip.data.views import PixelFormat, render
 from beamclip.students import build_student
 from beamclip.training import probing
 from beamclip.training.assets import open_assets

@@ -3,10 +3,12 @@ import pytest
 import torch
 
 from beamclip.config import RECIPES, with_values
-from beamclip.data import draw, render
-from beamclip.training.assets import prepare
+from beamclip.data import draw
+from beamclip.data.views import render
 from beamclip.training.context import Context
+from beamclip.training.preparing import prepare
 from beamclip.training.run import build_run
+from beamclip.training.workshop import Workshop
 
 
 def rendered(run, ids, view, pixels):
@@ -21,18 +23,19 @@ def test_student_and_teacher_are_given_the_very_same_view_and_views_cycle(experi
     batch = run.make_batch(epoch, ids)
     assert torch.equal(batch.images, rendered(run, ids, view, run.pixels))
     live = teacher.encode_images(rendered(run, ids, view, teacher.pixels))
-    assert torch.cosine_similarity(batch.teacher, live).min() > 0.999
+    (stored,) = batch.teachers
+    assert torch.cosine_similarity(stored, live).min() > 0.999
 
 
 def test_beside_canonical_teacher_views_every_epoch_draws_new_ones(experiment, stores, teacher):
     canonical = with_values(experiment, {"views.teacher": "center"})
-    run = build_run(canonical, prepare(canonical, stores, torch.device("cpu")), Context())
+    run = build_run(canonical, prepare(canonical, Workshop(stores)), Context())
     ids = run.opened.splits.train[[7, 3]]
     first, later = run.make_batch(0, ids), run.make_batch(5, ids)
     assert torch.equal(later.images, rendered(run, ids, 5, run.pixels))
-    assert torch.equal(first.teacher, later.teacher)
+    assert torch.equal(first.teachers[0], later.teachers[0])
     still = render(torch.from_numpy(run.opened.packed.read(ids)), draw(RECIPES["center"], ids, np.zeros(2, int), 0), teacher.pixels)
-    assert torch.cosine_similarity(first.teacher, teacher.encode_images(still)).min() > 0.999
+    assert torch.cosine_similarity(first.teachers[0], teacher.encode_images(still)).min() > 0.999
 
 
 def test_an_epoch_s_batches_are_whole_and_hold_no_sample_twice(experiment, assets):
@@ -45,7 +48,8 @@ def test_an_epoch_s_batches_are_whole_and_hold_no_sample_twice(experiment, asset
 
 def test_fewer_anchors_are_the_first_ones_and_the_bank_stays_whole(experiment, assets):
     run = build_run(with_values(experiment, {"anchors.count": 3}), assets, Context())
-    assert torch.equal(run.machinery.objective.anchors, run.opened.anchors.embeddings[:3])
+    (anchors,) = run.machinery.objective.anchors
+    assert torch.equal(anchors, run.opened.anchors.embeddings[:3])
     assert len(run.opened.anchors.embeddings) == 4
 
 
