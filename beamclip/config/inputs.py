@@ -48,6 +48,8 @@ class ViewsConfig(Strict):
     """The distribution views are drawn from: a built-in recipe or one of `custom`."""
     custom: dict[str, Recipe] = {}
     """Recipes of your own by name; `recipe` may then name them."""
+    strength: float = Field(1.0, ge=0, le=2, allow_inf_nan=False)
+    """How far views go from the canonical one: 1 as the recipe says, 0 at most mirrored, 2 twice as far. Chances stay."""
     stored: int = Field(4, ge=1, le=1000)
     """Views of each sample that are drawn and embedded; epochs cycle through them."""
     seed: int = Field(0, ge=0)
@@ -72,8 +74,8 @@ class ViewsConfig(Strict):
         return self
 
     def resolve(self) -> Recipe:
-        """The recipe that `recipe` names."""
-        return (RECIPES | self.custom)[self.recipe]
+        """The recipe that `recipe` names, at `strength`. Stores depend on this alone: names and numbers that say the same share one."""
+        return (RECIPES | self.custom)[self.recipe].scaled(self.strength)
 
     def view_of(self, epoch: int) -> int:
         """The view that the student sees in an epoch: stored ones come again in turns, others are new each time."""

@@ -57,6 +57,42 @@ class Recipe(Strict):
         chances = (self.flip, self.jitter, self.grey, self.blur, self.small_crops)
         return any(chances) or self.area != (1.0, 1.0) or self.ratio != (1.0, 1.0)
 
+    def scaled(self, strength: float) -> "Recipe":
+        """The same recipe, going `strength` times as far from the canonical view; at 1 it is this very object.
+
+        Crops: the lower end of `area` goes to 1 - strength · (1 - low), not below 0.02 (or what it was) and not above the upper end,
+        which stays; `ratio` is raised to the power of `strength`. Colours: the four ranges are multiplied, up to the largest allowed.
+        Blur: the upper end of `blur_sigma` is multiplied as a distance from the lower one. Chances and small crops stay, and so do the
+        numbers of what has no chance, so that recipes that draw the same views are equal. At 0 only `flip` is left.
+
+        Args:
+            strength: 0 or more.
+        """
+        if strength == 1:
+            return self
+        if strength == 0:
+            return Recipe(flip=self.flip)
+        changes: dict[str, object] = {"area": self._scaled_area(strength), "ratio": tuple(_rounded(end**strength) for end in self.ratio)}
+        if self.jitter:
+            changes |= {name: _rounded(min(getattr(self, name) * strength, most)) for name, most in _COLOURS.items()}
+        if self.blur:
+            low, high = self.blur_sigma
+            changes["blur_sigma"] = (low, _rounded(low + strength * (high - low)))
+        return Recipe.model_validate(self.model_dump() | changes)
+
+    def _scaled_area(self, strength: float) -> tuple[float, float]:
+        low, high = self.area
+        return min(max(_rounded(1 - strength * (1 - low)), min(low, _SMALLEST_AREA)), high), high
+
+
+_SMALLEST_AREA = 0.02
+_COLOURS = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}
+
+
+def _rounded(number: float) -> float:
+    """Without the last digits, in which the same product may differ with the order of its factors: they would be another store."""
+    return round(number, 9)
+
 
 _RATIO = (3 / 4, 4 / 3)
 _SIMCLR = Recipe(
