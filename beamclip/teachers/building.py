@@ -48,7 +48,7 @@ def embed(
 
     Args:
         run: who encodes: this process, or a cluster's.
-        repair: encode again what is damaged in a store that exists.
+        repair: encode again what is damaged in the store of these views, where no other holds them.
         pace: finds the batch size, where encoding happens.
 
     Returns:
@@ -58,7 +58,7 @@ def embed(
     Raises:
         UserError: as `build_once`; or the teacher gives embeddings that are zero or not finite.
     """
-    covering = None if repair else covering_store(root, basis_of(teacher, packed, views), views)
+    covering = covering_store(root, basis_of(teacher, packed, views), views)
     if covering is not None:
         return Embeddings(covering), 0
     encoded = 0

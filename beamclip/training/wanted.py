@@ -21,8 +21,8 @@ class Wanted:
 
     @property
     def group(self) -> str:
-        """Passes of the same group can be one: they differ in the samples and the number of views only."""
-        tower = self.tower.model_dump(mode="json", include=set(TowerConfig.model_fields))
+        """Passes of the same group can be one: they differ in samples, number of views and batch size, which change no embedding."""
+        tower = self.tower.model_dump(mode="json", include=set(TowerConfig.model_fields) - {"batch_size"})
         return key_of({"tower": tower, "images": self.packed.key, **self.views.drawn()})
 
 
