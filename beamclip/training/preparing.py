@@ -8,7 +8,7 @@ import torch
 from beamclip.anchors import AnchorBank, build_anchors
 from beamclip.config import Experiment, OtherTeacher, TowerConfig, UserError
 from beamclip.data import PackedImages, Splits, split
-from beamclip.evaluation import accuracy, zero_shot_logits
+from beamclip.evaluation import accuracy, wilson_interval, zero_shot_logits
 from beamclip.stores import Store, key_of
 from beamclip.students import check_backbone
 from beamclip.teachers import Embeddings, Teacher, embed
@@ -89,7 +89,8 @@ def _zero_shot(held_out: Embeddings, anchors: AnchorBank, packed: PackedImages, 
     metrics = {}
     for name, ids in (("val", splits.val), ("test", splits.test)):
         logits = zero_shot_logits(torch.from_numpy(held_out.gather(ids, 0)), anchors.embeddings)
-        metrics[f"teacher/zero_shot_{name}_top1"] = accuracy(logits, torch.from_numpy(packed.labels[ids]))
+        per_cent = accuracy(logits, torch.from_numpy(packed.labels[ids]))
+        metrics |= {f"teacher/zero_shot_{name}_top1": per_cent, f"teacher/zero_shot_{name}_top1_low": wilson_interval(per_cent, len(ids))[0]}
     return metrics
 
 
