@@ -5,7 +5,7 @@ it is whole: a store that exists is complete. A builder that was killed leaves i
 the next one goes on from there.
 """
 
-from beamclip.stores.build import build_once, partial_path, planned
+from beamclip.stores.build import build_once, kept_shards, partial_path, planned
 from beamclip.stores.files import disk_may_be_full, file_hash, key_of, make_folder, read_json, write_json
 from beamclip.stores.progress import Progress, silent
 from beamclip.stores.shards import Job, Runner, Shards, in_process, run_shards
@@ -23,6 +23,7 @@ __all__ = [
     "disk_may_be_full",
     "file_hash",
     "in_process",
+    "kept_shards",
     "key_of",
     "make_folder",
     "open_store",

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from beamclip.stores.files import disk_may_be_full, file_hash, make_folder, read_json, stamp_of, write_json
 from beamclip.stores.progress import Progress, silent
-from beamclip.stores.shards import RECORDS, STAMPS
+from beamclip.stores.shards import RECORDS, STAMPS, Shards
 from beamclip.stores.store import FORMAT, Store, StoreDamaged, open_store, store_path
 
 Build = Callable[[Path], dict[str, Any]]
@@ -56,6 +56,18 @@ def build_once(root: Path, kind: str, parts: Mapping[str, Any], build: Build, pr
 def partial_path(path: Path) -> Path:
     """Where a store lies while it is being built."""
     return path.with_name(f".{path.name}.partial")
+
+
+def kept_shards(path: Path) -> list[dict[str, Any]]:
+    """Records of the shards that building a store, or repairing it, would not make again."""
+    if not path.exists():
+        return Shards(partial_path(path)).finished()
+    try:
+        open_store(path)
+    except StoreDamaged as damage:
+        if not damage.files:
+            return []
+    return Shards(path).finished()
 
 
 def planned(folder: Path, decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:

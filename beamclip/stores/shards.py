@@ -54,6 +54,11 @@ class Shards:
         good = all(unchanged(self.folder / name, facts, stamps.get(name)) for name, facts in record["files"].items())
         return dict(record) if good else None
 
+    def finished(self) -> list[dict[str, Any]]:
+        """The records of all finished shards, in their order."""
+        indices = sorted(int(path.stem) for path in (self.folder / RECORDS).glob("*.json"))
+        return [record for record in map(self.record, indices) if record is not None]
+
 
 def unchanged(path: Path, facts: Mapping[str, Any], stamp: list[int] | None) -> bool:
     """True where a file is as its manifest says. Its bytes are read only where its stamp is not the one known to be good."""

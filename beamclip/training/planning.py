@@ -1,17 +1,19 @@
 """What a sweep would have to make before its trials can start, and what that takes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from beamclip.anchors import bank_parts
 from beamclip.config import RECIPES, DataConfig, Experiment, OtherTeacher, TowerConfig
-from beamclip.data import split
+from beamclip.data import PackedImages, Source, Splits, open_packed, split
 from beamclip.data.item import SPLITS
 from beamclip.data.pack import cost_of_an_image
-from beamclip.stores import Store, StoreDamaged, open_store, store_path
-from beamclip.teachers import Teacher, basis_of, covering_store, parts_of
-from beamclip.training.wanted import Wanted, joined, wanted_by
+from beamclip.stores import Store, StoreDamaged, kept_shards, open_store, read_json, store_path
+from beamclip.teachers import ViewSet, basis_of, covering_store, parts_of
+from beamclip.training.wanted import group_of, towers_and_views
 from beamclip.training.workshop import Workshop
 
 _DEMO_TEACHER_SECONDS = 60.0  # on two cores; see docs/benchmarks.md
@@ -25,8 +27,8 @@ class Need:
         store: what kind it is.
         what: what it holds, for people.
         there: whether it exists and is whole.
-        images: images that have to be worked on; 0 where it is there.
-        bytes: its size.
+        images: images that have to be worked on; 0 where it is there, the rest where a killed command has begun with it.
+        bytes: its size, or that of what is missing of it.
         seconds: how long making it will take at the rate measured just now; None where nobody can know yet.
     """
 
@@ -47,25 +49,20 @@ class Hands:
 
 
 def plan(experiments: Iterable[Experiment], workshop: Workshop, hands: Hands) -> list[Need]:
-    """The stores that these experiments need, in the order in which they are made. Makes none of them.
+    """The stores that these experiments need, each once, in the order in which they are made. Makes none of them.
 
     Raises:
         UserError: a source or teacher can't be opened, or a store that exists is damaged and not to be repaired.
     """
-    return list(dict.fromkeys(_needs(list(experiments), workshop, hands)))
-
-
-def _needs(experiments: list[Experiment], workshop: Workshop, hands: Hands) -> Iterator[Need]:
-    yield from (_images(experiment.data, workshop, hands) for experiment in experiments)
-    towers = [tower for experiment in experiments for tower in experiment.teacher.all()]
-    yield from (_demo_teacher(workshop) for tower in towers if tower.model == "demo")
-    known = [experiment for experiment in experiments if _known(experiment, workshop)]
-    passes = [one for experiment in known for one in _wanted(experiment, workshop)]
-    yield from (_embeddings(one, workshop, hands) for one in joined(passes).values())
-    for experiment in experiments:
-        if experiment not in known:
-            yield from _unknown(experiment, workshop, hands)
-    yield from (_anchors(experiment, tower, workshop) for experiment in experiments for tower in experiment.teacher.all())
+    experiments = list(experiments)
+    towers = [(experiment, tower) for experiment in experiments for tower in experiment.teacher.all()]
+    configs = {workshop.packed_path(experiment.data): experiment.data for experiment in experiments}
+    images = [_images(path, config, workshop, hands) for path, config in configs.items()]
+    demo = [_demo_teacher(workshop)] if any(tower.model == "demo" for _, tower in towers) else []
+    packed = {path: _packed(path, workshop) for path in configs}
+    embeddings = [_embeddings(one, workshop, hands) for one in _passes(experiments, packed, workshop)]
+    anchors = dict(_anchors(experiment, tower, workshop) for experiment, tower in towers)
+    return [*images, *demo, *embeddings, *anchors.values()]
 
 
 def _whole(path: Path, workshop: Workshop) -> Store | None:
@@ -78,14 +75,15 @@ def _whole(path: Path, workshop: Workshop) -> Store | None:
         return None
 
 
-def _images(config: DataConfig, workshop: Workshop, hands: Hands) -> Need:
-    source, store = workshop.source(config), _whole(workshop.packed_path(config), workshop)
+def _images(path: Path, config: DataConfig, workshop: Workshop, hands: Hands) -> Need:
+    source, store = workshop.source(config), _whole(path, workshop)
     count = sum(source.count(split) for split in SPLITS)
     what = f"{count:,} images, {config.image_size} px {config.encoding}"
     if store is not None:
         return Need("images", what, True, 0, store.bytes, 0.0)
     seconds, size = cost_of_an_image(source, config)
-    return Need("images", what, False, count, int(count * size), count * seconds / hands.packing)
+    left = count - sum(len(record["labels"]) + len(record["bad"]) for record in kept_shards(path))
+    return Need("images", what, False, left, int(left * size), left * seconds / hands.packing)
 
 
 def _demo_teacher(workshop: Workshop) -> Need:
@@ -93,62 +91,77 @@ def _demo_teacher(workshop: Workshop) -> Need:
     return Need("teacher", "the demo's own", store is not None, 0, store.bytes if store else 0, 0.0 if store else _DEMO_TEACHER_SECONDS)
 
 
-def _known(experiment: Experiment, workshop: Workshop) -> bool:
-    """Whether it can be said by now which images are to be encoded, and by whom."""
-    wants_demo = any(tower.model == "demo" for tower in experiment.teacher.all())
-    teachers = not wants_demo or _whole(workshop.demo_teacher_path(), workshop) is not None
-    return teachers and _whole(workshop.packed_path(experiment.data), workshop) is not None
+def _packed(path: Path, workshop: Workshop) -> PackedImages | None:
+    """Packed images, opened far enough to be split; where only pixels are damaged and will be repaired, that is known too."""
+    try:
+        return open_packed(path) if path.exists() else None
+    except StoreDamaged as damage:
+        if not workshop.repair:
+            raise
+        known = damage.files and not {"labels.npy", "groups.npy"}.intersection(damage.files)
+        return PackedImages(Store(path, read_json(path / "manifest.json"))) if known else None
 
 
-def _wanted(experiment: Experiment, workshop: Workshop) -> list[Wanted]:
-    packed = workshop.packed(experiment.data)
-    return wanted_by(experiment, packed, split(packed, experiment.data))
+@dataclass(frozen=True)
+class _Pass:
+    """As `Wanted`, also where images are not packed yet: `packed` is None then, and the views are near only."""
+
+    tower: TowerConfig
+    packed: PackedImages | None
+    views: ViewSet
 
 
-def _embeddings(one: Wanted, workshop: Workshop, hands: Hands) -> Need:
+def _passes(experiments: Iterable[Experiment], opened: Mapping[Path, PackedImages | None], workshop: Workshop) -> list[_Pass]:
+    """The fewest passes that cover all that these experiments need, as `prepare_all` will join them."""
+    groups: dict[str, _Pass] = {}
+    for experiment in experiments:
+        path = workshop.packed_path(experiment.data)
+        packed = opened[path]
+        splits = split(packed, experiment.data) if packed is not None else _near_splits(experiment.data, workshop.source(experiment.data))
+        for tower, views in towers_and_views(experiment, splits):
+            known = groups.get(group := group_of(tower, path.name, views))
+            groups[group] = _Pass(tower, packed, views) if known is None else _Pass(known.tower, packed, known.views.joined(views))
+    return list(groups.values())
+
+
+def _near_splits(config: DataConfig, source: Source) -> Splits:
+    """As many images in each split as there will be, give or take some: which ones is known once they are packed."""
+    count, train = source.count("train"), round(source.count("train") * (1 - config.val_fraction))
+    test = np.arange(count, count + source.count("test"))
+    return Splits(np.arange(min(train, config.train_images or train)), np.arange(train, count), test)
+
+
+def _embeddings(one: _Pass, workshop: Workshop, hands: Hands) -> Need:
+    what = f"{_views(one.views)} of {'about ' if one.packed is None else ''}{len(one.views.ids):,} images"
+    if one.tower.model == "demo" and _whole(workshop.demo_teacher_path(), workshop) is None:
+        return Need("embeddings", f"demo, {what}", False, one.views.images, 0, None)
     teacher = workshop.teacher(one.tower)
-    what = f"{teacher.name}, {_views(one.views.count, one.views.recipe == RECIPES['center'])} of {len(one.views.ids):,} images"
-    store = _whole(store_path(workshop.root, "embeddings", parts_of(teacher, one.packed, one.views)), workshop)
-    store = store or covering_store(workshop.root, basis_of(teacher, one.packed, one.views), one.views)
-    if store is not None:
-        return Need("embeddings", what, True, 0, store.bytes, 0.0)
-    return _to_encode(what, one.views.images, teacher, workshop, hands)
+    what, left = f"{teacher.name}, {what}", one.views.images
+    if one.packed is not None:
+        path = store_path(workshop.root, "embeddings", parts_of(teacher, one.packed, one.views))
+        store = covering_store(workshop.root, basis_of(teacher, one.packed, one.views), one.views) or _whole(path, workshop)
+        if store is not None:
+            return Need("embeddings", what, True, 0, store.bytes, 0.0)
+        left -= sum(record["rows"] * record["views"] for record in kept_shards(path))
+    return Need("embeddings", what, False, left, left * teacher.width * 2, left * workshop.pace(teacher).seconds / hands.encoding)
 
 
-def _views(count: int, central: bool) -> str:
-    return "the central view" if central else f"{count} view{'s' if count > 1 else ''}"
+def _views(views: ViewSet) -> str:
+    if not views.recipe.random:
+        return "the central view"
+    name = next((name for name, recipe in RECIPES.items() if recipe == views.recipe), "custom")
+    return f"{views.count} {name} view{'s' if views.count > 1 else ''}"
 
 
-def _to_encode(what: str, images: int, teacher: Teacher, workshop: Workshop, hands: Hands) -> Need:
-    seconds = images * workshop.pace(teacher).seconds / hands.encoding
-    return Need("embeddings", what, False, images, images * teacher.width * 2, seconds)
-
-
-def _unknown(experiment: Experiment, workshop: Workshop, hands: Hands) -> Iterator[Need]:
-    """Passes over images that are not packed, or of a teacher that is not trained yet: their number is near, their key unknown."""
-    source, views = workshop.source(experiment.data), experiment.views
-    train = round(source.count("train") * (1 - experiment.data.val_fraction))
-    held_out = source.count("train") - train + source.count("test")
-    train = min(train, experiment.data.train_images or train)
-    count = 1 if views.teacher == "center" or not views.resolve().random else views.stored
-    passes: list[tuple[TowerConfig, int, int]] = [(experiment.teacher, 1, held_out)]
-    if views.teacher != "live":
-        passes = [(tower, count, train) for tower in experiment.teacher.all()] + passes
-    for tower, count, samples in passes:
-        what = f"{_views(count, samples == held_out or views.teacher == 'center')} of about {samples:,} images"
-        if tower.model == "demo":
-            yield Need("embeddings", f"demo, {what}", False, samples * count, 0, None)
-        else:
-            teacher = workshop.teacher(tower)
-            yield _to_encode(f"{teacher.name}, {what}", samples * count, teacher, workshop, hands)
-
-
-def _anchors(experiment: Experiment, tower: TowerConfig, workshop: Workshop) -> Need:
+def _anchors(experiment: Experiment, tower: TowerConfig, workshop: Workshop) -> tuple[str, Need]:
+    """By where they lie, since several cells share them."""
     names = workshop.source(experiment.data).names
     prompt_set = (tower.prompt_set if isinstance(tower, OtherTeacher) else None) or experiment.anchors.prompt_set
     if tower.model == "demo" and _whole(workshop.demo_teacher_path(), workshop) is None:
-        return Need("anchors", f"demo, {prompt_set} for {len(names):,} classes", False, 0, 0, None)
+        what = f"demo, {prompt_set} for {len(names):,} classes"
+        return what, Need("anchors", what, False, 0, 0, None)
     teacher = workshop.teacher(tower)
-    store = _whole(store_path(workshop.root, "anchors", bank_parts(teacher, names, prompt_set)), workshop)
-    what = f"{teacher.name}, {prompt_set} for {len(names):,} classes"
-    return Need("anchors", what, store is not None, 0, store.bytes if store else len(names) * teacher.width * 4, 0.0 if store else None)
+    path = store_path(workshop.root, "anchors", bank_parts(teacher, names, prompt_set))
+    what, store = f"{teacher.name}, {prompt_set} for {len(names):,} classes", _whole(path, workshop)
+    size = store.bytes if store else len(names) * teacher.width * 4
+    return str(path), Need("anchors", what, store is not None, 0, size, 0.0 if store else None)

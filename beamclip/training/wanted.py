@@ -21,9 +21,18 @@ class Wanted:
 
     @property
     def group(self) -> str:
-        """Passes of the same group can be one: they differ in samples, number of views and batch size, which change no embedding."""
-        tower = self.tower.model_dump(mode="json", include=set(TowerConfig.model_fields) - {"batch_size"})
-        return key_of({"tower": tower, "images": self.packed.key, **self.views.drawn()})
+        """See `group_of`."""
+        return group_of(self.tower, self.packed.key, self.views)
+
+
+def group_of(tower: TowerConfig, images: str, views: ViewSet) -> str:
+    """Passes of the same group can be one: they differ in samples, number of views and batch size, which change no embedding.
+
+    Args:
+        images: what tells packed images from others.
+    """
+    same = tower.model_dump(mode="json", include=set(TowerConfig.model_fields) - {"batch_size"})
+    return key_of({"tower": same, "images": images, **views.drawn()})
 
 
 def training_views(experiment: Experiment, splits: Splits) -> ViewSet | None:
@@ -42,10 +51,14 @@ def held_out_views(splits: Splits) -> ViewSet:
 
 
 def wanted_by(experiment: Experiment, packed: PackedImages, splits: Splits) -> list[Wanted]:
-    """All passes an experiment needs: every teacher's over the training views, the first one's over val and test."""
-    passes = [Wanted(experiment.teacher, packed, held_out_views(splits))]
-    views = training_views(experiment, splits)
-    return passes if views is None else [Wanted(tower, packed, views) for tower in experiment.teacher.all()] + passes
+    """All passes an experiment needs. See `towers_and_views`."""
+    return [Wanted(tower, packed, views) for tower, views in towers_and_views(experiment, splits)]
+
+
+def towers_and_views(experiment: Experiment, splits: Splits) -> list[tuple[TowerConfig, ViewSet]]:
+    """Who must have seen what: every teacher the training views, the first one val and test."""
+    views, held_out = training_views(experiment, splits), (experiment.teacher, held_out_views(splits))
+    return [held_out] if views is None else [(tower, views) for tower in experiment.teacher.all()] + [held_out]
 
 
 def joined(passes: Iterable[Wanted]) -> dict[str, Wanted]:
