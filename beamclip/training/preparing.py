@@ -86,11 +86,11 @@ def _facts(experiment: Experiment, packed: PackedImages, splits: Splits, teacher
 
 
 def _zero_shot(held_out: Embeddings, anchors: AnchorBank, packed: PackedImages, splits: Splits) -> dict[str, float]:
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name, ids in (("val", splits.val), ("test", splits.test)):
         logits = zero_shot_logits(torch.from_numpy(held_out.gather(ids, 0)), anchors.embeddings)
-        per_cent = accuracy(logits, torch.from_numpy(packed.labels[ids]))
-        metrics |= {f"teacher/zero_shot_{name}_top1": per_cent, f"teacher/zero_shot_{name}_top1_low": wilson_interval(per_cent, len(ids))[0]}
+        per_cent, key = accuracy(logits, torch.from_numpy(packed.labels[ids])), f"teacher/zero_shot_{name}_top1"
+        metrics |= {key: per_cent, f"{key}_low": wilson_interval(per_cent, len(ids))[0]}
     return metrics
 
 
