@@ -1,13 +1,13 @@
 """What a sweep would have to make before its trials can start, and what that takes."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from beamclip.anchors import bank_parts
-from beamclip.config import RECIPES, DataConfig, Experiment, OtherTeacher, TowerConfig
+from beamclip.config import DataConfig, Experiment, OtherTeacher, TowerConfig, ViewsConfig
 from beamclip.data import PackedImages, Source, Splits, open_packed, split
 from beamclip.data.item import SPLITS
 from beamclip.data.pack import cost_of_an_image
@@ -48,7 +48,7 @@ class Hands:
     encoding: int = 1
 
 
-def plan(experiments: Iterable[Experiment], workshop: Workshop, hands: Hands) -> list[Need]:
+def plan(experiments: Iterable[Experiment], workshop: Workshop, hands: Hands = Hands()) -> list[Need]:
     """The stores that these experiments need, each once, in the order in which they are made. Makes none of them.
 
     Raises:
@@ -60,7 +60,9 @@ def plan(experiments: Iterable[Experiment], workshop: Workshop, hands: Hands) ->
     images = [_images(path, config, workshop, hands) for path, config in configs.items()]
     demo = [_demo_teacher(workshop)] if any(tower.model == "demo" for _, tower in towers) else []
     packed = {path: _packed(path, workshop) for path in configs}
-    embeddings = [_embeddings(one, workshop, hands) for one in _passes(experiments, packed, workshop)]
+    passes = _passes(experiments, packed, workshop)
+    several = len({one.name for one in passes if one.views.recipe.random}) > 1
+    embeddings = [_embeddings(one, workshop, hands, several) for one in passes]
     anchors = dict(_anchors(experiment, tower, workshop) for experiment, tower in towers)
     return [*images, *demo, *embeddings, *anchors.values()]
 
@@ -104,11 +106,16 @@ def _packed(path: Path, workshop: Workshop) -> PackedImages | None:
 
 @dataclass(frozen=True)
 class _Pass:
-    """As `Wanted`, also where images are not packed yet: `packed` is None then, and the views are near only."""
+    """As `Wanted`, also where images are not packed yet: `packed` is None then, and the views are near only.
+
+    Attributes:
+        name: of the recipe, for people.
+    """
 
     tower: TowerConfig
     packed: PackedImages | None
     views: ViewSet
+    name: str
 
 
 def _passes(experiments: Iterable[Experiment], opened: Mapping[Path, PackedImages | None], workshop: Workshop) -> list[_Pass]:
@@ -120,7 +127,8 @@ def _passes(experiments: Iterable[Experiment], opened: Mapping[Path, PackedImage
         splits = split(packed, experiment.data) if packed is not None else _near_splits(experiment.data, workshop.source(experiment.data))
         for tower, views in towers_and_views(experiment, splits):
             known = groups.get(group := group_of(tower, path.name, views))
-            groups[group] = _Pass(tower, packed, views) if known is None else _Pass(known.tower, packed, known.views.joined(views))
+            new = _Pass(tower, packed, views, _named(experiment.views))
+            groups[group] = new if known is None else replace(known, views=known.views.joined(views))
     return list(groups.values())
 
 
@@ -131,8 +139,8 @@ def _near_splits(config: DataConfig, source: Source) -> Splits:
     return Splits(np.arange(min(train, config.train_images or train)), np.arange(train, count), test)
 
 
-def _embeddings(one: _Pass, workshop: Workshop, hands: Hands) -> Need:
-    what = f"{_views(one.views)} of {'about ' if one.packed is None else ''}{len(one.views.ids):,} images"
+def _embeddings(one: _Pass, workshop: Workshop, hands: Hands, several: bool) -> Need:
+    what = f"{_views(one, several)} of {'about ' if one.packed is None else ''}{len(one.views.ids):,} images"
     if one.tower.model == "demo" and _whole(workshop.demo_teacher_path(), workshop) is None:
         return Need("embeddings", f"demo, {what}", False, one.views.images, 0, None)
     teacher = workshop.teacher(one.tower)
@@ -146,11 +154,14 @@ def _embeddings(one: _Pass, workshop: Workshop, hands: Hands) -> Need:
     return Need("embeddings", what, False, left, left * teacher.width * 2, left * workshop.pace(teacher).seconds / hands.encoding)
 
 
-def _views(views: ViewSet) -> str:
-    if not views.recipe.random:
+def _named(views: ViewsConfig) -> str:
+    return views.recipe if views.strength == 1 else f"{views.recipe} × {views.strength:g}"
+
+
+def _views(one: _Pass, several: bool) -> str:
+    if not one.views.recipe.random:
         return "the central view"
-    name = next((name for name, recipe in RECIPES.items() if recipe == views.recipe), "custom")
-    return f"{views.count} {name} view{'s' if views.count > 1 else ''}"
+    return f"{one.views.count} view{'s' if one.views.count > 1 else ''}{f' ({one.name})' if several else ''}"
 
 
 def _anchors(experiment: Experiment, tower: TowerConfig, workshop: Workshop) -> tuple[str, Need]:

@@ -36,7 +36,7 @@ def test_the_plan_comes_true(cluster, preset, tmp_path):
     after = preparation.plan()
     assert all(need["there"] for need in after) and not any(need["images"] for need in after)
     assert [need["what"] for need in after if need["store"] == "embeddings"] == [
-        "tiny, 2 weak views of 144 images",
+        "tiny, 2 views of 144 images",
         "tiny, the central view of 56 images",
     ]
     assert len(made["assets"]) == 2  # temperatures share everything
