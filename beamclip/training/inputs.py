@@ -63,7 +63,7 @@ class ResidentImages:
 
 
 class MappedEmbeddings:
-    """Read from the embedding store batch by batch. One that holds a single view gives it for every view."""
+    """Read from the embedding store batch by batch."""
 
     def __init__(self, stored: Embeddings, device: torch.device) -> None:
         self._stored, self._device = stored, device
