@@ -38,6 +38,17 @@ def test_beside_canonical_teacher_views_every_epoch_draws_new_ones(experiment, s
     assert torch.cosine_similarity(first.teachers[0], teacher.encode_images(still)).min() > 0.999
 
 
+def test_a_teacher_inside_training_is_given_the_very_same_view_and_none_comes_twice(experiment, stores, teacher):
+    live = with_values(experiment, {"views.teacher": "live"})
+    run = build_run(live, prepare(live, Workshop(stores)), Context())
+    ids = run.opened.splits.train[[7, 3]]
+    for epoch in (0, 5):
+        batch = run.make_batch(epoch, ids)
+        assert torch.equal(batch.images, rendered(run, ids, epoch, run.pixels))
+        (said,) = batch.teachers
+        assert torch.equal(said, teacher.encode_images(rendered(run, ids, epoch, teacher.pixels)))
+
+
 def test_an_epoch_s_batches_are_whole_and_hold_no_sample_twice(experiment, assets):
     run = build_run(with_values(experiment, {"optimiser.batch_size": 24}), assets, Context())
     images = [batch.images for batch in run.batches(0)]
@@ -51,6 +62,16 @@ def test_fewer_anchors_are_the_first_ones_and_the_bank_stays_whole(experiment, a
     (anchors,) = run.machinery.objective.anchors
     assert torch.equal(anchors, run.opened.anchors.embeddings[:3])
     assert len(run.opened.anchors.embeddings) == 4
+
+
+def test_every_teacher_has_its_own_anchors_and_temperature(experiment, stores, other_folder):
+    other = {"model": f"local-dir:{other_folder}", "temperature": 0.02}
+    several = with_values(experiment, {"teacher.others": [other], "objective.teacher_temperature": 0.3, "anchors.count": 3})
+    run = build_run(several, prepare(several, Workshop(stores)), Context())
+    objective, opened = run.machinery.objective, run.opened.teachers
+    assert objective.teacher_temperatures == (0.3, 0.02)
+    assert all(torch.equal(ours, one.anchors.embeddings[:3]) for ours, one in zip(objective.anchors, opened, strict=True))
+    assert [rows.shape for rows in run.make_batch(0, run.opened.splits.train[:5]).teachers] == [(5, 16), (5, 24)]
 
 
 def test_only_the_student_is_trained(experiment, assets):

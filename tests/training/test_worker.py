@@ -7,14 +7,17 @@ from gloo import in_processes
 from safetensors.torch import load_file
 
 from beamclip.config import with_values
+from beamclip.data.views import render
 from beamclip.evaluation import load_probe
 from beamclip.students import build_student, load_student
 from beamclip.training import worker
 from beamclip.training.assets import open_assets
 from beamclip.training.context import Context
 from beamclip.training.loop import TrainingDiverged
+from beamclip.training.preparing import prepare
 from beamclip.training.probing import labelled_features, student_pixels
 from beamclip.training.worker import run_worker
+from beamclip.training.workshop import Workshop
 
 
 class Killed(BaseException):
@@ -141,6 +144,52 @@ def test_a_trial_never_runs_a_teacher(experiment, assets, tmp_path, monkeypatch)
     monkeypatch.setattr("open_clip.create_model", refuse)
     reports = train(experiment, assets, tmp_path)
     assert reports[-1]["teacher/images_encoded"] == 0
+
+
+def test_a_trial_that_reads_stores_and_had_images_encoded_stops(experiment, assets, teacher, tmp_path, monkeypatch):
+    """Else a sweep would pay for its teacher in every trial, and nobody would see it."""
+
+    def encode(self, ids, view, images, parameters):
+        return teacher.encode_images(render(images, parameters, teacher.pixels)).clone()
+
+    monkeypatch.setattr("beamclip.training.run.MappedEmbeddings.take", encode)
+    with pytest.raises(AssertionError, match="a trial that reads stores had 256 images encoded"):
+        train(experiment, assets, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def live(experiment, stores):
+    """The experiment with a teacher inside training, and its stores."""
+    inside = with_values(experiment, {"views.teacher": "live"})
+    return inside, prepare(inside, Workshop(stores))
+
+
+def test_a_teacher_inside_training_encodes_every_image_in_every_epoch(live, alone, tmp_path):
+    reports = train(*live, tmp_path)
+    assert reports[-1]["teacher/images_encoded"] == 128 * 2
+    # For as many epochs as views are stored, both teach from the very same views; the store's are in half precision.
+    assert losses(reports) == pytest.approx(losses(alone[0]), rel=1e-2)
+
+
+def test_images_encoded_are_those_of_all_workers(live, tmp_path):
+    both = in_processes(2, on_rank, *live, tmp_path)
+    assert [reports[-1]["teacher/images_encoded"] for reports in both] == [256, 256]
+
+
+def test_several_teachers_teach_from_stores_as_they_do_inside_training(experiment, stores, alone, other_folder, tmp_path):
+    several = with_values(experiment, {"teacher.others": [{"model": f"local-dir:{other_folder}", "temperature": 0.02}]})
+    inside = with_values(several, {"views.teacher": "live"})
+    stored = train(several, prepare(several, Workshop(stores)), tmp_path / "stored")
+    lived = train(inside, prepare(inside, Workshop(stores)), tmp_path / "lived")
+    assert [reports[-1]["teacher/images_encoded"] for reports in (stored, lived)] == [0, 2 * 256]
+    assert losses(lived) == pytest.approx(losses(stored), rel=1e-2)
+    assert losses(stored)[0] != pytest.approx(losses(alone[0])[0], rel=1e-2)  # the second one has a say
+
+
+def test_what_is_resident_changes_no_bit(experiment, assets, alone, tmp_path):
+    resident = train(with_values(experiment, {"scaling.resident": "always"}), assets, tmp_path)
+    assert curves(resident) == curves(alone[0])
+    assert same_bits(weights(tmp_path / "2"), weights(alone[1] / "2"))
 
 
 def test_two_workers_give_the_single_worker_s_curve(experiment, assets, alone, tmp_path):
