@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -94,3 +95,15 @@ def colour_teacher(tmp_path_factory):
 def preset(tmp_path_factory, images, colour_teacher):
     """A preset file over both: seconds from end to end."""
     return tiny.write_preset(tmp_path_factory.mktemp("preset") / "tiny.yaml", images, colour_teacher)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of one megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

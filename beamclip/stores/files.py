@@ -91,7 +91,12 @@ def disk_may_be_full(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if not _is_full(error):
             raise
         kept = "finished shards are kept: make room and run the same command again, or choose another folder with --storage"
         raise UserError(f"the disk of {path.parent} is full; {kept}") from None
+
+
+def _is_full(error: OSError) -> bool:
+    """NumPy says of an array that it could not write whole how many items are missing, and not why."""
+    return error.errno in _FULL or (error.errno is None and " requested and " in str(error))

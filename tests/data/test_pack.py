@@ -1,7 +1,10 @@
 import csv
 import io
+import json
 import sys
+import tarfile
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +12,7 @@ from PIL import Image
 from beamclip.config import DataConfig, UserError
 from beamclip.data import open_packed, open_source, pack
 from beamclip.data.pack import cost_of_an_image, shard_images
-from beamclip.stores import in_process, open_store
+from beamclip.stores import StoreDamaged, in_process, open_store
 
 
 @pytest.fixture
@@ -124,6 +127,76 @@ def test_a_killed_pack_goes_on_and_ends_with_the_same_bytes(many, tmp_path, enco
     assert files(resumed) == files(whole)
 
 
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+SHARDS = [("raw", "images-00001.npy"), ("jpeg", "images-00001.jpegs"), ("jpeg", "offsets-00001.npy")]
+
+
+@pytest.mark.parametrize(("harm", "says"), [(flip, "has changed since it was written"), (cut, "bytes instead of")])
+@pytest.mark.parametrize(("encoding", "name"), SHARDS)
+def test_a_damaged_shard_is_named_never_used_and_packed_again_alone(many, tmp_path, encoding, name, harm, says):
+    config, written = config_of(many, encoding=encoding), []
+    packed = pack(config, tmp_path)
+    before = files(packed)
+    harm(packed.store.file(name))
+    for use in (lambda: open_packed(packed.store.path), lambda: pack(config, tmp_path, run=recording(written))):
+        with pytest.raises(StoreDamaged, match=f"{name} .*{says}.*; run again with --repair"):
+            use()
+    assert written == []
+    assert files(pack(config, tmp_path, run=recording(written), repair=True)) == before
+    assert written == [1]
+
+
+def test_a_store_of_an_older_format_is_a_sentence_and_packed_anew_with_repair(tree, tmp_path):
+    config, written = config_of(tree), []
+    manifest = pack(config, tmp_path).store.file("manifest.json")
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(UserError, match="has store format 1, but 2 is read here; run again with --repair"):
+        pack(config, tmp_path)
+    pack(config, tmp_path, run=recording(written), repair=True)
+    assert written == [0, 1] and len(pack(config, tmp_path)) == 10
+
+
+@pytest.fixture(params=["tree", "parquet", "tar"])
+def folder(request, make_tree, write_parquet, tmp_path, jpeg):
+    """The same kind of images, kept in each of three ways."""
+    if request.param == "tree":
+        return make_tree({"train": {"a": 100, "b": 30}, "test": {"a": 2, "b": 1}})
+    if request.param == "parquet":
+        write_parquet("train-0.parquet", [0, 1] * 40)
+        return write_parquet("test-0.parquet", [0, 1, 1])
+    (tmp_path / "tar").mkdir()
+    (tmp_path / "tar" / "classnames.txt").write_text("a\nb\n")
+    for split, count in (("train", 80), ("test", 3)):
+        with tarfile.open(tmp_path / "tar" / f"{split}-0.tar", "w") as tar:
+            for number in range(count):
+                for name, content in ((f"{number:03}.jpg", jpeg((3 * number, 0, 128))), (f"{number:03}.cls", str(number % 2).encode())):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+    return tmp_path / "tar"
+
+
+def test_a_source_over_fsspec_packs_to_the_same_bytes(folder, tmp_path):
+    fsspec.filesystem("memory").put(str(folder), f"/{tmp_path.name}", recursive=True)
+    urls = {"here": str(folder), "file": f"file://{folder}", "memory": f"memory://{tmp_path.name}"}
+    packed = {name: pack(DataConfig(path=url, image_size=16), tmp_path / "stores" / name) for name, url in urls.items()}
+    assert packed["file"].key == packed["here"].key
+    ours, theirs = files(packed["here"]), files(packed["memory"])
+    assert files(packed["file"]) == ours
+    manifest = json.loads(theirs.pop("manifest.json"))  # holds a key of its own, since a store has other stamps than a disk
+    assert manifest["files"] == json.loads(ours.pop("manifest.json"))["files"]
+    assert theirs == ours and sum(name.startswith("images") for name in ours) >= 3
+
+
 def test_no_shard_holds_images_of_two_splits(many, tmp_path):
     packed = pack(config_of(many), tmp_path / "stores")
     assert packed.store.manifest["shards"] == [64] * 5 + [30] + [64, 16] and packed.rows == {"train": 350, "test": 80}
@@ -149,6 +222,12 @@ def saved(image, format, **options):
     return file.getvalue()
 
 
+def _clear_where_bright(image):
+    """The same picture with a palette, whose brightest colours are left out and, being transparent, come back as white."""
+    alpha = image.convert("L").point(lambda value: 0 if value > 190 else 255)
+    return Image.merge("RGBA", [*image.split(), alpha]).quantize(256)
+
+
 def odd_images():
     """The same quiet picture in every kind of pixels, with the reasons of those that are no pictures."""
     ramp = np.linspace(40, 200, 24 * 32).reshape(24, 32)
@@ -159,6 +238,7 @@ def odd_images():
         "cmyk.jpg": saved(colour.convert("CMYK"), "JPEG", quality=98),
         "grey.png": saved(grey, "PNG"),
         "palette.png": saved(colour.quantize(256), "PNG"),
+        "palette_clear.png": saved(_clear_where_bright(colour), "PNG"),
         "deep.png": saved(Image.fromarray((ramp * 257).astype(np.uint16)), "PNG"),
         "exif.jpg": saved(colour.transpose(Image.Transpose.ROTATE_180), "JPEG", quality=98, exif=turned),
         "rgb.png": saved(colour, "PNG"),
@@ -182,11 +262,16 @@ def test_every_kind_of_pixels_becomes_right_rgb_and_the_rest_is_listed(tmp_path,
     )
     images = pixels(packed).astype(int)
     assert len(packed) == 4 * len(good)
-    assert np.abs(images - images[sorted(good).index("rgb.png")]).max() <= 12  # JPEG's and the palette's own loss
+    plain, clear = (sorted(good).index(name) for name in ("rgb.png", "palette_clear.png"))
+    others = np.delete(images[: len(good)], clear, axis=0)
+    assert np.abs(others - images[plain]).max() <= 12  # JPEG's and the palette's own loss
+    assert np.abs(images[clear, :19] - images[plain, :19]).max() <= 12 and images[clear, -1].min() >= 240
+    assert np.array_equal(images.reshape(4, len(good), *images.shape[1:]), np.stack([images[: len(good)]] * 4))
     assert len({name for name, _ in packed.bad}) == 16
     reasons = {name.rsplit("/", 1)[1]: reason for name, reason in packed.bad}
     assert reasons.keys() == broken.keys()
     assert "550 x 550 pixels" in reasons["bomb.png"] and reasons["empty.jpg"] == "empty" and "truncated" in reasons["truncated.jpg"]
+    assert reasons["words.jpg"].startswith("cannot identify image file")
 
 
 def test_jpeg_is_near_raw_and_smaller(tmp_path):

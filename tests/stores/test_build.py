@@ -1,7 +1,6 @@
 import errno
 import multiprocessing
 import os
-import subprocess
 import threading
 import time
 
@@ -134,18 +133,6 @@ def test_a_full_disk_is_a_sentence_and_finished_shards_stay(tmp_path):
     job = Numbers()
     build(tmp_path, job)
     assert job.written == [3]
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of one megabyte."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_packing_onto_a_disk_that_is_too_small(small_disk, data_config, tmp_path):

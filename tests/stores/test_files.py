@@ -3,6 +3,7 @@ import json
 import multiprocessing
 import os
 
+import numpy as np
 import pytest
 
 from beamclip.config import UserError
@@ -59,6 +60,11 @@ def test_a_full_disk_is_a_sentence_and_other_errors_stay_what_they_are(tmp_path,
         raise OSError(number, os.strerror(number))
     with pytest.raises(PermissionError), disk_may_be_full(tmp_path / "store"):
         raise PermissionError(errno.EACCES, "no")
+
+
+def test_an_array_that_numpy_could_not_write_whole_is_the_same_sentence(small_disk):
+    with pytest.raises(UserError, match=f"^the disk of {small_disk} is full"), disk_may_be_full(small_disk / "store"):
+        np.save(small_disk / "large.npy", np.zeros(2 * 2**20, np.uint8))
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from beamclip.config import RECIPES, TowerConfig, UserError
 from beamclip.data import draw
 from beamclip.data.views import render
-from beamclip.stores import in_process, store_path
+from beamclip.stores import StoreDamaged, in_process, open_store, store_path
 from beamclip.teachers import Embeddings, Pace, ViewSet, embed, load_teacher, parts_of
 from beamclip.teachers.building import shard_rows
 
@@ -103,6 +103,38 @@ def test_embeddings_that_are_not_numbers_are_a_sentence_and_no_store(teacher_fol
     with pytest.raises(UserError, match=r"zero or not finite; try teacher.precision=fp32"):
         embed(teacher, packed, views, tmp_path, pace=batches_of(64))
     assert not store_path(tmp_path, "embeddings", parts_of(teacher, packed, views)).exists()
+
+
+@pytest.mark.parametrize(("keep", "says"), [(slice(-1), "bytes instead of"), (slice(None), "has changed since it was written")])
+def test_damage_is_named_and_a_damaged_store_is_never_used(teacher, packed, tmp_path, keep, says):
+    views = ViewSet(IDS, RECIPES["weak"], 1, 0)
+    path = embed(teacher, packed, views, tmp_path)[0].store.file("rows-00001.npy")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content[keep])
+    for use in (lambda: embed(teacher, packed, views, tmp_path), lambda: open_store(path.parent)):
+        with pytest.raises(StoreDamaged, match=f"rows-00001.npy .*{says}.*; run again with --repair"):
+            use()
+
+
+def test_a_store_of_an_older_format_is_a_sentence_and_encoded_anew_with_repair(teacher, packed, tmp_path):
+    views = ViewSet(IDS, RECIPES["weak"], 1, 0)
+    manifest = embed(teacher, packed, views, tmp_path)[0].store.file("manifest.json")
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(UserError, match="has store format 1, but 2 is read here; run again with --repair"):
+        embed(teacher, packed, views, tmp_path)
+    assert embed(teacher, packed, views, tmp_path, repair=True)[1] == 79
+
+
+def test_a_pass_onto_a_disk_that_is_too_small(teacher, packed, small_disk):
+    """Shards of 64 samples with 100 views take 200 kB each."""
+    views = ViewSet(np.arange(160), RECIPES["weak"], 100, 0)
+    (small_disk / "filler").write_bytes(b"x" * 700_000)
+    with pytest.raises(UserError, match=f"the disk of {small_disk}.* is full; finished shards are kept"):
+        embed(teacher, packed, views, small_disk, pace=batches_of(64))
+    assert len(list(small_disk.glob("embeddings/.*.partial/shards/*.json"))) == 1
+    (small_disk / "filler").unlink()
+    assert embed(teacher, packed, views, small_disk)[1] == 96 * 100
 
 
 def test_repair_encodes_what_is_damaged_and_nothing_else(teacher, packed, tmp_path):
