@@ -12,7 +12,8 @@ from rich.console import Console
 from beamclip.config import Experiment, Sweep, check_space, planned_values, with_values
 from beamclip.console import Bars
 from beamclip.provenance import provenance_tags
-from beamclip.recording import Recorder, facts_of
+from beamclip.recording import Recorder
+from beamclip.references import write_references
 from beamclip.storage import (
     SweepRecord,
     artifact_root,
@@ -46,7 +47,7 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool = False, repair: bool
         with tracker:
             try:
                 record = _prepared(record, bars, repair)
-                _write_references(tracker, record)
+                write_references(tracker, record, bars.say)
                 if not _run(record, tracker, bars, resume):
                     raise KeyboardInterrupt
             except KeyboardInterrupt:
@@ -122,22 +123,18 @@ def _run(record: SweepRecord, tracker: Any, bars: Bars, resume: bool) -> bool:
         disconnect()
 
 
-def _write_references(tracker: Any, record: SweepRecord) -> None:
-    facts = facts_of(record)
-    accuracy = {"zero_shot/val_top1": facts["teacher/zero_shot_val_top1"], "zero_shot/test_top1": facts["teacher/zero_shot_test_top1"]}
-    tracker.reference("teacher", {}, accuracy | {"teacher/images_encoded": facts["teacher/images_encoded"]})
-    if record.untrained:
-        tracker.reference("untrained", {}, {key: value for key, value in record.untrained.items() if not key.startswith("zero_shot/")})
-
-
 def _write_summary(tracker: Any, record: SweepRecord) -> None:
-    from beamclip.tracking import compare, temperature_plot
+    from beamclip.tracking import compare, effect_rows, effects, effects_plot, parallel_plot, temperature_plot
 
     comparison = compare(tracking_uri(record.base), record.sweep.name, record.sweep_id)
-    with tempfile.TemporaryDirectory() as folder:
-        plot = temperature_plot(comparison.measured, Path(folder) / "accuracy.png")
-        if plot is not None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        plots = [temperature_plot(comparison.measured, folder / "accuracy.png")]
+        plots += [effects_plot(comparison, folder / "effects.png"), parallel_plot(comparison, folder / "parallel.png")]
+        for plot in filter(None, plots):
             tracker.client.log_artifact(tracker.run_id, str(plot))
+    if found := effects(comparison):
+        tracker.log_table(effect_rows(found), "effects.csv")
 
 
 def _print_comparison(record: SweepRecord) -> None:

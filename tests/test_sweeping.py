@@ -1,10 +1,14 @@
+import json
 import sys
+from dataclasses import replace
 
+import mlflow
 import pytest
+from mlflow import MlflowClient
 
 from beamclip import sweeping
-from beamclip.config import Sweep, choice, load_experiment
-from beamclip.storage import SweepRecord, latest_sweep
+from beamclip.config import Sweep, choice, load_experiment, planned_values, with_values
+from beamclip.storage import SweepRecord, asset_key, latest_sweep
 from beamclip.sweeping import resume_line, run_sweep
 from beamclip.tracking import compare
 
@@ -41,3 +45,43 @@ def test_an_interrupted_preparation_is_gone_on_with_in_the_same_sweep(monkeypatc
         run_sweep(SWEEP, base, resume=True)
     assert latest_sweep(SWEEP.name, base) == first
     assert compare(uri, SWEEP.name).sweep_id == first.sweep_id
+
+
+def _made(record, bars, repair):
+    """As `sweeping._prepared`, with a teacher that is no better than guessing."""
+    facts = {"teacher": "tiny", "classes": 10, "teacher/images_encoded": 7, "data_key": "d", "teacher_fingerprint": "f"}
+    facts |= {"teacher/zero_shot_test_top1": 11.0, "teacher/zero_shot_val_top1": 11.0, "teacher/zero_shot_val_top1_low": 8.0}
+    cells = [with_values(record.base, values) for values in planned_values(record.sweep)]
+    return replace(record, assets={asset_key(cell): json.dumps({"facts": facts}) for cell in cells})
+
+
+def _ran(record, tracker, bars, resume):
+    """As `sweeping._run`, with trials that get what their settings say."""
+    for number, values in enumerate(planned_values(record.sweep)):
+        tracker.trial(f"t{number}", values)
+        val = 40.0 + 10 * values["views.stored"] + values["seed"]
+        tracker.trial_metrics(f"t{number}", {"linear_probe/val_top1": val, "linear_probe/test_top1": val - 1}, 1)
+        tracker.trial_finished(f"t{number}", "FINISHED")
+    return True
+
+
+def test_what_mattered_is_kept_with_the_sweep_and_said_after_the_table(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sweeping, "_prepared", _made)
+    monkeypatch.setattr(sweeping, "_run", _ran)
+    space = {"views.stored": choice(1, 2), "seed": choice(0, 1), "optimiser.name": choice("sgd", "adamw")}
+    run_sweep(Sweep(name="mattered", space=space), load_experiment("demo", {"storage.path": str(tmp_path)}))
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("mattered")
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.kind = 'sweep'")
+    kept = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert {"accuracy.png", "effects.png", "effects.csv", "parallel.png"} <= kept
+    table = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/effects.csv").splitlines()
+    assert table[0] == "setting,eta_squared,eta_squared_by_chance,best_value,mean_at_best,mean_at_worst,trials"
+    assert table[1] == "views.stored,0.9901,0.1429,2,60.5,50.5,8"
+    said = capsys.readouterr()
+    line = (
+        "what mattered (share of the variance of linear_probe/val_top1): stored 99 %, seed 1 % (by chance 14 %), name 0 % (by chance 14 %)"
+    )
+    assert line in " ".join(said.out.split())
+    assert "WARNING: the teacher hardly knows these classes" in said.err
+    assert parent.data.tags["beamclip.teacher_near_chance"].startswith("tiny with prompt set openai_7: 11 % of val right")

@@ -1,4 +1,4 @@
-"""Everything that imports MLflow: one writer a sweep, published results, the comparison, the plot.
+"""Everything that imports MLflow: one writer a sweep, published results, the comparison, the plots.
 
 What a run carries, and what everything here reads back:
 
@@ -18,6 +18,7 @@ What a run carries, and what everything here reads back:
     source                           measured, published
     method, dataset, teacher, student, prompt_set        what was compared; `varied` on a sweep that varies it
     beamclip.sweep_id, beamclip.trial_id                 by which a resumed sweep finds its runs again
+    beamclip.teacher_near_chance     on a sweep: which teachers and prompt sets hardly know the classes
 
 Params are the flattened resolved config, on a sweep also `space.KEY`. Children hang one level below their sweep.
 """
@@ -28,6 +29,8 @@ import os
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from beamclip.tracking.compare import Comparison, Row, compare
+from beamclip.tracking.effect_plots import effects_plot, parallel_plot
+from beamclip.tracking.effects import effect_rows, effects
 from beamclip.tracking.plots import temperature_plot
 from beamclip.tracking.published import PublishedResult, load_published, write_published
 from beamclip.tracking.runs import SweepTracker
@@ -41,7 +44,11 @@ __all__ = [
     "SweepTracker",
     "compare",
     "connect",
+    "effect_rows",
+    "effects",
+    "effects_plot",
     "load_published",
+    "parallel_plot",
     "render",
     "temperature_plot",
     "write_published",

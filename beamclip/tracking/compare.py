@@ -9,6 +9,8 @@ from mlflow.entities import Run
 from beamclip.config import UserError, nearest
 from beamclip.tracking.server import connect, search_all
 
+_RANGE = '{"kind": "uniform"'  # as `entries.space_params` writes it
+
 
 @dataclass(frozen=True)
 class Row:
@@ -27,7 +29,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A sweep and its neighbours. Trials are sorted by `metric`, best first, those without it last."""
+    """A sweep and its neighbours. Trials are sorted by `metric`, best first, those without it last.
+
+    Attributes:
+        varied: dotted keys of the space.
+        ranges: those of them that are drawn from a range.
+    """
 
     experiment: str
     sweep_id: str
@@ -38,6 +45,7 @@ class Comparison:
     trials: tuple[Row, ...]
     references: tuple[Row, ...]
     published: tuple[Row, ...]
+    ranges: frozenset[str] = frozenset()
 
     @property
     def best(self) -> Row | None:
@@ -59,7 +67,8 @@ def compare(uri: str, experiment_name: str, sweep_id: str | None = None) -> Comp
     client = connect(uri, create=False)
     experiment_id = _experiment_id(client, experiment_name)
     parent = _parent(client, experiment_id, experiment_name, sweep_id)
-    varied = tuple(key.removeprefix("space.") for key in parent.data.params if key.startswith("space."))
+    space = {key.removeprefix("space."): text for key, text in parent.data.params.items() if key.startswith("space.")}
+    varied = tuple(space)
     metric = parent.data.params.get("sweep.metric", "linear_probe/val_top1")
     published = search_all(client, experiment_id, "tags.kind = 'published'")
     children = _rows(search_all(client, experiment_id, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"), varied)
@@ -73,6 +82,7 @@ def compare(uri: str, experiment_name: str, sweep_id: str | None = None) -> Comp
         trials=_best_first((row for row in children if row.kind == "trial"), metric),
         references=tuple(sorted((row for row in children if row.kind == "reference"), key=lambda row: row.method)),
         published=_best_first(_rows(published, ()), "linear_probe/test_top1"),
+        ranges=frozenset(key for key, text in space.items() if text.startswith(_RANGE)),
     )
 
 

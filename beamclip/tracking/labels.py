@@ -7,11 +7,11 @@ from typing import Any
 _SYMBOLS = {"objective.teacher_temperature": "τ_T", "objective.student_temperature": "τ_S"}
 
 
-def short_names(keys: Iterable[str]) -> dict[str, str]:
+def short_names(keys: Iterable[str], symbols: bool = True) -> dict[str, str]:
     """Dotted key -> symbol or last part; two parts where the last one alone would name two keys."""
     keys = list(keys)
-    leaves = Counter(_leaf(key) for key in keys)
-    return {key: _SYMBOLS.get(key) or (_leaf(key) if leaves[_leaf(key)] == 1 else _leaf(key, 2)) for key in keys}
+    leaves, known = Counter(_leaf(key) for key in keys), _SYMBOLS if symbols else {}
+    return {key: known.get(key) or (_leaf(key) if leaves[_leaf(key)] == 1 else _leaf(key, 2)) for key in keys}
 
 
 def run_name(values: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from beamclip.tracking.compare import Comparison, Row
+from beamclip.tracking.effects import effects_line
 from beamclip.tracking.labels import short_names
 
 _PLAIN_WIDTH = 100
@@ -26,7 +27,7 @@ def _print(comparison: Comparison, console: Console) -> None:
     console.print(_measured(comparison))
     if comparison.best is not None:
         note = f"* best: chosen on {comparison.metric}, held out of train, not on test"
-        console.print(f"{note}\n", highlight=False, markup=False)
+        console.print("\n".join(filter(None, (note, effects_line(comparison)))), "\n", highlight=False, markup=False)
     if comparison.published:
         console.print(_published(comparison.published))
 

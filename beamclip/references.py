@@ -1,0 +1,54 @@
+"""What trials stand beside, the teacher itself and the untrained student, and a warning where the teacher knows next to nothing."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from beamclip.config import planned_values, with_values
+from beamclip.recording import facts_of
+from beamclip.storage import SweepRecord, asset_key
+
+_WARNING = """beamclip: WARNING: the teacher hardly knows these classes by these names; what students learn from it may be noise.
+{cases}
+  Try other class names (data.class_names), another prompt set (anchors.prompt_set) or another teacher (teacher.model);
+  beamclip anchors --explain says what each class is called, and why."""
+
+
+def write_references(tracker: Any, record: SweepRecord, say: Callable[[str], None]) -> None:
+    """Write both as runs beside the trials. Where the teacher is near chance on val, say so, loudly, and tag the sweep with it."""
+    facts = facts_of(record)
+    accuracy = {"zero_shot/val_top1": facts["teacher/zero_shot_val_top1"], "zero_shot/test_top1": facts["teacher/zero_shot_test_top1"]}
+    tracker.reference("teacher", {}, accuracy | {"teacher/images_encoded": facts["teacher/images_encoded"]})
+    if record.untrained:
+        tracker.reference("untrained", {}, {key: value for key, value in record.untrained.items() if not key.startswith("zero_shot/")})
+    if cases := _cases_near_chance(record):
+        say(_WARNING.format(cases="\n".join(f"  {case}" for case in cases)))
+        tracker.client.set_tag(tracker.run_id, "beamclip.teacher_near_chance", "; ".join(cases)[:_TAG_LENGTH])
+
+
+_TAG_LENGTH = 5000  # MLflow takes 8000, older servers 5000
+
+
+def near_chance(low: float, classes: int) -> bool:
+    """Whether somebody whose accuracy has this lower end of its 95 % interval (in per cent) may as well be guessing.
+
+    Guessing gets one in `classes`. Up to half as much again counts as near, but no more than ten points: 60 % of two classes,
+    15 % of ten, 0.15 % of a thousand. The interval's lower end is what the accuracy is sure to be above; with few images in val that
+    is little, so a good teacher may be suspected, but a bad one is not overlooked.
+    """
+    chance = 100 / classes
+    return low <= chance + min(chance / 2, 10)
+
+
+def _cases_near_chance(record: SweepRecord) -> list[str]:
+    """A line for each teacher and prompt set of the sweep that is near chance on val."""
+    cells = {asset_key(cell): cell for cell in (with_values(record.base, values) for values in planned_values(record.sweep))}
+    found = {key: json.loads(text)["facts"] for key, text in record.assets.items()}
+    near = {key: facts for key, facts in found.items() if near_chance(facts["teacher/zero_shot_val_top1_low"], facts["classes"])}
+    return list(dict.fromkeys(_case(facts, cells[key].anchors.prompt_set) for key, facts in near.items()))
+
+
+def _case(facts: dict[str, Any], prompt_set: str) -> str:
+    right, classes = facts["teacher/zero_shot_val_top1"], facts["classes"]
+    who = f"{facts['teacher']} with prompt set {prompt_set}"
+    return f"{who}: {right:.4g} % of val right; guessing among {classes} gets {100 / classes:.4g} %"
