@@ -74,9 +74,8 @@ class DemoSource:
 
     def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
         digits, labels, _ = _scans()
-        rows = self._rows(split)
-        rows = rows[:stop]  # scenes are drawn one after the other, so those before `start` are drawn too; it takes a moment
-        images = draw_scenes(digits[rows], _SEEDS[split]).images[start:]
+        rows = self._rows(split)[:stop]
+        images = draw_scenes(digits[rows], _SEEDS[split], start).images
         named = enumerate(zip(images, labels[rows[start:]].tolist(), strict=True), start)
         return (Item(f"demo {split} {number}", image, label) for number, (image, label) in named)
 

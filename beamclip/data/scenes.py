@@ -33,22 +33,24 @@ class Scenes:
     inks: NDArray[np.int64]
 
 
-def draw_scenes(digits: Floats, seed: int) -> Scenes:
+def draw_scenes(digits: Floats, seed: int, start: int = 0) -> Scenes:
     """Set each digit into a scene of its own.
 
     Args:
         digits: ink from 0 to 1, fp32 [N, 8, 8].
         seed: of a Philox generator; a longer list of digits begins with the same scenes.
+        start: leave out the scenes before this one, which then cost nothing.
     """
+    first = start // _CHUNK
     images, inks = [np.empty((0, SIDE, SIDE, 3), np.uint8)], [np.empty(0, np.int64)]
-    for number, start in enumerate(range(0, len(digits), _CHUNK)):
+    for number in range(first, -(-len(digits) // _CHUNK)):
         rng = np.random.Generator(np.random.Philox(key=[seed, number]))
-        chunk = np.zeros((_CHUNK, 8, 8), np.float32)
-        chunk[: len(digits) - start] = digits[start : start + _CHUNK]
-        image, ink = _draw(chunk, rng)
-        images.append(image[: len(digits) - start])
-        inks.append(ink[: len(digits) - start])
-    return Scenes(np.concatenate(images), np.concatenate(inks))
+        here = digits[number * _CHUNK : (number + 1) * _CHUNK]
+        image, ink = _draw(np.concatenate([here, np.zeros((_CHUNK - len(here), 8, 8), np.float32)]), rng)
+        images.append(image[: len(here)])
+        inks.append(ink[: len(here)])
+    skipped = start - first * _CHUNK
+    return Scenes(np.concatenate(images)[skipped:], np.concatenate(inks)[skipped:])
 
 
 def _draw(digits: Floats, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -5,8 +5,9 @@ import pytest
 
 from beamclip.config import DataConfig
 from beamclip.data import DIGIT_NAMES, DemoSource, teacher_scenes
+from beamclip.data import scenes as scenes_module
 from beamclip.data.demo import _FORM_STARTS, FORMS, TEACHER_FORMS, _scans
-from beamclip.data.scenes import INKS, draw_scenes
+from beamclip.data.scenes import INKS, _draw, draw_scenes
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,17 @@ def test_the_colour_is_the_digits():
 def test_a_longer_list_begins_with_the_same_scenes():
     digits = _scans()[0]
     assert np.array_equal(draw_scenes(digits[:40], 7).images, draw_scenes(digits[:70], 7).images[:40])
+
+
+@pytest.mark.parametrize("start", [0, 1, 31, 32, 33, 69, 70, 100])
+def test_scenes_can_be_drawn_from_any_one_on(start, monkeypatch):
+    """Else packing in shards would draw the first scenes once a shard."""
+    digits, drawn = _scans()[0][:70], []
+    whole = draw_scenes(digits, 7)
+    monkeypatch.setattr(scenes_module, "_draw", lambda digits, rng: drawn.append(1) or _draw(digits, rng))
+    part = draw_scenes(digits, 7, start)
+    assert np.array_equal(part.images, whole.images[start:]) and np.array_equal(part.inks, whole.inks[start:])
+    assert len(drawn) == max(0, 3 - start // 32)
 
 
 @pytest.mark.slow
