@@ -41,8 +41,9 @@ def _named() -> Lexicon | None:
 
 
 def _found() -> Lexicon | None:
-    for folder in _usual_places():
+    for place in _usual_places():
         try:
+            folder = ZipPath(place, "wordnet/") if place.suffix == ".zip" and place.is_file() else place
             if _is_wordnet(folder):
                 return WordNetFiles(folder)
         except (UserError, OSError, BadZipFile) as error:
@@ -50,16 +51,14 @@ def _found() -> Lexicon | None:
     return None
 
 
-def _usual_places() -> Iterator[Folder]:
-    yield Path("/usr/share/wordnet")
+def _usual_places() -> Iterator[Path]:
+    yield from (Path("/usr/share/wordnet"), Path("/usr/local/WordNet-3.0/dict"))
     own = [Path(folder) for folder in os.environ.get("NLTK_DATA", "").split(os.pathsep) if folder]
-    prefixes = [Path(sys.prefix, "nltk_data"), Path(sys.prefix, "share/nltk_data"), Path(sys.prefix, "lib/nltk_data")]
-    system = [Path("/usr/share/nltk_data"), Path("/usr/local/share/nltk_data"), Path("/usr/lib/nltk_data")]
-    for data in (*own, Path.home() / "nltk_data", *prefixes, *system):
-        yield data / "corpora" / "wordnet"
-        packed = data / "corpora" / "wordnet.zip"
-        if packed.is_file():
-            yield ZipPath(packed, "wordnet/")
+    roots = [Path.home(), Path(sys.prefix), Path(sys.prefix, "share"), Path(sys.prefix, "lib")]
+    system = [Path("/usr/share"), Path("/usr/local/share"), Path("/usr/lib"), Path("/usr/local/lib")]
+    for folder in (*own, *(root / "nltk_data" for root in (*roots, *system))):
+        yield folder / "corpora" / "wordnet"
+        yield folder / "corpora" / "wordnet.zip"  # NLTK leaves this one packed
 
 
 def _is_wordnet(folder: Folder) -> bool:
