@@ -67,18 +67,26 @@ def ambiguous(senses: Sequence[Sense]) -> tuple[Sense, ...]:
     return tuple(sense for sense in senses if sense.scores)
 
 
-def propose(sense: Sense, scores: ArrayLike, lexicon: Lexicon) -> Sense:
-    """The same class with the sense that images speak for; one that was not weighed stays as it is.
+def propose(sense: Sense, cosines: ArrayLike, lexicon: Lexicon, temperature: float = 0.05) -> Sense:
+    """The same class with the sense for which the other classes and unlabelled images speak together.
+
+    The weight of a sense is its score times exp(cosine / temperature). A sense that was not weighed by the other classes stays as it is.
 
     Args:
-        scores: `evidence_of_images` of the candidates in `sense.considered`, in that order. Named things have no chance here either.
+        cosines: `evidence_of_images` of the candidates in `sense.considered`, in that order.
+        temperature: > 0; about twice the teacher's own (0.01 for CLIP) is a good start: below, images alone decide.
     """
     if not sense.scores:
         return sense
-    numbers = np.asarray(scores, np.float64)
-    best, second = _best_two(sense.considered, numbers)
-    why = f"closest to what the images show ({numbers[best]:.3f}, next {numbers[second]:.3f})"
-    return _with_synset(sense, sense.considered[best], why, numbers, lexicon)
+    evidence = np.asarray(cosines, np.float64)
+    prior = np.array(sense.scores)
+    weights = prior * np.exp(np.minimum(evidence - evidence[prior > 0].max(), 0) / temperature)  # no overflow: others weigh 0 anyway
+    scores = weights / weights.sum()
+    best, second = _best_two(sense.considered, scores)
+    why = f"fits the other classes and the images best ({scores[best]:.2f}, next {scores[second]:.2f})"
+    if sense.synset != sense.considered[best]:
+        why += f"; without images it was {sense.considered[int(np.argmax(sense.scores))].id}"
+    return _with_synset(sense, sense.considered[best], why, scores, lexicon)
 
 
 def _pins_of_classes(classes: Sequence[ClassName], pins: Mapping[str, str]) -> list[str | None]:

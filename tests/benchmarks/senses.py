@@ -4,8 +4,9 @@
 
 Right is: the synset that LVIS's authors gave to each category (with their remarks, `bow (weapon)`, and without them), the synset that
 defines each class of ImageNet-1K (its name being the synset's first lemma), and the table of the package for CIFAR. Counted are names
-with more than one noun sense, the right one among them. LVIS is what the constants were chosen on; "10 of LVIS" is the mean over
-100 random lists of ten categories. Known data sets are not recognised here: everything is weighed.
+with more than one noun sense, the right one among them. The formula was chosen on LVIS with an eye on ImageNet-1K, CIFAR was looked at
+afterwards; ImageNet-1K's names favour it, since the usual word of the right sense is the name by construction. "10 of LVIS" is the mean
+over 100 random lists of ten categories. Known data sets are not recognised here: everything is weighed.
 
     first     WordNet's most frequent sense
     unnamed   the same, passing over persons, places and other names

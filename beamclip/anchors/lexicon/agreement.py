@@ -8,7 +8,8 @@ other classes have too,
 
 and its weight exp(5 · agreement + 1 where its usual word is the class name + 1 where it is a physical thing − ¼ ln(rank by frequency)
 + 3 · share of the words of a remark in parentheses that its ancestors' names and its definition have). The expectations are those of the
-weights themselves: three rounds from agreement 0. The constants were chosen on LVIS, around a broad optimum; tests/benchmarks/senses.py.
+weights themselves: three rounds from agreement 0. The constants were chosen on LVIS, with an eye on
+ImageNet-1K, on a broad optimum; tests/benchmarks/senses.py measures what comes out.
 """
 
 import re
