@@ -27,7 +27,8 @@ def _print(comparison: Comparison, console: Console) -> None:
     console.print(_measured(comparison))
     if comparison.best is not None:
         note = f"* best: chosen on {comparison.metric}, held out of train, not on test"
-        console.print("\n".join(filter(None, (note, effects_line(comparison)))), "\n", highlight=False, markup=False)
+        lines = "\n".join(filter(None, (note, effects_line(comparison))))
+        console.print(f"{lines}\n", highlight=False, markup=False)
     if comparison.published:
         console.print(_published(comparison.published))
 
