@@ -42,7 +42,7 @@ def test_a_script_is_a_question_with_a_space_and_says_how_to_run_it(script):
 
 @pytest.mark.parametrize("preset_name", preset_names())
 def test_every_cell_is_an_experiment_with_every_preset(script, preset_name):
-    check_space(loaded(script).SWEEP, load_experiment(preset_name, {"scaling.gpus_per_worker": 0}))
+    check_space(loaded(script).SWEEP, load_experiment(preset_name))
 
 
 def test_it_plans_from_nothing_and_makes_nothing(script, preset, tmp_path):

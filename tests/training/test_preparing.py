@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from beamclip.config import RECIPES, UserError, with_values
 from beamclip.data import draw
 from beamclip.data.views import render
+from beamclip.evaluation import wilson_interval
 from beamclip.stores import StoreDamaged, key_of
 from beamclip.teachers import encoding
 from beamclip.training.assets import open_assets
@@ -41,6 +42,9 @@ def test_facts_are_counted(experiment, assets):
     assert facts["teacher"] == Path(experiment.teacher.model.removeprefix("local-dir:")).name
     assert 0 <= facts["teacher/zero_shot_val_top1"] <= 100
     assert 0 <= facts["teacher/zero_shot_test_top1"] <= 100
+    for name, count in (("val", 32), ("test", 32)):
+        key = f"teacher/zero_shot_{name}_top1"
+        assert facts[f"{key}_low"] == wilson_interval(facts[key], count)[0]
 
 
 def test_teacher_zero_shot_is_that_of_the_canonical_test_views(experiment, assets, teacher):
