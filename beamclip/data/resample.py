@@ -1,4 +1,4 @@
-"""Cropping, flipping, resizing and blurring as matrices.
+"""Cropping, flipping, resizing and blurring as matrices, for GPUs; `resample_cpu` is for CPUs.
 
 All of them are linear and separable, so one image is `rows @ image @ columns.T`: two batched matrix products for a whole batch
 of different crops, exact and antialiased as in Pillow, on any device.
@@ -6,13 +6,43 @@ of different crops, exact and antialiased as in Pillow, on any device.
 
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Interpolation = Literal["bilinear", "bicubic"]
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 # SimCLR's blur kernel reaches a tenth of the image's side in all, so a twentieth to each side of a pixel.
 _BLUR_REACH = 0.05
+EDGE = 1e-3
+"""A crop that covers less than this of a pixel does not touch it."""
+
+
+def crop(images: Tensor, boxes: NDArray[np.float32], flip: NDArray[np.bool_], size: int, interpolation: Interpolation) -> Tensor:
+    """Cut a box out of each image, resize it and maybe flip it.
+
+    Args:
+        images: uint8 [N, S, S, 3].
+        boxes: left, top, width and height in source pixels, [N, 4].
+        flip: which images to mirror, [N].
+
+    Returns:
+        float32 [N, 3, size, size] in [0, 1], on the images' device.
+    """
+    planes = images.permute(0, 3, 1, 2).float().div_(255)
+    left, top, width, height = torch.from_numpy(boxes).to(images.device).unbind(1)
+    mirrored = torch.from_numpy(flip).to(images.device)
+    rows = resize_matrices(top, height, None, images.shape[1], size, interpolation)
+    columns = resize_matrices(left, width, mirrored, images.shape[1], size, interpolation)
+    return apply_matrices(planes, rows, columns).clamp_(0, 1)  # bicubic overshoots, and Pillow clamps too
+
+
+def blur(images: Tensor, sigma: NDArray[np.float32]) -> None:
+    """Blur images [N, C, S, S] in place, each by its own σ in px [N]; where it is 0 nothing is done."""
+    rows = torch.from_numpy(np.flatnonzero(sigma > 0)).to(images.device)
+    matrices = blur_matrices(torch.from_numpy(sigma[sigma > 0]).to(images.device), images.shape[-1])
+    images[rows] = apply_matrices(images.index_select(0, rows), matrices, matrices)
 
 
 def _kernel(x: Tensor, interpolation: Interpolation) -> Tensor:
@@ -42,9 +72,14 @@ def resize_matrices(start: Tensor, length: Tensor, flip: Tensor | None, source: 
         centre = torch.where(flip[:, None], centre.flip(1), centre)
     pixel = torch.arange(source, device=start.device) + 0.5
     weights = _kernel((pixel - centre[:, :, None]) / width[:, None, None], interpolation)
-    inside = (pixel > start[:, None] - 0.5 + 1e-3) & (pixel < (start + length)[:, None] + 0.5 - 1e-3)
+    inside = (pixel > start[:, None] - 0.5 + EDGE) & (pixel < (start + length)[:, None] + 0.5 - EDGE)
     weights = weights * inside[:, None, :]
     return weights / weights.sum(dim=2, keepdim=True)
+
+
+def blur_reach(size: int) -> int:
+    """How many pixels to each side a blurred one takes from."""
+    return max(1, round(_BLUR_REACH * size))
 
 
 def blur_matrices(sigma: Tensor, size: int) -> Tensor:
@@ -52,7 +87,7 @@ def blur_matrices(sigma: Tensor, size: int) -> Tensor:
 
     sigma: [N] in px, > 0. The kernel is cut at a tenth of the side in all, as SimCLR's code does.
     """
-    reach = max(1, round(_BLUR_REACH * size))
+    reach = blur_reach(size)
     offsets = torch.arange(-reach, reach + 1, device=sigma.device)
     taps = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
     taps = taps / taps.sum(dim=1, keepdim=True)

@@ -5,7 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
+from torch.nn.functional import interpolate
 
 
 def encoded(colour=(200, 30, 30), size=(20, 16), format="JPEG") -> bytes:
@@ -18,6 +20,23 @@ def encoded(colour=(200, 30, 30), size=(20, 16), format="JPEG") -> bytes:
 def jpeg():
     """Make a real JPEG of one colour."""
     return encoded
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """Make smooth random images [N, 3, S, S] in [0, 1]: like photographs, and unlike noise, they survive rounding between two passes."""
+
+    def make(count=6, side=48, seed=0):
+        coarse = torch.rand(count, 3, 7, 7, generator=torch.Generator().manual_seed(seed))
+        return interpolate(coarse, side, mode="bicubic").clamp(0, 1)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stored():
+    """Images as a packed store holds them: uint8 [N, S, S, 3]."""
+    return lambda images: (images.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).contiguous()
 
 
 @pytest.fixture

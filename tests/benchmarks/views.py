@@ -1,0 +1,147 @@
+"""Making a batch of views on one core: from a packed store, against JPEG files through torchvision.
+
+    python tests/benchmarks/views.py [--images DIR] [--sides 32 96 224] [--rounds 5] [--copies 1]
+
+Both sides are one process with one torch thread, warmed up, and take turns; rates are medians over the rounds, the ratio is the
+median of each round's. torchvision is `ImageFolder` with its own loader, the same recipe of its own transforms, and the collating
+of a `DataLoader`; beamclip is what training does to make a batch: read, draw, render. Files at 32 and 96 px are squares cut from
+the photographs; `whole` photographs are used as they are. DIR holds JPEGs, in folders or not; without it photographs are made up
+(500 x 375 px, smooth with noise).
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from packing import made_up, tree
+from PIL import Image
+from torch.utils.data import default_collate
+from torchvision import transforms as T
+from torchvision.datasets import ImageFolder
+
+from beamclip.config import RECIPES, DataConfig, Recipe
+from beamclip.data import PackedImages, draw, pack
+from beamclip.data.decode import square
+from beamclip.data.resample import blur_reach
+from beamclip.data.views import PixelFormat, render
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table: sides in px; `files` is None for photographs as they are."""
+
+    side: int
+    stored: int
+    files: int | None
+    recipe: str
+    batch_size: int
+
+
+CASES = (
+    Case(32, 32, 32, "simclr_small", 256),
+    Case(32, 32, 32, "weak", 256),
+    Case(96, 112, 96, "simclr", 128),
+    Case(96, 112, 96, "weak", 128),
+    Case(96, 112, None, "simclr", 128),
+    Case(96, 112, None, "weak", 128),
+    Case(224, 256, None, "simclr", 64),
+    Case(224, 256, None, "weak", 64),
+)
+
+
+def transform(recipe: Recipe, side: int) -> T.Compose:
+    """The recipe in torchvision, step by step as SimCLR's code has it."""
+    steps: list[Callable] = [T.RandomResizedCrop(side, recipe.area, recipe.ratio), T.RandomHorizontalFlip(recipe.flip)]
+    if recipe.jitter:
+        jitter = T.ColorJitter(recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
+        steps += [T.RandomApply([jitter], recipe.jitter), T.RandomGrayscale(recipe.grey)]
+    if recipe.blur:
+        low, high = (sigma * side / 224 for sigma in recipe.blur_sigma)
+        steps.append(T.RandomApply([T.GaussianBlur(2 * blur_reach(side) + 1, (low, high))], recipe.blur))
+    return T.Compose([*steps, T.ToTensor(), T.Normalize(MEAN, STD)])
+
+
+def squares(files: list[Path], folder: Path, side: int) -> list[Path]:
+    """Each photograph's middle at this side, as a JPEG."""
+    folder.mkdir()
+    for number, file in enumerate(files):
+        Image.fromarray(square(file.read_bytes(), side)).save(folder / f"{number}.jpg", quality=90)
+    return sorted(folder.iterdir())
+
+
+def torchvision_seconds(folder: ImageFolder, batches: list[np.ndarray]) -> float:
+    """Seconds an image."""
+    start = time.perf_counter()
+    for ids in batches:
+        default_collate([folder[i] for i in ids.tolist()])
+    return (time.perf_counter() - start) / sum(map(len, batches))
+
+
+def beamclip_seconds(images: PackedImages, case: Case, batches: list[np.ndarray], view: int) -> float:
+    """Seconds an image."""
+    start = time.perf_counter()
+    for ids in batches:
+        pixels = torch.from_numpy(images.read(ids))
+        render(pixels, draw(RECIPES[case.recipe], ids, np.full(len(ids), view), 0), PixelFormat(case.side, MEAN, STD))
+    return (time.perf_counter() - start) / sum(map(len, batches))
+
+
+def measure(case: Case, folder: Path, images: PackedImages, rounds: int) -> tuple[float, float, list[float]]:
+    """Images a second of torchvision and of beamclip, and each round's ratio."""
+    files, random = ImageFolder(folder / "train", transform(RECIPES[case.recipe], case.side)), np.random.default_rng(0)
+    rates = []
+    for view in range(rounds + 1):
+        order = random.permutation(images.train_ids)
+        batches = [order[i : i + case.batch_size] for i in range(0, len(order), case.batch_size)]
+        rates.append((1 / torchvision_seconds(files, batches), 1 / beamclip_seconds(images, case, batches, view)))
+    ours = [b / a for a, b in rates[1:]]
+    return statistics.median(a for a, _ in rates[1:]), statistics.median(b for _, b in rates[1:]), ours
+
+
+def main() -> None:
+    """Measure each case in turn and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--sides", type=int, nargs="+", default=[32, 96, 224])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--copies", type=int, default=1, help="links to every file, for a longer round")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        kinds = {".jpg", ".jpeg"}
+        whole = (
+            sorted(p.resolve() for p in options.images.rglob("*") if p.suffix.lower() in kinds)
+            if options.images
+            else made_up(scratch / "made")
+        )
+        print(f"{'side':>4} {'files':>6} {'stored':>6} {'recipe':12} {'batch':>5} {'torchvision/s':>13} {'beamclip/s':>10}  ratio (rounds)")
+        trees: dict[int | None, Path] = {}
+        stores: dict[tuple[int | None, int], PackedImages] = {}
+        for case in (case for case in CASES if case.side in options.sides):
+            if case.files not in trees:
+                files = whole if case.files is None else squares(whole, scratch / f"files{case.files}", case.files)
+                copies = options.copies * (1 if case.files is None else 4)
+                trees[case.files] = tree(files, scratch / f"tree{case.files}", copies)
+            folder, key = trees[case.files], (case.files, case.stored)
+            if key not in stores:
+                config = DataConfig(source="folder", path=str(folder), image_size=case.stored)
+                stores[key] = pack(config, scratch / "stores")
+            theirs, ours, ratios = measure(case, folder, stores[key], options.rounds)
+            print(
+                f"{case.side:4} {case.files or 'whole':>6} {case.stored:6} {case.recipe:12} {case.batch_size:5} {theirs:13.0f} {ours:10.0f}"
+                f"  {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
