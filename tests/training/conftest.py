@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,9 +46,10 @@ def copied_stores(stores, assets, tmp_path):
 
 
 @pytest.fixture
-def packed_only(stores, assets, tmp_path):
+def packed_only(assets, tmp_path):
     """The folder of a run that was stopped once its images were packed."""
-    shutil.copytree(stores / "packed", tmp_path / "packed_only" / "packed")
+    packed = Path(assets.packed)
+    shutil.copytree(packed, tmp_path / "packed_only" / "packed" / packed.name)
     return tmp_path / "packed_only"
 
 
