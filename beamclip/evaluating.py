@@ -4,13 +4,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from beamclip.anchors import AnchorBank, build_anchors
+from beamclip.anchors import AnchorBank, build_banks
 from beamclip.config import Experiment, with_values
 from beamclip.console import Bars
 from beamclip.data import split
 from beamclip.evaluation import evaluate
 from beamclip.storage import check_writable, stores_root
 from beamclip.students import Student, build_student, load_student
+from beamclip.training.banks import banks_of
 from beamclip.training.context import Context
 from beamclip.training.probing import evaluation_features, student_pixels
 from beamclip.training.workshop import Workshop
@@ -36,7 +37,8 @@ def evaluate_model(model: str, untrained: bool, experiment: Experiment) -> dict[
         anchors = None
         if is_ours:
             teacher = workshop.teacher(experiment.teacher)
-            bank = AnchorBank.open(build_anchors(teacher, packed.names, experiment.anchors.prompt_set, workshop.root))
+            _, own = banks_of(experiment, workshop).own
+            bank = AnchorBank.open(build_banks(teacher, [own], workshop.root, bars)[0])
             anchors = bank.embeddings.to(device) if bank.embeddings.shape[1] == student.spec.width else None
         pixels = student_pixels(student, student.spec.image_size)
         parts = evaluation_features(student.to(device), packed, splits, pixels, experiment.probe, Context(device=device), bars)

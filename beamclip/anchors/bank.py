@@ -1,7 +1,9 @@
 """The anchor bank: one text embedding a class, made once and stored."""
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from beamclip.anchors.prompts import prompts_for
-from beamclip.stores import Store, build_once
+from beamclip.anchors.likeness import likeness
+from beamclip.anchors.prompts import Prompts, prompts_for
+from beamclip.anchors.senses import Sense
+from beamclip.anchors.texts import EncodedTexts, encode_texts_once
+from beamclip.config import PromptSet
+from beamclip.stores import (
+    Progress,
+    Runner,
+    Store,
+    StoreDamaged,
+    build_once,
+    in_process,
+    open_store,
+    read_json,
+    silent,
+    store_path,
+    write_json,
+)
 from beamclip.teachers.tower import Teacher
 
 KIND = "anchors"
@@ -23,6 +41,7 @@ class AnchorBank:
     Attributes:
         embeddings: [K, D] fp32, unit length.
         names: the class names.
+        key: changes with the text tower and with any prompt.
     """
 
     embeddings: Tensor
@@ -35,31 +54,102 @@ class AnchorBank:
         return cls(torch.from_numpy(np.load(store.file("anchors.npy"))), tuple(store.manifest["names"]), store.key)
 
 
-def average_prompts(embeddings: Tensor) -> Tensor:
-    """Unit-length prompt embeddings [K, P, D] -> anchors [K, D]: the mean over prompts, normalised again (CLIP's ensembling)."""
-    return nn.functional.normalize(embeddings.mean(dim=1), dim=-1)
+@dataclass(frozen=True)
+class BankPlan:
+    """What a bank will be made of: known before any text is encoded.
+
+    Attributes:
+        prompt_set: what it is called, for people.
+    """
+
+    prompt_set: str
+    senses: tuple[Sense, ...]
+    prompts: Prompts
+
+    @classmethod
+    def of(cls, senses: Sequence[Sense], prompt_set: str, members: Sequence[PromptSet]) -> "BankPlan":
+        """The plan for these classes.
+
+        Raises:
+            UserError: a class's name is empty.
+        """
+        return cls(prompt_set, tuple(senses), prompts_for(senses, members))
+
+    @property
+    def texts(self) -> set[str]:
+        """Every sentence once."""
+        return {text for of_class in self.prompts for member in of_class for text in member}
+
+    def parts(self, teacher: Teacher) -> dict[str, Any]:
+        """All that the store depends on: the text tower and the exact sentences."""
+        digest = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
+        return {"tower": teacher.text_fingerprint, "prompts": digest, "names": [sense.name for sense in self.senses]}
 
 
-def build_anchors(teacher: Teacher, names: Sequence[str], prompt_set: str, root: Path) -> Store:
-    """Open the store of these names' anchors, running the text tower where it does not exist.
+def ensemble(members: Sequence[Tensor]) -> Tensor:
+    """One class's anchor [D] from unit-length prompt embeddings, [P_m, D] a member of an ensemble.
 
-    Word senses enter here: whatever decides which words stand for a class decides `names`, and the key holds every prompt.
+    Each member's prompts are averaged and normalised again (CLIP's ensembling), and so are the members: one with eighty templates
+    counts no more than one with a single sentence.
+    """
+    means = torch.stack([nn.functional.normalize(member.mean(dim=0), dim=0) for member in members])
+    return nn.functional.normalize(means.mean(dim=0), dim=0)
+
+
+def build_banks(
+    teacher: Teacher,
+    plans: Sequence[BankPlan],
+    root: Path,
+    progress: Progress = silent,
+    run: Runner = in_process,
+    repair: bool = False,
+) -> list[Store]:
+    """Open the stores of many banks. The sentences of all that are missing go through the text tower together, each once.
+
+    Args:
+        run: who encodes where there are thousands: this process, or a cluster's.
+        repair: make again what is damaged in a store that exists.
 
     Raises:
-        UserError: an unknown prompt set or an empty name.
+        UserError: as `build_once`.
     """
-    parts = bank_parts(teacher, names, prompt_set)
-    prompts = parts["prompts"]
+    missing = [plan for plan in plans if existing_bank(teacher, plan, root, repair) is None]
+    texts = sorted(set().union(*(plan.texts for plan in missing)))
+    encoded = encode_texts_once(teacher, texts, root, progress, run, repair) if texts else None
+    return [_build(teacher, plan, encoded, root, progress, repair) for plan in plans]
 
+
+def existing_bank(teacher: Teacher, plan: BankPlan, root: Path, repair: bool = False) -> Store | None:
+    """A bank's store where it exists. With `repair`, one that is damaged counts as missing.
+
+    Raises:
+        StoreDamaged: it exists and is damaged.
+    """
+    path = store_path(root, KIND, plan.parts(teacher))
+    try:
+        return open_store(path) if path.exists() else None
+    except StoreDamaged:
+        if not repair:
+            raise
+        return None
+
+
+def _build(teacher: Teacher, plan: BankPlan, encoded: EncodedTexts | None, root: Path, progress: Progress, repair: bool) -> Store:
     def build(folder: Path) -> dict[str, Any]:
-        flat = [prompt for of_class in prompts for prompt in of_class]
-        embeddings = teacher.encode_texts(flat).reshape(len(prompts), len(prompts[0]), -1)
-        np.save(folder / "anchors.npy", average_prompts(embeddings).numpy())
-        return {"names": list(names), "prompt_set": prompt_set, "prompts_per_class": len(prompts[0]), "width": embeddings.shape[2]}
+        assert encoded is not None, "a bank vanished between two looks"
+        anchors = torch.stack([ensemble([encoded.of(member) for member in of_class]) for of_class in plan.prompts])
+        np.save(folder / "anchors.npy", anchors.numpy())
+        write_json(folder / "prompts.json", plan.prompts)
+        counts = [sum(map(len, of_class)) for of_class in plan.prompts]
+        cut = {text: encoded.shortened[text] for text in sorted(plan.texts & encoded.shortened.keys())}
+        write_json(folder / "shortened.json", cut)
+        facts = {"prompts": sum(counts), "prompts_per_class": [min(counts), max(counts)], "shortened": len(cut)}
+        facts["likeness"] = asdict(likeness(anchors))
+        return {**facts, "names": [s.name for s in plan.senses], "prompt_set": plan.prompt_set, "width": anchors.shape[1]}
 
-    return build_once(root, KIND, parts, build)
+    return build_once(root, KIND, plan.parts(teacher), build, progress, repair)
 
 
-def bank_parts(teacher: Teacher, names: Sequence[str], prompt_set: str) -> dict[str, Any]:
-    """All that a store of anchors depends on."""
-    return {"teacher": teacher.fingerprint, "prompts": prompts_for(names, prompt_set)}
+def shortened_prompts(store: Store) -> dict[str, str]:
+    """The sentences of a bank that did not fit into the tower's context, each with what was read of it."""
+    return dict(read_json(store.file("shortened.json")))

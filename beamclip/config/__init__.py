@@ -4,6 +4,7 @@ from beamclip.config.errors import UserError, nearest
 from beamclip.config.experiment import Experiment, ObjectiveConfig, OptimiserConfig, ProbeConfig, StudentConfig
 from beamclip.config.inputs import AnchorsConfig, DataConfig, OtherTeacher, TeacherConfig, TowerConfig, ViewsConfig
 from beamclip.config.load import load_experiment, parse_assignments, preset_names, with_values
+from beamclip.config.prompts import PromptSet, built_in_prompt_sets
 from beamclip.config.sweep import (
     Asha,
     Choice,
@@ -30,6 +31,7 @@ __all__ = [
     "OptimiserConfig",
     "OtherTeacher",
     "ProbeConfig",
+    "PromptSet",
     "Recipe",
     "Strict",
     "StudentConfig",
@@ -39,6 +41,7 @@ __all__ = [
     "Uniform",
     "UserError",
     "ViewsConfig",
+    "built_in_prompt_sets",
     "check_space",
     "checked",
     "choice",

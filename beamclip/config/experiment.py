@@ -142,4 +142,7 @@ class Experiment(Strict):
             )
         if self.data.source == "demo" and self.data.path is not None:
             raise ValueError("data.source is demo, which needs no data.path; drop one of the two")
+        for other in self.teacher.others:
+            if other.prompt_set is not None:
+                self.anchors.members(other.prompt_set)
         return self

@@ -1,17 +1,15 @@
 """The part of an experiment that decides what is stored: images, views, teachers, anchors."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from beamclip.config.errors import nearest
+from beamclip.config.prompts import PromptSet, built_in_prompt_sets, members_of
 from beamclip.config.views import RECIPES, Recipe, Strict
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-
-PromptSet = Literal["plain", "openai_7", "openai_80"]
-PROMPT_SETS: tuple[PromptSet, ...] = get_args(PromptSet)
 
 
 class DataConfig(Strict):
@@ -101,7 +99,7 @@ class OtherTeacher(TowerConfig):
 
     temperature: Positive | None = None
     """Its τ_T; default `objective.teacher_temperature`."""
-    prompt_set: PromptSet | None = None
+    prompt_set: str | None = None
     """Its anchors' prompt set; default `anchors.prompt_set`."""
 
 
@@ -127,7 +125,40 @@ class TeacherConfig(TowerConfig):
 class AnchorsConfig(Strict):
     """How class names become anchors."""
 
-    prompt_set: PromptSet = "openai_7"
-    """`plain`: a photo of a {name}. The others: OpenAI's 7 and 80 templates, averaged."""
+    prompt_set: str = "openai_7"
+    """A built-in prompt set, one of `custom`, or several joined by `+` (the mean of their anchors)."""
+    custom: dict[str, PromptSet] = {}
+    """Prompt sets of your own by name; `prompt_set` may then name them."""
+    vocabulary: str = "data"
+    """What the anchors are: the classes of the `data`, `imagenet-1k`, `imagenet-21k`, `lvis`, or a text file, one name a line. Zero-shot
+    is always scored on the data's own classes."""
+    senses: dict[str, str] = {}
+    """Pinned senses: class name -> WordNet id such as n02012849, or words that say what is meant."""
+    strict_senses: bool = False
+    """Stop where a class has several senses and none is pinned or known from the data."""
     count: Annotated[int, Field(ge=2)] | None = None
-    """Match over the first so many classes only; default all. Zero-shot is always scored over all."""
+    """Match over the first so many anchors only; default all."""
+
+    @field_validator("custom")
+    @classmethod
+    def _custom_names_are_new(cls, custom: dict[str, PromptSet]) -> dict[str, PromptSet]:
+        for name in sorted(custom):
+            if name in built_in_prompt_sets():
+                raise ValueError(f"{name} is the name of a built-in prompt set; choose another name")
+            if not name.strip() or "+" in name:
+                raise ValueError(f"{name!r} can't name a prompt set; use letters, digits and _")
+        return custom
+
+    @model_validator(mode="after")
+    def _prompt_sets_exist(self) -> "AnchorsConfig":
+        for name in (self.prompt_set, *self.custom):
+            self.members(name)
+        return self
+
+    def members(self, name: str | None = None) -> tuple[PromptSet, ...]:
+        """The prompt sets that a name (default `prompt_set`) stands for: one, or those of an ensemble.
+
+        Raises:
+            ValueError: there is no such prompt set.
+        """
+        return members_of(self.prompt_set if name is None else name, self.custom)

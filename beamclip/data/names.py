@@ -22,7 +22,7 @@ def wordnet_id(path: str) -> str | None:
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """One class name a line, in label order.
+    """One class name a line, in label order. What stands behind a tab says which sense is meant, and is read where anchors are made.
 
     Raises:
         UserError: the file can't be read, is not UTF-8, or has an empty or repeated line.
@@ -39,7 +39,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     name, times = Counter(lines).most_common(1)[0]
     if times > 1:
         raise UserError(f"data.class_names {path} has {name!r} {times} times; every class needs a name of its own")
-    return tuple(lines)
+    return tuple(line.split("\t")[0].rstrip() for line in lines)
 
 
 def resolve_classes(config: DataConfig, own: Sequence[str] | None, count: int, exact: bool = False) -> Classes:

@@ -28,7 +28,8 @@ class PackedImages:
         self.encoding: str = manifest["encoding"]
         self.rows: dict[str, int] = manifest["rows"]
         self.names: tuple[str, ...] = tuple(manifest["classes"]["names"])
-        self.keys: tuple[str | None, ...] = tuple(manifest["classes"]["keys"])
+        """Class names as they were when the images were packed; the source has them as they are now."""
+        self.classes = len(self.names)
         self.labels: Ids = np.load(store.file("labels.npy"))
         groups = store.file("groups.npy")
         self.groups: Ids | None = np.load(groups) if groups.exists() else None

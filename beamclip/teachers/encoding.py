@@ -14,9 +14,9 @@ from beamclip.data.ahead import Ahead
 from beamclip.data.draw import draw
 from beamclip.data.packed import Ids, PackedImages, open_packed
 from beamclip.data.views import render
-from beamclip.stores import Shards, key_of
+from beamclip.stores import Shards
 from beamclip.teachers.embeddings import shard_name
-from beamclip.teachers.tower import Teacher, load_teacher
+from beamclip.teachers.tower import Teacher, load_same_teacher
 from beamclip.teachers.views import ViewSet
 
 
@@ -54,17 +54,9 @@ class EmbedJob:
         Raises:
             UserError: the teacher that this process finds under the name is another one.
         """
-        teacher = self.loaded or self._load(threads)
+        teacher = self.loaded or load_same_teacher(self.teacher, threads, lambda found: found.fingerprint, self.fingerprint)
         packed = open_packed(self.packed)
         return lambda index: self._write(teacher, packed, folder, index)
-
-    def _load(self, threads: int) -> Teacher:
-        if not torch.cuda.is_available():
-            torch.set_num_threads(threads)
-        teacher = load_teacher(self.teacher, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        if key_of(teacher.fingerprint) != self.fingerprint:
-            raise UserError(f"teacher.model {self.teacher.model} has other weights on this node than on the first; give all nodes the same")
-        return teacher
 
     def _write(self, teacher: Teacher, packed: PackedImages, folder: Path, index: int) -> None:
         ids = self.views.ids[index * self.shard_rows : (index + 1) * self.shard_rows]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from beamclip.config import TowerConfig, UserError, nearest
 from beamclip.data.resample import Interpolation
 from beamclip.data.views import PixelFormat
+from beamclip.stores import key_of
 
 _TEXT_BATCH = 256
 
@@ -85,12 +86,26 @@ class Teacher:
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What an embedding depends on beside the pixels: weights, architecture, activation, preprocessing and tokens."""
-        activations = sorted({type(m).__name__ for m in self.model.modules() if "GELU" in type(m).__name__})
         mean, std = list(self.pixels.mean), list(self.pixels.std)
         pixels = {"size": self.pixels.size, "mean": mean, "std": std, "interpolation": self.pixels.interpolation}
-        tokens = self.tokenizer(["A photo of a Crane (Grus), no. 3!"]).tolist()
-        parts = {"activations": activations, "pixels": pixels, "precision": str(self.precision), "tokens": tokens}
+        parts = {"activations": self._activations, "pixels": pixels, "precision": str(self.precision), "tokens": self._tokens}
         return {"weights": _weights_hash(self.model), "architecture": self.architecture, **parts}
+
+    @cached_property
+    def text_fingerprint(self) -> dict[str, Any]:
+        """What a text embedding depends on beside the text: two teachers that share a text tower share their anchors."""
+        architecture = {name: value for name, value in self.architecture.items() if name != "vision_cfg"}
+        weights = _weights_hash(self.model, without=("visual.", "logit_"))
+        return {"weights": weights, "architecture": architecture, "activations": self._activations, "tokens": self._tokens}
+
+    @property
+    def _activations(self) -> list[str]:
+        return sorted({type(m).__name__ for m in self.model.modules() if "GELU" in type(m).__name__})
+
+    @property
+    def _tokens(self) -> list[list[int]]:
+        tokens: list[list[int]] = self.tokenizer(["A photo of a Crane (Grus), no. 3!"]).tolist()
+        return tokens
 
     @cached_property
     def probe_output(self) -> list[float]:
@@ -122,6 +137,20 @@ def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
     name = f"{name}/{config.pretrained}" if has_tag else name
     precision = precision_for(config.precision, device)
     return Teacher(name, model, tokenizer, _pixels(model), device, precision, _architecture(config.model), config)
+
+
+def load_same_teacher(config: TowerConfig, threads: int, fingerprint: Callable[[Teacher], dict[str, Any]], key: str) -> Teacher:
+    """Load a teacher in another process than the one that described the work, on a GPU or with so many threads.
+
+    Raises:
+        UserError: the one found here under its name is another one.
+    """
+    if not torch.cuda.is_available():
+        torch.set_num_threads(threads)
+    teacher = load_teacher(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if key_of(fingerprint(teacher)) != key:
+        raise UserError(f"teacher.model {config.model} has other weights on this node than on the first; give all nodes the same")
+    return teacher
 
 
 def _architecture(model: str) -> dict[str, Any]:
@@ -190,9 +219,11 @@ def _pixels(model: nn.Module) -> PixelFormat:
     return PixelFormat(side, tuple(preprocess["mean"]), tuple(preprocess["std"]), interpolation)
 
 
-def _weights_hash(model: nn.Module) -> str:
+def _weights_hash(model: nn.Module, without: tuple[str, ...] = ()) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith(without):
+            continue
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -18,7 +18,7 @@ class TeacherAssets:
 
     Attributes:
         views: path of its embeddings; None where it runs inside training.
-        anchors: path of its anchors.
+        anchors: path of the anchors it is matched over.
         tower: by which it can be loaded.
         temperature: its own τ_T, None for the objective's.
     """
@@ -31,10 +31,15 @@ class TeacherAssets:
 
 @dataclass(frozen=True)
 class Assets:
-    """Where a run's stores are, and the facts about them that go with every run. JSON values only."""
+    """Where a run's stores are, and the facts about them that go with every run. JSON values only.
+
+    Attributes:
+        classes: path of the first teacher's anchors of the data's own classes, on which zero-shot is scored.
+    """
 
     packed: str
     teachers: tuple[TeacherAssets, ...]
+    classes: str
     facts: dict[str, Any]
 
     def to_json(self) -> str:
@@ -43,7 +48,7 @@ class Assets:
     @classmethod
     def from_json(cls, text: str) -> "Assets":
         content = json.loads(text)
-        return cls(content["packed"], tuple(TeacherAssets(**one) for one in content["teachers"]), content["facts"])
+        return cls(content["packed"], tuple(TeacherAssets(**one) for one in content["teachers"]), content["classes"], content["facts"])
 
 
 @dataclass(frozen=True)
@@ -63,11 +68,12 @@ class OpenAssets:
     packed: PackedImages
     splits: Splits
     teachers: tuple[OpenTeacher, ...]
+    classes: AnchorBank
 
     @property
-    def anchors(self) -> AnchorBank:
-        """The first teacher's: those that students match and zero-shot is scored on."""
-        return self.teachers[0].anchors
+    def width(self) -> int:
+        """D, of the first teacher's space, which is the students' too."""
+        return self.classes.embeddings.shape[1]
 
 
 def open_assets(assets: Assets, config: DataConfig) -> OpenAssets:
@@ -77,7 +83,8 @@ def open_assets(assets: Assets, config: DataConfig) -> OpenAssets:
         UserError: a store is damaged.
     """
     packed = PackedImages(open_store(Path(assets.packed)))
-    return OpenAssets(packed, split(packed, config), tuple(map(_open_teacher, assets.teachers)))
+    classes = AnchorBank.open(open_store(Path(assets.classes)))
+    return OpenAssets(packed, split(packed, config), tuple(map(_open_teacher, assets.teachers)), classes)
 
 
 def _open_teacher(assets: TeacherAssets) -> OpenTeacher:

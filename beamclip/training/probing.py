@@ -70,4 +70,4 @@ def probe_student(student: Student, opened: OpenAssets, pixels: PixelFormat, con
         The evaluation on rank 0, None on the others, which only share in computing features.
     """
     parts = evaluation_features(student, opened.packed, opened.splits, pixels, config, context)
-    return evaluate(*parts, opened.anchors.embeddings.to(context.device), config) if context.rank == 0 else None
+    return evaluate(*parts, opened.classes.embeddings.to(context.device), config) if context.rank == 0 else None

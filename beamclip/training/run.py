@@ -78,7 +78,7 @@ class Run:
 def build_run(experiment: Experiment, assets: Assets, context: Context) -> Run:
     """Open the stores and build student, objective, optimiser and schedule, the same on every worker."""
     opened = open_assets(assets, experiment.data)
-    student = build_student(experiment.student, opened.anchors.embeddings.shape[1], experiment.seed).to(context.device)
+    student = build_student(experiment.student, opened.width, experiment.seed).to(context.device)
     network = wrap(student, experiment, context)
     config = experiment.optimiser
     anchors = [teacher.anchors.embeddings[: experiment.anchors.count] for teacher in opened.teachers]

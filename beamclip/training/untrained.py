@@ -15,12 +15,12 @@ from beamclip.training.probing import probe_student, student_pixels
 
 def untrained_metrics(experiment: Experiment, assets: Assets, root: Path, device: torch.device) -> dict[str, float]:
     """Metrics of the initialised, untrained student, computed once and kept."""
-    keys = [Path(path).name for path in (assets.packed, assets.teachers[0].anchors)]
+    keys = [Path(path).name for path in (assets.packed, assets.classes)]
     sections = experiment.model_dump(mode="json", include={"student", "probe", "data", "seed"})
 
     def build(folder: Path) -> dict[str, Any]:
         opened = open_assets(assets, experiment.data)
-        student = build_student(experiment.student, opened.anchors.embeddings.shape[1], experiment.seed).to(device)
+        student = build_student(experiment.student, opened.width, experiment.seed).to(device)
         pixels = student_pixels(student, experiment.student.image_size)
         evaluation = probe_student(student, opened, pixels, experiment.probe, Context(device=device))
         assert evaluation is not None

@@ -62,7 +62,7 @@ def _check_on_val(run: Run) -> dict[str, float]:
     except UserError as error:  # the epoch's last step broke the weights, and no loss was there to show it
         raise TrainingDiverged(str(error)) from None
     assert val.embeddings is not None
-    logits = zero_shot_logits(val.embeddings, run.opened.anchors.embeddings.to(val.embeddings.device))
+    logits = zero_shot_logits(val.embeddings, run.opened.classes.embeddings.to(val.embeddings.device))
     return {"zero_shot/val_top1": accuracy(logits, val.labels)}
 
 
