@@ -143,6 +143,16 @@ def _embed(options: argparse.Namespace) -> int:
     return embed_images(experiment_from(options), options.repair, options.verify)
 
 
+def _anchors(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from beamclip.anchoring import describe_anchors
+
+    if options.strict_senses:
+        options.set.append("anchors.strict_senses=true")
+    describe_anchors(experiment_from(options), options.explain, options.near, Path(options.out) if options.out else None)
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from beamclip.doctor import examine
 
@@ -173,6 +183,14 @@ def _parser() -> argparse.ArgumentParser:
     text = "encode so many stored views again (default 256) and compare"
     embed.add_argument("--verify", type=int, nargs="?", const=256, default=0, metavar="N", help=text)
 
+    anchors = _verb(verbs, "anchors", _anchors, "make the classes' text anchors, and say what they are like; encodes no image")
+    anchors.add_argument("--explain", action="store_true", help="per class, the senses considered and why one was chosen")
+    anchors.add_argument(
+        "--near", type=_cosine, default=0.95, metavar="COSINE", help="from which two anchors are near-duplicates (default: 0.95)"
+    )
+    anchors.add_argument("--strict-senses", action="store_true", help="stop at a name with several senses of which none is pinned")
+    anchors.add_argument("--out", metavar="DIR", help="folder of heat map and tables (default: anchors/HASH beside the stores)")
+
     compare = _verb(verbs, "compare", _compare, "a sweep's trials beside references and published results")
     compare.add_argument("experiment", metavar="EXPERIMENT", help="name of the sweep")
     compare.add_argument("--sweep", metavar="ID", help="a sweep of that name (default: the latest)")
@@ -183,6 +201,13 @@ def _parser() -> argparse.ArgumentParser:
 
     _verb(verbs, "doctor", _doctor, "check data, teacher, storage, tracking, devices and Ray, and say what is wrong")
     return parser
+
+
+def _cosine(text: str) -> float:
+    value = float(text)
+    if not -1 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no cosine; give a number from -1 to 1")
+    return value
 
 
 def _verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], Any], text: str) -> argparse.ArgumentParser:

@@ -62,5 +62,3 @@ def _check_all_said(senses: Sequence[Sense]) -> None:
             f"class {first.name} has {len(first.considered)} senses ({ids}){more}; pin one with "
             f"--set 'anchors.senses={{{first.name}: {first.considered[0].id}}}', see them all with `beamclip anchors --explain`"
         )
-
-

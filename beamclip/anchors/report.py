@@ -1,9 +1,10 @@
 """What a bank of anchors is like, for people and for the record of every run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from beamclip.anchors.likeness import Likeness
 from beamclip.anchors.senses import Sense
 from beamclip.stores import Store
 
@@ -38,6 +39,11 @@ class AnchorReport:
     def summary(self, pairs: int = 10) -> dict[str, Any]:
         """What is logged with every run: all of it, and so many of the nearest pairs."""
         return vars(self) | {"prompts_per_class": list(self.prompts_per_class), "nearest": [list(pair) for pair in self.nearest[:pairs]]}
+
+    def with_likeness(self, alike: Likeness, senses: Sequence[Sense]) -> "AnchorReport":
+        """The same with pairs counted at another threshold."""
+        nearest = tuple((senses[i].name, senses[j].name, cosine) for i, j, cosine in alike.nearest)
+        return replace(self, duplicates=alike.duplicates, near=alike.near, threshold=alike.threshold, nearest=nearest)
 
 
 def report_of(store: Store, senses: Sequence[Sense]) -> AnchorReport:

@@ -2,9 +2,9 @@
 
 from beamclip.teachers.agreement import agreement
 from beamclip.teachers.building import basis_of, embed, parts_of
-from beamclip.teachers.embeddings import Embeddings, covering_store
+from beamclip.teachers.embeddings import Embeddings, covering_store, some_store
 from beamclip.teachers.encoding import EmbedJob, pixels_of
-from beamclip.teachers.pace import Pace, find_pace, seconds_per_image
+from beamclip.teachers.pace import Pace, find_pace, seconds_per_image, seconds_per_text
 from beamclip.teachers.tower import Teacher, load_teacher, precision_for
 from beamclip.teachers.views import ViewSet
 
@@ -24,4 +24,6 @@ __all__ = [
     "pixels_of",
     "precision_for",
     "seconds_per_image",
+    "seconds_per_text",
+    "some_store",
 ]

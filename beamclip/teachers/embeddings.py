@@ -86,6 +86,21 @@ def covering_store(root: Path, basis: dict[str, Any], views: ViewSet) -> Store |
     return None
 
 
+def some_store(root: Path, images: str, teacher: dict[str, Any]) -> Store | None:
+    """The finished store with the most samples of these images and this teacher, whatever the views.
+
+    Args:
+        images: key of the packed images.
+        teacher: the teacher's fingerprint.
+    """
+    found = []
+    for manifest_path in (root / KIND).glob("*/manifest.json"):
+        parts = (read_json(manifest_path) or {}).get("parts", {})
+        if (parts.get("images"), parts.get("teacher")) == (images, teacher):
+            found.append((parts["samples"], manifest_path.parent))
+    return next(filter(None, (_if_good(path) for _, path in sorted(found, reverse=True))), None)
+
+
 def _if_good(path: Path) -> Store | None:
     try:
         return open_store(path)

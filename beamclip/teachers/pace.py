@@ -20,6 +20,14 @@ def seconds_per_image(teacher: Teacher, batch_size: int) -> float:
     return (time.perf_counter() - start) / batch_size
 
 
+def seconds_per_text(teacher: Teacher, count: int) -> float:
+    """How long the text tower takes for a sentence, measured now on so many after a first for warmth."""
+    teacher.encode_texts(["a photo of a crane."])
+    start = time.perf_counter()
+    teacher.encode_texts([f"a photo of a crane, number {number}." for number in range(count)])
+    return (time.perf_counter() - start) / count
+
+
 @dataclass(frozen=True)
 class Pace:
     """What was found by trying: images to encode at once, and seconds an image takes then."""

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from beamclip.anchors import bank_parts
-from beamclip.config import DataConfig, Experiment, OtherTeacher, TowerConfig, ViewsConfig
+from beamclip.anchors import BankPlan, existing_bank
+from beamclip.config import DataConfig, Experiment, TowerConfig, ViewsConfig
 from beamclip.data import PackedImages, Source, Splits, open_packed, split
 from beamclip.data.item import SPLITS
 from beamclip.data.pack import cost_of_an_image
-from beamclip.stores import Store, StoreDamaged, kept_shards, open_store, read_json, store_path
-from beamclip.teachers import ViewSet, basis_of, covering_store, parts_of
+from beamclip.stores import Store, StoreDamaged, kept_shards, key_of, open_store, read_json, store_path
+from beamclip.teachers import Teacher, ViewSet, basis_of, covering_store, parts_of
+from beamclip.training.banks import banks_of, place_of
 from beamclip.training.wanted import group_of, towers_and_views
 from beamclip.training.workshop import Workshop
 
@@ -55,16 +56,14 @@ def plan(experiments: Iterable[Experiment], workshop: Workshop, hands: Hands = H
         UserError: a source or teacher can't be opened, or a store that exists is damaged and not to be repaired.
     """
     experiments = list(experiments)
-    towers = [(experiment, tower) for experiment in experiments for tower in experiment.teacher.all()]
     configs = {workshop.packed_path(experiment.data): experiment.data for experiment in experiments}
     images = [_images(path, config, workshop, hands) for path, config in configs.items()]
-    demo = [_demo_teacher(workshop)] if any(tower.model == "demo" for _, tower in towers) else []
+    demo = [_demo_teacher(workshop)] if any(tower.model == "demo" for one in experiments for tower in one.teacher.all()) else []
     packed = {path: _packed(path, workshop) for path in configs}
     passes = _passes(experiments, packed, workshop)
     several = len({one.name for one in passes if one.views.recipe.random}) > 1
     embeddings = [_embeddings(one, workshop, hands, several) for one in passes]
-    anchors = dict(_anchors(experiment, tower, workshop) for experiment, tower in towers)
-    return [*images, *demo, *embeddings, *anchors.values()]
+    return [*images, *demo, *embeddings, *_anchors(experiments, workshop)]
 
 
 def _whole(path: Path, workshop: Workshop) -> Store | None:
@@ -164,15 +163,24 @@ def _views(one: _Pass, several: bool) -> str:
     return f"{one.views.count} view{'s' if one.views.count > 1 else ''}{f' ({one.name})' if several else ''}"
 
 
-def _anchors(experiment: Experiment, tower: TowerConfig, workshop: Workshop) -> tuple[str, Need]:
-    """By where they lie, since several cells share them."""
-    names = workshop.source(experiment.data).names
-    prompt_set = (tower.prompt_set if isinstance(tower, OtherTeacher) else None) or experiment.anchors.prompt_set
-    if tower.model == "demo" and _whole(workshop.demo_teacher_path(), workshop) is None:
-        what = f"demo, {prompt_set} for {len(names):,} classes"
-        return what, Need("anchors", what, False, 0, 0, None)
-    teacher = workshop.teacher(tower)
-    path = store_path(workshop.root, "anchors", bank_parts(teacher, names, prompt_set))
-    what, store = f"{teacher.name}, {prompt_set} for {len(names):,} classes", _whole(path, workshop)
-    size = store.bytes if store else len(names) * teacher.width * 4
-    return str(path), Need("anchors", what, store is not None, 0, size, 0.0 if store else None)
+def _anchors(experiments: Iterable[Experiment], workshop: Workshop) -> list[Need]:
+    """Every bank once: cells share them."""
+    needs: dict[tuple[str, str], Need] = {}
+    for tower, plan in (pair for experiment in experiments for pair in banks_of(experiment, workshop).all()):
+        if tower.model == "demo" and _whole(workshop.demo_teacher_path(), workshop) is None:
+            needs["demo", key_of({"prompts": plan.prompts})] = Need("anchors", _bank("demo", plan), False, 0, 0, None)
+        else:
+            needs[place_of(tower, plan, workshop)] = _bank_need(workshop.teacher(tower), plan, workshop)
+    return list(needs.values())
+
+
+def _bank_need(teacher: Teacher, plan: BankPlan, workshop: Workshop) -> Need:
+    store = existing_bank(teacher, plan, workshop.root, workshop.repair)
+    if store is not None:
+        return Need("anchors", _bank(teacher.name, plan), True, 0, store.bytes, 0.0)
+    seconds = len(plan.texts) * workshop.text_pace(teacher)
+    return Need("anchors", _bank(teacher.name, plan), False, 0, len(plan.senses) * teacher.width * 4, seconds)
+
+
+def _bank(teacher: str, plan: BankPlan) -> str:
+    return f"{teacher}, {plan.prompt_set} for {len(plan.senses):,} classes, {len(plan.texts):,} prompts"

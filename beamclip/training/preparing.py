@@ -36,9 +36,7 @@ def prepare_all(experiments: Mapping[str, Experiment], workshop: Workshop) -> di
     passes = joined(one for key, experiment in experiments.items() for one in wanted_by(experiment, *opened[key]))
     made = {group: _encode(one, workshop) for group, one in passes.items()}
     banks = make_banks(wanted.values(), workshop)
-    return {
-        key: _assets(experiment, *opened[key], made, wanted[key], banks, workshop) for key, experiment in experiments.items()
-    }
+    return {key: _assets(experiment, *opened[key], made, wanted[key], banks, workshop) for key, experiment in experiments.items()}
 
 
 Made = Mapping[str, tuple[Embeddings, int]]

@@ -12,7 +12,7 @@ from beamclip.config import DataConfig, TowerConfig
 from beamclip.data import PackedImages, Source, open_source
 from beamclip.data.pack import pack_source, parts_of
 from beamclip.stores import Progress, Runner, build_once, in_process, key_of, silent, store_path
-from beamclip.teachers import Pace, Teacher, find_pace, load_teacher
+from beamclip.teachers import Pace, Teacher, find_pace, load_teacher, seconds_per_text
 
 _SPLITTING = {"train_images", "val_fraction", "split_seed", "broken_fraction"}
 
@@ -81,6 +81,13 @@ class Workshop:
         if key not in self._paces:
             self._paces[key] = self.find_pace(teacher)
         return self._paces[key]
+
+    def text_pace(self, teacher: Teacher) -> float:
+        """Seconds that the text tower takes for a sentence here; tried once. A GPU elsewhere will take less."""
+        key = f"{key_of(teacher.fingerprint)} texts"
+        if key not in self._paces:
+            self._paces[key] = Pace(32, seconds_per_text(teacher, 32))
+        return self._paces[key].seconds
 
     def _tower(self, config: TowerConfig) -> TowerConfig:
         """The same, with a precision that means the same everywhere."""

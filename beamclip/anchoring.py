@@ -1,0 +1,169 @@
+"""`beamclip anchors`: what the classes mean, the anchors made of them, and what is wrong with them. No image is encoded."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor
+
+from beamclip.anchors import AnchorBank, AnchorReport, report_of, shortened_prompts
+from beamclip.anchors.figures import heat_map
+from beamclip.anchors.likeness import NEAR, Likeness, likeness
+from beamclip.anchors.senses import Sense, ambiguous
+from beamclip.config import Experiment
+from beamclip.console import Bars
+from beamclip.storage import check_writable, stores_root
+from beamclip.stores import Store
+from beamclip.training.banks import ExperimentBanks, banks_of, make_banks, place_of
+from beamclip.training.evidence import proposals, teacher_zero_shot
+from beamclip.training.workshop import Workshop
+
+_SHOWN = 8  # pairs; the file has more
+
+
+@dataclass(frozen=True)
+class _Made:
+    """One bank, ready to be told of."""
+
+    teacher: str
+    store: Store
+    senses: tuple[Sense, ...]
+    near: float
+
+    @property
+    def anchors(self) -> Tensor:
+        return AnchorBank.open(self.store).embeddings
+
+    def report(self) -> AnchorReport:
+        report = report_of(self.store, self.senses)
+        return report if self.near == report.threshold else report.with_likeness(self._likeness(), self.senses)
+
+    def _likeness(self) -> Likeness:
+        return likeness(self.anchors, self.near)
+
+
+def describe_anchors(experiment: Experiment, explain: bool = False, near: float = NEAR, out: Path | None = None) -> list[AnchorReport]:
+    """Make an experiment's anchors where they are missing, print what they are like, and write the files.
+
+    Args:
+        explain: first say, class by class, which senses were considered and why one was chosen.
+        near: cosine from which two anchors are called near-duplicates.
+        out: folder of the files; default `anchors/KEY` beside the stores.
+
+    Raises:
+        UserError: anything about names, senses, prompt sets, vocabulary or teacher.
+    """
+    check_writable(experiment)
+    with Bars() as bars:
+        workshop = Workshop(stores_root(experiment), torch.device("cuda" if torch.cuda.is_available() else "cpu"), bars)
+        banks = banks_of(experiment, workshop)
+        if explain:
+            bars.close()
+            _explain(banks.own[1].senses, proposals(experiment, banks.own[1].senses, workshop))
+        made = _made(banks, workshop, near)
+    reports = [_tell(one, out or stores_root(experiment).parent / "anchors") for one in made]
+    _say_zero_shot(experiment, made[-1], workshop)
+    return reports
+
+
+def _made(banks: ExperimentBanks, workshop: Workshop, near: float) -> list[_Made]:
+    """Every bank once, the one of the data's own classes last."""
+    stores = make_banks([banks], workshop)
+    places = {place_of(tower, plan, workshop): (tower, plan) for tower, plan in banks.all()}
+    ordered = [place for place in places if place != place_of(*banks.own, workshop)] + [place_of(*banks.own, workshop)]
+    return [_Made(workshop.teacher(places[place][0]).name, stores[place], places[place][1].senses, near) for place in ordered]
+
+
+def _tell(one: _Made, folder: Path) -> AnchorReport:
+    report = one.report()
+    table = Table("", "", title=f"Anchors of {one.teacher}: {report.prompt_set}", title_justify="left", show_header=False)
+    low, high = report.prompts_per_class
+    for name, value in (
+        ("anchors", f"{report.anchors:,}"),
+        ("prompts", f"{report.prompts:,}, {low if low == high else f'{low} to {high}'} a class"),
+        ("sense unknown", f"{report.bare:,} classes go by their name alone" if report.bare else "none"),
+        ("sense weighed", f"{len(ambiguous(one.senses)):,} classes (--explain says how)"),
+        ("shortened", f"{report.shortened:,} prompts, too long for the text tower" if report.shortened else "none"),
+        ("the same anchor", f"{report.duplicates:,} pairs"),
+        (f"cosine ≥ {report.threshold:g}", f"{report.near:,} pairs"),
+        ("nearest", "\n".join(f"{a} – {b}  {cosine:.3f}" for a, b, cosine in report.nearest[:_SHOWN])),
+        ("hash", report.hash),
+    ):
+        table.add_row(name, value)
+    Console().print(table)
+    print(f"heat map, nearest pairs, prompts: {_write_files(one, report, folder / report.hash)}\n")
+    return report
+
+
+def _write_files(one: _Made, report: AnchorReport, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = heat_map(one.anchors, [sense.name for sense in one.senses], f"{one.teacher}, {report.prompt_set}: cosines of anchors")
+    figure.savefig(folder / "heat_map.png", dpi=130)
+    _write_csv(folder / "nearest_pairs.csv", [("class", "class", "cosine"), *report.nearest])
+    senses = [(s.name, s.synset.id if s.synset else "", s.context or (s.synset.gloss if s.synset else ""), s.why) for s in one.senses]
+    _write_csv(folder / "senses.csv", [("class", "synset", "meaning", "why"), *senses])
+    _write_csv(folder / "shortened.csv", [("prompt", "read as"), *shortened_prompts(one.store).items()])
+    return folder
+
+
+def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def _say_zero_shot(experiment: Experiment, own: _Made, workshop: Workshop) -> None:
+    """The teacher's own accuracy with these anchors: whether it knows the classes by these names at all."""
+    found = teacher_zero_shot(experiment, AnchorBank.open(own.store), workshop)
+    if found is None:
+        print("zero-shot on val: not known before the teacher has seen it (beamclip embed)")
+        return
+    per_cent, low = found
+    chance = 100 / len(own.senses)
+    print(f"zero-shot of {own.teacher} on val: {per_cent:.1f} % (chance {chance:.1f} %)")
+    if low <= 1.5 * chance:
+        print(
+            f"WARNING: that is near chance: {own.teacher} hardly knows these classes by these names; try --explain, or another prompt set"
+        )
+
+
+def _explain(senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> None:
+    """A paragraph a class: the sense chosen, why, and the others below it."""
+    console = Console(highlight=False)
+    for number, sense in enumerate(senses):
+        console.print(f"[bold]{sense.name}[/]: {escape(_meaning(sense))}", soft_wrap=True)
+        console.print(f"    why: {escape(sense.why)}", soft_wrap=True)
+        better = proposed[number].synset if proposed is not None else None
+        if better is not None and sense.scores and better != sense.synset:
+            console.print(f"    [yellow]but the images speak for {better.id}[/]", soft_wrap=True)
+        for one in sense.considered:
+            if sense.synset is None or one.id != sense.synset.id:
+                console.print(f"    not {one.id} {escape(one.gloss)}", no_wrap=True, overflow="ellipsis")
+    print()
+    _suggest_pins(senses, proposed)
+
+
+def _meaning(sense: Sense) -> str:
+    if sense.synset is None:
+        return sense.context or "its name alone"
+    kind = f" (a type of {sense.hypernym})" if sense.hypernym else ""
+    return f"{sense.synset.id} {sense.synset.gloss}{kind}"
+
+
+def _suggest_pins(senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> None:
+    """A line to copy, for what nobody has said so far."""
+    best = proposed or senses
+    pins = {one.name: one.synset.id for one, weighed in zip(best, senses, strict=True) if weighed.scores and one.synset}
+    if not pins:
+        return
+    basis = (
+        "what the images show"
+        if proposed is not None
+        else "the other classes; once the teacher has seen the images (beamclip embed), they are asked too"
+    )
+    listed = ", ".join(f"{name}: {pin}" for name, pin in pins.items())
+    print(f"{len(pins)} of them weighed by {basis}. To pin them, after a look:\n  --set 'anchors.senses={{{listed}}}'\n")

@@ -1,0 +1,78 @@
+"""Evidence from images that no label touches: which sense of a class name do they show, and does the teacher know the classes at all?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from beamclip.anchors import AnchorBank
+from beamclip.anchors.fitting import shortened
+from beamclip.anchors.lexicon import Synset, open_lexicon
+from beamclip.anchors.senses import Sense, evidence_of_images, propose
+from beamclip.config import Experiment
+from beamclip.data import PackedImages, open_packed, split
+from beamclip.evaluation import accuracy, wilson_interval, zero_shot_logits
+from beamclip.teachers import Embeddings, Teacher, basis_of, covering_store, some_store
+from beamclip.training.wanted import held_out_views
+from beamclip.training.workshop import Workshop
+
+_MOST = 20000  # images are enough to tell senses apart
+
+
+def packed_if_there(experiment: Experiment, workshop: Workshop) -> PackedImages | None:
+    """An experiment's packed images where they are packed already."""
+    path = workshop.packed_path(experiment.data)
+    return open_packed(path) if path.exists() else None
+
+
+def proposals(experiment: Experiment, senses: Sequence[Sense], workshop: Workshop) -> tuple[Sense, ...] | None:
+    """The senses that the training images speak for, where a teacher has seen them. Encodes texts only.
+
+    Returns:
+        For every class its sense, changed where it had to be weighed; None where no embeddings are stored yet.
+    """
+    images = _seen_images(experiment, workshop)
+    if images is None:
+        return None
+    teacher, lexicon = workshop.teacher(experiment.teacher), open_lexicon()
+
+    def weigh(sense: Sense) -> Sense:
+        texts = _texts(sense.name, sense.considered, teacher)
+        return propose(sense, evidence_of_images(images, texts, 1 / len(senses)), lexicon)
+
+    return tuple(weigh(sense) if sense.scores else sense for sense in senses)
+
+
+def _seen_images(experiment: Experiment, workshop: Workshop) -> NDArray[np.float32] | None:
+    packed = packed_if_there(experiment, workshop)
+    if packed is None:
+        return None
+    store = some_store(workshop.root, packed.key, workshop.teacher(experiment.teacher).fingerprint)
+    if store is None:
+        return None
+    embeddings = Embeddings(store)
+    train = np.intersect1d(embeddings.ids, split(packed, experiment.data).train)[:_MOST]
+    return embeddings.gather(train, 0) if len(train) else None
+
+
+def _texts(name: str, candidates: Sequence[Synset], teacher: Teacher) -> NDArray[np.float32]:
+    texts = [f"a photo of a {name.replace('_', ' ')}, {synset.gloss}." for synset in candidates]
+    cut = shortened(texts, teacher.tokenizer)
+    embeddings: NDArray[np.float32] = teacher.encode_texts([cut.get(text, text) for text in texts]).numpy()
+    return embeddings
+
+
+def teacher_zero_shot(experiment: Experiment, own: AnchorBank, workshop: Workshop) -> tuple[float, float] | None:
+    """The first teacher's own accuracy on val (per cent) and the lower end of its 95 % interval, where it has seen val already."""
+    packed = packed_if_there(experiment, workshop)
+    if packed is None:
+        return None
+    views = held_out_views(split(packed, experiment.data))
+    store = covering_store(workshop.root, basis_of(workshop.teacher(experiment.teacher), packed, views), views)
+    if store is None:
+        return None
+    val = split(packed, experiment.data).val
+    logits = zero_shot_logits(torch.from_numpy(Embeddings(store).gather(val, 0)), own.embeddings)
+    per_cent = accuracy(logits, torch.from_numpy(packed.labels[val]))
+    return per_cent, wilson_interval(per_cent, len(val))[0]
