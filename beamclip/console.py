@@ -12,17 +12,17 @@ class Bars:
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._label = ""
+        self._label, self._total = "", 0
 
     def __call__(self, label: str, done: int, total: int) -> None:
-        if label != self._label:
+        if (label, total) != (self._label, self._total):  # two passes in a row may have one name; each has a time of its own
             self._complete()  # what comes next has begun, though the last we heard of this may be some moments old
             self.close()
-            self._label = label
+            self._label, self._total = label, total
             if label:
-                self._bar = tqdm(total=total, desc=label, unit="", dynamic_ncols=True, file=sys.stderr, leave=True)
+                # What an earlier command did counts as done, not as done in no time.
+                self._bar = tqdm(total=total, initial=done, desc=label, unit="", dynamic_ncols=True, file=sys.stderr, leave=True)
         if self._bar is not None and done != self._bar.n:
-            self._bar.total = total
             self._bar.update(done - self._bar.n)
 
     def _complete(self) -> None:
@@ -42,7 +42,7 @@ class Bars:
         """End the current bar."""
         if self._bar is not None:
             self._bar.close()
-        self._bar, self._label = None, ""
+        self._bar, self._label, self._total = None, "", 0
 
     def __enter__(self) -> Self:
         return self

@@ -19,6 +19,16 @@ def test_a_total_may_change_and_progress_may_go_back(capsys):
     assert "4/20" in capsys.readouterr().err
 
 
+def test_two_passes_of_one_name_are_two_bars_and_what_was_done_before_is_no_rate(capsys):
+    with Bars() as bars:
+        bars("teacher images", 900, 1000)
+        bars("teacher images", 0, 50)
+        bars("teacher images", 50, 50)
+    said = capsys.readouterr().err
+    assert "1000/1000" in said and "50/50" in said
+    assert said.split("\r")[1].endswith("?/s]")  # 900 of them in no time is no speed
+
+
 def test_nothing_is_drawn_before_anything_happens_and_a_line_can_be_said_any_time(capsys):
     with Bars() as bars:
         bars("", 0, 0)

@@ -5,7 +5,7 @@ it is whole: a store that exists is complete. A builder that was killed leaves i
 the next one goes on from there.
 """
 
-from beamclip.stores.build import build_once, kept_shards, partial_path, planned
+from beamclip.stores.build import PLAN, build_once, kept_shards, partial_path, planned
 from beamclip.stores.files import disk_may_be_full, file_hash, key_of, make_folder, read_json, write_json
 from beamclip.stores.progress import Progress, silent
 from beamclip.stores.shards import Job, Runner, Shards, in_process, run_shards
@@ -13,6 +13,7 @@ from beamclip.stores.store import FORMAT, Store, StoreDamaged, open_store, store
 
 __all__ = [
     "FORMAT",
+    "PLAN",
     "Job",
     "Progress",
     "Runner",

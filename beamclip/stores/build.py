@@ -16,7 +16,7 @@ from beamclip.stores.store import FORMAT, Store, StoreDamaged, open_store, store
 
 Build = Callable[[Path], dict[str, Any]]
 """Fills a folder and returns what its manifest should say beside key, parts, versions and files."""
-_PLAN = "plan.json"
+PLAN = "plan.json"
 
 
 def build_once(root: Path, kind: str, parts: Mapping[str, Any], build: Build, progress: Progress = silent, repair: bool = False) -> Store:
@@ -72,10 +72,10 @@ def kept_shards(path: Path) -> list[dict[str, Any]]:
 
 def planned(folder: Path, decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What a builder decides for itself (rows a shard, images a batch), kept so that one which goes on decides the same."""
-    kept = read_json(folder / _PLAN)
+    kept = read_json(folder / PLAN)
     if kept is None:
         kept = decide()
-        write_json(folder / _PLAN, kept)
+        write_json(folder / PLAN, kept)
     return dict(kept)
 
 

@@ -1,7 +1,7 @@
 """Frozen CLIPs, and the store of what they say."""
 
 from beamclip.teachers.agreement import agreement
-from beamclip.teachers.building import basis_of, embed, parts_of
+from beamclip.teachers.building import basis_of, embed, images_left, parts_of
 from beamclip.teachers.embeddings import Embeddings, covering_store, some_store
 from beamclip.teachers.encoding import EmbedJob, pixels_of
 from beamclip.teachers.pace import Pace, find_pace, seconds_per_image, seconds_per_text
@@ -19,6 +19,7 @@ __all__ = [
     "covering_store",
     "embed",
     "find_pace",
+    "images_left",
     "load_teacher",
     "parts_of",
     "pixels_of",

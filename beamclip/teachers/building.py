@@ -7,9 +7,25 @@ from typing import Any
 import numpy as np
 
 from beamclip.data.packed import PackedImages
-from beamclip.stores import Job, Progress, Runner, build_once, in_process, key_of, planned, run_shards, silent
+from beamclip.stores import (
+    PLAN,
+    Job,
+    Progress,
+    Runner,
+    build_once,
+    in_process,
+    kept_shards,
+    key_of,
+    partial_path,
+    planned,
+    read_json,
+    run_shards,
+    silent,
+    store_path,
+)
 from beamclip.teachers.embeddings import KIND, Embeddings, covering_store
-from beamclip.teachers.encoding import EmbedJob
+from beamclip.teachers.encoding import EmbedJob, sizes_of
+from beamclip.teachers.known import Known
 from beamclip.teachers.pace import Pace, find_pace
 from beamclip.teachers.tower import Teacher
 from beamclip.teachers.views import ViewSet
@@ -44,7 +60,7 @@ def embed(
     repair: bool = False,
     pace: Callable[[Teacher], Pace] = find_pace,
 ) -> tuple[Embeddings, int]:
-    """Open a store that holds these views, running the teacher over what is missing.
+    """Open a store that holds these views, running the teacher over what no other store holds.
 
     Args:
         run: who encodes: this process, or a cluster's.
@@ -76,8 +92,11 @@ def _build(
     teacher: Teacher, packed: PackedImages, views: ViewSet, folder: Path, progress: Progress, run: Runner, pace: Callable[[Teacher], Pace]
 ) -> tuple[dict[str, Any], int]:
     np.save(folder / "ids.npy", views.ids)
-    plan = planned(folder, lambda: {"batch_size": pace(teacher).batch_size, "shard_rows": shard_rows(len(views.ids))})
-    job = EmbedJob(packed.store.path, teacher.config, key_of(teacher.fingerprint), views, **plan, loaded=teacher)
+    root = folder.parents[1]
+    known = Known.beside(root, basis_of(teacher, packed, views), views)
+    plan = planned(folder, lambda: _plan(pace(teacher).batch_size, views, known))
+    rows, known = plan["shard_rows"], Known.named(root, plan["known"])
+    job = EmbedJob(packed.store.path, teacher.config, key_of(teacher.fingerprint), views, plan["batch_size"], rows, known, teacher)
     encoded = 0
 
     def counting(job: Job, shards: Sequence[int], folder: Path) -> Iterator[int]:
@@ -88,5 +107,19 @@ def _build(
 
     for _ in run_shards(job, folder, counting, progress):
         pass
-    shape = {"samples": len(views.ids), "views": views.count, "width": teacher.width, "dtype": "float16", "shard_rows": plan["shard_rows"]}
+    shape = {"samples": len(views.ids), "views": views.count, "width": teacher.width, "dtype": "float16", "shard_rows": rows}
     return {**shape, "teacher": teacher.name, "teacher_output": teacher.probe_output}, encoded
+
+
+def _plan(batch_size: int, views: ViewSet, known: Known) -> dict[str, Any]:
+    return {"batch_size": batch_size, "shard_rows": shard_rows(len(views.ids)), "known": [path.name for path in known.paths]}
+
+
+def images_left(teacher: Teacher, packed: PackedImages, views: ViewSet, root: Path) -> int:
+    """Images that the teacher would have to see for a store that is not there: without rows of other stores and finished shards."""
+    path = store_path(root, KIND, parts_of(teacher, packed, views))
+    plan = read_json(partial_path(path) / PLAN) or read_json(path / PLAN)
+    known = Known.named(root, plan["known"]) if plan else Known.beside(root, basis_of(teacher, packed, views), views)
+    sizes = sizes_of(views, plan["shard_rows"] if plan else shard_rows(len(views.ids)), known)
+    left: int = sum(sizes) - sum(sizes[record["index"]] for record in kept_shards(path))
+    return left

@@ -3,6 +3,7 @@
 Rows are keyed by sample id, columns by view id: an embedding belongs to a view, never to a position in some order.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +77,21 @@ def covering_store(root: Path, basis: dict[str, Any], views: ViewSet) -> Store |
     Args:
         basis: what the store must depend on beside ids and number of views: images, teacher, recipe and seed.
     """
+    for store in stores_like(root, basis, len(views.ids), views.count):
+        if np.isin(views.ids, np.load(store.file("ids.npy"), mmap_mode="r")).all():
+            return store
+    return None
+
+
+def stores_like(root: Path, basis: dict[str, Any], samples: int = 0, views: int = 0) -> Iterator[Store]:
+    """Finished and whole stores on the same basis, with at least so many samples and views of each."""
     for manifest_path in sorted((root / KIND).glob("*/manifest.json")):
         parts = (read_json(manifest_path) or {}).get("parts", {})
         rest = {key: value for key, value in parts.items() if key not in ("ids", "samples", "views")}
-        if rest == basis and parts["samples"] >= len(views.ids) and parts["views"] >= views.count:
+        if rest == basis and parts["samples"] >= samples and parts["views"] >= views:
             store = _if_good(manifest_path.parent)
-            if store is not None and np.isin(views.ids, np.load(store.file("ids.npy"), mmap_mode="r")).all():
-                return store
-    return None
+            if store is not None:
+                yield store
 
 
 def some_store(root: Path, images: str, teacher: dict[str, Any]) -> Store | None:

@@ -1,7 +1,8 @@
 """The teacher pass as work in shards: what each shard holds, and how one is written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from beamclip.data.packed import Ids, PackedImages, open_packed
 from beamclip.data.views import render
 from beamclip.stores import Shards
 from beamclip.teachers.embeddings import shard_name
+from beamclip.teachers.known import Known
 from beamclip.teachers.tower import Teacher, load_same_teacher
 from beamclip.teachers.views import ViewSet
+
+Place = tuple[Ids, int]
+"""Rows of a shard, and a view."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class EmbedJob:
 
     Attributes:
         fingerprint: key of the teacher's; whoever loads it elsewhere must find the same.
+        known: stores that hold some of these views already.
         loaded: the teacher, where it is in this process already; it is not sent anywhere.
     """
 
@@ -35,6 +41,7 @@ class EmbedJob:
     views: ViewSet
     batch_size: int
     shard_rows: int
+    known: Known = Known()  # noqa: RUF009, it never changes
     loaded: Teacher | None = field(default=None, repr=False, compare=False)
     label: str = "teacher images"
     on_device: bool = True
@@ -42,11 +49,10 @@ class EmbedJob:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "loaded": None}
 
-    @property
+    @cached_property
     def sizes(self) -> Sequence[int]:
-        """Images in each shard: samples times views."""
-        count = len(self.views.ids)
-        return [(min(start + self.shard_rows, count) - start) * self.views.count for start in range(0, count, self.shard_rows)]
+        """Images that the teacher must see for each shard: samples times views, without those whose rows are copied."""
+        return sizes_of(self.views, self.shard_rows, self.known)
 
     def open(self, folder: Path, threads: int) -> Callable[[int], None]:
         """The function that encodes one shard.
@@ -61,18 +67,31 @@ class EmbedJob:
     def _write(self, teacher: Teacher, packed: PackedImages, folder: Path, index: int) -> None:
         ids = self.views.ids[index * self.shard_rows : (index + 1) * self.shard_rows]
         out = np.zeros((len(ids), self.views.count, teacher.width), np.float16)
-        batches = [(start, view) for view in range(self.views.count) for start in range(0, len(ids), self.batch_size)]
+        self.known.fill(ids, out)
 
-        def make(place: tuple[int, int]) -> tuple[tuple[int, int], torch.Tensor]:
-            return place, pixels_of(teacher, packed, self.views, ids[place[0] : place[0] + self.batch_size], place[1])
+        def make(place: Place) -> tuple[Place, torch.Tensor]:
+            return place, pixels_of(teacher, packed, self.views, ids[place[0]], place[1])
 
-        for (start, view), pixels in Ahead(iter(batches), make, teacher.device):
-            out[start : start + self.batch_size, view] = teacher.encode_images(pixels).cpu().numpy()
+        for (rows, view), pixels in Ahead(self._batches(ids), make, teacher.device):
+            out[rows, view] = teacher.encode_images(pixels).cpu().numpy()
         _check_norms(out, teacher.name)
         temporary = folder / f"{shard_name(index)}.tmp.npy"
         np.save(temporary, out)
         Shards(folder).finish(index, {shard_name(index): temporary}, {"index": index, "rows": len(ids), "views": self.views.count})
         packed.release()
+
+    def _batches(self, ids: Ids) -> Iterator[Place]:
+        """Rows and view of what is to be encoded, batch by batch."""
+        missing = ~self.known.holds(ids, self.views.count)
+        for view in range(self.views.count):
+            rows = np.flatnonzero(missing[:, view])
+            yield from ((rows[start : start + self.batch_size], view) for start in range(0, len(rows), self.batch_size))
+
+
+def sizes_of(views: ViewSet, shard_rows: int, known: Known) -> list[int]:
+    """Images to encode for each shard of so many samples."""
+    missing = (~known.holds(views.ids, views.count)).sum(axis=1)
+    return [int(missing[start : start + shard_rows].sum()) for start in range(0, len(views.ids), shard_rows)]
 
 
 def pixels_of(teacher: Teacher, packed: PackedImages, views: ViewSet, ids: Ids, view: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from beamclip.data import PackedImages, Source, Splits, open_packed, split
 from beamclip.data.item import SPLITS
 from beamclip.data.pack import cost_of_an_image
 from beamclip.stores import Store, StoreDamaged, kept_shards, key_of, open_store, read_json, store_path
-from beamclip.teachers import Teacher, ViewSet, basis_of, covering_store, parts_of
+from beamclip.teachers import Teacher, ViewSet, basis_of, covering_store, images_left, parts_of
 from beamclip.training.banks import banks_of, place_of
 from beamclip.training.wanted import group_of, towers_and_views
 from beamclip.training.workshop import Workshop
@@ -149,7 +149,7 @@ def _embeddings(one: _Pass, workshop: Workshop, hands: Hands, several: bool) -> 
         store = covering_store(workshop.root, basis_of(teacher, one.packed, one.views), one.views) or _whole(path, workshop)
         if store is not None:
             return Need("embeddings", what, True, 0, store.bytes, 0.0)
-        left -= sum(record["rows"] * record["views"] for record in kept_shards(path))
+        left = images_left(teacher, one.packed, one.views, workshop.root)
     return Need("embeddings", what, False, left, left * teacher.width * 2, left * workshop.pace(teacher).seconds / hands.encoding)
 
 
