@@ -17,6 +17,7 @@ from beamclip.anchors.likeness import NEAR, Likeness, likeness
 from beamclip.anchors.senses import Sense, ambiguous
 from beamclip.config import Experiment
 from beamclip.console import Bars
+from beamclip.references import near_chance
 from beamclip.storage import check_writable, stores_root
 from beamclip.stores import Store
 from beamclip.training.banks import ExperimentBanks, banks_of, make_banks, place_of
@@ -102,7 +103,7 @@ def _tell(one: _Made, folder: Path) -> AnchorReport:
 
 def _write_files(one: _Made, report: AnchorReport, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    figure = heat_map(one.anchors, [sense.name for sense in one.senses], f"{one.teacher}, {report.prompt_set}: cosines of anchors")
+    figure = heat_map(one.anchors.numpy(), [sense.name for sense in one.senses], f"{one.teacher}, {report.prompt_set}: cosines of anchors")
     figure.savefig(folder / "heat_map.png", dpi=130)
     _write_csv(folder / "nearest_pairs.csv", [("class", "class", "cosine"), *report.nearest])
     senses = [(s.name, s.synset.id if s.synset else "", s.context or (s.synset.gloss if s.synset else ""), s.why) for s in one.senses]
@@ -125,7 +126,7 @@ def _say_zero_shot(experiment: Experiment, own: _Made, workshop: Workshop) -> No
     per_cent, low = found
     chance = 100 / len(own.senses)
     print(f"zero-shot of {own.teacher} on val: {per_cent:.1f} % (chance {chance:.1f} %)")
-    if low <= 1.5 * chance:
+    if near_chance(low, len(own.senses)):
         print(
             f"WARNING: that is near chance: {own.teacher} hardly knows these classes by these names; try --explain, or another prompt set"
         )

@@ -78,9 +78,10 @@ class Recorder:
     def _open(self, trial_id: str, values: Mapping[str, Any]) -> None:
         experiment = with_values(self.record.base, values)
         facts = json.loads(self.record.assets[asset_key(experiment)])["facts"]
-        tags = {name: str(facts[name]) for name in ("data_key", "teacher_fingerprint")}
+        tags = {name: str(facts[name]) for name in ("data_key", "teacher_fingerprint")} | {"anchors_hash": facts["anchors"]["hash"]}
         run_id = self.tracker.trial(trial_id, values, experiment, tags)
         self.tracker.client.log_text(run_id, yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False), "config.yaml")
+        self.tracker.client.log_text(run_id, json.dumps(facts["anchors"], indent=1), "anchors.json")
 
     def _log(self, trial_id: str, metrics: Mapping[str, Any], now: int) -> None:
         history = [(key, value, step, now) for key, value, step in metrics.get("history", ())]

@@ -4,8 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from beamclip.config import planned_values, with_values
-from beamclip.recording import facts_of
+from beamclip.config import Experiment, planned_values, with_values
 from beamclip.storage import SweepRecord, asset_key
 
 _WARNING = """beamclip: WARNING: the teacher hardly knows these classes by these names; what students learn from it may be noise.
@@ -15,15 +14,35 @@ _WARNING = """beamclip: WARNING: the teacher hardly knows these classes by these
 
 
 def write_references(tracker: Any, record: SweepRecord, say: Callable[[str], None]) -> None:
-    """Write both as runs beside the trials. Where the teacher is near chance on val, say so, loudly, and tag the sweep with it."""
-    facts = facts_of(record)
-    accuracy = {"zero_shot/val_top1": facts["teacher/zero_shot_val_top1"], "zero_shot/test_top1": facts["teacher/zero_shot_test_top1"]}
-    tracker.reference("teacher", {}, accuracy | {"teacher/images_encoded": facts["teacher/images_encoded"]})
+    """Write both as runs beside the trials: the teacher once for each teacher and prompt set that the sweep varies.
+
+    Where a teacher is near chance on val, say so, loudly, and tag the sweep with it.
+    """
+    for tags, facts in _teachers(record):
+        accuracy = {f"zero_shot/{name}_top1": facts[f"teacher/zero_shot_{name}_top1"] for name in ("val", "test")}
+        tracker.reference("teacher", tags, accuracy | {"teacher/images_encoded": facts["teacher/images_encoded"]})
     if record.untrained:
         tracker.reference("untrained", {}, {key: value for key, value in record.untrained.items() if not key.startswith("zero_shot/")})
     if cases := _cases_near_chance(record):
         say(_WARNING.format(cases="\n".join(f"  {case}" for case in cases)))
         tracker.client.set_tag(tracker.run_id, "beamclip.teacher_near_chance", "; ".join(cases)[:_TAG_LENGTH])
+
+
+def _teachers(record: SweepRecord) -> list[tuple[dict[str, str], dict[str, Any]]]:
+    """What tells each teacher's row from the others', and its facts."""
+    cells, found = _cells(record), dict[tuple[tuple[str, str], ...], dict[str, Any]]()
+    varied = {key.split(".")[0] for key in record.sweep.space}
+    for key, text in record.assets.items():
+        facts = json.loads(text)["facts"]
+        tags = {"teacher": facts["teacher"]} if "teacher" in varied else {}
+        tags |= {"prompt_set": cells[key].anchors.prompt_set} if "anchors.prompt_set" in record.sweep.space else {}
+        found.setdefault(tuple(tags.items()), facts)
+    return [(dict(tags), facts) for tags, facts in found.items()]
+
+
+def _cells(record: SweepRecord) -> dict[str, Experiment]:
+    """The cells of a sweep by the stores they read."""
+    return {asset_key(cell): cell for cell in (with_values(record.base, values) for values in planned_values(record.sweep))}
 
 
 _TAG_LENGTH = 5000  # MLflow takes 8000, older servers 5000
@@ -42,7 +61,7 @@ def near_chance(low: float, classes: int) -> bool:
 
 def _cases_near_chance(record: SweepRecord) -> list[str]:
     """A line for each teacher and prompt set of the sweep that is near chance on val."""
-    cells = {asset_key(cell): cell for cell in (with_values(record.base, values) for values in planned_values(record.sweep))}
+    cells = _cells(record)
     found = {key: json.loads(text)["facts"] for key, text in record.assets.items()}
     near = {key: facts for key, facts in found.items() if near_chance(facts["teacher/zero_shot_val_top1_low"], facts["classes"])}
     return list(dict.fromkeys(_case(facts, cells[key].anchors.prompt_set) for key, facts in near.items()))

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from beamclip.anchor_log import log_anchors
 from beamclip.config import Experiment, Sweep, check_space, planned_values, with_values
 from beamclip.console import Bars
 from beamclip.provenance import provenance_tags
@@ -48,6 +49,7 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool = False, repair: bool
             try:
                 record = _prepared(record, bars, repair)
                 write_references(tracker, record, bars.say)
+                log_anchors(tracker, record)
                 if not _run(record, tracker, bars, resume):
                     raise KeyboardInterrupt
             except KeyboardInterrupt:
