@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from beamclip.config import UserError, nearest
+from beamclip.tracking.entries import VARIED
 from beamclip.tracking.server import connect, search_all
 
 _RANGE = '{"kind": "uniform"'  # as `entries.space_params` writes it
@@ -116,11 +117,18 @@ def _row(run: Run, varied: tuple[str, ...]) -> Row:
         kind=data.tags.get("kind", ""),
         method=data.tags.get("method", ""),
         status=str(info.status),
-        values={key: data.params[key] for key in varied if key in data.params},
+        values=_values(data.params, data.tags, varied),
         metrics=dict(data.metrics),
         tags=dict(data.tags),
         seconds=(info.end_time - info.start_time) / 1000 if info.end_time and info.status != "RUNNING" else None,
     )
+
+
+def _values(params: dict[str, str], tags: dict[str, str], varied: tuple[str, ...]) -> dict[str, str]:
+    """A run's varied settings. A reference has no params, but its tags say which teacher and prompt set it stands for."""
+    told = {"anchors.prompt_set": tags.get("prompt_set"), "teacher.model": tags.get("teacher")}
+    found = {key: params.get(key, told.get(key)) for key in varied}
+    return {key: value for key, value in found.items() if value not in (None, VARIED)}
 
 
 def _best_first(rows: Iterable[Row], metric: str) -> tuple[Row, ...]:

@@ -55,7 +55,8 @@ def _measured(comparison: Comparison) -> Table:
         table.add_row(mark, *_settings(row, names, own), *_cells(row, extra), style="bold" if mark else None)
     table.add_section()
     for row in comparison.references:
-        table.add_row(row.method, *[""] * len(own), *_cells(row, extra), style="dim")
+        known = [row.values.get(key, "") for key in names] if len(own) == len(names) else [""]
+        table.add_row(row.method, *known, *_cells(row, extra), style="dim")
     return table
 
 

@@ -119,7 +119,7 @@ def collisions(lvis: Path | None, teacher: Teacher | None, root: Path, bars: Bar
     for name, anchors in anchors_of(teacher, flat, names, root, bars).items():
         cosines = (anchors[::2] * anchors[1::2]).sum(1)
         print(
-            f"{name:10} cosine of the two: mean {cosines.mean():.3f}, largest {cosines.max():.3f}, one and the same: {(cosines > 1 - 1e-5).sum()}"
+            f"{name:10} cosine of the two: mean {cosines.mean():.3f}, largest {cosines.max():.3f}, one and the same: {same}"
         )
 
 
