@@ -118,9 +118,8 @@ def collisions(lvis: Path | None, teacher: Teacher | None, root: Path, bars: Bar
     print(f"\nImageNet-1K, {len(pairs)} pairs of classes with the same first name: {', '.join(sorted({a.name for a, _ in pairs}))}")
     for name, anchors in anchors_of(teacher, flat, names, root, bars).items():
         cosines = (anchors[::2] * anchors[1::2]).sum(1)
-        print(
-            f"{name:10} cosine of the two: mean {cosines.mean():.3f}, largest {cosines.max():.3f}, one and the same: {same}"
-        )
+        same = (cosines > 1 - 1e-5).sum()
+        print(f"{name:10} cosine of the two: mean {cosines.mean():.3f}, largest {cosines.max():.3f}, one and the same: {same}")
 
 
 def zero_shot(what: str, folder: str, teacher: Teacher, root: Path, bars: Bars) -> None:
