@@ -33,6 +33,7 @@ class _Made:
 
     teacher: str
     store: Store
+    prompt_set: str
     senses: tuple[Sense, ...]
     near: float
 
@@ -41,7 +42,7 @@ class _Made:
         return AnchorBank.open(self.store).embeddings
 
     def report(self) -> AnchorReport:
-        report = report_of(self.store, self.senses)
+        report = report_of(self.store, self.prompt_set, self.senses)
         return report if self.near == report.threshold else report.with_likeness(self._likeness(), self.senses)
 
     def _likeness(self) -> Likeness:
@@ -77,12 +78,13 @@ def _made(banks: ExperimentBanks, workshop: Workshop, near: float) -> list[_Made
     stores = make_banks([banks], workshop)
     places = {place_of(tower, plan, workshop): (tower, plan) for tower, plan in banks.all()}
     ordered = [place for place in places if place != place_of(*banks.own, workshop)] + [place_of(*banks.own, workshop)]
-    return [_Made(workshop.teacher(places[place][0]).name, stores[place], places[place][1].senses, near) for place in ordered]
+    plans = [(place, *places[place]) for place in ordered]
+    return [_Made(workshop.teacher(tower).name, stores[place], plan.prompt_set, plan.senses, near) for place, tower, plan in plans]
 
 
 def _tell(one: _Made, folder: Path) -> AnchorReport:
     report = one.report()
-    table = Table("", "", title=f"Anchors of {one.teacher}: {report.prompt_set}", title_justify="left", show_header=False)
+    table = Table("", "", title=escape(f"Anchors of {one.teacher}: {report.prompt_set}"), title_justify="left", show_header=False)
     low, high = report.prompts_per_class
     for name, value in (
         ("anchors", f"{report.anchors:,}"),
@@ -92,7 +94,7 @@ def _tell(one: _Made, folder: Path) -> AnchorReport:
         ("shortened", f"{report.shortened:,} prompts, too long for the text tower" if report.shortened else "none"),
         ("the same anchor", f"{report.duplicates:,} pairs"),
         (f"cosine ≥ {report.threshold:g}", f"{report.near:,} pairs"),
-        ("nearest", "\n".join(f"{a} – {b}  {cosine:.3f}" for a, b, cosine in report.nearest[:_SHOWN])),
+        ("nearest", escape("\n".join(f"{a} – {b}  {cosine:.3f}" for a, b, cosine in report.nearest[:_SHOWN]))),
         ("hash", report.hash),
     ):
         table.add_row(name, value)
@@ -136,7 +138,7 @@ def _explain(senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> None:
     """A paragraph a class: the sense chosen, why, and the others below it."""
     console = Console(highlight=False)
     for number, sense in enumerate(senses):
-        console.print(f"[bold]{sense.name}[/]: {escape(_meaning(sense))}", soft_wrap=True)
+        console.print(f"[bold]{escape(sense.name)}[/]: {escape(_meaning(sense))}", soft_wrap=True)
         console.print(f"    why: {escape(sense.why)}", soft_wrap=True)
         better = proposed[number].synset if proposed is not None else None
         if better is not None and sense.scores and better != sense.synset:

@@ -1,11 +1,12 @@
 """What the classes of an experiment mean: from names, what the data knows of them, and what the user pinned, to senses."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from beamclip.anchors.lexicon import ClassName, open_lexicon, open_vocabulary, read_class_list
+from beamclip.anchors.lexicon import VOCABULARIES, ClassName, open_lexicon, open_vocabulary, read_class_list
+from beamclip.anchors.lexicon.classes import fold
 from beamclip.anchors.senses import Sense, ambiguous, choose_senses
 from beamclip.config import AnchorsConfig, UserError
 
@@ -15,7 +16,7 @@ def own_classes(names: Sequence[str], keys: Sequence[str | None], class_names: s
 
     Args:
         names, keys: as the data's source has them, in label order; keys are WordNet ids where it knows them.
-        class_names: `data.class_names`, whose second column says what each name means.
+        class_names: `data.class_names`, whose second column says what each name means, whatever the source says.
 
     Raises:
         UserError: two classes share a name and nothing tells them apart.
@@ -23,7 +24,7 @@ def own_classes(names: Sequence[str], keys: Sequence[str | None], class_names: s
     classes = [ClassName(name, key) for name, key in zip(names, keys, strict=True)]
     if class_names is not None:
         listed = read_class_list(Path(class_names), "data.class_names")
-        classes = [replace(one, synset=one.synset or said.synset, context=said.context) for one, said in zip(classes, listed, strict=False)]
+        classes = [said if said.synset or said.context else one for one, said in zip(classes, listed, strict=False)]
     return tuple(classes)
 
 
@@ -33,13 +34,32 @@ def senses_of(own: Sequence[ClassName], config: AnchorsConfig, vocabulary: str =
     Raises:
         UserError: no such vocabulary, a pin that fits nothing, or `anchors.strict_senses` and a class whose sense nobody has said.
     """
-    classes = tuple(own) if vocabulary == "data" else _vocabulary(vocabulary)
-    known = {one.name for one in (*own, *classes)}
-    pins = {name: pin for name, pin in config.senses.items() if name in {one.name for one in classes} or name not in known}
-    senses = _chosen(classes, tuple(sorted(pins.items())))
+    classes = _classes(own, vocabulary)
+    senses = _chosen(classes, tuple(sorted(_pins_for(vocabulary, own, config).items())))
     if config.strict_senses:
         _check_all_said(senses)
     return senses
+
+
+def _classes(own: Sequence[ClassName], vocabulary: str) -> tuple[ClassName, ...]:
+    if vocabulary == "data":
+        return tuple(own)
+    return _built_in(vocabulary) if vocabulary in VOCABULARIES else open_vocabulary(vocabulary)  # a file may have changed since
+
+
+def _pins_for(vocabulary: str, own: Sequence[ClassName], config: AnchorsConfig) -> dict[str, str]:
+    """The pins for classes of this vocabulary, and those for no class at all, about which choosing senses will complain.
+
+    One for a class of the data leaves out a vocabulary that has several of that name: it can't say which.
+    """
+    if not config.senses:
+        return {}
+    of_data, of_words = (Counter(fold(one.name) for one in _classes(own, words)) for words in ("data", config.vocabulary))
+
+    def concerned(name: str) -> bool:
+        return name in of_data or name not in of_words if vocabulary == "data" else of_words[name] == 1 or name not in of_data
+
+    return {name: pin for name, pin in config.senses.items() if concerned(fold(name))}
 
 
 @cache
@@ -48,8 +68,8 @@ def _chosen(classes: tuple[ClassName, ...], pins: tuple[tuple[str, str], ...]) -
 
 
 @cache
-def _vocabulary(name: str) -> tuple[ClassName, ...]:
-    return open_vocabulary(name)
+def _built_in(vocabulary: str) -> tuple[ClassName, ...]:
+    return open_vocabulary(vocabulary)
 
 
 def _check_all_said(senses: Sequence[Sense]) -> None:

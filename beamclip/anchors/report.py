@@ -46,12 +46,16 @@ class AnchorReport:
         return replace(self, duplicates=alike.duplicates, near=alike.near, threshold=alike.threshold, nearest=nearest)
 
 
-def report_of(store: Store, senses: Sequence[Sense]) -> AnchorReport:
-    """The report of a finished bank of these classes. Computes nothing: it was all found out when the bank was made."""
+def report_of(store: Store, prompt_set: str, senses: Sequence[Sense]) -> AnchorReport:
+    """The report of a finished bank of these classes. Computes nothing: it was all found out when the bank was made.
+
+    Args:
+        prompt_set: what the user calls it; others that make the same sentences share the bank.
+    """
     facts, names = store.manifest, [sense.name for sense in senses]
     alike = facts["likeness"]
     return AnchorReport(
-        prompt_set=facts["prompt_set"],
+        prompt_set=prompt_set,
         anchors=len(names),
         prompts=facts["prompts"],
         prompts_per_class=(facts["prompts_per_class"][0], facts["prompts_per_class"][1]),

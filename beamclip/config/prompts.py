@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from string import Formatter
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -13,9 +13,10 @@ from beamclip.config.errors import nearest
 from beamclip.config.views import Strict
 
 FIELDS = ("name", "synonym", "hypernym", "gloss", "context")
-"""What phrases and templates may speak of."""
+"""What phrases may speak of; templates of all but `synonym`."""
 JOIN = "+"
 """`openai_7+gloss` is an ensemble of the two."""
+_OPENAI = ("openai_7", "openai_80")
 
 
 class PromptSet(Strict):
@@ -26,14 +27,27 @@ class PromptSet(Strict):
     names: tuple[str, ...] = Field(("{name}",), min_length=1)
     """Phrases that stand for the class, with `{name}` or `{synonym}` and any of `{hypernym}`, `{gloss}`, `{context}`."""
     of: tuple[str, ...] = ()
-    """An ensemble of other prompt sets: each makes its anchor, and their mean, normalised, is this one's. Needs nothing else."""
+    """An ensemble of other prompt sets: each makes its anchor, and their mean, normalised, is this one's; ensembles among them count as
+    their members. Needs nothing else."""
+
+    @field_validator("templates", mode="before")
+    @classmethod
+    def _templates_are_a_list(cls, templates: Any) -> Any:
+        if isinstance(templates, str) and templates not in _OPENAI:
+            raise ValueError(
+                f"{templates!r} is neither a list of sentences nor {' nor '.join(_OPENAI)}; write [{templates!r}] for one sentence"
+            )
+        return tuple(templates) if isinstance(templates, list) else templates  # as JSON has it
 
     @field_validator("templates")
     @classmethod
     def _templates_hold_the_name(cls, templates: tuple[str, ...] | str) -> tuple[str, ...] | str:
         for template in templates if isinstance(templates, tuple) else ():
-            if "name" not in _fields(template):
+            fields = _fields(template)
+            if "name" not in fields:
                 raise ValueError(f"template {template!r} has no {{name}}, so all classes would get the same prompt; add it")
+            if "synonym" in fields:
+                raise ValueError(f"template {template!r} has {{synonym}}, which goes into names; write {{name}} for the phrase made there")
         return templates
 
     @field_validator("names")
@@ -56,12 +70,15 @@ def _fields(text: str) -> set[str]:
     """The fields of a template.
 
     Raises:
-        ValueError: unknown fields, or braces that don't pair.
+        ValueError: unknown fields, fields with a format, or braces that don't pair.
     """
     try:
-        found = {field for _, field, _, _ in Formatter().parse(text) if field is not None}
+        parsed = [part[1:] for part in Formatter().parse(text) if part[1] is not None]
     except ValueError:
         raise ValueError(f"{text!r} has braces that don't pair; write fields as {{name}}") from None
+    if any(spec or conversion for _, spec, conversion in parsed):
+        raise ValueError(f"{text!r} has a field with a format, which names don't need; write fields as {{name}}")
+    found = {str(field) for field, _, _ in parsed}
     unknown = sorted(found - set(FIELDS))
     if unknown:
         raise ValueError(f"{text!r} has the unknown field {{{unknown[0]}}}{nearest(unknown[0], FIELDS)}")

@@ -52,8 +52,9 @@ def _seen_images(experiment: Experiment, workshop: Workshop) -> NDArray[np.float
     if store is None:
         return None
     embeddings = Embeddings(store)
-    train = np.intersect1d(embeddings.ids, split(packed, experiment.data).train)[:_MOST]
-    return embeddings.gather(train, 0) if len(train) else None
+    train = np.intersect1d(embeddings.ids, split(packed, experiment.data).train)
+    evenly = train[:: -(-len(train) // _MOST) or 1]  # ids follow the source, which may have one class after the other
+    return embeddings.gather(evenly, 0) if len(evenly) else None
 
 
 def _texts(name: str, candidates: Sequence[Synset], teacher: Teacher) -> NDArray[np.float32]:

@@ -71,7 +71,7 @@ def _assets(
     first, own = banks.matched[0], stores[place_of(*banks.own, workshop)]
     held_out = made[Wanted(first[0], packed, held_out_views(splits)).group][0]
     facts = _facts(experiment, packed, splits, workshop.teacher(first[0])) | _zero_shot(held_out, AnchorBank.open(own), packed, splits)
-    facts["anchors"] = report_of(stores[place_of(*first, workshop)], first[1].senses).summary()
+    facts["anchors"] = report_of(stores[place_of(*first, workshop)], first[1].prompt_set, first[1].senses).summary()
     facts["teacher/images_encoded"] = sum(made[group][1] for group in {one.group for one in wanted_by(experiment, packed, splits)})
     return Assets(str(packed.store.path), tuple(teachers), str(own.path), facts)
 

@@ -10,7 +10,7 @@ from beamclip.training.workshop import Workshop
 def test_they_survive_json(assets):
     assert Assets.from_json(assets.to_json()) == assets
     others = (TeacherAssets(None, "/anchors/b", {"model": "demo"}, 0.02), TeacherAssets("/views/c", "/anchors/c", {"model": "demo"}))
-    several = Assets(assets.packed, (*assets.teachers, *others), assets.facts)
+    several = Assets(assets.packed, (*assets.teachers, *others), "/anchors/a", assets.facts)
     assert Assets.from_json(several.to_json()) == several
 
 
@@ -18,9 +18,9 @@ def test_what_is_opened_belongs_together(experiment, assets):
     opened = open_assets(assets, experiment.data)
     assert len(opened.teachers) == 1
     assert np.array_equal(opened.teachers[0].views.ids, opened.splits.train)
-    assert opened.anchors is opened.teachers[0].anchors
-    assert opened.anchors.names == opened.packed.names
-    assert opened.anchors.embeddings.shape == (4, opened.teachers[0].views.width)
+    assert assets.classes == assets.teachers[0].anchors  # the students match the data's own classes
+    assert opened.classes.names == opened.teachers[0].anchors.names == opened.packed.names
+    assert opened.classes.embeddings.shape == (4, opened.width) == (4, opened.teachers[0].views.width)
 
 
 def test_each_teacher_is_opened_with_its_own_stores_tower_and_temperature(experiment, stores, other_folder, teacher_folder):

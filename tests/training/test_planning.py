@@ -88,7 +88,7 @@ def test_a_plan_makes_nothing(experiment, tmp_path):
         ("tiny_clip0, 2 views of about 128 images", 256),
         ("tiny_clip0, the central view of about 64 images", 64),
     ]
-    assert of(needs, "anchors") == [("tiny_clip0, plain for 4 classes", 0)]
+    assert of(needs, "anchors") == [("tiny_clip0, plain for 4 classes, 4 prompts", 0)]
     assert not any(need.there for need in needs)
 
 
@@ -140,14 +140,18 @@ def test_other_teachers_are_planned_with_their_own_stores(experiment, packed_onl
         ("tiny_clip0, the central view of 64 images", 64),
     ]
     assert [need.bytes for need in needs if need.store == "embeddings"] == [256 * 16 * 2, 256 * 24 * 2, 64 * 16 * 2]
-    assert of(needs, "anchors") == [("tiny_clip0, plain for 4 classes", 0), (f"{other_folder.name}, openai_7 for 4 classes", 0)]
+    assert of(needs, "anchors") == [
+        ("tiny_clip0, plain for 4 classes, 4 prompts", 0),
+        (f"{other_folder.name}, openai_7 for 4 classes, 28 prompts", 0),
+    ]
 
 
 def test_what_it_takes_is_the_pace_found_shared_out(experiment, packed_only, tmp_path, monkeypatch):
     monkeypatch.setattr("beamclip.training.planning.cost_of_an_image", lambda source, config: (0.5, 1000.0))
+    monkeypatch.setattr("beamclip.training.workshop.seconds_per_text", lambda teacher, count: 0.125)
     workshop = Workshop(packed_only, find_pace=lambda teacher: Pace(64, 0.25))
-    assert [need.seconds for need in plan([experiment], workshop)] == [0.0, 256 * 0.25, 64 * 0.25, None]
-    assert [need.seconds for need in plan([experiment], workshop, Hands(encoding=4))] == [0.0, 16.0, 4.0, None]
+    assert [need.seconds for need in plan([experiment], workshop)] == [0.0, 256 * 0.25, 64 * 0.25, 4 * 0.125]
+    assert [need.seconds for need in plan([experiment], workshop, Hands(encoding=4))] == [0.0, 16.0, 4.0, 0.5]
     workshop = Workshop(tmp_path / "empty", find_pace=lambda teacher: Pace(64, 0.25))
     packing = plan([experiment], workshop, Hands(packing=3))[0]
     assert packing == Need("images", "192 images, 32 px raw", False, 192, 192_000, 32.0)
@@ -236,7 +240,7 @@ def test_what_a_demo_teacher_will_take_is_known_once_it_is_trained(experiment, p
     needs = plan([demo], Workshop(packed_only))
     assert of(needs, "teacher") == [("the demo's own", 0)]
     assert of(needs, "embeddings") == [("demo, 2 views of 128 images", 256), ("demo, the central view of 64 images", 64)]
-    assert of(needs, "anchors") == [("demo, plain for 4 classes", 0)]
+    assert of(needs, "anchors") == [("demo, plain for 4 classes, 4 prompts", 0)]
     assert [need.seconds for need in needs[2:]] == [None] * 3 and not any(need.there for need in needs[1:])
     Workshop(packed_only).teacher(demo.teacher)
     needs = plan([demo], Workshop(packed_only))

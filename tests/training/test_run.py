@@ -60,8 +60,8 @@ def test_an_epoch_s_batches_are_whole_and_hold_no_sample_twice(experiment, asset
 def test_fewer_anchors_are_the_first_ones_and_the_bank_stays_whole(experiment, assets):
     run = build_run(with_values(experiment, {"anchors.count": 3}), assets, Context())
     (anchors,) = run.machinery.objective.anchors
-    assert torch.equal(anchors, run.opened.anchors.embeddings[:3])
-    assert len(run.opened.anchors.embeddings) == 4
+    assert torch.equal(anchors, run.opened.teachers[0].anchors.embeddings[:3])
+    assert len(run.opened.teachers[0].anchors.embeddings) == len(run.opened.classes.embeddings) == 4
 
 
 def test_every_teacher_has_its_own_anchors_and_temperature(experiment, stores, other_folder):
