@@ -129,6 +129,11 @@ def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
         with _quiet():
             model = open_clip.create_model(config.model, pretrained=config.pretrained, require_pretrained=True, device=device)
             tokenizer = open_clip.get_tokenizer(config.model)
+    except ModuleNotFoundError as error:
+        if error.name not in ("transformers", "sentencepiece"):
+            raise
+        hint = 'which is not installed; run pip install "beamclip[siglip]"'
+        raise UserError(f"teacher.model {config.model} needs {error.name}, {hint}") from None
     except Exception as error:  # open_clip, the hub and the readers of weights raise all kinds on a bad folder or file
         raise UserError(f"teacher.model {config.model} can't be loaded: {_first_line(error)}") from None
     model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
