@@ -11,7 +11,7 @@ from beamclip.config import TowerConfig, UserError
 from beamclip.teachers import load_teacher
 
 CONTEXT = 12
-WORDS = "a photo of crane bird large long necked wading bass guitar the".split()
+WORDS = ["a", "photo", "of", "crane", "bird", "large", "long", "necked", "wading", "bass", "guitar", "the"]
 
 
 @pytest.fixture(scope="module")
