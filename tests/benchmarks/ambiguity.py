@@ -1,14 +1,16 @@
 """How often do ambiguous names collide, and what does each prompt set do about it?
 
-    python tests/benchmarks/ambiguity.py [--lvis DIR] [--teacher DIR] [--data NAME=DIR …] [--storage DIR]
+    python tests/benchmarks/ambiguity.py [--lvis DIR] [--teacher DIR] [--data NAME=SIDE:DIR …] [--storage DIR]
 
 Three parts, each where what it needs is given:
 
 1. `--lvis`: a folder with `embeddings.npy`, real CLIP text embeddings of the LVIS names, [1203, D], and `categories.json`. Do ambiguous
    names (several noun senses in WordNet) lie nearer to some other name than the others do, and among names of another kind?
 2. `--teacher` (an open_clip folder): the same of its own text embeddings of LVIS under each prompt set; and the pairs of ImageNet-1K
-   classes that share their first WordNet name (crane the bird and crane the machine), which under that name alone are one anchor.
-3. `--data`: zero-shot top-1 of that teacher on the test split of each data set (parquet or folders), under each prompt set.
+   classes that share their first WordNet name (crane the bird and crane the machine) or the name that CLIP's authors gave them (two are
+   called missile), which under that name alone are one anchor.
+3. `--data`: zero-shot top-1 of that teacher on the test split of each data set (parquet or folders, stored at SIDE px), under each
+   prompt set.
 
 A neighbour's likeness in kind is Lin's: 2 I(a) / (I(s) + I(t)), with a the rarest kind that both are, and I its information in WordNet.
 """
@@ -28,13 +30,12 @@ from beamclip.anchors import AnchorBank, BankPlan, build_banks
 from beamclip.anchors.lexicon import ClassName, Lexicon, open_lexicon, open_vocabulary
 from beamclip.anchors.meanings import own_classes
 from beamclip.anchors.senses import Sense, choose_senses
-from beamclip.config import Experiment, TowerConfig, UserError, built_in_prompt_sets
+from beamclip.config import DataConfig, TowerConfig, UserError, built_in_prompt_sets
 from beamclip.config.prompts import members_of
 from beamclip.console import Bars
-from beamclip.data import open_source
+from beamclip.data import open_source, pack
 from beamclip.evaluation import accuracy, wilson_interval, zero_shot_logits
 from beamclip.teachers import Teacher, ViewSet, embed, load_teacher
-from beamclip.training.workshop import Workshop
 
 _NEIGHBOURS = 5
 Floats = NDArray[np.float32]
@@ -78,10 +79,15 @@ def print_neighbourhood(title: str, anchors: Floats, senses: Sequence[Sense], le
 
 
 def homographs(lexicon: Lexicon) -> list[tuple[Sense, Sense]]:
-    """Pairs of ImageNet-1K classes with the same first lemma, each under that lemma."""
+    """Pairs of ImageNet-1K classes with the same first lemma, or the same name in CLIP's list, each under that name."""
+    classes = open_vocabulary("imagenet-1k")
+    lemmas = [ClassName(lexicon.synset(str(one.synset)).lemmas[0], one.synset) for one in classes]
+    return _same_name(choose_senses(lemmas, lexicon)) + _same_name(choose_senses(classes, lexicon))
+
+
+def _same_name(senses: Sequence[Sense]) -> list[tuple[Sense, Sense]]:
     by_name: dict[str, list[Sense]] = defaultdict(list)
-    named = [ClassName(lexicon.synset(str(one.synset)).lemmas[0], one.synset) for one in open_vocabulary("imagenet-1k")]
-    for sense in choose_senses(named, lexicon):
+    for sense in senses:
         by_name[sense.name.lower()].append(sense)
     return [(a, b) for group in by_name.values() for i, a in enumerate(group) for b in group[i + 1 :]]
 
@@ -89,7 +95,9 @@ def homographs(lexicon: Lexicon) -> list[tuple[Sense, Sense]]:
 def anchors_of(teacher: Teacher, senses: Sequence[Sense], names: Sequence[str], root: Path, bars: Bars) -> dict[str, Floats]:
     """Anchors of these classes under each prompt set, made together."""
     plans = [BankPlan.of(senses, name, members_of(name, {})) for name in names]
-    return {n: AnchorBank.open(store).embeddings.numpy() for n, store in zip(names, build_banks(teacher, plans, root, bars), strict=True)}
+    stores = build_banks(teacher, plans, root, bars)
+    bars.close()
+    return {n: AnchorBank.open(store).embeddings.numpy() for n, store in zip(names, stores, strict=True)}
 
 
 def lvis_senses(lexicon: Lexicon) -> tuple[Sense, ...]:
@@ -122,14 +130,14 @@ def collisions(lvis: Path | None, teacher: Teacher | None, root: Path, bars: Bar
         print(f"{name:10} cosine of the two: mean {cosines.mean():.3f}, largest {cosines.max():.3f}, one and the same: {same}")
 
 
-def zero_shot(what: str, folder: str, teacher: Teacher, root: Path, bars: Bars) -> None:
+def zero_shot(what: str, side: int, folder: str, teacher: Teacher, root: Path, bars: Bars) -> None:
     """Part 3, for one data set."""
-    experiment = Experiment.model_validate({"data": {"path": folder, "image_size": max(32, min(256, teacher.pixels.size))}})
-    workshop = Workshop(root, teacher.device, bars)
-    packed, source = workshop.packed(experiment.data), open_source(experiment.data)
+    config = DataConfig(path=folder, image_size=side)
+    packed, source = pack(config, root, bars), open_source(config)
     stored, _ = embed(teacher, packed, ViewSet.center(packed.test_ids), root, bars)
     images, labels = torch.from_numpy(stored.gather(packed.test_ids, 0)), torch.from_numpy(packed.labels[packed.test_ids])
     senses = choose_senses(own_classes(source.names, source.keys, None), open_lexicon())
+    bars.close()
     print(f"\n{what}: zero-shot top-1 of {teacher.name} on {len(labels):,} test images")
     for name, anchors in anchors_of(teacher, senses, list(built_in_prompt_sets()), root, bars).items():
         right = accuracy(zero_shot_logits(images, torch.from_numpy(anchors)), labels)
@@ -142,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lvis", type=Path)
     parser.add_argument("--teacher")
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR")
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=SIDE:DIR")
     parser.add_argument("--storage", type=Path, help="folder of stores (default: a temporary one)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, Bars() as bars:
@@ -150,8 +158,9 @@ def main() -> None:
         teacher = load_teacher(TowerConfig(model=f"local-dir:{options.teacher}"), torch.device("cpu")) if options.teacher else None
         collisions(options.lvis, teacher, root, bars)
         for pair in options.data if teacher else ():
-            what, _, folder = pair.partition("=")
-            zero_shot(what, folder, teacher, root, bars)
+            what, _, place = pair.partition("=")
+            side, _, folder = place.partition(":")
+            zero_shot(what, int(side), folder, teacher, root, bars)
 
 
 if __name__ == "__main__":
