@@ -79,6 +79,20 @@ def _nothing_of_this_machine(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "local")
 
 
+@pytest.fixture
+def excerpt(monkeypatch):
+    """Senses come from the package's own excerpt, whether or not WordNet is installed here."""
+    from beamclip.anchors import meanings
+    from beamclip.anchors.lexicon import Excerpt
+
+    lexicon = Excerpt()
+    monkeypatch.setattr(meanings, "open_lexicon", lambda: lexicon)
+    monkeypatch.setattr("beamclip.training.evidence.open_lexicon", lambda: lexicon)
+    meanings._chosen.cache_clear()
+    yield lexicon
+    meanings._chosen.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
     """Whole sweeps read these: four classes of plain colours, 40 train and 10 test JPEGs each."""

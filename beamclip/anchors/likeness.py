@@ -39,7 +39,7 @@ def likeness(anchors: Tensor, threshold: float = NEAR, most: int = 50) -> Likene
     found: list[tuple[float, int, int]] = []
     for start, cosines in _blocks(anchors):
         duplicates += int((cosines >= _SAME).sum())
-        near += int((cosines >= threshold).sum())
+        near += int((cosines >= min(threshold, _SAME)).sum())
         values, places = cosines.flatten().topk(min(most, cosines.numel()))
         rows, columns = places // cosines.shape[1] + start, places % cosines.shape[1]
         block = zip(values.tolist(), rows.tolist(), columns.tolist(), strict=True)

@@ -75,10 +75,11 @@ def _built_in(vocabulary: str) -> tuple[ClassName, ...]:
 def _check_all_said(senses: Sequence[Sense]) -> None:
     unsaid = ambiguous(senses)
     if unsaid:
-        first = unsaid[0]
-        ids = ", ".join(f"{synset.id} ({synset.gloss[:40]})" for synset in first.considered[:3])
-        more = f", and so have {len(unsaid) - 1} other classes" if len(unsaid) > 1 else ""
+        first, others = unsaid[0], len(unsaid) - 1
+        likely = [one for _, one in sorted(zip(first.scores, first.considered, strict=True), key=lambda pair: -pair[0])]
+        ids = ", ".join(f"{synset.id} ({synset.gloss[:40]})" for synset in likely[:3])
+        more = f"; {others} more {'class is' if others == 1 else 'classes are'} ambiguous too" if others else ""
         raise UserError(
-            f"class {first.name} has {len(first.considered)} senses ({ids}){more}; pin one with "
-            f"--set 'anchors.senses={{{first.name}: {first.considered[0].id}}}', see them all with `beamclip anchors --explain`"
+            f"class {first.name} has {len(likely)} senses ({ids}){more}; pin one with "
+            f"--set 'anchors.senses={{{first.name}: {likely[0].id}}}', see them all with `beamclip anchors --explain`"
         )

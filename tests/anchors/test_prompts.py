@@ -7,6 +7,7 @@ from beamclip.anchors.senses import choose_senses
 from beamclip.config import PromptSet, UserError
 from beamclip.config.prompts import built_in_prompt_sets, members_of
 
+LEXICON = Excerpt()
 BIRD, MACHINE = "n02012849", "n03126707"
 WADER = "large long-necked wading bird of marshes and plains in many parts of the world"
 LIFTER = "lifts and moves heavy objects; lifting tackle is suspended from a pivoted boom that rotates around a vertical axis"
@@ -15,7 +16,7 @@ LIFTER = "lifts and moves heavy objects; lifting tackle is suspended from a pivo
 def classes(*known):
     """Senses of names, pairs of a name and a WordNet id, or whole `ClassName`s."""
     named = [ClassName(*one) if isinstance(one, tuple) else ClassName(one) if isinstance(one, str) else one for one in known]
-    return choose_senses(named, Excerpt())
+    return choose_senses(named, LEXICON)
 
 
 def sentences(known, prompt_set):
