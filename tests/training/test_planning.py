@@ -109,6 +109,9 @@ SPACES = {
     "center beside same": [{"views.teacher": teacher} for teacher in ("same", "center")],
     "live": [{"views.teacher": "live"}],
     "two splits": [{"data.val_fraction": fraction} for fraction in (0.2, 0.4)],
+    "prompt sets and vocabularies": [
+        {"anchors.prompt_set": prompts, "anchors.vocabulary": words} for prompts, words in (("plain", "lvis"), ("ensemble", "data"))
+    ],
     "two encodings": [{"data.encoding": encoding} for encoding in ("raw", "jpeg")],
     "prompts, temperatures and students": [
         {"anchors.prompt_set": prompts, "objective.student_temperature": tau, "student.backbone": backbone}
