@@ -97,9 +97,8 @@ def main() -> None:
         ]
         kept = killed(words, scratch / "stores", options.kill_after)
         first, second, bank, plan = make(folder, options.prompt_set, scratch / "stores")
-        print(
-            f"{len(bank.names):,} classes, {len(plan.texts):,} different prompts, {torch.get_num_threads()} threads: {kept} shards of 128 were kept,"
-        )
+        work = f"{len(bank.names):,} classes, {len(plan.texts):,} different prompts, {torch.get_num_threads()} threads"
+        print(f"{work}: {kept} shards of 128 were kept,")
         print(f"the rest took {first:.1f} s ({(len(plan.texts) - 128 * kept) / first:.0f} prompts/s), a second call {second:.2f} s")
 
 
