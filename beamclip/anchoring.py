@@ -14,6 +14,7 @@ from torch import Tensor
 from beamclip.anchors import AnchorBank, AnchorReport, report_of, shortened_prompts
 from beamclip.anchors.figures import heat_map
 from beamclip.anchors.likeness import NEAR, Likeness, likeness
+from beamclip.anchors.meanings import pin_option
 from beamclip.anchors.senses import Sense, ambiguous
 from beamclip.config import Experiment
 from beamclip.console import Bars
@@ -67,6 +68,8 @@ def describe_anchors(experiment: Experiment, explain: bool = False, near: float 
         if explain:
             bars.close()
             _explain(banks.own[1].senses, proposals(experiment, banks.own[1].senses, workshop))
+            if experiment.anchors.vocabulary != "data":
+                _explain(ambiguous(banks.matched[0][1].senses), None)
         made = _made(banks, workshop, near)
     reports = [_tell(one, out or stores_root(experiment).parent / "anchors") for one in made]
     _say_zero_shot(experiment, made[-1], workshop)
@@ -168,5 +171,4 @@ def _suggest_pins(senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> 
         if proposed is not None
         else "the other classes; once the teacher has seen the images (beamclip embed), they are asked too"
     )
-    listed = ", ".join(f"{name}: {pin}" for name, pin in pins.items())
-    print(f"{len(pins)} of them weighed by {basis}. To pin them, after a look:\n  --set 'anchors.senses={{{listed}}}'\n")
+    print(f"{len(pins)} of them weighed by {basis}. To pin them, after a look:\n  {pin_option(pins)}\n")

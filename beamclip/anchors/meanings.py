@@ -1,9 +1,12 @@
 """What the classes of an experiment mean: from names, what the data knows of them, and what the user pinned, to senses."""
 
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+
+import yaml
 
 from beamclip.anchors.lexicon import VOCABULARIES, ClassName, open_lexicon, open_vocabulary, read_class_list
 from beamclip.anchors.lexicon.classes import fold
@@ -81,5 +84,11 @@ def _check_all_said(senses: Sequence[Sense]) -> None:
         more = f"; {others} more {'class is' if others == 1 else 'classes are'} ambiguous too" if others else ""
         raise UserError(
             f"class {first.name} has {len(likely)} senses ({ids}){more}; pin one with "
-            f"--set 'anchors.senses={{{first.name}: {likely[0].id}}}', see them all with `beamclip anchors --explain`"
+            f"{pin_option({first.name: likely[0].id})}, see them all with `beamclip anchors --explain`"
         )
+
+
+def pin_option(pins: Mapping[str, str]) -> str:
+    """What to type to pin these senses, whatever characters the names have."""
+    flow = yaml.safe_dump(dict(pins), default_flow_style=True, sort_keys=False, allow_unicode=True, width=float("inf")).strip()
+    return f"--set {shlex.quote(f'anchors.senses={flow}')}"

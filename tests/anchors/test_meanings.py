@@ -1,12 +1,13 @@
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 from beamclip.anchors.lexicon import ClassName, tables
-from beamclip.anchors.meanings import own_classes, senses_of
-from beamclip.config import AnchorsConfig, UserError
+from beamclip.anchors.meanings import own_classes, pin_option, senses_of
+from beamclip.config import AnchorsConfig, UserError, load_experiment, parse_assignments
 
 pytestmark = pytest.mark.usefixtures("excerpt")
 BIRD, MACHINE, RODENT = "n02012849", "n03126707", "n02330245"
@@ -133,6 +134,13 @@ def test_strict_senses_stop_at_the_first_that_nobody_has_said():
         senses(strict_senses=True, senses={"crane": BIRD})
     pinned = {"crane": BIRD, "mouse": "of a computer"}
     assert senses(strict_senses=True, senses=pinned) == senses(senses=pinned)
+
+
+def test_the_line_to_copy_can_be_pasted_whatever_the_names():
+    assert pin_option({"crane": BIRD, "mouse": RODENT}) == f"--set 'anchors.senses={{crane: {BIRD}, mouse: {RODENT}}}'"
+    pins = dict.fromkeys(("bow (weapon)", "jack-o'-lantern", "a, b", "x: y", "no", "7", "crème", "{z}", "a" * 200), BIRD)
+    option, assignment = shlex.split(pin_option(pins))
+    assert option == "--set" and load_experiment("demo", parse_assignments([assignment])).anchors.senses == pins
 
 
 def test_what_the_data_says_is_said_too(listed):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from beamclip.config import RECIPES
-from beamclip.teachers import ViewSet, basis_of, covering_store, embed
+from beamclip.teachers import ViewSet, basis_of, covering_store, embed, some_store
 
 IDS = np.arange(3, 160, 2)  # 79 samples in two shards, so that a row is not an id
 
@@ -67,3 +67,21 @@ def test_a_damaged_store_covers_nothing(teacher, packed, tmp_path):
     store, _ = embed(teacher, packed, dataclasses.replace(views, count=2), tmp_path)
     store.store.file("rows-00000.npy").write_bytes(b"x")
     assert covering_store(tmp_path, basis_of(teacher, packed, views), views) is None
+
+
+def test_some_store_is_the_one_of_the_most_samples_whatever_the_views(teacher, packed, tmp_path):
+    assert some_store(tmp_path, packed.key, teacher.fingerprint) is None
+    few, _ = embed(teacher, packed, ViewSet(IDS[:10], RECIPES["weak"], 2, 5), tmp_path)
+    assert some_store(tmp_path, packed.key, teacher.fingerprint).key == few.key
+    many, _ = embed(teacher, packed, ViewSet(IDS[:30], RECIPES["center"], 1, 0), tmp_path)
+    assert some_store(tmp_path, packed.key, teacher.fingerprint).key == many.key
+    assert some_store(tmp_path, "others", teacher.fingerprint) is None
+    assert some_store(tmp_path, packed.key, teacher.fingerprint | {"precision": "torch.bfloat16"}) is None
+
+
+def test_of_damaged_stores_some_store_takes_none(teacher, packed, tmp_path):
+    few, many = (embed(teacher, packed, ViewSet(IDS[:count], RECIPES["center"], 1, 0), tmp_path)[0] for count in (10, 30))
+    many.store.file("rows-00000.npy").write_bytes(b"x")
+    assert some_store(tmp_path, packed.key, teacher.fingerprint).key == few.key
+    few.store.file("ids.npy").write_bytes(b"x")
+    assert some_store(tmp_path, packed.key, teacher.fingerprint) is None

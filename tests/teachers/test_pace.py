@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from beamclip.config import TowerConfig
-from beamclip.teachers import Pace, find_pace, pace, seconds_per_image
+from beamclip.teachers import Pace, Teacher, find_pace, pace, seconds_per_image, seconds_per_text
 
 
 def test_a_batch_size_that_is_given_is_kept(teacher):
@@ -40,3 +40,17 @@ def test_the_largest_is_the_end(teacher, monkeypatch):
 @pytest.mark.parametrize("size", [1, 8])
 def test_really_measures(teacher, size):
     assert 0 < seconds_per_image(teacher, size) < 1
+
+
+@pytest.mark.parametrize("count", [1, 32])
+def test_the_text_tower_s_pace_is_that_of_a_batch_after_a_first_for_warmth(teacher, monkeypatch, count):
+    asked, encode = [], Teacher.encode_texts
+    monkeypatch.setattr(Teacher, "encode_texts", lambda self, texts: asked.append(list(texts)) or encode(self, texts))
+    assert 0 < seconds_per_text(teacher, count) < 1
+    assert [len(texts) for texts in asked] == [1, count] and len(set(asked[1])) == count
+
+
+def test_the_time_is_shared_out_over_the_texts(teacher, monkeypatch):
+    clock = iter([10.0, 14.0])
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: next(clock))
+    assert seconds_per_text(teacher, 8) == 0.5

@@ -8,7 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from beamclip.config import TeacherConfig, UserError
 from beamclip.data.views import PixelFormat
+from beamclip.stores import key_of
 from beamclip.teachers import load_teacher, precision_for
+from beamclip.teachers.tower import load_same_teacher
 
 CPU = torch.device("cpu")
 
@@ -109,6 +111,45 @@ def test_the_fingerprint_changes_with_what_the_weights_do_not_show(teacher, chan
 
 def test_the_fingerprint_changes_with_precision(teacher, teacher_folder):
     assert load(teacher_folder, precision="bf16").fingerprint != teacher.fingerprint
+
+
+@pytest.mark.parametrize("weight", ["visual.proj", "visual.conv1.weight", "logit_scale"])
+def test_text_embeddings_do_not_depend_on_the_image_tower(teacher, copied, weight):
+    assert change_weight(copied, weight).text_fingerprint == teacher.text_fingerprint
+    json.dumps(teacher.text_fingerprint)  # it goes into keys
+
+
+@pytest.mark.parametrize("weight", ["text_projection", "token_embedding.weight", "positional_embedding", "ln_final.weight"])
+def test_the_text_fingerprint_changes_with_one_weight_of_the_text_tower(teacher, copied, weight):
+    assert change_weight(copied, weight).text_fingerprint != teacher.text_fingerprint
+
+
+def change_weight(folder, name):
+    path = folder / "open_clip_model.safetensors"
+    weights = load_file(path)
+    weights[name].view(-1)[0] += 1e-4
+    save_file(weights, path)
+    return load(folder)
+
+
+def test_the_text_fingerprint_changes_with_what_text_weights_do_not_show_and_not_with_pixels(teacher, copied, change_config):
+    mean = load(change_config("preprocess_cfg", mean=[0.1, 0.2, 0.3]))
+    assert mean.fingerprint != teacher.fingerprint and mean.text_fingerprint == teacher.text_fingerprint
+    config = json.loads((copied / "open_clip_config.json").read_text())["model_cfg"]
+    heads = load(change_config("model_cfg", text_cfg=config["text_cfg"] | {"heads": 4}))
+    assert heads.text_fingerprint != teacher.text_fingerprint
+    assert load(copied, precision="bf16").text_fingerprint == heads.text_fingerprint  # texts are always encoded in fp32
+
+
+def test_the_same_teacher_is_found_elsewhere_and_another_one_is_a_sentence(teacher, copied):
+    known = key_of(teacher.text_fingerprint)
+    config = TeacherConfig(model=f"local-dir:{copied}")
+    found = load_same_teacher(config, 1, lambda one: one.text_fingerprint, known)
+    assert found.text_fingerprint == teacher.text_fingerprint
+    change_weight(copied, "visual.proj")
+    load_same_teacher(config, 1, lambda one: one.text_fingerprint, known)
+    with pytest.raises(UserError, match="has other weights on this node than on the first; give all nodes the same"):
+        load_same_teacher(config, 1, lambda one: one.fingerprint, key_of(teacher.fingerprint))
 
 
 def test_a_folder_is_known_by_its_name_and_has_no_tag(copied):
