@@ -20,7 +20,8 @@ class DataConfig(Strict):
     path: str | None = None
     """Folder of the images, or an fsspec URL such as `s3://bucket/folder`; `--data` sets it."""
     class_names: str | None = None
-    """A text file, one class name a line, in label order; needed where the source names no classes."""
+    """A text file, one class name a line, in label order; needed where the source names no classes. Behind a name and a tab, a WordNet
+    id or words of yours may say what is meant."""
     download: bool = False
     """Let torchvision fetch CIFAR into `path`."""
     image_size: int = Field(224, ge=8, le=1024)
@@ -130,10 +131,10 @@ class AnchorsConfig(Strict):
     custom: dict[str, PromptSet] = {}
     """Prompt sets of your own by name; `prompt_set` may then name them."""
     vocabulary: str = "data"
-    """What the anchors are: the classes of the `data`, `imagenet-1k`, `imagenet-21k`, `lvis`, or a text file, one name a line. Zero-shot
-    is always scored on the data's own classes."""
+    """What the anchors are: the classes of the `data`, `imagenet-1k`, `imagenet-21k`, `lvis`, or a text file like `data.class_names`.
+    Zero-shot is always scored on the data's own classes."""
     senses: dict[str, str] = {}
-    """Pinned senses: class name -> WordNet id such as n02012849, or words that say what is meant."""
+    """Pinned senses, `{crane: n02012849}`: for a class name its WordNet id, or words that say what is meant."""
     strict_senses: bool = False
     """Stop where a class has several senses and none is pinned or known from the data."""
     count: Annotated[int, Field(ge=2)] | None = None

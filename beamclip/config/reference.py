@@ -1,12 +1,14 @@
 """The reference of all settings, written from the models themselves: `python -m beamclip.config.reference > docs/configuration.md`."""
 
-import re
-from typing import Any
+from collections.abc import Iterable
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
 from beamclip.config.experiment import Experiment
 from beamclip.config.load import preset_names
+from beamclip.config.prompts import PromptSet, built_in_prompt_sets
 from beamclip.config.views import RECIPES, Recipe
 
 _HEAD = """# Settings
@@ -25,9 +27,15 @@ def reference() -> str:
             sections.append(f"## {name}\n\n{_first(field.annotation)}\n\n{_table(field.annotation, f'{name}.')}")
         else:
             sections.insert(1, f"`{name}` (default `{field.default}`) seeds the student's weights and the order of samples.\n")
-    recipes = ", ".join(f"`{name}`" for name in RECIPES)
-    sections.append(f"## A recipe\n\nBuilt in: {recipes}. Your own go under `views.custom`.\n\n{_table(Recipe, '')}")
+    sections.append(_definition("A recipe", Recipe, RECIPES, "views.custom"))
+    sections.append(_definition("A prompt set", PromptSet, built_in_prompt_sets(), "anchors.custom"))
     return "\n".join(sections)
+
+
+def _definition(title: str, model: type[BaseModel], built_in: Iterable[str], key: str) -> str:
+    """What a user may define and then name."""
+    names = ", ".join(f"`{name}`" for name in built_in)
+    return f"## {title}\n\n{_first(model)} Built in: {names}. Your own go under `{key}`.\n\n{_table(model, '')}"
 
 
 def _first(model: type[BaseModel]) -> str:
@@ -43,11 +51,17 @@ def _table(model: type[BaseModel], prefix: str) -> str:
 
 
 def _type(annotation: Any) -> str:
-    text = annotation.__name__ if isinstance(annotation, type) and "[" not in str(annotation) else str(annotation)
-    text = re.sub(r"typing\.|annotated_types\.|Annotated\[(\w+), [^\]]*\]+\)?\]?", lambda match: match.group(1) or "", text)
-    options = re.fullmatch(r"Literal\[(.*)\]", text)
-    plain = ", ".join(f"`{option}`" for option in re.findall(r"'([^']*)'", options[1])) if options else text
-    return plain.replace("|", "or").replace("beamclip.config.views.", "")
+    """For people: without modules and bounds."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin is Literal:
+        return ", ".join(f"`{option}`" for option in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(map(_type, arguments))
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(map(_type, arguments))}]"
+    return {NoneType: "None", Ellipsis: "..."}.get(annotation) or str(annotation.__name__)
 
 
 def _default(value: Any) -> str:
