@@ -57,8 +57,8 @@ def record():
     base = load_experiment("demo", {"optimiser.epochs": 3})
     sweep = Sweep(name="s", space={"anchors.prompt_set": choice(*PROMPTS)})
     keys = {prompts: asset_key(with_values(base, {"anchors.prompt_set": prompts})) for prompts in PROMPTS}
-    facts = {key: json.dumps({"facts": {"data_key": f"data of {p}", "teacher_fingerprint": "t"}}) for p, key in keys.items()}
-    return SweepRecord(sweep, base, "id", facts)
+    facts = {p: {"data_key": f"data of {p}", "teacher_fingerprint": "t", "anchors": {"hash": f"anchors of {p}"}} for p in PROMPTS}
+    return SweepRecord(sweep, base, "id", {key: json.dumps({"facts": facts[p]}) for p, key in keys.items()})
 
 
 @pytest.fixture
@@ -90,15 +90,18 @@ def test_a_trial_is_tagged_with_its_own_stores(recorder):
     recorder.close()
     trials = recorder.tracker.told("trial")
     assert [call[4]["data_key"] for call in trials] == ["data of plain", "data of openai_7"]
+    assert [call[4]["anchors_hash"] for call in trials] == ["anchors of plain", "anchors of openai_7"]
     assert [call[3].anchors.prompt_set for call in trials] == list(PROMPTS)
     assert facts_of(recorder.record)["data_key"] == "data of plain"
 
 
-def test_a_trials_own_settings_are_kept_with_it(recorder):
+def test_a_trials_own_settings_and_anchors_are_kept_with_it(recorder):
     recorder.started("a", {"anchors.prompt_set": "plain"})
     recorder.close()
-    ((_, run_id, text, name),) = recorder.tracker.told("log_text")
-    assert (run_id, name) == ("run of a", "config.yaml")
+    settings, anchors = recorder.tracker.told("log_text")
+    assert [(call[1], call[3]) for call in (settings, anchors)] == [("run of a", "config.yaml"), ("run of a", "anchors.json")]
+    assert json.loads(anchors[2]) == {"hash": "anchors of plain"}
+    text = settings[2]
     assert checked(Experiment, yaml.safe_load(text)) == with_values(recorder.record.base, {"anchors.prompt_set": "plain"})
 
 
@@ -133,7 +136,7 @@ def test_what_the_tracker_raises_surfaces_at_the_end_and_is_said_at_once(record)
     recorder.ended("a", "FINISHED", None)
     with pytest.raises(UserError, match=r"the server is gone; mend .* --resume"):
         recorder.close()
-    assert [call[0] for call in recorder.tracker.calls] == ["trial", "log_text"]
+    assert [call[0] for call in recorder.tracker.calls] == ["trial", "log_text", "log_text"]
     assert "go on later with --resume" in recorder.bars.lines[0]
 
 

@@ -1,8 +1,10 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 
@@ -51,8 +53,14 @@ def _made(record, bars, repair):
     """As `sweeping._prepared`, with a teacher that is no better than guessing."""
     facts = {"teacher": "tiny", "classes": 10, "teacher/images_encoded": 7, "data_key": "d", "teacher_fingerprint": "f"}
     facts |= {"teacher/zero_shot_test_top1": 11.0, "teacher/zero_shot_val_top1": 11.0, "teacher/zero_shot_val_top1_low": 8.0}
-    cells = [with_values(record.base, values) for values in planned_values(record.sweep)]
-    return replace(record, assets={asset_key(cell): json.dumps({"facts": facts}) for cell in cells})
+    facts["anchors"] = {"prompt_set": "openai_7", "anchors": 3, "prompts": 21, "prompts_per_class": [7, 7], "bare": 3, "shortened": 0}
+    facts["anchors"] |= {"duplicates": 0, "near": 0, "nearest": [["a", "b", 0.5]], "hash": "cafe"}
+    bank = Path(record.base.storage.path) / "bank"
+    bank.mkdir()
+    np.save(bank / "anchors.npy", np.eye(3, dtype=np.float32))
+    (bank / "manifest.json").write_text('{"names": ["a", "b", "c"]}')
+    made = json.dumps({"facts": facts, "teachers": [{"anchors": str(bank)}]})
+    return replace(record, assets={asset_key(with_values(record.base, values)): made for values in planned_values(record.sweep)})
 
 
 def _ran(record, tracker, bars, resume):
@@ -74,7 +82,9 @@ def test_what_mattered_is_kept_with_the_sweep_and_said_after_the_table(monkeypat
     experiment = client.get_experiment_by_name("mattered")
     (parent,) = client.search_runs([experiment.experiment_id], "tags.kind = 'sweep'")
     kept = {file.path for file in client.list_artifacts(parent.info.run_id)}
-    assert {"accuracy.png", "effects.png", "effects.csv", "parallel.png"} <= kept
+    assert {"accuracy.png", "effects.png", "effects.csv", "parallel.png", "anchors.csv"} <= kept
+    pictures = {file.path for file in client.list_artifacts(parent.info.run_id, "anchors/cafe")}
+    assert pictures == {"anchors/cafe/heat_map.png", "anchors/cafe/nearest_pairs.csv"}
     table = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/effects.csv").splitlines()
     assert table[0] == "setting,eta_squared,eta_squared_by_chance,best_value,mean_at_best,mean_at_worst,trials"
     assert table[1] == "views.stored,0.9901,0.1429,2,60.5,50.5,8"

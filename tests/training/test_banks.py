@@ -100,6 +100,13 @@ def test_more_anchors_than_there_are_is_a_sentence(experiment, copied_stores, wo
         prepare(cell, Workshop(copied_stores))
 
 
+def test_a_single_anchor_is_a_sentence(experiment, copied_stores, tmp_path):
+    (tmp_path / "one.txt").write_text("crane\n")
+    cell = with_values(experiment, {"anchors.vocabulary": str(tmp_path / "one.txt")})
+    with pytest.raises(UserError, match=r"anchors.vocabulary .*one.txt has one name only, which all images match alike; give at least two"):
+        prepare(cell, Workshop(copied_stores))
+
+
 def test_students_learn_over_a_vocabulary_of_another_size(experiment, copied_stores, words):
     cell = with_values(experiment, {"anchors.vocabulary": words, "anchors.prompt_set": "cpa", "optimiser.epochs": 3})
     reports = []
