@@ -13,6 +13,10 @@ from beamclip.data.resample import Interpolation
 _PIECE = 500_000  # values: 2 MB, so that a CPU finds the pixels in its caches from one step to the next
 
 
+RENDER_VERSION = 2
+"""Goes up whenever the pixels that `render` returns change by more than rounding, so that no old embedding is taken for a new one."""
+
+
 @dataclass(frozen=True)
 class PixelFormat:
     """What a network wants to be fed: side in px, per-channel mean and standard deviation of [0, 1] values, interpolation."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamclip.config import RECIPES, Recipe
+from beamclip.data.views import RENDER_VERSION
 
 Ids = NDArray[np.int64]
 
@@ -28,7 +29,8 @@ class ViewSet:
 
     def drawn(self) -> dict[str, Any]:
         """What decides how a view looks. One that is not random depends on no seed."""
-        return {"recipe": self.recipe.model_dump(mode="json"), "seed": self.seed if self.recipe.random else 0}
+        seed = self.seed if self.recipe.random else 0
+        return {"recipe": self.recipe.model_dump(mode="json"), "seed": seed, "render": RENDER_VERSION}
 
     def parts(self) -> dict[str, Any]:
         """What of it goes into a store's key."""
