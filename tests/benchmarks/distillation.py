@@ -1,6 +1,6 @@
 """What feeding a student costs: from the stores, without any teacher, from tensors in memory, and with the teacher inside training.
 
-    python tests/benchmarks/distillation.py [--student resnet18] [--side 64] [--images 512] [--rounds 3] [--teacher DIR]
+    python tests/benchmarks/distillation.py [--student resnet18] [--side 64] [--images 512] [--rounds 3] [--teacher DIR] [--no-live]
 
 All ways train the same student on the same device in turn, in one run; the first round warms up and is not counted. `synthetic` is
 forward, backward and step on one batch that lies in memory; `stores` is the real loop on packed images and stored embeddings;
@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--teacher", type=Path, help="an open_clip folder; default a tiny one of random weights")
+    parser.add_argument("--no-live", action="store_true", help="leave out the two ways with a teacher inside training, which take longest")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as name:
@@ -110,6 +111,8 @@ def main() -> None:
         folder = tree(made_up(scratch / "made", 128), scratch / "tree", -(-options.images // 96))
         experiment = with_values(experiment_of(options, folder, teacher), {"data.train_images": options.images})
         ways = build_ways(experiment, scratch, device)
+        if not options.no_live:
+            ways |= build_live_ways(experiment, scratch, device)
         report(ways, options, len(next(iter(ways.values()))[0].opened.splits.train) // options.batch_size * options.batch_size)
 
 
@@ -118,27 +121,30 @@ Way = tuple[Run, Callable[[int], object]]
 
 def build_ways(experiment: Experiment, scratch: Path, device: torch.device) -> dict[str, Way]:
     """Each way's run, and what gives its batches of an epoch."""
-    workshop = Workshop(scratch / "stores", device)
-    context = Context(device=device)
-
-    def run_of(settings: dict[str, object]) -> Run:
-        changed = with_values(experiment, settings)
-        return build_run(changed, prepare(changed, workshop), context)
-
-    stores = run_of({})
-    supervised = replace(stores, teachers=(), machinery=run_of({}).machinery)
-    width = stores.opened.anchors.embeddings.shape[1]
+    stores = run_of(experiment, {}, scratch, device)
+    supervised = replace(stores, teachers=(), machinery=run_of(experiment, {}, scratch, device).machinery)
+    width = stores.opened.width
     supervised.machinery.objective = Supervised(width, experiment.optimiser.batch_size, device)
     fixed = Fixed(stores)
-    live = run_of({"views.teacher": "live"})
-    large = run_of({"views.teacher": "live", "teacher.model": f"local-dir:{vit_b_16(scratch / 'vit')}", "teacher.batch_size": 8})
     return {
-        "synthetic": (run_of({}), lambda epoch: fixed),
+        "synthetic": (run_of(experiment, {}, scratch, device), lambda epoch: fixed),
         "stores": (stores, stores.batches),
         "supervised": (supervised, supervised.batches),
-        "live, the teacher given": (live, live.batches),
-        "live, ViT-B/16": (large, large.batches),
     }
+
+
+def build_live_ways(experiment: Experiment, scratch: Path, device: torch.device) -> dict[str, Way]:
+    """The same with a teacher inside training."""
+    vit = {"teacher.model": f"local-dir:{vit_b_16(scratch / 'vit')}", "teacher.batch_size": 8}
+    live = run_of(experiment, {"views.teacher": "live"}, scratch, device)
+    large = run_of(experiment, {"views.teacher": "live", **vit}, scratch, device)
+    return {"live, the teacher given": (live, live.batches), "live, ViT-B/16": (large, large.batches)}
+
+
+def run_of(experiment: Experiment, settings: dict[str, object], scratch: Path, device: torch.device) -> Run:
+    """A run of this experiment with some settings changed, on stores that are made where they are missing."""
+    changed = with_values(experiment, settings)
+    return build_run(changed, prepare(changed, Workshop(scratch / "stores", device)), Context(device=device))
 
 
 def report(ways: dict[str, Way], options: argparse.Namespace, images: int) -> None:
