@@ -90,6 +90,8 @@ def test_the_key_is_the_tower_s_the_names_and_the_sentences(tower, tmp_path):
     others = [plan("openai_7"), plan("plain", CLASSES[:3]), plan("plain", CLASSES[::-1]), plan("plain", (ClassName("Crane"), *CLASSES[1:]))]
     stores = build(tower(), tmp_path, plan("plain"), *others) + build(tower("b"), tmp_path, plan("plain"))
     assert len({store.key for store in stores}) == 6
+    spelled = plan("plain", (*CLASSES[:2], ClassName("sea ice"), *CLASSES[3:]))
+    assert spelled.prompts == plan("plain").prompts and spelled.parts(tower()) != plan("plain").parts(tower())  # another name to report
     bird = plan("hypernym", CLASSES[:2])
     machine = plan("hypernym", (ClassName("crane", "n03126707"), CAB))
     assert bird.parts(tower()) != machine.parts(tower())

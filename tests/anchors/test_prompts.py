@@ -107,6 +107,11 @@ def test_synonyms_give_a_prompt_to_every_lemma():
     assert len(sentences(cab, "openai_7+synonyms")[1]) == 4
 
 
+def test_the_same_sentence_is_said_once():
+    twice = (PromptSet(templates=("a {name}.", "a  {name}.", "a {name}."), names=("{name}", "{synonym}")),)
+    assert sentences(("crane", BIRD), twice) == (("a crane.", "a  crane."),)
+
+
 def test_names_are_read_as_people_say_them():
     assert sentences(" sea__ice ", "plain") == (("a photo of a sea ice.",),)
     assert sentences(("aquarium_fish", "n01443537"), "hypernym")[0][0].startswith("a photo of a aquarium fish, a type of ")
