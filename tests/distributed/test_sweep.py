@@ -1,5 +1,6 @@
 """Whole sweeps through the real command and a real Ray, read back from MLflow as anybody would."""
 
+import json
 import os
 import re
 import shlex
@@ -110,11 +111,15 @@ def test_a_trial_carries_its_settings_where_it_comes_from_and_what_it_reached(tw
 def test_a_trials_files_and_the_sweeps_settings_and_plot_are_kept(two_trials, storage):
     runs = Runs(storage, "two")
     (parent,) = runs.of("sweep")
-    assert runs.artifacts(parent) == ["accuracy.png", "config.yaml"]
+    assert runs.artifacts(parent) == ["accuracy.png", "anchors", "anchors.csv", "config.yaml"]
     config = yaml.safe_load(Path(runs.client.download_artifacts(parent.info.run_id, "config.yaml")).read_text())
     assert config["scaling"]["workers"] == 2
     for trial in runs.of("trial"):
-        assert runs.artifacts(trial) == ["config.yaml", "probe.safetensors", "student.safetensors"]
+        assert runs.artifacts(trial) == ["anchors.json", "config.yaml", "probe.safetensors", "student.safetensors"]
+        report = json.loads(Path(runs.client.download_artifacts(trial.info.run_id, "anchors.json")).read_text())
+        assert (report["anchors"], report["prompts"], report["hash"]) == (4, 4, trial.data.tags["anchors_hash"])
+    pictures = runs.client.download_artifacts(parent.info.run_id, f"anchors/{report['hash']}")
+    assert {path.name for path in Path(pictures).iterdir()} == {"heat_map.png", "nearest_pairs.csv"}
 
 
 def test_the_table_and_the_way_to_look_again_are_printed(two_trials, storage):
