@@ -1,7 +1,7 @@
 """Cropping, flipping, resizing and blurring as matrices, for GPUs; `resample_cpu` is for CPUs.
 
 All of them are linear and separable, so one image is `rows @ image @ columns.T`: two batched matrix products for a whole batch
-of different crops, exact and antialiased as in Pillow, on any device.
+of different crops, antialiased and rounded as in Pillow, on any device.
 """
 
 from typing import Literal
@@ -30,12 +30,17 @@ def crop(images: Tensor, boxes: NDArray[np.float32], flip: NDArray[np.bool_], si
     Returns:
         float32 [N, 3, size, size] in [0, 1], on the images' device.
     """
-    planes = images.permute(0, 3, 1, 2).float().div_(255)
+    planes = images.permute(0, 3, 1, 2).float()
     left, top, width, height = torch.from_numpy(boxes).to(images.device).unbind(1)
     mirrored = torch.from_numpy(flip).to(images.device)
     rows = resize_matrices(top, height, None, images.shape[1], size, interpolation)
     columns = resize_matrices(left, width, mirrored, images.shape[1], size, interpolation)
-    return apply_matrices(planes, rows, columns).clamp_(0, 1)  # bicubic overshoots, and Pillow clamps too
+    return _bytes(_down(_bytes(_across(planes, columns)), rows)).div_(255)
+
+
+def _bytes(values: Tensor) -> Tensor:
+    """Rounded to 8 bits after each axis, as Pillow does: what bicubic overshoots at an edge is cut off there and not carried on."""
+    return values.add_(0.5).floor_().clamp_(0, 255)
 
 
 def blur(images: Tensor, sigma: NDArray[np.float32]) -> None:
@@ -101,7 +106,14 @@ def blur_matrices(sigma: Tensor, size: int) -> Tensor:
 
 def apply_matrices(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """[N, C, H, W] with rows [N, h, H] and columns [N, w, W] -> [N, C, h, w]."""
+    return _down(_across(images, columns), rows)
+
+
+def _across(images: Tensor, columns: Tensor) -> Tensor:
     n, channels, height, width = images.shape
     wide = torch.bmm(images.reshape(n, channels * height, width), columns.transpose(1, 2))
-    wide = wide.reshape(n, channels, height, -1)
-    return torch.matmul(rows[:, None], wide)
+    return wide.view(n, channels, height, -1)
+
+
+def _down(images: Tensor, rows: Tensor) -> Tensor:
+    return torch.matmul(rows[:, None], images)

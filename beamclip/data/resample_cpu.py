@@ -1,6 +1,6 @@
 """Cropping, flipping, resizing and blurring on a CPU, image by image: the same views as `resample`'s, many times cheaper there.
 
-Pillow resizes 8-bit pixels and rounds to 8 bits after each axis, so values differ by about a rounding step from the matrices'.
+Both round to 8 bits after each axis, and differ by a step where a value lies in the middle between two.
 """
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 
 from beamclip.data.resample import EDGE, Interpolation, blur_reach
 
+Box = tuple[float, float, float, float]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _NOTHING = 1e-8  # a weight that single precision can't tell from 0 in a sum near 1
 
@@ -22,14 +23,23 @@ def crop(images: Tensor, boxes: NDArray[np.float32], flip: NDArray[np.bool_], si
     cuts, inside = _cut(boxes.astype(np.float64), images.shape[1])
     for row, ((left, top, right, bottom), box, turned) in enumerate(zip(cuts, inside, flip.tolist(), strict=True)):
         pixels = source[row, top:bottom, left:right].tobytes()
-        image = Image.frombytes("RGB", (right - left, bottom - top), pixels).resize((size, size), _FILTERS[interpolation], box)
+        image = _resized(Image.frombytes("RGB", (right - left, bottom - top), pixels), size, box, _FILTERS[interpolation])
         if turned:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         target[row] = np.frombuffer(image.tobytes(), np.uint8).reshape(size, size, 3)
     return torch.from_numpy(target).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
-def _cut(boxes: NDArray[np.float64], side: int) -> tuple[list[list[int]], list[tuple[float, float, float, float]]]:
+def _resized(image: Image.Image, size: int, box: Box, kind: Image.Resampling) -> Image.Image:
+    """The width first and then the height, which differ where values are rounded and cut off in between."""
+    left, top, right, bottom = box
+    if image.height > size:  # from 13 on Pillow would begin with a height that shrinks more than the width, before it never did
+        image = image.resize((size, image.height), kind, (left, 0, right, image.height))
+        left, right = 0, size
+    return image.resize((size, size), kind, (left, top, right, bottom))
+
+
+def _cut(boxes: NDArray[np.float64], side: int) -> tuple[list[list[int]], list[Box]]:
     """Left, top, right and bottom of the pixels that each box touches, and of the box inside them.
 
     Pillow's filter reaches over the edge of its box. Cutting first keeps it in, as torchvision does.

@@ -1,5 +1,7 @@
 """Rendering views: stored images and drawn numbers in, normalised pixels out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +12,7 @@ from beamclip.data import colour, resample, resample_cpu
 from beamclip.data.draw import ViewParameters
 from beamclip.data.resample import Interpolation
 
-_PIECE = 500_000  # values: 2 MB, so that a CPU finds the pixels in its caches from one step to the next
+_PIECE = 800_000  # values, 3 MB: few enough for a CPU to keep in its caches from one step to the next, and enough for each to pay
 
 
 RENDER_VERSION = 2
@@ -44,11 +46,23 @@ def render(images: Tensor, parameters: ViewParameters, pixels: PixelFormat) -> T
     mean = torch.tensor(pixels.mean, device=device).view(1, 3, 1, 1)
     std = torch.tensor(pixels.std, device=device).view(1, 3, 1, 1)
     out = _empty((len(images), 3, size, size), device)
-    for rows in _pieces(images, size):
-        some = parameters.select(rows)
-        view = _blur(_colour(_crop(images[rows], some, pixels), some), some)
-        torch.sub(view, mean, out=out[rows]).div_(std)
+    with _one_thread() if device.type == "cpu" else nullcontext():
+        for rows in _pieces(images, size):
+            some = parameters.select(rows)
+            view = _blur(_colour(_crop(images[rows], some, pixels), some), some)
+            torch.sub(view, mean, out=out[rows]).div_(std)
     return out
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Views are made beside training, whose threads hold all cores: more than one here would make them wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _empty(shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
@@ -20,13 +21,26 @@ def test_resizing_equals_torchs_antialiased_interpolation(photographs, interpola
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("box", [(3, 5, 30, 22), (0, 0, 48, 48), (20, 30, 9, 11)])
-def test_a_crop_is_cut_first_and_resized_then_as_torchvision_does(photographs, stored, interpolation, box):
+def test_a_crop_is_cut_first_and_resized_then_as_torchvision_does(photographs, interpolation, box):
     left, top, width, height = box
-    images = stored(photographs())
-    boxes = np.tile(np.array(box, np.float32), (6, 1))
-    exact = images.permute(0, 3, 1, 2) / 255
-    expected = TF.resized_crop(exact, top, left, height, width, [32, 32], v2.InterpolationMode(interpolation), antialias=True)
-    assert torch.allclose(crop(images, boxes, np.zeros(6, bool), 32, interpolation), expected.clamp(0, 1), atol=1e-5)
+    images, n = photographs(), torch.ones(6)
+    rows = resize_matrices(top * n, height * n, None, 48, 32, interpolation)
+    columns = resize_matrices(left * n, width * n, None, 48, 32, interpolation)
+    expected = TF.resized_crop(images, top, left, height, width, [32, 32], v2.InterpolationMode(interpolation), antialias=True)
+    assert torch.allclose(apply_matrices(images, rows, columns), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_pixels_are_whole_steps_and_what_overshoots_is_cut_off_after_each_axis(interpolation):
+    """A bright column and a bright row on black: bicubic goes below black beside each, and that must not lift what lies across."""
+    images = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    images[:, :, 16], images[:, 16] = 255, 255
+    out = crop(images, np.array([[2.3, 3.1, 20.7, 24.9]], np.float32), np.array([False]), 40, interpolation)[0].permute(1, 2, 0) * 255
+    cut = Image.fromarray(images[0, 3:28, 2:23].numpy())
+    wide = cut.resize((40, 25), Image.Resampling[interpolation.upper()], (0.3, 0, 21, 25))
+    expected = wide.resize((40, 40), Image.Resampling[interpolation.upper()], (0, 0.1, 40, 25))
+    assert abs(out.numpy() - np.asarray(expected, np.float32)).max() < 1.001
+    assert torch.allclose(out, out.round(), atol=1e-4)
 
 
 def test_every_image_of_a_batch_gets_its_own_crop():
