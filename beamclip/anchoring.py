@@ -13,6 +13,8 @@ from torch import Tensor
 
 from beamclip.anchors import AnchorBank, AnchorReport, report_of, shortened_prompts
 from beamclip.anchors.figures import heat_map
+from beamclip.anchors.lexicon import open_lexicon
+from beamclip.anchors.lexicon.synsets import HOW_TO_INSTALL
 from beamclip.anchors.likeness import NEAR, Likeness, likeness
 from beamclip.anchors.meanings import pin_option
 from beamclip.anchors.senses import Sense, ambiguous
@@ -54,7 +56,7 @@ def describe_anchors(experiment: Experiment, explain: bool = False, near: float 
     """Make an experiment's anchors where they are missing, print what they are like, and write the files.
 
     Args:
-        explain: first say, class by class, which senses were considered and why one was chosen.
+        explain: at last say, class by class, which senses were considered and why one was chosen.
         near: cosine from which two anchors are called near-duplicates.
         out: folder of the files; default `anchors/KEY` beside the stores.
 
@@ -65,14 +67,14 @@ def describe_anchors(experiment: Experiment, explain: bool = False, near: float 
     with Bars() as bars:
         workshop = Workshop(stores_root(experiment), torch.device("cuda" if torch.cuda.is_available() else "cpu"), bars)
         banks = banks_of(experiment, workshop)
-        if explain:
-            bars.close()
-            _explain(banks.own[1].senses, proposals(experiment, banks.own[1].senses, workshop))
-            if experiment.anchors.vocabulary != "data":
-                _explain(ambiguous(banks.matched[0][1].senses), None)
         made = _made(banks, workshop, near)
     reports = [_tell(one, out or stores_root(experiment).parent / "anchors") for one in made]
-    _say_zero_shot(experiment, made[-1], workshop)
+    knows = _say_zero_shot(experiment, made[-1], workshop)
+    if explain:
+        if experiment.anchors.vocabulary != "data":
+            _explain(f"Weighed names of {experiment.anchors.vocabulary}", ambiguous(banks.matched[0][1].senses), None)
+        senses = banks.own[1].senses
+        _explain("The data's own classes", senses, proposals(experiment, senses, workshop) if knows else None)
     return reports
 
 
@@ -92,7 +94,7 @@ def _tell(one: _Made, folder: Path) -> AnchorReport:
     for name, value in (
         ("anchors", f"{report.anchors:,}"),
         ("prompts", f"{report.prompts:,}, {low if low == high else f'{low} to {high}'} a class"),
-        ("sense unknown", f"{report.bare:,} classes go by their name alone" if report.bare else "none"),
+        ("sense unknown", _said_of_bare(report.bare)),
         ("sense weighed", f"{len(ambiguous(one.senses)):,} classes (--explain says how)"),
         ("shortened", f"{report.shortened:,} prompts, too long for the text tower" if report.shortened else "none"),
         ("the same anchor", f"{report.duplicates:,} pairs"),
@@ -102,8 +104,15 @@ def _tell(one: _Made, folder: Path) -> AnchorReport:
     ):
         table.add_row(name, value)
     Console().print(table)
-    print(f"heat map, nearest pairs, prompts: {_write_files(one, report, folder / report.hash)}\n")
+    print(f"heat map, nearest pairs, senses, shortened prompts: {_write_files(one, report, folder / report.hash)}\n")
     return report
+
+
+def _said_of_bare(count: int) -> str:
+    if not count:
+        return "none"
+    more = "" if open_lexicon().complete else f"; more may be known once you {HOW_TO_INSTALL}"
+    return f"{count:,} classes go by their name alone{more}"
 
 
 def _write_files(one: _Made, report: AnchorReport, folder: Path) -> Path:
@@ -122,33 +131,35 @@ def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
         csv.writer(file).writerows(rows)
 
 
-def _say_zero_shot(experiment: Experiment, own: _Made, workshop: Workshop) -> None:
-    """The teacher's own accuracy with these anchors: whether it knows the classes by these names at all."""
+def _say_zero_shot(experiment: Experiment, own: _Made, workshop: Workshop) -> bool:
+    """The teacher's own accuracy with these anchors: whether it knows the classes by these names. True where it is seen to."""
     found = teacher_zero_shot(experiment, AnchorBank.open(own.store), workshop)
     if found is None:
         print("zero-shot on val: not known before the teacher has seen it (beamclip embed)")
-        return
+        return False
     per_cent, low = found
-    chance = 100 / len(own.senses)
-    print(f"zero-shot of {own.teacher} on val: {per_cent:.1f} % (chance {chance:.1f} %)")
-    if near_chance(low, len(own.senses)):
-        print(
-            f"WARNING: that is near chance: {own.teacher} hardly knows these classes by these names; try --explain, or another prompt set"
-        )
+    chance, poor = 100 / len(own.senses), near_chance(low, len(own.senses))
+    print(f"zero-shot of {own.teacher} on val: {per_cent:.1f} %, surely above {low:.1f} % (chance {chance:.1f} %)")
+    if poor:
+        print(f"WARNING: that is near chance: {own.teacher} hardly knows these classes by these names; try other names or prompt sets")
+    return not poor
 
 
-def _explain(senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> None:
-    """A paragraph a class: the sense chosen, why, and the others below it."""
+def _explain(title: str, senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> None:
+    """A paragraph a class: the sense chosen, why, and the others below it with what they weighed."""
     console = Console(highlight=False)
+    console.print(f"\n[bold]{escape(title)}[/]\n", soft_wrap=True)
     for number, sense in enumerate(senses):
         console.print(f"[bold]{escape(sense.name)}[/]: {escape(_meaning(sense))}", soft_wrap=True)
         console.print(f"    why: {escape(sense.why)}", soft_wrap=True)
-        better = proposed[number].synset if proposed is not None else None
-        if better is not None and sense.scores and better != sense.synset:
-            console.print(f"    [yellow]but the images speak for {better.id}[/]", soft_wrap=True)
-        for one in sense.considered:
+        better = proposed[number] if proposed is not None else None
+        if better is not None and better.synset is not None and sense.scores and better.synset != sense.synset:
+            said = f"{better.synset.id} {better.synset.gloss}: {better.why}"
+            console.print(f"    [yellow]but the images speak for {escape(said)}[/]", soft_wrap=True)
+        for place, one in enumerate(sense.considered):
             if sense.synset is None or one.id != sense.synset.id:
-                console.print(f"    not {one.id} {escape(one.gloss)}", no_wrap=True, overflow="ellipsis")
+                weight = f" ({sense.scores[place]:.2f})" if sense.scores else ""
+                console.print(f"    not {one.id}{weight} {escape(one.gloss)}", no_wrap=True, overflow="ellipsis")
     print()
     _suggest_pins(senses, proposed)
 

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from beamclip import __version__
@@ -68,7 +69,7 @@ def experiment_from(options: argparse.Namespace) -> Experiment:
 def _add_experiment_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("experiment")
     group.add_argument("--preset", default="demo", metavar="NAME", help=f"{', '.join(preset_names())}, or a YAML file (default: demo)")
-    group.add_argument("--data", metavar="DIR", help="folder of images: train/ and test/ trees, parquet files, or torchvision's CIFAR")
+    group.add_argument("--data", metavar="DIR", help="images: a folder or URL with train/ and test/ trees, parquet, tar shards, or CIFAR")
     group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, such as optimiser.lr=1e-3; repeatable")
     group.add_argument("--storage", metavar="DIR-or-URI", help="where runs and stores are kept (default: $BEAMCLIP_STORAGE or ~/beamclip)")
     group.add_argument("--tracking-uri", metavar="URI", help="MLflow server or database (default: sqlite in the storage)")
@@ -204,10 +205,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _cosine(text: str) -> float:
-    value = float(text)
-    if not -1 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no cosine; give a number from -1 to 1")
-    return value
+    with suppress(ValueError):
+        if -1 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text} is no cosine; give a number from -1 to 1")
 
 
 def _verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], Any], text: str) -> argparse.ArgumentParser:

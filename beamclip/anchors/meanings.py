@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from textwrap import shorten
 
 import yaml
 
@@ -80,7 +81,7 @@ def _check_all_said(senses: Sequence[Sense]) -> None:
     if unsaid:
         first, others = unsaid[0], len(unsaid) - 1
         likely = [one for _, one in sorted(zip(first.scores, first.considered, strict=True), key=lambda pair: -pair[0])]
-        ids = ", ".join(f"{synset.id} ({synset.gloss[:40]})" for synset in likely[:3])
+        ids = ", ".join(f"{synset.id} ({shorten(synset.gloss, 50, placeholder=' …')})" for synset in likely[:3])
         more = f"; {others} more {'class is' if others == 1 else 'classes are'} ambiguous too" if others else ""
         raise UserError(
             f"class {first.name} has {len(likely)} senses ({ids}){more}; pin one with "

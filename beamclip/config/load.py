@@ -35,8 +35,10 @@ def read_preset(name: str) -> Tree:
 def _read_yaml(path: Path) -> Tree:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} can't be read as YAML: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        raise UserError(f"preset {path} can't be read ({error.strerror}); give a preset's name or a YAML file") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} can't be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path} must hold settings as `key: value`, like the built-in presets")
     return tree

@@ -60,8 +60,26 @@ def resolve_classes(config: DataConfig, own: Sequence[str] | None, count: int, e
     if len(names) < count or (given and exact and len(names) != count):
         which = f"data.class_names {config.class_names}" if given else f"{config.path}"
         raise UserError(f"{which} has {len(names)} class names for {count} labels; give one a label, in label order")
+    if given and exact:
+        _check_order(given, own or (), f"data.class_names {config.class_names}")
     keys = _keys(own, len(names))
     return (names if given else tuple(map(_in_words, names, keys))), keys
+
+
+def _check_order(given: Sequence[str], folders: Sequence[str], where: str) -> None:
+    """Where labels are made from the order of folders, a list in another order would silently give each class another's name."""
+    places = {_folded(name): place for place, name in enumerate(folders)}
+    if len({_folded(name) for name in given}) < len(given):
+        return  # which two classes share is said where senses tell them apart
+    for line, name in enumerate(given):
+        place = places.get(_folded(name), line)
+        if place != line:
+            order = f"write the lines in the order of the class folders ({', '.join(folders[:3])}…)"
+            raise UserError(f"{where} has {name!r} in line {line + 1}, but its folder is number {place + 1}; {order}")
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
 
 
 def _keys(own: Sequence[str] | None, count: int) -> tuple[str | None, ...]:

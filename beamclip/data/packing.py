@@ -1,6 +1,7 @@
 """Packing as work in shards: which items each shard holds, and how one is written."""
 
 import io
+import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -85,7 +86,8 @@ def row_of(item: Item, config: DataConfig) -> Row | str:
         pixels = square(item.image, config.image_size, upscale=config.encoding == "raw")
         return pixels if config.encoding == "raw" else as_jpeg(pixels, config.quality)
     except Exception as error:  # decoders raise anything on damaged files: OSError, SyntaxError, struct.error…
-        return " ".join(str(error).split()) or type(error).__name__
+        # Pillow names the object it read from, whose address says nothing to anybody.
+        return " ".join(re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", str(error)).split()) or type(error).__name__
 
 
 def as_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import open_clip
@@ -236,4 +237,4 @@ def _weights_hash(model: nn.Module, without: tuple[str, ...] = ()) -> str:
 
 def _first_line(error: Exception) -> str:
     text = f"{error} is missing" if isinstance(error, KeyError) else str(error).strip()
-    return (text or type(error).__name__).splitlines()[0][:300]
+    return shorten((text or type(error).__name__).splitlines()[0], 300, placeholder=" …")

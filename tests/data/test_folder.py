@@ -65,6 +65,19 @@ def test_train_without_class_folders(tmp_path):
         source_of(tmp_path)
 
 
+def test_a_name_file_in_another_order_than_the_folders_is_refused(make_tree, tmp_path):
+    """Labels follow the folders: it would give each class another's name without a word."""
+    one = {"bass": 1, "crane_bird": 1, "mouse": 1}
+    tree, names = make_tree({"train": one, "test": one}), tmp_path / "names.txt"
+    for listed in ("Crane bird\nbass\nmouse", "the fish\nmouse\ncrane"):
+        names.write_text(listed)
+        with pytest.raises(UserError, match=r"in line \d, but its folder is number \d; write the lines in the order of the class folders"):
+            source_of(tree, class_names=str(names))
+    for listed in ("bass\ncrane-bird\nmouse", "the fish\nthe bird\nmouse"):
+        names.write_text(listed)
+        assert source_of(tree, class_names=str(names)).names == tuple(listed.splitlines())
+
+
 def test_a_name_file_must_fit_the_folders(make_tree, tmp_path):
     tree = make_tree({"train": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1}})
     for text in ("one\n", "one\ntwo\nthree\n"):
