@@ -134,12 +134,15 @@ def test_what_was_suggested_can_be_pinned_and_nothing_is_left_to_suggest(anchors
 
 
 def test_images_that_the_teacher_has_seen_are_asked_too(anchors, named, preset, storage, monkeypatch):
-    names = named("blue", "crane", "red", "yellow")  # three of four it knows: one that knows none is not asked
+    names = named("crane", "forklift", "red", "yellow")
+    monkeypatch.setattr("beamclip.anchoring.teacher_zero_shot", lambda *_: (60.0, 40.0))
     prepare(tiny.experiment(preset, storage), Workshop(storage / "stores"))
     monkeypatch.setattr("beamclip.training.evidence.evidence_of_images", lambda images, texts, share: [0.0, 0.0, 0.0, 0.1, 0.9])
     said = anchors(*names, "--explain")
     assert f"crane: {MACHINE}" in said and f"    but the images speak for {BIRD} large long-necked wading bird" in said
     assert "1 of them weighed by what the images show. To pin them" in said and f"anchors.senses={{crane: {BIRD}}}" in said
+    monkeypatch.setattr("beamclip.anchoring.teacher_zero_shot", lambda *_: (60.0, 30.0))
+    assert "the images speak for" not in anchors(*names, "--explain")  # one that may as well guess is not asked
 
 
 def test_a_name_is_no_markup(anchors, named):

@@ -226,7 +226,8 @@ def test_strict_senses_stop_with_a_sentence(complaint, preset, storage, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("value", "says"), [("1.5", "1.5 is no cosine; give a number from -1 to 1"), ("nan", "is no cosine"), ("x", "x is no cosine; give a number from -1 to 1")]
+    ("value", "says"),
+    [("1.5", "1.5 is no cosine; give a number from -1 to 1"), ("nan", "is no cosine"), ("x", "x is no cosine; give a number from -1 to 1")],
 )
 def test_a_cosine_is_between_minus_one_and_one(capsys, value, says):
     with pytest.raises(SystemExit) as caught:

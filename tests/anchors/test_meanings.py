@@ -127,7 +127,8 @@ def test_strict_senses_stop_at_the_first_that_nobody_has_said():
     with pytest.raises(UserError) as caught:
         senses(strict_senses=True)
     text = str(caught.value)
-    assert text.startswith(f"class crane has 5 senses ({MACHINE} (lifts and moves heavy objects; lifting tackle is …), {BIRD} (large long-necked")
+    machine = f"{MACHINE} (lifts and moves heavy objects; lifting tackle is …)"
+    assert text.startswith(f"class crane has 5 senses ({machine}, {BIRD} (large long-necked")
     assert f"; 1 more class is ambiguous too; pin one with --set 'anchors.senses={{crane: {MACHINE}}}'" in text  # the likeliest, no writer
     assert text.endswith("see them all with `beamclip anchors --explain`") and "\n" not in text
     with pytest.raises(UserError, match=r"class mouse has 4 senses"):
