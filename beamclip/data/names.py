@@ -68,17 +68,18 @@ def resolve_classes(config: DataConfig, own: Sequence[str] | None, count: int, e
 
 def _check_order(given: Sequence[str], folders: Sequence[str], where: str) -> None:
     """Where labels are made from the order of folders, a list in another order would silently give each class another's name."""
-    places = {_folded(name): place for place, name in enumerate(folders)}
-    if len({_folded(name) for name in given}) < len(given):
+    places = {fold(name): place for place, name in enumerate(folders)}
+    if len({fold(name) for name in given}) < len(given):
         return  # which two classes share is said where senses tell them apart
     for line, name in enumerate(given):
-        place = places.get(_folded(name), line)
+        place = places.get(fold(name), line)
         if place != line:
             order = f"write the lines in the order of the class folders ({', '.join(folders[:3])}…)"
             raise UserError(f"{where} has {name!r} in line {line + 1}, but its folder is number {place + 1}; {order}")
 
 
-def _folded(name: str) -> str:
+def fold(name: str) -> str:
+    """A spelling in which `Aquarium_fish` and `aquarium fish` are the same."""
     return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
 
 

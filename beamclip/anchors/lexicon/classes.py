@@ -10,6 +10,7 @@ from pathlib import Path
 
 from beamclip.anchors.lexicon.synsets import WORDNET_ID
 from beamclip.config import UserError
+from beamclip.data.names import fold
 
 _ALMOST_AN_ID = re.compile(r"[nvars]?\d{4,}", re.IGNORECASE)
 
@@ -96,11 +97,6 @@ def known_synsets(names: Sequence[str]) -> tuple[str | None, ...]:
     """WordNet ids of the classes of CIFAR-10, CIFAR-100, Imagenette or the ten digits; all None for any other set of names."""
     known = known_set(names)
     return tuple(known.synsets[fold(name)] if known else None for name in names)
-
-
-def fold(name: str) -> str:
-    """A spelling in which `Aquarium_fish` and `aquarium fish` are the same."""
-    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
 
 
 def table_rows(name: str) -> Iterator[list[str]]:
