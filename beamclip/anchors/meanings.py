@@ -10,9 +10,9 @@ from textwrap import shorten
 import yaml
 
 from beamclip.anchors.lexicon import VOCABULARIES, ClassName, open_lexicon, open_vocabulary, read_class_list
-from beamclip.anchors.lexicon.classes import fold
 from beamclip.anchors.senses import Sense, ambiguous, choose_senses
 from beamclip.config import AnchorsConfig, UserError
+from beamclip.data.names import fold
 
 
 def own_classes(names: Sequence[str], keys: Sequence[str | None], class_names: str | None) -> tuple[ClassName, ...]:

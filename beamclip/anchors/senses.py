@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from beamclip.anchors.lexicon.agreement import weigh
-from beamclip.anchors.lexicon.classes import ClassName, fold, known_set
+from beamclip.anchors.lexicon.classes import ClassName, known_set
 from beamclip.anchors.lexicon.seen import evidence_of_images
 from beamclip.anchors.lexicon.synsets import WORDNET_ID, Lexicon, Synset
 from beamclip.config import UserError, nearest
+from beamclip.data.names import fold
 
 __all__ = ["Sense", "ambiguous", "choose_senses", "evidence_of_images", "propose"]
 
