@@ -29,6 +29,7 @@ class Recorder:
     def __init__(self, record: SweepRecord, tracker: Any, bars: Bars) -> None:
         self.record, self.tracker, self.bars = record, tracker, bars
         self._done: dict[str, int] = {}
+        self._runs: dict[str, str] = {}
         self._total = trial_count(record.sweep) * (record.base.optimiser.epochs + 1)
         self._notes: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._error: BaseException | None = None
@@ -79,7 +80,7 @@ class Recorder:
         experiment = with_values(self.record.base, values)
         facts = json.loads(self.record.assets[asset_key(experiment)])["facts"]
         tags = {name: str(facts[name]) for name in ("data_key", "teacher_fingerprint")} | {"anchors_hash": facts["anchors"]["hash"]}
-        run_id = self.tracker.trial(trial_id, values, experiment, tags)
+        run_id = self._runs[trial_id] = self.tracker.trial(trial_id, values, experiment, tags)
         self.tracker.client.log_text(run_id, yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False), "config.yaml")
         self.tracker.client.log_text(run_id, json.dumps(facts["anchors"], indent=1), "anchors.json")
 
@@ -87,6 +88,8 @@ class Recorder:
         history = [(key, value, step, now) for key, value, step in metrics.get("history", ())]
         numbers = {key: float(value) for key, value in metrics.items() if "/" in key and isinstance(value, int | float)}
         self.tracker.trial_metrics(trial_id, numbers, int(metrics.get("epoch", 0)), history)
+        if "evidence" in metrics:
+            self.tracker.client.log_text(self._runs[trial_id], metrics["evidence"], "diverged.json")
         if "linear_probe/test_top1" in metrics and metrics.get("checkpoint_path"):
             self._keep_files(trial_id, metrics["checkpoint_path"])
 

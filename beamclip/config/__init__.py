@@ -1,9 +1,11 @@
 """What an experiment is: strict models, named presets, overrides. Imports no torch."""
 
 from beamclip.config.errors import UserError, nearest
-from beamclip.config.experiment import Experiment, ObjectiveConfig, OptimiserConfig, ProbeConfig, StudentConfig
+from beamclip.config.experiment import Experiment, OptimiserConfig, StudentConfig
 from beamclip.config.inputs import AnchorsConfig, DataConfig, OtherTeacher, TeacherConfig, TowerConfig, ViewsConfig
 from beamclip.config.load import load_experiment, parse_assignments, preset_names, with_values
+from beamclip.config.objectives import NEEDS, ClipCidConfig, Needs, ObjectiveConfig, QueueConfig, SimclrConfig, SupervisedConfig, SwavConfig
+from beamclip.config.probe import FEW_SHOT, GridConfig, ProbeConfig
 from beamclip.config.prompts import PromptSet, built_in_prompt_sets
 from beamclip.config.sweep import (
     Asha,
@@ -21,20 +23,29 @@ from beamclip.config.tree import checked, flatten, known_keys
 from beamclip.config.views import RECIPES, Recipe, Strict
 
 __all__ = [
+    "FEW_SHOT",
+    "NEEDS",
     "RECIPES",
     "AnchorsConfig",
     "Asha",
     "Choice",
+    "ClipCidConfig",
     "DataConfig",
     "Experiment",
+    "GridConfig",
+    "Needs",
     "ObjectiveConfig",
     "OptimiserConfig",
     "OtherTeacher",
     "ProbeConfig",
     "PromptSet",
+    "QueueConfig",
     "Recipe",
+    "SimclrConfig",
     "Strict",
     "StudentConfig",
+    "SupervisedConfig",
+    "SwavConfig",
     "Sweep",
     "TeacherConfig",
     "TowerConfig",

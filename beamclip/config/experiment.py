@@ -5,9 +5,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from beamclip.config.inputs import AnchorsConfig, Count, DataConfig, Positive, TeacherConfig, ViewsConfig
+from beamclip.config.objectives import ObjectiveConfig
+from beamclip.config.probe import ProbeConfig
 from beamclip.config.views import Strict
-
-OBJECTIVES = ("csm",)
 
 
 class StudentConfig(Strict):
@@ -24,17 +24,6 @@ class StudentConfig(Strict):
     """Hidden width of the `mlp` projector."""
     small_image_stem: Literal["auto", "always", "never"] = "auto"
     """3×3 stride-1 first convolution and no max-pool, as the CIFAR literature does; `auto`: at 64 px and below."""
-
-
-class ObjectiveConfig(Strict):
-    """What the student minimises."""
-
-    name: Literal["csm"] = "csm"
-    """`csm`: cross-modal similarity matching."""
-    teacher_temperature: Positive = 0.05
-    """τ_T: low passes on the winning anchor only, high the whole ranking."""
-    student_temperature: Positive = 0.05
-    """τ_S: low lets small differences between cosines say much."""
 
 
 class OptimiserConfig(Strict):
@@ -62,20 +51,6 @@ class OptimiserConfig(Strict):
         if self.name == "lars" and not self.weight_decay:
             raise ValueError("weight_decay is 0, with which LARS scales nothing and is plain SGD; set it above 0 or use sgd")
         return self
-
-
-class ProbeConfig(Strict):
-    """The same evaluation for every method."""
-
-    inverse_l2: tuple[Positive, ...] = Field((0.01, 0.1, 1.0, 10.0), min_length=1)
-    """C of the logistic regression: the grid that val chooses from."""
-    max_iterations: Count = 200
-    train_images: Count | None = None
-    """Fit the probe on so many train images, evenly over the classes; default all."""
-    knn_k: Count = 20
-    knn_temperature: Positive = 0.07
-    untrained: bool = True
-    """Also probe the student as it stands before training, once a sweep, to stand beside the trained ones."""
 
 
 class ScalingConfig(Strict):
@@ -145,4 +120,18 @@ class Experiment(Strict):
         for other in self.teacher.others:
             if other.prompt_set is not None:
                 self.anchors.members(other.prompt_set)
+        self._has_enough_views()
         return self
+
+    def _has_enough_views(self) -> None:
+        needs, views = self.objective.needs, self.views
+        if needs.views > 1 and not views.resolve().random:
+            raise ValueError(
+                f"objective.name {self.objective.name} compares {needs.views} views of an image, but those of views.recipe {views.recipe} "
+                "are all the same; choose another recipe"
+            )
+        if needs.embeddings and needs.views > views.stored and views.teacher == "same":
+            raise ValueError(
+                f"objective.name {self.objective.name} needs the teacher's embeddings of {needs.views} views of each image, but "
+                f"views.stored is {views.stored}; raise it, or set views.teacher to center"
+            )

@@ -76,11 +76,16 @@ class ViewsConfig(Strict):
         """The recipe that `recipe` names, at `strength`. Stores depend on this alone: names and numbers that say the same share one."""
         return (RECIPES | self.custom)[self.recipe].scaled(self.strength)
 
-    def view_of(self, epoch: int) -> int:
-        """The view that the student sees in an epoch: stored ones come again in turns, others are new each time."""
+    def views_of(self, epoch: int, count: int = 1, stored: bool = True) -> tuple[int, ...]:
+        """The `count` views that the student sees in an epoch.
+
+        Args:
+            stored: only those that a teacher saw may be shown, which come again in turns; others are new each time.
+        """
         if not self.resolve().random:
-            return 0
-        return epoch % self.stored if self.teacher == "same" else epoch
+            return (0,) * count
+        views = range(epoch * count, (epoch + 1) * count)
+        return tuple(view % self.stored for view in views) if stored and self.teacher == "same" else tuple(views)
 
 
 class TowerConfig(Strict):

@@ -17,9 +17,9 @@ from beamclip.data.packing import Bad, PackJob, row_of
 from beamclip.data.sources import open_source
 from beamclip.stores import Progress, Runner, build_once, in_process, planned, run_shards, silent
 
-_SHARD_BYTES = 128 * 2**20
+_SHARD_BYTES = 64 * 2**20
 _SAMPLE = 16
-_SHARDS = 32  # at least so many where there is enough to share out, so that many processes can help and a bar moves
+_SHARDS = 64  # at least so many where there is enough to share out, so that many processes can help and a bar moves
 
 
 def pack(config: DataConfig, root: Path, progress: Progress = silent, run: Runner = in_process, repair: bool = False) -> PackedImages:
@@ -104,7 +104,7 @@ class _Builder:
 
 
 def shard_images(total: int, side: int) -> int:
-    """Images in a shard: few enough for many hands, and no more than 128 MB as raw pixels."""
+    """Images in a shard: few enough for many hands, and no more than 64 MiB as raw pixels."""
     most = max(64, _SHARD_BYTES // (side * side * 3))
     return max(64, min(most, -(-total // _SHARDS)))
 

@@ -44,7 +44,7 @@ def pool_for(on_device: bool, resources: dict[str, float], wanted: tuple[int, in
     """
     cpus, gpus = max(1, int(resources.get("CPU", 1))), int(resources.get("GPU", 0))
     if not on_device:
-        return Pool(1, cpus, 1, 0)
+        return Pool(cpus, cpus, 1, 0)  # all at once: it is a start that a short pass waits for
     most = gpus or max(1, cpus // _CORES_A_TEACHER)
     least, most = wanted or (1, most)
     if gpus:

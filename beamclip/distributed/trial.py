@@ -117,7 +117,7 @@ def train_function(config: dict[str, Any]) -> None:
         except TrainingDiverged as error:
             # Every rank comes here together, and a retry would only fail again. Other errors are left to Train, which tries again.
             # Train's own result forgets reports without a checkpoint: the sweep's relay hears this one through Tune.
-            _report({"failure": str(error)}, None)
+            _report({"failure": str(error), "evidence": json.dumps(error.evidence)}, None)
 
 
 def _report(metrics: dict[str, Any], folder: Path | None) -> None:

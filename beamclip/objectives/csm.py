@@ -14,7 +14,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from beamclip.objectives.objective import Distillation
 
 
 def similarity_logits(embeddings: Tensor, anchors: Tensor, temperature: float) -> Tensor:
@@ -28,7 +30,7 @@ def similarity_logits(embeddings: Tensor, anchors: Tensor, temperature: float) -
     return embeddings @ anchors.T / temperature
 
 
-class CrossModalSimilarityMatching(nn.Module):
+class CrossModalSimilarityMatching(Distillation):
     """Make the student rank the anchors as its teachers do.
 
     Args:
@@ -51,8 +53,8 @@ class CrossModalSimilarityMatching(nn.Module):
         """Each teacher's anchors."""
         return tuple(self.get_buffer(f"anchors_{number}") for number in range(len(self.teacher_temperatures)))
 
-    def forward(self, student: Tensor, *teachers: Tensor) -> dict[str, Tensor]:
-        """student, teachers: embeddings of the same views, [B, D_m]. Returns scalars by name; "loss" has the gradient."""
+    def match(self, student: Tensor, *teachers: Tensor) -> dict[str, Tensor]:
+        """See `Distillation`. Beside the loss: how often both sides' first anchors agree."""
         with torch.autocast(student.device.type, enabled=False):
             student_log_p = similarity_logits(student, self.anchors[0], self.student_temperature).log_softmax(dim=-1)
             with torch.no_grad():

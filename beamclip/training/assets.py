@@ -5,6 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from beamclip.anchors import AnchorBank
 from beamclip.config import DataConfig, TowerConfig, checked
 from beamclip.data import PackedImages, Splits, split
@@ -69,6 +72,16 @@ class OpenAssets:
     splits: Splits
     teachers: tuple[OpenTeacher, ...]
     classes: AnchorBank
+
+    @property
+    def trained(self) -> NDArray[np.int64]:
+        """The samples that students are trained on: all of train, or what a filter leaves of it. Probes always get all of it."""
+        return self.splits.train
+
+    @property
+    def clusters(self) -> Any:
+        """k-means of the teacher's embeddings, None where the objective needs none."""
+        return None
 
     @property
     def width(self) -> int:

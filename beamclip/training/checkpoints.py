@@ -14,7 +14,14 @@ from beamclip.students import Student, save_student
 
 
 def save_checkpoint(
-    folder: Path, student: Student, objective: nn.Module, optimiser: Optimizer, schedule: LRScheduler, epoch: int, finished: bool = False
+    folder: Path,
+    student: Student,
+    objective: nn.Module,
+    optimiser: Optimizer,
+    schedule: LRScheduler,
+    epoch: int,
+    finished: bool = False,
+    seconds: float = 0.0,
 ) -> Path:
     """Write `student.safetensors` (what people use) and `state.pt` (what training needs beside it) into a folder.
 
@@ -23,12 +30,14 @@ def save_checkpoint(
     Args:
         epoch: how many epochs are done.
         finished: the run was evaluated too.
+        seconds: of training so far, of all devices together.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_student(student, folder / "student.safetensors")
     state = {
         "epoch": epoch,
         "finished": finished,
+        "seconds": seconds,
         "objective": objective.state_dict(),
         "optimiser": optimiser.state_dict(),
         "schedule": schedule.state_dict(),
@@ -40,10 +49,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, student: Student, objective: nn.Module, optimiser: Optimizer, schedule: LRScheduler) -> dict[str, Any]:
-    """Put a checkpoint's state into these objects. Returns `epoch` and `finished`."""
+    """Put a checkpoint's state into these objects. Returns `epoch`, `finished` and `seconds`."""
     state: dict[str, Any] = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     student.load_state_dict(load_file(folder / "student.safetensors"))
     objective.load_state_dict(state["objective"])
     optimiser.load_state_dict(state["optimiser"])
     schedule.load_state_dict(state["schedule"])
-    return {"epoch": state["epoch"], "finished": state["finished"]}
+    return {"epoch": state["epoch"], "finished": state["finished"], "seconds": state.get("seconds", 0.0)}

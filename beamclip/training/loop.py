@@ -1,8 +1,6 @@
 """One epoch: batches in, loss down. Knows no method, no teacher and no tracker, and never waits for the device inside an epoch."""
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from beamclip.config import UserError
 from beamclip.data.ahead import Ahead
-from beamclip.training.batches import Batch, Ids, use_on_current_stream
+from beamclip.training.batches import Batch, use_on_current_stream
 from beamclip.training.context import Context
 
 HISTORY_POINTS = 20  # a curve needs no more an epoch, and the tracker's disk is not free
@@ -21,13 +19,12 @@ HISTORY_POINTS = 20  # a curve needs no more an epoch, and the tracker's disk is
 
 @dataclass
 class Machinery:
-    """What moves during training. `network` is the student, wrapped for DDP or compiled as may be."""
+    """What moves during training. `network` is the learner, wrapped for DDP as may be; `objective` is a part of it."""
 
     network: nn.Module
     objective: nn.Module
     optimiser: Optimizer
     schedule: LRScheduler
-    autocast: Callable[[], AbstractContextManager[Any]]
     clip_norm: float | None
 
 
@@ -38,17 +35,19 @@ class EpochResult:
     Attributes:
         metrics: `train/…` scalars.
         history: `[key, value, step]` points of the curve inside the epoch.
+        bad_step: the first step of the epoch, from 0, whose loss is no number, if there is one.
+        seconds: how long it took.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
     history: list[tuple[str, float, int]] = field(default_factory=list)
+    bad_step: int | None = None
+    seconds: float = 0.0
 
 
 def train_step(machinery: Machinery, batch: Batch) -> dict[str, Tensor]:
     """Forward, backward, step. Returns the objective's terms, detached and still on the device."""
-    with machinery.autocast():
-        embeddings = machinery.network(batch.images)
-    terms: dict[str, Tensor] = machinery.objective(embeddings, *batch.teachers)
+    terms: dict[str, Tensor] = machinery.network(batch)
     machinery.optimiser.zero_grad(set_to_none=True)
     terms["loss"].backward()  # type: ignore[no-untyped-call]
     if machinery.clip_norm is not None:
@@ -59,7 +58,7 @@ def train_step(machinery: Machinery, batch: Batch) -> dict[str, Tensor]:
     return {name: term.detach() for name, term in terms.items()}
 
 
-def train_epoch(machinery: Machinery, batches: Ahead[Ids, Batch], context: Context, first_step: int) -> EpochResult:
+def train_epoch(machinery: Machinery, batches: Ahead[Any, Batch], context: Context, first_step: int) -> EpochResult:
     """Train on all batches of one epoch.
 
     Args:
@@ -72,7 +71,7 @@ def train_epoch(machinery: Machinery, batches: Ahead[Ids, Batch], context: Conte
     for batch in batches:
         use_on_current_stream(batch)
         recorded.append(train_step(machinery, batch))
-        images += len(batch.images)
+        images += batch.count
     terms = {name: context.mean(torch.stack([step[name] for step in recorded]).float()).cpu() for name in recorded[0]}
     seconds = time.perf_counter() - start  # after .cpu(), which waits for the device
     result = EpochResult({f"train/{name}": float(values.mean()) for name, values in terms.items()})
@@ -82,8 +81,13 @@ def train_epoch(machinery: Machinery, batches: Ahead[Ids, Batch], context: Conte
         "train/data_wait": 100 * batches.waited / seconds,
         "train/lr": learning_rate,
     }
-    result.history = _history(terms, first_step)
+    result.history, result.bad_step, result.seconds = _history(terms, first_step), _first_bad(terms["loss"]), seconds
     return result
+
+
+def _first_bad(losses: Tensor) -> int | None:
+    bad = (~torch.isfinite(losses)).nonzero()
+    return int(bad[0]) if len(bad) else None
 
 
 def _history(terms: dict[str, Tensor], first_step: int) -> list[tuple[str, float, int]]:
@@ -98,10 +102,12 @@ def _history(terms: dict[str, Tensor], first_step: int) -> list[tuple[str, float
 
 
 class TrainingDiverged(UserError):
-    """The loss is no longer a number. All workers find it together, and trying again would not help."""
+    """The loss is no longer a number. All workers find it together, and trying again would not help.
 
+    Attributes:
+        evidence: what is kept to find out why: the step, and the ids of its samples. JSON values.
+    """
 
-def first_bad_step(history: list[tuple[str, float, int]]) -> int | None:
-    """Around which step the loss stopped being a number, if it did."""
-    bad = [step for key, value, step in history if key == "train/loss" and not torch.isfinite(torch.tensor(value))]
-    return min(bad) if bad else None
+    def __init__(self, message: str, evidence: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.evidence = evidence or {}

@@ -63,11 +63,17 @@ def evaluation_features(
     return parts[0], parts[1], parts[2]
 
 
-def probe_student(student: Student, opened: OpenAssets, pixels: PixelFormat, config: ProbeConfig, context: Context) -> Evaluation | None:
+def probe_student(
+    student: Student, opened: OpenAssets, pixels: PixelFormat, config: ProbeConfig, context: Context, projected: bool = True
+) -> Evaluation | None:
     """The whole evaluation of a student, as every method gets it.
+
+    Args:
+        projected: its embeddings were trained towards the teacher's space; else there is no zero-shot to score.
 
     Returns:
         The evaluation on rank 0, None on the others, which only share in computing features.
     """
     parts = evaluation_features(student, opened.packed, opened.splits, pixels, config, context)
-    return evaluate(*parts, opened.classes.embeddings.to(context.device), config) if context.rank == 0 else None
+    anchors = opened.classes.embeddings.to(context.device) if projected else None
+    return evaluate(*parts, anchors, config) if context.rank == 0 else None

@@ -6,31 +6,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from beamclip.config import Experiment
-from beamclip.data import draw
+from beamclip.config import Experiment, UserError
 from beamclip.data.ahead import Ahead
-from beamclip.data.views import PixelFormat, render
-from beamclip.objectives import build_objective
+from beamclip.data.views import PixelFormat
+from beamclip.objectives import Material, build_objective
 from beamclip.students import Student, build_student
-from beamclip.teachers import load_teacher, precision_for
+from beamclip.students.backbones import feature_width
+from beamclip.teachers import precision_for
 from beamclip.teachers.tower import images_encoded
-from beamclip.training.assets import Assets, OpenAssets, OpenTeacher, open_assets
-from beamclip.training.batches import Batch, Ids, epoch_order, rank_batches
+from beamclip.training.assets import Assets, OpenAssets, open_assets
+from beamclip.training.batches import Batch, Ids
 from beamclip.training.context import Context
-from beamclip.training.inputs import (
-    Images,
-    LiveTeacher,
-    MappedEmbeddings,
-    MappedImages,
-    ResidentEmbeddings,
-    ResidentImages,
-    TeacherSide,
-    fits,
-)
+from beamclip.training.feed import Feed, build_feed
+from beamclip.training.learner import Learner
 from beamclip.training.loop import Machinery
 from beamclip.training.optimiser import build_optimiser, build_schedule
 from beamclip.training.probing import student_pixels
@@ -46,85 +37,95 @@ class Run:
     student: Student
     pixels: PixelFormat
     machinery: Machinery
-    images: Images
-    teachers: tuple[TeacherSide, ...]
+    feed: Feed
     encoded_before: int = field(default_factory=images_encoded)
     """Images that teachers of this process had encoded before the run began."""
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.opened.splits.train) // self.experiment.optimiser.batch_size
+        return self.feed.steps
 
-    def batches(self, epoch: int) -> Ahead[Ids, Batch]:
+    def batches(self, epoch: int) -> Ahead[tuple[int, Ids], Batch]:
         """This worker's batches of an epoch."""
-        batch_size = self.experiment.optimiser.batch_size
-        order = epoch_order(self.opened.splits.train, self.experiment.seed, epoch)
-        ids = rank_batches(order, batch_size, self.context.rank, self.context.world_size)
-        return Ahead(ids, partial(self.make_batch, epoch), self.context.device)
-
-    def make_batch(self, epoch: int, ids: Ids) -> Batch:
-        """The views of these samples in this epoch, and what the teachers say of the very same views."""
-        views = self.experiment.views
-        view = views.view_of(epoch)
-        images = self.images.take(ids)
-        parameters = draw(views.resolve(), ids, np.full(len(ids), view), views.seed)
-        pixels = render(images, parameters, self.pixels)
-        if self.experiment.optimiser.channels_last:
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
-        seen = 0 if views.teacher == "center" else view
-        return Batch(pixels, tuple(teacher.take(ids, seen, images, parameters) for teacher in self.teachers))
+        return self.feed.batches(epoch)
 
 
 def build_run(experiment: Experiment, assets: Assets, context: Context) -> Run:
-    """Open the stores and build student, objective, optimiser and schedule, the same on every worker."""
-    opened = open_assets(assets, experiment.data)
-    student = build_student(experiment.student, opened.width, experiment.seed).to(context.device)
-    network = wrap(student, experiment, context)
-    config = experiment.optimiser
-    anchors = [teacher.anchors.embeddings[: experiment.anchors.count] for teacher in opened.teachers]
-    temperatures = [teacher.temperature for teacher in opened.teachers]
-    objective = build_objective(experiment.objective, anchors, temperatures).to(context.device)
-    optimiser = build_optimiser(config, [student, objective])
-    schedule = build_schedule(config, optimiser, len(opened.splits.train) // config.batch_size)
-    machinery = Machinery(network, objective, optimiser, schedule, _autocast(experiment, context), config.clip_norm)
+    """Open the stores and build student, objective, optimiser and schedule, the same on every worker.
+
+    Raises:
+        UserError: a store is damaged, or the objective asks for what data or student can't give.
+    """
+    opened, config = open_assets(assets, experiment.data), experiment.optimiser
+    student = build_student(experiment.student, opened.width, experiment.seed)
     pixels = student_pixels(student, experiment.student.image_size)
-    return Run(experiment, context, opened, student, pixels, machinery, *_inputs(experiment, opened, context))
+    feed = build_feed(experiment, opened, context, pixels)
+    _check_crops(student, feed)
+    objective = _drawn_from(experiment.seed, lambda: build_objective(experiment.objective, _material(experiment, opened, student)))
+    student, objective = student.to(context.device), objective.to(context.device)
+    learner = Learner(student, objective, experiment.objective.needs, _autocast(experiment, context))
+    optimiser = build_optimiser(config, [student, objective])
+    schedule = build_schedule(config, optimiser, feed.steps)
+    machinery = Machinery(wrap(learner, experiment, context), objective, optimiser, schedule, config.clip_norm)
+    return Run(experiment, context, opened, student, pixels, machinery, feed)
 
 
-def _inputs(experiment: Experiment, opened: OpenAssets, context: Context) -> tuple[Images, tuple[TeacherSide, ...]]:
-    """Images and teachers, on the device where they fit and that is wanted."""
-    device, packed, train = context.device, opened.packed, opened.splits.train
-    stored = [teacher.views for teacher in opened.teachers if teacher.views is not None]
-    size = len(train) * packed.image_size**2 * 3 + sum(views.bytes for views in stored)
-    wish = experiment.scaling.resident
-    resident = wish == "always" or (wish == "auto" and fits(size, device))
-    images = ResidentImages(packed, train, device) if resident else MappedImages(packed, device)
-    return images, tuple(_teacher_side(teacher, resident, device) for teacher in opened.teachers)
+def _material(experiment: Experiment, opened: OpenAssets, student: Student) -> Material:
+    features = feature_width(student.backbone, experiment.student.backbone, experiment.student.image_size)
+    return Material(
+        features=features,
+        width=opened.width,
+        train_images=len(opened.trained),
+        classes=opened.packed.classes,
+        anchors=[teacher.anchors.embeddings[: experiment.anchors.count] for teacher in opened.teachers],
+        temperatures=[teacher.temperature for teacher in opened.teachers],
+        centres=None if opened.clusters is None else opened.clusters.centres,
+    )
 
 
-def _teacher_side(teacher: OpenTeacher, resident: bool, device: torch.device) -> TeacherSide:
-    if teacher.views is None:
-        return LiveTeacher(load_teacher(teacher.tower, device))
-    return ResidentEmbeddings(teacher.views, device) if resident else MappedEmbeddings(teacher.views, device)
+def _drawn_from(seed: int, build: Callable[[], Any]) -> Any:
+    """The same first weights on every worker; the global generators stay as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed + 1)  # not the student's own numbers again
+        return build()
 
 
-def wrap(student: Student, experiment: Experiment, context: Context) -> nn.Module:
-    """The student as the loop calls it: memory format, synchronised batch norm on GPUs, DDP, compiled.
+def _check_crops(student: Student, feed: Feed) -> None:
+    """See that the backbone takes images of both sizes of a multi-crop recipe."""
+    if feed.small is None:
+        return
+    name = feed.experiment.student.backbone
+    try:
+        feature_width(student.backbone, name, feed.small.size)
+    except UserError:
+        raise UserError(
+            f"views.recipe {feed.experiment.views.recipe} has small crops of {feed.small.size} px, which student.backbone {name} "
+            "can't take beside large views; choose a recipe without small_crops or another backbone"
+        ) from None
+
+
+def wrap(learner: Learner, experiment: Experiment, context: Context) -> nn.Module:
+    """The learner as the loop calls it: memory format, compiled backbone, synchronised batch norm on GPUs, DDP.
 
     On CPUs batch norm takes the statistics of each worker's share, since torch has no synchronised one there.
     """
+    student = learner.student
     if experiment.optimiser.channels_last:
         student.to(memory_format=torch.channels_last)
-    network: nn.Module = student
-    if context.world_size > 1:
-        on_gpu = context.device.type == "cuda"
-        if on_gpu:
-            student.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(student.backbone)  # type: ignore[no-untyped-call]
-            student.projector = nn.SyncBatchNorm.convert_sync_batchnorm(student.projector)  # type: ignore[no-untyped-call]
-        network = nn.parallel.DistributedDataParallel(student, device_ids=[context.device] if on_gpu else None)
+    if context.world_size > 1 and context.device.type == "cuda":
+        for parent, name in ((student, "backbone"), (student, "projector"), (learner, "objective")):
+            setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(getattr(parent, name)))  # type: ignore[no-untyped-call]
     if experiment.optimiser.compile:
-        network.compile()
-    return network
+        student.backbone.compile()
+    return _over_workers(learner, context) if context.world_size > 1 else learner
+
+
+def _over_workers(learner: Learner, context: Context) -> nn.Module:
+    """DDP. The objective's buffers (anchors, queues) are the same on all workers by themselves and need not be sent each step."""
+    names = [f"objective.{name}" for name, _ in learner.objective.named_buffers()]
+    ddp = nn.parallel.DistributedDataParallel
+    ddp._set_params_and_buffers_to_ignore_for_model(learner, names)  # type: ignore[no-untyped-call]
+    return ddp(learner, device_ids=[context.device] if context.device.type == "cuda" else None)
 
 
 def _autocast(experiment: Experiment, context: Context) -> Callable[[], AbstractContextManager[Any]]:

@@ -36,9 +36,9 @@ def group_of(tower: TowerConfig, images: str, views: ViewSet) -> str:
 
 
 def training_views(experiment: Experiment, splits: Splits) -> ViewSet | None:
-    """The views that students will be taught from, None where the teacher runs inside training."""
+    """The views that students will be taught from, None where no teacher teaches or it runs inside training."""
     views = experiment.views
-    if views.teacher == "live":
+    if views.teacher == "live" or not experiment.objective.needs.embeddings:
         return None
     if views.teacher == "center":
         return ViewSet.center(splits.train)

@@ -14,7 +14,7 @@ from beamclip.teachers.tower import images_encoded
 from beamclip.training.assets import Assets
 from beamclip.training.checkpoints import load_checkpoint, save_checkpoint
 from beamclip.training.context import Context
-from beamclip.training.loop import TrainingDiverged, first_bad_step, train_epoch
+from beamclip.training.loop import TrainingDiverged, train_epoch
 from beamclip.training.probing import labelled_features, probe_student
 from beamclip.training.run import Run, build_run
 
@@ -29,25 +29,46 @@ def run_worker(experiment: Experiment, assets: Assets, context: Context) -> None
         UserError: a store is damaged.
     """
     run = build_run(experiment, assets, context)
-    done: dict[str, Any] = {"epoch": 0, "finished": False}
+    done: dict[str, Any] = {"epoch": 0, "finished": False, "seconds": 0.0}
     if context.checkpoint is not None:
         m = run.machinery
         done = load_checkpoint(context.checkpoint, run.student, m.objective, m.optimiser, m.schedule)
+    seconds = done["seconds"]
     for epoch in range(done["epoch"], experiment.optimiser.epochs):
-        _one_epoch(run, epoch)
+        seconds = _one_epoch(run, epoch, seconds)
     if not done["finished"]:
-        _finish(run)
+        _finish(run, seconds)
 
 
-def _one_epoch(run: Run, epoch: int) -> None:
+def _one_epoch(run: Run, epoch: int, seconds: float) -> float:
+    """Train, check and report. Returns the device-seconds of training so far."""
     _seed_everything(run.experiment.seed, epoch, run.context.rank)
     result = train_epoch(run.machinery, run.batches(epoch), run.context, first_step=epoch * run.steps_per_epoch)
     run.context.share_buffers(run.student)  # so that all workers evaluate the very student that rank 0 saves
-    bad_step = first_bad_step(result.history)
-    if bad_step is not None:
-        raise TrainingDiverged(f"the loss stopped being a number around step {bad_step}; lower optimiser.lr or set optimiser.clip_norm")
-    metrics = {"epoch": epoch + 1, **result.metrics, **_check_on_val(run), "history": result.history}
-    _report(run, metrics, epoch + 1)
+    if result.bad_step is not None:
+        raise _diverged(run, epoch, result.bad_step)
+    seconds += result.seconds * run.context.world_size
+    metrics = {"epoch": epoch + 1, **result.metrics, **_check_on_val(run), **_cost(run, epoch + 1, seconds), "history": result.history}
+    _report(run, metrics, epoch + 1, seconds=seconds)
+    return seconds
+
+
+def _diverged(run: Run, epoch: int, bad_step: int) -> TrainingDiverged:
+    step, ids = epoch * run.steps_per_epoch + bad_step + 1, run.feed.global_ids(epoch, bad_step)
+    config = run.experiment.model_dump(mode="json")
+    evidence = {"step": step, "epoch": epoch + 1, "samples": ids.tolist(), "config": config}
+    return TrainingDiverged(f"the loss stopped being a number at step {step}; lower optimiser.lr or set optimiser.clip_norm", evidence)
+
+
+def _cost(run: Run, epochs: int, seconds: float) -> dict[str, float]:
+    """What a run has cost: device-seconds of training, images its student saw, and images a teacher would have to see for it alone."""
+    views, needs, trained = run.experiment.views, run.experiment.objective.needs, len(run.opened.trained)
+    stored = views.stored if views.teacher == "same" and views.resolve().random else 1
+    taught = len(run.opened.teachers) * trained * stored if needs.embeddings else 0
+    seen = epochs * run.steps_per_epoch * run.experiment.optimiser.batch_size
+    if needs.embeddings and views.teacher == "live":
+        taught = seen * needs.views * len(run.opened.teachers)
+    return {"cost/device_seconds": seconds, "cost/images_seen": seen, "cost/teacher_images": taught}
 
 
 def _seed_everything(*place: int) -> None:
@@ -61,18 +82,21 @@ def _check_on_val(run: Run) -> dict[str, float]:
         val = labelled_features(run.opened.packed, run.opened.splits.val, run.student, run.pixels, run.context)
     except UserError as error:  # the epoch's last step broke the weights, and no loss was there to show it
         raise TrainingDiverged(str(error)) from None
+    if not run.experiment.objective.needs.projected:
+        return {}  # its embeddings were never brought near the teacher's
     assert val.embeddings is not None
     logits = zero_shot_logits(val.embeddings, run.opened.classes.embeddings.to(val.embeddings.device))
     return {"zero_shot/val_top1": accuracy(logits, val.labels)}
 
 
-def _finish(run: Run) -> None:
+def _finish(run: Run, seconds: float) -> None:
     start = time.perf_counter()
-    evaluation = probe_student(run.student, run.opened, run.pixels, run.experiment.probe, run.context)
+    projected = run.experiment.objective.needs.projected
+    evaluation = probe_student(run.student, run.opened, run.pixels, run.experiment.probe, run.context, projected)
     metrics: dict[str, Any] = {"epoch": run.experiment.optimiser.epochs, "teacher/images_encoded": _encoded(run)}
     if evaluation is not None:
         metrics |= {**evaluation.metrics, "evaluation/seconds": time.perf_counter() - start}
-    _report(run, metrics, run.experiment.optimiser.epochs, evaluation)
+    _report(run, metrics, run.experiment.optimiser.epochs, evaluation, seconds)
 
 
 def _encoded(run: Run) -> int:
@@ -83,13 +107,13 @@ def _encoded(run: Run) -> int:
     return encoded
 
 
-def _report(run: Run, metrics: dict[str, Any], epoch: int, evaluation: Evaluation | None = None) -> None:
+def _report(run: Run, metrics: dict[str, Any], epoch: int, evaluation: Evaluation | None = None, seconds: float = 0.0) -> None:
     if run.context.rank != 0:
         return run.context.report(metrics, None)
     m = run.machinery
     with tempfile.TemporaryDirectory() as temporary:
         finished = evaluation is not None
-        folder = save_checkpoint(Path(temporary), run.student, m.objective, m.optimiser, m.schedule, epoch, finished)
+        folder = save_checkpoint(Path(temporary), run.student, m.objective, m.optimiser, m.schedule, epoch, finished, seconds)
         if evaluation is not None:
             save_probe(evaluation.probe, folder / "probe.safetensors")
         return run.context.report(metrics, folder)

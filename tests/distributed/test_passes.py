@@ -15,7 +15,7 @@ from beamclip.teachers import ViewSet, embed, load_teacher
 
 
 def test_packing_takes_every_core_and_a_teacher_every_gpu():
-    assert pool_for(False, {"CPU": 16.0, "GPU": 2.0}) == Pool(1, 16, 1, 0)
+    assert pool_for(False, {"CPU": 16.0, "GPU": 2.0}) == Pool(16, 16, 1, 0)
     assert pool_for(True, {"CPU": 16.0, "GPU": 2.0}) == Pool(1, 2, 4, 1)
 
 
@@ -27,7 +27,7 @@ def test_without_gpus_a_teacher_takes_four_cores_or_what_there_is():
 
 def test_the_number_of_teachers_can_be_given():
     assert pool_for(True, {"CPU": 8.0}, (2, 4)) == Pool(2, 4, 2, 0)
-    assert pool_for(False, {"CPU": 8.0}, (2, 4)) == Pool(1, 8, 1, 0)
+    assert pool_for(False, {"CPU": 8.0}, (2, 4)) == Pool(8, 8, 1, 0)
 
 
 def test_the_sentence_is_found_inside_whatever_ray_wraps_around_it():

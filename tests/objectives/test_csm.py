@@ -7,7 +7,7 @@ from gloo import in_processes
 from torch import nn
 
 from beamclip.config import ObjectiveConfig
-from beamclip.objectives import CrossModalSimilarityMatching, build_objective, similarity_logits
+from beamclip.objectives import CrossModalSimilarityMatching, Material, Seen, build_objective, similarity_logits
 
 
 def slow_csm(student, teacher, anchors, tau_t, tau_s):
@@ -35,7 +35,7 @@ def tensors(batch=5, width=16, classes=7, dtype=torch.float32):
 @pytest.mark.parametrize(("tau_t", "tau_s"), [(1.0, 1.0), (0.1, 0.2), (0.05, 0.02)])
 def test_equals_the_equation_written_out(tau_t, tau_s):
     student, teacher, anchors = tensors()
-    out = CrossModalSimilarityMatching([anchors], [tau_t], tau_s)(student, teacher)
+    out = CrossModalSimilarityMatching([anchors], [tau_t], tau_s).match(student, teacher)
     loss, agreement = slow_csm(student, teacher, anchors, tau_t, tau_s)
     assert out["loss"].item() == pytest.approx(loss, rel=1e-4)
     assert out["top1_agreement"].item() == pytest.approx(agreement)
@@ -43,8 +43,12 @@ def test_equals_the_equation_written_out(tau_t, tau_s):
 
 def test_the_configuration_s_temperatures_go_to_their_sides():
     student, teacher, anchors = tensors()
-    built = build_objective(ObjectiveConfig(teacher_temperature=0.1, student_temperature=0.3), [anchors])
-    assert built(student, teacher)["loss"].item() == pytest.approx(slow_csm(student, teacher, anchors, 0.1, 0.3)[0], rel=1e-4)
+    built = build_objective(ObjectiveConfig(teacher_temperature=0.1, student_temperature=0.3), material([anchors]))
+    assert built.match(student, teacher)["loss"].item() == pytest.approx(slow_csm(student, teacher, anchors, 0.1, 0.3)[0], rel=1e-4)
+
+
+def material(anchors, temperatures=()):
+    return Material(8, 16, 100, 7, anchors, temperatures)
 
 
 def others(count=2, width=9):
@@ -62,7 +66,7 @@ def test_several_teachers_are_the_mean_of_their_probabilities_each_at_its_own_te
     mean = torch.stack([similarity_logits(*one).softmax(-1) for one in said]).mean(0)
     log_q = similarity_logits(student, anchors, 0.2).log_softmax(-1)  # the student matches the first one's anchors
     expected = (mean * (mean.log() - log_q)).sum(-1).mean()
-    out = objective(student, teacher, second, third)
+    out = objective.match(student, teacher, second, third)
     assert out["loss"].item() == pytest.approx(expected.item(), rel=1e-4)
     assert out["top1_agreement"].item() == pytest.approx((mean.argmax(-1) == log_q.argmax(-1)).float().mean().item())
 
@@ -71,16 +75,23 @@ def test_a_second_teacher_without_a_temperature_has_the_configuration_s():
     student, teacher, anchors = tensors()
     ((second, second_anchors),) = others(1)
     config = ObjectiveConfig(teacher_temperature=0.1, student_temperature=0.3)
-    built = build_objective(config, [anchors, second_anchors], [None, 0.02])
+    built = build_objective(config, material([anchors, second_anchors], [None, 0.02]))
     assert built.teacher_temperatures == (0.1, 0.02)
     plain = CrossModalSimilarityMatching([anchors, second_anchors], [0.1, 0.02], 0.3)
-    assert torch.equal(built(student, teacher, second)["loss"], plain(student, teacher, second)["loss"])
+    assert torch.equal(built.match(student, teacher, second)["loss"], plain.match(student, teacher, second)["loss"])
+
+
+def test_it_compares_all_views_that_were_seen():
+    student, teacher, anchors = tensors()
+    objective = CrossModalSimilarityMatching([anchors], [0.1], 0.2)
+    seen = Seen(5, torch.empty(10, 8), student.repeat(2, 1), teachers=(teacher.repeat(2, 1),))
+    torch.testing.assert_close(objective(seen)["loss"], objective.match(student, teacher)["loss"])
 
 
 def test_a_perfect_student_has_no_loss_and_no_gradient():
     _, teacher, anchors = tensors()
     student = (3.0 * teacher).requires_grad_()  # length does not matter, only direction
-    out = CrossModalSimilarityMatching([anchors], [0.1], 0.1)(student, teacher)
+    out = CrossModalSimilarityMatching([anchors], [0.1], 0.1).match(student, teacher)
     out["loss"].backward()
     assert out["loss"].item() == pytest.approx(0.0, abs=1e-6)
     assert student.grad.abs().max() < 1e-6
@@ -89,7 +100,7 @@ def test_a_perfect_student_has_no_loss_and_no_gradient():
 
 def test_at_a_huge_teacher_temperature_the_target_is_uniform():
     student, teacher, anchors = tensors(dtype=torch.float64)
-    loss = CrossModalSimilarityMatching([anchors], [1e9], 0.1)(student, teacher)["loss"]
+    loss = CrossModalSimilarityMatching([anchors], [1e9], 0.1).match(student, teacher)["loss"]
     log_q = (F.cosine_similarity(student[:, None], anchors, dim=-1) / 0.1).log_softmax(-1)
     assert loss.item() == pytest.approx((-math.log(7) - log_q.mean(-1)).mean().item(), rel=1e-6)
 
@@ -97,13 +108,13 @@ def test_at_a_huge_teacher_temperature_the_target_is_uniform():
 def test_the_gradient_is_the_derivative():
     student, teacher, anchors = tensors(batch=3, width=4, classes=5, dtype=torch.float64)
     objective = CrossModalSimilarityMatching([anchors], [0.2], 0.3)
-    assert torch.autograd.gradcheck(lambda x: objective(x, teacher)["loss"], student.requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: objective.match(x, teacher)["loss"], student.requires_grad_())
 
 
 def test_the_gradient_is_that_of_the_cross_entropy():
     student, teacher, anchors = tensors()
     student.requires_grad_()
-    (ours,) = torch.autograd.grad(CrossModalSimilarityMatching([anchors], [0.1], 0.2)(student, teacher)["loss"], student)
+    (ours,) = torch.autograd.grad(CrossModalSimilarityMatching([anchors], [0.1], 0.2).match(student, teacher)["loss"], student)
     p = (F.cosine_similarity(teacher[:, None], anchors, dim=-1) / 0.1).softmax(-1)
     logits = F.cosine_similarity(student[:, None], anchors, dim=-1) / 0.2
     (expected,) = torch.autograd.grad(F.cross_entropy(logits, p), student)
@@ -113,7 +124,7 @@ def test_the_gradient_is_that_of_the_cross_entropy():
 def test_teacher_and_anchors_get_no_gradient_and_nothing_is_saved():
     student, teacher, anchors = (x.requires_grad_() for x in tensors())
     objective = CrossModalSimilarityMatching([anchors.detach()], [0.1], 0.1)
-    objective(student, teacher)["loss"].backward()
+    objective.match(student, teacher)["loss"].backward()
     assert student.grad is not None
     assert teacher.grad is None
     assert objective.anchors[0].grad is None
@@ -128,16 +139,16 @@ def test_half_precision_embeddings_are_compared_in_full_precision():
     assert logits.dtype == torch.float32
     assert torch.equal(logits, similarity_logits(half[0].float(), anchors.bfloat16().float(), 0.01))
     objective = CrossModalSimilarityMatching([anchors], [0.05], 0.05)
-    assert objective(*half)["loss"].item() == pytest.approx(objective(student, teacher)["loss"].item(), rel=0.01)
+    assert objective.match(*half)["loss"].item() == pytest.approx(objective.match(student, teacher)["loss"].item(), rel=0.01)
 
 
 def test_an_autocast_region_changes_no_bit():
     student, teacher, anchors = tensors(64, 128, 100)
     objective = CrossModalSimilarityMatching([anchors], [0.05], 0.05)
-    outside = objective(student, teacher)["loss"]
+    outside = objective.match(student, teacher)["loss"]
     with torch.autocast("cpu", torch.bfloat16):
         assert (student @ anchors.T).dtype == torch.bfloat16  # autocast is on
-        inside = objective(student, teacher)["loss"]
+        inside = objective.match(student, teacher)["loss"]
     assert inside.dtype == torch.float32
     assert torch.equal(inside, outside)
 
@@ -152,7 +163,7 @@ def loss_and_gradient(rank, count):
     student, teacher, anchors = tensors(batch=8)
     mine = slice(rank * 8 // count, (rank + 1) * 8 // count)
     network = nn.parallel.DistributedDataParallel(linear()) if count > 1 else linear()
-    loss = CrossModalSimilarityMatching([anchors], [0.1], 0.2)(network(student[mine]), teacher[mine])["loss"]
+    loss = CrossModalSimilarityMatching([anchors], [0.1], 0.2).match(network(student[mine]), teacher[mine])["loss"]
     loss.backward()
     return loss.item(), next(network.parameters()).grad
 

@@ -23,7 +23,7 @@ def train(student, objective, optimiser, schedule, steps=2):
     for _ in range(steps):
         images, teacher = torch.randn(4, 3, 32, 32, generator=generator), torch.randn(4, 16, generator=generator)
         optimiser.zero_grad()
-        objective(student(images), teacher)["loss"].backward()
+        objective.match(student(images), teacher)["loss"].backward()
         optimiser.step()
         schedule.step()
 

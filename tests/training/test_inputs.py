@@ -94,18 +94,18 @@ def same_batches(mapped, resident, epochs):
 def test_a_resident_run_has_the_same_batches_bit_by_bit(experiment, stores, values):
     cell = with_values(experiment, values)
     mapped, resident = runs(cell, prepare(cell, Workshop(stores)))
-    assert isinstance(mapped.images, MappedImages) and isinstance(mapped.teachers[0], MappedEmbeddings)
-    assert isinstance(resident.images, ResidentImages) and isinstance(resident.teachers[0], ResidentEmbeddings)
+    assert isinstance(mapped.feed.images, MappedImages) and isinstance(mapped.feed.teachers[0], MappedEmbeddings)
+    assert isinstance(resident.feed.images, ResidentImages) and isinstance(resident.feed.teachers[0], ResidentEmbeddings)
     same_batches(mapped, resident, (0, 1, 2))
 
 
 def test_two_teachers_are_resident_too(experiment, stores, other_folder):
     cell = with_values(experiment, {"teacher.others": [{"model": f"local-dir:{other_folder}"}]})
     mapped, resident = runs(cell, prepare(cell, Workshop(stores)))
-    assert [type(side) for side in resident.teachers] == [ResidentEmbeddings] * 2
+    assert [type(side) for side in resident.feed.teachers] == [ResidentEmbeddings] * 2
     same_batches(mapped, resident, (1,))
 
 
 def test_by_itself_a_cpu_reads_from_memory_maps(experiment, assets):
     run = build_run(experiment, assets, Context())
-    assert isinstance(run.images, MappedImages) and isinstance(run.teachers[0], MappedEmbeddings)
+    assert isinstance(run.feed.images, MappedImages) and isinstance(run.feed.teachers[0], MappedEmbeddings)

@@ -1,5 +1,3 @@
-from contextlib import nullcontext
-
 import numpy as np
 import pytest
 import torch
@@ -10,18 +8,30 @@ from beamclip.data.ahead import Ahead
 from beamclip.objectives import CrossModalSimilarityMatching
 from beamclip.training.batches import Batch
 from beamclip.training.context import Context
-from beamclip.training.loop import HISTORY_POINTS, Machinery, first_bad_step, train_epoch, train_step
+from beamclip.training.loop import HISTORY_POINTS, Machinery, train_epoch, train_step
 
 CPU = torch.device("cpu")
+
+
+class Matched(nn.Module):
+    """The smallest learner: a layer and an objective."""
+
+    def __init__(self, layer, objective):
+        super().__init__()
+        self.layer, self.objective = layer, objective
+
+    def forward(self, batch):
+        return self.objective.match(self.layer(batch.images), *batch.teachers)
 
 
 def machinery(lr=0.1, clip_norm=None):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network, anchors = nn.Linear(6, 8), torch.randn(5, 8)
+        layer, anchors = nn.Linear(6, 8), torch.randn(5, 8)
+    network = Matched(layer, CrossModalSimilarityMatching([anchors], [0.05], 0.05))
     optimiser = torch.optim.SGD(network.parameters(), lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 / (1 + step))
-    return Machinery(network, CrossModalSimilarityMatching([anchors], [0.05], 0.05), optimiser, schedule, nullcontext, clip_norm)
+    return Machinery(network, network.objective, optimiser, schedule, clip_norm)
 
 
 def batch(number):
@@ -41,14 +51,14 @@ def losses_one_by_one(count):
 
 def test_a_step_is_forward_backward_and_the_scheduled_update():
     m = machinery()
-    before, lr = m.network.weight.detach().clone(), 0.1
-    loss = m.objective(m.network(batch(0).images), *batch(0).teachers)["loss"]
-    (gradient,) = torch.autograd.grad(loss, m.network.weight)
-    m.network.weight.grad = torch.full_like(before, 100.0)  # what an earlier step left
+    before, lr = m.network.layer.weight.detach().clone(), 0.1
+    loss = m.network(batch(0))["loss"]
+    (gradient,) = torch.autograd.grad(loss, m.network.layer.weight)
+    m.network.layer.weight.grad = torch.full_like(before, 100.0)  # what an earlier step left
     terms = train_step(m, batch(0))
     assert terms["loss"].item() == pytest.approx(loss.item())
     assert not any(term.requires_grad for term in terms.values())
-    torch.testing.assert_close(m.network.weight.detach(), before - lr * gradient)
+    torch.testing.assert_close(m.network.layer.weight.detach(), before - lr * gradient)
     assert m.optimiser.param_groups[0]["lr"] == pytest.approx(lr / 2)
 
 
@@ -132,6 +142,12 @@ def test_no_step_waits_for_the_device(monkeypatch):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_the_first_bad_step_is_found(bad):
-    history = [("train/loss", 1.0, 5), ("train/loss", bad, 10), ("train/loss", bad, 15), ("train/top1_agreement", bad, 1)]
-    assert first_bad_step(history) == 10
-    assert first_bad_step(history[:1] + history[3:]) is None
+    def spoilt(number):
+        one = batch(number)
+        one.images[0, 0] = bad if number in (3, 5) else one.images[0, 0]
+        return one
+
+    m = machinery(lr=1e-9)
+    result = train_epoch(m, Ahead(iter(np.arange(8)), spoilt, CPU), Context(), first_step=0)
+    assert result.bad_step == 3
+    assert train_epoch(machinery(), batches(8), Context(), first_step=0).bad_step is None

@@ -125,7 +125,7 @@ def _serves(assets, experiment):
     """Every view that the experiment will ask for in any epoch is there."""
     opened = open_assets(assets, experiment.data)
     if experiment.views.teacher != "live":
-        wanted = {experiment.views.view_of(epoch) for epoch in range(12)} if experiment.views.teacher == "same" else {0}
+        wanted = {experiment.views.views_of(epoch)[0] for epoch in range(12)} if experiment.views.teacher == "same" else {0}
         assert all(opened.teachers[0].views.gather(opened.splits.train, view).any(axis=1).all() for view in wanted)
 
 

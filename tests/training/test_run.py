@@ -20,7 +20,7 @@ def rendered(run, ids, view, pixels):
 def test_student_and_teacher_are_given_the_very_same_view_and_views_cycle(experiment, assets, teacher, epoch, view):
     run = build_run(experiment, assets, Context())
     ids = run.opened.splits.train[[7, 3, 100, 50]]
-    batch = run.make_batch(epoch, ids)
+    batch = run.feed.make_batch(epoch, ids)
     assert torch.equal(batch.images, rendered(run, ids, view, run.pixels))
     live = teacher.encode_images(rendered(run, ids, view, teacher.pixels))
     (stored,) = batch.teachers
@@ -31,7 +31,7 @@ def test_beside_canonical_teacher_views_every_epoch_draws_new_ones(experiment, s
     canonical = with_values(experiment, {"views.teacher": "center"})
     run = build_run(canonical, prepare(canonical, Workshop(stores)), Context())
     ids = run.opened.splits.train[[7, 3]]
-    first, later = run.make_batch(0, ids), run.make_batch(5, ids)
+    first, later = run.feed.make_batch(0, ids), run.make_batch(5, ids)
     assert torch.equal(later.images, rendered(run, ids, 5, run.pixels))
     assert torch.equal(first.teachers[0], later.teachers[0])
     still = render(torch.from_numpy(run.opened.packed.read(ids)), draw(RECIPES["center"], ids, np.zeros(2, int), 0), teacher.pixels)
@@ -43,7 +43,7 @@ def test_a_teacher_inside_training_is_given_the_very_same_view_and_none_comes_tw
     run = build_run(live, prepare(live, Workshop(stores)), Context())
     ids = run.opened.splits.train[[7, 3]]
     for epoch in (0, 5):
-        batch = run.make_batch(epoch, ids)
+        batch = run.feed.make_batch(epoch, ids)
         assert torch.equal(batch.images, rendered(run, ids, epoch, run.pixels))
         (said,) = batch.teachers
         assert torch.equal(said, teacher.encode_images(rendered(run, ids, epoch, teacher.pixels)))
@@ -71,7 +71,7 @@ def test_every_teacher_has_its_own_anchors_and_temperature(experiment, stores, o
     objective, opened = run.machinery.objective, run.opened.teachers
     assert objective.teacher_temperatures == (0.3, 0.02)
     assert all(torch.equal(ours, one.anchors.embeddings[:3]) for ours, one in zip(objective.anchors, opened, strict=True))
-    assert [rows.shape for rows in run.make_batch(0, run.opened.splits.train[:5]).teachers] == [(5, 16), (5, 24)]
+    assert [rows.shape for rows in run.feed.make_batch(0, run.opened.splits.train[:5]).teachers] == [(5, 16), (5, 24)]
 
 
 def test_only_the_student_is_trained(experiment, assets):
