@@ -5,9 +5,17 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from beamclip.config import ObjectiveConfig
+from beamclip.config import ObjectiveConfig, QueueConfig
+from beamclip.objectives.clip_cid import ClusterInstanceDiscrimination
+from beamclip.objectives.compress import Compress
 from beamclip.objectives.csm import CrossModalSimilarityMatching
+from beamclip.objectives.feature import FeatureRegression
+from beamclip.objectives.image_queue import ImageQueue
 from beamclip.objectives.objective import Objective
+from beamclip.objectives.queue import QueueDistillation, queue_length
+from beamclip.objectives.seed import Seed
+from beamclip.objectives.simreg import SimReg
+from beamclip.objectives.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -34,12 +42,13 @@ class Material:
 
 
 def build_objective(config: ObjectiveConfig, material: Material) -> Objective:
-    """The objective a config names.
+    """The objective a config names, or the weighted sum of those it names.
 
     Raises:
         UserError: a setting that the data can't meet, such as a queue longer than there are images.
     """
-    return _BUILDERS[config.name](config, material)
+    built = {name: _BUILDERS[name](config, material) for name in config.parts}
+    return Terms(built, config.weights) if len(built) > 1 else built[config.name]
 
 
 def _csm(config: ObjectiveConfig, material: Material) -> Objective:
@@ -48,4 +57,28 @@ def _csm(config: ObjectiveConfig, material: Material) -> Objective:
     return CrossModalSimilarityMatching(material.anchors, temperatures, config.student_temperature)
 
 
-_BUILDERS: dict[str, Callable[[ObjectiveConfig, Material], Objective]] = {"csm": _csm}
+def _over_queue(kind: type[QueueDistillation], name: str, authors: int) -> Callable[[ObjectiveConfig, Material], Objective]:
+    """How an objective over a queue is built; authors: the length of theirs."""
+
+    def build(config: ObjectiveConfig, material: Material) -> Objective:
+        own: QueueConfig = getattr(config, name)
+        length = queue_length(name, own.queue, authors, material.train_images)
+        return kind(length, material.width, own.teacher_temperature, own.student_temperature)
+
+    return build
+
+
+def _clip_cid(config: ObjectiveConfig, material: Material) -> Objective:
+    assert material.centres is not None
+    return ClusterInstanceDiscrimination(config.clip_cid, material.centres, material.anchors[0])
+
+
+_BUILDERS: dict[str, Callable[[ObjectiveConfig, Material], Objective]] = {
+    "csm": _csm,
+    "feature": lambda config, material: FeatureRegression(),
+    "simreg": lambda config, material: SimReg(),
+    "seed": _over_queue(Seed, "seed", authors=65_536),
+    "compress": _over_queue(Compress, "compress", authors=128_000),
+    "image_queue": _over_queue(ImageQueue, "image_queue", authors=8_192),
+    "clip_cid": _clip_cid,
+}
