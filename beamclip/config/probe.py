@@ -59,4 +59,6 @@ class ProbeConfig(Strict):
     @field_validator("knn_k", mode="before")
     @classmethod
     def _one_number_is_a_list_of_one(cls, value: Any) -> Any:
+        if isinstance(value, list):  # what stands before a check of pydantic's is no longer JSON to it
+            return tuple(value)
         return (value,) if isinstance(value, int) and not isinstance(value, bool) else value
