@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from beamclip.config import ObjectiveConfig, QueueConfig
+from beamclip.config import ObjectiveConfig, QueueConfig, UserError
 from beamclip.objectives.clip_cid import ClusterInstanceDiscrimination
 from beamclip.objectives.compress import Compress
 from beamclip.objectives.csm import CrossModalSimilarityMatching
@@ -14,7 +14,10 @@ from beamclip.objectives.image_queue import ImageQueue
 from beamclip.objectives.objective import Objective
 from beamclip.objectives.queue import QueueDistillation, queue_length
 from beamclip.objectives.seed import Seed
+from beamclip.objectives.simclr import SimCLR
 from beamclip.objectives.simreg import SimReg
+from beamclip.objectives.supervised import Supervised
+from beamclip.objectives.swav import SwAV
 from beamclip.objectives.terms import Terms
 
 
@@ -73,6 +76,24 @@ def _clip_cid(config: ObjectiveConfig, material: Material) -> Objective:
     return ClusterInstanceDiscrimination(config.clip_cid, material.centres, material.anchors[0])
 
 
+def _swav(config: ObjectiveConfig, material: Material) -> Objective:
+    if config.swav.queue > material.train_images:
+        raise UserError(
+            f"objective.swav.queue is {config.swav.queue}, but there are {material.train_images} training images; "
+            f"give {material.train_images} or fewer, or 0 for none"
+        )
+    return SwAV(material.features, config.swav)
+
+
+def _supervised(config: ObjectiveConfig, material: Material) -> Objective:
+    if material.classes < 2:
+        raise UserError(
+            "objective.name supervised tells classes apart, but the training images have only one; give images of two classes "
+            "or more, or choose another objective"
+        )
+    return Supervised(material.features, material.classes, config.supervised)
+
+
 _BUILDERS: dict[str, Callable[[ObjectiveConfig, Material], Objective]] = {
     "csm": _csm,
     "feature": lambda config, material: FeatureRegression(),
@@ -81,4 +102,7 @@ _BUILDERS: dict[str, Callable[[ObjectiveConfig, Material], Objective]] = {
     "compress": _over_queue(Compress, "compress", authors=128_000),
     "image_queue": _over_queue(ImageQueue, "image_queue", authors=8_192),
     "clip_cid": _clip_cid,
+    "simclr": lambda config, material: SimCLR(material.features, config.simclr),
+    "swav": _swav,
+    "supervised": _supervised,
 }
