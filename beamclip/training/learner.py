@@ -28,12 +28,12 @@ class Learner(nn.Module):
     def __init__(self, student: Student, objective: Objective, needs: Needs, autocast: Autocast) -> None:
         super().__init__()
         self.student, self.objective = student, objective
-        self._needs, self._autocast = needs, autocast
+        self._needs, self.autocast = needs, autocast
         student.projector.requires_grad_(needs.projected)  # what has no gradient is not waited for by DDP, nor decayed
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The objective's terms for one worker's share of a step."""
-        with self._autocast():
+        with self.autocast():
             features = self.student.features(batch.images)
             embeddings = self.student.projector(features) if self._needs.projected else None
             crops = None if batch.crops is None else self.student.features(batch.crops)

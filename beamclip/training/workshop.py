@@ -14,7 +14,7 @@ from beamclip.data.pack import pack_source, parts_of
 from beamclip.stores import Progress, Runner, build_once, in_process, key_of, silent, store_path
 from beamclip.teachers import Pace, Teacher, find_pace, load_teacher, seconds_per_text
 
-_SPLITTING = {"train_images", "val_fraction", "split_seed", "broken_fraction"}
+_SPLITTING = {"train_images", "keep", "val_fraction", "split_seed", "broken_fraction"}
 
 
 @dataclass

@@ -4,7 +4,7 @@
 
 All ways train the same student on the same device in turn, in one run; the first round warms up and is not counted. `synthetic` is
 forward, backward and step on one batch that lies in memory; `stores` is the real loop on packed images and stored embeddings;
-`supervised` is the same loop and views with a cross-entropy in place of the teacher's embeddings; `live` runs the teacher inside
+`supervised` is the same loop and recipe with a cross-entropy in place of the teacher's embeddings; `live` runs the teacher inside
 training: the open_clip folder given, and a ViT-B/16 of random weights (speed does not care what it knows).
 """
 
@@ -14,12 +14,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from packing import made_up, tree
-from torch import Tensor, nn
 
 from beamclip.config import Experiment, with_values
 from beamclip.training.context import Context
@@ -31,24 +29,12 @@ from beamclip.training.workshop import Workshop
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
-class Supervised(nn.Module):
-    """Cross-entropy on a linear head; the labels stay the same, which costs what others would."""
-
-    def __init__(self, width: int, batch_size: int, device: torch.device) -> None:
-        super().__init__()
-        self.head = nn.Linear(width, 10, device=device)
-        self.labels = torch.arange(batch_size, device=device) % 10
-
-    def forward(self, student: Tensor, *teachers: Tensor) -> dict[str, Tensor]:
-        return {"loss": nn.functional.cross_entropy(self.head(student.float()), self.labels)}
-
-
 class Fixed:
     """The same batch over and over, in place of `Ahead`."""
 
     def __init__(self, run: Run) -> None:
         ids = run.opened.splits.train[: run.experiment.optimiser.batch_size]
-        self.batch, self.steps, self.waited = run.make_batch(0, ids), run.steps_per_epoch, 0.0
+        self.batch, self.steps, self.waited = run.feed.make_batch(0, ids), run.steps_per_epoch, 0.0
 
     def __iter__(self) -> Iterator[object]:
         return iter([self.batch] * self.steps)
@@ -122,9 +108,7 @@ Way = tuple[Run, Callable[[int], object]]
 def build_ways(experiment: Experiment, scratch: Path, device: torch.device) -> dict[str, Way]:
     """Each way's run, and what gives its batches of an epoch."""
     stores = run_of(experiment, {}, scratch, device)
-    supervised = replace(stores, teachers=(), machinery=run_of(experiment, {}, scratch, device).machinery)
-    width = stores.opened.width
-    supervised.machinery.objective = Supervised(width, experiment.optimiser.batch_size, device)
+    supervised = run_of(experiment, {"objective.name": "supervised"}, scratch, device)
     fixed = Fixed(stores)
     return {
         "synthetic": (run_of(experiment, {}, scratch, device), lambda epoch: fixed),

@@ -31,7 +31,7 @@ def test_beside_canonical_teacher_views_every_epoch_draws_new_ones(experiment, s
     canonical = with_values(experiment, {"views.teacher": "center"})
     run = build_run(canonical, prepare(canonical, Workshop(stores)), Context())
     ids = run.opened.splits.train[[7, 3]]
-    first, later = run.feed.make_batch(0, ids), run.make_batch(5, ids)
+    first, later = run.feed.make_batch(0, ids), run.feed.make_batch(5, ids)
     assert torch.equal(later.images, rendered(run, ids, 5, run.pixels))
     assert torch.equal(first.teachers[0], later.teachers[0])
     still = render(torch.from_numpy(run.opened.packed.read(ids)), draw(RECIPES["center"], ids, np.zeros(2, int), 0), teacher.pixels)
@@ -82,7 +82,12 @@ def test_only_the_student_is_trained(experiment, assets):
 
 @pytest.mark.parametrize(("precision", "dtype"), [("auto", torch.float32), ("bf16", torch.bfloat16)])
 def test_precision_is_the_network_s_alone(experiment, assets, precision, dtype):
-    machinery = build_run(with_values(experiment, {"optimiser.precision": precision}), assets, Context()).machinery
-    with machinery.autocast():
-        assert machinery.network(torch.zeros(2, 3, 32, 32)).dtype == dtype
-    assert {p.dtype for p in machinery.network.parameters()} == {torch.float32}
+    run = build_run(with_values(experiment, {"optimiser.precision": precision}), assets, Context())
+    shown = []
+    run.machinery.objective.register_forward_pre_hook(lambda module, seen: shown.append((seen[0], torch.is_autocast_enabled("cpu"))))
+    with run.machinery.network.autocast():
+        assert run.student(torch.zeros(2, 3, 32, 32)).dtype == dtype
+    loss = run.machinery.network(run.feed.make_batch(0, run.opened.trained[:4]))["loss"]
+    ((seen, inside),) = shown
+    assert not inside and seen.embeddings.dtype == seen.features.dtype == loss.dtype == torch.float32
+    assert {p.dtype for p in run.machinery.network.parameters()} == {torch.float32}

@@ -139,7 +139,7 @@ def test_a_trial_never_runs_a_teacher(experiment, assets, tmp_path, monkeypatch)
     def refuse(*arguments, **options):
         raise AssertionError("a trial loaded a teacher")
 
-    for place in ("beamclip.teachers.tower.load_teacher", "beamclip.teachers.load_teacher", "beamclip.training.run.load_teacher"):
+    for place in ("beamclip.teachers.tower.load_teacher", "beamclip.teachers.load_teacher", "beamclip.training.feed.load_teacher"):
         monkeypatch.setattr(place, refuse)
     monkeypatch.setattr("open_clip.create_model", refuse)
     reports = train(experiment, assets, tmp_path)
@@ -152,7 +152,7 @@ def test_a_trial_that_reads_stores_and_had_images_encoded_stops(experiment, asse
     def encode(self, ids, view, images, parameters):
         return teacher.encode_images(render(images, parameters, teacher.pixels)).clone()
 
-    monkeypatch.setattr("beamclip.training.run.MappedEmbeddings.take", encode)
+    monkeypatch.setattr("beamclip.training.feed.MappedEmbeddings.take", encode)
     with pytest.raises(AssertionError, match="a trial that reads stores had 256 images encoded"):
         train(experiment, assets, tmp_path)
 
