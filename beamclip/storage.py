@@ -34,6 +34,10 @@ def asset_key(experiment: Experiment) -> str:
     """Runs with the same key read the same stores; whatever is not in here varies without a teacher pass."""
     sections = experiment.model_dump(mode="json", include={"data", "views", "teacher", "anchors"})
     sections["anchors"].pop("count")
+    objective = experiment.objective
+    clusters = objective.clip_cid.clusters if objective.needs.clusters else None
+    sections["objective"] = {"embeddings": objective.needs.embeddings, "clusters": clusters}
+    sections["balance"] = experiment.balance.model_dump(mode="json") if experiment.balance.active else None
     return key_of(sections)
 
 

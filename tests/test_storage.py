@@ -67,9 +67,10 @@ def test_a_bucket_holds_no_sqlite_and_keeps_stores_at_home(tmp_path, monkeypatch
 
 SHARED = [
     ("objective.teacher_temperature", 0.5), ("anchors.count", 3), ("student.backbone", "resnet18"), ("optimiser.lr", 0.5), ("seed", 7),
-    ("scaling.workers", 1), ("probe.knn_k", 3),
+    ("scaling.workers", 1), ("balance.remove", 0), ("objective.clip_cid.clusters", 7),
 ]  # fmt: skip
 OWN = [("anchors.prompt_set", "plain"), ("views.recipe", "weak"), ("views.seed", 3), ("teacher.model", "other"), ("data.split_seed", 9)]
+OWN += [("balance.remove", 0.2), ("data.keep", "kept.json"), ("objective.name", "clip_cid"), ("objective.name", "simclr")]
 
 
 @pytest.mark.parametrize(("key", "value", "same"), [(*pair, True) for pair in SHARED] + [(*pair, False) for pair in OWN])
@@ -115,3 +116,8 @@ def test_a_checkpoint_is_read_in_place_or_copied_here(tmp_path):
     assert local_folder("mock://bucket/x") is None
     download(f"file://{tmp_path}/there", tmp_path / "here")
     assert (tmp_path / "here" / "inner" / "file").read_text() == "x"
+
+
+def test_the_number_of_clusters_counts_where_clusters_are_needed():
+    cells = [load_experiment("demo", {"objective.name": "clip_cid", "objective.clip_cid.clusters": count}) for count in (5, 6)]
+    assert asset_key(cells[0]) != asset_key(cells[1])

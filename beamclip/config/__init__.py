@@ -1,5 +1,6 @@
 """What an experiment is: strict models, named presets, overrides. Imports no torch."""
 
+from beamclip.config.balance import BalanceConfig
 from beamclip.config.errors import UserError, nearest
 from beamclip.config.experiment import Experiment, OptimiserConfig, StudentConfig
 from beamclip.config.inputs import AnchorsConfig, DataConfig, OtherTeacher, TeacherConfig, TowerConfig, ViewsConfig
@@ -28,6 +29,7 @@ __all__ = [
     "RECIPES",
     "AnchorsConfig",
     "Asha",
+    "BalanceConfig",
     "Choice",
     "ClipCidConfig",
     "DataConfig",

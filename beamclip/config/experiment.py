@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from beamclip.config.balance import BalanceConfig
 from beamclip.config.inputs import AnchorsConfig, Count, DataConfig, Positive, TeacherConfig, ViewsConfig
 from beamclip.config.objectives import ObjectiveConfig
 from beamclip.config.probe import ProbeConfig
@@ -94,6 +95,7 @@ class Experiment(Strict):
     views: ViewsConfig = ViewsConfig()
     teacher: TeacherConfig = TeacherConfig()
     anchors: AnchorsConfig = AnchorsConfig()
+    balance: BalanceConfig = BalanceConfig()
     student: StudentConfig = StudentConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optimiser: OptimiserConfig = OptimiserConfig()

@@ -32,6 +32,8 @@ class DataConfig(Strict):
     """Of `jpeg`."""
     train_images: Count | None = None
     """Train on so many images only, drawn evenly over the classes; default all."""
+    keep: str | None = None
+    """Train on the images of this list only: a `kept.json` that `beamclip balance` wrote. val, test and probes see all images."""
     val_fraction: float = Field(0.1, gt=0, lt=0.9)
     """Share of *train* held out to choose on, drawn evenly over the classes."""
     split_seed: int = Field(0, ge=0)

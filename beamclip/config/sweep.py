@@ -100,7 +100,7 @@ def trial_count(sweep: Sweep) -> int:
     return len(planned_values(sweep)) if sweep.search == "grid" else sweep.trials
 
 
-_STORE_SECTIONS = ("data", "views", "teacher", "anchors")
+_STORE_KEYS = ("data.", "views.", "teacher.", "anchors.", "balance.", "objective.name", "objective.clip_cid.clusters")
 
 
 def check_space(sweep: Sweep, base: Experiment) -> None:
@@ -110,7 +110,7 @@ def check_space(sweep: Sweep, base: Experiment) -> None:
         UserError: an unknown key, a value of the wrong type, or an impossible combination, naming the cell.
     """
     for key, dimension in sweep.space.items():
-        if isinstance(dimension, Uniform) and key.split(".")[0] in _STORE_SECTIONS:
+        if isinstance(dimension, Uniform) and key.startswith(_STORE_KEYS):
             raise UserError(f"{key} decides what is stored, so it can't be drawn from a range; list its values with choice(...)")
     for values in _corner_values(sweep):
         try:

@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+
+from beamclip.balance.search import unit
+
+
+@pytest.fixture
+def clustered():
+    """600 unit vectors in 24 dimensions around twelve directions, near-duplicates and exact ones among them."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(12, 24))
+    spread = random.uniform(0.05, 0.8, (590, 1))
+    vectors = unit(centres[random.integers(0, 12, 590)] + spread * random.normal(size=(590, 24)))
+    return np.concatenate([vectors, vectors[:10]])
+
+
+@pytest.fixture
+def on_a_circle():
+    """Function: angles in degrees -> unit vectors [N, 2]."""
+
+    def place(*degrees):
+        angles = np.deg2rad(degrees)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+    return place
