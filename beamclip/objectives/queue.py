@@ -63,7 +63,7 @@ class Queue(nn.Module):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         if (kept := state_dict.get(f"{prefix}rows")) is not None:
             self.rows = self.rows.new_empty(kept.shape)
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class QueueDistillation(Distillation):
