@@ -1,8 +1,13 @@
 """Where a result comes from: the code's revision and the versions it ran with."""
 
+import re
+import shlex
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+_LONGEST = 5000  # MLflow takes 8000 letters, older servers 5000
 
 _PACKAGES = ("beamclip", "torch", "timm", "open_clip_torch", "ray", "mlflow", "numpy")
 
@@ -31,3 +36,19 @@ def versions() -> dict[str, str]:
 def provenance_tags() -> dict[str, str]:
     """Both, as tags."""
     return {"git_revision": git_revision()} | {f"version.{name}": number for name, number in versions().items()}
+
+
+def program() -> list[str]:
+    """The words that start this program again, without its options: a script by its path as it was given, `beamclip` by its name."""
+    first = sys.argv[0]
+    return ["python", first] if first.endswith(".py") else ["beamclip"]
+
+
+def command_line() -> str:
+    """What was typed, as a shell takes it; passwords in addresses are left out."""
+    return without_passwords(shlex.join([*program(), *sys.argv[1:]]))[:_LONGEST]
+
+
+def without_passwords(text: str) -> str:
+    """`//user:secret@host` becomes `//…@host`."""
+    return re.sub(r"//[^/@\s]*@", "//…@", text)

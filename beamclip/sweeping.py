@@ -12,7 +12,7 @@ from rich.console import Console
 from beamclip.anchor_log import log_anchors
 from beamclip.config import Experiment, Sweep, check_space, planned_values, with_values
 from beamclip.console import Bars
-from beamclip.provenance import provenance_tags
+from beamclip.provenance import command_line, program, provenance_tags
 from beamclip.recording import Recorder
 from beamclip.references import write_references
 from beamclip.storage import (
@@ -67,6 +67,7 @@ def _open_tracker(record: SweepRecord, resume: bool) -> Any:
     uri, root = tracking_uri(record.base), artifact_root(record.base)
     tracker = SweepTracker.open(uri, root, record.sweep, record.base, record.sweep_id, resume, provenance_tags())
     write_published(tracker.client, tracker.experiment_id)
+    tracker.tag_once({"beamclip.command": command_line(), "beamclip.folder": record.folder})  # resumed: as it was started
     return tracker
 
 
@@ -126,13 +127,14 @@ def _run(record: SweepRecord, tracker: Any, bars: Bars, resume: bool) -> bool:
 
 
 def _write_summary(tracker: Any, record: SweepRecord) -> None:
-    from beamclip.tracking import compare, effect_rows, effects, effects_plot, parallel_plot, temperature_plot
+    from beamclip.tracking import compare, cost_plot, effect_rows, effects, effects_plot, parallel_plot, temperature_plot
 
     comparison = compare(tracking_uri(record.base), record.sweep.name, record.sweep_id)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plots = [temperature_plot(comparison.measured, folder / "accuracy.png")]
         plots += [effects_plot(comparison, folder / "effects.png"), parallel_plot(comparison, folder / "parallel.png")]
+        plots.append(cost_plot(comparison, folder / "accuracy_cost.png"))
         for plot in filter(None, plots):
             tracker.client.log_artifact(tracker.run_id, str(plot))
     if found := effects(comparison):
@@ -146,11 +148,11 @@ def _print_comparison(record: SweepRecord) -> None:
     render(compare(uri, record.sweep.name, record.sweep_id), Console())
     print(f"\nCompare in the browser:  mlflow ui --backend-store-uri {uri}")
     print(f"Compare again here:      beamclip compare {record.sweep.name} --tracking-uri {uri}")
+    print(f"A page to send around:   beamclip report {record.sweep.name} --tracking-uri {uri}")
 
 
 def resume_line(record: SweepRecord) -> str:
     """What to type to go on after an interruption: a script knows its own sweep's name, the `beamclip` command does not."""
-    script = sys.argv[0].endswith(".py")
-    words = ["python", sys.argv[0]] if script else ["beamclip", *sys.argv[1:2], "--name", record.sweep.name]
+    words = program() if sys.argv[0].endswith(".py") else [*program(), *sys.argv[1:2], "--name", record.sweep.name]
     where = ["--storage", record.base.storage.path] if record.base.storage.path else []
     return shlex.join([*words, *where, "--resume"])

@@ -68,7 +68,8 @@ def _ran(record, tracker, bars, resume):
     for number, values in enumerate(planned_values(record.sweep)):
         tracker.trial(f"t{number}", values)
         val = 40.0 + 10 * values["views.stored"] + values["seed"]
-        tracker.trial_metrics(f"t{number}", {"linear_probe/val_top1": val, "linear_probe/test_top1": val - 1}, 1)
+        cost = {"cost/device_seconds": 10.0 * values["views.stored"], "cost/images_seen": 640}
+        tracker.trial_metrics(f"t{number}", {"linear_probe/val_top1": val, "linear_probe/test_top1": val - 1} | cost, 1)
         tracker.trial_finished(f"t{number}", "FINISHED")
     return True
 
@@ -76,22 +77,26 @@ def _ran(record, tracker, bars, resume):
 def test_what_mattered_is_kept_with_the_sweep_and_said_after_the_table(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sweeping, "_prepared", _made)
     monkeypatch.setattr(sweeping, "_run", _ran)
-    space = {"views.stored": choice(1, 2), "seed": choice(0, 1), "optimiser.name": choice("sgd", "adamw")}
+    monkeypatch.setattr(sys, "argv", ["/bin/beamclip", "sweep", "--tracking-uri", "http://me:secret@host", "--set", "a=b c"])
+    space = {"views.stored": choice(1, 2), "student.projector": choice("linear", "mlp"), "optimiser.name": choice("sgd", "adamw")}
+    space["seed"] = choice(0, 1)
     run_sweep(Sweep(name="mattered", space=space), load_experiment("demo", {"storage.path": str(tmp_path)}))
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("mattered")
     (parent,) = client.search_runs([experiment.experiment_id], "tags.kind = 'sweep'")
     kept = {file.path for file in client.list_artifacts(parent.info.run_id)}
-    assert {"accuracy.png", "effects.png", "effects.csv", "parallel.png", "anchors.csv"} <= kept
+    assert {"accuracy.png", "accuracy_cost.png", "effects.png", "effects.csv", "parallel.png", "anchors.csv"} <= kept
     pictures = {file.path for file in client.list_artifacts(parent.info.run_id, "anchors/cafe")}
     assert pictures == {"anchors/cafe/heat_map.png", "anchors/cafe/nearest_pairs.csv"}
     table = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/effects.csv").splitlines()
     assert table[0] == "setting,eta_squared,eta_squared_by_chance,best_value,mean_at_best,mean_at_worst,trials"
-    assert table[1] == "views.stored,0.9901,0.1429,2,60.5,50.5,8"
+    assert table[1] == "views.stored,0.9901,0.0667,2,60.5,50.5,16"
     said = capsys.readouterr()
-    line = (
-        "what mattered (share of the variance of linear_probe/val_top1): stored 99 %, seed 1 % (by chance 14 %), name 0 % (by chance 14 %)"
-    )
+    line = "what mattered (share of the variance of linear_probe/val_top1): stored 99 %, "
+    line += "name 0 % (by chance 7 %), projector 0 % (by chance 7 %)"
     assert line in " ".join(said.out.split())
     assert "WARNING: the teacher hardly knows these classes" in said.err
+    assert parent.data.tags["beamclip.command"] == "beamclip sweep --tracking-uri http://…@host --set 'a=b c'"
+    assert parent.data.tags["beamclip.folder"].startswith(f"{tmp_path}/sweeps/mattered/")
+    assert "beamclip report mattered --tracking-uri" in said.out
     assert parent.data.tags["beamclip.teacher_near_chance"].startswith("tiny with prompt set openai_7: 11 % of val right")

@@ -1,31 +1,18 @@
 """Read a sweep back from MLflow: its trials, what they stand beside, and which was chosen."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from beamclip.config import UserError, nearest
+from beamclip.tracking.cells import SEED, Cell, Row, best_of, cells_of
 from beamclip.tracking.entries import VARIED
 from beamclip.tracking.server import connect, search_all
 
 _RANGE = '{"kind": "uniform"'  # as `entries.space_params` writes it
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run. `values`: the sweep's varied keys, as text. `seconds`: start to end, with any pause before a resume."""
-
-    run_id: str
-    name: str
-    kind: str
-    method: str
-    status: str
-    values: dict[str, str]
-    metrics: dict[str, float]
-    tags: dict[str, str]
-    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -35,6 +22,8 @@ class Comparison:
     Attributes:
         varied: dotted keys of the space.
         ranges: those of them that are drawn from a range.
+        run_id: of the sweep's own run, the parent.
+        tags, params: the parent's.
     """
 
     experiment: str
@@ -47,11 +36,30 @@ class Comparison:
     references: tuple[Row, ...]
     published: tuple[Row, ...]
     ranges: frozenset[str] = frozenset()
+    run_id: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The varied keys but for the seed, which is no setting anybody chooses: it repeats."""
+        return tuple(key for key in self.varied if key != SEED)
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Trials grouped by their settings, one a seed, the highest mean of `metric` first."""
+        return cells_of(self.trials, self.metric)
+
+    @cached_property
+    def best_cell(self) -> Cell | None:
+        """The settings that are chosen, by the mean of `metric` over seeds: on val, never on test."""
+        return best_of(self.cells, self.metric)
 
     @property
     def best(self) -> Row | None:
-        """The finished trial with the highest `metric`: chosen on val, never on test."""
-        return next((row for row in self.trials if row.status == "FINISHED" and self.metric in row.metrics), None)
+        """Its finished trial with the highest `metric`."""
+        rows = self.best_cell.finished if self.best_cell else ()
+        return max((row for row in rows if self.metric in row.metrics), key=lambda row: row.metrics[self.metric], default=None)
 
     @property
     def measured(self) -> tuple[Row, ...]:
@@ -84,6 +92,9 @@ def compare(uri: str, experiment_name: str, sweep_id: str | None = None) -> Comp
         references=tuple(sorted((row for row in children if row.kind == "reference"), key=lambda row: row.method)),
         published=_best_first(_rows(published, ()), "linear_probe/test_top1"),
         ranges=frozenset(key for key, text in space.items() if text.startswith(_RANGE)),
+        run_id=str(parent.info.run_id),
+        tags=dict(parent.data.tags),
+        params=dict(parent.data.params),
     )
 
 
@@ -125,8 +136,11 @@ def _row(run: Run, varied: tuple[str, ...]) -> Row:
 
 
 def _values(params: dict[str, str], tags: dict[str, str], varied: tuple[str, ...]) -> dict[str, str]:
-    """A run's varied settings. A reference has no params, but its tags say which teacher and prompt set it stands for."""
-    told = {"anchors.prompt_set": tags.get("prompt_set"), "teacher.model": tags.get("teacher")}
+    """A run's varied settings. A reference has no params, but its tags say which teacher and prompt set it stands for.
+
+    A variant is a bundle of settings by name: a param of the trial or, where it is none, a tag.
+    """
+    told = {"anchors.prompt_set": tags.get("prompt_set"), "teacher.model": tags.get("teacher"), "variant": tags.get("variant")}
     found = {key: params.get(key, told.get(key)) for key in varied}
     return {key: value for key, value in found.items() if value not in (None, VARIED)}
 

@@ -11,7 +11,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from beamclip.tracking.compare import Comparison, Row
+from beamclip.tracking.cells import Row
+from beamclip.tracking.compare import Comparison
 from beamclip.tracking.effects import Effect, effects, measured
 from beamclip.tracking.labels import short_names
 
@@ -117,8 +118,9 @@ def parallel_plot(comparison: Comparison, path: str | Path) -> Path | None:
     results = [row.metrics[comparison.metric] for row in rows]
     scale = Normalize(min(results), max(results))
     heights = [*(_heights(effect, rows) for effect in found), [float(scale(result)) for result in results]]
+    chosen = comparison.best_cell.rows if comparison.best_cell else ()
     for row, result, *line in zip(rows, results, *heights, strict=True):
-        best = row is comparison.best
+        best = row in chosen
         axes.plot(line, color=colormaps["viridis"](scale(result)), linewidth=3.0 if best else 1.2, alpha=1.0 if best else 0.7)
     for index, effect in enumerate(found):
         _axis(axes, index, _ticks(effect))
@@ -126,7 +128,7 @@ def parallel_plot(comparison: Comparison, path: str | Path) -> Path | None:
     names = short_names(effect.setting for effect in found)
     axes.set_xticks(range(len(found) + 1), [*names.values(), comparison.metric.replace("/", "/\n")])
     axes.set(xlim=(-0.15, len(found) + 0.35), ylim=(-0.06, 1.06), yticks=[])
-    axes.set_title("Every trial is a line, the best a thick one; settings that explain more stand further right", fontsize="medium")
+    axes.set_title("Every trial is a line, the best thick; settings that explain more stand further right", fontsize="medium")
     axes.spines[:].set_visible(False)
     return _saved(figure, path)
 

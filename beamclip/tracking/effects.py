@@ -7,11 +7,11 @@ from itertools import groupby, pairwise
 from statistics import fmean
 from typing import Any
 
-from beamclip.tracking.compare import Comparison, Row
-from beamclip.tracking.labels import short_names
+from beamclip.tracking.cells import Row
+from beamclip.tracking.compare import Comparison
+from beamclip.tracking.labels import digits, is_number, short_names
 
 _THIRDS_FROM = 9  # trials; with fewer, a range is cut into halves
-_LONG_NUMBER = 7
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,12 @@ class Effect:
 def effects(comparison: Comparison) -> tuple[Effect, ...]:
     """Every setting with two or more values among the finished trials, the one that explains most first.
 
+    The seed is no setting: trials that differ in it alone repeat one another, and what it does is noise.
     What failed, was stopped early or has no finite `metric` is left out. Empty where fewer than two settings vary: a single one
     explains all there is. Shares add up to 1 or less on a whole grid; the rest is what settings do together, and noise.
     """
     rows = measured(comparison)
-    found = [effect_of(rows, key, comparison.metric, key in comparison.ranges) for key in comparison.varied]
+    found = [effect_of(rows, key, comparison.metric, key in comparison.ranges) for key in comparison.settings]
     known = sorted((effect for effect in found if effect is not None), key=lambda effect: (-effect.share, effect.setting))
     return tuple(known) if len(known) > 1 else ()
 
@@ -109,19 +110,6 @@ def effect_of(rows: Iterable[Row], key: str, metric: str, drawn: bool = False) -
     drawn = drawn and numeric
     groups = _parts(trials) if drawn else [_group(digits(value), same) for value, same in groupby(trials, lambda trial: trial[0])]
     return Effect(key, tuple(groups if numeric else sorted(groups, key=lambda group: group.mean)), numeric, drawn)
-
-
-def is_number(text: str) -> bool:
-    """Whether a value is a finite number."""
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def digits(text: str) -> str:
-    """A value as it is shown: a long number with four digits, anything else as it is."""
-    return f"{float(text):.4g}" if len(text) > _LONG_NUMBER and is_number(text) else text
 
 
 Trial = tuple[str, float]

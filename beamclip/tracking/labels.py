@@ -1,9 +1,11 @@
 """Short names for settings, for run names, table heads and axes."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_LONG_NUMBER = 7
 _SYMBOLS = {"objective.teacher_temperature": "τ_T", "objective.student_temperature": "τ_S"}
 
 
@@ -23,6 +25,19 @@ def run_name(values: Mapping[str, Any]) -> str:
 def short_value(value: Any) -> str:
     """Floats with four digits, anything else as it is written."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def is_number(text: str) -> bool:
+    """Whether a value is a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def digits(text: str) -> str:
+    """A value as it is shown: a long number with four digits, anything else as it is."""
+    return f"{float(text):.4g}" if len(text) > _LONG_NUMBER and is_number(text) else text
 
 
 def _leaf(key: str, parts: int = 1) -> str:

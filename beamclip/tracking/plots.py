@@ -8,7 +8,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from beamclip.tracking.compare import Row
+from beamclip.tracking.cells import SEED, Row
 from beamclip.tracking.labels import short_names
 
 _PANELS = {"linear probe, val": "linear_probe/val_top1", "linear probe, test": "linear_probe/test_top1"}
@@ -61,7 +61,7 @@ def _varied(rows: Sequence[Row]) -> dict[str, set[str]]:
 
 
 def _x_key(rows: Sequence[Row]) -> str | None:
-    numeric = {key: values for key, values in _varied(rows).items() if key != "seed" and all(map(_is_number, values))}
+    numeric = {key: values for key, values in _varied(rows).items() if key != SEED and all(map(_is_number, values))}
     numeric = {key: values for key, values in numeric.items() if all(key in row.values for row in rows)}
     return max(numeric, key=lambda key: (key == _FIRST_CHOICE, len(numeric[key])), default=None)
 
@@ -76,7 +76,7 @@ def _is_number(text: str) -> bool:
 
 def _lines(rows: Sequence[Row], x_key: str, metric: str) -> dict[str, Line]:
     """Label -> x -> one value a seed."""
-    others = [key for key in _varied(rows) if key not in (x_key, "seed")]
+    others = [key for key in _varied(rows) if key not in (x_key, SEED)]
     names = short_names(others)
     lines: dict[str, Line] = defaultdict(lambda: defaultdict(list))
     for row in (row for row in rows if metric in row.metrics):

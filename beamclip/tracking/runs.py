@@ -107,6 +107,13 @@ class SweepTracker:
             self._writer.end(run_id, "FINISHED")
         return run_id
 
+    def tag_once(self, tags: Tags) -> None:
+        """Tag the sweep itself, not its children; a tag that is there already stays as it is."""
+        there = self.client.get_run(self.run_id).data.tags
+        for name, value in tags.items():
+            if name not in there:
+                self.client.set_tag(self.run_id, name, value)
+
     def log_figure(self, figure: Figure, name: str) -> None:
         """Keep a figure with the sweep, as `name` (with its ending, `.png`)."""
         self.client.log_figure(self.run_id, figure, name)

@@ -76,5 +76,5 @@ def test_a_narrow_terminal_loses_no_column(uri, finished):
 
 def test_many_varied_keys_share_a_column(uri, finished):
     comparison = compare(uri, "temp")
-    wide = type(comparison)(**{**vars(comparison), "varied": (TAU_T, TAU_S, "optimiser.lr", "seed")})
+    wide = type(comparison)(**{**vars(comparison), "varied": (TAU_T, TAU_S, "optimiser.lr", "optimiser.name")})
     assert "τ_T=0.02 τ_S=0.1" in rendered(wide, width=140)

@@ -15,7 +15,7 @@ SPACE = {
     "teacher.model": ["ViT-B-32", "local-dir:/data/teachers/clip-vit-b-16-datacomp-xl"],
     "views.recipe": ["weak", "simclr_small", "multicrop"],
     "optimiser.lr": [0.001, 0.003, 0.01, 0.03],
-    "seed": [0, 1],
+    "student.projector": ["linear", "mlp"],
 }
 
 
@@ -108,6 +108,17 @@ def test_every_trial_is_a_line_across_all_settings_and_the_best_is_thick(drawn, 
     assert last[-1] == "linear_probe/\nval_top1"
     for texts in (axes.get_xticklabels(), axes.texts):
         assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes(drawn[0], texts), 2))
+
+
+def test_the_seed_gets_no_panel_and_all_seeds_of_the_best_settings_are_thick(drawn, tmp_path):
+    rows = [replace(row, values=row.values | {"seed": str(seed)}) for row in comparison(3).trials for seed in (0, 1)]
+    made = replace(comparison(3), varied=(*comparison(3).varied, "seed"), trials=tuple(rows))
+    effects_plot(made, tmp_path / "effects.png")
+    parallel_plot(made, tmp_path / "parallel.png")
+    assert len([axes for axes in drawn[0].axes if axes.axison]) == 3
+    (axes,) = drawn[1].axes
+    thick = [line for line in axes.lines if len(line.get_ydata()) == 4 and line.get_linewidth() > 2]
+    assert [line.get_ydata()[-1] for line in thick] == [1.0, 1.0]
 
 
 def test_nothing_to_draw_makes_no_file(tmp_path):

@@ -66,6 +66,12 @@ def test_one_varied_setting_explains_all_there_is_which_says_nothing():
     assert effects_line(one) is None
 
 
+def test_a_seed_repeats_and_has_no_effect():
+    found = effects(grid(lambda a, b, seed: 40.0 + 10 * a + seed, a=[0, 1], b=[0, 1], seed=[0, 1]))
+    assert [effect.setting for effect in found] == ["a", "b"]
+    assert effects(grid(lambda a, seed: 40.0 + a + seed, a=[0, 1], seed=[0, 1])) == ()
+
+
 def test_failed_stopped_and_unmeasured_trials_are_left_out():
     good = grid(lambda a, b: 40.0 + a, a=[0, 10], b=[0, 1])
     bad = [trial(99.0, "FAILED", a=0, b=0), trial(98.0, "KILLED", a=0, b=1), trial(math.nan, a=10, b=0), trial(math.inf, a=10, b=1)]
