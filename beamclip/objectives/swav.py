@@ -66,7 +66,8 @@ def prototype_usage(scores: Tensor) -> Tensor:
     """
     nearest = scores.argmax(dim=-1)
     uses = torch.zeros_like(scores[0]).index_add(0, nearest, torch.ones_like(scores[:, 0]))
-    return torch.special.entr(uses / len(scores)).sum().exp() / min(scores.shape)
+    entropy: Tensor = torch.special.entr(uses / len(scores)).sum()
+    return entropy.exp() / min(scores.shape)
 
 
 class SwAV(Objective):
