@@ -19,8 +19,10 @@ class StudentConfig(Strict):
     image_size: int = Field(224, ge=8, le=1024)
     """Side of its views in px."""
     init: str = "random"
-    """`random`, `pretrained` (timm's weights), or the path of a `student.safetensors` of ours."""
-    projector: Literal["linear", "mlp"] = "mlp"
+    """`random`, `pretrained` (timm's weights), the path or URL of a `student.safetensors` of ours, or `run:ID`, the MLflow run that trained
+    it. Its backbone is what counts: a projector of another shape is drawn anew."""
+    projector: Literal["linear", "mlp", "mlp4"] = "mlp"
+    """`mlp4` is SimReg's: four layers of its own widths."""
     projector_width: Count = 1024
     """Hidden width of the `mlp` projector."""
     small_image_stem: Literal["auto", "always", "never"] = "auto"

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +16,7 @@ from beamclip.students.assemble import unfilled
 from beamclip.students.student import Spec, Student
 
 FORMAT = "beamclip-student-1"
+_PROJECTORS: dict[str, Literal["linear", "mlp", "mlp4"]] = {"linear": "linear", "mlp": "mlp", "mlp4": "mlp4"}
 
 
 def save_student(student: Student, path: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -70,7 +72,7 @@ def _spec(header: Mapping[str, str], path: Path) -> Spec:
             image_size=int(header["image_size"]),
             stem="small" if header["stem"] == "small" else "original",
             width=int(header["width"]),
-            projector="mlp" if header["projector"] == "mlp" else "linear",
+            projector=_PROJECTORS[header["projector"]],
             projector_width=int(header["projector_width"]),
             mean=_triple(header["mean"]),
             std=_triple(header["std"]),

@@ -20,9 +20,9 @@ class Spec:
     stem: Literal["original", "small"]
     width: int
     """D, the embedding's width: the teacher's."""
-    projector: Literal["linear", "mlp"]
+    projector: Literal["linear", "mlp", "mlp4"]
     projector_width: int
-    """Hidden width of the `mlp` projector; unused by `linear`."""
+    """Hidden width of the `mlp` projector; unused by the others."""
     mean: Triple
     std: Triple
 
@@ -64,12 +64,20 @@ def has_batch_statistics(module: nn.Module) -> bool:
 
 
 def make_projector(kind: str, features: int, hidden: int, width: int, batch_norm: bool) -> nn.Module:
-    """F -> D: `linear`, or `mlp` = Linear, BatchNorm, ReLU, Linear (SimCLR's head, arXiv 2002.05709).
+    """F -> D: `linear`, `mlp` = Linear, BatchNorm, ReLU, Linear (SimCLR's head, arXiv 2002.05709), or `mlp4` (SimReg's, 2201.05131):
+    two such, of hidden width 2F, of which the first gives F.
 
     `batch_norm` should be what the backbone has. With a backbone free of batch statistics the projector goes without too, so
     that the student gives the same embeddings whether one worker sees the whole batch or two see half of it each.
     """
     if kind == "linear":
         return nn.Linear(features, width)
+    if kind == "mlp4":
+        first, second = (_two_layers(features, 2 * features, out, batch_norm) for out in (features, width))
+        return nn.Sequential(*first, *second)
+    return nn.Sequential(*_two_layers(features, hidden, width, batch_norm))
+
+
+def _two_layers(features: int, hidden: int, width: int, batch_norm: bool) -> list[nn.Module]:
     norm = [nn.BatchNorm1d(hidden)] if batch_norm else []
-    return nn.Sequential(nn.Linear(features, hidden, bias=not batch_norm), *norm, nn.ReLU(), nn.Linear(hidden, width))
+    return [nn.Linear(features, hidden, bias=not batch_norm), *norm, nn.ReLU(), nn.Linear(hidden, width)]

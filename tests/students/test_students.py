@@ -53,6 +53,21 @@ def test_the_projector_has_batch_statistics_exactly_where_the_backbone_has(backb
     assert sum(isinstance(part, nn.BatchNorm1d) for part in projector) == norms
 
 
+@pytest.mark.parametrize(("backbone", "normed"), [("test_resnet", True), ("test_vit", False)])
+def test_simreg_s_projector_has_four_layers_and_norms_after_the_first_and_third(tmp_path, backbone, normed):
+    student = build_student(config(backbone=backbone, projector="mlp4"), 16, 0)
+    layers = [(part.in_features, part.out_features) for part in student.projector if isinstance(part, nn.Linear)]
+    width = layers[0][0]
+    assert layers == [(width, 2 * width), (2 * width, width), (width, 2 * width), (2 * width, 16)]
+    kinds = [type(part) for part in student.projector]
+    between = [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear] if normed else [nn.Linear, nn.ReLU, nn.Linear]
+    assert kinds == 2 * between
+    save_student(student, tmp_path / "s.safetensors")
+    back = load_student(tmp_path / "s.safetensors")
+    assert back.spec.projector == "mlp4"
+    assert torch.equal(weights(back.projector), weights(student.projector))
+
+
 def test_without_batch_statistics_half_a_batch_gives_the_same_embeddings(images):
     student = build_student(config(backbone="test_vit"), 16, 0).train()
     halves = torch.cat([student(images[:2]), student(images[2:])])
