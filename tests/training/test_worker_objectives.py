@@ -1,0 +1,115 @@
+"""Objectives that learn from the images themselves, or from labels, through a whole run; csm's are in test_worker.py."""
+
+import pytest
+import torch
+from gloo import in_processes
+
+from beamclip.config import UserError, with_values
+from beamclip.training.preparing import prepare
+from beamclip.training.workshop import Workshop
+from tests.training.test_worker import curves, losses, on_rank, same_bits, train, weights
+
+SMALL = {
+    "simclr": {"objective.simclr": {"hidden": 32, "width": 16, "temperature": 0.2}},
+    "swav": {
+        "views.recipe": "multicrop",
+        "objective.swav": {
+            "prototypes": 12,
+            "hidden": 32,
+            "width": 16,
+            "frozen_epochs": 0.25,
+            "queue": 40,  # not a multiple of the batch
+            "queue_from_epoch": 1.0,
+        },
+    },
+    "supervised": {"objective.supervised": {"label_smoothing": 0.1}},
+}
+TERMS = {
+    "simclr": {"loss", "contrast_accuracy"},
+    "swav": {"loss", "prototype_usage"},
+    "supervised": {"loss", "accuracy"},
+}
+WHOLE = {"student.backbone": "test_resnet", "student.small_image_stem": "never", "optimiser.lr": 0.003}
+
+
+def method(experiment, stores, name, **values):
+    """The experiment with another objective, and its stores."""
+    other = with_values(experiment, {"objective.name": name, **WHOLE, **SMALL[name], **values})
+    return other, prepare(other, Workshop(stores))
+
+
+@pytest.fixture(scope="module", params=list(SMALL))
+def whole(request, experiment, stores, tmp_path_factory):
+    """One of them run through on one worker: its name, experiment and stores, reports, folder of its checkpoints."""
+    prepared, folder = method(experiment, stores, request.param), tmp_path_factory.mktemp(request.param)
+    return request.param, prepared, train(*prepared, folder), folder
+
+
+def goes_down(values):
+    quarter = len(values) // 4
+    return sum(values[-quarter:]) < 0.97 * sum(values[:quarter])
+
+
+def test_it_learns_and_is_probed_but_has_no_zero_shot(whole):
+    name, _, reports, _ = whole
+    assert goes_down(losses(reports))
+    assert {key.removeprefix("train/") for metrics in reports for key, _, _ in metrics.get("history", [])} == TERMS[name]
+    assert {"linear_probe/val_top1", "linear_probe/test_top1", "knn/test_top1"} <= reports[-1].keys()
+    assert not [key for metrics in reports for key in metrics if key.startswith("zero_shot/")]
+
+
+def test_no_teacher_sees_a_training_image_for_it(whole):
+    _, (_, assets), reports, _ = whole
+    assert all(teacher.views is None for teacher in assets.teachers)
+    assert reports[-1]["teacher/images_encoded"] == 0
+    assert reports[0]["cost/teacher_images"] == 0
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(whole, tmp_path):
+    """With SwAV the second epoch is the first that uses the queue, which the first one filled."""
+    _, prepared, reports, folder = whole
+    first = train(*prepared, tmp_path / "first", die_after=1)
+    torch.manual_seed(12345)  # a new process has another random state
+    rest = train(*prepared, tmp_path / "rest", checkpoint=tmp_path / "first" / "0")
+    assert curves(first + rest) == curves(reports)
+    assert same_bits(weights(tmp_path / "rest" / "1"), weights(folder / "2"))
+
+
+def test_swav_s_queue_takes_part_and_is_what_the_checkpoint_holds(experiment, stores, tmp_path):
+    prepared = method(experiment, stores, "swav")
+    reports = train(*prepared, tmp_path / "with", die_after=2)
+    state = torch.load(tmp_path / "with" / "0" / "state.pt", weights_only=True)
+    state["objective"]["queue.rows"] = state["objective"]["queue.rows"].flip(1)
+    (spoilt := tmp_path / "spoilt").mkdir()
+    for file in (tmp_path / "with" / "0").iterdir():
+        (spoilt / file.name).write_bytes(file.read_bytes())
+    torch.save(state, spoilt / "state.pt")
+    rest = train(*prepared, tmp_path / "rest", die_after=1, checkpoint=spoilt)
+    assert losses(rest)[0] != losses(reports)[8]
+
+
+@pytest.mark.parametrize("name", ["simclr", "swav"])
+def test_it_learns_on_two_workers_and_goes_on_there(experiment, stores, tmp_path, name):
+    prepared = method(experiment, stores, name)
+    both = in_processes(2, on_rank, *prepared, tmp_path / "both")
+    assert curves(both[0])[:2] == curves(both[1])[:2]
+    assert goes_down(losses(both[0]))
+    rest = in_processes(2, on_rank, *prepared, tmp_path / "rest", None, tmp_path / "both" / "0")
+    assert curves(rest[0]) == curves(both[0])[1:]
+    assert same_bits(weights(tmp_path / "rest" / "1"), weights(tmp_path / "both" / "2"))
+
+
+def test_a_teacher_without_stored_views_only_encodes_val_and_test(experiment, tmp_path):
+    _, assets = method(experiment, tmp_path, "simclr")
+    assert assets.facts["teacher/images_encoded"] == 32 + 32
+
+
+def test_swav_does_without_small_crops(experiment, stores, tmp_path):
+    prepared = method(experiment, stores, "swav", **{"views.recipe": "simclr_small"})
+    assert losses(train(*prepared, tmp_path, die_after=1))
+
+
+def test_a_queue_longer_than_the_training_images_is_a_sentence(experiment, stores, tmp_path):
+    prepared = method(experiment, stores, "swav", **{"objective.swav.queue": 129})
+    with pytest.raises(UserError, match=r"objective.swav.queue is 129, but there are 128 training images"):
+        train(*prepared, tmp_path)
