@@ -1,0 +1,114 @@
+"""Distillation other than csm, and sums, through a whole run; csm alone is in test_worker.py."""
+
+import math
+
+import pytest
+import torch
+from gloo import in_processes
+
+from beamclip.config import UserError, with_values
+from beamclip.training.preparing import prepare
+from beamclip.training.workshop import Workshop
+from tests.training.test_worker import curves, losses, on_rank, same_bits, train, weights
+
+CLUSTERS = {"clusters": 8, "negatives": 2, "margin": 0.1}
+METHODS = {
+    "feature": {},
+    "simreg": {"student.projector": "mlp4"},
+    "seed": {"objective.seed": {"queue": 40}},  # not a multiple of the batch
+    "compress": {},
+    "image_queue": {"objective.image_queue": {"queue": 100}},
+    "csm+simreg": {"objective.terms": {"simreg": 0.5}},
+    "seed+feature": {},
+    "clip_cid": {"objective.clip_cid": CLUSTERS, "optimiser.batch_size": 4},  # fewer than there are clusters: some are drawn
+}
+QUEUES = {"seed": 40, "compress": 128, "image_queue": 100, "seed+feature": 128}
+
+
+def method(experiment, stores, name, **values):
+    """The experiment with another objective, and its stores."""
+    other = with_values(experiment, {"objective.name": name, "optimiser.warmup_epochs": 0.25, **METHODS[name], **values})
+    return other, prepare(other, Workshop(stores))
+
+
+@pytest.fixture(scope="module", params=list(METHODS))
+def whole(request, experiment, stores, tmp_path_factory):
+    """One of them run through on one worker: its name, experiment and stores, reports, folder of its checkpoints."""
+    prepared, folder = method(experiment, stores, request.param), tmp_path_factory.mktemp("whole")
+    return request.param, prepared, train(*prepared, folder), folder
+
+
+def curve(reports, key="loss"):
+    return [value for metrics in reports for name, value, _ in metrics.get("history", []) if name == f"train/{key}"]
+
+
+def goes_down(values):
+    quarter = len(values) // 4
+    return sum(values[-quarter:]) < 0.9 * sum(values[:quarter])
+
+
+def test_it_learns_and_zero_shot_is_reported(whole):
+    name, _, reports, _ = whole
+    assert all(map(math.isfinite, losses(reports)))
+    assert name in QUEUES or goes_down(losses(reports))  # while a queue fills, the loss is over ever more images
+    assert {"zero_shot/val_top1"} <= reports[0].keys()
+    assert {"zero_shot/test_top1", "linear_probe/test_top1", "knn/test_top1"} <= reports[-1].keys()
+
+
+@pytest.mark.parametrize("name", ["seed", "compress", "image_queue"])
+def test_over_a_queue_that_is_full_the_loss_goes_down(experiment, stores, tmp_path, name):
+    reports = train(*method(experiment, stores, name, **{f"objective.{name}": {"queue": 16}}), tmp_path, die_after=2)
+    assert goes_down(losses(reports)[1:])
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(whole, tmp_path):
+    _, prepared, reports, folder = whole
+    first = train(*prepared, tmp_path / "first", die_after=1)
+    torch.manual_seed(12345)  # a new process has another random state
+    rest = train(*prepared, tmp_path / "rest", checkpoint=tmp_path / "first" / "0")
+    assert curves(first + rest) == curves(reports)
+    assert same_bits(weights(tmp_path / "rest" / "1"), weights(folder / "2"))
+
+
+def test_the_terms_of_a_sum_are_reported_apart_and_add_up(experiment, stores, tmp_path):
+    reports = train(*method(experiment, stores, "csm+simreg"), tmp_path, die_after=1)
+    parts = [curve(reports, key) for key in ("csm_loss", "simreg_loss", "csm_top1_agreement")]
+    assert len(set(map(len, parts))) == 1
+    assert losses(reports) == pytest.approx([csm + 0.5 * simreg for csm, simreg, _ in zip(*parts, strict=True)], rel=1e-5)
+
+
+def test_clip_cid_s_terms_are_reported_apart(experiment, stores, tmp_path):
+    reports = train(*method(experiment, stores, "clip_cid"), tmp_path, die_after=1)
+    parts = [curve(reports, key) for key in ("cluster", "cluster_kl", "instance")]
+    assert losses(reports) == pytest.approx([sum(step) for step in zip(*parts, strict=True)], rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "rows"), QUEUES.items())
+def test_the_queue_is_in_the_checkpoint_and_takes_part(experiment, stores, tmp_path, name, rows):
+    prepared = method(experiment, stores, name)
+    reports = train(*prepared, tmp_path / "with", die_after=2)
+    path = tmp_path / "with" / "0" / "state.pt"
+    state = torch.load(path, weights_only=True)
+    (key,) = state["objective"]
+    assert state["objective"][key].shape == (rows, 16)
+    state["objective"][key] = state["objective"][key].flip(1)
+    torch.save(state, path)
+    rest = train(*prepared, tmp_path / "rest", die_after=1, checkpoint=path.parent)
+    assert losses(rest)[0] != losses(reports)[len(losses(reports)) // 2]
+
+
+@pytest.mark.parametrize("name", ["seed", "csm+simreg", "clip_cid"])
+def test_two_workers_give_the_single_worker_s_curve(experiment, stores, tmp_path, name):
+    prepared = method(experiment, stores, name)
+    alone = train(*prepared, tmp_path / "alone", die_after=2)
+    both = in_processes(2, on_rank, *prepared, tmp_path / "both", 2)
+    assert curves(both[0]) == curves(both[1])
+    assert losses(both[0]) == pytest.approx(losses(alone), rel=1e-3)
+    rest = in_processes(2, on_rank, *prepared, tmp_path / "rest", 1, tmp_path / "both" / "0")
+    assert curves(rest[0]) == curves(both[0])[1:]
+
+
+def test_a_queue_longer_than_the_training_images_is_a_sentence(experiment, stores, tmp_path):
+    prepared = method(experiment, stores, "seed", **{"objective.seed.queue": 129})
+    with pytest.raises(UserError, match=r"objective\.seed\.queue is 129, but there are 128 training images"):
+        train(*prepared, tmp_path)
