@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import yaml
 
-from beamclip.config import UserError, trial_count, with_values
+from beamclip.config import UserError, cell, trial_count
 from beamclip.console import Bars
 from beamclip.storage import SweepRecord, asset_key, download, local_folder
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-_FILES = ("student.safetensors", "probe.safetensors")
+_FILES = ("student.safetensors", "probe.safetensors", "evaluation.json", "predictions.safetensors")
 
 
 class Recorder:
@@ -77,7 +77,7 @@ class Recorder:
         self.bars("trials, in epochs", sum(self._done.values()), self._total)
 
     def _open(self, trial_id: str, values: Mapping[str, Any]) -> None:
-        experiment = with_values(self.record.base, values)
+        experiment = cell(self.record.sweep, self.record.base, values)
         facts = json.loads(self.record.assets[asset_key(experiment)])["facts"]
         tags = {name: str(facts[name]) for name in ("data_key", "teacher_fingerprint")} | {"anchors_hash": facts["anchors"]["hash"]}
         run_id = self._runs[trial_id] = self.tracker.trial(trial_id, values, experiment, tags)
@@ -94,13 +94,13 @@ class Recorder:
             self._keep_files(trial_id, metrics["checkpoint_path"])
 
     def _keep_files(self, trial_id: str, checkpoint: str) -> None:
-        """Copy student and probe into the run, from wherever the checkpoint lies."""
+        """Copy student, probe and evaluation into the run, from wherever the checkpoint lies; earlier versions left no evaluation."""
         folder = local_folder(checkpoint)
         with tempfile.TemporaryDirectory() as temporary:
             if folder is None:
                 folder = Path(temporary)
                 download(checkpoint, folder)
-            for name in _FILES:
+            for name in (name for name in _FILES if (folder / name).is_file()):
                 self.tracker.trial_artifact(trial_id, folder / name)
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from beamclip.config import Experiment, planned_values, with_values
+from beamclip.config import Experiment, cell, planned_values
 from beamclip.storage import SweepRecord, asset_key
 
 _WARNING = """beamclip: WARNING: the teacher hardly knows these classes by these names; what students learn from it may be noise.
@@ -31,18 +31,18 @@ def write_references(tracker: Any, record: SweepRecord, say: Callable[[str], Non
 def _teachers(record: SweepRecord) -> list[tuple[dict[str, str], dict[str, Any]]]:
     """What tells each teacher's row from the others', and its facts."""
     cells, found = _cells(record), dict[tuple[tuple[str, str], ...], dict[str, Any]]()
-    varied = {key.split(".")[0] for key in record.sweep.space}
+    varied = {key.split(".")[0] for key in record.sweep.varied}
     for key, text in record.assets.items():
         facts = json.loads(text)["facts"]
         tags = {"teacher": facts["teacher"]} if "teacher" in varied else {}
-        tags |= {"prompt_set": cells[key].anchors.prompt_set} if "anchors.prompt_set" in record.sweep.space else {}
+        tags |= {"prompt_set": cells[key].anchors.prompt_set} if "anchors.prompt_set" in record.sweep.varied else {}
         found.setdefault(tuple(tags.items()), facts)
     return [(dict(tags), facts) for tags, facts in found.items()]
 
 
 def _cells(record: SweepRecord) -> dict[str, Experiment]:
     """The cells of a sweep by the stores they read."""
-    return {asset_key(cell): cell for cell in (with_values(record.base, values) for values in planned_values(record.sweep))}
+    return {asset_key(one): one for one in (cell(record.sweep, record.base, values) for values in planned_values(record.sweep))}
 
 
 _TAG_LENGTH = 5000  # MLflow takes 8000, older servers 5000

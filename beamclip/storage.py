@@ -93,7 +93,7 @@ class SweepRecord:
             "assets": dict(self.assets),
             "untrained": dict(self.untrained),
         }
-        filesystem, path = _filesystem(self.folder)
+        filesystem, path = filesystem_of(self.folder)
         try:
             filesystem.create_dir(path, recursive=True)
             with filesystem.open_output_stream(f"{path}/sweep.json") as stream:
@@ -126,7 +126,7 @@ def read_record(folder: str) -> SweepRecord:
     Raises:
         UserError: it is missing or was not written by this version.
     """
-    filesystem, path = _filesystem(folder)
+    filesystem, path = filesystem_of(folder)
     try:
         with filesystem.open_input_stream(f"{path}/sweep.json") as stream:
             content: dict[str, Any] = json.loads(stream.read())
@@ -151,7 +151,7 @@ def check_writable(experiment: Experiment) -> None:
 
 
 def _make_remote(uri: str) -> None:
-    filesystem, path = _filesystem(uri)
+    filesystem, path = filesystem_of(uri)
     try:
         filesystem.create_dir(path, recursive=True)
     except OSError as error:
@@ -160,22 +160,22 @@ def _make_remote(uri: str) -> None:
 
 def local_folder(uri: str) -> Path | None:
     """The local path of a folder or `file://` URI, None for anything remote."""
-    filesystem, path = _filesystem(uri)
+    filesystem, path = filesystem_of(uri)
     return Path(path) if isinstance(filesystem, fs.LocalFileSystem) else None
 
 
 def download(uri: str, folder: Path) -> None:
     """Copy a remote folder here."""
-    filesystem, path = _filesystem(uri)
+    filesystem, path = filesystem_of(uri)
     fs.copy_files(path, str(folder), source_filesystem=filesystem)
 
 
 def _entries(uri: str) -> list[str]:
-    filesystem, path = _filesystem(uri)
+    filesystem, path = filesystem_of(uri)
     return [entry.base_name for entry in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))]
 
 
-def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
+def filesystem_of(uri: str) -> tuple[fs.FileSystem, str]:
     if "://" not in uri:
         return fs.LocalFileSystem(), uri
     try:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from beamclip.anchor_log import log_anchors
-from beamclip.config import Experiment, Sweep, check_space, planned_values, with_values
+from beamclip.config import Experiment, Sweep, cell, check_space, planned_values
 from beamclip.console import Bars
 from beamclip.provenance import command_line, program, provenance_tags
 from beamclip.recording import Recorder
@@ -24,6 +24,7 @@ from beamclip.storage import (
     stores_root,
     tracking_uri,
 )  # fmt: skip
+from beamclip.starts import with_starts
 from beamclip.storing import show_plan
 
 
@@ -40,7 +41,7 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool = False, repair: bool
         UserError: anything the user can mend, before anything costly starts where that is possible.
         KeyboardInterrupt: after Ctrl-C, with what is finished kept and the rest marked KILLED.
     """
-    record = latest_sweep(sweep.name, base) if resume else SweepRecord(sweep, base, new_sweep_id())
+    record = latest_sweep(sweep.name, base) if resume else SweepRecord(*with_starts(sweep, base), new_sweep_id())
     check_space(record.sweep, record.base)
     check_writable(record.base)
     with Bars() as bars:
@@ -81,6 +82,7 @@ def plan_sweep(sweep: Sweep, base: Experiment) -> None:
 
     check_space(sweep, base)
     check_writable(base)
+    sweep, base = with_starts(sweep, base)
     try:
         with Bars() as bars:
             _preparation(sweep, base, bars, repair=False).close()
@@ -95,7 +97,7 @@ def _preparation(sweep: Sweep, base: Experiment, bars: Bars, repair: bool) -> An
 
     connect()
     concurrent_trials(base)
-    planned = [with_values(base, values) for values in planned_values(sweep)]
+    planned = [cell(sweep, base, values) for values in planned_values(sweep)]
     preparation = Preparation(planned, stores_root(base), bars, repair)
     needs = preparation.plan()
     bars.close()

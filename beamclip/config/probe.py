@@ -20,14 +20,15 @@ FEW_SHOT = (1, 2, 4, 8, 16)
 class GridConfig(Strict):
     """The cells of `probe.protocol: grid`: every combination of the three lists, all trained at once."""
 
-    lr: tuple[Positive, ...] = Field((0.25, 1.0), min_length=1)
-    """Peak step, in units of what is surely stable at the start: 1 or below converges."""
-    weight_decay: tuple[Decay, ...] = Field((1e-5, 1e-4, 1e-3, 1e-2, 1e-1), min_length=1)
+    lr: tuple[Positive, ...] = Field((0.1, 0.5), min_length=1)
+    """Peak step, as a share of a Newton step's estimate: below 1 it is stable."""
+    weight_decay: tuple[Decay, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1)
     """λ of λ/2 ||W||² beside the mean cross-entropy, over standardised features: 1 / (C · images) of a logistic regression."""
     normalisation: tuple[Normalisation, ...] = Field(("standardise", "l2"), min_length=1)
     """`standardise` each feature over the train images; `l2`: bring each image's features to unit length first."""
-    epochs: Count = 10
-    batch_size: Count = 512
+    epochs: Count = 6
+    """Passes over the train images; more of them where that would be fewer than 60 steps."""
+    batch_size: Count = 1024
 
 
 class ProbeConfig(Strict):
@@ -46,6 +47,8 @@ class ProbeConfig(Strict):
     knn_k: tuple[Count, ...] = Field((5, 20, 50), min_length=1)
     """Numbers of neighbours that val chooses from, or one number."""
     knn_temperature: Positive = 0.07
+    zero_shot_temperature: Positive = 0.05
+    """τ of the softmax over anchors whose confidence the calibration error of zero-shot judges; the student's own is its τ_S."""
     few_shot: tuple[Count, ...] = ()
     """Also probe with so many train images a class, such as `[1, 2, 4, 8, 16]`; default not at all."""
     few_shot_draws: Count = 5

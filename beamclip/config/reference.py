@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -23,13 +23,26 @@ def reference() -> str:
     """The page, as Markdown."""
     sections = [_HEAD.format(presets=", ".join(f"`{name}`" for name in preset_names()))]
     for name, field in Experiment.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            sections.append(f"## {name}\n\n{_first(field.annotation)}\n\n{_table(field.annotation, f'{name}.')}")
+        if _is_model(field.annotation):
+            sections += _sections(field.annotation, name, "##")
         else:
             sections.insert(1, f"`{name}` (default `{field.default}`) seeds the student's weights and the order of samples.\n")
     sections.append(_definition("A recipe", Recipe, RECIPES, "views.custom"))
     sections.append(_definition("A prompt set", PromptSet, built_in_prompt_sets(), "anchors.custom"))
     return "\n".join(sections)
+
+
+def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _sections(model: type[BaseModel], key: str, mark: str) -> list[str]:
+    """A model's table, then those of the models in it."""
+    inner = {name: field.annotation for name, field in model.model_fields.items() if _is_model(field.annotation)}
+    sections = [f"{mark} {key}\n\n{_first(model)}\n\n{_table(model, f'{key}.')}"]
+    for name, annotation in inner.items():
+        sections += _sections(annotation, f"{key}.{name}", f"{mark}#")
+    return sections
 
 
 def _definition(title: str, model: type[BaseModel], built_in: Iterable[str], key: str) -> str:
@@ -45,6 +58,8 @@ def _first(model: type[BaseModel]) -> str:
 def _table(model: type[BaseModel], prefix: str) -> str:
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
+        if _is_model(field.annotation):
+            continue  # has a table of its own
         meaning = " ".join((field.description or "").split())
         rows.append(f"| `{prefix}{name}` | {_type(field.annotation)} | `{_default(field.default)}` | {meaning} |")
     return "\n".join(rows) + "\n"

@@ -1,12 +1,12 @@
 """What a sweep is: a search space over dotted keys, and how it is searched."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from beamclip.config.errors import UserError
+from beamclip.config.errors import UserError, nearest
 from beamclip.config.experiment import Experiment
 from beamclip.config.load import with_values
 from beamclip.config.views import Strict
@@ -69,6 +69,9 @@ class Sweep(Strict):
     question: str = ""
     space: dict[str, Dimension] = {}
     """Dotted key -> dimension. Empty: one trial."""
+    variants: dict[str, dict[str, Any]] = {}
+    """Settings that only make sense together, `{simclr: {objective.name: simclr, optimiser.lr: 0.3}}`; `variant` in the space names them.
+    A variant whose `student.init` is `variant:OTHER` starts from what that one has learnt, in the same sweep and cell."""
     search: Literal["grid", "random", "optuna"] = "grid"
     trials: int = Field(16, ge=1)
     """How many to draw; a grid has as many as it has cells."""
@@ -84,9 +87,56 @@ class Sweep(Strict):
         ranges = [key for key, dimension in self.space.items() if isinstance(dimension, Uniform)]
         if self.search == "grid" and ranges:
             raise ValueError(f"{ranges[0]} is a range, which a grid can't walk; use choice(...) or search=random")
+        self._variants_are_there()
         if "test" in self.metric:
             raise ValueError(f"metric {self.metric} is measured on test, which is looked at once, after the choice; choose on val")
         return self
+
+    def _variants_are_there(self) -> None:
+        dimension = self.space.get("variant")
+        named = [str(value) for value in dimension.values] if isinstance(dimension, Choice) else []
+        missing = [name for name in named if name not in self.variants]
+        if missing or (self.variants and not named):
+            wrong = f"variant {missing[0]} does not exist{nearest(missing[0], self.variants)}" if missing else "no trial takes a variant"
+            raise ValueError(f"{wrong}; name each in variants, and list them in the space under variant")
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """Every key that trials may differ in: those of the space, and of the variants' bundles."""
+        return tuple(dict.fromkeys([*self.space, *(key for bundle in self.variants.values() for key in bundle)]))
+
+
+def cell(sweep: Sweep, base: Experiment, values: Mapping[str, Any]) -> Experiment:
+    """The experiment of one trial: the base, its variant's settings over it, its own values over both.
+
+    Args:
+        values: of the dimensions of the space.
+    """
+    bundle = sweep.variants.get(str(values["variant"]), {}) if "variant" in values else {}
+    return with_values(base, {**bundle, **{key: value for key, value in values.items() if key != "variant"}})
+
+
+_FROM_VARIANT = "variant:"
+
+
+def start_of(sweep: Sweep, base: Experiment, values: Mapping[str, Any]) -> Experiment | None:
+    """The experiment of the trial that this one's student starts from, None where it starts by itself.
+
+    Raises:
+        UserError: there is no such trial, or it would not run before this one.
+    """
+    init = cell(sweep, base, values).student.init
+    if not init.startswith(_FROM_VARIANT):
+        return None
+    other, dimension = init.removeprefix(_FROM_VARIANT), sweep.space.get("variant")
+    names = list(dimension.values) if isinstance(dimension, Choice) else []
+    if other not in names or names.index(other) >= names.index(values.get("variant")):
+        raise UserError(f"student.init {init} names no variant that is listed before {values.get('variant')}; list {other} first")
+    if sweep.search != "grid" or sweep.asha is not None:
+        raise UserError(
+            f"student.init {init} waits for another trial, which only a grid without ASHA is sure to finish; drop one of the two"
+        )
+    return cell(sweep, base, {**values, "variant": other})
 
 
 def planned_values(sweep: Sweep) -> list[dict[str, Value]]:
@@ -114,10 +164,11 @@ def check_space(sweep: Sweep, base: Experiment) -> None:
             raise UserError(f"{key} decides what is stored, so it can't be drawn from a range; list its values with choice(...)")
     for values in _corner_values(sweep):
         try:
-            with_values(base, values)
+            cell(sweep, base, values)
+            start_of(sweep, base, values)
         except UserError as error:
-            cell = ", ".join(f"{key}={value}" for key, value in values.items())
-            raise UserError(f"{error}{f' (in the trial {cell})' if cell else ''}") from None
+            named = ", ".join(f"{key}={value}" for key, value in values.items())
+            raise UserError(f"{error}{f' (in the trial {named})' if named else ''}") from None
 
 
 def _corner_values(sweep: Sweep) -> Iterator[dict[str, Value]]:

@@ -6,20 +6,21 @@ import ray.tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
 
-from beamclip.config import Choice, Sweep, Uniform, UserError
+from beamclip.config import Choice, Sweep, Uniform, UserError, planned_values
 
 EARLY_METRIC = "zero_shot/val_top1"  # the one val metric every epoch reports
 
 
-def search_space(sweep: Sweep) -> dict[str, Any]:
-    """Tune's form of the space."""
-    return {key: _dimension(dimension, sweep.search) for key, dimension in sweep.space.items()}
+def search_space(sweep: Sweep) -> Any:
+    """Tune's form of the space. A grid is a list of cells, so that trials start in the order in which they are listed."""
+    if sweep.search == "grid":
+        return ray.tune.grid_search(planned_values(sweep))
+    return {key: _dimension(dimension) for key, dimension in sweep.space.items()}
 
 
-def _dimension(dimension: Choice | Uniform, search: str) -> Any:
+def _dimension(dimension: Choice | Uniform) -> Any:
     if isinstance(dimension, Choice):
-        values = list(dimension.values)
-        return ray.tune.grid_search(values) if search == "grid" else ray.tune.choice(values)
+        return ray.tune.choice(list(dimension.values))
     return (ray.tune.loguniform if dimension.log else ray.tune.uniform)(dimension.low, dimension.high)
 
 

@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Literal, Protocol
 import ray.tune
 from ray.tune.experiment import Trial
 
-from beamclip.config import Sweep, trial_count, with_values
+from beamclip.config import Sweep, cell, start_of, trial_count, with_values
 from beamclip.distributed.cluster import DRIVER_CPUS
+from beamclip.distributed.handover import Handover
 from beamclip.distributed.search import scheduler, search_algorithm, search_space
 from beamclip.distributed.trial import run_trial
 from beamclip.storage import SweepRecord, asset_key
@@ -79,11 +80,14 @@ def last_line(trial: Trial) -> str:
 
 def trainable(record: SweepRecord) -> Callable[[dict[str, Any]], None]:
     """Tune's function for this sweep: resolves a trial's values into an experiment and its stores."""
-    base, assets, folder = record.base, dict(record.assets), f"{record.folder}/trials"
+    sweep, base, assets, folder = record.sweep, record.base, dict(record.assets), f"{record.folder}/trials"
 
     def trial(config: dict[str, Any]) -> None:
-        experiment = with_values(base, config["values"])
-        run_trial({"experiment": experiment.model_dump_json(), "assets": assets[asset_key(experiment)], "folder": folder})
+        experiment, before = cell(sweep, base, config["values"]), start_of(sweep, base, config["values"])
+        with Handover(record.folder, experiment) as handover:
+            started = experiment if before is None else with_values(experiment, {"student.init": handover.wait_for(before)})
+            config = {"experiment": started.model_dump_json(), "assets": assets[asset_key(experiment)], "folder": folder}
+            handover.leave(run_trial(config))
 
     wrapped: Callable[[dict[str, Any]], None] = ray.tune.with_resources(trial, {"CPU": DRIVER_CPUS})
     return wrapped

@@ -50,18 +50,22 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]
         return [*kept, _CleanerCallback()]
 
 
-def run_trial(config: dict[str, Any]) -> None:
+def run_trial(config: dict[str, Any]) -> Any:
     """Tune's trainable: hands one experiment to Train and waits.
 
     Args:
         config: `experiment` and `assets` as JSON text, `folder` of all trials.
+
+    Returns:
+        Ray's last checkpoint, None where none was written.
     """
     from ray.tune.integration.ray_train import TuneReportCallback
 
     experiment = checked(Experiment, json.loads(config["experiment"]))
     reports = TuneReportCallback()
-    build_trainer(experiment, config, ray.tune.get_context().get_trial_id(), [reports]).fit()
+    result = build_trainer(experiment, config, ray.tune.get_context().get_trial_id(), [reports]).fit()
     _wait_until_taken(reports)
+    return result.checkpoint
 
 
 def _wait_until_taken(reports: Any) -> None:

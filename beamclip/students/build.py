@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+import fsspec
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
@@ -28,7 +29,7 @@ def build_student(config: StudentConfig, width: int, seed: int) -> Student:
             `random`: drawn from the seed.
             `pretrained`: the backbone is timm's, with its own stem under `small_image_stem: auto`; under `always` a 7×7 first
             convolution is replaced by a random 3×3 one, since its weights can't be carried over.
-            a path: the backbone of that student, with its stem under `auto` and its normalisation; its projector too where
+            a path or URL: the backbone of that student, with its stem under `auto` and its normalisation; its projector too where
             the shapes agree, else the projector is drawn from the seed.
         width: D, the teacher's embedding width.
         seed: of everything drawn. The global generators stay as they were; the same seed gives the same backbone under any projector.
@@ -40,7 +41,7 @@ def build_student(config: StudentConfig, width: int, seed: int) -> Student:
         torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed would reset the devices' generators too
         if config.init in ("random", "pretrained"):
             return _fresh(config, width)
-        return _from_file(config, width, Path(config.init))
+        return _from_file(config, width, _here(config.init))
 
 
 def _fresh(config: StudentConfig, width: int) -> Student:
@@ -73,6 +74,16 @@ def _from_file(config: StudentConfig, width: int, path: Path) -> Student:
             f"at student.image_size {config.image_size}; set it to {there.image_size}"
         )
     return student
+
+
+def _here(init: str) -> Path:
+    """A local path of a file; one behind a URL is fetched."""
+    if "://" not in init:
+        return Path(init)
+    try:
+        return Path(fsspec.open_local(f"simplecache::{init}"))
+    except (OSError, ImportError, ValueError) as error:
+        raise UserError(f"student.init {init} can't be fetched ({error}); check the URL") from None
 
 
 def _check_same_kind(config: StudentConfig, there: Spec, path: Path) -> None:

@@ -12,9 +12,9 @@ What a run carries, and what everything here reads back:
     linear_probe/test_top1_low,_high %        the end     its interval
     knn/test_top1                    %        the end
     zero_shot/test_top1              %        the end
-    cost/device_seconds              s        the end     time of a trial times its devices
+    cost/device_seconds              s        the end     of training
     cost/images_seen                 -        the end     by the student
-    cost/teacher_images              -        the end     that teachers encoded for it
+    cost/teacher_images              -        the end     that a teacher would have to see for this run alone
 
     tag                              values
     kind                             sweep, trial, reference, published
@@ -31,6 +31,7 @@ import os
 
 # Before mlflow is imported, which reads it once: the demo promises to need no network. Set it to false to have it back.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for every file of a few kilobytes
 
 from beamclip.tracking.artifacts import Artifacts
 from beamclip.tracking.cells import Cell, Row
@@ -43,6 +44,7 @@ from beamclip.tracking.published import PublishedResult, load_published, write_p
 from beamclip.tracking.runs import SweepTracker
 from beamclip.tracking.server import connect
 from beamclip.tracking.sheet import Line, Sheet, duration, measured_sheet, notes, published_sheet
+from beamclip.tracking.students import fetch_student
 from beamclip.tracking.table import heading, render
 from beamclip.tracking.value_plot import value_plot
 
@@ -63,6 +65,7 @@ __all__ = [
     "effects",
     "effects_line",
     "effects_plot",
+    "fetch_student",
     "heading",
     "load_published",
     "measured_sheet",

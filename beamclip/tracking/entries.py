@@ -47,7 +47,7 @@ def describe(experiment: Experiment) -> dict[str, str]:
 def sweep_tags(sweep: Sweep, base: Experiment, sweep_id: str) -> dict[str, str]:
     """What a sweep and all its children are tagged with; `varied` where the trials differ."""
     described = describe(base).items()
-    tags = {tag: VARIED if set(_TAG_KEYS[tag]) & set(sweep.space) else value for tag, value in described}
+    tags = {tag: VARIED if set(_TAG_KEYS[tag]) & set(sweep.varied) else value for tag, value in described}
     tags |= {"source": "measured", "question": sweep.question or "-", "beamclip.sweep_id": sweep_id}
     return tags | provenance()
 

@@ -79,7 +79,8 @@ class SweepTracker:
             described = entries.describe(experiment).items()
             own = {tag: value for tag, value in described if self._tags[tag] == entries.VARIED} | dict(tags or {})
             self._child(run_name(values), own | {"kind": "trial", "beamclip.trial_id": trial_id})
-        self._writer.start(self._trials[trial_id], entries.params(experiment))
+        variant = {"variant": str(values["variant"])} if "variant" in values else {}
+        self._writer.start(self._trials[trial_id], entries.params(experiment) | variant)
         return self._trials[trial_id]
 
     def trial_metrics(self, trial_id: str, metrics: Mapping[str, float], step: int, history: Iterable[Point] = ()) -> None:

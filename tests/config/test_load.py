@@ -42,7 +42,7 @@ def test_the_resolved_tree_makes_the_same_experiment_again():
         ("optimiser.epochs=1.5", "optimiser.epochs is 1.5: input should be a valid integer"),
         ("objective.student_temperature=0", "objective.student_temperature is 0: input should be greater than 0"),
         ("objective.teacher_temperature=-0.1", "objective.teacher_temperature is -0.1: input should be greater than 0"),
-        ("objective.name=cms", "objective.name can't be 'cms'; did you mean csm?"),
+        ("objective.name=cms", "objective.name: objective cms does not exist; did you mean csm or compress?"),
         ("anchors.prompt_set=openai_8", "did you mean openai_80"),
         ("views.recipe=simcrl", "recipe simcrl does not exist; did you mean simclr"),
         ("views.custom={weak: {}}", "weak is the name of a built-in recipe"),

@@ -3,7 +3,20 @@ import sys
 
 import pytest
 
-from beamclip.config import Sweep, UserError, check_space, choice, load_experiment, loguniform, planned_values, trial_count, uniform
+from beamclip.config import (
+    Asha,
+    Sweep,
+    UserError,
+    cell,
+    check_space,
+    choice,
+    load_experiment,
+    loguniform,
+    planned_values,
+    start_of,
+    trial_count,
+    uniform,
+)
 
 
 def test_a_grid_has_a_trial_for_every_cell():
@@ -59,3 +72,48 @@ def test_what_is_stored_cannot_be_drawn_from_a_range():
 def test_configuration_imports_no_torch():
     code = "import sys, beamclip.config, beamclip.sweeping, beamclip.cli; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+VARIANTS = {"a": {"objective.name": "simclr", "optimiser.lr": 0.5}, "b": {"objective.name": "csm", "student.init": "variant:a"}}
+
+
+def varied(**settings):
+    space = {"variant": choice("a", "b"), "seed": choice(0, 1)}
+    return Sweep(**{"name": "s", "variants": VARIANTS, "space": space} | settings)
+
+
+def test_a_variant_is_a_bundle_under_the_cell_s_own_values():
+    sweep, base = varied(space={"variant": choice("a", "b"), "optimiser.lr": choice(0.1)}), load_experiment("demo")
+    one = cell(sweep, base, {"variant": "a", "optimiser.lr": 0.1})
+    assert (one.objective.name, one.optimiser.lr) == ("simclr", 0.1)
+    assert cell(varied(), base, {"variant": "a"}).optimiser.lr == 0.5
+    assert set(sweep.varied) == {"variant", "optimiser.lr", "objective.name", "student.init"}
+
+
+def test_a_trial_starts_from_the_variant_listed_before_it_with_the_same_values():
+    base = load_experiment("demo")
+    assert start_of(varied(), base, {"variant": "a", "seed": 1}) is None
+    assert start_of(varied(), base, {"variant": "b", "seed": 1}) == cell(varied(), base, {"variant": "a", "seed": 1})
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"space": {"variant": choice("b", "a")}}, "list a first"),
+        ({"space": {"variant": choice("b")}}, "list a first"),
+        ({"search": "random"}, "only a grid"),
+        ({"asha": Asha()}, "only a grid"),
+    ],
+)
+def test_a_start_that_would_never_be_there_is_found_before_anything_starts(settings, says):
+    with pytest.raises(UserError, match=says):
+        check_space(varied(**settings), load_experiment("demo"))
+
+
+def test_variants_and_the_space_name_each_other():
+    with pytest.raises(ValueError, match="variant c does not exist"):
+        varied(space={"variant": choice("a", "c")})
+    with pytest.raises(ValueError, match="no trial takes a variant"):
+        varied(space={})
+    with pytest.raises(UserError, match=r"optimiser.speed.*in the trial variant=a"):
+        check_space(varied(variants={"a": {"optimiser.speed": 1}, "b": {}}), load_experiment("demo"))

@@ -1,0 +1,49 @@
+"""Students that runs start from, by the run that trained them: `student.init=run:ID`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from beamclip.config import Choice, Experiment, Sweep, UserError, with_values
+from beamclip.storage import stores_root, tracking_uri
+
+_RUN, _KEY = "run:", "student.init"
+
+
+def with_starts(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
+    """The same sweep and base, with every `run:ID` fetched and named by its file, so that workers need no tracking server.
+
+    Raises:
+        UserError: the tracking server holds no such run, or it kept no student.
+    """
+    found = {init: _fetched(init, base) for init in _inits(sweep, base) if init.startswith(_RUN)}
+    if not found:
+        return sweep, base
+    space = {key: _replaced(dimension, found) if key == _KEY else dimension for key, dimension in sweep.space.items()}
+    variants = {name: _in_bundle(bundle, found) for name, bundle in sweep.variants.items()}
+    init = base.student.init
+    return sweep.model_copy(update={"space": space, "variants": variants}), with_values(base, {_KEY: found.get(init, init)})
+
+
+def _inits(sweep: Sweep, base: Experiment) -> list[str]:
+    dimension = sweep.space.get(_KEY)
+    listed = dimension.values if isinstance(dimension, Choice) else ()
+    return [str(init) for init in (base.student.init, *listed, *(bundle.get(_KEY, "") for bundle in sweep.variants.values()))]
+
+
+def _replaced(dimension: Any, found: Mapping[str, str]) -> Choice:
+    return Choice(values=tuple(found.get(str(value), value) for value in dimension.values))
+
+
+def _in_bundle(bundle: Mapping[str, Any], found: Mapping[str, str]) -> dict[str, Any]:
+    return {key: found.get(value, value) if key == _KEY else value for key, value in bundle.items()}
+
+
+def _fetched(init: str, base: Experiment) -> str:
+    from beamclip.tracking import fetch_student
+
+    run_id = init.removeprefix(_RUN)
+    if not run_id.isalnum():
+        raise UserError(f"student.init {init} names no MLflow run; write {_RUN}ID with the id that MLflow shows")
+    folder = Path(stores_root(base)) / "starts" / run_id  # where all nodes look for stores, they find it too
+    return str(fetch_student(tracking_uri(base), run_id, folder))

@@ -1,0 +1,30 @@
+"""How much of the data can go, how many clusters should there be, and what does the batch's image-text relation add?
+
+CLIP-CID drops images that look alike (43.7 % of LAION-400M) and teaches the student which cluster of the teacher's embeddings an image
+belongs to, and how images and texts relate within a batch. The paper gives neither clusters nor weights, so they are swept. Balancing
+reads the teacher's embeddings of the middle of each image, of which there is one pass whatever is dropped; probes are always fitted on
+all images. `beamclip balance` shows what would be dropped, and why.
+
+    python sweeps/clip_cid.py                                  the embedded demo: no network, no GPU, minutes
+    python sweeps/clip_cid.py --preset cifar10 --data DIR
+"""
+
+from beamclip.cli import sweep_main
+from beamclip.config import Sweep, choice
+
+SWEEP = Sweep(
+    name="clip_cid",
+    question="How much of the data can go, how many clusters should there be, and what do relations within the batch add?",
+    variants={
+        "clusters": {"objective.name": "clip_cid", "objective.clip_cid.instance_weight": 0.0},
+        "instances_too": {"objective.name": "clip_cid"},
+    },
+    space={
+        "variant": choice("clusters", "instances_too"),
+        "objective.clip_cid.clusters": choice(20, 100),
+        "balance.remove": choice(0.0, 0.2, 0.437),
+    },
+)
+
+if __name__ == "__main__":
+    sweep_main(SWEEP)

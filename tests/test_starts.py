@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from beamclip.config import Sweep, UserError, choice, load_experiment
+from beamclip.starts import with_starts
+from beamclip.storage import artifact_root, tracking_uri
+from beamclip.tracking import SweepTracker
+
+
+@pytest.fixture
+def base(tmp_path):
+    return load_experiment("demo", {"storage.path": str(tmp_path / "storage"), "storage.cache": str(tmp_path / "stores")})
+
+
+@pytest.fixture
+def runs(base, tmp_path):
+    """Two trials in a real MLflow, of which the first kept a student."""
+    sweep = Sweep(name="before", space={"seed": choice(0, 1)})
+    (tmp_path / "student.safetensors").write_bytes(b"learnt")
+    (tmp_path / "storage").mkdir()
+    with SweepTracker.open(tracking_uri(base), artifact_root(base), sweep, base, "s1") as tracker:
+        ids = [tracker.trial(f"t{seed}", {"seed": seed}) for seed in (0, 1)]
+        tracker.trial_artifact("t0", tmp_path / "student.safetensors")
+    return ids
+
+
+def test_a_run_is_fetched_wherever_it_is_named(base, runs):
+    init = f"run:{runs[0]}"
+    space = {"student.init": choice("random", init), "variant": choice("a")}
+    sweep = Sweep(name="s", space=space, variants={"a": {"student.init": init, "seed": 3}})
+    named, resolved = with_starts(sweep, base.model_copy(update={"student": base.student.model_copy(update={"init": init})}))
+    file = resolved.student.init
+    assert Path(file).read_bytes() == b"learnt" and runs[0] in file
+    assert named.space["student.init"].values == ("random", file)
+    assert named.variants == {"a": {"student.init": file, "seed": 3}}
+
+
+def test_without_such_a_start_nothing_changes_and_nobody_is_asked(base):
+    sweep = Sweep(name="s", space={"student.init": choice("random", "pretrained")})
+    assert with_starts(sweep, base) == (sweep, base)
+
+
+@pytest.mark.parametrize(("which", "says"), [(1, "kept no student"), ("0" * 32, "is no run of"), ("../etc", "names no MLflow run")])
+def test_a_run_without_a_student_is_a_sentence(base, runs, which, says):
+    run_id = runs[which] if isinstance(which, int) else which
+    with pytest.raises(UserError, match=says):
+        with_starts(Sweep(name="s", space={"student.init": choice(f"run:{run_id}")}), base)
