@@ -164,8 +164,13 @@ def check_space(sweep: Sweep, base: Experiment) -> None:
             raise UserError(f"{key} decides what is stored, so it can't be drawn from a range; list its values with choice(...)")
     for values in _corner_values(sweep):
         try:
-            cell(sweep, base, values)
+            one = cell(sweep, base, values)
             start_of(sweep, base, values)
+            if sweep.asha is not None and not one.objective.needs.projected:
+                raise UserError(
+                    f"objective.name {one.objective.name} brings no image near a text, so that ASHA, which stops trials by their zero-shot "
+                    "accuracy on val, can't judge it; leave ASHA out"
+                )
         except UserError as error:
             named = ", ".join(f"{key}={value}" for key, value in values.items())
             raise UserError(f"{error}{f' (in the trial {named})' if named else ''}") from None

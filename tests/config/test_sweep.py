@@ -57,6 +57,13 @@ def test_a_bad_cell_is_found_before_anything_starts(space, says):
         check_space(Sweep(name="s", space=space), load_experiment("demo"))
 
 
+def test_asha_can_judge_only_what_is_scored_in_every_epoch():
+    space = {"objective.name": choice("csm", "swav")}
+    check_space(Sweep(name="s", space=space), load_experiment("demo"))
+    with pytest.raises(UserError, match="ASHA.*leave ASHA out"):
+        check_space(Sweep(name="s", space=space, asha=Asha()), load_experiment("demo"))
+
+
 def test_both_ends_of_a_range_are_checked():
     sweep = Sweep(name="s", search="random", space={"optimiser.momentum": uniform(0.5, 1.5)})
     with pytest.raises(UserError, match=r"optimiser.momentum=1.5"):
