@@ -109,7 +109,7 @@ def test_a_trial_starts_from_the_variant_listed_before_it_with_the_same_values()
         ({"space": {"variant": choice("b", "a")}}, "list a first"),
         ({"space": {"variant": choice("b")}}, "list a first"),
         ({"search": "random"}, "only a grid"),
-        ({"asha": Asha()}, "only a grid"),
+        ({"asha": Asha(), "variants": VARIANTS | {"a": {"objective.name": "csm"}}}, "only a grid"),
     ],
 )
 def test_a_start_that_would_never_be_there_is_found_before_anything_starts(settings, says):
