@@ -131,9 +131,9 @@ class ClipCidConfig(Strict):
     scale: Positive = 32.0
     """s, what cosines are multiplied by before the softmax over centres (UNICOM's)."""
     margin: float = Field(0.0, ge=0, lt=1)
-    """m, taken from the cosine with an image's own centre; UNICOM's is 0.3."""
+    """m, taken from the cosine with an image's own centre; UNICOM adds 0.3 to the angle instead."""
     negatives: Count | None = None
-    """Draw so many centres a step beside those of the batch; default all."""
+    """Draw at least so many centres a step beside those of the batch; default all."""
     label_weight: float = Field(1.0, ge=0)
     """Of the cross-entropy on the cluster's number."""
     kl_weight: float = Field(1.0, ge=0)
