@@ -37,7 +37,7 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
     what = f"{count:,} images, {config.image_size} px {config.encoding}"
     print(f"{what}: {about}{human_bytes(size)}, into {stores_root(experiment)}", flush=True)
     _check_room(size, stores_root(experiment))
-    with _preparation(experiment, repair) as preparation:
+    with preparation_of(experiment, repair) as preparation:
         packed = preparation.pack()
     path = packed["path"]
     print(f"packed {packed['images']:,} images, {human_bytes(packed['bytes'])}, in {path}")
@@ -46,7 +46,8 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
 
 
 @contextmanager
-def _preparation(experiment: Experiment, repair: bool) -> Iterator[Any]:
+def preparation_of(experiment: Experiment, repair: bool) -> Iterator[Any]:
+    """The preparation of one experiment's stores, on the cluster."""
     from beamclip.distributed.cluster import connect, disconnect
     from beamclip.distributed.preparation import Preparation
 
@@ -65,7 +66,7 @@ def embed_images(experiment: Experiment, repair: bool, verify: int) -> int:
         1 where stored and live embeddings disagree, else 0.
     """
     check_writable(experiment)
-    with _preparation(experiment, repair) as preparation:
+    with preparation_of(experiment, repair) as preparation:
         show_plan(preparation.plan(), stores_root(experiment))
         (made,) = preparation.build(untrained=False)["assets"].values()
         found = preparation.verify(verify) if verify else []

@@ -1,5 +1,6 @@
 """Near neighbours among unit vectors: exactly, block by block, or by an index of faiss."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +103,16 @@ def recall(vectors: Vectors, rows: Rows, distances: Vectors) -> float:
     _, true = nearest_outside(vectors, asked, np.arange(len(vectors)), min(_RECALL_AT, len(vectors) - 1, rows.shape[1] - 1))
     found = np.sort(distances[asked], axis=1)[:, : true.shape[1]]
     return float((found <= true + 1e-6).mean())
+
+
+def seconds_to_compare(images: int, width: int) -> float:
+    """How long comparing all pairs of so many vectors will take here, tried on some."""
+    some = min(images, 10_000)
+    vectors = np.random.default_rng(0).standard_normal((some, width), np.float32)
+    asked = np.arange(min(some, 200))
+    start = time.perf_counter()
+    nearest_outside(vectors, asked, np.arange(some), 1)
+    return (time.perf_counter() - start) / (len(asked) * some) * images**2
 
 
 def import_faiss() -> Any:

@@ -17,10 +17,11 @@ from beamclip.data import PackedImages
 from beamclip.stores import Progress, Store, build_once, read_json, silent, write_json
 from beamclip.teachers import Embeddings
 
-KIND, FOREST = "balance", "forests"
+KIND, FOREST, KEPT_LIST = "balance", "forests", "kept"
 KEPT, REPORT, LIST, SHEET = "kept.npy", "report.json", "kept.json", "merged.png"
 _VERSION = 1  # another one where the same embeddings would give other sets
-_EXACT = 100_000
+EXACT = 100_000
+"""Images up to which `auto` compares every pair."""
 
 Basis = Mapping[str, Any]
 """All that the canonical embeddings of the images depend on: `beamclip.teachers.parts_of`."""
@@ -28,7 +29,7 @@ Basis = Mapping[str, Any]
 
 def forest_parts(basis: Basis, config: BalanceConfig) -> dict[str, Any]:
     """All that a forest depends on."""
-    exact = config.search == "exact" or (config.search == "auto" and basis["samples"] <= _EXACT)
+    exact = config.search == "exact" or (config.search == "auto" and basis["samples"] <= EXACT)
     return {**basis, "search": "exact" if exact else "index", "neighbours": None if exact else config.neighbours, "balance": _VERSION}
 
 

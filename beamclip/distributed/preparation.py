@@ -48,6 +48,10 @@ class Preparation:
         """See `Preparer.prepare`."""
         return dict(self._wait(self._actor.prepare.remote(self._backbones, untrained)))
 
+    def balance(self) -> dict[str, Any]:
+        """See `Preparer.balance`."""
+        return dict(self._wait(self._actor.balance.remote()))
+
     def verify(self, count: int) -> list[dict[str, Any]]:
         """See `Preparer.verify`."""
         return list(self._wait(self._actor.verify.remote(count)))

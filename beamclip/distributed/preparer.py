@@ -54,6 +54,15 @@ class Preparer:
         assets = {key: made.to_json() for key, made in prepare_all(self._experiments, self._open()).items()}
         return {"assets": assets, "untrained": self._untrained(assets) if untrained else {}}
 
+    def balance(self) -> dict[str, Any]:
+        """Balance the training images of the one experiment. Returns `path` and `report`, see `beamclip.balance`."""
+        from beamclip.balance import report_in
+        from beamclip.training.passes import make_balance
+
+        (experiment,) = self._experiments.values()
+        store = make_balance(experiment, self._open())
+        return {"path": str(store.path), "report": report_in(store)}
+
     def verify(self, count: int) -> list[dict[str, Any]]:
         """Replay some views of every embedding store through the live teacher. See `beamclip.training.checking.verify`."""
         from beamclip.training.checking import verify

@@ -5,12 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from beamclip.anchors import AnchorBank
+from beamclip.balance import Clusters, kept_ids
 from beamclip.config import DataConfig, TowerConfig, checked
 from beamclip.data import PackedImages, Splits, split
+from beamclip.data.packed import Ids
 from beamclip.stores import open_store
 from beamclip.teachers import Embeddings
 
@@ -38,12 +37,16 @@ class Assets:
 
     Attributes:
         classes: path of the first teacher's anchors of the data's own classes, on which zero-shot is scored.
+        trained: path of the store of the samples that students are trained on, None for all of train.
+        clusters: path of the clusters of these, None where the objective needs none.
     """
 
     packed: str
     teachers: tuple[TeacherAssets, ...]
     classes: str
     facts: dict[str, Any]
+    trained: str | None = None
+    clusters: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -51,7 +54,7 @@ class Assets:
     @classmethod
     def from_json(cls, text: str) -> "Assets":
         content = json.loads(text)
-        return cls(content["packed"], tuple(TeacherAssets(**one) for one in content["teachers"]), content["classes"], content["facts"])
+        return cls(**content | {"teachers": tuple(TeacherAssets(**one) for one in content["teachers"])})
 
 
 @dataclass(frozen=True)
@@ -66,22 +69,20 @@ class OpenTeacher:
 
 @dataclass(frozen=True)
 class OpenAssets:
-    """The same, opened and memory-mapped."""
+    """The same, opened and memory-mapped.
+
+    Attributes:
+        trained: sorted ids of the samples that students are trained on: all of train, or what a filter leaves of it. Probes always
+            get all of it.
+        clusters: of these samples, None where the objective needs none.
+    """
 
     packed: PackedImages
     splits: Splits
     teachers: tuple[OpenTeacher, ...]
     classes: AnchorBank
-
-    @property
-    def trained(self) -> NDArray[np.int64]:
-        """The samples that students are trained on: all of train, or what a filter leaves of it. Probes always get all of it."""
-        return self.splits.train
-
-    @property
-    def clusters(self) -> Any:
-        """k-means of the teacher's embeddings, None where the objective needs none."""
-        return None
+    trained: Ids
+    clusters: Clusters | None = None
 
     @property
     def width(self) -> int:
@@ -97,7 +98,10 @@ def open_assets(assets: Assets, config: DataConfig) -> OpenAssets:
     """
     packed = PackedImages(open_store(Path(assets.packed)))
     classes = AnchorBank.open(open_store(Path(assets.classes)))
-    return OpenAssets(packed, split(packed, config), tuple(map(_open_teacher, assets.teachers)), classes)
+    splits = split(packed, config)
+    trained = splits.train if assets.trained is None else kept_ids(open_store(Path(assets.trained)))
+    clusters = None if assets.clusters is None else Clusters(open_store(Path(assets.clusters)))
+    return OpenAssets(packed, splits, tuple(map(_open_teacher, assets.teachers)), classes, trained, clusters)
 
 
 def _open_teacher(assets: TeacherAssets) -> OpenTeacher:

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from beamclip.config import Experiment
-from beamclip.data import split
-from beamclip.teachers import agreement, embed
-from beamclip.training.wanted import joined, wanted_by
+from beamclip.teachers import agreement
+from beamclip.training.passes import make_passes
 from beamclip.training.workshop import Workshop
 
 ENOUGH = 0.999
@@ -33,13 +32,11 @@ class Verified:
 
 def verify(experiments: Iterable[Experiment], workshop: Workshop, count: int) -> list[Verified]:
     """Encode `count` views of each store of these experiments again, and compare. Stores that are missing are made first."""
-    packed = [(experiment, workshop.packed(experiment.data)) for experiment in experiments]
-    passes = joined(one for experiment, images in packed for one in wanted_by(experiment, images, split(images, experiment.data)))
+    passes = make_passes({str(number): experiment for number, experiment in enumerate(experiments)}, workshop)
     found = list[Verified]()
-    for one in passes.values():
-        teacher = workshop.teacher(one.tower)
-        stored, _ = embed(teacher, one.packed, one.views, workshop.root, workshop.progress, workshop.run, pace=workshop.pace)
-        workshop.progress("encoding again", len(found), len(passes))
+    for one in passes.wanted.values():
+        teacher, stored = workshop.teacher(one.tower), passes.store_of(one)
+        workshop.progress("encoding again", len(found), len(passes.wanted))
         cosines = agreement(teacher, one.packed, one.views, stored, count)
         found.append(Verified(str(stored.store.path), teacher.name, len(cosines), float(cosines.min()), float(cosines.mean())))
     return found

@@ -11,34 +11,17 @@ from beamclip.config import DataConfig, Experiment, TowerConfig, ViewsConfig
 from beamclip.data import PackedImages, Source, Splits, open_packed, split
 from beamclip.data.item import SPLITS
 from beamclip.data.pack import cost_of_an_image
-from beamclip.stores import Store, StoreDamaged, kept_shards, key_of, open_store, read_json, store_path
+from beamclip.stores import Store, StoreDamaged, kept_shards, key_of, read_json, store_path
 from beamclip.teachers import Teacher, ViewSet, basis_of, covering_store, images_left, parts_of
 from beamclip.training.banks import banks_of, place_of
+from beamclip.training.choosing import canonical_view
+from beamclip.training.foreseen import Foreseen, choosing_needs, foresee
+from beamclip.training.need import Need as Need
+from beamclip.training.need import whole
 from beamclip.training.wanted import group_of, towers_and_views
 from beamclip.training.workshop import Workshop
 
 _DEMO_TEACHER_SECONDS = 60.0  # on two cores; see docs/benchmarks.md
-
-
-@dataclass(frozen=True)
-class Need:
-    """One store that a search space needs. JSON values only.
-
-    Attributes:
-        store: what kind it is.
-        what: what it holds, for people.
-        there: whether it exists and is whole.
-        images: images that have to be worked on; 0 where it is there, the rest where a killed command has begun with it.
-        bytes: its size, or that of what is missing of it.
-        seconds: how long making it will take at the rate measured just now; None where nobody can know yet.
-    """
-
-    store: str
-    what: str
-    there: bool
-    images: int
-    bytes: int
-    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -60,24 +43,28 @@ def plan(experiments: Iterable[Experiment], workshop: Workshop, hands: Hands = H
     images = [_images(path, config, workshop, hands) for path, config in configs.items()]
     demo = [_demo_teacher(workshop)] if any(tower.model == "demo" for one in experiments for tower in one.teacher.all()) else []
     packed = {path: _packed(path, workshop) for path in configs}
-    passes = _passes(experiments, packed, workshop)
+    foreseen = [_foreseen(experiment, packed, workshop) for experiment in experiments]
+    passes = _passes(foreseen, workshop)
     several = len({one.name for one in passes if one.views.recipe.random}) > 1
     embeddings = [_embeddings(one, workshop, hands, several) for one in passes]
-    return [*images, *demo, *embeddings, *_anchors(experiments, workshop)]
+    choosing = {key: need for one, _ in foreseen for key, need in choosing_needs(one, workshop).items()}
+    return [*images, *demo, *embeddings, *choosing.values(), *_anchors(experiments, workshop)]
 
 
-def _whole(path: Path, workshop: Workshop) -> Store | None:
-    """A store that exists. A damaged one counts as missing where it will be repaired."""
-    try:
-        return open_store(path) if path.exists() else None
-    except StoreDamaged:
-        if not workshop.repair:
-            raise
-        return None
+def _foreseen(experiment: Experiment, opened: Mapping[Path, PackedImages | None], workshop: Workshop) -> tuple[Foreseen, Splits]:
+    packed = opened[workshop.packed_path(experiment.data)]
+    splits = split(packed, experiment.data) if packed is not None else _near_splits(experiment.data, workshop.source(experiment.data))
+    missing = _no_teacher_yet(experiment.teacher, workshop)
+    asked = not missing and (experiment.balance.active or experiment.objective.needs.clusters)
+    return foresee(experiment, packed, splits, workshop.teacher(experiment.teacher) if asked else None, workshop), splits
+
+
+def _no_teacher_yet(tower: TowerConfig, workshop: Workshop) -> bool:
+    return tower.model == "demo" and whole(workshop.demo_teacher_path(), workshop) is None
 
 
 def _images(path: Path, config: DataConfig, workshop: Workshop, hands: Hands) -> Need:
-    source, store = workshop.source(config), _whole(path, workshop)
+    source, store = workshop.source(config), whole(path, workshop)
     count = sum(source.count(split) for split in SPLITS)
     what = f"{count:,} images, {config.image_size} px {config.encoding}"
     if store is not None:
@@ -88,7 +75,7 @@ def _images(path: Path, config: DataConfig, workshop: Workshop, hands: Hands) ->
 
 
 def _demo_teacher(workshop: Workshop) -> Need:
-    store = _whole(workshop.demo_teacher_path(), workshop)
+    store = whole(workshop.demo_teacher_path(), workshop)
     return Need("teacher", "the demo's own", store is not None, 0, store.bytes if store else 0, 0.0 if store else _DEMO_TEACHER_SECONDS)
 
 
@@ -109,25 +96,27 @@ class _Pass:
 
     Attributes:
         name: of the recipe, for people.
+        sure: whether these are the very samples.
     """
 
     tower: TowerConfig
     packed: PackedImages | None
     views: ViewSet
     name: str
+    sure: bool
 
 
-def _passes(experiments: Iterable[Experiment], opened: Mapping[Path, PackedImages | None], workshop: Workshop) -> list[_Pass]:
-    """The fewest passes that cover all that these experiments need, as `prepare_all` will join them."""
+def _passes(foreseen: Iterable[tuple[Foreseen, Splits]], workshop: Workshop) -> list[_Pass]:
+    """The fewest passes that cover all that these experiments need, as `make_passes` will join them."""
     groups: dict[str, _Pass] = {}
-    for experiment in experiments:
-        path = workshop.packed_path(experiment.data)
-        packed = opened[path]
-        splits = split(packed, experiment.data) if packed is not None else _near_splits(experiment.data, workshop.source(experiment.data))
-        for tower, views in towers_and_views(experiment, splits):
-            known = groups.get(group := group_of(tower, path.name, views))
-            new = _Pass(tower, packed, views, _named(experiment.views))
-            groups[group] = new if known is None else replace(known, views=known.views.joined(views))
+    for one, splits in foreseen:
+        canonical, images = canonical_view(one.experiment, one.offered), workshop.packed_path(one.experiment.data).name
+        first = [] if canonical is None else [(one.experiment.teacher, canonical)]
+        for tower, views in [*first, *towers_and_views(one.experiment, splits, one.trained)]:
+            sure = one.sure or (one.packed is not None and not views.recipe.random)  # canonical views are made of all that are offered
+            known = groups.get(group := group_of(tower, images, views))
+            new = _Pass(tower, one.packed, views, _named(one.experiment.views), sure)
+            groups[group] = new if known is None else replace(known, views=known.views.joined(views), sure=known.sure and sure)
     return list(groups.values())
 
 
@@ -139,14 +128,14 @@ def _near_splits(config: DataConfig, source: Source) -> Splits:
 
 
 def _embeddings(one: _Pass, workshop: Workshop, hands: Hands, several: bool) -> Need:
-    what = f"{_views(one, several)} of {'about ' if one.packed is None else ''}{len(one.views.ids):,} images"
-    if one.tower.model == "demo" and _whole(workshop.demo_teacher_path(), workshop) is None:
+    what = f"{_views(one, several)} of {'' if one.sure else 'about '}{len(one.views.ids):,} images"
+    if _no_teacher_yet(one.tower, workshop):
         return Need("embeddings", f"demo, {what}", False, one.views.images, 0, None)
     teacher = workshop.teacher(one.tower)
     what, left = f"{teacher.name}, {what}", one.views.images
     if one.packed is not None:
         path = store_path(workshop.root, "embeddings", parts_of(teacher, one.packed, one.views))
-        store = covering_store(workshop.root, basis_of(teacher, one.packed, one.views), one.views) or _whole(path, workshop)
+        store = covering_store(workshop.root, basis_of(teacher, one.packed, one.views), one.views) or whole(path, workshop)
         if store is not None:
             return Need("embeddings", what, True, 0, store.bytes, 0.0)
         left = images_left(teacher, one.packed, one.views, workshop.root)
@@ -167,7 +156,7 @@ def _anchors(experiments: Iterable[Experiment], workshop: Workshop) -> list[Need
     """Every bank once: cells share them."""
     needs: dict[tuple[str, str], Need] = {}
     for tower, plan in (pair for experiment in experiments for pair in banks_of(experiment, workshop).all()):
-        if tower.model == "demo" and _whole(workshop.demo_teacher_path(), workshop) is None:
+        if _no_teacher_yet(tower, workshop):
             needs["demo", key_of({"prompts": plan.prompts})] = Need("anchors", _bank("demo", plan), False, 0, 0, None)
         else:
             needs[place_of(tower, plan, workshop)] = _bank_need(workshop.teacher(tower), plan, workshop)

@@ -7,6 +7,7 @@ import numpy as np
 
 from beamclip.config import Experiment, TowerConfig
 from beamclip.data import PackedImages, Splits
+from beamclip.data.packed import Ids
 from beamclip.stores import key_of
 from beamclip.teachers import ViewSet
 
@@ -35,14 +36,18 @@ def group_of(tower: TowerConfig, images: str, views: ViewSet) -> str:
     return key_of({"tower": same, "images": images, **views.drawn()})
 
 
-def training_views(experiment: Experiment, splits: Splits) -> ViewSet | None:
-    """The views that students will be taught from, None where no teacher teaches or it runs inside training."""
+def training_views(experiment: Experiment, trained: Ids) -> ViewSet | None:
+    """The views that students will be taught from, None where no teacher teaches or it runs inside training.
+
+    Args:
+        trained: the samples that students are trained on.
+    """
     views = experiment.views
     if views.teacher == "live" or not experiment.objective.needs.embeddings:
         return None
     if views.teacher == "center":
-        return ViewSet.center(splits.train)
-    return ViewSet(splits.train, views.resolve(), views.stored if views.resolve().random else 1, views.seed)
+        return ViewSet.center(trained)
+    return ViewSet(trained, views.resolve(), views.stored if views.resolve().random else 1, views.seed)
 
 
 def held_out_views(splits: Splits) -> ViewSet:
@@ -50,14 +55,14 @@ def held_out_views(splits: Splits) -> ViewSet:
     return ViewSet.center(np.sort(np.concatenate([splits.val, splits.test])))
 
 
-def wanted_by(experiment: Experiment, packed: PackedImages, splits: Splits) -> list[Wanted]:
-    """All passes an experiment needs. See `towers_and_views`."""
-    return [Wanted(tower, packed, views) for tower, views in towers_and_views(experiment, splits)]
+def wanted_by(experiment: Experiment, packed: PackedImages, splits: Splits, trained: Ids) -> list[Wanted]:
+    """All passes an experiment needs to train and probe. See `towers_and_views`."""
+    return [Wanted(tower, packed, views) for tower, views in towers_and_views(experiment, splits, trained)]
 
 
-def towers_and_views(experiment: Experiment, splits: Splits) -> list[tuple[TowerConfig, ViewSet]]:
+def towers_and_views(experiment: Experiment, splits: Splits, trained: Ids) -> list[tuple[TowerConfig, ViewSet]]:
     """Who must have seen what: every teacher the training views, the first one val and test."""
-    views, held_out = training_views(experiment, splits), (experiment.teacher, held_out_views(splits))
+    views, held_out = training_views(experiment, trained), (experiment.teacher, held_out_views(splits))
     return [held_out] if views is None else [(tower, views) for tower in experiment.teacher.all()] + [held_out]
 
 

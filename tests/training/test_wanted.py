@@ -13,7 +13,8 @@ def splits(experiment, packed):
 
 def wanted(experiment, packed, **values):
     cell = with_values(experiment, {key.replace("__", "."): value for key, value in values.items()})
-    return wanted_by(cell, packed, split(packed, cell.data))
+    splits = split(packed, cell.data)
+    return wanted_by(cell, packed, splits, splits.train)
 
 
 def images(passes):
@@ -30,13 +31,13 @@ def images(passes):
     ],
 )
 def test_the_views_that_students_are_taught_from(experiment, splits, values, recipe, count, seed):
-    views = training_views(with_values(experiment, values), splits)
+    views = training_views(with_values(experiment, values), splits.train)
     assert (views.recipe, views.count, views.drawn()["seed"]) == (RECIPES[recipe], count, seed)
     assert np.array_equal(views.ids, splits.train)
 
 
 def test_a_teacher_inside_training_needs_none(experiment, splits):
-    assert training_views(with_values(experiment, {"views.teacher": "live"}), splits) is None
+    assert training_views(with_values(experiment, {"views.teacher": "live"}), splits.train) is None
 
 
 def test_zero_shot_is_measured_on_the_central_view_of_val_and_test(splits):

@@ -1,0 +1,125 @@
+"""Teacher passes of many experiments, in two rounds: what decides which images are trained on, then all the rest."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from beamclip.balance import check_count
+from beamclip.config import Experiment, UserError
+from beamclip.data import PackedImages, Splits, split
+from beamclip.stores import Store
+from beamclip.teachers import Embeddings, ViewSet, embed
+from beamclip.training.choosing import Chosen, balance_of, canonical_view, choose, offered
+from beamclip.training.wanted import Wanted, joined, wanted_by
+from beamclip.training.workshop import Workshop
+
+
+@dataclass
+class Passes:
+    """What was made for experiments, by their names and by groups of passes.
+
+    Attributes:
+        opened: name -> its images.
+        chosen: name -> what its students learn from.
+        wanted: group -> the pass.
+        made: group -> its store, and how many images were encoded for it now.
+    """
+
+    opened: dict[str, tuple[PackedImages, Splits]]
+    chosen: dict[str, Chosen] = field(default_factory=dict)
+    wanted: dict[str, Wanted] = field(default_factory=dict)
+    made: dict[str, tuple[Embeddings, int]] = field(default_factory=dict)
+
+    def encoded_for(self, experiment: Experiment, name: str) -> int:
+        """How many images were encoded now for what this experiment needs."""
+        packed, splits = self.opened[name]
+        needed = canonical_pass(experiment, packed, splits) + wanted_by(experiment, packed, splits, self.chosen[name].trained)
+        return sum(self.made[group][1] for group in {one.group for one in needed})
+
+    def store_of(self, one: Wanted) -> Embeddings:
+        """The store that holds the views of this pass."""
+        return self.made[one.group][0]
+
+
+def make_passes(experiments: Mapping[str, Experiment], workshop: Workshop) -> Passes:
+    """Pack, choose and embed for many experiments: no teacher sees a view of an image twice.
+
+    Raises:
+        UserError: data or teacher are not what an experiment says, or leave too few images for what it asks.
+    """
+    passes = Passes({name: _packed_and_split(experiment, workshop) for name, experiment in experiments.items()})
+    _encode(_early(experiments, passes), passes, workshop)
+    for name, experiment in experiments.items():
+        passes.chosen[name] = _choose(experiment, *passes.opened[name], passes, workshop)
+    rest = joined(one for name, e in experiments.items() for one in wanted_by(e, *passes.opened[name], passes.chosen[name].trained))
+    _encode(rest, passes, workshop)
+    return passes
+
+
+def make_balance(experiment: Experiment, workshop: Workshop) -> Store:
+    """Balance the training images of one experiment, after the one pass over canonical views that this takes.
+
+    Raises:
+        UserError: data or teacher are not what the experiment says, or as `beamclip.balance.balance`.
+    """
+    packed = workshop.packed(experiment.data)
+    ids = offered(experiment, packed, split(packed, experiment.data))
+    one, passes = Wanted(experiment.teacher, packed, ViewSet.center(ids)), Passes({})
+    _encode({one.group: one}, passes, workshop)
+    return balance_of(experiment, packed, ids, passes.store_of(one), workshop)
+
+
+def canonical_pass(experiment: Experiment, packed: PackedImages, splits: Splits) -> list[Wanted]:
+    """What choosing asks of the first teacher: one pass or none."""
+    views = canonical_view(experiment, offered(experiment, packed, splits))
+    return [] if views is None else [Wanted(experiment.teacher, packed, views)]
+
+
+def _packed_and_split(experiment: Experiment, workshop: Workshop) -> tuple[PackedImages, Splits]:
+    packed = workshop.packed(experiment.data)
+    splits = split(packed, experiment.data)
+    check_against_data(experiment, len(offered(experiment, packed, splits)))
+    return packed, splits
+
+
+def _early(experiments: Mapping[str, Experiment], passes: Passes) -> dict[str, Wanted]:
+    """The passes that choosing needs, joined with all that may later be asked of their groups, so that these are made once."""
+    canonical, others = list[Wanted](), list[Wanted]()
+    for name, experiment in experiments.items():
+        packed, splits = passes.opened[name]
+        canonical += canonical_pass(experiment, packed, splits)
+        others += wanted_by(experiment, packed, splits, offered(experiment, packed, splits))
+    groups = {one.group for one in canonical}
+    return joined([*canonical, *(one for one in others if one.group in groups)])
+
+
+def _encode(wanted: Mapping[str, Wanted], passes: Passes, workshop: Workshop) -> None:
+    w = workshop
+    for group, one in wanted.items():
+        if group not in passes.made:
+            passes.wanted[group] = one
+            passes.made[group] = embed(w.teacher(one.tower), one.packed, one.views, w.root, w.progress, w.run, w.repair, w.pace)
+
+
+def _choose(experiment: Experiment, packed: PackedImages, splits: Splits, passes: Passes, workshop: Workshop) -> Chosen:
+    canonical = canonical_pass(experiment, packed, splits)
+    stored = passes.store_of(canonical[0]) if canonical else None
+    chosen = choose(experiment, packed, offered(experiment, packed, splits), stored, workshop)
+    check_against_data(experiment, len(chosen.trained), " that balance leaves" if experiment.balance.active else "")
+    return chosen
+
+
+def check_against_data(experiment: Experiment, images: int, which: str = "") -> None:
+    """What can only be checked once the data is known.
+
+    Args:
+        images: how many students would be trained on.
+        which: says why they are so few.
+
+    Raises:
+        UserError: a batch or a number of clusters larger than the training set.
+    """
+    batch = experiment.optimiser.batch_size
+    if batch > images:
+        raise UserError(f"optimiser.batch_size {batch} is more than the {images} training images{which}; lower it")
+    if experiment.objective.needs.clusters:
+        check_count(experiment.objective.clip_cid.clusters, images)
