@@ -17,11 +17,12 @@ from beamclip.config import (
     parse_assignments,
     preset_names,
 )
+from beamclip.seeding import with_seeds
 from beamclip.storage import tracking_uri
 from beamclip.sweeping import plan_sweep, run_sweep
 
 EXIT_USER, EXIT_INTERRUPTED = 2, 130
-_FIXED_AT_START = ("set", "data", "tracking_uri", "workers", "gpus_per_worker", "space", "asha")
+_FIXED_AT_START = ("set", "data", "tracking_uri", "workers", "gpus_per_worker", "space", "asha", "seeds")
 
 
 def sweep_main(sweep: Sweep, arguments: Sequence[str] | None = None) -> None:
@@ -80,6 +81,8 @@ def _add_experiment_options(parser: argparse.ArgumentParser) -> None:
 def _add_sweep_options(parser: argparse.ArgumentParser) -> None:
     text = "go on with the latest sweep of this name in the storage, with its own settings"
     parser.add_argument("--resume", action="store_true", help=text)
+    text = "train every cell with so many seeds, from the experiment's own on; tables then show means and their intervals"
+    parser.add_argument("--seeds", type=int, metavar="N", help=text)
     parser.add_argument("--plan", action="store_true", help="only show which stores the sweep needs, which exist, and what the rest takes")
     _add_repair(parser)
 
@@ -92,9 +95,12 @@ def _sweep(sweep: Sweep, options: argparse.Namespace) -> None:
     given = [f"--{name.replace('_', '-')}" for name in _FIXED_AT_START if getattr(options, name, None)]
     if options.resume and given:
         raise UserError(f"--resume goes on with the settings the sweep was started with; leave {' and '.join(given)} out")
+    base = experiment_from(options)
+    if options.seeds is not None and not options.resume:
+        sweep = with_seeds(sweep, base, options.seeds)
     if options.plan:
-        return plan_sweep(sweep, experiment_from(options))
-    run_sweep(sweep, experiment_from(options), options.resume, options.repair)
+        return plan_sweep(sweep, base)
+    run_sweep(sweep, base, options.resume, options.repair)
     return None
 
 
@@ -126,10 +132,31 @@ def _compare(options: argparse.Namespace) -> None:
     render(compare(tracking_uri(experiment_from(options)), options.experiment, options.sweep), Console())
 
 
-def _evaluate(options: argparse.Namespace) -> None:
-    from beamclip.evaluating import evaluate_model
+def _report(options: argparse.Namespace) -> None:
+    from pathlib import Path
 
-    evaluate_model(options.model, options.untrained, experiment_from(options))
+    from beamclip.report import report_sweep
+
+    report_sweep(experiment_from(options), options.experiment, options.sweep, Path(options.out) if options.out else None)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from beamclip.evaluating import Extras, evaluate_model
+
+    extras = Extras(_named_folders(options.transfer), options.few_shot, options.class_list)
+    evaluate_model(options.model, options.untrained, experiment_from(options), extras)
+
+
+def _named_folders(items: Sequence[str]) -> dict[str, str]:
+    folders: dict[str, str] = {}
+    for item in items:
+        name, _, folder = item.partition("=")
+        if not name or not folder:
+            raise UserError(f"--transfer {item} is not NAME=DIR; write such as --transfer pets=/data/pets")
+        if name in folders:
+            raise UserError(f"--transfer names {name} twice; give each data set a name of its own")
+        folders[name] = folder
+    return folders
 
 
 def _pack(options: argparse.Namespace) -> None:
@@ -142,6 +169,19 @@ def _embed(options: argparse.Namespace) -> int:
     from beamclip.storing import embed_images
 
     return embed_images(experiment_from(options), options.repair, options.verify)
+
+
+def _balance(options: argparse.Namespace) -> None:
+    from beamclip.balancing import balance_images
+
+    balance_images(experiment_from(options), options.repair, _typed_again(options))
+
+
+def _typed_again(options: argparse.Namespace) -> list[str]:
+    """The options that another command needs to mean the same experiment, without any about balance."""
+    named = {"--preset": options.preset, "--data": options.data, "--storage": options.storage, "--tracking-uri": options.tracking_uri}
+    kept = [("--set", item) for item in options.set if not item.startswith("balance.")]
+    return [word for pair in [*named.items(), *kept] if pair[1] is not None for word in pair]
 
 
 def _anchors(options: argparse.Namespace) -> None:
@@ -184,6 +224,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "encode so many stored views again (default 256) and compare"
     embed.add_argument("--verify", type=int, nargs="?", const=256, default=0, metavar="N", help=text)
 
+    _add_repair(_verb(verbs, "balance", _balance, "leave out training images that are much alike to the teacher, and say which"))
+
     anchors = _verb(verbs, "anchors", _anchors, "make the classes' text anchors, and say what they are like; encodes no image")
     anchors.add_argument("--explain", action="store_true", help="per class, the senses considered and why one was chosen")
     anchors.add_argument(
@@ -196,9 +238,19 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("experiment", metavar="EXPERIMENT", help="name of the sweep")
     compare.add_argument("--sweep", metavar="ID", help="a sweep of that name (default: the latest)")
 
+    report = _verb(verbs, "report", _report, "one page about a sweep, to send around: tables, figures, images, costs, commands")
+    report.add_argument("experiment", metavar="EXPERIMENT", help="name of the sweep")
+    report.add_argument("--sweep", metavar="ID", help="a sweep of that name (default: the latest)")
+    report.add_argument("--out", metavar="DIR", help="folder of report.html and report.md (default: report/ beside the sweep's trials)")
+
     evaluate = _verb(verbs, "evaluate", _evaluate, "probe a checkpoint or any timm model")
     evaluate.add_argument("model", metavar="MODEL", help="a student.safetensors of ours, or a timm name such as resnet18")
     evaluate.add_argument("--untrained", action="store_true", help="a timm name: random weights instead of pretrained ones")
+    text = "also probe the frozen backbone on these images (a tree, parquet, tar shards or CIFAR); repeatable"
+    evaluate.add_argument("--transfer", action="append", default=[], metavar="NAME=DIR", help=text)
+    evaluate.add_argument("--few-shot", action="store_true", help="also probe with 1, 2, 4, 8 and 16 train images a class")
+    text = "zero-shot with these class names, one a line in label order, instead of the data's own"
+    evaluate.add_argument("--class-list", metavar="FILE", help=text)
 
     _verb(verbs, "doctor", _doctor, "check data, teacher, storage, tracking, devices and Ray, and say what is wrong")
     return parser

@@ -8,6 +8,7 @@ from string import ascii_lowercase
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from beamclip.tracking.cells import Cell
 from beamclip.tracking.compare import Comparison
@@ -88,7 +89,11 @@ def _panel(axes: Axes, found: Sequence[Point], names: dict[str, str]) -> None:
         axes.errorbar(point.cost, point.result, point.half, color="C0", alpha=0.5)
     axes.set_xscale("log")
     axes.margins(x=0.12, y=0.12)
-    axes.grid(alpha=0.3, which="both")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(MaxNLocator(4) if high / low < 6 else LogLocator(subs=(1, 3)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3)
 
 
 def _untrained(axes: Axes, comparison: Comparison) -> None:

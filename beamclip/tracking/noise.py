@@ -11,7 +11,7 @@ from beamclip.tracking.compare import Comparison
 Verdict = Literal["worse", "not told apart", "better"]
 TEST = "linear_probe/test_top1"
 LEVEL = 0.05
-_Z = 1.959964  # of the 95 % intervals that were logged
+_Z = 1.959964  # of 95 % intervals, as those that are logged
 
 
 def verdicts(comparison: Comparison) -> tuple[Verdict | None, ...]:
@@ -67,11 +67,11 @@ def welch(ours: Sequence[float], others: Sequence[float]) -> float:
 
 
 def p_over_images(one: Sequence[float], other: Sequence[float]) -> float:
-    """Two-sided p-value that two runs are equally accurate, from accuracy and Wilson interval (value, low, high, in per cent) of each.
+    """Two-sided p-value that two runs are equally accurate, from accuracy and 95 % interval (value, low, high, in per cent) of each.
 
-    The standard error of the difference is that of Newcombe's hybrid score interval (Statistics in Medicine 17, 1998, method 10),
-    which is made of Wilson intervals alone, so that the number of images need not be known; taking it at other levels than the 95 %
-    it was made for is our approximation. Both runs saw the same images, and a paired test would tell more apart, but which images
+    The interval of the difference is put together from both intervals, as Newcombe does with Wilson's (Statistics in Medicine 17,
+    1998, method 10) and Zou and Donner with any (27, 2008), so that the number of images need not be known; taking it at other
+    levels than 95 % is our approximation. Both runs saw the same images, and a paired test would tell more apart, but which images
     each got right is no metric. Of seeds it says nothing: the same settings trained again may differ by more.
     """
     higher, lower = sorted((one, other), key=lambda run: -run[0])
