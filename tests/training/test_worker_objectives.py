@@ -88,6 +88,13 @@ def test_swav_s_queue_takes_part_and_is_what_the_checkpoint_holds(experiment, st
     assert losses(rest)[0] != losses(reports)[8]
 
 
+def test_a_sum_with_distillation_is_shown_views_crops_and_the_teacher(experiment, stores, tmp_path):
+    prepared = method(experiment, stores, "swav", **{"objective.name": "csm+swav"})
+    reports = train(*prepared, tmp_path)
+    assert {"train/csm_loss", "train/swav_loss", "train/swav_prototype_usage", "zero_shot/val_top1"} <= reports[0].keys()
+    assert reports[0]["train/loss"] == pytest.approx(reports[0]["train/csm_loss"] + reports[0]["train/swav_loss"], rel=1e-5)
+
+
 @pytest.mark.parametrize("name", ["simclr", "swav"])
 def test_it_learns_on_two_workers_and_goes_on_there(experiment, stores, tmp_path, name):
     prepared = method(experiment, stores, name)
