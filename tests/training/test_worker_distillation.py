@@ -20,6 +20,7 @@ METHODS = {
     "image_queue": {"objective.image_queue": {"queue": 100}},
     "csm+simreg": {"objective.terms": {"simreg": 0.5}},
     "seed+feature": {},
+    "csm+simclr": {"objective.simclr": {"hidden": 32, "width": 16}},  # two views of each image, and a head beside the projector
     "clip_cid": {"objective.clip_cid": CLUSTERS, "optimiser.batch_size": 4},  # fewer than there are clusters: some are drawn
 }
 QUEUES = {"seed": 40, "compress": 128, "image_queue": 100, "seed+feature": 128}
