@@ -1,14 +1,18 @@
-"""`beamclip evaluate`: the probes of a sweep, on any checkpoint of ours or any timm model, without Ray."""
+"""`beamclip evaluate`: the probes of a sweep, on any checkpoint of ours or any timm model, without Ray, and on other data too."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from beamclip.anchors import AnchorBank, build_banks
-from beamclip.config import Experiment, with_values
+from beamclip.config import FEW_SHOT, Experiment, UserError, with_values
 from beamclip.console import Bars
 from beamclip.data import split
-from beamclip.evaluation import evaluate
+from beamclip.evaluation import Evaluation, evaluate
 from beamclip.storage import check_writable, stores_root
 from beamclip.students import Student, build_student, load_student
 from beamclip.training.banks import banks_of
@@ -17,34 +21,98 @@ from beamclip.training.probing import evaluation_features, student_pixels
 from beamclip.training.workshop import Workshop
 
 
-def evaluate_model(model: str, untrained: bool, experiment: Experiment) -> dict[str, float]:
-    """Probe a model on the experiment's data, print the table, and return the metrics (per cent).
+@dataclass(frozen=True)
+class Extras:
+    """What `beamclip evaluate` may be asked for beside the probes of a sweep."""
+
+    transfer: Mapping[str, str]
+    """Name -> folder of further data sets, on which the frozen backbone is probed."""
+    few_shot: bool = False
+    """Also probe with 1, 2, 4, 8 and 16 images a class, unless `probe.few_shot` says others."""
+    class_list: str | None = None
+    """A file like `data.class_names`: zero-shot is scored with these names instead."""
+
+
+def evaluate_model(model: str, untrained: bool, experiment: Experiment, extras: Extras | None = None) -> dict[str, float]:
+    """Probe a model on the experiment's data, print the tables, and return the metrics (per cent).
 
     Args:
         model: path of a `student.safetensors`, or a timm name.
         untrained: a timm model with random weights instead of its pretrained ones.
 
+    Returns:
+        The metrics; those of other data sets as `transfer/NAME/…`.
+
     Raises:
-        UserError: no such model, or its embeddings don't fit the teacher's anchors.
+        UserError: no such model, data or class list, or a class list for a model that knows no text anchors.
     """
+    extras = extras or Extras({})
     check_writable(experiment)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with Bars() as bars:
         student, is_ours = _load(model, untrained, experiment)  # first, since packing may take an hour
+        experiment = _with_extras(experiment, extras, is_ours)
+        others = {name: _transferred(experiment, student, folder) for name, folder in extras.transfer.items()}
         workshop = Workshop(stores_root(experiment), device, bars)
-        packed = workshop.packed(experiment.data)
-        splits = split(packed, experiment.data)
-        anchors = None
-        if is_ours:
-            teacher = workshop.teacher(experiment.teacher)
-            _, own = banks_of(experiment, workshop).own
-            bank = AnchorBank.open(build_banks(teacher, [own], workshop.root, bars)[0])
-            anchors = bank.embeddings.to(device) if bank.embeddings.shape[1] == student.spec.width else None
-        pixels = student_pixels(student, student.spec.image_size)
-        parts = evaluation_features(student.to(device), packed, splits, pixels, experiment.probe, Context(device=device), bars)
-    metrics = evaluate(*parts, anchors, experiment.probe).metrics
-    _print(model, metrics)
-    return metrics
+        for name, other in others.items():
+            _open(name, other, workshop)
+        student = student.to(device)
+        anchors = _anchors(student, experiment, workshop, bars) if is_ours else None
+        evaluation = _probed(student, experiment, anchors, workshop, bars)
+        transferred = {name: _transfer(name, student, other, workshop, bars) for name, other in others.items()}
+    _print(model, evaluation.metrics, evaluation)
+    if transferred:
+        _print_transfer(transferred)
+    more = {f"transfer/{name}/{key}": value for name, one in transferred.items() for key, value in one.metrics.items()}
+    return evaluation.metrics | more
+
+
+def _with_extras(experiment: Experiment, extras: Extras, is_ours: bool) -> Experiment:
+    values: dict[str, object] = {}
+    if extras.few_shot and not experiment.probe.few_shot:
+        values["probe.few_shot"] = list(FEW_SHOT)
+    if extras.class_list is not None:
+        if not is_ours:
+            raise UserError("--class-list is for zero-shot, which a timm model can't do; give a student.safetensors of ours or drop it")
+        values["data.class_names"] = extras.class_list
+    return with_values(experiment, values)
+
+
+def _transferred(experiment: Experiment, student: Student, folder: str) -> Experiment:
+    """The same probes on other data, packed at the model's own size."""
+    side = student.spec.image_size
+    values = {"data.source": "auto", "data.path": folder, "data.class_names": None, "data.train_images": None}
+    return with_values(experiment, values | {"data.image_size": side, "student.image_size": side})
+
+
+def _open(name: str, experiment: Experiment, workshop: Workshop) -> None:
+    """Find what is wrong with a further data set before any image is packed."""
+    try:
+        workshop.source(experiment.data)
+    except UserError as error:
+        raise UserError(f"--transfer {name}: {error}") from None
+
+
+def _transfer(name: str, student: Student, experiment: Experiment, workshop: Workshop, bars: Bars) -> Evaluation:
+    try:
+        return _probed(student, experiment, None, workshop, bars)
+    except UserError as error:
+        raise UserError(f"--transfer {name}: {error}") from None
+
+
+def _anchors(student: Student, experiment: Experiment, workshop: Workshop, bars: Bars) -> Tensor | None:
+    """Of the data's own classes, or of the class list; None where the student lives in another space."""
+    teacher = workshop.teacher(experiment.teacher)
+    _, own = banks_of(experiment, workshop).own
+    bank = AnchorBank.open(build_banks(teacher, [own], workshop.root, bars)[0])
+    return bank.embeddings if bank.embeddings.shape[1] == student.spec.width else None
+
+
+def _probed(student: Student, experiment: Experiment, anchors: Tensor | None, workshop: Workshop, bars: Bars) -> Evaluation:
+    packed = workshop.packed(experiment.data)
+    pixels, context = student_pixels(student, student.spec.image_size), Context(device=workshop.device)
+    parts = evaluation_features(student, packed, split(packed, experiment.data), pixels, experiment.probe, context, bars)
+    return evaluate(*parts, anchors, experiment.probe)
 
 
 def _load(model: str, untrained: bool, experiment: Experiment) -> tuple[Student, bool]:
@@ -57,8 +125,23 @@ def _load(model: str, untrained: bool, experiment: Experiment) -> tuple[Student,
     return build_student(experiment.student, 1, experiment.seed), False
 
 
-def _print(model: str, metrics: dict[str, float]) -> None:
+def _print(model: str, metrics: dict[str, float], evaluation: Evaluation) -> None:
     table = Table("metric", "value", title=model, title_justify="left")
     for key, value in metrics.items():
         table.add_row(key, f"{value:.2f}")
+    console = Console()
+    console.print(table)
+    for one in evaluation.details["few_shot"]:
+        if one["note"]:
+            console.print(f"{one['images_per_class']} images a class: left out, {one['note']}")
+
+
+def _print_transfer(transferred: Mapping[str, Evaluation]) -> None:
+    table = Table("data set", "classes", "test images", "probe, val", "probe, test", "95 %", "k-NN", title="transfer", title_justify="left")
+    for name, one in transferred.items():
+        m, per_class = one.metrics, one.details["linear_probe"]["per_class"]
+        between = f"{m['linear_probe/test_top1_low']:.2f} to {m['linear_probe/test_top1_high']:.2f}"
+        numbers = (f"{m[key]:.2f}" for key in ("linear_probe/val_top1", "linear_probe/test_top1"))
+        images = sum(row["images"] for row in per_class)
+        table.add_row(name, str(len(per_class)), str(images), *numbers, between, f"{m['knn/test_top1']:.2f}")
     Console().print(table)

@@ -149,11 +149,15 @@ def test_the_bar_counts_epochs_and_evaluations_of_all_trials(recorder):
     assert recorder.bars.moves == [(1, 8), (3, 8), (5, 8), (8, 8)]
 
 
-def test_student_and_probe_of_the_last_report_are_kept(recorder, tmp_path):
-    for name in ("student.safetensors", "probe.safetensors", "state.pt"):
+KEPT = ["student.safetensors", "probe.safetensors", "evaluation.json", "predictions.safetensors"]
+
+
+@pytest.mark.parametrize("files", [KEPT, KEPT[:2]], ids=["all", "an earlier version's"])
+def test_what_the_last_report_left_is_kept(recorder, tmp_path, files):
+    for name in (*files, "state.pt"):
         (tmp_path / name).touch()
     recorder.reported("a", {"epoch": 2, "checkpoint_path": str(tmp_path)})
     recorder.reported("a", {"epoch": 3, "checkpoint_path": f"file://{tmp_path}", "linear_probe/test_top1": 5.0})
     recorder.close()
     kept = [call[2].name for call in recorder.tracker.calls if call[0] == "trial_artifact"]
-    assert kept == ["student.safetensors", "probe.safetensors"]
+    assert kept == files

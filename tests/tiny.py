@@ -70,7 +70,7 @@ def settings(images: Path, teacher: Path) -> dict:
         "anchors": {"prompt_set": "plain"},
         "student": {"backbone": "test_resnet", "image_size": 32, "projector": "linear"},
         "optimiser": {"name": "sgd", "lr": 0.05, "epochs": 2, "warmup_epochs": 0.5, "batch_size": 32},
-        "probe": {"inverse_l2": [1.0], "max_iterations": 20, "knn_k": 5},
+        "probe": {"grid": {"lr": [0.3], "weight_decay": [0.1, 0.01]}, "knn_k": 5, "bootstrap": 100},
         "scaling": {"workers": 1, "cpus_per_worker": 0.5},
     }
 

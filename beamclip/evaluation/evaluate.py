@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from beamclip.config import ProbeConfig
 from beamclip.evaluation.features import LabelledFeatures
+from beamclip.evaluation.few_shot import FewShot, few_shot
 from beamclip.evaluation.knn import knn_predict
-from beamclip.evaluation.linear_probe import ProbeResult, select_probe
-from beamclip.evaluation.metrics import accuracy, wilson_interval
+from beamclip.evaluation.metrics import accuracy
 from beamclip.evaluation.probe import Probe
-from beamclip.evaluation.zero_shot import zero_shot_predict
+from beamclip.evaluation.protocols import ProbeResult, select_probe
+from beamclip.evaluation.report import Reported, details_of, report
+from beamclip.evaluation.zero_shot import zero_shot_logits, zero_shot_predict
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,12 @@ class Evaluation:
     """A student's results."""
 
     metrics: dict[str, float]
-    """Accuracies in per cent, and `linear_probe/inverse_l2`."""
+    """Per cent, and `knn/k`."""
     probe: Probe
+    details: dict[str, Any] = field(default_factory=dict)
+    """What lies behind the metrics, JSON values only; see `save_evaluation`."""
+    predictions: dict[str, Tensor] = field(default_factory=dict)
+    """Over test in order, on the CPU; see `save_evaluation`."""
 
 
 def evaluate(
@@ -32,51 +39,85 @@ def evaluate(
 
     Args:
         train: what probe and kNN are fitted on, already cut to `config.train_images`.
-        val: a held-out part of the train set; chooses C.
+        val: a held-out part of the train set; chooses the probe's settings and k.
         test: reported once.
         anchors: [K, D] in label order, for zero-shot; None leaves it out.
 
     Returns:
-        `linear_probe/{val_top1,test_top1,test_top1_low,test_top1_high,inverse_l2}`, `linear_probe/test_top5` above 5 classes,
-        `knn/{val,test}_top1`, `zero_shot/{val,test}_top1`. `_low` and `_high` are the 95 % interval.
+        `linear_probe/val_top1`, `linear_probe/test_{top1,top5,ece}` each with `_low` and `_high`, its 95 % interval (top5 above 5
+        classes), `knn/{val_top1,test_top1,k}`, `zero_shot/val_top1` and `zero_shot/test_…` like the probe's, and
+        `few_shot/N_top1` with its interval over draws.
 
     Raises:
         UserError: features are not finite, fewer train images than k, or a single class.
     """
     with _full_precision():
-        chosen = choose(train, val, config)  # test is not among its arguments: it can't bear on the choice
-        metrics = {"linear_probe/val_top1": chosen.val_top1, "linear_probe/inverse_l2": chosen.inverse_l2}
-        metrics |= _neighbours(train, val, anchors, config, "val")
-        metrics |= report(chosen.probe, test) | _neighbours(train, test, anchors, config, "test")
-    return Evaluation(metrics, chosen.probe)
+        chosen, (k, neighbours) = choose(train, val, config), choose_k(train, val, config)  # test is not among their arguments
+        probed = report(chosen.probe.logits(test.features), test.labels, config)
+        nearest = knn_predict(test.features, train.features, train.labels, [k], config.knn_temperature)[0]
+        metrics = {"linear_probe/val_top1": chosen.val_top1} | _named("linear_probe/test_", probed)
+        metrics |= {"knn/val_top1": neighbours[k], "knn/test_top1": accuracy(nearest, test.labels), "knn/k": k}
+        zero_shot = None
+        if anchors is not None and val.embeddings is not None and test.embeddings is not None:
+            metrics["zero_shot/val_top1"] = accuracy(zero_shot_predict(val.embeddings, anchors.to(val.labels.device)), val.labels)
+            logits = zero_shot_logits(test.embeddings, anchors.to(test.labels.device)) / config.zero_shot_temperature
+            zero_shot = report(logits, test.labels, config)
+            metrics |= _named("zero_shot/test_", zero_shot)
+        shots = few_shot(train, val, test, config)
+    metrics |= {key: value for one in shots for key, value in _few_shot_metrics(one).items()}
+    details = _details(chosen, neighbours, shots, probed, zero_shot, test, config)
+    return Evaluation(metrics, chosen.probe, details, _predictions(probed, zero_shot, test))
 
 
 def choose(train: LabelledFeatures, val: LabelledFeatures, config: ProbeConfig) -> ProbeResult:
-    """Everything that is chosen: the probe and its C."""
-    return select_probe(train, val, config.inverse_l2, config.max_iterations)
+    """The probe's settings by the protocol, and the probe that they give on train and val together."""
+    return select_probe(train, val, config)
 
 
-def report(probe: Probe, test: LabelledFeatures) -> dict[str, float]:
-    """The chosen probe on test, with its 95 % interval over images."""
-    logits = probe.logits(test.features)
-    per_cent = accuracy(logits, test.labels)
-    low, high = wilson_interval(per_cent, len(test.labels))
-    metrics = {"linear_probe/test_top1": per_cent, "linear_probe/test_top1_low": low, "linear_probe/test_top1_high": high}
-    if logits.shape[1] > 5:
-        metrics["linear_probe/test_top5"] = accuracy(logits, test.labels, k=5)
-    return metrics
+def choose_k(train: LabelledFeatures, val: LabelledFeatures, config: ProbeConfig) -> tuple[int, dict[int, float]]:
+    """The number of neighbours, the smaller on a tie, and the val accuracy of each in per cent."""
+    ks = sorted(set(config.knn_k))
+    predicted = knn_predict(val.features, train.features, train.labels, ks, config.knn_temperature)
+    scores = {k: accuracy(row, val.labels) for k, row in zip(ks, predicted, strict=True)}
+    return max(scores, key=scores.__getitem__), scores
 
 
-def _neighbours(
-    train: LabelledFeatures, part: LabelledFeatures, anchors: Tensor | None, config: ProbeConfig, name: str
-) -> dict[str, float]:
-    """The two that have nothing to choose: nearest train images and nearest anchors."""
-    predicted = knn_predict(part.features, train.features, train.labels, config.knn_k, config.knn_temperature)
-    metrics = {f"knn/{name}_top1": accuracy(predicted, part.labels)}
-    if anchors is not None and part.embeddings is not None:
-        nearest = zero_shot_predict(part.embeddings, anchors.to(part.embeddings.device))
-        metrics[f"zero_shot/{name}_top1"] = accuracy(nearest, part.labels)
-    return metrics
+def _named(prefix: str, reported: Reported) -> dict[str, float]:
+    return {f"{prefix}{name}": value for name, value in reported.metrics.items()}
+
+
+def _few_shot_metrics(one: FewShot) -> dict[str, float]:
+    values = {"": one.mean, "_low": one.low, "_high": one.high}
+    return {f"few_shot/{one.images_per_class}_top1{suffix}": value for suffix, value in values.items() if value is not None}
+
+
+def _details(
+    chosen: ProbeResult,
+    neighbours: dict[int, float],
+    shots: list[FewShot],
+    probed: Reported,
+    zero_shot: Reported | None,
+    test: LabelledFeatures,
+    config: ProbeConfig,
+) -> dict[str, Any]:
+    classes = max(len(chosen.probe.bias), int(test.labels.max()) + 1)
+    return {
+        "protocol": config.protocol,
+        "cells": [asdict(cell) for cell in chosen.cells],
+        "chosen": chosen.chosen,
+        "knn": [{"k": k, "val_top1": top1} for k, top1 in neighbours.items()],
+        "few_shot": [one.as_dict() for one in shots],
+        "linear_probe": details_of(probed, test.labels, classes, config),
+        "zero_shot": None if zero_shot is None else details_of(zero_shot, test.labels, classes, config),
+    }
+
+
+def _predictions(probed: Reported, zero_shot: Reported | None, test: LabelledFeatures) -> dict[str, Tensor]:
+    ids = torch.arange(len(test.labels)) if test.ids is None else test.ids
+    columns = {"ids": ids, "labels": test.labels, "probe": probed.predicted, "probe_confidence": probed.confidence}
+    if zero_shot is not None:
+        columns |= {"zero_shot": zero_shot.predicted, "zero_shot_confidence": zero_shot.confidence}
+    return {name: column.cpu().contiguous() for name, column in columns.items()}
 
 
 @contextmanager

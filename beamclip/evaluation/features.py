@@ -47,9 +47,11 @@ class LabelledFeatures:
     """fp32 [N, D], or None where zero-shot is not asked for."""
     labels: Tensor
     """int64 [N], from 0."""
+    ids: Tensor | None = None
+    """int64 [N], of the samples, where somebody wants to find them again."""
 
     def __post_init__(self) -> None:
-        rows = {len(t) for t in (self.features, self.embeddings, self.labels) if t is not None}
+        rows = {len(t) for t in (self.features, self.embeddings, self.labels, self.ids) if t is not None}
         if len(rows) != 1 or 0 in rows:
             raise ValueError(f"features, embeddings and labels must have the same number of rows, at least one, not {sorted(rows)}")
         check_finite(self.features, "the student's features")

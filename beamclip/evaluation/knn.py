@@ -3,6 +3,8 @@
 score(c | x) = Σ_{i in the k nearest of x} exp(cos(x, x_i) / T) · [y_i = c]
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,28 +16,31 @@ BLOCK = 2**25
 
 
 @torch.no_grad()
-def knn_predict(queries: Tensor, bank: Tensor, labels: Tensor, k: int, temperature: float) -> Tensor:
-    """The class with the highest score, exact, int64 [Q]; the lowest class on a tie.
+def knn_predict(queries: Tensor, bank: Tensor, labels: Tensor, ks: Sequence[int], temperature: float) -> Tensor:
+    """The class with the highest score for each number of neighbours, exact, int64 [len(ks), Q]; the lowest class on a tie.
 
     Args:
         queries: features [Q, F], any length.
         bank: train features [N, F] on the same device.
         labels: of the bank, int64 [N], from 0.
-        k: neighbours, at most N.
+        ks: numbers of neighbours, each at most N. Similarities are computed once for all of them.
         temperature: T > 0.
 
     Raises:
-        UserError: k is larger than the bank.
+        UserError: a k is larger than the bank.
     """
-    if k > len(bank):
-        raise UserError(f"probe.knn_k is {k}, but there are only {len(bank)} train images; set it to at most {len(bank)}")
+    if max(ks) > len(bank):
+        raise UserError(f"probe.knn_k is {max(ks)}, but there are only {len(bank)} train images; set it to at most {len(bank)}")
     bank, classes = F.normalize(bank.float(), dim=-1), int(labels.max()) + 1
     blocks = torch.split(F.normalize(queries.float(), dim=-1), max(1, BLOCK // len(bank)))
-    return torch.cat([_vote(block @ bank.T, labels, k, temperature, classes) for block in blocks])
+    return torch.cat([_vote(block @ bank.T, labels, ks, temperature, classes) for block in blocks], dim=1)
 
 
-def _vote(similarities: Tensor, labels: Tensor, k: int, temperature: float, classes: int) -> Tensor:
-    nearest, index = similarities.topk(k, dim=-1)
+def _vote(similarities: Tensor, labels: Tensor, ks: Sequence[int], temperature: float, classes: int) -> Tensor:
+    nearest, index = similarities.topk(max(ks), dim=-1)
     weights = ((nearest - nearest[:, :1]) / temperature).exp()  # relative to the nearest, so that a small T can't overflow
-    scores = weights.new_zeros(len(weights), classes).scatter_add_(1, labels[index], weights)
-    return scores.argmax(-1)
+    scores, counted, winners = weights.new_zeros(len(weights), classes), 0, {}
+    for k in sorted(set(ks)):
+        scores.scatter_add_(1, labels[index[:, counted:k]], weights[:, counted:k])
+        counted, winners[k] = k, scores.argmax(-1)
+    return torch.stack([winners[k] for k in ks])

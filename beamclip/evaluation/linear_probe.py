@@ -7,33 +7,17 @@ standardised with the train images' mean and standard deviation, as CompRess (ar
 they L2-normalise each feature first, which is left out here, so that the probe stays linear in the backbone's features.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from beamclip.config import UserError
-from beamclip.evaluation.features import LabelledFeatures, check_finite
-from beamclip.evaluation.metrics import accuracy
+from beamclip.evaluation.inputs import check_fittable, standardise
 from beamclip.evaluation.probe import Probe
 
 ROWS = 2**16
 """Images whose logits are held at once: 262 MiB for 1000 classes."""
-
-
-@dataclass(frozen=True)
-class ProbeResult:
-    """The probe that val chose."""
-
-    probe: Probe
-    inverse_l2: float
-    """Its C."""
-    val_top1: float
-    """Per cent."""
-    scores: Mapping[float, float]
-    """C -> val top-1 in per cent, over the whole grid."""
 
 
 @torch.no_grad()
@@ -50,23 +34,14 @@ def fit_probe(features: Tensor, labels: Tensor, inverse_l2: float, max_iteration
     Raises:
         UserError: a feature is not finite, or all labels are the same.
     """
-    check_finite(features, "the student's features")
-    if bool((labels == labels[0]).all()):
-        raise UserError(f"a linear probe needs two classes, but all {len(labels)} train labels are {int(labels[0])}; look at the data")
-    mean, std = _moments(features.float())
-    inputs = (features.float() - mean) / std
+    check_fittable(features, labels)
+    prepared = standardise(features)
+    inputs = prepared(features)
     start = inputs.new_zeros(int(labels.max()) + 1, inputs.shape[1] + 1)
     if init is not None:
         start = torch.cat([init.weight, init.bias[:, None]], dim=1)
     solution = _minimise(start, inputs, labels, inverse_l2, max_iterations)
-    return Probe(solution[:, :-1].contiguous(), solution[:, -1].contiguous(), mean, std)
-
-
-def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """A constant feature has no scale: its standard deviation is rounding error and must not be divided by."""
-    std, mean = torch.std_mean(features, dim=0, correction=0)
-    constant = std <= 1e-6 * mean.abs().clamp(min=1e-12)
-    return mean, torch.where(constant, 1.0, std)
+    return Probe(solution[:, :-1].contiguous(), solution[:, -1].contiguous(), prepared.mean, prepared.std)
 
 
 def _minimise(start: Tensor, inputs: Tensor, labels: Tensor, inverse_l2: float, max_iterations: int) -> Tensor:
@@ -103,18 +78,14 @@ def loss_and_gradient(parameters: Tensor, inputs: Tensor, labels: Tensor, invers
     return loss, gradient
 
 
-def select_probe(train: LabelledFeatures, val: LabelledFeatures, grid: Sequence[float], max_iterations: int) -> ProbeResult:
-    """Fit one probe a C on train, each from the last one's solution, and keep the best on val; the smaller C on a tie.
+def sweep_inverse_l2(features: Tensor, labels: Tensor, grid: Sequence[float], max_iterations: int) -> dict[float, Probe]:
+    """Fit one probe a C, the smallest first, each from the last one's solution.
 
     Raises:
         UserError: as `fit_probe`.
     """
-    best, probe, scores = None, None, {}
+    probes: dict[float, Probe] = {}
+    last = None
     for inverse_l2 in sorted(set(grid)):
-        probe = fit_probe(train.features, train.labels, inverse_l2, max_iterations, init=probe)
-        scores[inverse_l2] = accuracy(probe.predict(val.features), val.labels)
-        if best is None or scores[inverse_l2] > best.val_top1:
-            best = ProbeResult(probe, inverse_l2, scores[inverse_l2], scores)
-    if best is None:
-        raise ValueError("the grid of C is empty")
-    return best
+        last = probes[inverse_l2] = fit_probe(features, labels, inverse_l2, max_iterations, init=last)
+    return probes

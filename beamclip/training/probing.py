@@ -40,7 +40,7 @@ def labelled_features(packed: PackedImages, ids: Ids, student: Student, pixels: 
     out = extract(student, center_views(packed, mine if len(mine) else ids[:1], pixels, context.device), context.device)
     features, embeddings = (context.gather_rows(rows[: len(mine)]) for rows in (out.features, out.embeddings))
     labels = torch.from_numpy(np.asarray(packed.labels[ids]))
-    return LabelledFeatures(features, embeddings, labels.to(features.device))
+    return LabelledFeatures(features, embeddings, labels.to(features.device), torch.from_numpy(ids.astype(np.int64)))
 
 
 def evaluation_features(

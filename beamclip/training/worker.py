@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from beamclip.config import Experiment, UserError
-from beamclip.evaluation import Evaluation, accuracy, save_probe, zero_shot_logits
+from beamclip.evaluation import Evaluation, accuracy, save_evaluation, save_probe, zero_shot_logits
 from beamclip.teachers.tower import images_encoded
 from beamclip.training.assets import Assets
 from beamclip.training.checkpoints import load_checkpoint, save_checkpoint
@@ -116,4 +116,5 @@ def _report(run: Run, metrics: dict[str, Any], epoch: int, evaluation: Evaluatio
         folder = save_checkpoint(Path(temporary), run.student, m.objective, m.optimiser, m.schedule, epoch, finished, seconds)
         if evaluation is not None:
             save_probe(evaluation.probe, folder / "probe.safetensors")
+            save_evaluation(evaluation, folder, run.opened.packed.names)
         return run.context.report(metrics, folder)

@@ -22,7 +22,7 @@ def experiment(data_config, teacher_folder):
             "anchors": {"prompt_set": "plain"},
             "student": {"backbone": "test_vit", "image_size": 32, "projector_width": 32},
             "optimiser": {"name": "adamw", "lr": 0.001, "epochs": 2, "batch_size": 16},
-            "probe": {"inverse_l2": (1.0,), "knn_k": 5, "max_iterations": 20},
+            "probe": {"grid": {"lr": (0.3,), "weight_decay": (0.1, 0.01)}, "knn_k": 5, "bootstrap": 100},
         }
     )
 

@@ -36,6 +36,7 @@ def test_features_are_those_of_the_canonical_views_in_id_order(opened, monkeypat
         torch.testing.assert_close(out.embeddings, student.projector(features))
     torch.testing.assert_close(out.features, features)
     assert out.labels.tolist() == opened.packed.labels[ids].tolist()
+    assert out.ids.tolist() == ids.tolist()
 
 
 def features_on(rank, world_size, experiment, assets, counts):

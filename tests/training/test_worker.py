@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -77,6 +78,9 @@ def alone(experiment, assets, tmp_path_factory):
     return train(experiment, assets, folder), folder
 
 
+FILES = ["evaluation.json", "predictions.safetensors", "probe.safetensors", "state.pt", "student.safetensors"]
+
+
 def test_a_run_reports_every_epoch_and_its_evaluation_at_the_end(alone):
     reports, folder = alone
     assert [metrics["epoch"] for metrics in reports] == [1, 2, 2]
@@ -85,10 +89,24 @@ def test_a_run_reports_every_epoch_and_its_evaluation_at_the_end(alone):
     assert losses(reports)[-1] < losses(reports)[0]
     probed = {"linear_probe/val_top1", "linear_probe/test_top1", "knn/test_top1", "zero_shot/test_top1", "evaluation/seconds"}
     assert probed <= reports[2].keys()
-    assert sorted(file.name for file in (folder / "2").iterdir()) == ["probe.safetensors", "state.pt", "student.safetensors"]
+    assert sorted(file.name for file in (folder / "2").iterdir()) == FILES
     assert same_bits(weights(folder / "1"), weights(folder / "2"))
     width = load_student(folder / "2" / "student.safetensors").backbone.num_features
     assert load_probe(folder / "2" / "probe.safetensors").weight.shape == (4, width)
+
+
+def test_the_evaluation_s_files_are_of_the_run_s_own_test_images(experiment, assets, alone):
+    reports, folder = alone
+    opened = open_assets(assets, experiment.data)
+    predictions = load_file(folder / "2" / "predictions.safetensors")
+    assert predictions["ids"].tolist() == opened.splits.test.tolist()
+    assert predictions["labels"].tolist() == opened.packed.labels[opened.splits.test].tolist()
+    for name, metric in (("probe", "linear_probe/test_top1"), ("zero_shot", "zero_shot/test_top1")):
+        hits = predictions[name] == predictions["labels"]
+        assert 100 * hits.double().mean().item() == pytest.approx(reports[2][metric])
+    content = json.loads((folder / "2" / "evaluation.json").read_text())
+    assert content["names"] == list(opened.packed.names)
+    assert content["metrics"]["linear_probe/val_top1"] == reports[2]["linear_probe/val_top1"]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_another_run(experiment, assets, alone, tmp_path):
