@@ -45,11 +45,11 @@ def read_kept(path: Path, packed: PackedImages) -> Rows:
         raise UserError(f"data.keep {path} has no list of whole numbers as ids; make it again with beamclip balance")
     if not ids:
         raise UserError(f"data.keep {path} lists no image, which leaves nothing to train on; drop it or make another list")
-    kept = np.unique(np.array(ids, np.int64))
-    if kept[0] < 0 or kept[-1] >= packed.rows["train"]:
-        wrong = kept[0] if kept[0] < 0 else kept[-1]
-        raise UserError(f"data.keep {path} lists image {wrong}, but training images are 0 to {packed.rows['train'] - 1}; make it again")
-    return kept
+    images = packed.rows["train"]
+    wrong = [number for number in (min(ids), max(ids)) if not 0 <= number < images]
+    if wrong:
+        raise UserError(f"data.keep {path} lists image {wrong[0]}, but training images are 0 to {images - 1}; make it again")
+    return np.unique(np.array(ids, np.int64))
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -23,3 +23,13 @@ def on_a_circle():
         return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
     return place
+
+
+@pytest.fixture(scope="session")
+def balanced_inputs(teacher, packed, tmp_path_factory):
+    """(basis, canonical embeddings, ids) of the 160 tiny training images."""
+    from beamclip.teachers import ViewSet, embed, parts_of
+
+    views = ViewSet.center(packed.train_ids)
+    embeddings, _ = embed(teacher, packed, views, tmp_path_factory.mktemp("canonical"))
+    return parts_of(teacher, packed, views), embeddings, packed.train_ids

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from beamclip.balance.clusters import check_count, nearest_centres, unit_centres
+from beamclip.balance.clusters import Clusters, check_count, cluster, nearest_centres, unit_centres
 from beamclip.balance.search import unit
 from beamclip.config import UserError
 
@@ -46,3 +46,15 @@ def test_more_clusters_than_images_is_a_sentence():
     check_count(10, 10)
     with pytest.raises(UserError, match="objective.clip_cid.clusters 11 is more than the 10 images trained on; lower it"):
         check_count(11, 10)
+
+
+def test_a_store_of_clusters_knows_each_image(balanced_inputs, tmp_path):
+    basis, embeddings, ids = balanced_inputs
+    store = cluster(basis, embeddings, ids, 6, tmp_path)
+    clusters = Clusters(store)
+    assert clusters.centres.shape == (6, 16) and clusters.centres.norm(dim=1).tolist() == pytest.approx([1] * 6, abs=1e-5)
+    vectors = unit(embeddings.gather(ids, 0))
+    assert clusters.labels_of(ids[[5, 150, 5]]).tolist() == (vectors[[5, 150, 5]] @ clusters.centres.numpy().T).argmax(1).tolist()
+    with pytest.raises(ValueError, match="not in the store of clusters"):
+        clusters.labels_of(np.array([160]))
+    assert cluster(basis, embeddings, ids, 6, tmp_path).path == store.path != cluster(basis, embeddings, ids, 7, tmp_path).path

@@ -1,0 +1,54 @@
+import json
+
+import numpy as np
+import pytest
+
+from beamclip.balance.kept import FORMAT, read_kept, write_kept
+from beamclip.config import UserError
+
+
+def listed(packed, **changes):
+    return json.dumps({"format": FORMAT, "images": packed.key, "ids": [5, 3, 3]} | changes)
+
+
+def test_a_list_reads_back_sorted_and_once_each(packed, tmp_path):
+    write_kept(tmp_path / "kept.json", packed.key, np.array([9, 2, 9]), {"threshold": 0.1})
+    assert read_kept(tmp_path / "kept.json", packed).tolist() == [2, 9]
+    assert json.loads((tmp_path / "kept.json").read_text())["threshold"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"images": "0123"}, r"lists images of 0123, but the packed images of this run are [0-9a-f]{16}; use the list with"),
+        ({"images": None}, r"lists images of None"),
+        ({"ids": []}, r"lists no image, which leaves nothing to train on"),
+        ({"ids": "all"}, r"has no list of whole numbers as ids"),
+        ({"ids": [1.5]}, r"has no list of whole numbers as ids"),
+        ({"ids": [True]}, r"has no list of whole numbers as ids"),
+        ({"ids": [3, 160]}, r"lists image 160, but training images are 0 to 159"),
+        ({"ids": [-1, 3]}, r"lists image -1, but training images are 0 to 159"),
+        ({"ids": [2**70]}, r"lists image 1180591620717411303424, but training images"),
+        ({"format": "mine"}, r"is no 'beamclip kept list 1'"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_a_sentence(packed, tmp_path, changes, said):
+    (tmp_path / "kept.json").write_text(listed(packed, **changes))
+    with pytest.raises(UserError, match=rf"data.keep .*kept.json {said}"):
+        read_kept(tmp_path / "kept.json", packed)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"\x93NUMPY", "is no JSON"), (b"", "is no JSON"), (b"[1, 2]", "is no 'beamclip kept list 1'"), (None, "can't be read")],
+)
+def test_what_is_no_list_is_a_sentence(packed, tmp_path, content, said):
+    if content is not None:
+        (tmp_path / "kept.json").write_bytes(content)
+    with pytest.raises(UserError, match=f"{said}.*; give a list that beamclip balance wrote"):
+        read_kept(tmp_path / "kept.json", packed)
+
+
+def test_a_folder_is_no_list(packed, tmp_path):
+    with pytest.raises(UserError, match="can't be read"):
+        read_kept(tmp_path, packed)
