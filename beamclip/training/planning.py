@@ -116,8 +116,15 @@ def _passes(foreseen: Iterable[tuple[Foreseen, Splits]], workshop: Workshop) -> 
             sure = one.sure or (one.packed is not None and not views.recipe.random)  # canonical views are made of all that are offered
             known = groups.get(group := group_of(tower, images, views))
             new = _Pass(tower, one.packed, views, _named(one.experiment.views), sure)
-            groups[group] = new if known is None else replace(known, views=known.views.joined(views), sure=known.sure and sure)
+            groups[group] = new if known is None else _joined(known, new)
     return list(groups.values())
+
+
+def _joined(one: _Pass, other: _Pass) -> _Pass:
+    """Sure where both are, or where one that is sure holds all samples of the other."""
+    views = one.views.joined(other.views)
+    all_of = [part.sure and len(part.views.ids) == len(views.ids) for part in (one, other)]
+    return replace(one, views=views, sure=(one.sure and other.sure) or any(all_of))
 
 
 def _near_splits(config: DataConfig, source: Source) -> Splits:
