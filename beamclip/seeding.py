@@ -14,7 +14,7 @@ def with_seeds(sweep: Sweep, base: Experiment, count: int) -> Sweep:
     """
     if count < 1:
         raise UserError(f"--seeds is {count}; give the number of seeds that every cell is trained with, 1 or more")
-    if "seed" in sweep.space:
+    if "seed" in sweep.varied:
         raise UserError(f"sweep {sweep.name} varies seed already, so --seeds {count} can't; leave it out, or take seed out of the space")
     if sweep.search != "grid":
         raise UserError(f"--seeds repeats the cells of a grid, but search is {sweep.search}; list the values, or leave --seeds out")

@@ -1,5 +1,6 @@
 import re
 import subprocess
+import sys
 from importlib.metadata import version
 
 import pytest
@@ -38,3 +39,17 @@ def test_a_change_in_the_checkout_shows(tmp_path, monkeypatch):
 def test_a_package_that_is_not_installed_is_said_so(monkeypatch):
     monkeypatch.setattr(provenance, "_PACKAGES", ("no-such-package",))
     assert provenance.versions() == {"no-such-package": "none"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "typed"),
+    [
+        (["/opt/bin/beamclip", "train", "--set", "a=[1, 2]"], "beamclip train --set 'a=[1, 2]'"),
+        (["sweeps/mine.py", "--data", "my images"], "python sweeps/mine.py --data 'my images'"),
+        (["beamclip", "--tracking-uri", "postgresql://me:secret@host/db"], "beamclip --tracking-uri postgresql://…@host/db"),
+        (["beamclip", "--data", "s3://bucket/a@b"], "beamclip --data s3://bucket/a@b"),
+    ],
+)
+def test_the_command_line_can_be_typed_again_but_tells_no_password(monkeypatch, arguments, typed):
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert provenance.command_line() == typed

@@ -20,6 +20,7 @@ def test_every_cell_is_repeated_from_the_experiments_seed_on():
     ("sweep", "count", "says"),
     [
         (Sweep(name="s", space={"seed": choice(1, 2)}), 3, "sweep s varies seed already"),
+        (Sweep(name="s", space={"variant": choice("a")}, variants={"a": {"seed": 3}}), 2, "sweep s varies seed already"),
         (SWEEP, 0, "--seeds is 0"),
         (Sweep(name="s", search="random", space={TAU_T: uniform(0.1, 0.2)}), 2, "search is random"),
     ],
