@@ -39,7 +39,7 @@ class ClusterInstanceDiscrimination(Objective):
         self.config = config
         self.register_buffer("centres", unit(centres), persistent=False)
         self.register_buffer("anchors", unit(anchors), persistent=False)
-        self.seed = int(torch.randint(2**31, ()))  # drawn where all of a run's weights are: the same on every worker
+        self.seed = int(torch.randint(2**31, (), device="cpu"))  # drawn where all of a run's weights are: the same on every worker
 
     def forward(self, seen: Seen) -> dict[str, Tensor]:
         """See `Objective`."""

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
+
 from beamclip.balance import check_count
 from beamclip.config import Experiment, UserError
 from beamclip.data import PackedImages, Splits, split
+from beamclip.objectives import Material, build_objective
 from beamclip.stores import Store
 from beamclip.teachers import Embeddings, ViewSet, embed
 from beamclip.training.choosing import Chosen, balance_of, canonical_view, choose, offered
@@ -77,7 +80,7 @@ def canonical_pass(experiment: Experiment, packed: PackedImages, splits: Splits)
 def _packed_and_split(experiment: Experiment, workshop: Workshop) -> tuple[PackedImages, Splits]:
     packed = workshop.packed(experiment.data)
     splits = split(packed, experiment.data)
-    check_against_data(experiment, len(offered(experiment, packed, splits)))
+    check_against_data(experiment, packed.classes, len(offered(experiment, packed, splits)))
     return packed, splits
 
 
@@ -104,22 +107,26 @@ def _choose(experiment: Experiment, packed: PackedImages, splits: Splits, passes
     canonical = canonical_pass(experiment, packed, splits)
     stored = passes.store_of(canonical[0]) if canonical else None
     chosen = choose(experiment, packed, offered(experiment, packed, splits), stored, workshop)
-    check_against_data(experiment, len(chosen.trained), " that balance leaves" if experiment.balance.active else "")
+    check_against_data(experiment, packed.classes, len(chosen.trained), " that balance leaves" if experiment.balance.active else "")
     return chosen
 
 
-def check_against_data(experiment: Experiment, images: int, which: str = "") -> None:
+def check_against_data(experiment: Experiment, classes: int, images: int, which: str = "") -> None:
     """What can only be checked once the data is known.
 
     Args:
+        classes: of the data.
         images: how many students would be trained on.
         which: says why they are so few.
 
     Raises:
-        UserError: a batch or a number of clusters larger than the training set.
+        UserError: a batch, a queue or a number of clusters larger than the training set, or one class where two are told apart.
     """
     batch = experiment.optimiser.batch_size
     if batch > images:
         raise UserError(f"optimiser.batch_size {batch} is more than the {images} training images{which}; lower it")
     if experiment.objective.needs.clusters:
         check_count(experiment.objective.clip_cid.clusters, images)
+    with torch.device("meta"):  # what an objective has to say of the data, it says as it is built; nothing is computed
+        nothing = torch.empty(2, 8)
+        build_objective(experiment.objective, Material(8, 8, images, classes, [nothing], [None], nothing))

@@ -195,6 +195,8 @@ def test_an_image_tower_with_other_weights_is_another_teacher_with_the_same_anch
     [
         ({"anchors.count": 5}, r"anchors.count 5 is more than the 4 class names of the data; lower it"),
         ({"optimiser.batch_size": 129}, r"optimiser.batch_size 129 is more than the 128 training images; lower it"),
+        ({"objective.name": "csm+seed", "objective.seed.queue": 129}, r"objective.seed.queue is 129.*128"),
+        ({"objective.name": "swav", "objective.swav.queue": 129}, r"objective.swav.queue is 129.*128"),
         ({"data.train_images": 12}, r"optimiser.batch_size 16 is more than the 12 training images; lower it"),
         ({"data.train_images": 129}, r"data.train_images is 129 but only 128 are left beside val; lower it"),
         ({"student.backbone": "test_vitt"}, r"student.backbone test_vitt is not a timm model; did you mean .*test_vit"),
