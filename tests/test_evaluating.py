@@ -1,0 +1,77 @@
+import pytest
+import tiny
+
+from beamclip.cli import main
+from beamclip.config import FEW_SHOT, UserError
+from beamclip.evaluating import Extras, evaluate_model
+from beamclip.students import build_student, save_student
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Images of four colours, others of three, and a teacher that knows the four."""
+    folder = tmp_path_factory.mktemp("evaluating")
+    images, teacher = tiny.make_images(folder / "images", train=20, test=5), tiny.make_teacher(folder / "teacher")
+    return images, tiny.make_images(folder / "others", train=12, test=4, classes=3), tiny.write_preset(folder / "p.yaml", images, teacher)
+
+
+@pytest.fixture
+def experiment(folders, tmp_path):
+    return tiny.experiment(folders[2], tmp_path)
+
+
+@pytest.fixture
+def student(experiment, tmp_path):
+    save_student(build_student(experiment.student, 16, 0), tmp_path / "student.safetensors")
+    return str(tmp_path / "student.safetensors")
+
+
+def test_a_frozen_backbone_is_probed_on_other_data_sets(student, folders, experiment, capsys):
+    metrics = evaluate_model(student, False, experiment, Extras({"three": str(folders[1]), "same": str(folders[0])}))
+    said = capsys.readouterr().out
+    assert "transfer" in said and "three" in said
+    assert metrics["transfer/three/linear_probe/test_top1"] > 60  # a colour is seen without training
+    shared = ("linear_probe/val_top1", "linear_probe/test_top1", "knn/test_top1")
+    assert [metrics[f"transfer/same/{key}"] for key in shared] == pytest.approx([metrics[key] for key in shared])
+    assert not any(key.startswith("transfer/") and "zero_shot" in key for key in metrics)
+
+
+def test_few_images_a_class_are_tried_and_what_is_left_out_is_said(student, experiment, capsys):
+    metrics = evaluate_model(student, False, experiment, Extras({}, few_shot=True))
+    assert {f"few_shot/{shots}_top1" for shots in FEW_SHOT} <= metrics.keys()
+    few = experiment.model_copy(update={"probe": experiment.probe.model_copy(update={"few_shot": (2, 500)})})
+    metrics = evaluate_model(student, False, few, Extras({}, few_shot=True))
+    assert {key for key in metrics if key.startswith("few_shot/")} == {f"few_shot/2_top1{end}" for end in ("", "_low", "_high")}
+    assert "500 images a class: left out, a class has only 18 train images" in capsys.readouterr().out
+
+
+def test_a_class_list_names_the_anchors(student, experiment, tmp_path):
+    (tmp_path / "same.txt").write_text("blue\ngreen\nred\nyellow\n")
+    (tmp_path / "others.txt").write_text("azure sky\ngrass\nblood\nbanana\n")
+    plain = evaluate_model(student, False, experiment)
+    same = evaluate_model(student, False, experiment, Extras({}, class_list=str(tmp_path / "same.txt")))
+    others = evaluate_model(student, False, experiment, Extras({}, class_list=str(tmp_path / "others.txt")))
+    assert same == plain
+    assert others["zero_shot/test_ece"] != plain["zero_shot/test_ece"]
+    assert others["linear_probe/test_top1"] == plain["linear_probe/test_top1"]
+
+
+def test_a_timm_model_has_no_use_for_a_class_list(experiment):
+    with pytest.raises(UserError, match="--class-list is for zero-shot, which a timm model can't do"):
+        evaluate_model("test_resnet", True, experiment, Extras({}, class_list="names.txt"))
+
+
+def test_a_data_set_that_is_not_there_is_said_before_anything_is_packed(student, experiment, tmp_path):
+    with pytest.raises(UserError, match=r"--transfer pets: data.path .*nowhere does not exist"):
+        evaluate_model(student, False, experiment, Extras({"pets": str(tmp_path / "nowhere")}))
+    assert not (tmp_path / "stores" / "packed").exists()
+
+
+@pytest.mark.parametrize(
+    ("items", "says"), [(["pets"], "--transfer pets is not NAME=DIR"), (["a=b", "a=c"], "--transfer names a twice; give each data set")]
+)
+def test_options_that_are_no_data_set_are_a_sentence(items, says, capsys):
+    options = [part for item in items for part in ("--transfer", item)]
+    with pytest.raises(SystemExit) as caught:
+        main(["evaluate", "test_resnet", *options])
+    assert caught.value.code == 2 and says in capsys.readouterr().err
