@@ -57,7 +57,7 @@ def exact_forest(vectors: Vectors, progress: Progress = silent) -> Forest:
         stale = _stale(near, far, trees) & ~waiting
         if stale.any():
             asked = np.flatnonzero(stale)
-            near[asked], far[asked] = nearest_outside(vectors, asked, trees, _KEPT, progress, "near neighbours of sets")
+            near[asked], far[asked] = nearest_outside(vectors, asked, trees, _KEPT)
             searched += len(asked)
         edges, new = _shortest(near, far, trees, waiting)
         picked, lengths = np.concatenate([picked, edges]), np.concatenate([lengths, new])

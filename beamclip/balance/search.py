@@ -41,9 +41,7 @@ def unit(vectors: NDArray[Any]) -> Vectors:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def nearest_outside(
-    vectors: Vectors, asked: Rows, groups: Rows, count: int, progress: Progress = silent, label: str = "near neighbours"
-) -> tuple[Rows, Vectors]:
+def nearest_outside(vectors: Vectors, asked: Rows, groups: Rows, count: int, progress: Progress = silent) -> tuple[Rows, Vectors]:
     """The nearest vectors of other groups, found by comparing with all.
 
     Args:
@@ -65,7 +63,7 @@ def nearest_outside(
         cosines[of_row[mine][:, None] == of_row] = -torch.inf
         best = cosines.topk(count)
         rows[start : start + step], distances[start : start + step] = best.indices.numpy(), 1 - best.values.numpy()
-        progress(label, min(start + step, len(asked)), len(asked))
+        progress("near neighbours", min(start + step, len(asked)), len(asked))
     return rows, distances
 
 
