@@ -38,6 +38,8 @@ def confusion_pairs(comparison: Comparison, files: Artifacts, names: Names) -> S
         names = names or of_run
         for true, predicted, count in triples:
             pairs[true, predicted] += count
+    if not pairs:
+        return Section(title, ("The linear probes of the best settings took no test image for another class.",))
     lines = [Line("trial", (_name(names, true), _name(names, other), str(n))) for (true, other), n in pairs.most_common(_PAIRS)]
     text = f"Test images of one class that the linear probe takes for another, over {len(known)} trained student(s) of the best settings."
     return Section(title, (text,), (Sheet("", ("class", "taken for", "images"), tuple(lines), 2),))

@@ -33,7 +33,8 @@ def report_sweep(base: Experiment, experiment: str, sweep_id: str | None = None,
     comparison, files = compare(tracking_uri(base), experiment, sweep_id), Artifacts(tracking_uri(base))
     out = out or _default_place(comparison, base)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = Path(name) / "report"  # what is copied has the rights of a folder of its own; a temporary one is its owner's alone
+        folder.mkdir()
         _write(gathered(comparison, files, base, folder / "figures"), folder)
         _copy(folder, out)
         _log(files, comparison, folder, out)

@@ -144,14 +144,14 @@ def _untrained_note(comparison: Comparison) -> str:
     mean = comparison.best_cell.mean(comparison.metric) if comparison.best_cell else None
     if base is None or mean is None or mean > base:
         return ""
-    return f"no trial beats the untrained student on {comparison.metric} ({mean:.1f} against {base:.1f}): training taught nothing there"
+    return f"no trial beats the untrained student on {comparison.metric} ({mean:.1f} against {base:.1f})"
 
 
 def _interval_note(comparison: Comparison) -> str:
     over = "a ±b: mean over seeds and half of its 95 % interval (Student's t)"
     images = "a (b-c): one run and its 95 % interval over test images, which does not cover seeds"
     several = any(len(cell.numbers(TEST)) > 1 for cell in comparison.cells)
-    single = any(_over_images(cell) for cell in comparison.cells)
+    single = any(_over_images(cell) for cell in [*comparison.cells, *(Cell((row,)) for row in comparison.references)])
     return "; ".join([over] * several + [images] * single)
 
 

@@ -38,6 +38,11 @@ def test_pairs_are_added_up_over_seeds_with_names_from_wherever_they_are_known(s
     assert sheet.lines[0].cells == ("z", "y", "10")
 
 
+def test_a_probe_without_mistakes_has_no_table(swept):
+    section = confusion_pairs(swept, Files(b'{"linear_probe": {"confusion": []}}'), ())
+    assert not section.sheets and not section.missing and "no test image" in section.text[0]
+
+
 def predictions(stores, **other):
     ids = stores["packed"].test_ids
     labels = stores["packed"].labels[ids].astype(np.int64)

@@ -128,6 +128,7 @@ def test_without_a_folder_it_lies_beside_the_trials(swept, base, capsys):
     path = report_sweep(base, "page")
     assert str(path) == f"{base.storage.path}/sweeps/page/{swept.sweep_id}/report/report.html"
     assert capsys.readouterr().out.splitlines() == [str(path), str(path.with_suffix(".md"))]
+    assert path.parent.stat().st_mode & 0o777 == path.parent.parent.stat().st_mode & 0o777  # not a temporary folder's
 
 
 def test_a_sweep_of_an_older_version_says_what_is_missing(base, uri, tmp_path):
