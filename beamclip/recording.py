@@ -83,6 +83,8 @@ class Recorder:
         run_id = self._runs[trial_id] = self.tracker.trial(trial_id, values, experiment, tags)
         self.tracker.client.log_text(run_id, yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False), "config.yaml")
         self.tracker.client.log_text(run_id, json.dumps(facts["anchors"], indent=1), "anchors.json")
+        if "balance" in facts:
+            self.tracker.client.log_text(run_id, json.dumps(facts["balance"], indent=1), "balance.json")
 
     def _log(self, trial_id: str, metrics: Mapping[str, Any], now: int) -> None:
         history = [(key, value, step, now) for key, value, step in metrics.get("history", ())]
