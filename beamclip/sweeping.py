@@ -15,6 +15,7 @@ from beamclip.console import Bars
 from beamclip.provenance import command_line, program, provenance_tags
 from beamclip.recording import Recorder
 from beamclip.references import write_references
+from beamclip.starts import with_starts
 from beamclip.storage import (
     SweepRecord,
     artifact_root,
@@ -24,7 +25,6 @@ from beamclip.storage import (
     stores_root,
     tracking_uri,
 )  # fmt: skip
-from beamclip.starts import with_starts
 from beamclip.storing import show_plan
 
 

@@ -8,8 +8,8 @@ from typing import Any, Self
 from pyarrow import fs
 
 from beamclip.config import Experiment, UserError
-from beamclip.stores import key_of
 from beamclip.storage import filesystem_of
+from beamclip.stores import key_of
 
 _POLL = 1.0  # seconds
 

@@ -28,7 +28,9 @@ class Preparation:
 
     def __init__(self, planned: Sequence[Experiment], root: Path, show: Progress, repair: bool = False) -> None:
         self._backbones = sorted({experiment.student.backbone for experiment in planned})
-        texts = {asset_key(experiment): experiment.model_dump_json() for experiment in planned}
+        texts: dict[str, str] = {}
+        for experiment in planned:  # the first of each: later ones may start from students that are yet to be trained
+            texts.setdefault(asset_key(experiment), experiment.model_dump_json())
         self._show = show
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         # torch would give one thread to an actor that asks for no CPU; the cluster is idle now, so take a node's worth.

@@ -111,7 +111,7 @@ def test_a_trial_carries_its_settings_where_it_comes_from_and_what_it_reached(tw
 def test_a_trials_files_and_the_sweeps_settings_and_plot_are_kept(two_trials, storage):
     runs = Runs(storage, "two")
     (parent,) = runs.of("sweep")
-    assert runs.artifacts(parent) == ["accuracy.png", "anchors", "anchors.csv", "config.yaml"]
+    assert runs.artifacts(parent) == ["accuracy.png", "accuracy_cost.png", "anchors", "anchors.csv", "config.yaml"]
     config = yaml.safe_load(Path(runs.client.download_artifacts(parent.info.run_id, "config.yaml")).read_text())
     assert config["scaling"]["workers"] == 2
     for trial in runs.of("trial"):
@@ -147,8 +147,39 @@ def test_a_trial_that_diverges_fails_with_a_sentence_and_the_others_go_on_on_the
     assert (diverged.info.status, fine.info.status, runs.of("sweep")[0].info.status) == ("FAILED", "FINISHED", "FINISHED")
     assert diverged.data.tags["beamclip.error"].startswith("the loss stopped being a number at step")
     assert "Traceback" not in result.stderr
+    evidence = json.loads(Path(runs.client.download_artifacts(diverged.info.run_id, "diverged.json")).read_text())
+    assert evidence["config"]["optimiser"]["lr"] == 1e37 and evidence["step"] >= 1
+    assert len(set(evidence["samples"])) == evidence["config"]["optimiser"]["batch_size"]
     (teacher,) = [run for run in runs.of("reference") if run.data.tags["method"] == "teacher"]
     assert teacher.data.metrics["teacher/images_encoded"] == 0  # the first sweep's embeddings serve this one too
+
+
+STARTS = """
+from beamclip.cli import sweep_main
+from beamclip.config import Sweep, choice
+
+VARIANTS = {"first": {"objective.name": "simclr"}, "second": {"objective.name": "csm", "student.init": "variant:first"}}
+if __name__ == "__main__":
+    sweep_main(Sweep(name="starts", question="?", variants=VARIANTS, space={"variant": choice(*VARIANTS)}))
+"""
+
+
+def test_a_trial_starts_from_another_of_its_sweep_and_a_run_from_any(two_trials, storage, environment, preset, tmp_path):
+    script = tmp_path / "starts.py"
+    script.write_text(STARTS)
+    options = ["--preset", preset, "--storage", storage]
+    result = run(environment, sys.executable, script, *options, "--seeds", "2", "--set", "scaling.max_concurrent=1")
+    assert result.returncode == 0, result.stderr
+    trials = Runs(storage, "starts").of("trial")
+    assert sorted((t.data.params["variant"], t.data.params["seed"], t.info.status) for t in trials) == [
+        (variant, seed, "FINISHED") for variant in ("first", "second") for seed in "01"
+    ]
+    last = next(t for t in trials if t.data.params["variant"] == "second")
+    assert last.data.params["student.init"] == "variant:first" and "zero_shot/test_top1" in last.data.metrics
+    result = run(environment, BEAMCLIP, "train", *options, "--set", f"student.init=run:{last.info.run_id}")
+    assert result.returncode == 0, result.stderr
+    (again,) = Runs(storage, "train").of("trial")
+    assert last.info.run_id in again.data.params["student.init"]
 
 
 def test_asha_stops_a_poor_trial_and_the_next_gets_its_place(environment, preset, tmp_path):
