@@ -26,9 +26,9 @@ class GridConfig(Strict):
     """λ of λ/2 ||W||² beside the mean cross-entropy, over standardised features: 1 / (C · images) of a logistic regression."""
     normalisation: tuple[Normalisation, ...] = Field(("standardise", "l2"), min_length=1)
     """`standardise` each feature over the train images; `l2`: bring each image's features to unit length first."""
-    epochs: Count = 6
-    """Passes over the train images; more of them where that would be fewer than 60 steps."""
-    batch_size: Count = 1024
+    epochs: Count = 4
+    """Passes over the train images; more of them where that would be fewer than 50 steps."""
+    batch_size: Count = 768
 
 
 class ProbeConfig(Strict):

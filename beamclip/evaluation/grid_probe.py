@@ -21,7 +21,7 @@ from beamclip.evaluation.inputs import Standardised, standardise
 from beamclip.evaluation.probe import Probe
 
 MOMENTUM, DAMPING = 0.9, 1e-3
-MIN_STEPS = 60
+MIN_STEPS = 50
 """However few images there are."""
 SCORES = 2**24
 """Logits held at once where cells are scored: 64 MiB."""
