@@ -4,9 +4,8 @@ A number from somebody's paper was found with other data, another student and an
 in the same loop on the same packed images for as many epochs, and is judged by the same probe, which knows no method. The methods that
 learn from the teacher share one teacher pass; SimCLR, SwAV and the supervised baseline need none.
 
-What differs besides the objective is what a method can't do without: SimCLR and SwAV see two views of each image under colour jitter
-(`simclr_small`, SimCLR's own recipe for small images; put `simclr` and `multicrop` there for 224 px), and SimReg has its head of four
-layers. `swav_csm` is BeamCLIP's own way: self-supervised first, then CSM. It starts from what `swav` has learnt in this very sweep, so
+What differs besides the objective is what a method can't do without: SimCLR and SwAV see two views of each image, of the preset's
+`views.pair_recipe` (colour jitter and all; `multicrop` is SwAV's own for large images), and SimReg has its head of four layers. `swav_csm` is BeamCLIP's own way: self-supervised first, then CSM. It starts from what `swav` has learnt in this very sweep, so
 its student has seen twice as many images as the others'. `cost/device_seconds` says what each took.
 
     python sweeps/baselines.py                                 the embedded demo: no network, no GPU, minutes
@@ -18,9 +17,6 @@ its student has seen twice as many images as the others'. `cost/device_seconds` 
 from beamclip.cli import sweep_main
 from beamclip.config import Sweep, choice
 
-TWO_VIEWS = {"views.recipe": "simclr_small"}
-SWAV = {"objective.name": "swav", "objective.swav.prototypes": 100, **TWO_VIEWS}
-
 VARIANTS = {
     "csm": {"objective.name": "csm"},
     "simreg": {"objective.name": "simreg", "student.projector": "mlp4"},
@@ -29,8 +25,8 @@ VARIANTS = {
     "seed": {"objective.name": "seed"},
     "compress": {"objective.name": "compress"},
     "clip_cid": {"objective.name": "clip_cid"},
-    "simclr": {"objective.name": "simclr", **TWO_VIEWS},
-    "swav": SWAV,
+    "simclr": {"objective.name": "simclr"},
+    "swav": {"objective.name": "swav", "objective.swav.prototypes": 100},
     "swav_csm": {"objective.name": "csm", "student.init": "variant:swav"},
     "supervised": {"objective.name": "supervised"},
 }

@@ -14,11 +14,9 @@ Any run will do as a start, also one of another sweep: `--set student.init=run:I
 from beamclip.cli import sweep_main
 from beamclip.config import Sweep, choice
 
-TWO_VIEWS = {"views.recipe": "simclr_small"}
-
 VARIANTS = {
-    "simclr": {"objective.name": "simclr", **TWO_VIEWS},
-    "swav": {"objective.name": "swav", "objective.swav.prototypes": 100, **TWO_VIEWS},
+    "simclr": {"objective.name": "simclr"},
+    "swav": {"objective.name": "swav", "objective.swav.prototypes": 100},
     "scratch": {"objective.name": "csm"},
     "simclr_csm": {"objective.name": "csm", "student.init": "variant:simclr"},
     "swav_csm": {"objective.name": "csm", "student.init": "variant:swav"},

@@ -127,8 +127,16 @@ class Experiment(Strict):
         self._has_enough_views()
         return self
 
+    @property
+    def shown(self) -> ViewsConfig:
+        """The views that the student is shown: `views`, of `views.pair_recipe` where the objective compares several of an image."""
+        pair = self.views.pair_recipe
+        if self.objective.needs.views == 1 or pair is None:
+            return self.views
+        return self.views.model_copy(update={"recipe": pair})
+
     def _has_enough_views(self) -> None:
-        needs, views = self.objective.needs, self.views
+        needs, views = self.objective.needs, self.shown
         if needs.views > 1 and not views.resolve().random:
             raise ValueError(
                 f"objective.name {self.objective.name} compares {needs.views} views of an image, but those of views.recipe {views.recipe} "

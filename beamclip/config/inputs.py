@@ -47,6 +47,8 @@ class ViewsConfig(Strict):
 
     recipe: str = "weak"
     """The distribution views are drawn from: a built-in recipe or one of `custom`."""
+    pair_recipe: str | None = None
+    """The recipe where an objective compares several views of each image, as `simclr` and `swav` do; default `recipe`."""
     custom: dict[str, Recipe] = {}
     """Recipes of your own by name; `recipe` may then name them."""
     strength: float = Field(1.0, ge=0, le=2, allow_inf_nan=False)
@@ -70,8 +72,9 @@ class ViewsConfig(Strict):
     @model_validator(mode="after")
     def _recipe_exists(self) -> "ViewsConfig":
         known = RECIPES | self.custom
-        if self.recipe not in known:
-            raise ValueError(f"recipe {self.recipe} does not exist{nearest(self.recipe, known)}")
+        for name in (self.recipe, self.pair_recipe or self.recipe):
+            if name not in known:
+                raise ValueError(f"recipe {name} does not exist{nearest(name, known)}")
         return self
 
     def resolve(self) -> Recipe:

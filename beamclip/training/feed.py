@@ -67,7 +67,7 @@ class Feed:
 
     def make_batch(self, epoch: int, ids: Ids, step: int = 0) -> Batch:
         """The views of these samples in this epoch, and what teachers and others say of them."""
-        views, needs = self.experiment.views, self.experiment.objective.needs
+        views, needs = self.experiment.shown, self.experiment.objective.needs
         images = self.images.take(ids)
         drawn = [(view, self._drawn(ids, view)) for view in views.views_of(epoch, needs.views, needs.embeddings)]
         return Batch(
@@ -81,7 +81,7 @@ class Feed:
         )
 
     def _drawn(self, ids: Ids, view: int, small: bool = False) -> ViewParameters:
-        views = self.experiment.views
+        views = self.experiment.shown
         return draw(views.resolve(), ids, np.full(len(ids), view), views.seed, small)
 
     def _rendered(self, images: Tensor, parameters: Iterator[ViewParameters], pixels: PixelFormat) -> Tensor:
@@ -90,7 +90,7 @@ class Feed:
         return together.contiguous(memory_format=torch.channels_last) if self.experiment.optimiser.channels_last else together
 
     def _crops(self, images: Tensor, ids: Ids, epoch: int) -> Tensor | None:
-        count = self.experiment.views.resolve().small_crops
+        count = self.experiment.shown.resolve().small_crops
         if self.small is None:
             return None
         parameters = (self._drawn(ids, crop, small=True) for crop in range(epoch * count, (epoch + 1) * count))
@@ -108,7 +108,7 @@ def _asked(teacher: TeacherSide, ids: Ids, images: Tensor, drawn: list[tuple[int
 
 def build_feed(experiment: Experiment, opened: OpenAssets, context: Context, pixels: PixelFormat) -> Feed:
     """Open images and teachers, on the device where they fit and that is wanted."""
-    needs, recipe = experiment.objective.needs, experiment.views.resolve()
+    needs, recipe = experiment.objective.needs, experiment.shown.resolve()
     teachers = opened.teachers if needs.embeddings else ()
     resident = _resident(experiment, opened, context)
     images = ResidentImages(opened.packed, opened.trained, context.device) if resident else MappedImages(opened.packed, context.device)

@@ -115,7 +115,7 @@ def _passes(foreseen: Iterable[tuple[Foreseen, Splits]], workshop: Workshop) -> 
         for tower, views in [*first, *towers_and_views(one.experiment, splits, one.trained)]:
             sure = one.sure or (one.packed is not None and not views.recipe.random)  # canonical views are made of all that are offered
             known = groups.get(group := group_of(tower, images, views))
-            new = _Pass(tower, one.packed, views, _named(one.experiment.views), sure)
+            new = _Pass(tower, one.packed, views, _named(one.experiment.shown), sure)
             groups[group] = new if known is None else _joined(known, new)
     return list(groups.values())
 

@@ -99,7 +99,7 @@ def _check_crops(student: Student, feed: Feed) -> None:
         feature_width(student.backbone, name, feed.small.size)
     except UserError:
         raise UserError(
-            f"views.recipe {feed.experiment.views.recipe} has small crops of {feed.small.size} px, which student.backbone {name} "
+            f"views.recipe {feed.experiment.shown.recipe} has small crops of {feed.small.size} px, which student.backbone {name} "
             "can't take beside large views; choose a recipe without small_crops or another backbone"
         ) from None
 

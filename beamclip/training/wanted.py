@@ -42,7 +42,7 @@ def training_views(experiment: Experiment, trained: Ids) -> ViewSet | None:
     Args:
         trained: the samples that students are trained on.
     """
-    views = experiment.views
+    views = experiment.shown
     if views.teacher == "live" or not experiment.objective.needs.embeddings:
         return None
     if views.teacher == "center":

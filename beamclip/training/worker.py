@@ -62,7 +62,7 @@ def _diverged(run: Run, epoch: int, bad_step: int) -> TrainingDiverged:
 
 def _cost(run: Run, epochs: int, seconds: float) -> dict[str, float]:
     """What a run has cost: device-seconds of training, images its student saw, and images a teacher would have to see for it alone."""
-    views, needs, trained = run.experiment.views, run.experiment.objective.needs, len(run.opened.trained)
+    views, needs, trained = run.experiment.shown, run.experiment.objective.needs, len(run.opened.trained)
     stored = views.stored if views.teacher == "same" and views.resolve().random else 1
     taught = len(run.opened.teachers) * trained * stored if needs.embeddings else 0
     seen = epochs * run.steps_per_epoch * run.experiment.optimiser.batch_size

@@ -78,3 +78,13 @@ def test_a_preset_file_that_is_no_mapping_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"bad\.yaml"):
         read_preset(str(path))
+
+
+def test_what_is_compared_in_pairs_has_a_recipe_of_its_own():
+    base = load_experiment("demo", {"views.pair_recipe": "simclr"})
+    assert base.shown is base.views and base.views.recipe == "scenes"
+    pairs = with_values(base, {"objective.name": "csm+simclr"})
+    assert pairs.shown.recipe == "simclr" and pairs.shown.stored == base.views.stored
+    assert with_values(pairs, {"views.pair_recipe": None}).shown.recipe == "scenes"
+    with pytest.raises(UserError, match="recipe simclur does not exist.*did you mean simclr"):
+        load_experiment("demo", {"views.pair_recipe": "simclur"})
