@@ -5,8 +5,9 @@ in the same loop on the same packed images for as many epochs, and is judged by 
 learn from the teacher share one teacher pass; SimCLR, SwAV and the supervised baseline need none.
 
 What differs besides the objective is what a method can't do without: SimCLR and SwAV see two views of each image, of the preset's
-`views.pair_recipe` (colour jitter and all; `multicrop` is SwAV's own for large images), and SimReg has its head of four layers. `swav_csm` is BeamCLIP's own way: self-supervised first, then CSM. It starts from what `swav` has learnt in this very sweep, so
-its student has seen twice as many images as the others'. `cost/device_seconds` says what each took.
+`views.pair_recipe` (colour jitter and all; `multicrop` is SwAV's own for large images), and SimReg has its head of four layers.
+`swav_csm` is BeamCLIP's own way: self-supervised first, then CSM. It starts from what `swav` has learnt in this very sweep, so its
+student has seen twice as many images as the others'. `cost/device_seconds` says what each took.
 
     python sweeps/baselines.py                                 the embedded demo: no network, no GPU, minutes
     python sweeps/baselines.py --seeds 3                       with intervals over seeds

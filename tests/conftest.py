@@ -19,6 +19,15 @@ TINY_CLIP = {
 TINY_PIXELS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3], "interpolation": "bilinear", "resize_mode": "shortest"}
 
 
+def pytest_collection_modifyitems(items):
+    """Two processes share the tests out by files. Those that start a Ray are one file to them, and come first, being longest: two Rays
+    on one machine get in each other's way."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def teacher_folder(tmp_path_factory):
     """A whole CLIP of random weights in open_clip's format, which open_clip itself loads."""

@@ -46,8 +46,8 @@ def test_every_cell_is_an_experiment_with_every_preset(script, preset_name):
 
 
 def test_it_plans_from_nothing_and_makes_nothing(script, preset, tmp_path):
-    base = tiny.experiment(preset, tmp_path)
-    needs = plan([cell(loaded(script).SWEEP, base, values) for values in planned_values(loaded(script).SWEEP)], Workshop(tmp_path / "stores"))
+    base, sweep = tiny.experiment(preset, tmp_path), loaded(script).SWEEP
+    needs = plan([cell(sweep, base, values) for values in planned_values(sweep)], Workshop(tmp_path / "stores"))
     assert {need.store for need in needs} >= {"images", "embeddings", "anchors"}
     assert not any(need.there for need in needs)
     assert not list(tmp_path.rglob("manifest.json"))

@@ -109,7 +109,6 @@ def test_two_workers_give_the_single_worker_s_curve(experiment, stores, tmp_path
     assert curves(rest[0]) == curves(both[0])[1:]
 
 
-def test_a_queue_longer_than_the_training_images_is_a_sentence(experiment, stores, tmp_path):
-    prepared = method(experiment, stores, "seed", **{"objective.seed.queue": 129})
+def test_a_queue_longer_than_the_training_images_is_a_sentence_before_anything_starts(experiment, stores):
     with pytest.raises(UserError, match=r"objective\.seed\.queue is 129, but there are 128 training images"):
-        train(*prepared, tmp_path)
+        method(experiment, stores, "seed", **{"objective.seed.queue": 129})
