@@ -1,6 +1,6 @@
 import pytest
 
-from beamclip import cli
+from beamclip import cli, options
 from beamclip.config import Sweep, UserError, choice, load_experiment, planned_values, uniform
 from beamclip.seeding import with_seeds
 
@@ -35,8 +35,8 @@ def test_what_can_not_be_repeated_is_told(sweep, count, says):
 def asked(monkeypatch):
     """What would be run or planned."""
     found = []
-    monkeypatch.setattr(cli, "run_sweep", lambda sweep, base, resume, repair: found.append(("run", sweep)))
-    monkeypatch.setattr(cli, "plan_sweep", lambda sweep, base: found.append(("plan", sweep)))
+    monkeypatch.setattr(options, "run_sweep", lambda sweep, base, resume, repair: found.append(("run", sweep)))
+    monkeypatch.setattr(options, "plan_sweep", lambda sweep, base: found.append(("plan", sweep)))
     return found
 
 
