@@ -19,7 +19,7 @@ def drawn(figure):
     return np.asarray(axes.images[0].get_array()), names, axes.get_title()
 
 
-@pytest.mark.parametrize("count", [2, 10, 100])
+@pytest.mark.parametrize("count", [2, 10, pytest.param(100, marks=pytest.mark.slow)])
 def test_every_class_is_named_and_every_cosine_drawn(count, tmp_path):
     rows, names = anchors(count), [f"class {number}" for number in range(count)]
     figure = heat_map(rows, names, "stub, plain")

@@ -24,6 +24,7 @@ def load(folder):
     return model.eval(), preprocess, open_clip.get_tokenizer(f"local-dir:{folder}")
 
 
+@pytest.mark.slow
 def test_a_short_training_can_be_loaded_and_repeated(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "STEPS", 4)
     monkeypatch.setattr(demo, "SCENES", 512)

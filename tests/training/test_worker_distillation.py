@@ -98,6 +98,7 @@ def test_the_queue_is_in_the_checkpoint_and_takes_part(experiment, stores, tmp_p
     assert losses(rest)[0] != losses(reports)[len(losses(reports)) // 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["seed", "csm+simreg", "clip_cid"])
 def test_two_workers_give_the_single_worker_s_curve(experiment, stores, tmp_path, name):
     prepared = method(experiment, stores, name)

@@ -95,6 +95,7 @@ def test_a_sum_with_distillation_is_shown_views_crops_and_the_teacher(experiment
     assert reports[0]["train/loss"] == pytest.approx(reports[0]["train/csm_loss"] + reports[0]["train/swav_loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["simclr", "swav"])
 def test_it_learns_on_two_workers_and_goes_on_there(experiment, stores, tmp_path, name):
     prepared = method(experiment, stores, name)
