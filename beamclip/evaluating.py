@@ -1,7 +1,9 @@
 """`beamclip evaluate`: the probes of a sweep, on any checkpoint of ours or any timm model, without Ray, and on other data too."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -13,6 +15,7 @@ from beamclip.config import FEW_SHOT, Experiment, UserError, with_values
 from beamclip.console import Bars
 from beamclip.data import split
 from beamclip.evaluation import Evaluation, evaluate
+from beamclip.starts import fetched
 from beamclip.storage import check_writable, stores_root
 from beamclip.students import Student, build_student, load_student
 from beamclip.training.banks import banks_of
@@ -37,7 +40,7 @@ def evaluate_model(model: str, untrained: bool, experiment: Experiment, extras: 
     """Probe a model on the experiment's data, print the tables, and return the metrics (per cent).
 
     Args:
-        model: path of a `student.safetensors`, or a timm name.
+        model: path of a `student.safetensors`, `run:ID` of the MLflow run that trained it, or a timm name.
         untrained: a timm model with random weights instead of its pretrained ones.
 
     Returns:
@@ -57,7 +60,8 @@ def evaluate_model(model: str, untrained: bool, experiment: Experiment, extras: 
         for name, other in others.items():
             _open(name, other, workshop)
         student = student.to(device)
-        anchors = _anchors(student, experiment, workshop, bars) if is_ours else None
+        with _as_typed(extras):
+            anchors = _anchors(student, experiment, workshop, bars) if is_ours else None
         evaluation = _probed(student, experiment, anchors, workshop, bars)
         transferred = {name: _transfer(name, student, other, workshop, bars) for name, other in others.items()}
     _print(model, evaluation.metrics, evaluation)
@@ -90,7 +94,16 @@ def _open(name: str, experiment: Experiment, workshop: Workshop) -> None:
     try:
         workshop.source(experiment.data)
     except UserError as error:
-        raise UserError(f"--transfer {name}: {error}") from None
+        raise UserError(f"--transfer {name}: {str(error).replace('--data DIR', f'--transfer {name}=DIR')}") from None
+
+
+@contextmanager
+def _as_typed(extras: Extras) -> Iterator[None]:
+    """What is wrong with a class list is said of the option that was typed."""
+    try:
+        yield
+    except UserError as error:
+        raise error if extras.class_list is None else UserError(str(error).replace("data.class_names", "--class-list")) from None
 
 
 def _transfer(name: str, student: Student, experiment: Experiment, workshop: Workshop, bars: Bars) -> Evaluation:
@@ -116,9 +129,9 @@ def _probed(student: Student, experiment: Experiment, anchors: Tensor | None, wo
 
 
 def _load(model: str, untrained: bool, experiment: Experiment) -> tuple[Student, bool]:
+    if model.startswith("run:"):
+        model = fetched(model, experiment)
     if model.endswith(".safetensors"):
-        from pathlib import Path
-
         return load_student(Path(model)), True
     init = "random" if untrained else "pretrained"
     experiment = with_values(experiment, {"student.backbone": model, "student.init": init})

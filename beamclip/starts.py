@@ -16,7 +16,7 @@ def with_starts(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
     Raises:
         UserError: the tracking server holds no such run, or it kept no student.
     """
-    found = {init: _fetched(init, base) for init in _inits(sweep, base) if init.startswith(_RUN)}
+    found = {init: fetched(init, base) for init in _inits(sweep, base) if init.startswith(_RUN)}
     if not found:
         return sweep, base
     space = {key: _replaced(dimension, found) if key == _KEY else dimension for key, dimension in sweep.space.items()}
@@ -39,11 +39,16 @@ def _in_bundle(bundle: Mapping[str, Any], found: Mapping[str, str]) -> dict[str,
     return {key: found.get(value, value) if key == _KEY else value for key, value in bundle.items()}
 
 
-def _fetched(init: str, base: Experiment) -> str:
+def fetched(init: str, base: Experiment) -> str:
+    """The file of the student of `run:ID`, downloaded once to where all nodes look for stores.
+
+    Raises:
+        UserError: as `with_starts`.
+    """
     from beamclip.tracking import fetch_student
 
     run_id = init.removeprefix(_RUN)
     if not run_id.isalnum():
-        raise UserError(f"student.init {init} names no MLflow run; write {_RUN}ID with the id that MLflow shows")
-    folder = Path(stores_root(base)) / "starts" / run_id  # where all nodes look for stores, they find it too
+        raise UserError(f"{init} names no MLflow run; write {_RUN}ID with the id that MLflow shows")
+    folder = Path(stores_root(base)) / "starts" / run_id
     return str(fetch_student(tracking_uri(base), run_id, folder))

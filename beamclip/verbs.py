@@ -163,7 +163,11 @@ def _add_comparing(verbs: Any) -> None:
 
 def _add_evaluate(verbs: Any) -> None:
     evaluate = _verb(verbs, "evaluate", _evaluate, "probe a checkpoint or any timm model")
-    evaluate.add_argument("model", metavar="MODEL", help="a student.safetensors of ours, or a timm name such as resnet18")
+    evaluate.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a student.safetensors of ours, run:ID of the MLflow run that kept one, or a timm name such as resnet18",
+    )
     evaluate.add_argument("--untrained", action="store_true", help="a timm name: random weights instead of pretrained ones")
     text = "also probe the frozen backbone on these images (a tree, parquet, tar shards or CIFAR); repeatable"
     evaluate.add_argument("--transfer", action="append", default=[], metavar="NAME=DIR", help=text)

@@ -178,12 +178,14 @@ class ObjectiveConfig(Strict):
             if part not in NEEDS:
                 raise ValueError(f"objective {part or repr(name)} does not exist{nearest(part, NEEDS)}")
         if len(set(parts)) < len(parts):
-            raise ValueError(f"{name} names an objective twice; give it a weight in objective.terms instead")
+            raise ValueError(f"{name} names an objective twice; beside another one it can be given a weight in objective.terms")
         return name
 
     @model_validator(mode="after")
     def _weights_have_terms(self) -> "ObjectiveConfig":
         for name in self.terms:
+            if name not in NEEDS:
+                raise ValueError(f"terms gives a weight to {name}, which is no objective{nearest(name, NEEDS)}")
             if name not in self.parts:
                 raise ValueError(f"terms gives {name} a weight, but name is {self.name}; write name={self.name}+{name} or drop the weight")
         return self

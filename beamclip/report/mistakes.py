@@ -80,8 +80,8 @@ def disagreement(best: Row | None, files: Artifacts, stores: Stores | None, why_
 
 
 def _agreement(best: Row, teacher: Ids, said: Mapping[str, NDArray[Any]]) -> str:
-    shares = [f"{who} on {100 * (said[key] == teacher).mean():.1f} %" for key, who in _VOICES.items() if key in said]
-    what = f"The trial {best.name}, over {len(teacher)} test images: with the teacher's zero-shot agrees {' and '.join(shares)}."
+    shares = [f"{who} says on {100 * (said[key] == teacher).mean():.1f} %" for key, who in _VOICES.items() if key in said]
+    what = f"The trial {best.name}, over {len(teacher)} test images: {' and '.join(shares)} what the teacher's zero-shot says."
     return f"{what} Of each case the student's surest are shown, with the probability it gives."
 
 

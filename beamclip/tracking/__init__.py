@@ -39,11 +39,12 @@ from beamclip.tracking.compare import Comparison, compare
 from beamclip.tracking.cost_plot import cost_plot
 from beamclip.tracking.effect_plots import effects_plot, parallel_plot
 from beamclip.tracking.effects import effect_rows, effects, effects_line
+from beamclip.tracking.notes import notes
 from beamclip.tracking.plots import temperature_plot
 from beamclip.tracking.published import PublishedResult, load_published, write_published
 from beamclip.tracking.runs import SweepTracker
 from beamclip.tracking.server import connect
-from beamclip.tracking.sheet import Line, Sheet, duration, measured_sheet, notes, published_sheet
+from beamclip.tracking.sheet import Line, Sheet, duration, measured_sheet, published_sheet
 from beamclip.tracking.students import fetch_student
 from beamclip.tracking.table import heading, render
 from beamclip.tracking.value_plot import value_plot

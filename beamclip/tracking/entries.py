@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from mlflow.entities import Metric, Param
 from pydantic import BaseModel
 
-from beamclip.config import Experiment, Sweep, flatten
+from beamclip.config import Experiment, Sweep, flatten, trial_count
 
 PARAMS_A_BATCH, METRICS_A_BATCH, PARAM_LENGTH, TAG_LENGTH = 100, 1000, 6000, 8000  # MLflow's own limits
 Point = tuple[str, float, int, int]
@@ -60,7 +60,12 @@ def params(settings: BaseModel) -> dict[str, str]:
 def space_params(sweep: Sweep) -> dict[str, str]:
     """`space.KEY` for every dimension, and how it is searched."""
     space = {f"space.{_plain_key(key)}": _text(d.model_dump(mode="json")) for key, d in sweep.space.items()}
-    return space | {"sweep.search": sweep.search, "sweep.seed": str(sweep.seed), "sweep.metric": sweep.metric}
+    return space | {
+        "sweep.search": sweep.search,
+        "sweep.seed": str(sweep.seed),
+        "sweep.metric": sweep.metric,
+        "sweep.trials": str(trial_count(sweep)),
+    }
 
 
 def _plain_key(key: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from beamclip.tracking.cells import Cell, Row
 from beamclip.tracking.compare import Comparison
 from beamclip.tracking.labels import short_names
-from beamclip.tracking.noise import LEVEL, TEST, over_seeds, verdicts
+from beamclip.tracking.noise import TEST, verdicts
 
 DEVICE_SECONDS, VAL = "cost/device_seconds", "linear_probe/val_top1"
 _MARKS = {"worse": "worse", "better": "better", "not told apart": "≈ best", None: ""}
@@ -72,7 +72,7 @@ def _numbers(cell: Cell, extra: list[str], costed: bool, trial: bool) -> list[st
     speed, seconds = cell.mean("train/images_per_second"), cell.mean(DEVICE_SECONDS) if costed else _wall_seconds(cell.rows)
     return [
         *(per_cent(cell, key) for key in [*extra, VAL]),
-        _over_images(cell) or per_cent(cell, TEST),
+        over_images(cell) or per_cent(cell, TEST),
         *(per_cent(cell, key) for key in ("knn/test_top1", "zero_shot/test_top1")),
         "-" if speed is None else f"{speed:.0f}",
         duration(seconds) if trial else "-",
@@ -85,7 +85,7 @@ def per_cent(cell: Cell, key: str) -> str:
     return "-" if mean is None else f"{mean:.1f}" if half is None else f"{mean:.1f} ±{half:.1f}"
 
 
-def _over_images(cell: Cell) -> str | None:
+def over_images(cell: Cell) -> str | None:
     """`44.0 (41.8-46.5)` of a single run that has its interval."""
     found = [cell.numbers(key) for key in (TEST, f"{TEST}_low", f"{TEST}_high")]
     return "{:.1f} ({:.1f}-{:.1f})".format(*(numbers[0] for numbers in found)) if all(len(numbers) == 1 for numbers in found) else None
@@ -125,38 +125,3 @@ def published_sheet(rows: Sequence[Row]) -> Sheet:
 def _published_line(row: Row) -> Line:
     shown = (row.tags.get(tag, "-") for tag in ("dataset", "student", "teacher", "reference"))
     return Line("published", (row.method, per_cent(Cell((row,)), TEST), *shown))
-
-
-def notes(comparison: Comparison) -> list[str]:
-    """What the marks and intervals mean, in sentences; empty where no trial is finished."""
-    best = comparison.best_cell
-    if best is None:
-        return []
-    seeds = len(best.numbers(comparison.metric)) > 1
-    how = "the mean over seeds of " if seeds else ""
-    said = [f"* best: chosen on {how}{comparison.metric}, held out of train, not on test", _untrained_note(comparison)]
-    return [line for line in [*said, _interval_note(comparison), _noise_note(comparison)] if line]
-
-
-def _untrained_note(comparison: Comparison) -> str:
-    rows = [row for row in comparison.references if row.method == "untrained" and comparison.metric in row.metrics]
-    base = max((row.metrics[comparison.metric] for row in rows), default=None)
-    mean = comparison.best_cell.mean(comparison.metric) if comparison.best_cell else None
-    if base is None or mean is None or mean > base:
-        return ""
-    return f"no trial beats the untrained student on {comparison.metric} ({mean:.1f} against {base:.1f})"
-
-
-def _interval_note(comparison: Comparison) -> str:
-    over = "a ±b: mean over seeds and half of its 95 % interval (Student's t)"
-    images = "a (b-c): one run and its 95 % interval over test images, which does not cover seeds"
-    several = any(len(cell.numbers(TEST)) > 1 for cell in comparison.cells)
-    single = any(_over_images(cell) for cell in [*comparison.cells, *(Cell((row,)) for row in comparison.references)])
-    return "; ".join([over] * several + [images] * single)
-
-
-def _noise_note(comparison: Comparison) -> str:
-    if not any(verdicts(comparison)):
-        return ""
-    over = "Welch's t over seeds" if over_seeds(comparison) else "over test images, unpaired; other seeds may differ by more"
-    return f"≈ best: not told apart from the best on {TEST}; worse, better: told apart ({over}; Holm, {100 * LEVEL:.0f} %)"

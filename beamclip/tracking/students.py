@@ -20,11 +20,11 @@ def fetch_student(uri: str, run_id: str, folder: Path) -> Path:
     try:
         client.get_run(run_id)
     except MlflowException:
-        raise UserError(f"student.init run:{run_id} is no run of {uri}; copy the id from MLflow, or set --tracking-uri") from None
+        raise UserError(f"run:{run_id} is no run of {uri}; copy the id from MLflow, or set --tracking-uri") from None
     if not (folder / _FILE).exists():
         folder.mkdir(parents=True, exist_ok=True)
         try:
             client.download_artifacts(run_id, _FILE, str(folder))
         except (MlflowException, OSError):
-            raise UserError(f"student.init run:{run_id} kept no {_FILE}; it has to be a trial that finished") from None
+            raise UserError(f"run:{run_id} kept no {_FILE}; it has to be a trial that finished") from None
     return folder / _FILE

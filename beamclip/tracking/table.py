@@ -7,7 +7,8 @@ from rich.text import Text
 
 from beamclip.tracking.compare import Comparison
 from beamclip.tracking.effects import effects_line
-from beamclip.tracking.sheet import Sheet, measured_sheet, notes, published_sheet
+from beamclip.tracking.notes import notes
+from beamclip.tracking.sheet import Sheet, measured_sheet, published_sheet
 
 _PLAIN_WIDTH = 100
 _COLUMNS_BY_KEY = 3  # more varied keys than this share one column
@@ -27,8 +28,8 @@ def render(comparison: Comparison, console: Console) -> None:
 def _print(comparison: Comparison, console: Console) -> None:
     console.print(heading(comparison), highlight=False, markup=False)
     console.print(_measured(measured_sheet(comparison, _COLUMNS_BY_KEY)))
-    if comparison.best_cell is not None:
-        lines = "\n".join(filter(None, (*notes(comparison), effects_line(comparison))))
+    effects = effects_line(comparison) if comparison.best_cell is not None else None
+    if lines := "\n".join(filter(None, (*notes(comparison), effects))):
         console.print(f"{lines}\n", highlight=False, markup=False)
     if comparison.published:
         console.print(_published(published_sheet(comparison.published)))

@@ -76,7 +76,7 @@ def test_cases_add_up_to_the_images_on_which_they_differ(swept, stores, opened):
     files = predictions(stores, probe=(teacher + 1) % 3)
     section = disagreement(swept.best, files, opened, "")
     assert sum(int(line.cells[1]) for line in section.sheets[0].lines) == len(ids)
-    assert "its linear probe on 0.0 %" in section.text[0]
+    assert "its linear probe says on 0.0 %" in section.text[0]
     same = disagreement(swept.best, predictions(stores, probe=teacher), opened, "")
     assert [line.cells[1] for line in same.sheets[0].lines] == ["0", "0", "0"] and not same.images
 

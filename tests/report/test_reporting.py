@@ -107,7 +107,7 @@ def test_mistakes_costs_and_problems_are_told(page, stores):
     assert "over 2 trained student(s)" in text
     pairs = [html.texts["td"][i : i + 3] for i, cell in enumerate(html.texts["td"]) if cell == "sand"]
     assert ["sand", "<script>alert(1)<∕script>", "12"] in pairs  # six test images, two seeds
-    assert "its own zero-shot on" in text and re.search(r"student: <script>alert\(1\)<∕script> \(0\.\d\d\)", text)
+    assert "its own zero-shot says on" in text and re.search(r"student: <script>alert\(1\)<∕script> \(0\.\d\d\)", text)
     assert "1 of 43 images could not be read" in text
     assert "teachers encoded 42 images" in text
     assert "All 8 trials together took 1m48s of device time" in text

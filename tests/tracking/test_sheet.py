@@ -82,3 +82,19 @@ def test_no_number_is_lost_in_a_narrow_terminal(repeated, width):
     text = console.file.getvalue()
     for shown in ("41.0 ±2.5", "40.0 ±2.5", "3 done", "2 of 3,", "FAILED", "better", "* best"):
         assert shown in text
+
+
+def test_what_is_missing_failed_tied_or_doubtful_is_said(finished, uri):
+    comparison = compare(uri, "temp")
+    said = "\n".join(notes(comparison))
+    assert "failed, τ_T=0.05 τ_S=0.1: the loss became NaN" in said
+    assert "trials are over" not in said and "very same" not in said  # all four are over, and differ
+    short = replace(comparison, trials=comparison.trials[:2], tags={"beamclip.teacher_near_chance": "tiny: 11 %; guessing gets 10 %"})
+    said = "\n".join(notes(short))
+    assert "2 of 4 trials are over" in said and "--resume" in said
+    assert "hardly knows these classes" in said and said.endswith("guessing gets 10 %")
+    first, second, *rest = comparison.trials
+    tied = replace(
+        comparison, trials=(first, replace(second, metrics={**second.metrics, comparison.metric: first.metrics[comparison.metric]}), *rest)
+    )
+    assert "2 settings have the very same linear_probe/val_top1" in "\n".join(notes(tied))
