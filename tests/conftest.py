@@ -19,6 +19,7 @@ TINY_CLIP = {
 TINY_PIXELS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3], "interpolation": "bilinear", "resize_mode": "shortest"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Two processes share the tests out by files. Those that start a Ray are one file to them, and come first, being longest: two Rays
     on one machine get in each other's way."""
