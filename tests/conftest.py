@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,14 +21,30 @@ TINY_CLIP = {
 TINY_PIXELS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3], "interpolation": "bilinear", "resize_mode": "shortest"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Two processes share the tests out by files. Those that start a Ray are one file to them, and come first, being longest: two Rays
-    on one machine get in each other's way."""
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    """What starts a Ray comes first, being longest."""
+    items.sort(key=lambda item: not _starts_ray(item.nodeid))
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Two processes share the tests out by files; all that start a Ray are one file to them, since two Rays on one machine get in each
+    other's way."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFiles(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "ray" if _starts_ray(nodeid) else nodeid.split("::")[0]
+
+    return ByFiles(config, log)
+
+
+def _starts_ray(nodeid):
+    return _file_starts_ray(nodeid.split("::")[0])
+
+
+@cache
+def _file_starts_ray(file):
+    return "mark.ray" in (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
