@@ -115,7 +115,8 @@ def test_a_trials_files_and_the_sweeps_settings_and_plot_are_kept(two_trials, st
     config = yaml.safe_load(Path(runs.client.download_artifacts(parent.info.run_id, "config.yaml")).read_text())
     assert config["scaling"]["workers"] == 2
     for trial in runs.of("trial"):
-        assert runs.artifacts(trial) == ["anchors.json", "config.yaml", "probe.safetensors", "student.safetensors"]
+        kept = ["anchors.json", "config.yaml", "evaluation.json", "predictions.safetensors", "probe.safetensors", "student.safetensors"]
+        assert runs.artifacts(trial) == kept
         report = json.loads(Path(runs.client.download_artifacts(trial.info.run_id, "anchors.json")).read_text())
         assert (report["anchors"], report["prompts"], report["hash"]) == (4, 4, trial.data.tags["anchors_hash"])
     pictures = runs.client.download_artifacts(parent.info.run_id, f"anchors/{report['hash']}")
