@@ -55,17 +55,21 @@ class PackJob:
 
     def open(self, folder: Path, threads: int) -> Callable[[int], None]:
         """The function that packs one shard."""
-        pool = ThreadPoolExecutor(threads)
+        far = "://" in (self.config.path or "")
+        # One thread for files that are near would only hand each image back and forth.
+        pool = ThreadPoolExecutor(threads) if threads > 1 or far else None
         return lambda index: self._write(folder, index, pool)
 
-    def _write(self, folder: Path, index: int, pool: ThreadPoolExecutor) -> None:
+    def _write(self, folder: Path, index: int, pool: ThreadPoolExecutor | None) -> None:
         split, start, stop = self.spans[index]
         groups = self.source.groups(split)
         labels, kept, bad = list[int](), list[int](), list[Bad]()
         rows = (RawRows if self.config.encoding == "raw" else JpegRows)(folder, index, self.config.image_size)
         with rows, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we refuse these ourselves
-            for place, (item, row) in enumerate(in_order(pool, self._decode, self.source.items(split, start, stop)), start):
+            items = self.source.items(split, start, stop)
+            decoded = map(self._decode, items) if pool is None else in_order(pool, self._decode, items)
+            for place, (item, row) in enumerate(decoded, start):
                 if isinstance(row, str):
                     bad.append((item.name, row))
                     continue
