@@ -119,7 +119,7 @@ def build_ways(experiment: Experiment, scratch: Path, device: torch.device) -> d
 
 def build_live_ways(experiment: Experiment, scratch: Path, device: torch.device) -> dict[str, Way]:
     """The same with a teacher inside training."""
-    vit = {"teacher.model": f"local-dir:{vit_b_16(scratch / 'vit')}", "teacher.batch_size": 8}
+    vit = {"teacher.model": f"local-dir:{vit_b_16(scratch / 'vit')}", "teacher.batch_size": 8 if device.type == "cpu" else 256}
     live = run_of(experiment, {"views.teacher": "live"}, scratch, device)
     large = run_of(experiment, {"views.teacher": "live", **vit}, scratch, device)
     return {"live, the teacher given": (live, live.batches), "live, ViT-B/16": (large, large.batches)}
@@ -129,6 +129,11 @@ def run_of(experiment: Experiment, settings: dict[str, object], scratch: Path, d
     """A run of this experiment with some settings changed, on stores that are made where they are missing."""
     changed = with_values(experiment, settings)
     return build_run(changed, prepare(changed, Workshop(scratch / "stores", device)), Context(device=device))
+
+
+def device_name() -> str:
+    """What the numbers were measured on."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
 
 
 def report(ways: dict[str, Way], options: argparse.Namespace, images: int) -> None:
@@ -146,7 +151,7 @@ def report(ways: dict[str, Way], options: argparse.Namespace, images: int) -> No
             print(f"round {number} {name}: {took:.2f} s", file=sys.stderr, flush=True)
     base = seconds["stores"]
     what = f"{options.student} at {options.side} px, {options.recipe}, {images} images an epoch"
-    print(f"{what}, batch {options.batch_size}, {options.rounds} rounds")
+    print(f"{what}, batch {options.batch_size}, {options.rounds} rounds, {device_name()}")
     print(f"{'way':26} {'ms/image':>9} {'data wait':>10} {'time against stores':>20}")
     for name, times in seconds.items():
         ratio = statistics.median(t / b for t, b in zip(times, base, strict=False))
