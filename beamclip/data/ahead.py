@@ -18,7 +18,7 @@ class Ahead(Generic[P, T]):
     """Runs `make` over the items in a thread of its own, `_AHEAD` results ahead, and measures the wait for them.
 
     NumPy and torch let go of the interpreter while they work, so a thread is enough and no memory is copied between processes.
-    On a GPU the thread works on a stream of its own.
+    On a GPU the thread works on a stream of its own, whose many small kernels go before training's few large ones.
     """
 
     def __init__(self, items: Iterator[P], make: Callable[[P], T], device: torch.device) -> None:
@@ -71,7 +71,7 @@ class Ahead(Generic[P, T]):
                 continue
 
     def _side_stream(self) -> AbstractContextManager[object]:
-        return torch.cuda.stream(torch.cuda.Stream(self._device)) if self._device.type == "cuda" else nullcontext()  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(torch.cuda.Stream(self._device, priority=-1)) if self._device.type == "cuda" else nullcontext()  # type: ignore[no-untyped-call]
 
     def _mark(self) -> torch.cuda.Event | None:
         return torch.cuda.current_stream(self._device).record_event() if self._device.type == "cuda" else None

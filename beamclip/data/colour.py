@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from beamclip.data.transfer import to_device
+
 _LUMA = (0.2989, 0.587, 0.114)  # torchvision's rgb_to_grayscale
 
 
@@ -83,7 +85,7 @@ def change(images: Tensor, steps: NDArray[np.int64], numbers: NDArray[np.float32
         [N, 3, H, W] in the order given.
     """
     moves, bounds, amounts = _arrange(steps, numbers)
-    rows, factors = (torch.from_numpy(array).to(images.device) for array in (moves, amounts))
+    rows, factors = (to_device(torch.from_numpy(array), images.device) for array in (moves, amounts))
     for place, stops in enumerate(bounds.tolist()):
         images = _laid(images, rows[place])
         for step, start, stop in zip(STEPS, stops, stops[1:], strict=False):

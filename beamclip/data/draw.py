@@ -1,5 +1,6 @@
 """Drawing views: from (sample id, view id, recipe, seed) to the numbers that say what to do to the image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -31,6 +32,11 @@ class ViewParameters:
 
     def __len__(self) -> int:
         return len(self.left)
+
+    @staticmethod
+    def joined(parts: "Sequence[ViewParameters]") -> "ViewParameters":
+        """The parameters of the images of all parts, one part after the other."""
+        return ViewParameters(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(ViewParameters)})
 
     def select(self, rows: NDArray[np.int64] | slice) -> "ViewParameters":
         """The parameters of some of the images."""

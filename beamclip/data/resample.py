@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from beamclip.data.transfer import to_device
+
 Interpolation = Literal["bilinear", "bicubic"]
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 # SimCLR's blur kernel reaches a tenth of the image's side in all, so a twentieth to each side of a pixel.
@@ -31,8 +33,8 @@ def crop(images: Tensor, boxes: NDArray[np.float32], flip: NDArray[np.bool_], si
         float32 [N, 3, size, size] in [0, 1], on the images' device.
     """
     planes = images.permute(0, 3, 1, 2).float()
-    left, top, width, height = torch.from_numpy(boxes).to(images.device).unbind(1)
-    mirrored = torch.from_numpy(flip).to(images.device)
+    left, top, width, height = to_device(torch.from_numpy(boxes), images.device).unbind(1)
+    mirrored = to_device(torch.from_numpy(flip), images.device)
     rows = resize_matrices(top, height, None, images.shape[1], size, interpolation)
     columns = resize_matrices(left, width, mirrored, images.shape[1], size, interpolation)
     return _bytes(_down(_bytes(_across(planes, columns)), rows)).div_(255)
@@ -45,8 +47,8 @@ def _bytes(values: Tensor) -> Tensor:
 
 def blur(images: Tensor, sigma: NDArray[np.float32]) -> None:
     """Blur images [N, C, S, S] in place, each by its own σ in px [N]; where it is 0 nothing is done."""
-    rows = torch.from_numpy(np.flatnonzero(sigma > 0)).to(images.device)
-    matrices = blur_matrices(torch.from_numpy(sigma[sigma > 0]).to(images.device), images.shape[-1])
+    rows = to_device(torch.from_numpy(np.flatnonzero(sigma > 0)), images.device)
+    matrices = blur_matrices(to_device(torch.from_numpy(sigma[sigma > 0]), images.device), images.shape[-1])
     images[rows] = apply_matrices(images.index_select(0, rows), matrices, matrices)
 
 

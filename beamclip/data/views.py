@@ -1,6 +1,6 @@
 """Rendering views: stored images and drawn numbers in, normalised pixels out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from beamclip.data import colour, resample, resample_cpu
 from beamclip.data.draw import ViewParameters
 from beamclip.data.resample import Interpolation
+from beamclip.data.transfer import to_device
 
 _PIECE = 800_000  # values, 3 MB: few enough for a CPU to keep in its caches from one step to the next, and enough for each to pay
 
@@ -43,8 +44,7 @@ def render(images: Tensor, parameters: ViewParameters, pixels: PixelFormat) -> T
         float32 [N, 3, size, size], normalised.
     """
     device, size = images.device, pixels.size
-    mean = torch.tensor(pixels.mean, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(pixels.std, device=device).view(1, 3, 1, 1)
+    mean, std = (to_device(torch.tensor(numbers).view(1, 3, 1, 1), device) for numbers in (pixels.mean, pixels.std))
     out = _empty((len(images), 3, size, size), device)
     with _one_thread() if device.type == "cpu" else nullcontext():
         for rows in _pieces(images, size):
@@ -52,6 +52,21 @@ def render(images: Tensor, parameters: ViewParameters, pixels: PixelFormat) -> T
             view = _blur(_colour(_crop(images[rows], some, pixels), some), some)
             torch.sub(view, mean, out=out[rows]).div_(std)
     return out
+
+
+def render_all(images: Tensor, views: Sequence[ViewParameters], pixels: PixelFormat) -> Tensor:
+    """Render several views of each image, all images of the first view before those of the second.
+
+    A GPU does them at once: beside training, what a view costs there is mostly the number of things it is asked to do.
+
+    Returns:
+        float32 [V · N, 3, size, size], normalised.
+    """
+    if len(views) == 1:
+        return render(images, views[0], pixels)
+    if images.device.type == "cpu":
+        return torch.cat([render(images, view, pixels) for view in views])
+    return render(images.repeat(len(views), 1, 1, 1), ViewParameters.joined(views), pixels)
 
 
 @contextmanager

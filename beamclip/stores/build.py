@@ -9,6 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from beamclip import __version__
 from beamclip.stores.files import disk_may_be_full, file_hash, make_folder, read_json, stamp_of, write_json
 from beamclip.stores.progress import Progress, silent
 from beamclip.stores.shards import RECORDS, STAMPS, Shards
@@ -104,7 +105,7 @@ def _build(path: Path, parts: Mapping[str, Any], build: Build) -> None:
     partial.mkdir(exist_ok=True)
     facts = build(partial)
     files, stamps = _described(partial)
-    versions = {"beamclip": version("beamclip"), "numpy": version("numpy")}
+    versions = {"beamclip": __version__, "numpy": version("numpy")}
     manifest = {"format": FORMAT, "key": path.name, "parts": dict(parts), "versions": versions, "files": files, **facts}
     write_json(partial / STAMPS, stamps)
     write_json(partial / "manifest.json", manifest)

@@ -11,7 +11,8 @@ from torch import Tensor
 from beamclip.config import Experiment
 from beamclip.data import ViewParameters, draw
 from beamclip.data.ahead import Ahead
-from beamclip.data.views import PixelFormat, render
+from beamclip.data.transfer import to_device
+from beamclip.data.views import PixelFormat, render_all
 from beamclip.teachers import load_teacher
 from beamclip.training.assets import OpenAssets, OpenTeacher
 from beamclip.training.batches import Batch, Ids, epoch_order, rank_batches
@@ -25,7 +26,6 @@ from beamclip.training.inputs import (
     ResidentImages,
     TeacherSide,
     fits,
-    to_device,
 )
 
 
@@ -85,8 +85,7 @@ class Feed:
         return draw(views.resolve(), ids, np.full(len(ids), view), views.seed, small)
 
     def _rendered(self, images: Tensor, parameters: Iterator[ViewParameters], pixels: PixelFormat) -> Tensor:
-        rendered = [render(images, one, pixels) for one in parameters]
-        together = rendered[0] if len(rendered) == 1 else torch.cat(rendered)
+        together = render_all(images, list(parameters), pixels)
         return together.contiguous(memory_format=torch.channels_last) if self.experiment.optimiser.channels_last else together
 
     def _crops(self, images: Tensor, ids: Ids, epoch: int) -> Tensor | None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from beamclip.data import PackedImages, ViewParameters
+from beamclip.data.transfer import to_device
 from beamclip.data.views import render
 from beamclip.teachers import Embeddings, Teacher
 from beamclip.training.batches import Ids
@@ -27,11 +28,6 @@ class TeacherSide(Protocol):
 
     def take(self, ids: Ids, view: int, images: Tensor, parameters: ViewParameters) -> Tensor:
         """Embeddings of these samples' view, [B, D] float32 on the device; images and parameters say what it looks like."""
-
-
-def to_device(array: Tensor, device: torch.device) -> Tensor:
-    """To a GPU through pinned memory, which leaves the copying to the GPU."""
-    return array.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else array.to(device)
 
 
 class MappedImages:

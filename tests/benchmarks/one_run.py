@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from beamclip.config import load_experiment, parse_assignments
+from beamclip.config import Experiment, load_experiment, parse_assignments, with_values
 from beamclip.training.context import Context
 from beamclip.training.loop import train_epoch
 from beamclip.training.preparing import prepare
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--stores", type=Path, help="where stores are looked for and kept (default: nowhere)")
     parser.add_argument("--every", type=int, default=10, metavar="N", help="print a line every so many epochs")
+    parser.add_argument("--fit", type=float, metavar="SECONDS", help="train fewer epochs where they would not fit; measured on the first")
     parser.add_argument("--no-probe", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -41,9 +42,22 @@ def main() -> None:
         assets = prepare(experiment, Workshop(options.stores or Path(scratch), device))
         print(f"prepared in {time.perf_counter() - start:.1f} s", flush=True)
         run = build_run(experiment, assets, Context(device=device))
+        if options.fit:
+            experiment = fitting(run, options.fit)
+            run = build_run(experiment, assets, Context(device=device))
         train(run, options.every)
         if not options.no_probe:
             probe(run)
+
+
+def fitting(run: Run, seconds: float) -> Experiment:
+    """The experiment of as many epochs as fit, at the rate of this run's third epoch."""
+    for epoch in range(3):
+        rate = train_epoch(run.machinery, run.batches(epoch), run.context, 0).metrics["train/images_per_second"]
+    wanted = run.experiment.optimiser.epochs
+    epochs = min(wanted, int(seconds * rate / (run.steps_per_epoch * run.experiment.optimiser.batch_size)))
+    print(f"{rate:.0f} images/s: {epochs} of {wanted} epochs fit into {seconds:.0f} s", flush=True)
+    return with_values(run.experiment, {"optimiser.epochs": epochs})
 
 
 def train(run: Run, every: int) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from beamclip.config import RECIPES, load_experiment
 from beamclip.data import draw
-from beamclip.data.views import PixelFormat, render
+from beamclip.data.views import PixelFormat, render, render_all
 from beamclip.evaluation import LabelledFeatures, evaluate
 from beamclip.objectives.swav import sinkhorn
 from beamclip.teachers import load_teacher
@@ -41,6 +41,14 @@ def test_a_view_is_the_same_on_both(recipe, small, interpolation):
     off = (there - here).abs() * 0.25 * 255  # in steps of 8 bits: a rounding may fall the other way, and contrast then carries it on
     assert off.mean() < 0.1
     assert (off > 2).float().mean() < 0.01
+
+
+def test_views_at_once_are_the_views_one_by_one():
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (32, 48, 48, 3), dtype=np.uint8)).to(GPU)
+    views = [draw(RECIPES["simclr"], np.arange(32), np.full(32, view), 3) for view in range(3)]
+    pixels = PixelFormat(40, (0.5,) * 3, (0.25,) * 3)
+    one_by_one = torch.cat([render(images, view, pixels) for view in views])
+    assert torch.allclose(render_all(images, views, pixels), one_by_one, atol=1e-5)
 
 
 def test_a_teacher_says_the_same_on_both(preset):
