@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from beamclip.config import Sweep, UserError
+from beamclip.config import Sweep, UserError, checked
 from beamclip.options import add_experiment_options, add_sweep_options, start_sweep
 from beamclip.verbs import parser
 
@@ -15,10 +15,16 @@ EXIT_USER, EXIT_INTERRUPTED = 2, 130
 def sweep_main(sweep: Sweep, arguments: Sequence[str] | None = None) -> None:
     """The command line of a script in `sweeps/`: run this sweep with the settings given."""
     own = argparse.ArgumentParser(description=sweep.question, formatter_class=argparse.RawDescriptionHelpFormatter)
+    own.add_argument("--name", default=sweep.name, help=f"of the sweep and the MLflow experiment (default: {sweep.name})")
     add_experiment_options(own)
     add_sweep_options(own)
     options = own.parse_args(arguments)
-    sys.exit(_guarded(lambda: start_sweep(sweep, options)))
+    sys.exit(_guarded(lambda: start_sweep(_named(sweep, options.name), options)))
+
+
+def _named(sweep: Sweep, name: str) -> Sweep:
+    """The same sweep under another name: on other data, say, which should not be compared with the first."""
+    return checked(Sweep, sweep.model_dump(mode="json") | {"name": name})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -92,11 +92,13 @@ def plan_sweep(sweep: Sweep, base: Experiment) -> None:
 
 def _preparation(sweep: Sweep, base: Experiment, bars: Bars, repair: bool) -> Any:
     """Join the cluster, see that a trial fits, and show the plan."""
-    from beamclip.distributed.cluster import concurrent_trials, connect
+    from beamclip.distributed.cluster import concurrent_trials, connect, idle_gpus
     from beamclip.distributed.preparation import Preparation
 
     connect()
     concurrent_trials(base)
+    if idle := idle_gpus(base):
+        bars.say(f"beamclip: {idle}")
     planned = [cell(sweep, base, values) for values in planned_values(sweep)]
     preparation = Preparation(planned, stores_root(base), bars, repair)
     needs = preparation.plan()
@@ -154,7 +156,10 @@ def _print_comparison(record: SweepRecord) -> None:
 
 
 def resume_line(record: SweepRecord) -> str:
-    """What to type to go on after an interruption: a script knows its own sweep's name, the `beamclip` command does not."""
-    words = program() if sys.argv[0].endswith(".py") else [*program(), *sys.argv[1:2], "--name", record.sweep.name]
+    """What to type to go on after an interruption: a script knows its sweep's name unless it was given another."""
+    script = sys.argv[0].endswith(".py")
+    words = program() if script else [*program(), *sys.argv[1:2]]
+    if not script or any(word.startswith("--name") for word in sys.argv):
+        words += ["--name", record.sweep.name]
     where = ["--storage", record.base.storage.path] if record.base.storage.path else []
     return shlex.join([*words, *where, "--resume"])

@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 
-from beamclip import __version__
+from beamclip import __version__, cli
 from beamclip.cli import main, sweep_main
 from beamclip.config import Sweep, UserError, choice
 from beamclip.training.preparing import prepare
@@ -144,6 +144,24 @@ def test_a_scripts_sweep_takes_the_same_options(capsys, storage):
         sweep_main(Sweep(name="s", space={TAU_T: choice(0.1)}), ["--storage", str(storage), "--set", "nothing=1"])
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith("beamclip: nothing is not a setting")
+
+
+def test_a_scripts_sweep_can_be_given_another_name(monkeypatch):
+    started = []
+    monkeypatch.setattr(cli, "start_sweep", lambda sweep, options: started.append(sweep))
+    sweep = Sweep(name="s", space={TAU_T: choice(0.1)})
+    for arguments in ([], ["--name", "other"]):
+        with pytest.raises(SystemExit):
+            sweep_main(sweep, arguments)
+    assert [one.name for one in started] == ["s", "other"]
+    assert started[1].space == sweep.space
+
+
+def test_a_name_that_can_name_no_folder_is_a_sentence(capsys):
+    with pytest.raises(SystemExit) as caught:
+        sweep_main(Sweep(name="s", space={TAU_T: choice(0.1)}), ["--name", "a/b"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("beamclip: name")
 
 
 def test_evaluating_needs_a_model_that_exists_before_images_are_packed(complaint, preset, storage, tmp_path):

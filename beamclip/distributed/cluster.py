@@ -118,6 +118,17 @@ def _planned_resources(plan: dict[str, object]) -> dict[str, float]:
     return total
 
 
+def idle_gpus(experiment: Experiment) -> str | None:
+    """What to tell a user whose cluster has GPUs that none of the trials will touch."""
+    count = int((most_resources() or {}).get("GPU", 0))
+    if not count or experiment.scaling.gpus_per_worker:
+        return None
+    there = f"{count} GPUs are" if count > 1 else "a GPU is"
+    return (
+        f"{there} here, but scaling.gpus_per_worker is 0, so trials run on CPUs; give each worker one with --gpus-per-worker 1"
+    )
+
+
 def worker_cpus(experiment: Experiment) -> float:
     """What a worker asks Ray for: a hair less than it was promised, so that a node filled with workers has room for drivers."""
     return max(DRIVER_CPUS, experiment.scaling.cpus_per_worker - DRIVER_CPUS)

@@ -5,7 +5,7 @@ import yaml
 
 from beamclip.config import UserError, load_experiment
 from beamclip.distributed import cluster
-from beamclip.distributed.cluster import DRIVER_CPUS, concurrent_trials, most_resources, needs, worker_cpus
+from beamclip.distributed.cluster import DRIVER_CPUS, concurrent_trials, idle_gpus, most_resources, needs, worker_cpus
 
 
 def experiment(workers=1, cpus=1.0, gpus=0.0, most=None):
@@ -61,6 +61,14 @@ def test_more_than_the_cluster_can_ever_give_is_a_sentence(holds, workers, cpus,
     with pytest.raises(UserError) as caught:
         concurrent_trials(experiment(workers, cpus, gpus))
     assert says in str(caught.value)
+
+
+def test_gpus_that_nobody_asked_for_are_told_of(holds):
+    holds(CPU=8)
+    assert idle_gpus(experiment()) is None
+    holds(CPU=8, GPU=2)
+    assert idle_gpus(experiment(gpus=0.5)) is None
+    assert "2 GPUs are here, but scaling.gpus_per_worker is 0" in idle_gpus(experiment())
 
 
 def test_where_nobody_knows_what_may_come_a_few_are_tried(monkeypatch, tmp_path):
