@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from beamclip.config import RECIPES
-from beamclip.data import draw, resample, resample_cpu, views
-from beamclip.data.views import PixelFormat, render
+from beamclip.data import ViewParameters, draw, resample, resample_cpu, views
+from beamclip.data.views import PixelFormat, render, render_all
 
 
 def drawn(recipe, count, view=0):
@@ -27,6 +27,14 @@ def test_the_whole_image_at_its_own_side_is_only_normalised(photographs, stored)
     shift, scale = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
     assert torch.allclose(out, ((images / 255 - shift) / scale).permute(0, 3, 1, 2), atol=1e-6)
     assert out.is_contiguous()
+
+
+def test_several_views_are_those_of_one_batch_that_holds_each_image_so_often(photographs, stored):
+    images, pixels = stored(photographs()), PixelFormat(32)
+    parameters = [drawn("simclr", 6, view) for view in range(3)]
+    together = render_all(images, parameters, pixels)
+    assert torch.equal(together, torch.cat([render(images, one, pixels) for one in parameters]))
+    assert torch.equal(together, render(images.repeat(3, 1, 1, 1), ViewParameters.joined(parameters), pixels))  # as a GPU does
 
 
 @pytest.mark.parametrize("recipe", ["center", "weak", "simclr", "simclr_small"])
