@@ -74,7 +74,7 @@ class Recorder:
 
     def _move(self, trial_id: str, done: int) -> None:
         self._done[trial_id] = done
-        self.bars("trials, in epochs", sum(self._done.values()), self._total)
+        self.bars("epochs and probes", sum(self._done.values()), self._total)
 
     def _open(self, trial_id: str, values: Mapping[str, Any]) -> None:
         experiment = cell(self.record.sweep, self.record.base, values)

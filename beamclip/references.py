@@ -14,13 +14,14 @@ _WARNING = """beamclip: WARNING: the teacher hardly knows these classes by these
 
 
 def write_references(tracker: Any, record: SweepRecord, say: Callable[[str], None]) -> None:
-    """Write both as runs beside the trials: the teacher once for each teacher and prompt set that the sweep varies.
+    """Write both as runs beside the trials: the teacher once for each teacher and prompt set that the sweep varies. Beside a teacher
+    stands how many images were encoded before this sweep, by all of its teachers.
 
     Where a teacher is near chance on val, say so, loudly, and tag the sweep with it.
     """
     for tags, facts in _teachers(record):
         accuracy = {f"zero_shot/{name}_top1": facts[f"teacher/zero_shot_{name}_top1"] for name in ("val", "test")}
-        tracker.reference("teacher", tags, accuracy | {"teacher/images_encoded": facts["teacher/images_encoded"]})
+        tracker.reference("teacher", tags, accuracy | {"teacher/images_encoded": facts["teacher/images_encoded_in_all"]})
     if record.untrained:
         tracker.reference("untrained", {}, {key: value for key, value in record.untrained.items() if not key.startswith("zero_shot/")})
     if cases := _cases_near_chance(record):

@@ -26,7 +26,7 @@ def record_of(accuracies, images=500, classes=10, space=None):
     base, assets = load_experiment("demo"), {}
     for prompt_set, per_cent in accuracies.items():
         for values in [{"views.stored": stored} for stored in (1, 2)] if space else [{}]:
-            facts = {"teacher": "tiny", "classes": classes, "teacher/images_encoded": 7, "teacher/zero_shot_test_top1": 50.0}
+            facts = {"teacher": "tiny", "classes": classes, "teacher/images_encoded_in_all": 7, "teacher/zero_shot_test_top1": 50.0}
             facts |= {"teacher/zero_shot_val_top1": per_cent, "teacher/zero_shot_val_top1_low": wilson_interval(per_cent, images)[0]}
             assets[asset_key(with_values(base, values | {"anchors.prompt_set": prompt_set}))] = json.dumps({"facts": facts})
     return SweepRecord(sweep, base, "id", assets, {"linear_probe/val_top1": 20.0, "zero_shot/val_top1": 9.0})

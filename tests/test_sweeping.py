@@ -51,7 +51,7 @@ def test_an_interrupted_preparation_is_gone_on_with_in_the_same_sweep(monkeypatc
 
 def _made(record, bars, repair):
     """As `sweeping._prepared`, with a teacher that is no better than guessing."""
-    facts = {"teacher": "tiny", "classes": 10, "teacher/images_encoded": 7, "data_key": "d", "teacher_fingerprint": "f"}
+    facts = {"teacher": "tiny", "classes": 10, "teacher/images_encoded_in_all": 7, "data_key": "d", "teacher_fingerprint": "f"}
     facts |= {"teacher/zero_shot_test_top1": 11.0, "teacher/zero_shot_val_top1": 11.0, "teacher/zero_shot_val_top1_low": 8.0}
     facts["anchors"] = {"prompt_set": "openai_7", "anchors": 3, "prompts": 21, "prompts_per_class": [7, 7], "bare": 3, "shortened": 0}
     facts["anchors"] |= {"duplicates": 0, "near": 0, "nearest": [["a", "b", 0.5]], "hash": "cafe"}

@@ -138,8 +138,9 @@ class Experiment(Strict):
     def _has_enough_views(self) -> None:
         needs, views = self.objective.needs, self.shown
         if needs.views > 1 and not views.resolve().random:
+            key = "views.recipe" if self.views.pair_recipe is None else "views.pair_recipe"
             raise ValueError(
-                f"objective.name {self.objective.name} compares {needs.views} views of an image, but those of views.recipe {views.recipe} "
+                f"objective.name {self.objective.name} compares {needs.views} views of an image, but those of {key} {views.recipe} "
                 "are all the same; choose another recipe"
             )
         if needs.embeddings and needs.views > views.stored and views.teacher == "same":

@@ -124,9 +124,7 @@ def idle_gpus(experiment: Experiment) -> str | None:
     if not count or experiment.scaling.gpus_per_worker:
         return None
     there = f"{count} GPUs are" if count > 1 else "a GPU is"
-    return (
-        f"{there} here, but scaling.gpus_per_worker is 0, so trials run on CPUs; give each worker one with --gpus-per-worker 1"
-    )
+    return f"{there} here, but scaling.gpus_per_worker is 0, so trials run on CPUs; give each worker one with --gpus-per-worker 1"
 
 
 def worker_cpus(experiment: Experiment) -> float:

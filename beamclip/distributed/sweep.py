@@ -105,8 +105,9 @@ def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume:
         tuner = ray.tune.Tuner.restore(f"{record.folder}/tune", function, resume_unfinished=True, resume_errored=True)
     else:
         tuner = _new_tuner(function, record, concurrent)
-    tuner.fit()  # after Ctrl-C it returns as if all was well
-    return len(_Relay.over or ()) >= trial_count(record.sweep)
+    results = tuner.fit()  # after Ctrl-C it returns as if all was well
+    over = results.num_terminated if _Relay.over is None else len(_Relay.over)  # where nothing was left to do, Tune takes no step
+    return over >= trial_count(record.sweep)
 
 
 def _new_tuner(function: Callable[..., Any], record: SweepRecord, concurrent: int) -> ray.tune.Tuner:

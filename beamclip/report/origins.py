@@ -65,9 +65,18 @@ def made_again(comparison: Comparison, files: Artifacts) -> tuple[Section, Secti
     if settings is None:
         return again, Section("All settings", missing=("The sweep's config.yaml can't be read.",))
     space = [f"# {key.removeprefix('space.')}: {value}" for key, value in comparison.params.items() if key.startswith("space.")]
-    varied = ["# What the sweep varied:", *space, ""] if space else []
+    variants = [f"# {key.replace('.', ' ', 1)}: {value}" for key, value in comparison.params.items() if key.startswith("variant.")]
+    varied = ["# What the sweep varied:", *space, *variants, ""] if space else []
     text = "\n".join([*varied, settings.decode(errors="replace").rstrip()])
     return again, Section("All settings", code=(without_passwords(text),), folded=True)
+
+
+def runs(comparison: Comparison) -> Section:
+    """By what name each trial's student can be had."""
+    text = "`beamclip evaluate run:ID` probes a trial's student again; `student.init=run:ID` starts another from it."
+    lines = [Line("best" if row is comparison.best else "trial", (row.name, f"run:{row.run_id}", row.status)) for row in comparison.trials]
+    missing = () if lines else ("The sweep has no trials.",)
+    return Section("Runs", (text,), (Sheet("", ("trial", "student", "status"), tuple(lines), 3),) if lines else (), missing=missing)
 
 
 def _facts(tags: Mapping[str, str]) -> dict[str, str]:

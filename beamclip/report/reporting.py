@@ -7,7 +7,7 @@ from pathlib import Path
 
 from beamclip.config import Experiment, UserError
 from beamclip.report.mistakes import confusion_pairs, disagreement
-from beamclip.report.origins import data_problems, how_chosen, made_again
+from beamclip.report.origins import data_problems, how_chosen, made_again, runs
 from beamclip.report.page import Page
 from beamclip.report.rendering import html_of, markdown_of
 from beamclip.report.results import accuracy_against_cost, costs, curves, tables, what_mattered
@@ -56,6 +56,7 @@ def gathered(comparison: Comparison, files: Artifacts, base: Experiment, figures
         data_problems(stores.packed if stores else None, why_not),
         how_chosen(comparison),
         *made_again(comparison, files),
+        runs(comparison),
     ]
     question = comparison.question if comparison.question.strip("-") else ""
     return Page(f"{comparison.experiment}, sweep {comparison.sweep_id}", question, _facts(comparison), tuple(sections))

@@ -11,7 +11,7 @@ from torch import nn
 from beamclip.config import StudentConfig, UserError
 from beamclip.students.assemble import assemble, unfilled
 from beamclip.students.backbones import make_backbone, pretrained_normalisation
-from beamclip.students.files import read_student
+from beamclip.students.files import Spent, read_student, spent_on
 from beamclip.students.stems import has_small_stem
 from beamclip.students.student import Spec, Student, Triple
 
@@ -42,6 +42,11 @@ def build_student(config: StudentConfig, width: int, seed: int) -> Student:
         if config.init in ("random", "pretrained"):
             return _fresh(config, width)
         return _from_file(config, width, _here(config.init))
+
+
+def spent_before(config: StudentConfig) -> Spent:
+    """What it took to train the student that this one starts from; nothing where it starts by itself or from timm's weights."""
+    return Spent() if config.init in ("random", "pretrained") else spent_on(_here(config.init))
 
 
 def _fresh(config: StudentConfig, width: int) -> Student:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -19,17 +19,32 @@ FORMAT = "beamclip-student-1"
 _PROJECTORS: dict[str, Literal["linear", "mlp", "mlp4"]] = {"linear": "linear", "mlp": "mlp", "mlp4": "mlp4"}
 
 
-def save_student(student: Student, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+@dataclass(frozen=True)
+class Spent:
+    """What it took to train a student, the training of the one it started from included."""
+
+    device_seconds: float = 0.0
+    images_seen: int = 0
+    teacher_images: int = 0
+    """Images a teacher would have had to see for it alone."""
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Spent)))
+
+
+def save_student(student: Student, path: Path, metadata: Mapping[str, str] | None = None, spent: Spent | None = None) -> None:
     """Write weights, batch statistics and the spec, whole or not at all.
 
     Args:
         metadata: more texts for the header; the spec's own keys win over the same keys here.
+        spent: kept in the header, for whoever starts from this student.
 
     Raises:
         UserError: the file can't be written.
     """
+    costs = {} if spent is None else {f"spent_{name}": str(value) for name, value in asdict(spent).items()}
     spec = {name: " ".join(map(str, value)) if isinstance(value, tuple) else str(value) for name, value in asdict(student.spec).items()}
-    write_tensors(path, student.state_dict(), {**(metadata or {}), **spec, "student_format": FORMAT})
+    write_tensors(path, student.state_dict(), {**(metadata or {}), **costs, **spec, "student_format": FORMAT})
 
 
 def load_student(path: Path) -> Student:
@@ -63,6 +78,17 @@ def read_student(path: Path) -> tuple[Spec, dict[str, Tensor]]:
     if header.get("student_format") != FORMAT:
         raise UserError(f"{path} is not a student saved by this version (its header lacks {FORMAT}); give a student.safetensors of ours")
     return _spec(header, path), tensors
+
+
+def spent_on(path: Path) -> Spent:
+    """What the student in a file took to train; nothing where it does not say, as the files of earlier versions."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header: dict[str, str] = file.metadata() or {}
+        number = {name: header.get(f"spent_{name}", "0") for name in ("device_seconds", "images_seen", "teacher_images")}
+        return Spent(float(number["device_seconds"]), int(number["images_seen"]), int(number["teacher_images"]))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(f"{path} can't be read as a student's safetensors file ({error}); check the path") from None
 
 
 def _spec(header: Mapping[str, str], path: Path) -> Spec:

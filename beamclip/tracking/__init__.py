@@ -24,7 +24,7 @@ What a run carries, and what everything here reads back:
     beamclip.command, beamclip.folder                    on a sweep: what was typed, and where its record lies
     beamclip.teacher_near_chance     on a sweep: which teachers and prompt sets hardly know the classes
 
-Params are the flattened resolved config, on a sweep also `space.KEY`. Children hang one level below their sweep.
+Params are the flattened resolved config, on a sweep also `space.KEY` and `variant.NAME`. Children hang one level below their sweep.
 """
 
 import os

@@ -58,14 +58,19 @@ def params(settings: BaseModel) -> dict[str, str]:
 
 
 def space_params(sweep: Sweep) -> dict[str, str]:
-    """`space.KEY` for every dimension, and how it is searched."""
+    """`space.KEY` for every dimension, `variant.NAME` for every variant's settings, and how it is searched."""
     space = {f"space.{_plain_key(key)}": _text(d.model_dump(mode="json")) for key, d in sweep.space.items()}
-    return space | {
-        "sweep.search": sweep.search,
-        "sweep.seed": str(sweep.seed),
-        "sweep.metric": sweep.metric,
-        "sweep.trials": str(trial_count(sweep)),
-    }
+    variants = {f"variant.{_plain_key(name)}": _text(settings) for name, settings in sweep.variants.items()}
+    return (
+        space
+        | variants
+        | {
+            "sweep.search": sweep.search,
+            "sweep.seed": str(sweep.seed),
+            "sweep.metric": sweep.metric,
+            "sweep.trials": str(trial_count(sweep)),
+        }
+    )
 
 
 def _plain_key(key: str) -> str:

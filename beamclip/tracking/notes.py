@@ -10,15 +10,19 @@ _FAILURES = 3  # named; the others are counted
 
 def notes(comparison: Comparison) -> list[str]:
     """What marks and intervals mean, and what to know before believing them, in sentences."""
-    said = [_best_note(comparison), _tie_note(comparison), _untrained_note(comparison)] if comparison.best_cell else []
-    if comparison.best_cell:
-        said += [_interval_note(comparison), _noise_note(comparison)]
+    of_the_best = (_best_note, _student_note, _tie_note, _untrained_note, _interval_note, _noise_note)
+    said = [note(comparison) for note in of_the_best] if comparison.best_cell else []
     return [line for line in [*said, _unfinished_note(comparison), *_failures(comparison), _chance_note(comparison)] if line]
 
 
 def _best_note(comparison: Comparison) -> str:
     seeds = comparison.best_cell is not None and len(comparison.best_cell.numbers(comparison.metric)) > 1
     return f"* best: chosen on {'the mean over seeds of ' if seeds else ''}{comparison.metric}, held out of train, not on test"
+
+
+def _student_note(comparison: Comparison) -> str:
+    row = comparison.best
+    return f"the best student is run:{row.run_id}: beamclip evaluate probes it again, student.init starts from it" if row else ""
 
 
 def _tie_note(comparison: Comparison) -> str:

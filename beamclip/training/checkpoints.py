@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from beamclip.students import Student, save_student
+from beamclip.students import Spent, Student, save_student
 
 
 def save_checkpoint(
@@ -22,6 +22,7 @@ def save_checkpoint(
     epoch: int,
     finished: bool = False,
     seconds: float = 0.0,
+    spent: Spent | None = None,
 ) -> Path:
     """Write `student.safetensors` (what people use) and `state.pt` (what training needs beside it) into a folder.
 
@@ -31,9 +32,10 @@ def save_checkpoint(
         epoch: how many epochs are done.
         finished: the run was evaluated too.
         seconds: of training so far, of all devices together.
+        spent: in all, on the student it started from too.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_student(student, folder / "student.safetensors")
+    save_student(student, folder / "student.safetensors", spent=spent)
     state = {
         "epoch": epoch,
         "finished": finished,

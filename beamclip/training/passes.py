@@ -38,6 +38,11 @@ class Passes:
         needed = canonical_pass(experiment, packed, splits) + wanted_by(experiment, packed, splits, self.chosen[name].trained)
         return sum(self.made[group][1] for group in {one.group for one in needed})
 
+    @property
+    def encoded(self) -> int:
+        """How many images were encoded now, for all experiments together."""
+        return sum(count for _, count in self.made.values())
+
     def store_of(self, one: Wanted) -> Embeddings:
         """The store that holds the views of this pass."""
         return self.made[one.group][0]

@@ -56,6 +56,7 @@ def _assets(key: str, experiment: Experiment, passes: Passes, banks: ExperimentB
     facts = _facts(experiment, packed, chosen, workshop.teacher(first[0])) | _zero_shot(held_out, AnchorBank.open(own), packed, splits)
     facts["anchors"] = report_of(stores[place_of(*first, workshop)], first[1].prompt_set, first[1].senses).summary()
     facts["teacher/images_encoded"] = passes.encoded_for(experiment, key)
+    facts["teacher/images_encoded_in_all"] = passes.encoded
     return Assets(str(packed.store.path), tuple(teachers), str(own.path), facts, _path(chosen.store), _path(chosen.clusters))
 
 

@@ -13,7 +13,7 @@ from beamclip.config import Experiment, UserError
 from beamclip.data.ahead import Ahead
 from beamclip.data.views import PixelFormat
 from beamclip.objectives import Material, build_objective
-from beamclip.students import Student, build_student
+from beamclip.students import Spent, Student, build_student, spent_before
 from beamclip.students.backbones import feature_width
 from beamclip.teachers import precision_for
 from beamclip.teachers.tower import images_encoded
@@ -38,6 +38,8 @@ class Run:
     pixels: PixelFormat
     machinery: Machinery
     feed: Feed
+    spent_before: Spent = field(default_factory=Spent)
+    """On the student it starts from."""
     encoded_before: int = field(default_factory=images_encoded)
     """Images that teachers of this process had encoded before the run began."""
 
@@ -67,7 +69,7 @@ def build_run(experiment: Experiment, assets: Assets, context: Context) -> Run:
     optimiser = build_optimiser(config, [student, objective])
     schedule = build_schedule(config, optimiser, feed.steps)
     machinery = Machinery(wrap(learner, experiment, context), objective, optimiser, schedule, config.clip_norm)
-    return Run(experiment, context, opened, student, pixels, machinery, feed)
+    return Run(experiment, context, opened, student, pixels, machinery, feed, spent_before(experiment.student))
 
 
 def _material(experiment: Experiment, opened: OpenAssets, student: Student) -> Material:

@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from beamclip.config import Experiment, UserError
 from beamclip.evaluation import Evaluation, accuracy, save_evaluation, save_probe, zero_shot_logits
+from beamclip.students import Spent
 from beamclip.teachers.tower import images_encoded
 from beamclip.training.assets import Assets
 from beamclip.training.checkpoints import load_checkpoint, save_checkpoint
@@ -22,22 +24,22 @@ from beamclip.training.run import Run, build_run
 def run_worker(experiment: Experiment, assets: Assets, context: Context) -> None:
     """Train and evaluate one run; call it on every worker with the same arguments.
 
-    Goes on from `context.checkpoint` exactly where that was written. Reports once an epoch and once at the end, on every rank.
+    Goes on from `context.checkpoint` exactly where that was written. Reports once an epoch and once at the end, on every rank. A run
+    that had come to its end is evaluated again: whoever asks may never have heard its last report.
 
     Raises:
         TrainingDiverged: the loss or the student's features are no longer numbers.
         UserError: a store is damaged.
     """
     run = build_run(experiment, assets, context)
-    done: dict[str, Any] = {"epoch": 0, "finished": False, "seconds": 0.0}
+    done: dict[str, Any] = {"epoch": 0, "seconds": 0.0}
     if context.checkpoint is not None:
         m = run.machinery
         done = load_checkpoint(context.checkpoint, run.student, m.objective, m.optimiser, m.schedule)
     seconds = done["seconds"]
     for epoch in range(done["epoch"], experiment.optimiser.epochs):
         seconds = _one_epoch(run, epoch, seconds)
-    if not done["finished"]:
-        _finish(run, seconds)
+    _finish(run, seconds)
 
 
 def _one_epoch(run: Run, epoch: int, seconds: float) -> float:
@@ -61,14 +63,20 @@ def _diverged(run: Run, epoch: int, bad_step: int) -> TrainingDiverged:
 
 
 def _cost(run: Run, epochs: int, seconds: float) -> dict[str, float]:
-    """What a run has cost: device-seconds of training, images its student saw, and images a teacher would have to see for it alone."""
+    """What a student has cost, the one it started from included, whose part stands beside it."""
+    costs = {f"cost/{name}": value for name, value in asdict(_spent(run, epochs, seconds)).items()}
+    start = {f"cost/start_{name}": value for name, value in asdict(run.spent_before).items()}
+    return costs | (start if any(start.values()) else {})
+
+
+def _spent(run: Run, epochs: int, seconds: float) -> Spent:
     views, needs, trained = run.experiment.shown, run.experiment.objective.needs, len(run.opened.trained)
     stored = views.stored if views.teacher == "same" and views.resolve().random else 1
     taught = len(run.opened.teachers) * trained * stored if needs.embeddings else 0
     seen = epochs * run.steps_per_epoch * run.experiment.optimiser.batch_size
     if needs.embeddings and views.teacher == "live":
         taught = seen * needs.views * len(run.opened.teachers)
-    return {"cost/device_seconds": seconds, "cost/images_seen": seen, "cost/teacher_images": taught}
+    return run.spent_before + Spent(seconds, seen, taught)
 
 
 def _seed_everything(*place: int) -> None:
@@ -93,10 +101,11 @@ def _finish(run: Run, seconds: float) -> None:
     start = time.perf_counter()
     projected = run.experiment.objective.needs.projected
     evaluation = probe_student(run.student, run.opened, run.pixels, run.experiment.probe, run.context, projected)
-    metrics: dict[str, Any] = {"epoch": run.experiment.optimiser.epochs, "teacher/images_encoded": _encoded(run)}
+    epochs = run.experiment.optimiser.epochs
+    metrics: dict[str, Any] = {"epoch": epochs, "teacher/images_encoded": _encoded(run), **_cost(run, epochs, seconds)}
     if evaluation is not None:
         metrics |= {**evaluation.metrics, "evaluation/seconds": time.perf_counter() - start}
-    _report(run, metrics, run.experiment.optimiser.epochs, evaluation, seconds)
+    _report(run, metrics, epochs, evaluation, seconds)
 
 
 def _encoded(run: Run) -> int:
@@ -113,7 +122,8 @@ def _report(run: Run, metrics: dict[str, Any], epoch: int, evaluation: Evaluatio
     m = run.machinery
     with tempfile.TemporaryDirectory() as temporary:
         finished = evaluation is not None
-        folder = save_checkpoint(Path(temporary), run.student, m.objective, m.optimiser, m.schedule, epoch, finished, seconds)
+        spent = _spent(run, epoch, seconds)
+        folder = save_checkpoint(Path(temporary), run.student, m.objective, m.optimiser, m.schedule, epoch, finished, seconds, spent)
         if evaluation is not None:
             save_probe(evaluation.probe, folder / "probe.safetensors")
             save_evaluation(evaluation, folder, run.opened.packed.names)

@@ -45,7 +45,7 @@ def cluster():
     import ray
 
     os.environ["RAY_ADDRESS"] = "local"
-    ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
+    ray.init(num_cpus=2, num_gpus=1, log_to_driver=False, include_dashboard=False)
     yield
     ray.shutdown()
 
@@ -69,6 +69,15 @@ class Numbers:
             Shards(folder).finish(index, {f"{index}.txt": temporary}, {"index": index})
 
         return write
+
+
+@pytest.mark.ray
+def test_a_pool_that_holds_the_only_gpu_comes_to_its_end(cluster, tmp_path):
+    """The GPU is but a number to Ray here; what is tried is whether Ray Data gives it out."""
+    from beamclip.distributed.passes import ClusterRunner
+
+    assert sorted(ClusterRunner()(Numbers(on_device=True), range(6), tmp_path)) == [0, 1, 2, 3, 4, 5]
+    assert sorted(ClusterRunner()(Numbers(on_device=True), range(6), tmp_path / "again")) == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.ray

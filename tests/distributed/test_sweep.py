@@ -256,6 +256,11 @@ def test_a_sweep_goes_on_in_the_same_runs_after_ctrl_c_and_after_a_kill(environm
         assert max(epochs) == 12
         assert epochs.count(1) == 1
         assert len(epochs) <= 12 + 2  # after each interruption, an epoch whose checkpoint was not whole is done again
+        assert "linear_probe/test_top1" in trials[run_id].data.metrics
+
+    result = run(environment, *resume)  # nothing is left to do
+    assert result.returncode == 0, result.stderr
+    assert {run.info.status for run in [*runs.of("trial"), *runs.of("sweep")]} == {"FINISHED"}
 
 
 def test_more_workers_than_the_cluster_can_ever_give_is_a_sentence(environment, preset, tmp_path):

@@ -19,7 +19,7 @@ from beamclip.tracking import SweepTracker, measured_sheet
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 SECTIONS = [
     *("Results", "Curves", "What mattered", "Accuracy against cost", "Confusion pairs", "Where teacher and student disagree"),
-    *("Costs", "Data problems met", "How choices were made", "To make it again", "All settings"),
+    *("Costs", "Data problems met", "How choices were made", "To make it again", "All settings", "Runs"),
 ]
 
 
@@ -176,3 +176,9 @@ def test_what_a_user_can_get_wrong_is_a_sentence(swept, base, capsys):
             main(["report", *arguments, "--storage", base.storage.path])
         assert caught.value.code == 2
         assert says in capsys.readouterr().err
+
+
+def test_every_students_name_is_there(uri, swept, base, tmp_path):
+    page = report_sweep(base, "page", None, tmp_path).with_suffix(".md").read_text()
+    assert all(f"run:{row.run_id}" in page for row in swept.trials)
+    assert f"the best student is run:{swept.best.run_id}" in page

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from beamclip.config import Sweep, UserError, choice, flatten
 from beamclip.tracking import SweepTracker
+from beamclip.tracking.entries import space_params
 from beamclip.tracking.server import search_all
 
 TAU_T, TAU_S = "objective.teacher_temperature", "objective.student_temperature"
@@ -33,6 +34,13 @@ def test_the_parent_says_what_was_asked_and_how(opened, base, tmp_path):
     assert data.params["objective.teacher_temperature"] == "0.05"
     text = mlflow.artifacts.load_text(f"{tmp_path}/artifacts/temp/{tracker.run_id}/artifacts/config.yaml")
     assert yaml.safe_load(text) == base.model_dump(mode="json")
+
+
+def test_the_parent_says_what_each_variant_is():
+    variants = {"a": {"objective.name": "simreg"}, "b": {"student.init": "variant:a"}}
+    said = space_params(Sweep(name="s", variants=variants, space={"variant": choice("a", "b")}))
+    assert said["variant.a"] == '{"objective.name": "simreg"}'
+    assert said["variant.b"] == '{"student.init": "variant:a"}'
 
 
 def test_a_trial_hangs_one_level_below_its_sweep_and_carries_its_settings(opened):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from beamclip.config import with_values
 from beamclip.data.views import render
 from beamclip.evaluation import load_probe
-from beamclip.students import build_student, load_student
+from beamclip.students import build_student, load_student, spent_on
 from beamclip.training import worker
 from beamclip.training.assets import open_assets
 from beamclip.training.context import Context
@@ -149,8 +149,23 @@ def test_a_run_killed_before_its_evaluation_is_only_evaluated(experiment, assets
     assert rest[0]["linear_probe/test_top1"] == reports[2]["linear_probe/test_top1"]
 
 
-def test_a_finished_run_does_nothing_again(experiment, assets, alone, tmp_path):
-    assert train(experiment, assets, tmp_path, checkpoint=alone[1] / "2") == []
+def test_a_finished_run_is_evaluated_again_since_its_last_report_may_be_lost(experiment, assets, alone, tmp_path):
+    reports, folder = alone
+    (again,) = train(experiment, assets, tmp_path, checkpoint=folder / "2")
+    timed = ("evaluation/seconds",)
+    assert {key: value for key, value in again.items() if key not in timed} == {k: v for k, v in reports[2].items() if k not in timed}
+
+
+def test_what_the_student_it_starts_from_took_is_a_part_of_what_a_run_costs(experiment, assets, alone, tmp_path):
+    reports, folder = alone
+    started = with_values(experiment, {"student.init": str(folder / "2" / "student.safetensors")})
+    *_, last = train(started, assets, tmp_path)
+    first = {name: reports[2][f"cost/{name}"] for name in ("device_seconds", "images_seen", "teacher_images")}
+    assert {name: last[f"cost/start_{name}"] for name in first} == pytest.approx(first)
+    assert last["cost/images_seen"] == 2 * first["images_seen"]
+    assert last["cost/device_seconds"] > first["device_seconds"]
+    assert spent_on(tmp_path / "2" / "student.safetensors").images_seen == last["cost/images_seen"]
+    assert "cost/start_images_seen" not in reports[2]
 
 
 def test_a_trial_never_runs_a_teacher(experiment, assets, tmp_path, monkeypatch):
