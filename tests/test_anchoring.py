@@ -14,7 +14,7 @@ from beamclip.teachers.tower import images_encoded
 from beamclip.training.preparing import prepare
 from beamclip.training.workshop import Workshop
 
-pytestmark = pytest.mark.usefixtures("excerpt")
+pytestmark = [pytest.mark.usefixtures("excerpt"), pytest.mark.slow]
 BIRD, MACHINE, RODENT = "n02012849", "n03126707", "n02330245"
 FILES = ("heat_map.png", "nearest_pairs.csv", "senses.csv", "shortened.csv")
 

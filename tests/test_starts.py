@@ -7,6 +7,8 @@ from beamclip.starts import with_starts
 from beamclip.storage import artifact_root, tracking_uri
 from beamclip.tracking import SweepTracker
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def base(tmp_path):

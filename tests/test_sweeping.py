@@ -74,6 +74,7 @@ def _ran(record, tracker, bars, resume):
     return True
 
 
+@pytest.mark.slow
 def test_what_mattered_is_kept_with_the_sweep_and_said_after_the_table(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sweeping, "_prepared", _made)
     monkeypatch.setattr(sweeping, "_run", _ran)

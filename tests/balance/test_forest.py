@@ -38,6 +38,7 @@ def test_the_forest_is_as_short_as_scipys_on_all_pairs(clustered):
     assert (np.diff(forest.distances) >= 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [1, 2, 16])  # with few remembered neighbours most rounds compare again
 @pytest.mark.parametrize("threshold", [0.0001, 0.02, 0.1, 0.3, 0.7])
 def test_cutting_the_forest_gives_the_sets_of_union_find_over_all_pairs(clustered, monkeypatch, kept, threshold):

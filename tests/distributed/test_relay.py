@@ -32,10 +32,14 @@ def trial(trial_id, finished=False, error_file=None):
 def ended_by_itself(monkeypatch, tmp_path):
     """`ended_by_itself(steps)`: what `run_trials` of a sweep of two says if Tune's run goes like this."""
 
-    def run(steps):
+    def run(steps, terminated=0):
+        def fit():
+            steps(_Relay())
+            return SimpleNamespace(num_terminated=terminated)
+
         base = load_experiment("demo", {"storage.path": str(tmp_path)})
         record = SweepRecord(Sweep(name="s", space={"seed": choice(1, 2)}), base, "id")
-        tuner = SimpleNamespace(fit=lambda: steps(_Relay()))
+        tuner = SimpleNamespace(fit=fit)
         monkeypatch.setattr(sweeps, "_new_tuner", lambda *arguments: tuner)
         monkeypatch.setattr(sweeps, "trainable", lambda record: None)
         listener = Listener()
@@ -88,6 +92,11 @@ def test_a_trial_that_never_started_or_never_ended_was_interrupted(ended_by_itse
 
     assert not ended_by_itself(steps)[0]
     assert not ended_by_itself(lambda relay: None)[0]
+
+
+def test_where_all_had_ended_before_tune_takes_no_step(ended_by_itself):
+    assert ended_by_itself(lambda relay: None, terminated=2) == (True, [])
+    assert not ended_by_itself(lambda relay: None, terminated=1)[0]
 
 
 def test_what_an_earlier_session_finished_counts_and_is_not_told_again(ended_by_itself):

@@ -151,6 +151,7 @@ def few_centres():
     return build(clusters=30, negatives=6, margin=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [build, few_centres])
 def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it(make):
     check_two_workers(make)

@@ -1,5 +1,6 @@
 from functools import partial
 
+import pytest
 import torch
 import torch.nn.functional as F
 from distilling import check_gradient, check_precision, check_two_workers, embeddings, share, slow_kl
@@ -60,5 +61,6 @@ def test_half_precision():
     check_precision(filled())
 
 
+@pytest.mark.slow
 def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
     check_two_workers(partial(Compress, 13, 16, 0.1, 0.2))

@@ -8,6 +8,8 @@ from safetensors.numpy import save
 from beamclip.report.mistakes import confusion_pairs, disagreement
 from beamclip.report.sources import Stores, teacher_predictions
 
+pytestmark = pytest.mark.slow
+
 
 class Files:
     """Stands for `Artifacts`: one content for every run."""

@@ -16,6 +16,8 @@ from beamclip.config import Sweep, UserError, choice
 from beamclip.report import report_sweep
 from beamclip.tracking import SweepTracker, measured_sheet
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 SECTIONS = [
     *("Results", "Curves", "What mattered", "Accuracy against cost", "Confusion pairs", "Where teacher and student disagree"),

@@ -12,6 +12,8 @@ from beamclip.report.sources import Stores, jpeg_of, open_stores, sweep_record, 
 from beamclip.stores import open_store
 from beamclip.teachers import ViewSet, pixels_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def opened(stores):

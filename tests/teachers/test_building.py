@@ -126,6 +126,7 @@ def test_a_store_of_an_older_format_is_a_sentence_and_encoded_anew_with_repair(t
     assert embed(teacher, packed, views, tmp_path, repair=True)[1] == 79
 
 
+@pytest.mark.slow
 def test_a_pass_onto_a_disk_that_is_too_small(teacher, packed, small_disk):
     """Shards of 64 samples with 100 views take 200 kB each."""
     views = ViewSet(np.arange(160), RECIPES["weak"], 100, 0)

@@ -11,6 +11,7 @@ from beamclip.tracking import server
 from beamclip.tracking.server import connect, find_or_create_experiment
 
 
+@pytest.mark.slow
 def test_a_server_that_accepts_but_never_answers_is_found_in_seconds():
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))

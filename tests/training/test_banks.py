@@ -22,7 +22,7 @@ from beamclip.training.run import build_run
 from beamclip.training.worker import run_worker
 from beamclip.training.workshop import Workshop
 
-pytestmark = pytest.mark.usefixtures("excerpt")
+pytestmark = [pytest.mark.usefixtures("excerpt"), pytest.mark.slow]
 WORDS = ("crane\tn02012849", "heron", "moss", "tractor", "crane\tn03126707", "rose\ta flower", "sand")
 
 

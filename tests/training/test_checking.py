@@ -12,6 +12,8 @@ from beamclip.training.checking import ENOUGH, verify
 from beamclip.training.preparing import prepare
 from beamclip.training.workshop import Workshop
 
+pytestmark = pytest.mark.slow
+
 
 def overwrite(store, change):
     """Change the embeddings of a store, and its manifest with them: no checksum will say so."""

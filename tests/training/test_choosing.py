@@ -12,6 +12,8 @@ from beamclip.training.planning import plan
 from beamclip.training.preparing import prepare, prepare_all
 from beamclip.training.workshop import Workshop
 
+pytestmark = pytest.mark.slow
+
 CLIP_CID = {"objective.name": "clip_cid", "objective.clip_cid.clusters": 7}
 
 

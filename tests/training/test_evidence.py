@@ -15,7 +15,7 @@ from beamclip.training.banks import banks_of
 from beamclip.training.evidence import packed_if_there, proposals, teacher_zero_shot
 from beamclip.training.workshop import Workshop
 
-pytestmark = pytest.mark.usefixtures("excerpt")
+pytestmark = [pytest.mark.usefixtures("excerpt"), pytest.mark.slow]
 BIRD, MACHINE, DEVICE = "n02012849", "n03126707", "n03793489"
 GLOSSES = {BIRD: "large long-necked wading", MACHINE: "lifts and moves", DEVICE: "hand-operated electronic"}
 

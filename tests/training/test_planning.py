@@ -12,6 +12,8 @@ from beamclip.training.planning import Hands, Need, plan
 from beamclip.training.preparing import prepare, prepare_all
 from beamclip.training.workshop import Workshop
 
+pytestmark = pytest.mark.slow
+
 AUGMENTATIONS = [
     {"views.recipe": recipe, "views.strength": strength, "views.stored": stored}
     for recipe, strength, stored in product(("weak", "simclr"), (0.5, 1.0), (1, 2))
@@ -120,6 +122,7 @@ SPACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("space", SPACES)
 def test_every_missing_store_is_planned_once_and_exactly_its_images_are_encoded(experiment, packed_only, tmp_path, space, packed):

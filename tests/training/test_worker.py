@@ -204,6 +204,7 @@ def test_a_teacher_inside_training_encodes_every_image_in_every_epoch(live, alon
     assert losses(reports) == pytest.approx(losses(alone[0]), rel=1e-2)
 
 
+@pytest.mark.slow
 def test_images_encoded_are_those_of_all_workers(live, tmp_path):
     both = in_processes(2, on_rank, *live, tmp_path)
     assert [reports[-1]["teacher/images_encoded"] for reports in both] == [256, 256]
@@ -225,6 +226,7 @@ def test_what_is_resident_changes_no_bit(experiment, assets, alone, tmp_path):
     assert same_bits(weights(tmp_path / "2"), weights(alone[1] / "2"))
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_single_worker_s_curve(experiment, assets, alone, tmp_path):
     both = in_processes(2, on_rank, experiment, assets, tmp_path / "both")
     assert curves(both[0])[:2] == curves(both[1])[:2]

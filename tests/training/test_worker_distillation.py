@@ -11,6 +11,8 @@ from beamclip.training.preparing import prepare
 from beamclip.training.workshop import Workshop
 from tests.training.test_worker import curves, losses, on_rank, same_bits, train, weights
 
+pytestmark = pytest.mark.slow
+
 CLUSTERS = {"clusters": 8, "negatives": 2, "margin": 0.1}
 METHODS = {
     "feature": {},

@@ -9,6 +9,8 @@ from beamclip.training.preparing import prepare
 from beamclip.training.workshop import Workshop
 from tests.training.test_worker import curves, losses, on_rank, same_bits, train, weights
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "simclr": {"objective.simclr": {"hidden": 32, "width": 16, "temperature": 0.2}},
     "swav": {
