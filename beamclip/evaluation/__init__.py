@@ -8,7 +8,7 @@ from beamclip.evaluation.evaluate import Evaluation, choose, choose_k, evaluate
 from beamclip.evaluation.features import Features, LabelledFeatures, extract
 from beamclip.evaluation.few_shot import FewShot, few_shot
 from beamclip.evaluation.grid_probe import GridCell, fit_grid
-from beamclip.evaluation.knn import knn_predict
+from beamclip.evaluation.knn import check_k, knn_predict
 from beamclip.evaluation.linear_probe import fit_probe
 from beamclip.evaluation.metrics import accuracy, confusions, expected_calibration_error, wilson_interval
 from beamclip.evaluation.paper_probe import PAPER_PROTOCOLS, fit_paper
@@ -28,6 +28,7 @@ __all__ = [
     "Probe",
     "ProbeResult",
     "accuracy",
+    "check_k",
     "choose",
     "choose_k",
     "confusions",

@@ -15,6 +15,16 @@ BLOCK = 2**25
 """Similarities held at once: 128 MiB in fp32."""
 
 
+def check_k(ks: Sequence[int], images: int) -> None:
+    """See that there are as many neighbours as are asked for.
+
+    Raises:
+        UserError: there are not.
+    """
+    if max(ks) > images:
+        raise UserError(f"probe.knn_k is {max(ks)}, but there are only {images} train images; set it to at most {images}")
+
+
 @torch.no_grad()
 def knn_predict(queries: Tensor, bank: Tensor, labels: Tensor, ks: Sequence[int], temperature: float) -> Tensor:
     """The class with the highest score for each number of neighbours, exact, int64 [len(ks), Q]; the lowest class on a tie.
@@ -29,8 +39,7 @@ def knn_predict(queries: Tensor, bank: Tensor, labels: Tensor, ks: Sequence[int]
     Raises:
         UserError: a k is larger than the bank.
     """
-    if max(ks) > len(bank):
-        raise UserError(f"probe.knn_k is {max(ks)}, but there are only {len(bank)} train images; set it to at most {len(bank)}")
+    check_k(ks, len(bank))
     bank, classes = F.normalize(bank.float(), dim=-1), int(labels.max()) + 1
     blocks = torch.split(F.normalize(queries.float(), dim=-1), max(1, BLOCK // len(bank)))
     return torch.cat([_vote(block @ bank.T, labels, ks, temperature, classes) for block in blocks], dim=1)

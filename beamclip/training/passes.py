@@ -8,6 +8,7 @@ import torch
 from beamclip.balance import check_count
 from beamclip.config import Experiment, UserError
 from beamclip.data import PackedImages, Splits, split
+from beamclip.evaluation import check_k
 from beamclip.objectives import Material, build_objective
 from beamclip.stores import Store
 from beamclip.teachers import Embeddings, ViewSet, embed
@@ -86,6 +87,7 @@ def _packed_and_split(experiment: Experiment, workshop: Workshop) -> tuple[Packe
     packed = workshop.packed(experiment.data)
     splits = split(packed, experiment.data)
     check_against_data(experiment, packed.classes, len(offered(experiment, packed, splits)))
+    check_neighbours(experiment, len(splits.train))
     return packed, splits
 
 
@@ -114,6 +116,15 @@ def _choose(experiment: Experiment, packed: PackedImages, splits: Splits, passes
     chosen = choose(experiment, packed, offered(experiment, packed, splits), stored, workshop)
     check_against_data(experiment, packed.classes, len(chosen.trained), " that balance leaves" if experiment.balance.active else "")
     return chosen
+
+
+def check_neighbours(experiment: Experiment, images: int) -> None:
+    """See that the probe's neighbours are among so many train images.
+
+    Raises:
+        UserError: they are not.
+    """
+    check_k(experiment.probe.knn_k, min(images, experiment.probe.train_images or images))
 
 
 def check_against_data(experiment: Experiment, classes: int, images: int, which: str = "") -> None:

@@ -18,9 +18,11 @@ from beamclip.training.choosing import canonical_view
 from beamclip.training.foreseen import Foreseen, choosing_needs, foresee
 from beamclip.training.need import Need as Need
 from beamclip.training.need import whole
+from beamclip.training.passes import check_against_data, check_neighbours
 from beamclip.training.wanted import group_of, towers_and_views
 from beamclip.training.workshop import Workshop
 
+_CLASSES = 2  # at least; how many is known once images are packed
 _DEMO_TEACHER_SECONDS = 60.0  # on two cores; see docs/benchmarks.md
 
 
@@ -36,7 +38,8 @@ def plan(experiments: Iterable[Experiment], workshop: Workshop, hands: Hands = H
     """The stores that these experiments need, each once, in the order in which they are made. Makes none of them.
 
     Raises:
-        UserError: a source or teacher can't be opened, or a store that exists is damaged and not to be repaired.
+        UserError: a source or teacher can't be opened, a store that exists is damaged and not to be repaired, or an experiment asks for
+            more images than there are.
     """
     experiments = list(experiments)
     configs = {workshop.packed_path(experiment.data): experiment.data for experiment in experiments}
@@ -44,6 +47,8 @@ def plan(experiments: Iterable[Experiment], workshop: Workshop, hands: Hands = H
     demo = [_demo_teacher(workshop)] if any(tower.model == "demo" for one in experiments for tower in one.teacher.all()) else []
     packed = {path: _packed(path, workshop) for path in configs}
     foreseen = [_foreseen(experiment, packed, workshop) for experiment in experiments]
+    for one, splits in foreseen:
+        _check(one, splits, workshop)
     passes = _passes(foreseen, workshop)
     several = len({one.name for one in passes if one.views.recipe.random}) > 1
     embeddings = [_embeddings(one, workshop, hands, several) for one in passes]
@@ -57,6 +62,15 @@ def _foreseen(experiment: Experiment, opened: Mapping[Path, PackedImages | None]
     missing = _no_teacher_yet(experiment.teacher, workshop)
     asked = not missing and (experiment.balance.active or experiment.objective.needs.clusters)
     return foresee(experiment, packed, splits, workshop.teacher(experiment.teacher) if asked else None, workshop), splits
+
+
+def _check(one: Foreseen, splits: Splits, workshop: Workshop) -> None:
+    """Refuse what the data can't give. Where nothing is packed yet, that is judged by all images there are, of which some may prove bad."""
+    data, known = one.experiment.data, one.packed is not None
+    listed = workshop.source(data).count("train")
+    most = min(listed, data.train_images or listed)
+    check_against_data(one.experiment, one.packed.classes if one.packed else _CLASSES, len(one.offered) if known else most)
+    check_neighbours(one.experiment, len(splits.train) if known else most)
 
 
 def _no_teacher_yet(tower: TowerConfig, workshop: Workshop) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from beamclip.config import with_values
+from beamclip.config import UserError, with_values
 from beamclip.stores import StoreDamaged, in_process
 from beamclip.teachers import Pace
 from beamclip.training.planning import Hands, Need, plan
@@ -253,3 +253,18 @@ def test_what_a_demo_teacher_will_take_is_known_once_it_is_trained(experiment, p
     assert [need.there for need in needs] == [True, True, False, False, False] and images(needs) == 320
     assert prepare(demo, Workshop(packed_only)).facts["teacher/images_encoded"] == 320
     assert all(need.there for need in plan([demo], Workshop(packed_only)))
+
+
+TOO_MUCH = [
+    ({"optimiser.batch_size": 4096}, "optimiser.batch_size 4096 is more than"),
+    ({"objective.name": "clip_cid", "objective.clip_cid.clusters": 5000}, "5000"),
+    ({"objective.name": "seed", "objective.seed.queue": 5000}, "queue"),
+    ({"probe.knn_k": 5000}, "probe.knn_k is 5000, but there are only"),
+]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(("values", "says"), TOO_MUCH)
+def test_more_than_there_are_images_is_refused_by_the_plan(experiment, packed_only, tmp_path, values, says, packed):
+    with pytest.raises(UserError, match=says):
+        plan([with_values(experiment, values)], Workshop(packed_only if packed else tmp_path))
