@@ -19,7 +19,7 @@ _MOST_LINES = 8
 
 
 def value_plot(comparison: Comparison, key: str, path: str | Path) -> Path | None:
-    """Draw three accuracies (%) of the finished cells over the values of `key`, best first; each combination of the others is a line.
+    """Draw three accuracies (%) of the finished cells over the values of `key`, best first; each combination of the others has its colour.
 
     Bars are 95 % intervals over seeds, where there are several. With more than eight lines, their mean is drawn alone.
 
@@ -32,10 +32,12 @@ def value_plot(comparison: Comparison, key: str, path: str | Path) -> Path | Non
     figure = Figure(figsize=(11.0, 3.6 + 0.04 * max(map(len, values))), layout="constrained")
     panels = figure.subplots(1, len(_PANELS), sharey=False)
     for axes, (title, metric) in zip(panels, _PANELS.items(), strict=True):
-        for label, line in _lines(cells, key, metric).items():
+        lines = _lines(cells, key, metric)
+        marks = "o" if len(lines) == 1 else "o:"  # dots that belong together are joined; the values themselves have no order
+        for label, line in lines.items():
             places = [values.index(value) for value in line]
             heights, halves = [fmean(mean for mean, _ in line[value]) for value in line], [line[value][0][1] or 0.0 for value in line]
-            axes.errorbar(places, heights, halves if any(halves) else None, fmt="o-", label=label, capsize=3, linewidth=1)
+            axes.errorbar(places, heights, halves if any(halves) else None, fmt=marks, label=label, capsize=3, linewidth=1)
         axes.set_title(title)
         axes.set_xticks(range(len(values)), values, rotation=35, ha="right", rotation_mode="anchor", fontsize="small")
         axes.grid(alpha=0.3)
