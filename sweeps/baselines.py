@@ -9,6 +9,9 @@ What differs besides the objective is what a method can't do without: SimCLR and
 `swav_csm` is BeamCLIP's own way: self-supervised first, then CSM. It starts from what `swav` has learnt in this very sweep, so its
 student has seen twice as many images as the others'. `cost/device_seconds` says what each took.
 
+The demo is for seeing it run. In its few minutes SimCLR and SwAV learn what tells scenes apart, not digits, and stay where the untrained
+student is; see docs/results.md for what they reach on photographs.
+
     python sweeps/baselines.py                                 the embedded demo: no network, no GPU, minutes
     python sweeps/baselines.py --seeds 3                       with intervals over seeds
     python sweeps/baselines.py --preset cifar10 --data DIR --seeds 3
