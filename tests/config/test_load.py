@@ -88,3 +88,11 @@ def test_what_is_compared_in_pairs_has_a_recipe_of_its_own():
     assert with_values(pairs, {"views.pair_recipe": None}).shown.recipe == "scenes"
     with pytest.raises(UserError, match="recipe simclur does not exist.*did you mean simclr"):
         load_experiment("demo", {"views.pair_recipe": "simclur"})
+
+
+def test_the_key_that_gives_no_two_views_is_the_one_named():
+    simclr = {"objective.name": "simclr"}
+    with pytest.raises(UserError, match=r"views\.pair_recipe center are all the same"):
+        load_experiment("demo", simclr | {"views.pair_recipe": "center"})
+    with pytest.raises(UserError, match=r"views\.recipe center are all the same"):
+        load_experiment("demo", simclr | {"views.pair_recipe": None, "views.recipe": "center"})

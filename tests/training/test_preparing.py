@@ -93,6 +93,7 @@ def test_canonical_teacher_views_serve_every_recipe_and_any_number_of_views(expe
         for recipe, stored in (("weak", 2), ("simclr", 2), ("simclr", 7))
     ]
     assert [assets.facts["teacher/images_encoded"] for assets in made] == [192, 0, 0]
+    assert made[0].facts["teacher/images_encoded_in_all"] == 192
     assert len({assets.teachers[0].views for assets in made}) == 1 and len(seen) == 192
 
 
