@@ -122,7 +122,6 @@ SPACES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("space", SPACES)
 def test_every_missing_store_is_planned_once_and_exactly_its_images_are_encoded(experiment, packed_only, tmp_path, space, packed):
