@@ -1,6 +1,7 @@
 """`beamclip …` and the command line of every sweep script. One sentence and exit 2 for what the user can mend."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _guarded(action: Callable[[], Any]) -> int:
     """Run, and turn what the user can mend into one sentence."""
+    # `ray job stop`, Slurm and Kubernetes end a job this way: the same as Ctrl-C, by another hand.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         return int(action() or 0)
     except UserError as error:

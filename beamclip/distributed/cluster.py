@@ -2,7 +2,11 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -22,6 +26,8 @@ _QUIET = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # not every report holds the metric that a search or ASHA looks at
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A sweep starts more small processes than Ray expects, and says so itself.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "worker processes have been started on node",
 }
 _ANSWER_SECONDS = 5
 _BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves the cluster's plan here, on its head
@@ -47,7 +53,8 @@ def connect() -> bool:
     if not ray.is_initialized():
         _check_answers(os.environ.get("RAY_ADDRESS", ""))
         try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **alone)
+            with _own_signals():
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **alone)
         except (ConnectionError, RuntimeError, ValueError) as error:
             if not existing:
                 raise
@@ -61,6 +68,17 @@ def connect() -> bool:
     for name in ("ray.train", "ray.tune", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return existing
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray ends its driver on SIGTERM with a dump of its own; what the program does then is the program's to say."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _check_answers(address: str) -> None:

@@ -224,7 +224,7 @@ class Background:
         return code
 
 
-def test_a_sweep_goes_on_in_the_same_runs_after_ctrl_c_and_after_a_kill(environment, preset, tmp_path):
+def test_a_sweep_goes_on_in_the_same_runs_after_ctrl_c_a_sigterm_and_a_kill(environment, preset, tmp_path):
     space = ["--space", f"{TAU_T}=[0.05, 0.1, 0.2]", "--set", "optimiser.epochs=12", "--set", "scaling.max_concurrent=1"]
     start = [BEAMCLIP, "sweep", "--name", "long", "--preset", preset, "--storage", tmp_path, *space]
 
@@ -241,7 +241,13 @@ def test_a_sweep_goes_on_in_the_same_runs_after_ctrl_c_and_after_a_kill(environm
     resume = [BEAMCLIP, *shlex.split(line)[1:]]
     again = Background(environment, resume, tmp_path / "second.log")
     again.wait_for(tmp_path, "long", finished=2)
-    assert again.end(signal.SIGKILL, whole_group=False) == -signal.SIGKILL
+    assert again.end(signal.SIGTERM, whole_group=False) == 130  # as `ray job stop`, Slurm and Kubernetes do
+    assert sorted(runs.statuses()) == ["FINISHED", "FINISHED", "KILLED"]
+    assert f"go on with  {line}" in again.log.read_text() and "Traceback" not in again.log.read_text()
+
+    once_more = Background(environment, resume, tmp_path / "third.log")
+    once_more.wait_for(tmp_path, "long", finished=2)
+    assert once_more.end(signal.SIGKILL, whole_group=False) == -signal.SIGKILL
 
     result = run(environment, *resume)
     assert result.returncode == 0, result.stderr
