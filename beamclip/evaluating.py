@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from beamclip.anchors import AnchorBank, build_banks
@@ -15,6 +14,7 @@ from beamclip.config import FEW_SHOT, Experiment, UserError, with_values
 from beamclip.console import Bars
 from beamclip.data import split
 from beamclip.evaluation import Evaluation, evaluate
+from beamclip.probe_table import notes, probe_table
 from beamclip.starts import fetched
 from beamclip.storage import check_writable, stores_root
 from beamclip.students import Student, build_student, load_student
@@ -37,7 +37,7 @@ class Extras:
 
 
 def evaluate_model(model: str, untrained: bool, experiment: Experiment, extras: Extras | None = None) -> dict[str, float]:
-    """Probe a model on the experiment's data, print the tables, and return the metrics (per cent).
+    """Probe a model on the experiment's data, print the table, and return the metrics (per cent).
 
     Args:
         model: path of a `student.safetensors`, `run:ID` of the MLflow run that trained it, or a timm name.
@@ -64,9 +64,10 @@ def evaluate_model(model: str, untrained: bool, experiment: Experiment, extras: 
             anchors = _anchors(student, experiment, workshop, bars) if is_ours else None
         evaluation = _probed(student, experiment, anchors, workshop, bars)
         transferred = {name: _transfer(name, student, other, workshop, bars) for name, other in others.items()}
-    _print(model, evaluation.metrics, evaluation)
-    if transferred:
-        _print_transfer(transferred)
+    console = Console()
+    console.print(probe_table(model, evaluation, transferred))
+    for note in notes(evaluation):
+        console.print(note)
     more = {f"transfer/{name}/{key}": value for name, one in transferred.items() for key, value in one.metrics.items()}
     return evaluation.metrics | more
 
@@ -136,25 +137,3 @@ def _load(model: str, untrained: bool, experiment: Experiment) -> tuple[Student,
     init = "random" if untrained else "pretrained"
     experiment = with_values(experiment, {"student.backbone": model, "student.init": init})
     return build_student(experiment.student, 1, experiment.seed), False
-
-
-def _print(model: str, metrics: dict[str, float], evaluation: Evaluation) -> None:
-    table = Table("metric", "value", title=model, title_justify="left")
-    for key, value in metrics.items():
-        table.add_row(key, f"{value:.2f}")
-    console = Console()
-    console.print(table)
-    for one in evaluation.details["few_shot"]:
-        if one["note"]:
-            console.print(f"{one['images_per_class']} images a class: left out, {one['note']}")
-
-
-def _print_transfer(transferred: Mapping[str, Evaluation]) -> None:
-    table = Table("data set", "classes", "test images", "probe, val", "probe, test", "95 %", "k-NN", title="transfer", title_justify="left")
-    for name, one in transferred.items():
-        m, per_class = one.metrics, one.details["linear_probe"]["per_class"]
-        between = f"{m['linear_probe/test_top1_low']:.2f} to {m['linear_probe/test_top1_high']:.2f}"
-        numbers = (f"{m[key]:.2f}" for key in ("linear_probe/val_top1", "linear_probe/test_top1"))
-        images = sum(row["images"] for row in per_class)
-        table.add_row(name, str(len(per_class)), str(images), *numbers, between, f"{m['knn/test_top1']:.2f}")
-    Console().print(table)

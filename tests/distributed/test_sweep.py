@@ -135,7 +135,7 @@ def test_a_kept_student_is_probed_by_evaluate(two_trials, storage, environment, 
     student = runs.client.download_artifacts(trial.info.run_id, "student.safetensors")
     result = run(environment, BEAMCLIP, "evaluate", student, "--preset", preset, "--storage", storage)
     assert result.returncode == 0, result.stderr
-    found = re.search(r"linear_probe/test_top1 +│? *([\d.]+)", result.stdout)
+    found = re.search(r"linear probe +│ *[\d.]+ │ *([\d.]+)", result.stdout)
     assert float(found.group(1)) == pytest.approx(trial.data.metrics["linear_probe/test_top1"], abs=0.01)
 
 

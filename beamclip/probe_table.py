@@ -1,0 +1,61 @@
+"""The table that `beamclip evaluate` prints: a row for each way a model was judged, on its own data and on others."""
+
+from collections.abc import Iterator, Mapping
+
+from rich.table import Table
+
+from beamclip.evaluation import Evaluation
+
+_NAMES = {"linear_probe": "linear probe", "knn": "k-NN", "zero_shot": "zero-shot"}
+
+
+def probe_table(title: str, own: Evaluation, others: Mapping[str, Evaluation]) -> Table:
+    """Per cent; 95 % intervals are over test images, those of few-shot rows over draws.
+
+    Args:
+        own: on the data the model was asked about.
+        others: name -> on other data.
+    """
+    table = Table("data", "judged by", title=title, title_justify="left")
+    for column in ("val", "test", "95 %", "top-5", "ECE"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, one in {"": own, **others}.items():
+        table.add_section()
+        for number, row in enumerate(_rows(one)):
+            table.add_row(_about(name, one) if number == 0 else "", *row)
+    return table
+
+
+def notes(evaluation: Evaluation) -> list[str]:
+    """What was asked for and could not be done."""
+    missing = (one for one in evaluation.details["few_shot"] if one["note"])
+    return [f"{one['images_per_class']} images a class: left out, {one['note']}" for one in missing]
+
+
+def _about(name: str, evaluation: Evaluation) -> str:
+    per_class = evaluation.details["linear_probe"]["per_class"]
+    size = f"{sum(row['images'] for row in per_class):,} test images, {len(per_class)} classes"
+    return f"{name}: {size}" if name else size
+
+
+def _rows(evaluation: Evaluation) -> Iterator[list[str]]:
+    metrics = evaluation.metrics
+    for key, name in _NAMES.items():
+        if f"{key}/test_top1" in metrics:
+            name = f"{name}, k = {metrics['knn/k']:.0f}" if key == "knn" else name
+            yield [name, _number(metrics, f"{key}/val_top1"), *_tested(metrics, f"{key}/test_top1")] + [
+                _number(metrics, f"{key}/test_{one}") for one in ("top5", "ece")
+            ]
+    for one in evaluation.details["few_shot"]:
+        if not one["note"]:
+            count = one["images_per_class"]
+            yield [f"{count} image{'s' if count > 1 else ''} a class", "", *_tested(metrics, f"few_shot/{count}_top1"), "", ""]
+
+
+def _tested(metrics: Mapping[str, float], key: str) -> list[str]:
+    low, high = (_number(metrics, f"{key}_{end}") for end in ("low", "high"))
+    return [_number(metrics, key), f"{low}–{high}" if low else ""]
+
+
+def _number(metrics: Mapping[str, float], key: str) -> str:
+    return f"{metrics[key]:.2f}" if key in metrics else ""
