@@ -65,7 +65,7 @@ def evaluate_model(model: str, untrained: bool, experiment: Experiment, extras: 
         evaluation = _probed(student, experiment, anchors, workshop, bars)
         transferred = {name: _transfer(name, student, other, workshop, bars) for name, other in others.items()}
     console = Console()
-    console.print(probe_table(model, evaluation, transferred))
+    console.print(probe_table(model, {_short(experiment): evaluation, **transferred}))
     for note in notes(evaluation):
         console.print(note)
     more = {f"transfer/{name}/{key}": value for name, one in transferred.items() for key, value in one.metrics.items()}
@@ -137,3 +137,8 @@ def _load(model: str, untrained: bool, experiment: Experiment) -> tuple[Student,
     init = "random" if untrained else "pretrained"
     experiment = with_values(experiment, {"student.backbone": model, "student.init": init})
     return build_student(experiment.student, 1, experiment.seed), False
+
+
+def _short(experiment: Experiment) -> str:
+    """What to call the experiment's data."""
+    return Path(experiment.data.path).name if experiment.data.path else experiment.data.source

@@ -9,20 +9,22 @@ from beamclip.evaluation import Evaluation
 _NAMES = {"linear_probe": "linear probe", "knn": "k-NN", "zero_shot": "zero-shot"}
 
 
-def probe_table(title: str, own: Evaluation, others: Mapping[str, Evaluation]) -> Table:
+def probe_table(title: str, judged: Mapping[str, Evaluation]) -> Table:
     """Per cent; 95 % intervals are over test images, those of few-shot rows over draws.
 
     Args:
-        own: on the data the model was asked about.
-        others: name -> on other data.
+        judged: name of the data -> what was found on it.
     """
-    table = Table("data", "judged by", title=title, title_justify="left")
+    table = Table("data", title=title, title_justify="left")
+    table.add_column("images", justify="right", no_wrap=True)
+    table.add_column("judged by", no_wrap=True)
     for column in ("val", "test", "95 %", "top-5", "ECE"):
         table.add_column(column, justify="right", no_wrap=True)
-    for name, one in {"": own, **others}.items():
+    for name, one in judged.items():
         table.add_section()
+        about = [name, str(sum(row["images"] for row in one.details["linear_probe"]["per_class"]))]
         for number, row in enumerate(_rows(one)):
-            table.add_row(_about(name, one) if number == 0 else "", *row)
+            table.add_row(*(about if number == 0 else ["", ""]), *row)
     return table
 
 
@@ -30,12 +32,6 @@ def notes(evaluation: Evaluation) -> list[str]:
     """What was asked for and could not be done."""
     missing = (one for one in evaluation.details["few_shot"] if one["note"])
     return [f"{one['images_per_class']} images a class: left out, {one['note']}" for one in missing]
-
-
-def _about(name: str, evaluation: Evaluation) -> str:
-    per_class = evaluation.details["linear_probe"]["per_class"]
-    size = f"{sum(row['images'] for row in per_class):,} test images, {len(per_class)} classes"
-    return f"{name}: {size}" if name else size
 
 
 def _rows(evaluation: Evaluation) -> Iterator[list[str]]:
@@ -49,7 +45,7 @@ def _rows(evaluation: Evaluation) -> Iterator[list[str]]:
     for one in evaluation.details["few_shot"]:
         if not one["note"]:
             count = one["images_per_class"]
-            yield [f"{count} image{'s' if count > 1 else ''} a class", "", *_tested(metrics, f"few_shot/{count}_top1"), "", ""]
+            yield [f"{count}-shot probe", "", *_tested(metrics, f"few_shot/{count}_top1"), "", ""]
 
 
 def _tested(metrics: Mapping[str, float], key: str) -> list[str]:
