@@ -15,16 +15,15 @@ def probe_table(title: str, judged: Mapping[str, Evaluation]) -> Table:
     Args:
         judged: name of the data -> what was found on it.
     """
-    table = Table("data", title=title, title_justify="left")
-    table.add_column("images", justify="right", no_wrap=True)
-    table.add_column("judged by", no_wrap=True)
+    table = Table("judged by", title=title, title_justify="left")
     for column in ("val", "test", "95 %", "top-5", "ECE"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, one in judged.items():
+        images = sum(row["images"] for row in one.details["linear_probe"]["per_class"])
         table.add_section()
-        about = [name, str(sum(row["images"] for row in one.details["linear_probe"]["per_class"]))]
-        for number, row in enumerate(_rows(one)):
-            table.add_row(*(about if number == 0 else ["", ""]), *row)
+        table.add_row(f"{name}, {images:,} test images")
+        for row in _rows(one):
+            table.add_row(*row)
     return table
 
 
@@ -39,13 +38,13 @@ def _rows(evaluation: Evaluation) -> Iterator[list[str]]:
     for key, name in _NAMES.items():
         if f"{key}/test_top1" in metrics:
             name = f"{name}, k = {metrics['knn/k']:.0f}" if key == "knn" else name
-            yield [name, _number(metrics, f"{key}/val_top1"), *_tested(metrics, f"{key}/test_top1")] + [
+            yield [f"  {name}", _number(metrics, f"{key}/val_top1"), *_tested(metrics, f"{key}/test_top1")] + [
                 _number(metrics, f"{key}/test_{one}") for one in ("top5", "ece")
             ]
     for one in evaluation.details["few_shot"]:
         if not one["note"]:
             count = one["images_per_class"]
-            yield [f"{count}-shot probe", "", *_tested(metrics, f"few_shot/{count}_top1"), "", ""]
+            yield [f"  {count}-shot probe", "", *_tested(metrics, f"few_shot/{count}_top1"), "", ""]
 
 
 def _tested(metrics: Mapping[str, float], key: str) -> list[str]:

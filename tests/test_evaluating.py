@@ -1,5 +1,3 @@
-import re
-
 import pytest
 import tiny
 
@@ -31,7 +29,7 @@ def student(experiment, tmp_path):
 def test_a_frozen_backbone_is_probed_on_other_data_sets(student, folders, experiment, capsys):
     metrics = evaluate_model(student, False, experiment, Extras({"three": str(folders[1]), "same": str(folders[0])}))
     said = capsys.readouterr().out
-    assert re.search(r"│ three +│ +12 │ linear", said) and re.search(r"│ images +│ +20 │ linear", said)
+    assert "images, 20 test images" in said and "three, 12 test images" in said and "same, 20 test images" in said
     assert metrics["transfer/three/linear_probe/test_top1"] > 60  # a colour is seen without training
     shared = ("linear_probe/val_top1", "linear_probe/test_top1", "knn/test_top1")
     assert [metrics[f"transfer/same/{key}"] for key in shared] == pytest.approx([metrics[key] for key in shared])

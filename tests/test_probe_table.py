@@ -30,25 +30,26 @@ def lines(table):
 def test_each_way_of_judging_has_a_row_with_its_numbers():
     own = evaluated(10, anchors=torch.eye(16)[:10])
     m = own.metrics
-    probe, neighbours, zero_shot = lines(probe_table("model", {"own": own}))
+    about, probe, neighbours, zero_shot = lines(probe_table("model", {"own": own}))
     between = f"{m['linear_probe/test_top1_low']:.2f}–{m['linear_probe/test_top1_high']:.2f}"
     numbers = [f"{m[f'linear_probe/{key}']:.2f}" for key in ("val_top1", "test_top1", "test_top5", "test_ece")]
-    assert probe == ["own", "90", "linear probe", *numbers[:2], between, *numbers[2:]]
-    assert neighbours == ["", "", f"k-NN, k = {m['knn/k']:.0f}", f"{m['knn/val_top1']:.2f}", f"{m['knn/test_top1']:.2f}", "", "", ""]
-    assert zero_shot[2] == "zero-shot" and zero_shot[4] == f"{m['zero_shot/test_top1']:.2f}"
+    assert about == ["own, 90 test images", "", "", "", "", ""]
+    assert probe == ["linear probe", *numbers[:2], between, *numbers[2:]]
+    assert neighbours == [f"k-NN, k = {m['knn/k']:.0f}", f"{m['knn/val_top1']:.2f}", f"{m['knn/test_top1']:.2f}", "", "", ""]
+    assert zero_shot[0] == "zero-shot" and zero_shot[2] == f"{m['zero_shot/test_top1']:.2f}"
 
 
 def test_few_images_a_class_stand_below_and_what_could_not_be_done_is_a_note():
     own = evaluated(3, few_shot=(1, 2, 500))
     rows = lines(probe_table("model", {"own": own}))
-    assert [row[2] for row in rows] == ["linear probe", rows[1][2], "1-shot probe", "2-shot probe"]
-    assert rows[2][4] == f"{own.metrics['few_shot/1_top1']:.2f}" and rows[2][5]
-    assert rows[0][6] == ""  # of 3 classes, the right one is always among 5
+    assert [row[0] for row in rows[1:]] == ["linear probe", rows[2][0], "1-shot probe", "2-shot probe"]
+    assert rows[3][2] == f"{own.metrics['few_shot/1_top1']:.2f}" and rows[3][3]
+    assert rows[1][4] == ""  # of 3 classes, the right one is always among 5
     assert notes(own) == ["500 images a class: left out, a class has only 40 train images"]
 
 
 def test_other_data_comes_under_its_name():
     own, other = evaluated(10), evaluated(3)
     rows = lines(probe_table("model", {"own": own, "pets": other}))
-    assert [row[0] for row in rows] == ["own", "", "pets", ""]
-    assert rows[2][4] == f"{other.metrics['linear_probe/test_top1']:.2f}"
+    assert [row[0] for row in rows if not row[1]] == ["own, 90 test images", "pets, 90 test images"]
+    assert rows[4][2] == f"{other.metrics['linear_probe/test_top1']:.2f}"
