@@ -5,7 +5,7 @@ import queue
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,16 +29,22 @@ class Recorder:
     def __init__(self, record: SweepRecord, tracker: Any, bars: Bars) -> None:
         self.record, self.tracker, self.bars = record, tracker, bars
         self._done: dict[str, int] = {}
+        self._trials, self._whole = trial_count(record.sweep), record.base.optimiser.epochs + 1
         self._runs: dict[str, str] = {}
-        self._total = trial_count(record.sweep) * (record.base.optimiser.epochs + 1)
         self._notes: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._write, daemon=True)
         self._thread.start()
 
+    def over_before(self, trial_ids: Collection[str]) -> None:
+        """What an earlier session did."""
+        self._done |= dict.fromkeys(trial_ids, self._whole)
+
     def started(self, trial_id: str, values: Mapping[str, Any]) -> None:
-        """A trial starts or goes on."""
+        """A trial starts or goes on. Its processes take a while to, so that the bar says so."""
         self._notes.put(lambda: self._open(trial_id, values))
+        self._move(trial_id, self._done.get(trial_id, 0))
+        self.bars.note(f"{len(self._done)} of {self._trials} trials begun")
 
     def reported(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         """An epoch ended, or the evaluation did."""
@@ -49,7 +55,7 @@ class Recorder:
     def ended(self, trial_id: str, status: Status, error: str | None) -> None:
         """A trial is over."""
         self._notes.put(lambda: self.tracker.trial_finished(trial_id, status, error))
-        self._move(trial_id, self.record.base.optimiser.epochs + 1)
+        self._move(trial_id, self._whole)
         if error:
             self.bars.say(f"trial {trial_id} failed: {error}")
 
@@ -74,7 +80,7 @@ class Recorder:
 
     def _move(self, trial_id: str, done: int) -> None:
         self._done[trial_id] = done
-        self.bars("epochs and probes", sum(self._done.values()), self._total)
+        self.bars("epochs and probes", sum(self._done.values()), self._trials * self._whole)
 
     def _open(self, trial_id: str, values: Mapping[str, Any]) -> None:
         experiment = cell(self.record.sweep, self.record.base, values)

@@ -43,13 +43,16 @@ class StubTracker:
 
 class StubBars:
     def __init__(self):
-        self.moves, self.lines = [], []
+        self.moves, self.lines, self.notes = [], [], []
 
     def __call__(self, label, done, total):
         self.moves.append((done, total))
 
     def say(self, text):
         self.lines.append(text)
+
+    def note(self, text):
+        self.notes.append(text)
 
 
 @pytest.fixture
@@ -147,6 +150,15 @@ def test_the_bar_counts_epochs_and_evaluations_of_all_trials(recorder):
     recorder.ended("a", "FINISHED", None)  # stopped early: what it left out is over, too
     recorder.close()
     assert recorder.bars.moves == [(1, 8), (3, 8), (5, 8), (8, 8)]
+
+
+def test_what_an_earlier_session_finished_counts_and_the_bar_is_there_from_the_start(recorder):
+    recorder.over_before({"a"})
+    recorder.started("b", {"anchors.prompt_set": "plain"})
+    recorder.reported("b", {"epoch": 1})
+    recorder.close()
+    assert recorder.bars.moves == [(4, 8), (5, 8)]
+    assert recorder.bars.notes == ["2 of 2 trials begun"]
 
 
 KEPT = ["student.safetensors", "probe.safetensors", "evaluation.json", "predictions.safetensors"]

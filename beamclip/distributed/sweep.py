@@ -1,6 +1,6 @@
 """Running a sweep's trials with Ray Tune, and telling a listener what happens."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -19,6 +19,9 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 class Listener(Protocol):
     """What the sweep's one process hears of its trials, in the order things happen."""
+
+    def over_before(self, trial_ids: Collection[str]) -> None:
+        """These trials ended in an earlier session. Heard once, before anything else."""
 
     def started(self, trial_id: str, values: Mapping[str, Any]) -> None:
         """A trial starts, or goes on after a resume."""
@@ -47,6 +50,7 @@ class _Relay(ray.tune.Callback):  # type: ignore[misc]
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if _Relay.over is None:
             _Relay.over = {trial.trial_id for trial in trials if trial.is_finished()}
+            self.listener.over_before(frozenset(_Relay.over))
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self.listener.started(trial.trial_id, dict(trial.config["values"]))

@@ -14,6 +14,10 @@ class Listener:
     def __init__(self):
         self.heard = []
 
+    def over_before(self, trial_ids):
+        if trial_ids:
+            self.heard.append(("over before", *sorted(trial_ids)))
+
     def started(self, trial_id, values):
         self.heard.append(("started", trial_id, values))
 
@@ -107,7 +111,7 @@ def test_what_an_earlier_session_finished_counts_and_is_not_told_again(ended_by_
 
     by_itself, heard = ended_by_itself(steps)
     assert by_itself
-    assert [note[1] for note in heard] == ["b", "b"]
+    assert [note[:2] for note in heard] == [("over before", "a"), ("started", "b"), ("ended", "b")]
 
 
 def test_a_second_interruption_before_the_unfinished_trial_started_again_is_one(ended_by_itself):
