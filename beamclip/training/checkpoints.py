@@ -20,7 +20,6 @@ def save_checkpoint(
     optimiser: Optimizer,
     schedule: LRScheduler,
     epoch: int,
-    finished: bool = False,
     seconds: float = 0.0,
     spent: Spent | None = None,
 ) -> Path:
@@ -30,7 +29,6 @@ def save_checkpoint(
 
     Args:
         epoch: how many epochs are done.
-        finished: the run was evaluated too.
         seconds: of training so far, of all devices together.
         spent: in all, on the student it started from too.
     """
@@ -38,7 +36,6 @@ def save_checkpoint(
     save_student(student, folder / "student.safetensors", spent=spent)
     state = {
         "epoch": epoch,
-        "finished": finished,
         "seconds": seconds,
         "objective": objective.state_dict(),
         "optimiser": optimiser.state_dict(),
@@ -51,10 +48,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, student: Student, objective: nn.Module, optimiser: Optimizer, schedule: LRScheduler) -> dict[str, Any]:
-    """Put a checkpoint's state into these objects. Returns `epoch`, `finished` and `seconds`."""
+    """Put a checkpoint's state into these objects. Returns `epoch` and `seconds`."""
     state: dict[str, Any] = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     student.load_state_dict(load_file(folder / "student.safetensors"))
     objective.load_state_dict(state["objective"])
     optimiser.load_state_dict(state["optimiser"])
     schedule.load_state_dict(state["schedule"])
-    return {"epoch": state["epoch"], "finished": state["finished"], "seconds": state.get("seconds", 0.0)}
+    return {"epoch": state["epoch"], "seconds": state.get("seconds", 0.0)}

@@ -121,9 +121,8 @@ def _report(run: Run, metrics: dict[str, Any], epoch: int, evaluation: Evaluatio
         return run.context.report(metrics, None)
     m = run.machinery
     with tempfile.TemporaryDirectory() as temporary:
-        finished = evaluation is not None
         spent = _spent(run, epoch, seconds)
-        folder = save_checkpoint(Path(temporary), run.student, m.objective, m.optimiser, m.schedule, epoch, finished, seconds, spent)
+        folder = save_checkpoint(Path(temporary), run.student, m.objective, m.optimiser, m.schedule, epoch, seconds, spent)
         if evaluation is not None:
             save_probe(evaluation.probe, folder / "probe.safetensors")
             save_evaluation(evaluation, folder, run.opened.packed.names)

@@ -42,7 +42,7 @@ def test_what_was_saved_goes_on_as_if_nothing_had_happened(tmp_path, name):
     second[1].anchors[0].copy_(first[1].anchors[0])  # from the anchor store, as always
     train(*first)
     save_checkpoint(tmp_path / "here", *first, epoch=2)
-    assert load_checkpoint(tmp_path / "here", *second) == {"epoch": 2, "finished": False, "seconds": 0.0}
+    assert load_checkpoint(tmp_path / "here", *second) == {"epoch": 2, "seconds": 0.0}
     train(*first)
     train(*second)
     assert same(weights(first[0]), weights(second[0]))
@@ -58,11 +58,6 @@ def test_an_optimiser_that_forgets_would_be_noticed(tmp_path):
     train(*first)
     train(*second)
     assert not same(weights(first[0]), weights(second[0]))
-
-
-def test_finished_is_kept(tmp_path):
-    save_checkpoint(tmp_path, *parts(0), epoch=3, finished=True)
-    assert load_checkpoint(tmp_path, *parts(0)) == {"epoch": 3, "finished": True, "seconds": 0.0}
 
 
 def test_the_student_s_file_stands_alone(tmp_path):
