@@ -149,3 +149,41 @@ def small_disk(tmp_path):
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return tmp_path / "storage"
+
+
+@pytest.fixture
+def complaint(capsys):
+    """`complaint("train", …)`: what is wrong, without the leading word; asserts that nothing else was said."""
+
+    def call(*arguments):
+        from beamclip.cli import main
+
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        assert caught.value.code == 2
+        assert said.out == ""
+        (line,) = said.err.splitlines()
+        assert line.startswith("beamclip: ")
+        return line.removeprefix("beamclip: ")
+
+    return call
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    """Nothing may get as far as starting one."""
+
+    def refuse():
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("beamclip.distributed.cluster.connect", refuse)
+    monkeypatch.setattr("beamclip.doctor._ray", refuse)
+    from beamclip.doctor import CHECKS
+
+    monkeypatch.setitem(CHECKS, "ray", lambda experiment: "left out")

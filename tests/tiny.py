@@ -85,3 +85,8 @@ def experiment(preset: Path | str, storage: Path, **values) -> Experiment:
     """The preset with a storage of its own; values are given as `optimiser__lr=0.1`."""
     dotted = {key.replace("__", "."): value for key, value in values.items()}
     return load_experiment(str(preset), {"storage.path": str(storage)} | dotted)
+
+
+def left_behind(folder):
+    """Files that a failure left, beside empty locks and a database."""
+    return [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith((".lock", ".db"))]
