@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from beamclip.anchors.fitting import shortened
 from beamclip.config import TowerConfig
 from beamclip.stores import Progress, Runner, Shards, Store, build_once, in_process, key_of, read_json, run_shards, write_json
-from beamclip.teachers.tower import Teacher, load_same_teacher
+from beamclip.teachers.loading import load_same_teacher
+from beamclip.teachers.tower import Teacher
 
 KIND = "texts"
 _SHARD = 128

@@ -18,7 +18,8 @@ from beamclip.data.views import render
 from beamclip.stores import Shards
 from beamclip.teachers.embeddings import shard_name
 from beamclip.teachers.known import Known
-from beamclip.teachers.tower import Teacher, load_same_teacher
+from beamclip.teachers.loading import load_same_teacher
+from beamclip.teachers.tower import Teacher
 from beamclip.teachers.views import ViewSet
 
 Place = tuple[Ids, int]

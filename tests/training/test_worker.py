@@ -172,7 +172,7 @@ def test_a_trial_never_runs_a_teacher(experiment, assets, tmp_path, monkeypatch)
     def refuse(*arguments, **options):
         raise AssertionError("a trial loaded a teacher")
 
-    for place in ("beamclip.teachers.tower.load_teacher", "beamclip.teachers.load_teacher", "beamclip.training.feed.load_teacher"):
+    for place in ("beamclip.teachers.loading.load_teacher", "beamclip.teachers.load_teacher", "beamclip.training.feed.load_teacher"):
         monkeypatch.setattr(place, refuse)
     monkeypatch.setattr("open_clip.create_model", refuse)
     reports = train(experiment, assets, tmp_path)
