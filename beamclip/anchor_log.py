@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from beamclip.storage import SweepRecord
+from beamclip.records import SweepRecord
 
 _PICTURES = 12  # banks that are drawn; the table has all
 _COLUMNS = ("prompt_set", "anchors", "prompts", "prompts_per_class", "bare", "shortened", "duplicates", "near", "hash")

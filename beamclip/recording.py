@@ -13,7 +13,8 @@ import yaml
 
 from beamclip.config import UserError, cell, trial_count
 from beamclip.console import Bars
-from beamclip.storage import SweepRecord, asset_key, download, local_folder
+from beamclip.records import SweepRecord
+from beamclip.storage import asset_key, download, local_folder
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _FILES = ("student.safetensors", "probe.safetensors", "evaluation.json", "predictions.safetensors")

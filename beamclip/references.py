@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from beamclip.config import Experiment, cell, planned_values
-from beamclip.storage import SweepRecord, asset_key
+from beamclip.records import SweepRecord
+from beamclip.storage import asset_key
 
 _WARNING = """beamclip: WARNING: the teacher hardly knows these classes by these names; what students learn from it may be noise.
 {cases}

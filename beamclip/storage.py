@@ -1,17 +1,11 @@
-"""Where runs and stores are kept, and the record by which a sweep is found again."""
+"""Where runs and stores are kept."""
 
-import json
 import os
-import re
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pyarrow import fs
 
-from beamclip.config import Experiment, Sweep, UserError, checked, nearest
+from beamclip.config import Experiment, UserError
 from beamclip.stores import key_of, make_folder
 
 
@@ -60,82 +54,6 @@ def artifact_root(experiment: Experiment) -> str | None:
     return f"{root}/artifacts" if tracking_uri(experiment).startswith("sqlite:") else None
 
 
-@dataclass(frozen=True)
-class SweepRecord:
-    """What a sweep was asked and what was prepared for it, kept beside its trials so that `--resume` needs no other argument.
-
-    Attributes:
-        assets: asset key -> the stores, as JSON text.
-        untrained: metrics of the student as it stands before training.
-    """
-
-    sweep: Sweep
-    base: Experiment
-    sweep_id: str
-    assets: Mapping[str, str] = field(default_factory=dict)
-    untrained: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def folder(self) -> str:
-        """Folder or URI of everything this sweep writes."""
-        return f"{storage_root(self.base)}/sweeps/{self.sweep.name}/{self.sweep_id}"
-
-    def save(self) -> None:
-        """Write the record.
-
-        Raises:
-            UserError: the storage can't be written.
-        """
-        content = {
-            "sweep": self.sweep.model_dump(mode="json"),
-            "base": self.base.model_dump(mode="json"),
-            "sweep_id": self.sweep_id,
-            "assets": dict(self.assets),
-            "untrained": dict(self.untrained),
-        }
-        filesystem, path = filesystem_of(self.folder)
-        try:
-            filesystem.create_dir(path, recursive=True)
-            with filesystem.open_output_stream(f"{path}/sweep.json") as stream:
-                stream.write(json.dumps(content, indent=1).encode())
-        except OSError as error:
-            raise UserError(f"storage {self.folder} can't be written ({error.strerror or error}); choose another with --storage") from None
-
-
-def new_sweep_id() -> str:
-    """A name that sorts by time."""
-    return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + f"-{os.getpid() % 10000:04d}"
-
-
-def latest_sweep(name: str, experiment: Experiment) -> SweepRecord:
-    """The youngest sweep of this name in the experiment's storage.
-
-    Raises:
-        UserError: there is none.
-    """
-    sweeps = f"{storage_root(experiment)}/sweeps"
-    ids = [entry for entry in _entries(f"{sweeps}/{name}") if re.fullmatch(r"\d{8}-\d{6}-\d{4}", entry)]
-    if not ids:
-        raise UserError(f"no sweep {name} lies in {sweeps} to resume{nearest(name, _entries(sweeps))}")
-    return read_record(f"{sweeps}/{name}/{max(ids)}")
-
-
-def read_record(folder: str) -> SweepRecord:
-    """Read what `SweepRecord.save` wrote.
-
-    Raises:
-        UserError: it is missing or was not written by this version.
-    """
-    filesystem, path = filesystem_of(folder)
-    try:
-        with filesystem.open_input_stream(f"{path}/sweep.json") as stream:
-            content: dict[str, Any] = json.loads(stream.read())
-        sweep, base = checked(Sweep, content.pop("sweep")), checked(Experiment, content.pop("base"))
-        return SweepRecord(sweep, base, **content)
-    except (OSError, AttributeError, KeyError, TypeError, json.JSONDecodeError):
-        raise UserError(f"{folder}/sweep.json can't be read, so this sweep can't be resumed; start it again without --resume") from None
-
-
 def check_writable(experiment: Experiment) -> None:
     """See that runs and stores can be written, before anything starts.
 
@@ -170,12 +88,18 @@ def download(uri: str, folder: Path) -> None:
     fs.copy_files(path, str(folder), source_filesystem=filesystem)
 
 
-def _entries(uri: str) -> list[str]:
+def entries(uri: str) -> list[str]:
+    """Names in a folder; none where it does not exist."""
     filesystem, path = filesystem_of(uri)
     return [entry.base_name for entry in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))]
 
 
 def filesystem_of(uri: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a path or URI, and the path in it.
+
+    Raises:
+        UserError: no such kind of URI is known.
+    """
     if "://" not in uri:
         return fs.LocalFileSystem(), uri
     try:

@@ -14,17 +14,10 @@ from beamclip.config import Experiment, Sweep, cell, check_space, planned_values
 from beamclip.console import Bars
 from beamclip.provenance import command_line, program, provenance_tags
 from beamclip.recording import Recorder
+from beamclip.records import SweepRecord, latest_sweep, new_sweep_id
 from beamclip.references import write_references
 from beamclip.starts import with_starts
-from beamclip.storage import (
-    SweepRecord,
-    artifact_root,
-    check_writable,
-    latest_sweep,
-    new_sweep_id,
-    stores_root,
-    tracking_uri,
-)  # fmt: skip
+from beamclip.storage import artifact_root, check_writable, stores_root, tracking_uri
 from beamclip.storing import show_plan
 
 

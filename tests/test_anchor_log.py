@@ -5,7 +5,7 @@ import pytest
 
 from beamclip.anchor_log import log_anchors
 from beamclip.config import Sweep, load_experiment
-from beamclip.storage import SweepRecord
+from beamclip.records import SweepRecord
 
 
 class StubTracker:

@@ -8,7 +8,8 @@ import yaml
 
 from beamclip.config import Experiment, Sweep, UserError, checked, choice, load_experiment, with_values
 from beamclip.recording import Recorder, facts_of
-from beamclip.storage import SweepRecord, asset_key
+from beamclip.records import SweepRecord
+from beamclip.storage import asset_key
 
 PROMPTS = ("plain", "openai_7")
 

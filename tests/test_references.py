@@ -5,8 +5,9 @@ import pytest
 
 from beamclip.config import Sweep, choice, load_experiment, with_values
 from beamclip.evaluation import wilson_interval
+from beamclip.records import SweepRecord
 from beamclip.references import near_chance, write_references
-from beamclip.storage import SweepRecord, asset_key
+from beamclip.storage import asset_key
 
 TAG = "beamclip.teacher_near_chance"
 

@@ -2,31 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from beamclip.config import Sweep, UserError, choice, load_experiment
-from beamclip.storage import (
-    SweepRecord,
-    artifact_root,
-    asset_key,
-    check_writable,
-    download,
-    latest_sweep,
-    local_folder,
-    new_sweep_id,
-    read_record,
-    storage_root,
-    stores_root,
-    tracking_uri,
-)  # fmt: skip
-
-SWEEP = Sweep(name="temp", question="which?", space={"objective.teacher_temperature": choice(0.1, 0.2)})
+from beamclip.config import UserError, load_experiment
+from beamclip.storage import artifact_root, asset_key, check_writable, download, local_folder, storage_root, stores_root, tracking_uri
 
 
 def experiment(**values):
     return load_experiment("demo", {key.replace("__", "."): value for key, value in values.items()})
-
-
-def record(tmp_path, sweep_id="20260101-000000-0001"):
-    return SweepRecord(SWEEP, experiment(storage__path=str(tmp_path)), sweep_id, {"key": '{"facts": {}}'}, {"knn/test_top1": 1.5})
 
 
 def test_the_setting_wins_over_the_environment_and_that_over_the_home_folder(tmp_path, monkeypatch):
@@ -78,35 +59,11 @@ def test_only_what_decides_the_stores_is_in_their_key(key, value, same):
     assert (asset_key(load_experiment("demo", {key: value})) == asset_key(load_experiment("demo"))) == same
 
 
-def test_a_record_reads_back_as_it_was(tmp_path):
-    saved = record(tmp_path)
-    saved.save()
-    assert read_record(saved.folder) == saved
-    assert read_record(f"file://{saved.folder}") == saved
-
-
-def test_the_latest_sweep_of_a_name_is_found_and_strangers_are_not(tmp_path):
-    for sweep_id in ("20260102-000000-0001", "20260101-235959-9999"):
-        record(tmp_path, sweep_id).save()
-    (tmp_path / "sweeps" / "temp" / "zz-notes").mkdir()
-    assert latest_sweep("temp", experiment(storage__path=str(tmp_path))).sweep_id == "20260102-000000-0001"
-    assert record(tmp_path, new_sweep_id()).folder > record(tmp_path, "20260102-000000-0001").folder
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"sweep": {"name": "temp"}, "base": {}, "sweep_id": "x", "colour": 1}'])
-def test_a_record_that_cannot_be_read_says_how_to_go_on(tmp_path, content):
-    (tmp_path / "sweep.json").write_text(content)
-    with pytest.raises(UserError, match="start it again without --resume"):
-        read_record(str(tmp_path))
-
-
 def test_what_cannot_be_written_is_found_before_anything_starts(tmp_path):
     (tmp_path / "file").touch()
     for path in (f"{tmp_path}/file/below", f"file://{tmp_path}/file/below", "nothing://bucket"):
         with pytest.raises(UserError, match=r"can't be written|no folder or known URI"):
             check_writable(experiment(storage__path=path, storage__cache=str(tmp_path / "cache")))
-    with pytest.raises(UserError, match="can't be written"):
-        record(tmp_path / "file").save()
 
 
 def test_a_checkpoint_is_read_in_place_or_copied_here(tmp_path):

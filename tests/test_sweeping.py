@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 
 from beamclip import sweeping
 from beamclip.config import Sweep, choice, load_experiment, planned_values, with_values
-from beamclip.storage import SweepRecord, asset_key, latest_sweep
+from beamclip.records import SweepRecord, latest_sweep
+from beamclip.storage import asset_key
 from beamclip.sweeping import resume_line, run_sweep
 from beamclip.tracking import compare
 

@@ -12,7 +12,8 @@ from beamclip.distributed.cluster import DRIVER_CPUS
 from beamclip.distributed.handover import Handover
 from beamclip.distributed.search import scheduler, search_algorithm, search_space
 from beamclip.distributed.trial import run_trial
-from beamclip.storage import SweepRecord, asset_key
+from beamclip.records import SweepRecord
+from beamclip.storage import asset_key
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 

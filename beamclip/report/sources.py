@@ -13,7 +13,8 @@ from PIL import Image
 
 from beamclip.config import Experiment, UserError
 from beamclip.data import PackedImages, open_packed
-from beamclip.storage import SweepRecord, read_record, storage_root
+from beamclip.records import SweepRecord, read_record
+from beamclip.storage import storage_root
 from beamclip.stores import key_of, open_store, read_json
 from beamclip.tracking import Comparison, Row
 

@@ -1,25 +1,24 @@
 """What a sweep would have to make before its trials can start, and what that takes."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from beamclip.anchors import BankPlan, existing_bank
-from beamclip.config import DataConfig, Experiment, TowerConfig, ViewsConfig
+from beamclip.config import DataConfig, Experiment, TowerConfig
 from beamclip.data import PackedImages, Source, Splits, open_packed, split
 from beamclip.data.item import SPLITS
 from beamclip.data.pack import cost_of_an_image
 from beamclip.stores import Store, StoreDamaged, kept_shards, key_of, read_json, store_path
-from beamclip.teachers import Teacher, ViewSet, basis_of, covering_store, images_left, parts_of
+from beamclip.teachers import Teacher, basis_of, covering_store, images_left, parts_of
 from beamclip.training.banks import banks_of, place_of
-from beamclip.training.choosing import canonical_view
 from beamclip.training.foreseen import Foreseen, choosing_needs, foresee
+from beamclip.training.foreseen_passes import ForeseenPass, foreseen_passes
 from beamclip.training.need import Need as Need
 from beamclip.training.need import whole
 from beamclip.training.passes import check_against_data, check_neighbours
-from beamclip.training.wanted import group_of, towers_and_views
 from beamclip.training.workshop import Workshop
 
 _CLASSES = 2  # at least; how many is known once images are packed
@@ -49,7 +48,7 @@ def plan(experiments: Iterable[Experiment], workshop: Workshop, hands: Hands = H
     foreseen = [_foreseen(experiment, packed, workshop) for experiment in experiments]
     for one, splits in foreseen:
         _check(one, splits, workshop)
-    passes = _passes(foreseen, workshop)
+    passes = foreseen_passes(foreseen, workshop)
     several = len({one.name for one in passes if one.views.recipe.random}) > 1
     embeddings = [_embeddings(one, workshop, hands, several) for one in passes]
     choosing = {key: need for one, _ in foreseen for key, need in choosing_needs(one, workshop).items()}
@@ -104,43 +103,6 @@ def _packed(path: Path, workshop: Workshop) -> PackedImages | None:
         return PackedImages(Store(path, read_json(path / "manifest.json"))) if known else None
 
 
-@dataclass(frozen=True)
-class _Pass:
-    """As `Wanted`, also where images are not packed yet: `packed` is None then, and the views are near only.
-
-    Attributes:
-        name: of the recipe, for people.
-        sure: whether these are the very samples.
-    """
-
-    tower: TowerConfig
-    packed: PackedImages | None
-    views: ViewSet
-    name: str
-    sure: bool
-
-
-def _passes(foreseen: Iterable[tuple[Foreseen, Splits]], workshop: Workshop) -> list[_Pass]:
-    """The fewest passes that cover all that these experiments need, as `make_passes` will join them."""
-    groups: dict[str, _Pass] = {}
-    for one, splits in foreseen:
-        canonical, images = canonical_view(one.experiment, one.offered), workshop.packed_path(one.experiment.data).name
-        first = [] if canonical is None else [(one.experiment.teacher, canonical)]
-        for tower, views in [*first, *towers_and_views(one.experiment, splits, one.trained)]:
-            sure = one.sure or (one.packed is not None and not views.recipe.random)  # canonical views are made of all that are offered
-            known = groups.get(group := group_of(tower, images, views))
-            new = _Pass(tower, one.packed, views, _named(one.experiment.shown), sure)
-            groups[group] = new if known is None else _joined(known, new)
-    return list(groups.values())
-
-
-def _joined(one: _Pass, other: _Pass) -> _Pass:
-    """Sure where both are, or where one that is sure holds all samples of the other."""
-    views = one.views.joined(other.views)
-    all_of = [part.sure and len(part.views.ids) == len(views.ids) for part in (one, other)]
-    return replace(one, views=views, sure=(one.sure and other.sure) or any(all_of))
-
-
 def _near_splits(config: DataConfig, source: Source) -> Splits:
     """As many images in each split as there will be, give or take some: which ones is known once they are packed."""
     count, train = source.count("train"), round(source.count("train") * (1 - config.val_fraction))
@@ -148,8 +110,8 @@ def _near_splits(config: DataConfig, source: Source) -> Splits:
     return Splits(np.arange(min(train, config.train_images or train)), np.arange(train, count), test)
 
 
-def _embeddings(one: _Pass, workshop: Workshop, hands: Hands, several: bool) -> Need:
-    what = f"{_views(one, several)} of {'' if one.sure else 'about '}{len(one.views.ids):,} images"
+def _embeddings(one: ForeseenPass, workshop: Workshop, hands: Hands, several: bool) -> Need:
+    what = f"{one.described(several)} of {'' if one.sure else 'about '}{len(one.views.ids):,} images"
     if _no_teacher_yet(one.tower, workshop):
         return Need("embeddings", f"demo, {what}", False, one.views.images, 0, None)
     teacher = workshop.teacher(one.tower)
@@ -161,16 +123,6 @@ def _embeddings(one: _Pass, workshop: Workshop, hands: Hands, several: bool) -> 
             return Need("embeddings", what, True, 0, store.bytes, 0.0)
         left = images_left(teacher, one.packed, one.views, workshop.root)
     return Need("embeddings", what, False, left, left * teacher.width * 2, left * workshop.pace(teacher).seconds / hands.encoding)
-
-
-def _named(views: ViewsConfig) -> str:
-    return views.recipe if views.strength == 1 else f"{views.recipe} × {views.strength:g}"
-
-
-def _views(one: _Pass, several: bool) -> str:
-    if not one.views.recipe.random:
-        return "the central view"
-    return f"{one.views.count} view{'s' if one.views.count > 1 else ''}{f' ({one.name})' if several else ''}"
 
 
 def _anchors(experiments: Iterable[Experiment], workshop: Workshop) -> list[Need]:

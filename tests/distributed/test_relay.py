@@ -7,7 +7,7 @@ import pytest
 from beamclip.config import Sweep, choice, load_experiment
 from beamclip.distributed import sweep as sweeps
 from beamclip.distributed.sweep import _Relay, last_line, run_trials
-from beamclip.storage import SweepRecord
+from beamclip.records import SweepRecord
 
 
 class Listener:

@@ -13,7 +13,7 @@ from beamclip.anchors.senses import choose_senses
 from beamclip.config import DataConfig, Sweep, choice, load_experiment
 from beamclip.config.prompts import members_of
 from beamclip.data import pack
-from beamclip.storage import SweepRecord
+from beamclip.records import SweepRecord
 from beamclip.stores import key_of
 from beamclip.teachers import ViewSet, embed
 from beamclip.tracking import SweepTracker, compare, write_published
