@@ -77,7 +77,8 @@ def _devices(experiment: Experiment) -> str:
 
 
 def _ray(experiment: Experiment) -> str:
-    from beamclip.distributed.cluster import concurrent_trials, connect, disconnect
+    from beamclip.distributed.cluster import concurrent_trials
+    from beamclip.distributed.joining import connect, disconnect
 
     joined = connect()
     try:

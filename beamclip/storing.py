@@ -48,7 +48,7 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
 @contextmanager
 def preparation_of(experiment: Experiment, repair: bool) -> Iterator[Any]:
     """The preparation of one experiment's stores, on the cluster."""
-    from beamclip.distributed.cluster import connect, disconnect
+    from beamclip.distributed.joining import connect, disconnect
     from beamclip.distributed.preparation import Preparation
 
     connect()

@@ -71,7 +71,7 @@ def plan_sweep(sweep: Sweep, base: Experiment) -> None:
     Raises:
         UserError: as `run_sweep`.
     """
-    from beamclip.distributed.cluster import disconnect
+    from beamclip.distributed.joining import disconnect
 
     check_space(sweep, base)
     check_writable(base)
@@ -85,7 +85,8 @@ def plan_sweep(sweep: Sweep, base: Experiment) -> None:
 
 def _preparation(sweep: Sweep, base: Experiment, bars: Bars, repair: bool) -> Any:
     """Join the cluster, see that a trial fits, and show the plan."""
-    from beamclip.distributed.cluster import concurrent_trials, connect, idle_gpus
+    from beamclip.distributed.cluster import concurrent_trials, idle_gpus
+    from beamclip.distributed.joining import connect
     from beamclip.distributed.preparation import Preparation
 
     connect()
@@ -112,7 +113,8 @@ def _prepared(record: SweepRecord, bars: Bars, repair: bool) -> SweepRecord:
 
 
 def _run(record: SweepRecord, tracker: Any, bars: Bars, resume: bool) -> bool:
-    from beamclip.distributed.cluster import concurrent_trials, disconnect
+    from beamclip.distributed.cluster import concurrent_trials
+    from beamclip.distributed.joining import disconnect
     from beamclip.distributed.sweep import run_trials
 
     recorder = Recorder(record, tracker, bars)

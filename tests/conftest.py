@@ -182,7 +182,7 @@ def no_ray(monkeypatch):
     def refuse():
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr("beamclip.distributed.cluster.connect", refuse)
+    monkeypatch.setattr("beamclip.distributed.joining.connect", refuse)
     monkeypatch.setattr("beamclip.doctor._ray", refuse)
     from beamclip.doctor import CHECKS
 

@@ -1,8 +1,11 @@
 """Whatever a user can get wrong is one sentence on stderr and exit code 2, and leaves nothing behind."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -167,3 +170,16 @@ def test_the_command_itself_answers():
     result = subprocess.run([command, "train", "--preset", "nothing"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("beamclip: preset nothing does not exist; known are ")
+
+
+def test_a_sigterm_is_taken_as_ctrl_c(capsys):
+    def ended():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert cli._guarded(ended) == cli.EXIT_INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == "beamclip: interrupted; what is finished is kept\n"

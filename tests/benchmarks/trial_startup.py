@@ -50,7 +50,7 @@ def drive(config: dict[str, Any]) -> None:
 def measure(ours: bool, trials: int) -> None:
     """Print seconds a trial."""
     if ours:
-        from beamclip.distributed.cluster import connect
+        from beamclip.distributed.joining import connect
 
         os.environ["RAY_ADDRESS"] = "local"
         connect()

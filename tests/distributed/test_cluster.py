@@ -1,5 +1,3 @@
-import socket
-
 import pytest
 import yaml
 
@@ -95,24 +93,3 @@ def test_nodes_that_have_not_started_count_too(monkeypatch, tmp_path):
     plan.write_text(yaml.safe_dump(PLAN | {"max_workers": 8}))
     monkeypatch.setattr(cluster, "_BOOTSTRAP", plan)
     assert most_resources() == {"CPU": 4 + 3 * 2 + 8 * 8, "GPU": 8 * 2}
-
-
-def test_an_address_that_nobody_answers_at_is_a_sentence_within_seconds(monkeypatch):
-    with socket.socket() as closed:  # bound but not listening
-        closed.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{closed.getsockname()[1]}"
-        monkeypatch.setenv("RAY_ADDRESS", address)
-        with pytest.raises(UserError, match=f"the Ray cluster {address} doesn't answer"):
-            cluster.connect()
-
-
-def test_a_cluster_that_takes_nobody_in_is_a_sentence(monkeypatch):
-    import ray
-
-    def refuse(**options):
-        raise ConnectionError("nobody is there\nand more")
-
-    monkeypatch.setattr(ray, "init", refuse)
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
-    with pytest.raises(UserError, match=r"the Ray cluster auto can't be joined \(nobody is there\)"):
-        cluster.connect()
