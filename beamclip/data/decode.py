@@ -31,7 +31,8 @@ def square(image: bytes | Blob | NDArray[np.uint8], side: int, upscale: bool = T
         raise ValueError("empty")
     with Image.open(io.BytesIO(encoded)) as opened:
         _refuse_bomb(opened)
-        return _middle(_rgb(ImageOps.exif_transpose(opened)), side, upscale)
+        ImageOps.exif_transpose(opened, in_place=True)  # in place, and below no conversion to what it is: each would copy all pixels
+        return _middle(_rgb(opened), side, upscale)
 
 
 def _refuse_bomb(image: Image.Image) -> None:
@@ -43,6 +44,8 @@ def _refuse_bomb(image: Image.Image) -> None:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB. What is transparent becomes white, as on a page."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
     if image.mode.startswith("I"):

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from threading import Lock
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,13 +55,20 @@ class PackJob:
         return [stop - start for _, start, stop in self.spans]
 
     def open(self, folder: Path, threads: int) -> Callable[[int], None]:
-        """The function that packs one shard."""
+        """The function that packs one shard. Two threads may call it: while one waits for the disk, the other decodes."""
         far = "://" in (self.config.path or "")
         # One thread for files that are near would only hand each image back and forth.
-        pool = ThreadPoolExecutor(threads) if threads > 1 or far else None
-        return lambda index: self._write(folder, index, pool)
+        pool, turn = ThreadPoolExecutor(threads) if threads > 1 or far else None, Lock()
 
-    def _write(self, folder: Path, index: int, pool: ThreadPoolExecutor | None) -> None:
+        def write(index: int) -> None:
+            with turn:
+                files, facts = self._write(folder, index, pool)
+            Shards(folder).finish(index, files, facts)
+
+        return write
+
+    def _write(self, folder: Path, index: int, pool: ThreadPoolExecutor | None) -> tuple[dict[str, Path], dict[str, Any]]:
+        """Write a shard's files under temporary names. Returns these, and the facts for its record."""
         split, start, stop = self.spans[index]
         groups = self.source.groups(split)
         labels, kept, bad = list[int](), list[int](), list[Bad]()
@@ -77,8 +85,7 @@ class PackJob:
                 labels.append(item.label)
                 kept.append(place)
         where = None if groups is None else groups[kept].tolist()
-        facts = {"index": index, "split": split, "labels": labels, "groups": where or [-1] * len(labels), "bad": bad}
-        Shards(folder).finish(index, rows.files, facts)
+        return rows.files, {"index": index, "split": split, "labels": labels, "groups": where or [-1] * len(labels), "bad": bad}
 
     def _decode(self, item: Item) -> tuple[Item, Row | str]:
         return item, row_of(item, self.config)

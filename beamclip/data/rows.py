@@ -73,7 +73,7 @@ class RawRows(_Rows):
 
     def write(self, row: Any) -> None:
         """Add uint8 pixels [S, S, 3]."""
-        self.file.write(row.tobytes())
+        self.file.write(np.ascontiguousarray(row).data)
         self.count += 1
 
     def _write_header(self) -> int:

@@ -85,11 +85,14 @@ def _pipeline(job: Job, shards: Sequence[int], folder: Path, pool: Pool) -> Any:
     for name in ("ray.data", "ray.data._internal.execution.streaming_executor"):
         logging.getLogger(name).setLevel(logging.ERROR)
     rows = ray.data.from_items([{"shard": index} for index in shards], override_num_blocks=len(shards))
+    # Two shards at once in each process where the processor does the work: one is decoded while the other goes to the disk.
+    threads = {} if job.on_device else {"enable_true_multi_threading": True, "max_concurrent_calls_per_actor": 2}
+    actors = ray.data.ActorPoolStrategy(min_size=min(pool.least, len(shards)), max_size=min(pool.most, len(shards)), **threads)
     return rows.map_batches(
         _Writer,
         fn_constructor_args=(job, str(folder), pool.threads),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=min(pool.least, len(shards)), max_size=min(pool.most, len(shards))),
+        compute=actors,
         num_cpus=pool.cpus,
         num_gpus=pool.gpus or None,
     )

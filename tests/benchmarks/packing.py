@@ -4,7 +4,7 @@
     python tests/benchmarks/packing.py memory [--images DIR] [--copies 2]
 
 DIR holds JPEGs, in folders or not; without it photographs are made up (500 x 375 px, smooth with noise). `speed` prints the median
-ratio of three rounds, each of bare decoding + resizing in one process a core and of `pack` on a local Ray with as many, on the same
+ratio of five rounds, each of bare decoding + resizing in one process a core and of `pack` on a local Ray with as many, on the same
 files. `memory` runs `beamclip pack` and `beamclip embed` over the images and over ten times as many and prints the largest resident
 memory of all processes of each command together.
 """
@@ -87,7 +87,7 @@ def speed(files: list[Path], scratch: Path, copies: int) -> None:
     folder = tree(files, scratch / "tree", copies)
     ray.init(address="local", num_cpus=cores, log_to_driver=False, include_dashboard=False)
     rounds = []
-    for number in range(3):
+    for number in range(5):
         rounds.append((bare(folder, cores), packed(folder)))
         print(f"round {number + 1}: bare {rounds[-1][0]:.0f} images/s, pack {rounds[-1][1]:.0f} images/s", flush=True)
     ratio = statistics.median(b / a for a, b in rounds)

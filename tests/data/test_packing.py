@@ -1,4 +1,5 @@
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -6,7 +7,8 @@ import pytest
 
 from beamclip.config import DataConfig
 from beamclip.data.item import Item
-from beamclip.data.packing import as_jpeg, in_order, row_of
+from beamclip.data.packing import PackJob, as_jpeg, in_order, row_of
+from beamclip.data.sources import open_source
 
 
 def test_in_order_keeps_order_and_reads_only_a_little_ahead():
@@ -33,3 +35,29 @@ def test_colour_is_kept_whole_at_high_quality():
     stripes = np.zeros((32, 32, 3), np.uint8)
     stripes[:, ::2] = (255, 0, 0)
     assert len(as_jpeg(stripes, 95)) > len(as_jpeg(stripes, 90)) * 1.2
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_two_threads_write_the_shards_that_one_writes(data_config, tmp_path, encoding, monkeypatch):
+    config = data_config.model_copy(update={"encoding": encoding})
+    job = PackJob.over(open_source(config), config, 10)
+    alone = threading.Lock()
+
+    def watched(item, config):
+        assert alone.acquire(blocking=False), "two threads decode at once"
+        try:
+            time.sleep(0.001)
+            return row_of(item, config)
+        finally:
+            alone.release()
+
+    def written(folder, threads):
+        folder.mkdir()
+        write = job.open(folder, 1)
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(write, range(len(job.spans))))
+        return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.suffix not in (".stamps", "")}
+
+    monkeypatch.setattr("beamclip.data.packing.row_of", watched)
+    assert written(tmp_path / "two", 2) == written(tmp_path / "one", 1)
+    assert len(list((tmp_path / "two" / "shards").glob("*.json"))) == len(job.spans)
