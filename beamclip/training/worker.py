@@ -125,5 +125,5 @@ def _report(run: Run, metrics: dict[str, Any], epoch: int, evaluation: Evaluatio
         folder = save_checkpoint(Path(temporary), run.student, m.objective, m.optimiser, m.schedule, epoch, seconds, spent)
         if evaluation is not None:
             save_probe(evaluation.probe, folder / "probe.safetensors")
-            save_evaluation(evaluation, folder, run.opened.packed.names)
+            save_evaluation(evaluation, folder, run.opened.classes.names)
         return run.context.report(metrics, folder)

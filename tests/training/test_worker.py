@@ -109,6 +109,16 @@ def test_the_evaluation_s_files_are_of_the_run_s_own_test_images(experiment, ass
     assert content["metrics"]["linear_probe/val_top1"] == reports[2]["linear_probe/val_top1"]
 
 
+def test_an_evaluation_keeps_the_names_the_run_used_and_not_those_of_packing_time(experiment, assets, alone, copied_stores, tmp_path):
+    (tmp_path / "names.txt").write_text("lichen\nbriar rose\nbeach\nfloe\n")
+    renamed = with_values(experiment, {"data.class_names": str(tmp_path / "names.txt")})
+    own = prepare(renamed, Workshop(copied_stores))
+    assert len(list((copied_stores / "packed").glob("*/manifest.json"))) == 1
+    train(renamed, own, tmp_path, checkpoint=alone[1] / "2")
+    kept = next(tmp_path.glob("*/evaluation.json"))
+    assert json.loads(kept.read_text())["names"] == ["lichen", "briar rose", "beach", "floe"]
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_seed_another_run(experiment, assets, alone, tmp_path):
     reports, folder = alone
     again = train(experiment, assets, tmp_path / "again")
