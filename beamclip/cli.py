@@ -36,13 +36,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _guarded(action: Callable[[], Any]) -> int:
     """Run, and turn what the user can mend into one sentence."""
-    # `ray job stop`, Slurm and Kubernetes end a job this way: the same as Ctrl-C, by another hand.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return int(action() or 0)
     except UserError as error:
         print(f"beamclip: {error}", file=sys.stderr)
         return EXIT_USER
-    except KeyboardInterrupt:
-        print("beamclip: interrupted; what is finished is kept", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        way_on = f"; go on with  {interruption}" if str(interruption) else ""
+        print(f"beamclip: interrupted; what is finished is kept{way_on}", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    """`ray job stop`, Slurm and Kubernetes end a job by SIGTERM: the same as Ctrl-C, by another hand.
+
+    Whoever listens for Ctrl-C hears it, Tune among them; but what a script starts with `&` is deaf to it.
+    """
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)

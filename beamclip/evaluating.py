@@ -65,7 +65,7 @@ def evaluate_model(model: str, untrained: bool, experiment: Experiment, extras: 
         evaluation = _probed(student, experiment, anchors, workshop, bars)
         transferred = {name: _transfer(name, student, other, workshop, bars) for name, other in others.items()}
     console = Console()
-    console.print(probe_table(model, {_short(experiment): evaluation, **transferred}))
+    console.print(probe_table(f"{model}, untrained" if untrained else model, {_short(experiment): evaluation, **transferred}))
     for note in notes(evaluation):
         console.print(note)
     more = {f"transfer/{name}/{key}": value for name, one in transferred.items() for key, value in one.metrics.items()}
@@ -130,6 +130,8 @@ def _probed(student: Student, experiment: Experiment, anchors: Tensor | None, wo
 
 
 def _load(model: str, untrained: bool, experiment: Experiment) -> tuple[Student, bool]:
+    if untrained and (model.startswith("run:") or model.endswith(".safetensors")):
+        raise UserError(f"--untrained is for timm names, and {model} is a trained student; drop it, or name the backbone")
     if model.startswith("run:"):
         model = fetched(model, experiment)
     if model.endswith(".safetensors"):

@@ -7,6 +7,7 @@ from beamclip.config import Experiment, Sweep, UserError, load_experiment, parse
 from beamclip.seeding import with_seeds
 from beamclip.sweeping import plan_sweep, run_sweep
 
+DEFAULT_PRESET = "demo"
 _FIXED_AT_START = ("set", "data", "tracking_uri", "workers", "gpus_per_worker", "space", "asha", "seeds")
 
 
@@ -16,19 +17,24 @@ def experiment_from(options: argparse.Namespace) -> Experiment:
     Raises:
         UserError: naming the setting that is wrong.
     """
+    return load_experiment(options.preset or DEFAULT_PRESET, values_from(options))
+
+
+def values_from(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options set over a preset, by dotted keys."""
     values: dict[str, Any] = {}
     if options.data is not None:
         values |= {"data.path": options.data, "data.source": "auto"}
     flags = {"storage.path": options.storage, "tracking.uri": options.tracking_uri, "scaling.workers": options.workers}
     flags["scaling.gpus_per_worker"] = options.gpus_per_worker
     values |= {key: value for key, value in flags.items() if value is not None}
-    return load_experiment(options.preset, values | parse_assignments(options.set))
+    return values | parse_assignments(options.set)
 
 
 def add_experiment_options(parser: argparse.ArgumentParser) -> None:
     """What every command takes."""
     group = parser.add_argument_group("experiment")
-    group.add_argument("--preset", default="demo", metavar="NAME", help=f"{', '.join(preset_names())}, or a YAML file (default: demo)")
+    group.add_argument("--preset", metavar="NAME", help=f"{', '.join(preset_names())}, or a YAML file (default: demo)")
     group.add_argument("--data", metavar="DIR", help="images: a folder or URL with train/ and test/ trees, parquet, tar shards, or CIFAR")
     group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, such as optimiser.lr=1e-3; repeatable")
     group.add_argument("--storage", metavar="DIR-or-URI", help="where runs and stores are kept (default: $BEAMCLIP_STORAGE or ~/beamclip)")

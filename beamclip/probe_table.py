@@ -15,7 +15,9 @@ def probe_table(title: str, judged: Mapping[str, Evaluation]) -> Table:
     Args:
         judged: name of the data -> what was found on it.
     """
-    table = Table("judged by", title=title, title_justify="left")
+    table = Table("judged by", title=title, title_justify="left", caption_justify="left")
+    if any(key.startswith("few_shot/") for one in judged.values() for key in one.metrics):
+        table.caption = "95 %: over test images; of N-shot probes over draws of the N images a class"
     for column in ("val", "test", "95 %", "top-5", "ECE"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, one in judged.items():

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from beamclip.config import Choice, Experiment, Sweep, UserError, with_values
+import yaml
+
+from beamclip.config import Choice, Experiment, Sweep, UserError, checked, with_values
+from beamclip.config.tree import assign
 from beamclip.storage import stores_root, tracking_uri
 
 _RUN, _KEY = "run:", "student.init"
@@ -47,8 +50,31 @@ def fetched(init: str, base: Experiment) -> str:
     """
     from beamclip.tracking import fetch_student
 
+    run_id = _id_of(init)
+    folder = Path(stores_root(base)) / "starts" / run_id
+    return str(fetch_student(tracking_uri(base), run_id, folder))
+
+
+def as_trained(init: str, given: Experiment, values: Mapping[str, Any]) -> Experiment:
+    """The experiment of the run `run:ID`, with these values over its own; `given` where the run kept no settings.
+
+    Args:
+        given: says where runs and stores lie.
+
+    Raises:
+        UserError: the tracking server holds no such run, or a value is wrong.
+    """
+    from beamclip.tracking import fetch_settings
+
+    text = fetch_settings(tracking_uri(given), _id_of(init))
+    if text is None:
+        return given
+    here = {"storage.path": given.storage.path, "storage.cache": given.storage.cache, "tracking.uri": given.tracking.uri}
+    return checked(Experiment, assign(yaml.safe_load(text), {**here, **values}))
+
+
+def _id_of(init: str) -> str:
     run_id = init.removeprefix(_RUN)
     if not run_id.isalnum():
         raise UserError(f"{init} names no MLflow run; write {_RUN}ID with the id that MLflow shows")
-    folder = Path(stores_root(base)) / "starts" / run_id
-    return str(fetch_student(tracking_uri(base), run_id, folder))
+    return run_id

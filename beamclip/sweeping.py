@@ -32,7 +32,7 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool = False, repair: bool
 
     Raises:
         UserError: anything the user can mend, before anything costly starts where that is possible.
-        KeyboardInterrupt: after Ctrl-C, with what is finished kept and the rest marked KILLED.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM. What is finished is kept, the rest marked KILLED; its text is what to type to go on.
     """
     record = latest_sweep(sweep.name, base) if resume else SweepRecord(*with_starts(sweep, base), new_sweep_id())
     check_space(record.sweep, record.base)
@@ -48,8 +48,7 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool = False, repair: bool
                     raise KeyboardInterrupt
             except KeyboardInterrupt:
                 record.save()  # while it was preparing there was none yet, and --resume would have found an older sweep
-                bars.say(f"beamclip: go on with  {resume_line(record)}")
-                raise
+                raise KeyboardInterrupt(resume_line(record)) from None
             _write_summary(tracker, record)
     _print_comparison(record)
     return record.sweep_id

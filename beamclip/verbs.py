@@ -8,7 +8,8 @@ from typing import Any
 
 from beamclip import __version__
 from beamclip.config import Asha, Sweep, UserError, checked, parse_assignments
-from beamclip.options import add_experiment_options, add_repair, add_sweep_options, experiment_from, start_sweep
+from beamclip.options import add_experiment_options, add_repair, add_sweep_options, experiment_from, start_sweep, values_from
+from beamclip.starts import as_trained
 from beamclip.storage import tracking_uri
 
 
@@ -49,8 +50,10 @@ def _report(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from beamclip.evaluating import Extras, evaluate_model
 
-    extras = Extras(_named_folders(options.transfer), options.few_shot, options.class_list)
-    evaluate_model(options.model, options.untrained, experiment_from(options), extras)
+    extras, experiment = Extras(_named_folders(options.transfer), options.few_shot, options.class_list), experiment_from(options)
+    if options.model.startswith("run:") and options.preset is None:
+        experiment = as_trained(options.model, experiment, values_from(options))
+    evaluate_model(options.model, options.untrained, experiment, extras)
 
 
 def _named_folders(items: Sequence[str]) -> dict[str, str]:
@@ -166,7 +169,8 @@ def _add_evaluate(verbs: Any) -> None:
     evaluate.add_argument(
         "model",
         metavar="MODEL",
-        help="a student.safetensors of ours, run:ID of the MLflow run that kept one, or a timm name such as resnet18",
+        help="a student.safetensors of ours, run:ID of the MLflow run that kept one (with that run's settings unless --preset is given), "
+        "or a timm name such as resnet18",
     )
     evaluate.add_argument("--untrained", action="store_true", help="a timm name: random weights instead of pretrained ones")
     text = "also probe the frozen backbone on these images (a tree, parquet, tar shards or CIFAR); repeatable"

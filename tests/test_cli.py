@@ -172,14 +172,28 @@ def test_the_command_itself_answers():
     assert result.stderr.startswith("beamclip: preset nothing does not exist; known are ")
 
 
-def test_a_sigterm_is_taken_as_ctrl_c(capsys):
+@pytest.mark.parametrize("listens", [True, False], ids=["", "started with & in a script, which is deaf to Ctrl-C"])
+def test_a_sigterm_is_taken_as_ctrl_c(capsys, listens):
     def ended():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
+        raise AssertionError("went on")
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler if listens else signal.SIG_IGN)
     try:
         assert cli._guarded(ended) == cli.EXIT_INTERRUPTED
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
     assert capsys.readouterr().err == "beamclip: interrupted; what is finished is kept\n"
+
+
+def test_what_to_type_to_go_on_is_said_last(capsys):
+    def interrupted():
+        raise KeyboardInterrupt("beamclip sweep --resume")
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli._guarded(interrupted) == cli.EXIT_INTERRUPTED
+    signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == "beamclip: interrupted; what is finished is kept; go on with  beamclip sweep --resume\n"

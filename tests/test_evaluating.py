@@ -75,3 +75,14 @@ def test_options_that_are_no_data_set_are_a_sentence(items, says, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["evaluate", "test_resnet", *options])
     assert caught.value.code == 2 and says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["run:abc", "student.safetensors"])
+def test_a_trained_student_is_not_taken_for_an_untrained_one(experiment, model):
+    with pytest.raises(UserError, match=f"--untrained is for timm names, and {model} is a trained student"):
+        evaluate_model(model, True, experiment)
+
+
+def test_an_untrained_model_is_called_so(experiment, capsys):
+    evaluate_model("test_resnet", True, experiment)
+    assert "test_resnet, untrained" in capsys.readouterr().out

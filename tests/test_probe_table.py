@@ -45,6 +45,8 @@ def test_few_images_a_class_stand_below_and_what_could_not_be_done_is_a_note():
     assert [row[0] for row in rows[1:]] == ["linear probe", rows[2][0], "1-shot probe", "2-shot probe"]
     assert rows[3][2] == f"{own.metrics['few_shot/1_top1']:.2f}" and rows[3][3]
     assert rows[1][4] == ""  # of 3 classes, the right one is always among 5
+    assert "N-shot probes over draws" in probe_table("model", {"own": own}).caption
+    assert probe_table("model", {"own": evaluated(3)}).caption is None
     assert notes(own) == ["500 images a class: left out, a class has only 40 train images"]
 
 

@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
+from mlflow import MlflowClient
 
-from beamclip.config import Sweep, UserError, choice, load_experiment
-from beamclip.starts import with_starts
+from beamclip.config import Sweep, UserError, choice, load_experiment, with_values
+from beamclip.starts import as_trained, with_starts
 from beamclip.storage import artifact_root, tracking_uri
 from beamclip.tracking import SweepTracker
 
@@ -48,3 +50,18 @@ def test_a_run_without_a_student_is_a_sentence(base, runs, which, says):
     run_id = runs[which] if isinstance(which, int) else which
     with pytest.raises(UserError, match=says):
         with_starts(Sweep(name="s", space={"student.init": choice(f"run:{run_id}")}), base)
+
+
+def test_the_settings_of_a_run_are_its_own_with_values_over_them(base, runs):
+    trained = with_values(base, {"data.val_fraction": 0.3, "optimiser.epochs": 7, "storage.path": "/elsewhere"})
+    client = MlflowClient(tracking_uri(base))
+    client.log_text(runs[0], yaml.safe_dump(trained.model_dump(mode="json")), "config.yaml")
+    found = as_trained(f"run:{runs[0]}", base, {"optimiser.epochs": 9})
+    assert (found.data.val_fraction, found.optimiser.epochs) == (0.3, 9)
+    assert found.storage == base.storage  # where it was found, and not where it once was written
+
+
+def test_a_run_without_settings_is_judged_by_those_given(base, runs):
+    assert as_trained(f"run:{runs[1]}", base, {}) == base
+    with pytest.raises(UserError, match="is no run of"):
+        as_trained("run:" + "0" * 32, base, {})

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from beamclip.config.errors import nearest
 from beamclip.config.prompts import PromptSet, built_in_prompt_sets, members_of
@@ -98,11 +98,18 @@ class TowerConfig(Strict):
 
     model: str = "ViT-B-32"
     pretrained: str | None = None
-    """open_clip's tag (or a weights file); unused with a folder, a hub name or the demo."""
+    """open_clip's tag (or a weights file); dropped with a folder, a hub name or the demo, which need none."""
     batch_size: Count | None = None
     """Images the teacher encodes at once; default the smallest that is nearly as fast as larger ones, found by trying."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 on a GPU that has it in hardware, else fp32."""
+
+    @field_validator("pretrained")
+    @classmethod
+    def _no_tag_without_use(cls, tag: str | None, info: ValidationInfo) -> str | None:
+        """A preset's tag would be taken for the weights of a folder that was put in the place of the preset's model."""
+        model = str(info.data.get("model"))
+        return None if model == "demo" or model.startswith(("local-dir:", "hf-hub:")) else tag
 
 
 class OtherTeacher(TowerConfig):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from beamclip.config import UserError, nearest
+from beamclip.stores.quiet import quiet
 from beamclip.students.student import Triple
 
 
@@ -51,11 +52,13 @@ def _create(name: str, image_size: int, size: dict[str, int]) -> nn.Module:
 
 def _fetch(name: str, size: dict[str, int]) -> nn.Module:
     try:
-        backbone: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **size)
+        with quiet("huggingface_hub", "timm"):
+            backbone: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **size)
     except Exception as error:  # the hub's client raises whatever its HTTP library does, and that changes between versions
         raise UserError(
             f"the pretrained weights of student.backbone {name} can't be fetched ({_first_line(error)}); "
-            "connect to the network, fill the Hugging Face cache beforehand, or set student.init=random"
+            "connect to the network, fill the Hugging Face cache beforehand, or take random weights (student.init=random; of evaluate, "
+            "--untrained)"
         ) from None
     return backbone
 

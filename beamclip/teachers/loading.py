@@ -1,9 +1,7 @@
 """Teachers through open_clip: by name and tag, from a folder in its format, or from the hub."""
 
 import json
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -16,6 +14,7 @@ from beamclip.config import TowerConfig, UserError, nearest
 from beamclip.data.resample import Interpolation
 from beamclip.data.views import PixelFormat
 from beamclip.stores import key_of
+from beamclip.stores.quiet import quiet
 from beamclip.teachers.tower import Teacher
 
 
@@ -27,7 +26,7 @@ def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
     """
     _check_names(config)
     try:
-        with _quiet():
+        with quiet("", "huggingface_hub"):  # open_clip tells its story on the root logger
             model = open_clip.create_model(config.model, pretrained=config.pretrained, require_pretrained=True, device=device)
             tokenizer = open_clip.get_tokenizer(config.model)
     except ModuleNotFoundError as error:
@@ -71,18 +70,6 @@ def precision_for(wanted: str, device: torch.device) -> torch.dtype:
     """`auto`: bf16 on a GPU that has it in hardware, else fp32."""
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if wanted == "bf16" or (wanted == "auto" and has_bf16) else torch.float32
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """open_clip tells its story on the root logger."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(before)
 
 
 def _check_names(config: TowerConfig) -> None:

@@ -45,7 +45,7 @@ from beamclip.tracking.published import PublishedResult, load_published, write_p
 from beamclip.tracking.runs import SweepTracker
 from beamclip.tracking.server import connect
 from beamclip.tracking.sheet import Line, Sheet, duration, measured_sheet, published_sheet
-from beamclip.tracking.students import fetch_student
+from beamclip.tracking.students import fetch_settings, fetch_student
 from beamclip.tracking.table import heading, render
 from beamclip.tracking.value_plot import value_plot
 
@@ -66,6 +66,7 @@ __all__ = [
     "effects",
     "effects_line",
     "effects_plot",
+    "fetch_settings",
     "fetch_student",
     "heading",
     "load_published",

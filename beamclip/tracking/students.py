@@ -1,13 +1,15 @@
-"""A trained student, fetched from the run that trained it."""
+"""A trained student and its settings, fetched from the run that trained it."""
 
+import tempfile
 from pathlib import Path
 
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from beamclip.config import UserError
 from beamclip.tracking.server import connect
 
-_FILE = "student.safetensors"
+_FILE, _SETTINGS = "student.safetensors", "config.yaml"
 
 
 def fetch_student(uri: str, run_id: str, folder: Path) -> Path:
@@ -16,11 +18,7 @@ def fetch_student(uri: str, run_id: str, folder: Path) -> Path:
     Raises:
         UserError: there is no such run, or it kept no student.
     """
-    client = connect(uri, create=False)
-    try:
-        client.get_run(run_id)
-    except MlflowException:
-        raise UserError(f"run:{run_id} is no run of {uri}; copy the id from MLflow, or set --tracking-uri") from None
+    client = _client_of(uri, run_id)
     if not (folder / _FILE).exists():
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -28,3 +26,26 @@ def fetch_student(uri: str, run_id: str, folder: Path) -> Path:
         except (MlflowException, OSError):
             raise UserError(f"run:{run_id} kept no {_FILE}; it has to be a trial that finished") from None
     return folder / _FILE
+
+
+def fetch_settings(uri: str, run_id: str) -> str | None:
+    """The settings that a run was made with, as YAML; None where it kept none.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    client = _client_of(uri, run_id)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return Path(client.download_artifacts(run_id, _SETTINGS, folder)).read_text(encoding="utf-8")
+        except (MlflowException, OSError):
+            return None
+
+
+def _client_of(uri: str, run_id: str) -> MlflowClient:
+    client = connect(uri, create=False)
+    try:
+        client.get_run(run_id)
+    except MlflowException:
+        raise UserError(f"run:{run_id} is no run of {uri}; copy the id from MLflow, or set --tracking-uri") from None
+    return client

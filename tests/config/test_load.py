@@ -1,6 +1,6 @@
 import pytest
 
-from beamclip.config import UserError, flatten, load_experiment, parse_assignments, preset_names, with_values
+from beamclip.config import Experiment, UserError, checked, flatten, load_experiment, parse_assignments, preset_names, with_values
 from beamclip.config.load import read_preset
 
 
@@ -96,3 +96,12 @@ def test_the_key_that_gives_no_two_views_is_the_one_named():
         load_experiment("demo", simclr | {"views.pair_recipe": "center"})
     with pytest.raises(UserError, match=r"views\.recipe center are all the same"):
         load_experiment("demo", simclr | {"views.pair_recipe": None, "views.recipe": "center"})
+
+
+@pytest.mark.parametrize(
+    ("model", "kept"), [("ViT-B-32", "openai"), ("local-dir:/teachers/own", None), ("hf-hub:somebody/clip", None), ("demo", None)]
+)
+def test_a_tag_that_has_no_use_is_dropped_so_that_nobody_takes_it_for_the_weights(model, kept):
+    experiment = load_experiment("cifar10", {"teacher.model": model, "teacher.pretrained": "openai"})
+    assert experiment.teacher.pretrained == kept
+    assert checked(Experiment, experiment.model_dump(mode="json")) == experiment

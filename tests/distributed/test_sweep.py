@@ -235,7 +235,7 @@ def test_a_sweep_goes_on_in_the_same_runs_after_ctrl_c_a_sigterm_and_a_kill(envi
     first = {run.info.run_id: run.info.status for run in runs.of("trial")}
     assert sorted(first.values()) == ["FINISHED", "KILLED"]
     assert runs.of("sweep")[0].info.status == "KILLED"
-    line = re.search(r"go on with  (.+)", sweep.log.read_text()).group(1)
+    line = re.search(r"interrupted; what is finished is kept; go on with  (.+)", sweep.log.read_text()).group(1)
     assert line == f"beamclip sweep --name long --storage {tmp_path} --resume"
 
     resume = [BEAMCLIP, *shlex.split(line)[1:]]
