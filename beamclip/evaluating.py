@@ -20,6 +20,7 @@ from beamclip.storage import check_writable, stores_root
 from beamclip.students import Student, build_student, load_student
 from beamclip.training.banks import banks_of
 from beamclip.training.context import Context
+from beamclip.training.passes import check_neighbours
 from beamclip.training.probing import evaluation_features, student_pixels
 from beamclip.training.workshop import Workshop
 
@@ -124,8 +125,10 @@ def _anchors(student: Student, experiment: Experiment, workshop: Workshop, bars:
 
 def _probed(student: Student, experiment: Experiment, anchors: Tensor | None, workshop: Workshop, bars: Bars) -> Evaluation:
     packed = workshop.packed(experiment.data)
+    splits = split(packed, experiment.data)
+    check_neighbours(experiment, len(splits.train))
     pixels, context = student_pixels(student, student.spec.image_size), Context(device=workshop.device)
-    parts = evaluation_features(student, packed, split(packed, experiment.data), pixels, experiment.probe, context, bars)
+    parts = evaluation_features(student, packed, splits, pixels, experiment.probe, context, bars)
     return evaluate(*parts, anchors, experiment.probe)
 
 

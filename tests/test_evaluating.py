@@ -2,7 +2,7 @@ import pytest
 import tiny
 
 from beamclip.cli import main
-from beamclip.config import FEW_SHOT, UserError
+from beamclip.config import FEW_SHOT, UserError, with_values
 from beamclip.evaluating import Extras, evaluate_model
 from beamclip.students import build_student, save_student
 
@@ -86,3 +86,9 @@ def test_a_trained_student_is_not_taken_for_an_untrained_one(experiment, model):
 def test_an_untrained_model_is_called_so(experiment, capsys):
     evaluate_model("test_resnet", True, experiment)
     assert "test_resnet, untrained" in capsys.readouterr().out
+
+
+def test_more_neighbours_than_images_are_refused_before_any_feature_is_made(experiment, monkeypatch):
+    monkeypatch.setattr("beamclip.evaluating.evaluation_features", lambda *_: pytest.fail("features were made"))
+    with pytest.raises(UserError, match="knn_k"):
+        evaluate_model("test_resnet", True, with_values(experiment, {"probe.knn_k": 5000}))
