@@ -20,6 +20,8 @@ from beamclip.config import Experiment, checked
 from beamclip.distributed.cluster import worker_cpus
 from beamclip.distributed.process_group import ProcessGroupConfig
 
+_LAST_BREATH = 2.0  # s
+
 
 class _Cleaner(PlacementGroupCleaner):  # type: ignore[misc]
     """Frees the place of a trial that was stopped from outside, as ASHA does.
@@ -35,6 +37,19 @@ class _Cleaner(PlacementGroupCleaner):  # type: ignore[misc]
 
 class _CleanerCallback(PlacementGroupCleanerCallback):  # type: ignore[misc]
     """Lets Train's controller, in whose process it runs, start our cleaner in place of Ray's."""
+
+    _started = False
+
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        """Before workers start again, leave time to be ended with them.
+
+        Where a trial is stopped from outside, its workers die some tenths of a second before this controller does. In that time it
+        would take a new place for new workers, of which no cleaner knows: the place is lost, and the next trial waits for ever.
+        """
+        if self._started:
+            time.sleep(_LAST_BREATH)
+        self._started = True
+        super().before_worker_group_start(worker_group_context)
 
     def after_controller_start(self, train_run_context: Any) -> None:
         placement_group_callback.PlacementGroupCleaner = _Cleaner
