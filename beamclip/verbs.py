@@ -173,7 +173,7 @@ def _add_evaluate(verbs: Any) -> None:
         "or a timm name such as resnet18",
     )
     evaluate.add_argument("--untrained", action="store_true", help="a timm name: random weights instead of pretrained ones")
-    text = "also probe the frozen backbone on these images (a tree, parquet, tar shards or CIFAR); repeatable"
+    text = "also probe the frozen backbone on these images (a tree, parquet, tar shards or CIFAR), at the model's own size; repeatable"
     evaluate.add_argument("--transfer", action="append", default=[], metavar="NAME=DIR", help=text)
     evaluate.add_argument("--few-shot", action="store_true", help="also probe with 1, 2, 4, 8 and 16 train images a class")
     text = "zero-shot with these class names, one a line in label order, instead of the data's own"
