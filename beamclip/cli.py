@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _guarded(action: Callable[[], Any]) -> int:
     """Run, and turn what the user can mend into one sentence."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    if threading.current_thread() is threading.main_thread():  # no other may listen for signals
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         return int(action() or 0)
     except UserError as error:

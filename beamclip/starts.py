@@ -69,8 +69,14 @@ def as_trained(init: str, given: Experiment, values: Mapping[str, Any]) -> Exper
     text = fetch_settings(tracking_uri(given), _id_of(init))
     if text is None:
         return given
+    try:
+        settings = yaml.safe_load(text)
+    except yaml.YAMLError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise UserError(f"config.yaml of {init} holds no settings; name those to judge it by with --preset")
     here = {"storage.path": given.storage.path, "storage.cache": given.storage.cache, "tracking.uri": given.tracking.uri}
-    return checked(Experiment, assign(yaml.safe_load(text), {**here, **values}))
+    return checked(Experiment, assign(settings, {**here, **values}))
 
 
 def _id_of(init: str) -> str:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,8 @@ def test_what_to_type_to_go_on_is_said_last(capsys):
     assert cli._guarded(interrupted) == cli.EXIT_INTERRUPTED
     signal.signal(signal.SIGTERM, before)
     assert capsys.readouterr().err == "beamclip: interrupted; what is finished is kept; go on with  beamclip sweep --resume\n"
+
+
+def test_a_sweep_may_be_started_from_any_thread():
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(cli._guarded, lambda: None).result() == 0

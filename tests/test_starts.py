@@ -65,3 +65,10 @@ def test_a_run_without_settings_is_judged_by_those_given(base, runs):
     assert as_trained(f"run:{runs[1]}", base, {}) == base
     with pytest.raises(UserError, match="is no run of"):
         as_trained("run:" + "0" * 32, base, {})
+
+
+@pytest.mark.parametrize("content", ["", "- a list", "{cut short"])
+def test_settings_that_can_not_be_read_are_a_sentence(base, runs, content):
+    MlflowClient(tracking_uri(base)).log_text(runs[0], content, "config.yaml")
+    with pytest.raises(UserError, match=f"config.yaml of run:{runs[0]} holds no settings; name those to judge it by with --preset"):
+        as_trained(f"run:{runs[0]}", base, {})
