@@ -1,5 +1,6 @@
 """`beamclip evaluate`: the probes of a sweep, on any checkpoint of ours or any timm model, without Ray, and on other data too."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ def evaluate_model(model: str, untrained: bool, experiment: Experiment, extras: 
     with Bars() as bars:
         student, is_ours = _load(model, untrained, experiment)  # first, since packing may take an hour
         experiment = _with_extras(experiment, extras, is_ours)
+        check_neighbours(experiment, experiment.data.train_images or sys.maxsize)
         others = {name: _transferred(experiment, student, folder) for name, folder in extras.transfer.items()}
         workshop = Workshop(stores_root(experiment), device, bars)
         for name, other in others.items():

@@ -49,7 +49,8 @@ def add_sweep_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help=text)
     text = "train every cell with so many seeds, from the experiment's own on; tables then show means and their intervals"
     parser.add_argument("--seeds", type=int, metavar="N", help=text)
-    parser.add_argument("--plan", action="store_true", help="only show which stores the sweep needs, which exist, and what the rest takes")
+    text = "only show which stores the sweep needs, which exist, what the rest takes, and how many trials there are"
+    parser.add_argument("--plan", action="store_true", help=text)
     add_repair(parser)
 
 

@@ -11,6 +11,7 @@ from beamclip.config.tree import assign
 from beamclip.storage import stores_root, tracking_uri
 
 _RUN, _KEY = "run:", "student.init"
+_PLACES = ("storage.", "tracking.")
 
 
 def with_starts(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
@@ -55,20 +56,20 @@ def fetched(init: str, base: Experiment) -> str:
     return str(fetch_student(tracking_uri(base), run_id, folder))
 
 
-def as_trained(init: str, given: Experiment, values: Mapping[str, Any]) -> Experiment:
-    """The experiment of the run `run:ID`, with these values over its own; `given` where the run kept no settings.
+def as_trained(init: str, values: Mapping[str, Any]) -> Experiment | None:
+    """The experiment of the run `run:ID`, with these values over its own; None where the run kept no settings.
 
-    Args:
-        given: says where runs and stores lie.
+    Where runs and stores lie is never the run's own, which another machine may have made: only these values say it.
 
     Raises:
         UserError: the tracking server holds no such run, or a value is wrong.
     """
     from beamclip.tracking import fetch_settings
 
+    given = checked(Experiment, assign({}, {key: value for key, value in values.items() if key.startswith(_PLACES)}))
     text = fetch_settings(tracking_uri(given), _id_of(init))
     if text is None:
-        return given
+        return None
     try:
         settings = yaml.safe_load(text)
     except yaml.YAMLError:

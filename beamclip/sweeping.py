@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from beamclip.anchor_log import log_anchors
-from beamclip.config import Experiment, Sweep, cell, check_space, planned_values
+from beamclip.config import Experiment, Sweep, cell, check_space, planned_values, trial_count
 from beamclip.console import Bars
 from beamclip.provenance import command_line, program, provenance_tags
 from beamclip.recording import Recorder
@@ -65,11 +65,12 @@ def _open_tracker(record: SweepRecord, resume: bool) -> Any:
 
 
 def plan_sweep(sweep: Sweep, base: Experiment) -> None:
-    """Print which stores a sweep needs, which of them exist, and what the others will take. Makes none.
+    """Print which stores a sweep needs, which of them exist, what the others will take, and how many trials there will be. Makes none.
 
     Raises:
         UserError: as `run_sweep`.
     """
+    from beamclip.distributed.cluster import concurrent_trials
     from beamclip.distributed.joining import disconnect
 
     check_space(sweep, base)
@@ -78,8 +79,15 @@ def plan_sweep(sweep: Sweep, base: Experiment) -> None:
     try:
         with Bars() as bars:
             _preparation(sweep, base, bars, repair=False).close()
+        print(_trials_line(trial_count(sweep), concurrent_trials(base)), file=sys.stderr)
     finally:
         disconnect()
+
+
+def _trials_line(trials: int, room: int) -> str:
+    if trials == 1:
+        return "1 trial"
+    return f"{trials:,} trials, {min(trials, room):,} at once"
 
 
 def _preparation(sweep: Sweep, base: Experiment, bars: Bars, repair: bool) -> Any:

@@ -50,9 +50,9 @@ def _report(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from beamclip.evaluating import Extras, evaluate_model
 
-    extras, experiment = Extras(_named_folders(options.transfer), options.few_shot, options.class_list), experiment_from(options)
-    if options.model.startswith("run:") and options.preset is None:
-        experiment = as_trained(options.model, experiment, values_from(options))
+    extras = Extras(_named_folders(options.transfer), options.few_shot, options.class_list)
+    own = as_trained(options.model, values_from(options)) if options.model.startswith("run:") and options.preset is None else None
+    experiment = own or experiment_from(options)
     evaluate_model(options.model, options.untrained, experiment, extras)
 
 

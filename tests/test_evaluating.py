@@ -92,3 +92,9 @@ def test_more_neighbours_than_images_are_refused_before_any_feature_is_made(expe
     monkeypatch.setattr("beamclip.evaluating.evaluation_features", lambda *_: pytest.fail("features were made"))
     with pytest.raises(UserError, match="knn_k"):
         evaluate_model("test_resnet", True, with_values(experiment, {"probe.knn_k": 5000}))
+
+
+def test_more_neighbours_than_images_asked_for_are_refused_before_anything_is_packed(experiment, tmp_path):
+    with pytest.raises(UserError, match="knn_k"):
+        evaluate_model("test_resnet", True, with_values(experiment, {"data.train_images": 8, "probe.knn_k": 9}))
+    assert not list(tmp_path.rglob("manifest.json"))

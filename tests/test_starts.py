@@ -13,8 +13,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def base(tmp_path):
-    return load_experiment("demo", {"storage.path": str(tmp_path / "storage"), "storage.cache": str(tmp_path / "stores")})
+def places(tmp_path):
+    return {"storage.path": str(tmp_path / "storage"), "storage.cache": str(tmp_path / "stores")}
+
+
+@pytest.fixture
+def base(places):
+    return load_experiment("demo", places)
 
 
 @pytest.fixture
@@ -52,23 +57,33 @@ def test_a_run_without_a_student_is_a_sentence(base, runs, which, says):
         with_starts(Sweep(name="s", space={"student.init": choice(f"run:{run_id}")}), base)
 
 
-def test_the_settings_of_a_run_are_its_own_with_values_over_them(base, runs):
+def test_the_settings_of_a_run_are_its_own_with_values_over_them(base, places, runs):
     trained = with_values(base, {"data.val_fraction": 0.3, "optimiser.epochs": 7, "storage.path": "/elsewhere"})
     client = MlflowClient(tracking_uri(base))
     client.log_text(runs[0], yaml.safe_dump(trained.model_dump(mode="json")), "config.yaml")
-    found = as_trained(f"run:{runs[0]}", base, {"optimiser.epochs": 9})
+    found = as_trained(f"run:{runs[0]}", places | {"optimiser.epochs": 9})
     assert (found.data.val_fraction, found.optimiser.epochs) == (0.3, 9)
     assert found.storage == base.storage  # where it was found, and not where it once was written
 
 
-def test_a_run_without_settings_is_judged_by_those_given(base, runs):
-    assert as_trained(f"run:{runs[1]}", base, {}) == base
+def test_values_are_checked_beside_the_settings_of_the_run(base, places, runs):
+    """What does not go with the demo's 4,000 images may well go with those the run was trained on."""
+    client = MlflowClient(tracking_uri(base))
+    client.log_text(runs[0], yaml.safe_dump({"data": {"source": "folder", "path": "/images", "image_size": 224}}), "config.yaml")
+    found = as_trained(f"run:{runs[0]}", places | {"student.image_size": 224})
+    assert found is not None and found.student.image_size == 224
+    with pytest.raises(UserError, match="student.image_size 225 is larger"):
+        as_trained(f"run:{runs[0]}", places | {"student.image_size": 225})
+
+
+def test_a_run_without_settings_has_none_to_judge_it_by(places, runs):
+    assert as_trained(f"run:{runs[1]}", places) is None
     with pytest.raises(UserError, match="is no run of"):
-        as_trained("run:" + "0" * 32, base, {})
+        as_trained("run:" + "0" * 32, places)
 
 
 @pytest.mark.parametrize("content", ["", "- a list", "{cut short"])
-def test_settings_that_can_not_be_read_are_a_sentence(base, runs, content):
+def test_settings_that_can_not_be_read_are_a_sentence(base, places, runs, content):
     MlflowClient(tracking_uri(base)).log_text(runs[0], content, "config.yaml")
     with pytest.raises(UserError, match=f"config.yaml of run:{runs[0]} holds no settings; name those to judge it by with --preset"):
-        as_trained(f"run:{runs[0]}", base, {})
+        as_trained(f"run:{runs[0]}", places)

@@ -74,6 +74,8 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "literal_error":
         options = [option.strip(" '") for option in first["ctx"]["expected"].replace(" or ", ",").split(",")]
         return f"{key} can't be {first['input']!r}{nearest(str(first['input']), options)}{more}"
+    if first["type"] == "too_short":
+        return f"{key} holds {first['ctx']['actual_length']} values, and needs {first['ctx']['min_length']} or more{more}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"{key}: {message}{more}" if key else f"{message}{more}"

@@ -78,7 +78,8 @@ def costs(comparison: Comparison) -> Section:
     head = ("settings", "trials", "start to end", "device time", "images seen", "teacher images", "img/s")
     sheet = Sheet("a trial, on average", head, tuple(lines), 1)
     lost = [key for key in _COSTS if not any(key in row.metrics for row in comparison.trials)]
-    text = "Teacher images are those that a trial would need if it were alone; stores are made once for all."
+    text = "Teacher images are those that a trial would need if it were alone; stores are made once for all. Start to end counts waiting, "
+    text += "probing and whatever time the sweep stood still before it was resumed; device time is training alone."
     missing = (f"The trials did not log {', '.join(lost)}; an older version of beamclip did not.",) if lost and comparison.trials else ()
     return Section("Costs", (*_totals(comparison), text), (sheet,), missing=missing)
 

@@ -52,6 +52,7 @@ def test_the_resolved_tree_makes_the_same_experiment_again():
         ("optimiser.warmup_epochs=100", "leaves nothing"),
         ("data.path=x", "data.source is demo, which needs no data.path"),
         ("data=3", "data is 3: input should be an object"),
+        ("probe.knn_k=[]", "probe.knn_k holds 0 values, and needs 1 or more"),
     ],
 )
 def test_what_is_wrong_is_one_sentence_with_the_key(assignment, says):

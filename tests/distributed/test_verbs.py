@@ -29,6 +29,7 @@ def test_plan_pack_and_embed(environment, preset, tmp_path):
 
     planned = run("sweep", "--plan", "--space", "objective.student_temperature=[0.1, 0.2]").stderr
     assert "200 images, 32 px jpeg" in planned and "about 144 images" in planned and planned.count("to make") == 4
+    assert "2 trials, " in planned and " at once" in planned
     assert not list(tmp_path.rglob("manifest.json")) and not list(tmp_path.rglob("mlflow.db"))
     packed = run("pack")
     assert "200 images, 32 px jpeg: about " in packed.stdout and "packed 200 images, " in packed.stdout and "100%" in packed.stderr
