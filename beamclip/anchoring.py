@@ -16,10 +16,10 @@ from beamclip.anchors.figures import heat_map
 from beamclip.anchors.lexicon import open_lexicon
 from beamclip.anchors.lexicon.synsets import HOW_TO_INSTALL
 from beamclip.anchors.likeness import NEAR, Likeness, likeness
-from beamclip.anchors.meanings import pin_option
 from beamclip.anchors.senses import Sense, ambiguous
 from beamclip.config import Experiment
 from beamclip.console import Bars
+from beamclip.explaining import explain_senses
 from beamclip.references import near_chance
 from beamclip.storage import check_writable, stores_root
 from beamclip.stores import Store
@@ -72,9 +72,9 @@ def describe_anchors(experiment: Experiment, explain: bool = False, near: float 
     knows = _say_zero_shot(experiment, made[-1], workshop)
     if explain:
         if experiment.anchors.vocabulary != "data":
-            _explain(f"Weighed names of {experiment.anchors.vocabulary}", ambiguous(banks.matched[0][1].senses), None)
+            explain_senses(f"Weighed names of {experiment.anchors.vocabulary}", ambiguous(banks.matched[0][1].senses), None)
         senses = banks.own[1].senses
-        _explain("The data's own classes", senses, proposals(experiment, senses, workshop) if knows else None)
+        explain_senses("The data's own classes", senses, proposals(experiment, senses, workshop) if knows else None)
     return reports
 
 
@@ -143,43 +143,3 @@ def _say_zero_shot(experiment: Experiment, own: _Made, workshop: Workshop) -> bo
     if poor:
         print(f"WARNING: that is near chance: {own.teacher} hardly knows these classes by these names; try other names or prompt sets")
     return not poor
-
-
-def _explain(title: str, senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> None:
-    """A paragraph a class: the sense chosen, why, and the others below it with what they weighed."""
-    console = Console(highlight=False)
-    console.print(f"\n[bold]{escape(title)}[/]\n", soft_wrap=True)
-    for number, sense in enumerate(senses):
-        console.print(f"[bold]{escape(sense.name)}[/]: {escape(_meaning(sense))}", soft_wrap=True)
-        console.print(f"    why: {escape(sense.why)}", soft_wrap=True)
-        better = proposed[number] if proposed is not None else None
-        if better is not None and better.synset is not None and sense.scores and better.synset != sense.synset:
-            said = f"{better.synset.id} {better.synset.gloss}: {better.why}"
-            console.print(f"    [yellow]but the images speak for {escape(said)}[/]", soft_wrap=True)
-        for place, one in enumerate(sense.considered):
-            if sense.synset is None or one.id != sense.synset.id:
-                weight = f" ({sense.scores[place]:.2f})" if sense.scores else ""
-                console.print(f"    not {one.id}{weight} {escape(one.gloss)}", no_wrap=True, overflow="ellipsis")
-    print()
-    _suggest_pins(senses, proposed)
-
-
-def _meaning(sense: Sense) -> str:
-    if sense.synset is None:
-        return sense.context or "its name alone"
-    kind = f" (a type of {sense.hypernym})" if sense.hypernym else ""
-    return f"{sense.synset.id} {sense.synset.gloss}{kind}"
-
-
-def _suggest_pins(senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> None:
-    """A line to copy, for what nobody has said so far."""
-    best = proposed or senses
-    pins = {one.name: one.synset.id for one, weighed in zip(best, senses, strict=True) if weighed.scores and one.synset}
-    if not pins:
-        return
-    basis = (
-        "what the images show"
-        if proposed is not None
-        else "the other classes; once the teacher has seen the images (beamclip embed), they are asked too"
-    )
-    print(f"{len(pins)} of them weighed by {basis}. To pin them, after a look:\n  {pin_option(pins)}\n")

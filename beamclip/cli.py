@@ -9,7 +9,7 @@ from typing import Any
 
 from beamclip.config import Sweep, UserError, checked
 from beamclip.options import add_experiment_options, add_sweep_options, start_sweep
-from beamclip.verbs import parser
+from beamclip.parser import parser
 
 EXIT_USER, EXIT_INTERRUPTED = 2, 130
 

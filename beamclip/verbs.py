@@ -1,23 +1,23 @@
-"""The verbs of `beamclip`: their options, and who does the work. What a verb needs is imported when it is called."""
+"""What each verb of `beamclip` does with its options. What a verb needs is imported when it is called."""
 
 import argparse
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from beamclip import __version__
 from beamclip.config import Asha, Sweep, UserError, checked, parse_assignments
-from beamclip.options import add_experiment_options, add_repair, add_sweep_options, experiment_from, start_sweep, values_from
+from beamclip.options import experiment_from, start_sweep, values_from
 from beamclip.starts import as_trained
 from beamclip.storage import tracking_uri
 
 
-def _train(options: argparse.Namespace) -> None:
+def train(options: argparse.Namespace) -> None:
+    """A sweep of one trial."""
     start_sweep(checked(Sweep, {"name": options.name}), options)
 
 
-def _free_sweep(options: argparse.Namespace) -> None:
+def free_sweep(options: argparse.Namespace) -> None:
+    """A sweep over the dimensions that were typed."""
     space = {key: _listed(key, values) for key, values in parse_assignments(options.space, "--space").items()}
     tree = {"name": options.name, "question": options.question, "search": options.search, "trials": options.trials}
     tree |= {"space": space, "asha": Asha().model_dump() if options.asha else None}
@@ -33,7 +33,8 @@ def _listed(key: str, values: Any) -> dict[str, Any]:
     return {"kind": "choice", "values": values}
 
 
-def _compare(options: argparse.Namespace) -> None:
+def compare_trials(options: argparse.Namespace) -> None:
+    """A sweep again as a table."""
     from rich.console import Console
 
     from beamclip.tracking import compare, render
@@ -41,13 +42,15 @@ def _compare(options: argparse.Namespace) -> None:
     render(compare(tracking_uri(experiment_from(options)), options.experiment, options.sweep), Console())
 
 
-def _report(options: argparse.Namespace) -> None:
+def report(options: argparse.Namespace) -> None:
+    """A sweep as a page."""
     from beamclip.report import report_sweep
 
     report_sweep(experiment_from(options), options.experiment, options.sweep, Path(options.out) if options.out else None)
 
 
-def _evaluate(options: argparse.Namespace) -> None:
+def evaluate(options: argparse.Namespace) -> None:
+    """A model on the experiment's probes; `run:ID` on those of its run."""
     from beamclip.evaluating import Extras, evaluate_model
 
     extras = Extras(_named_folders(options.transfer), options.few_shot, options.class_list)
@@ -68,19 +71,22 @@ def _named_folders(items: Sequence[str]) -> dict[str, str]:
     return folders
 
 
-def _pack(options: argparse.Namespace) -> None:
+def pack(options: argparse.Namespace) -> None:
+    """The packed store."""
     from beamclip.storing import pack_images
 
     pack_images(experiment_from(options), options.repair)
 
 
-def _embed(options: argparse.Namespace) -> int:
+def embed(options: argparse.Namespace) -> int:
+    """The embedding stores. 1 where stored and live embeddings disagree."""
     from beamclip.storing import embed_images
 
     return embed_images(experiment_from(options), options.repair, options.verify)
 
 
-def _balance(options: argparse.Namespace) -> None:
+def balance(options: argparse.Namespace) -> None:
+    """The list of images that balance keeps."""
     from beamclip.balancing import balance_images
 
     balance_images(experiment_from(options), options.repair, _typed_again(options))
@@ -93,7 +99,8 @@ def _typed_again(options: argparse.Namespace) -> list[str]:
     return [word for pair in [*named.items(), *kept] if pair[1] is not None for word in pair]
 
 
-def _anchors(options: argparse.Namespace) -> None:
+def anchors(options: argparse.Namespace) -> None:
+    """The anchors, and what they are like."""
     from beamclip.anchoring import describe_anchors
 
     if options.strict_senses:
@@ -101,94 +108,8 @@ def _anchors(options: argparse.Namespace) -> None:
     describe_anchors(experiment_from(options), options.explain, options.near, Path(options.out) if options.out else None)
 
 
-def _doctor(options: argparse.Namespace) -> int:
+def doctor(options: argparse.Namespace) -> int:
+    """What is wrong here, if anything: 1 then."""
     from beamclip.doctor import examine
 
     return examine(experiment_from(options))
-
-
-def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command; `options.run` of what it returns is to be called with them."""
-    parser = argparse.ArgumentParser(prog="beamclip", description="Turn a large frozen CLIP into small, fast vision models.")
-    parser.add_argument("--version", action="version", version=f"beamclip {__version__}")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
-    for add in (_add_training, _add_stores, _add_anchors, _add_comparing, _add_evaluate):
-        add(verbs)
-    _verb(verbs, "doctor", _doctor, "check data, teacher, storage, tracking, devices and Ray, and say what is wrong")
-    return parser
-
-
-def _add_training(verbs: Any) -> None:
-    train = _verb(verbs, "train", _train, "one run: a sweep of one trial")
-    train.add_argument("--name", default="train", help="also the MLflow experiment (default: train)")
-    add_sweep_options(train)
-
-    sweep = _verb(verbs, "sweep", _free_sweep, "a sweep over any settings; sweeps/ holds ready ones")
-    sweep.add_argument("--name", default="sweep", help="also the MLflow experiment (default: sweep)")
-    sweep.add_argument("--question", default="", help="what the sweep should answer")
-    sweep.add_argument("--space", action="append", default=[], metavar="KEY=[V, …]", help="a dimension; repeatable")
-    sweep.add_argument("--search", default="grid", choices=("grid", "random", "optuna"))
-    sweep.add_argument("--trials", type=int, default=16, help="how many to draw; a grid has as many as it has cells")
-    sweep.add_argument("--asha", action="store_true", help="stop poor trials early")
-    add_sweep_options(sweep)
-
-
-def _add_stores(verbs: Any) -> None:
-    add_repair(_verb(verbs, "pack", _pack, "decode every image once into the packed store"))
-    embed = _verb(verbs, "embed", _embed, "have the teacher see every view of every image once")
-    add_repair(embed)
-    text = "encode so many stored views again (default 256) and compare"
-    embed.add_argument("--verify", type=int, nargs="?", const=256, default=0, metavar="N", help=text)
-
-    add_repair(_verb(verbs, "balance", _balance, "leave out training images that are much alike to the teacher, and say which"))
-
-
-def _add_anchors(verbs: Any) -> None:
-    anchors = _verb(verbs, "anchors", _anchors, "make the classes' text anchors, and say what they are like; encodes no image")
-    anchors.add_argument("--explain", action="store_true", help="per class, the senses considered and why one was chosen")
-    anchors.add_argument(
-        "--near", type=_cosine, default=0.95, metavar="COSINE", help="from which two anchors are near-duplicates (default: 0.95)"
-    )
-    anchors.add_argument("--strict-senses", action="store_true", help="stop at a name with several senses of which none is pinned")
-    anchors.add_argument("--out", metavar="DIR", help="folder of heat map and tables (default: anchors/HASH beside the stores)")
-
-
-def _add_comparing(verbs: Any) -> None:
-    compare = _verb(verbs, "compare", _compare, "a sweep's trials beside references and published results")
-    compare.add_argument("experiment", metavar="EXPERIMENT", help="name of the sweep")
-    compare.add_argument("--sweep", metavar="ID", help="a sweep of that name (default: the latest)")
-
-    report = _verb(verbs, "report", _report, "one page about a sweep, to send around: tables, figures, images, costs, commands")
-    report.add_argument("experiment", metavar="EXPERIMENT", help="name of the sweep")
-    report.add_argument("--sweep", metavar="ID", help="a sweep of that name (default: the latest)")
-    report.add_argument("--out", metavar="DIR", help="folder of report.html and report.md (default: report/ beside the sweep's trials)")
-
-
-def _add_evaluate(verbs: Any) -> None:
-    evaluate = _verb(verbs, "evaluate", _evaluate, "probe a checkpoint or any timm model")
-    evaluate.add_argument(
-        "model",
-        metavar="MODEL",
-        help="a student.safetensors of ours, run:ID of the MLflow run that kept one (with that run's settings unless --preset is given), "
-        "or a timm name such as resnet18",
-    )
-    evaluate.add_argument("--untrained", action="store_true", help="a timm name: random weights instead of pretrained ones")
-    text = "also probe the frozen backbone on these images (a tree, parquet, tar shards or CIFAR), at the model's own size; repeatable"
-    evaluate.add_argument("--transfer", action="append", default=[], metavar="NAME=DIR", help=text)
-    evaluate.add_argument("--few-shot", action="store_true", help="also probe with 1, 2, 4, 8 and 16 train images a class")
-    text = "zero-shot with these class names, one a line in label order, instead of the data's own"
-    evaluate.add_argument("--class-list", metavar="FILE", help=text)
-
-
-def _cosine(text: str) -> float:
-    with suppress(ValueError):
-        if -1 <= float(text) <= 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text} is no cosine; give a number from -1 to 1")
-
-
-def _verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], Any], text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
-    parser.set_defaults(run=run)
-    add_experiment_options(parser)
-    return parser

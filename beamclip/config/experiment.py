@@ -5,9 +5,11 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from beamclip.config.balance import BalanceConfig
-from beamclip.config.inputs import AnchorsConfig, Count, DataConfig, Positive, TeacherConfig, ViewsConfig
+from beamclip.config.inputs import AnchorsConfig, DataConfig, ViewsConfig
+from beamclip.config.numbers import Count, Positive
 from beamclip.config.objectives import ObjectiveConfig
 from beamclip.config.probe import ProbeConfig
+from beamclip.config.towers import TeacherConfig
 from beamclip.config.views import Strict
 
 

@@ -4,10 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from beamclip.config.numbers import Count, Positive
 from beamclip.config.views import Strict
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 Decay = Annotated[float, Field(ge=0)]
 
 Protocol = Literal["grid", "clip", "simreg", "swav", "simclr", "seed"]
