@@ -52,7 +52,8 @@ def data_problems(packed: PackedImages | None, why_not: str) -> Section:
 def made_again(comparison: Comparison, files: Artifacts) -> tuple[Section, Section]:
     """What to type, with which versions; and, folded, all settings."""
     tags, command = comparison.tags, comparison.tags.get("beamclip.command")
-    lines = [Line("trial", (name, tags.get(tag, "not recorded"))) for name, tag in _facts(tags).items()]
+    facts = {name: tags.get(tag, "not recorded") for name, tag in _facts(tags).items()} | _keys(comparison)
+    lines = [Line("trial", pair) for pair in facts.items()]
     sheets = (Sheet("", ("what", "value"), tuple(lines), 2),)
     missing = () if command else ("The command line was not recorded; the settings below make the sweep again as a preset file.",)
     revision = tags.get("git_revision", "")
@@ -77,6 +78,17 @@ def runs(comparison: Comparison) -> Section:
     lines = [Line("best" if row is comparison.best else "trial", (row.name, f"run:{row.run_id}", row.status)) for row in comparison.trials]
     missing = () if lines else ("The sweep has no trials.",)
     return Section("Runs", (text,), (Sheet("", ("trial", "student", "status"), tuple(lines), 3),) if lines else (), missing=missing)
+
+
+def _keys(comparison: Comparison) -> dict[str, str]:
+    """What the trials were made from, by keys that change with images, weights and prompts, where names may stay."""
+    shown = {"packed images, by key": "data_key", "teacher, by key": "teacher_fingerprint", "anchors, by key": "anchors_hash"}
+    found = {name: sorted({row.tags[tag] for row in comparison.trials if tag in row.tags}) for name, tag in shown.items()}
+    return {name: _few(keys) for name, keys in found.items() if keys}
+
+
+def _few(keys: list[str]) -> str:
+    return ", ".join(keys) if len(keys) <= _EXAMPLES else f"{len(keys)} different ones"
 
 
 def _facts(tags: Mapping[str, str]) -> dict[str, str]:

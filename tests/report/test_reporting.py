@@ -79,6 +79,13 @@ def test_whatever_comes_from_users_is_text(page):
     assert "python sweeps/page.py --set a='<i>'" in "".join(html.texts["pre"])
 
 
+def test_what_it_was_made_from_is_named_by_key_since_a_name_may_come_to_hold_something_else(page, stores):
+    html, markdown, _ = page
+    for name, key in (("packed images", stores["packed"].key), ("teacher", stores["fingerprint"]), ("anchors", "cafe")):
+        assert f"{name}, by key" in html.texts["td"] and key in html.texts["td"]
+        assert f"| {name}, by key | {key} |" in markdown
+
+
 def test_the_twin_holds_the_same_numbers(page, swept):
     html, markdown, _ = page
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
