@@ -9,7 +9,7 @@ from beamclip.config.inputs import AnchorsConfig, DataConfig, ViewsConfig
 from beamclip.config.numbers import Count, Positive
 from beamclip.config.objectives import ObjectiveConfig
 from beamclip.config.probe import ProbeConfig
-from beamclip.config.towers import TeacherConfig
+from beamclip.config.towers import TeacherConfig, TowerConfig
 from beamclip.config.views import Strict
 
 
@@ -94,7 +94,7 @@ class TrackingConfig(Strict):
 class Experiment(Strict):
     """One run, or the settings all trials of a sweep share."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**62)
     data: DataConfig = DataConfig()
     views: ViewsConfig = ViewsConfig()
     teacher: TeacherConfig = TeacherConfig()
@@ -116,6 +116,11 @@ class Experiment(Strict):
                 f"optimiser.batch_size {batch} can't be shared evenly by scaling.workers {workers}; "
                 f"{batch - batch % workers or workers} can"
             )
+        if batch == workers:
+            raise ValueError(
+                f"optimiser.batch_size {batch} gives each of scaling.workers {workers} one image, which batch norm has no statistics of "
+                f"and no image can be compared with; give {2 * workers} or more"
+            )
         if self.student.image_size > self.data.image_size:
             raise ValueError(
                 f"student.image_size {self.student.image_size} is larger than the stored images of "
@@ -136,6 +141,11 @@ class Experiment(Strict):
         if self.objective.needs.views == 1 or pair is None:
             return self.views
         return self.views.model_copy(update={"recipe": pair})
+
+    @property
+    def teachers(self) -> tuple[TowerConfig, ...]:
+        """Those that the objective listens to; the first one is always among them."""
+        return self.teacher.all() if self.objective.needs.all_teachers else (self.teacher,)
 
     def _has_enough_views(self) -> None:
         needs, views = self.objective.needs, self.shown

@@ -15,6 +15,7 @@ class Needs:
         anchors: text embeddings of the classes.
         labels: each image's class.
         clusters: k-means of the teacher's embeddings, and each image's cluster.
+        all_teachers: all teachers' embeddings and anchors; else the first one's alone.
     """
 
     views: int = 1
@@ -24,6 +25,7 @@ class Needs:
     anchors: bool = False
     labels: bool = False
     clusters: bool = False
+    all_teachers: bool = False
 
     def __or__(self, other: "Needs") -> "Needs":
         """What both together need."""
@@ -33,7 +35,7 @@ class Needs:
 _DISTILLED = Needs(projected=True, embeddings=True)
 
 NEEDS: dict[str, Needs] = {
-    "csm": Needs(projected=True, embeddings=True, anchors=True),
+    "csm": Needs(projected=True, embeddings=True, anchors=True, all_teachers=True),
     "simreg": _DISTILLED,
     "feature": _DISTILLED,
     "seed": _DISTILLED,

@@ -67,6 +67,8 @@ class SeedConfig(QueueConfig):
 class CompressConfig(QueueConfig):
     """CompRess-1q (arXiv 2010.14713); the authors' length is 128,000."""
 
+    queue: Annotated[int, Field(ge=2)] | None = None
+    """Length; default the authors', or the number of training images where that is less."""
     teacher_temperature: Positive = 0.04
     student_temperature: Positive = 0.04
 
@@ -74,6 +76,8 @@ class CompressConfig(QueueConfig):
 class ImageQueueConfig(QueueConfig):
     """CSM with images in place of texts, as LightlyTrain's first distillation: the queue includes the batch; its length is 8,192."""
 
+    queue: Annotated[int, Field(ge=2)] | None = None
+    """Length; default the authors', or the number of training images where that is less."""
     teacher_temperature: Positive = 0.07
     student_temperature: Positive = 0.07
 

@@ -40,7 +40,8 @@ class TeacherConfig(TowerConfig):
     """The teacher, and others that teach with it."""
 
     others: tuple[OtherTeacher, ...] = ()
-    """More teachers: the student learns from the mean of all teachers' probabilities, and matches the first one's anchors."""
+    """More teachers: by `csm` the student learns from the mean of all teachers' probabilities, and matches the first one's anchors. Other
+    objectives know the first teacher alone."""
     actors: tuple[Count, Count] | None = None
     """Fewest and most processes that run the teacher over the images; default one a GPU, or one for every four CPU cores."""
 

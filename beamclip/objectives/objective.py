@@ -45,6 +45,9 @@ class Objective(nn.Module):
         """See the class."""
         raise NotImplementedError
 
+    def after_backward(self) -> None:
+        """Called between backward and the optimiser's step: the place to drop gradients that the optimiser should not hear of."""
+
 
 class Distillation(Objective):
     """An objective that compares the student's embeddings with teachers' embeddings of the same views, row by row."""

@@ -85,6 +85,7 @@ class SwAV(Objective):
         self.head = nn.Sequential(hidden, nn.BatchNorm1d(config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.width))
         self.prototypes = nn.Parameter(F.normalize(torch.randn(config.prototypes, config.width), dim=-1))
         self.queue = Queue(config.queue, LARGE * config.width)  # a row is an image: its large views side by side
+        self._frozen = False
 
     def forward(self, seen: Seen) -> dict[str, Tensor]:
         """See `Objective`. Beside the loss: `prototype_usage` of the large views of all workers."""
@@ -102,11 +103,16 @@ class SwAV(Objective):
         """
         with torch.no_grad():  # before every step, as the authors do; so weight decay never turns or shrinks them either
             self.prototypes.copy_(F.normalize(self.prototypes, dim=-1))
-        frozen = epoch < self.config.frozen_epochs
+        self._frozen = epoch < self.config.frozen_epochs
         # A gradient of zero, not none: DDP waits for one.
-        prototypes = self.prototypes.detach() + 0 * self.prototypes if frozen else self.prototypes
+        prototypes = self.prototypes.detach() + 0 * self.prototypes if self._frozen else self.prototypes
         codes, usage = self._codes(projected[:LARGE].detach(), epoch)
         return {"loss": swapped_prediction(projected @ prototypes.T, codes, self.config.temperature), "prototype_usage": usage}
+
+    def after_backward(self) -> None:
+        """Frozen prototypes lose their gradient of zero: Adam would remember it, and take long steps for a while once they thaw."""
+        if self._frozen:
+            self.prototypes.grad = None
 
     @torch.no_grad()
     def _codes(self, views: Tensor, epoch: float) -> tuple[Tensor, Tensor]:

@@ -29,3 +29,9 @@ class Terms(Objective):
         losses = [self.weights[name] * terms["loss"] for name, terms in said.items()]
         parts = {f"{name}_{term}": value for name, terms in said.items() for term, value in terms.items()}
         return {"loss": sum(losses[1:], start=losses[0]), **parts}
+
+    def after_backward(self) -> None:
+        """See `Objective`."""
+        for objective in self.objectives.values():
+            assert isinstance(objective, Objective)
+            objective.after_backward()

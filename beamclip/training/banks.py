@@ -42,7 +42,7 @@ def banks_of(experiment: Experiment, workshop: Workshop) -> ExperimentBanks:
         raise UserError(f"anchors.count {config.count} is more than the {len(matched)} {what}; lower it or drop it")
     if len(matched) < 2:
         raise UserError(f"anchors.vocabulary {config.vocabulary} has one name only, which all images match alike; give at least two")
-    names = [(tower, _prompt_set(tower, experiment)) for tower in experiment.teacher.all()]
+    names = [(tower, _prompt_set(tower, experiment)) for tower in experiment.teachers]
     plans = tuple((tower, BankPlan.of(matched, name, config.members(name))) for tower, name in names)
     return ExperimentBanks(plans, (experiment.teacher, BankPlan.of(senses, config.prompt_set, config.members())))
 

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from beamclip.config import UserError
 from beamclip.data.ahead import Ahead
+from beamclip.objectives import Objective
 from beamclip.training.batches import Batch, use_on_current_stream
 from beamclip.training.context import Context
 
@@ -22,7 +23,7 @@ class Machinery:
     """What moves during training. `network` is the learner, wrapped for DDP as may be; `objective` is a part of it."""
 
     network: nn.Module
-    objective: nn.Module
+    objective: Objective
     optimiser: Optimizer
     schedule: LRScheduler
     clip_norm: float | None
@@ -50,6 +51,7 @@ def train_step(machinery: Machinery, batch: Batch) -> dict[str, Tensor]:
     terms: dict[str, Tensor] = machinery.network(batch)
     machinery.optimiser.zero_grad(set_to_none=True)
     terms["loss"].backward()  # type: ignore[no-untyped-call]
+    machinery.objective.after_backward()
     if machinery.clip_norm is not None:
         parameters = [p for group in machinery.optimiser.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(parameters, machinery.clip_norm)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -17,11 +17,15 @@ _TIMM_NAMES = {"sgd": "momentum", "adamw": "adamw", "lars": "lars"}
 
 
 def decay_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
-    """Two parameter groups: matrices and kernels with weight decay; norms, biases and other vectors without."""
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    matrices = [p for p in parameters if p.ndim > 1]
-    vectors = [p for p in parameters if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    """Two parameter groups: matrices and kernels with weight decay; without it norms, biases, and what a timm model says must not decay
+    (class tokens, tables of positions)."""
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
+    for module in modules:
+        listed = getattr(module, "no_weight_decay", tuple)
+        for group in param_groups_weight_decay(module, 1.0, no_weight_decay_list=listed()):
+            (decayed if group["weight_decay"] else spared).extend(group["params"])
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
 
 
 def build_optimiser(config: OptimiserConfig, modules: Iterable[nn.Module]) -> Optimizer:

@@ -43,7 +43,7 @@ def plan(experiments: Iterable[Experiment], workshop: Workshop, hands: Hands = H
     experiments = list(experiments)
     configs = {workshop.packed_path(experiment.data): experiment.data for experiment in experiments}
     images = [_images(path, config, workshop, hands) for path, config in configs.items()]
-    demo = [_demo_teacher(workshop)] if any(tower.model == "demo" for one in experiments for tower in one.teacher.all()) else []
+    demo = [_demo_teacher(workshop)] if any(tower.model == "demo" for one in experiments for tower in one.teachers) else []
     packed = {path: _packed(path, workshop) for path in configs}
     foreseen = [_foreseen(experiment, packed, workshop) for experiment in experiments]
     for one, splits in foreseen:

@@ -65,7 +65,7 @@ def _path(store: Store | None) -> str | None:
 
 
 def _facts(experiment: Experiment, packed: PackedImages, chosen: Chosen, teacher: Teacher) -> dict[str, Any]:
-    others = "".join(f" + {tower.model.rstrip('/').rsplit('/', 1)[-1]}" for tower in experiment.teacher.others)
+    others = "".join(f" + {tower.model.rstrip('/').rsplit('/', 1)[-1]}" for tower in experiment.teachers[1:])
     balanced = {} if chosen.facts is None else {"balance": dict(chosen.facts)}
     return balanced | {
         "data_key": packed.key,

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from beamclip.config import Experiment, UserError
@@ -41,7 +42,7 @@ class Run:
     spent_before: Spent = field(default_factory=Spent)
     """On the student it starts from."""
     encoded_before: int = field(default_factory=images_encoded)
-    """Images that teachers of this process had encoded before the run began."""
+    """Images that teachers of this process had encoded before this run last counted."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -66,7 +67,7 @@ def build_run(experiment: Experiment, assets: Assets, context: Context) -> Run:
     objective = _drawn_from(experiment.seed, lambda: build_objective(experiment.objective, _material(experiment, opened, student)))
     student, objective = student.to(context.device), objective.to(context.device)
     learner = Learner(student, objective, experiment.objective.needs, _autocast(experiment, context))
-    optimiser = build_optimiser(config, [student, objective])
+    optimiser = build_optimiser(config, [student.backbone, student.projector, objective])
     schedule = build_schedule(config, optimiser, feed.steps)
     machinery = Machinery(wrap(learner, experiment, context), objective, optimiser, schedule, config.clip_norm)
     return Run(experiment, context, opened, student, pixels, machinery, feed, spent_before(experiment.student))
@@ -115,11 +116,16 @@ def wrap(learner: Learner, experiment: Experiment, context: Context) -> nn.Modul
     if experiment.optimiser.channels_last:
         student.to(memory_format=torch.channels_last)
     if context.world_size > 1 and context.device.type == "cuda":
-        for parent, name in ((student, "backbone"), (student, "projector"), (learner, "objective")):
-            setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(getattr(parent, name)))  # type: ignore[no-untyped-call]
+        synchronise_norms(learner)
     if experiment.optimiser.compile:
         student.backbone.compile()
     return _over_workers(learner, context) if context.world_size > 1 else learner
+
+
+def synchronise_norms(learner: Learner) -> None:
+    """Batch norm over the batches of all workers, in place. timm's conversion: torch's would drop the activation of `BatchNormAct2d`."""
+    for parent, name in ((learner.student, "backbone"), (learner.student, "projector"), (learner, "objective")):
+        setattr(parent, name, convert_sync_batchnorm(getattr(parent, name)))
 
 
 def _over_workers(learner: Learner, context: Context) -> nn.Module:

@@ -61,9 +61,9 @@ def wanted_by(experiment: Experiment, packed: PackedImages, splits: Splits, trai
 
 
 def towers_and_views(experiment: Experiment, splits: Splits, trained: Ids) -> list[tuple[TowerConfig, ViewSet]]:
-    """Who must have seen what: every teacher the training views, the first one val and test."""
+    """Who must have seen what: every teacher that is listened to the training views, the first one val and test."""
     views, held_out = training_views(experiment, trained), (experiment.teacher, held_out_views(splits))
-    return [held_out] if views is None else [(tower, views) for tower in experiment.teacher.all()] + [held_out]
+    return [held_out] if views is None else [(tower, views) for tower in experiment.teachers] + [held_out]
 
 
 def joined(passes: Iterable[Wanted]) -> dict[str, Wanted]:

@@ -14,7 +14,7 @@ from beamclip.evaluation import Evaluation, accuracy, save_evaluation, save_prob
 from beamclip.students import Spent
 from beamclip.teachers.tower import images_encoded
 from beamclip.training.assets import Assets
-from beamclip.training.checkpoints import load_checkpoint, save_checkpoint
+from beamclip.training.checkpoints import Progress, load_checkpoint, save_checkpoint
 from beamclip.training.context import Context
 from beamclip.training.loop import TrainingDiverged, train_epoch
 from beamclip.training.probing import labelled_features, probe_student
@@ -32,27 +32,27 @@ def run_worker(experiment: Experiment, assets: Assets, context: Context) -> None
         UserError: a store is damaged.
     """
     run = build_run(experiment, assets, context)
-    done: dict[str, Any] = {"epoch": 0, "seconds": 0.0}
+    done = Progress()
     if context.checkpoint is not None:
         m = run.machinery
         done = load_checkpoint(context.checkpoint, run.student, m.objective, m.optimiser, m.schedule)
-    seconds = done["seconds"]
-    for epoch in range(done["epoch"], experiment.optimiser.epochs):
-        seconds = _one_epoch(run, epoch, seconds)
-    _finish(run, seconds)
+    while done.epoch < experiment.optimiser.epochs:
+        done = _one_epoch(run, done)
+    _finish(run, done)
 
 
-def _one_epoch(run: Run, epoch: int, seconds: float) -> float:
-    """Train, check and report. Returns the device-seconds of training so far."""
+def _one_epoch(run: Run, before: Progress) -> Progress:
+    """Train, check and report. Returns how far the run then is."""
+    epoch = before.epoch
     _seed_everything(run.experiment.seed, epoch, run.context.rank)
     result = train_epoch(run.machinery, run.batches(epoch), run.context, first_step=epoch * run.steps_per_epoch)
     run.context.share_buffers(run.student)  # so that all workers evaluate the very student that rank 0 saves
     if result.bad_step is not None:
         raise _diverged(run, epoch, result.bad_step)
-    seconds += result.seconds * run.context.world_size
-    metrics = {"epoch": epoch + 1, **result.metrics, **_check_on_val(run), **_cost(run, epoch + 1, seconds), "history": result.history}
-    _report(run, metrics, epoch + 1, seconds=seconds)
-    return seconds
+    done = Progress(epoch + 1, before.seconds + result.seconds * run.context.world_size, before.encoded + _encoded(run))
+    metrics = {"epoch": done.epoch, **result.metrics, **_check_on_val(run), **_cost(run, done), "history": result.history}
+    _report(run, metrics, done)
+    return done
 
 
 def _diverged(run: Run, epoch: int, bad_step: int) -> TrainingDiverged:
@@ -62,21 +62,21 @@ def _diverged(run: Run, epoch: int, bad_step: int) -> TrainingDiverged:
     return TrainingDiverged(f"the loss stopped being a number at step {step}; lower optimiser.lr or set optimiser.clip_norm", evidence)
 
 
-def _cost(run: Run, epochs: int, seconds: float) -> dict[str, float]:
+def _cost(run: Run, done: Progress) -> dict[str, float]:
     """What a student has cost, the one it started from included, whose part stands beside it."""
-    costs = {f"cost/{name}": value for name, value in asdict(_spent(run, epochs, seconds)).items()}
+    costs = {f"cost/{name}": value for name, value in asdict(_spent(run, done)).items()}
     start = {f"cost/start_{name}": value for name, value in asdict(run.spent_before).items()}
     return costs | (start if any(start.values()) else {})
 
 
-def _spent(run: Run, epochs: int, seconds: float) -> Spent:
+def _spent(run: Run, done: Progress) -> Spent:
     views, needs, trained = run.experiment.shown, run.experiment.objective.needs, len(run.opened.trained)
     stored = views.stored if views.teacher == "same" and views.resolve().random else 1
     taught = len(run.opened.teachers) * trained * stored if needs.embeddings else 0
-    seen = epochs * run.steps_per_epoch * run.experiment.optimiser.batch_size
+    seen = done.epoch * run.steps_per_epoch * run.experiment.optimiser.batch_size
     if needs.embeddings and views.teacher == "live":
         taught = seen * needs.views * len(run.opened.teachers)
-    return run.spent_before + Spent(seconds, seen, taught)
+    return run.spent_before + Spent(done.seconds, seen, taught)
 
 
 def _seed_everything(*place: int) -> None:
@@ -97,32 +97,31 @@ def _check_on_val(run: Run) -> dict[str, float]:
     return {"zero_shot/val_top1": accuracy(logits, val.labels)}
 
 
-def _finish(run: Run, seconds: float) -> None:
+def _finish(run: Run, done: Progress) -> None:
     start = time.perf_counter()
     projected = run.experiment.objective.needs.projected
     evaluation = probe_student(run.student, run.opened, run.pixels, run.experiment.probe, run.context, projected)
-    epochs = run.experiment.optimiser.epochs
-    metrics: dict[str, Any] = {"epoch": epochs, "teacher/images_encoded": _encoded(run), **_cost(run, epochs, seconds)}
+    metrics: dict[str, Any] = {"epoch": done.epoch, "teacher/images_encoded": done.encoded, **_cost(run, done)}
     if evaluation is not None:
         metrics |= {**evaluation.metrics, "evaluation/seconds": time.perf_counter() - start}
-    _report(run, metrics, epochs, evaluation, seconds)
+    _report(run, metrics, done, evaluation)
 
 
 def _encoded(run: Run) -> int:
-    """How many images teachers have encoded inside this trial, in all its workers: none where they read stores."""
+    """How many images teachers have encoded since this was asked last, in all workers of the trial: none where they read stores."""
     mine = torch.tensor([images_encoded() - run.encoded_before], dtype=torch.float64, device=run.context.device)
+    run.encoded_before = images_encoded()
     encoded = round(float(run.context.mean(mine).item() * run.context.world_size))
     assert encoded == 0 or run.experiment.views.teacher == "live", f"a trial that reads stores had {encoded} images encoded"
     return encoded
 
 
-def _report(run: Run, metrics: dict[str, Any], epoch: int, evaluation: Evaluation | None = None, seconds: float = 0.0) -> None:
+def _report(run: Run, metrics: dict[str, Any], done: Progress, evaluation: Evaluation | None = None) -> None:
     if run.context.rank != 0:
         return run.context.report(metrics, None)
     m = run.machinery
     with tempfile.TemporaryDirectory() as temporary:
-        spent = _spent(run, epoch, seconds)
-        folder = save_checkpoint(Path(temporary), run.student, m.objective, m.optimiser, m.schedule, epoch, seconds, spent)
+        folder = save_checkpoint(Path(temporary), run.student, m.objective, m.optimiser, m.schedule, done, _spent(run, done))
         if evaluation is not None:
             save_probe(evaluation.probe, folder / "probe.safetensors")
             save_evaluation(evaluation, folder, run.opened.classes.names)

@@ -52,6 +52,10 @@ def test_the_resolved_tree_makes_the_same_experiment_again():
         ("optimiser.warmup_epochs=100", "leaves nothing"),
         ("data.path=x", "data.source is demo, which needs no data.path"),
         ("data=3", "data is 3: input should be an object"),
+        ("optimiser.batch_size=2", "optimiser.batch_size 2 gives each of scaling.workers 2 one image"),
+        ("seed=18446744073709551616", "seed is 18446744073709551616: input should be less than or equal to"),
+        ("objective.compress.queue=1", "objective.compress.queue is 1: input should be greater than or equal to 2"),
+        ("objective.image_queue.queue=1", "objective.image_queue.queue is 1: input should be greater than or equal to 2"),
         ("probe.knn_k=[]", "probe.knn_k holds 0 values, and needs 1 or more"),
     ],
 )

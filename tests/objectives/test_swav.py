@@ -200,6 +200,7 @@ def trained(objective, epochs, optimiser, steps=3):
         for epoch in epochs:
             optimiser.zero_grad()
             objective(Seen(8, random(16, 12, seed=step), epoch=epoch))["loss"].backward()
+            objective.after_backward()
             optimiser.step()
     return F.normalize(objective.prototypes.detach(), dim=-1)
 
@@ -210,9 +211,34 @@ def test_prototypes_stay_while_they_are_frozen_whatever_weight_decay_does(optimi
     drawn, head = objective.prototypes.detach().clone(), objective.head[0].weight.detach().clone()
     moves = getattr(torch.optim, optimiser)(objective.parameters(), lr=0.1, weight_decay=0.1)
     torch.testing.assert_close(trained(objective, [0.0, 1.0, 1.49], moves), drawn, rtol=0, atol=1e-6)
-    assert torch.equal(objective.prototypes.grad, torch.zeros(7, 5))  # and not None, which DDP would wait for
+    assert objective.prototypes not in moves.state
     assert not torch.equal(objective.head[0].weight, head)
     assert (trained(objective, [1.5], moves) - drawn).abs().max() > 1e-3
+
+
+def test_ddp_is_given_a_gradient_of_zero_and_the_optimiser_none():
+    objective = built(frozen_epochs=1.0)
+    for epoch, frozen in ((0.5, True), (1.0, False)):
+        objective.zero_grad()
+        objective(Seen(8, random(16, 12), epoch=epoch))["loss"].backward()
+        assert torch.equal(objective.prototypes.grad, torch.zeros(7, 5)) == frozen
+        objective.after_backward()
+        assert (objective.prototypes.grad is None) == frozen
+
+
+def test_adam_takes_no_longer_steps_because_prototypes_were_frozen():
+    """With gradients of zero in its memory the first steps would be three times as long, and later ones longer still."""
+    steps = {}
+    for frozen in (0, 50):
+        objective = built(frozen_epochs=1.0)
+        moves = torch.optim.Adam([objective.prototypes], lr=0.01)
+        trained(objective, [0.0] * frozen, moves, steps=1)
+        with torch.no_grad():
+            objective.prototypes.copy_(F.normalize(objective.prototypes, dim=-1))
+        before = objective.prototypes.detach().clone()
+        trained(objective, [1.0], moves, steps=1)
+        steps[frozen] = (objective.prototypes.detach() - before).abs().max().item()
+    assert steps[50] == pytest.approx(steps[0], rel=1e-3) == pytest.approx(0.01, rel=1e-3)
 
 
 def test_prototypes_have_unit_length_at_every_step():

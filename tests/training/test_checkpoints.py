@@ -5,7 +5,7 @@ from safetensors.torch import load_file
 from beamclip.config import OptimiserConfig, StudentConfig
 from beamclip.objectives import CrossModalSimilarityMatching
 from beamclip.students import build_student, load_student
-from beamclip.training.checkpoints import load_checkpoint, save_checkpoint
+from beamclip.training.checkpoints import Progress, load_checkpoint, save_checkpoint
 from beamclip.training.optimiser import build_optimiser, build_schedule
 
 
@@ -41,8 +41,8 @@ def test_what_was_saved_goes_on_as_if_nothing_had_happened(tmp_path, name):
     first, second = parts(0, name), parts(1, name)
     second[1].anchors[0].copy_(first[1].anchors[0])  # from the anchor store, as always
     train(*first)
-    save_checkpoint(tmp_path / "here", *first, epoch=2)
-    assert load_checkpoint(tmp_path / "here", *second) == {"epoch": 2, "seconds": 0.0}
+    save_checkpoint(tmp_path / "here", *first, Progress(2, 3.5, 7))
+    assert load_checkpoint(tmp_path / "here", *second) == Progress(2, 3.5, 7)
     train(*first)
     train(*second)
     assert same(weights(first[0]), weights(second[0]))
@@ -53,7 +53,7 @@ def test_an_optimiser_that_forgets_would_be_noticed(tmp_path):
     first, second = parts(0), parts(1)
     second[1].anchors[0].copy_(first[1].anchors[0])
     train(*first)
-    save_checkpoint(tmp_path, *first, epoch=1)
+    save_checkpoint(tmp_path, *first, Progress(1))
     second[0].load_state_dict(load_file(tmp_path / "student.safetensors"))
     train(*first)
     train(*second)
@@ -63,7 +63,7 @@ def test_an_optimiser_that_forgets_would_be_noticed(tmp_path):
 def test_the_student_s_file_stands_alone(tmp_path):
     made = parts(0)
     train(*made)
-    save_checkpoint(tmp_path, *made, epoch=1)
+    save_checkpoint(tmp_path, *made, Progress(1))
     assert same(weights(load_student(tmp_path / "student.safetensors")), weights(made[0]))
 
 
@@ -81,7 +81,7 @@ def tensors_in(value):
 def test_the_state_is_safe_to_load_and_holds_nothing_of_teacher_or_anchors(tmp_path):
     made = parts(0)
     train(*made)
-    save_checkpoint(tmp_path, *made, epoch=1)
+    save_checkpoint(tmp_path, *made, Progress(1))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["state.pt", "student.safetensors"]
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["objective"] == {}

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import timm
 import torch
 from timm.optim.lars import Lars
 from torch import nn
@@ -28,6 +29,19 @@ def test_only_matrices_and_kernels_decay():
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.01, 0.0)
     assert [p is q for p, q in zip(decayed["params"], [module[0].weight, module[3].weight], strict=True)] == [True, True]
     assert [p is q for p, q in zip(free["params"], [module[1].weight, module[1].bias, module[3].bias], strict=True)] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "spared"),
+    [("test_vit", {"cls_token", "pos_embed"}), ("levit_128s", {"stages.0.blocks.0.attn.attention_biases"}), ("test_resnet", set())],
+)
+def test_what_a_timm_model_says_must_not_decay_does_not(name, spared):
+    backbone = timm.create_model(name, num_classes=0)
+    names = {id(parameter): name for name, parameter in backbone.named_parameters()}
+    decayed, free = ([names[id(parameter)] for parameter in group["params"]] for group in decay_groups([backbone], 0.01))
+    assert len(decayed) + len(free) == len(names)
+    assert spared <= {name for name in free if backbone.get_parameter(name).ndim > 1}
+    assert all(backbone.get_parameter(name).ndim > 1 for name in decayed)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW), ("lars", Lars)])

@@ -1,13 +1,19 @@
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from beamclip.config import RECIPES, with_values
+from beamclip.config import NEEDS, RECIPES, SimclrConfig, StudentConfig, with_values
 from beamclip.data import draw
 from beamclip.data.views import render
+from beamclip.objectives.simclr import SimCLR
+from beamclip.students import build_student
 from beamclip.training.context import Context
+from beamclip.training.learner import Learner
 from beamclip.training.preparing import prepare
-from beamclip.training.run import build_run
+from beamclip.training.run import build_run, synchronise_norms
 from beamclip.training.workshop import Workshop
 
 
@@ -91,3 +97,24 @@ def test_precision_is_the_network_s_alone(experiment, assets, precision, dtype):
     ((seen, inside),) = shown
     assert not inside and seen.embeddings.dtype == seen.features.dtype == loss.dtype == torch.float32
     assert {p.dtype for p in run.machinery.network.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "mobilenetv3_small_050", "regnetx_002"])
+def test_norms_of_several_workers_keep_their_activations(backbone):
+    """torch's own conversion takes the ReLU or SiLU out of timm's BatchNormAct2d, and nothing else would tell."""
+    student = build_student(StudentConfig(backbone=backbone, image_size=32, projector_width=24), 16, 0)
+    objective = SimCLR(student.backbone.num_features, SimclrConfig(hidden=8, width=4))
+    learner = Learner(student, objective, NEEDS["simclr"], nullcontext)
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for _ in range(3):
+            student(images)  # so that the statistics are of something
+        student.eval()
+        before = student(images)
+        parameters = list(map(id, learner.parameters()))
+        synchronise_norms(learner)
+        torch.testing.assert_close(student(images), before)
+    assert list(map(id, learner.parameters())) == parameters  # an optimiser that was built before still holds them
+    norms = [part for part in learner.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    assert norms and all(isinstance(part, nn.SyncBatchNorm) for part in norms)
+    assert not objective.head[-1].bias.requires_grad

@@ -57,6 +57,12 @@ def test_every_teacher_sees_train_and_the_first_one_val_and_test(experiment, pac
     assert [one.tower.model for one in passes] == [*[first, other][:of_train], first]
 
 
+@pytest.mark.parametrize(("objective", "of_train"), [("seed", 1), ("seed+csm", 2), ("simclr", 0)])
+def test_other_teachers_see_only_what_an_objective_listens_to(experiment, packed, objective, of_train):
+    passes = wanted(experiment, packed, objective__name=objective, teacher__others=[OTHER], views__pair_recipe="simclr")
+    assert [len(one.views.ids) for one in passes] == [128] * of_train + [64]
+
+
 def test_what_a_teacher_is_asked_beside_its_views_makes_no_other_pass(experiment, packed):
     """Temperature, prompts and the rest are not the tower's, and a batch size changes no embedding."""
     same = {"model": experiment.teacher.model, "temperature": 0.5, "prompt_set": "openai_7"}

@@ -197,7 +197,7 @@ def test_a_trial_that_reads_stores_and_had_images_encoded_stops(experiment, asse
         return teacher.encode_images(render(images, parameters, teacher.pixels)).clone()
 
     monkeypatch.setattr("beamclip.training.feed.MappedEmbeddings.take", encode)
-    with pytest.raises(AssertionError, match="a trial that reads stores had 256 images encoded"):
+    with pytest.raises(AssertionError, match="a trial that reads stores had 128 images encoded"):
         train(experiment, assets, tmp_path)
 
 
@@ -213,6 +213,12 @@ def test_a_teacher_inside_training_encodes_every_image_in_every_epoch(live, alon
     assert reports[-1]["teacher/images_encoded"] == 128 * 2
     # For as many epochs as views are stored, both teach from the very same views; the store's are in half precision.
     assert losses(reports) == pytest.approx(losses(alone[0]), rel=1e-2)
+
+
+def test_images_encoded_before_a_restart_are_counted_too(live, tmp_path):
+    train(*live, tmp_path / "first", die_after=1)
+    rest = train(*live, tmp_path / "rest", checkpoint=tmp_path / "first" / "0")
+    assert rest[-1]["teacher/images_encoded"] == 128 * 2
 
 
 @pytest.mark.slow
