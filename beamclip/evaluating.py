@@ -1,7 +1,6 @@
 """`beamclip evaluate`: the probes of a sweep, on any checkpoint of ours or any timm model, without Ray, and on other data too."""
 
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,15 @@ from torch import Tensor
 from beamclip.anchors import AnchorBank, build_banks
 from beamclip.config import FEW_SHOT, Experiment, UserError, with_values
 from beamclip.console import Bars
-from beamclip.data import split
+from beamclip.data import PackedImages, Splits
 from beamclip.evaluation import Evaluation, evaluate
+from beamclip.judged import Judged, other_data, own_data
 from beamclip.probe_table import notes, probe_table
 from beamclip.starts import fetched
 from beamclip.storage import check_writable, stores_root
 from beamclip.students import Student, build_student, load_student
 from beamclip.training.banks import banks_of
 from beamclip.training.context import Context
-from beamclip.training.passes import check_neighbours
 from beamclip.training.probing import evaluation_features, student_pixels
 from beamclip.training.workshop import Workshop
 
@@ -57,22 +56,27 @@ def evaluate_model(model: str, untrained: bool, experiment: Experiment, extras: 
     with Bars() as bars:
         student, is_ours = _load(model, untrained, experiment)  # first, since packing may take an hour
         experiment = _with_extras(experiment, extras, is_ours)
-        check_neighbours(experiment, experiment.data.train_images or sys.maxsize)
-        others = {name: _transferred(experiment, student, folder) for name, folder in extras.transfer.items()}
+        own, side = own_data(experiment), student.spec.image_size
+        others = [other_data(name, folder, experiment, side, own.name) for name, folder in extras.transfer.items()]
         workshop = Workshop(stores_root(experiment), device, bars)
-        for name, other in others.items():
-            _open(name, other, workshop)
-        student = student.to(device)
+        opened = _opened([own, *others], workshop)
         with _as_typed(extras):
             anchors = _anchors(student, experiment, workshop, bars) if is_ours else None
-        evaluation = _probed(student, experiment, anchors, workshop, bars)
-        transferred = {name: _transfer(name, student, other, workshop, bars) for name, other in others.items()}
+        student = student.to(device)
+        found = {one.name: _probed(student, one, opened[one.name], anchors if one is own else None, bars) for one in (own, *others)}
     console = Console()
-    console.print(probe_table(f"{model}, untrained" if untrained else model, {_short(experiment): evaluation, **transferred}))
-    for note in notes(evaluation):
-        console.print(note)
-    more = {f"transfer/{name}/{key}": value for name, one in transferred.items() for key, value in one.metrics.items()}
-    return evaluation.metrics | more
+    console.print(probe_table(f"{model}, untrained" if untrained else model, found))
+    for note in notes(found[own.name]):
+        console.print(note, markup=False)
+    more = {f"transfer/{one.name}/{key}": value for one in others for key, value in found[one.name].metrics.items()}
+    return found[own.name].metrics | more
+
+
+def _opened(judged: Sequence[Judged], workshop: Workshop) -> dict[str, tuple[PackedImages, Splits]]:
+    """All data, seen to be fit to be judged on before anything costly is done with any of it."""
+    for one in judged:
+        one.check(workshop)
+    return {one.name: one.opened(workshop) for one in judged}
 
 
 def _with_extras(experiment: Experiment, extras: Extras, is_ours: bool) -> Experiment:
@@ -86,21 +90,6 @@ def _with_extras(experiment: Experiment, extras: Extras, is_ours: bool) -> Exper
     return with_values(experiment, values)
 
 
-def _transferred(experiment: Experiment, student: Student, folder: str) -> Experiment:
-    """The same probes on other data, packed at the model's own size."""
-    side = student.spec.image_size
-    values = {"data.source": "auto", "data.path": folder, "data.class_names": None, "data.train_images": None}
-    return with_values(experiment, values | {"data.image_size": side, "student.image_size": side})
-
-
-def _open(name: str, experiment: Experiment, workshop: Workshop) -> None:
-    """Find what is wrong with a further data set before any image is packed."""
-    try:
-        workshop.source(experiment.data)
-    except UserError as error:
-        raise UserError(f"--transfer {name}: {str(error).replace('--data DIR', f'--transfer {name}=DIR')}") from None
-
-
 @contextmanager
 def _as_typed(extras: Extras) -> Iterator[None]:
     """What is wrong with a class list is said of the option that was typed."""
@@ -108,13 +97,6 @@ def _as_typed(extras: Extras) -> Iterator[None]:
         yield
     except UserError as error:
         raise error if extras.class_list is None else UserError(str(error).replace("data.class_names", "--class-list")) from None
-
-
-def _transfer(name: str, student: Student, experiment: Experiment, workshop: Workshop, bars: Bars) -> Evaluation:
-    try:
-        return _probed(student, experiment, None, workshop, bars)
-    except UserError as error:
-        raise UserError(f"--transfer {name}: {error}") from None
 
 
 def _anchors(student: Student, experiment: Experiment, workshop: Workshop, bars: Bars) -> Tensor | None:
@@ -125,13 +107,11 @@ def _anchors(student: Student, experiment: Experiment, workshop: Workshop, bars:
     return bank.embeddings if bank.embeddings.shape[1] == student.spec.width else None
 
 
-def _probed(student: Student, experiment: Experiment, anchors: Tensor | None, workshop: Workshop, bars: Bars) -> Evaluation:
-    packed = workshop.packed(experiment.data)
-    splits = split(packed, experiment.data)
-    check_neighbours(experiment, len(splits.train))
-    pixels, context = student_pixels(student, student.spec.image_size), Context(device=workshop.device)
-    parts = evaluation_features(student, packed, splits, pixels, experiment.probe, context, bars)
-    return evaluate(*parts, anchors, experiment.probe)
+def _probed(student: Student, judged: Judged, opened: tuple[PackedImages, Splits], anchors: Tensor | None, bars: Bars) -> Evaluation:
+    config, device = judged.experiment.probe, next(student.parameters()).device
+    pixels = student_pixels(student, student.spec.image_size)
+    parts = evaluation_features(student, *opened, pixels, config, Context(device=device), bars)
+    return evaluate(*parts, anchors, config)
 
 
 def _load(model: str, untrained: bool, experiment: Experiment) -> tuple[Student, bool]:
@@ -144,8 +124,3 @@ def _load(model: str, untrained: bool, experiment: Experiment) -> tuple[Student,
     init = "random" if untrained else "pretrained"
     experiment = with_values(experiment, {"student.backbone": model, "student.init": init})
     return build_student(experiment.student, 1, experiment.seed), False
-
-
-def _short(experiment: Experiment) -> str:
-    """What to call the experiment's data."""
-    return Path(experiment.data.path).name if experiment.data.path else experiment.data.source

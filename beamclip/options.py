@@ -68,6 +68,8 @@ def start_sweep(sweep: Sweep, options: argparse.Namespace) -> None:
     given = [f"--{name.replace('_', '-')}" for name in _FIXED_AT_START if getattr(options, name, None)]
     if options.resume and given:
         raise UserError(f"--resume goes on with the settings the sweep was started with; leave {' and '.join(given)} out")
+    if options.resume and options.plan:
+        raise UserError("--plan shows what a sweep would need before it begins, and --resume goes on with one that has; leave one out")
     base = experiment_from(options)
     if options.seeds is not None and not options.resume:
         sweep = with_seeds(sweep, base, options.seeds)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from rich.markup import escape
 from rich.table import Table
 
 from beamclip.evaluation import Evaluation
@@ -15,7 +16,7 @@ def probe_table(title: str, judged: Mapping[str, Evaluation]) -> Table:
     Args:
         judged: name of the data -> what was found on it.
     """
-    table = Table("judged by", title=title, title_justify="left", caption_justify="left")
+    table = Table("judged by", title=escape(title), title_justify="left", caption_justify="left")
     if any(key.startswith("few_shot/") for one in judged.values() for key in one.metrics):
         table.caption = "95 %: over test images; of N-shot probes over draws of the N images a class"
     for column in ("val", "test", "95 %", "top-5", "ECE"):
@@ -23,7 +24,7 @@ def probe_table(title: str, judged: Mapping[str, Evaluation]) -> Table:
     for name, one in judged.items():
         images = sum(row["images"] for row in one.details["linear_probe"]["per_class"])
         table.add_section()
-        table.add_row(f"{name}, {images:,} test images")
+        table.add_row(escape(f"{name}, {images:,} test images"))
         for row in _rows(one):
             table.add_row(*row)
     return table

@@ -98,3 +98,36 @@ def test_more_neighbours_than_images_asked_for_are_refused_before_anything_is_pa
     with pytest.raises(UserError, match="knn_k"):
         evaluate_model("test_resnet", True, with_values(experiment, {"data.train_images": 8, "probe.knn_k": 9}))
     assert not list(tmp_path.rglob("manifest.json"))
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"data.train_images": 5000}, "data.train_images is 5000 but the data has only 80 train images"),
+        ({"probe.knn_k": 81}, "knn_k"),
+    ],
+)
+def test_too_little_data_is_said_before_anything_is_packed(experiment, tmp_path, values, says):
+    with pytest.raises(UserError, match=says):
+        evaluate_model("test_resnet", True, with_values(experiment, values))
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_other_data_that_can_t_be_split_is_said_before_any_feature_is_made(experiment, tmp_path, monkeypatch):
+    """Or the model's own evaluation, which may have taken hours, would be lost with it."""
+    monkeypatch.setattr("beamclip.evaluating.evaluation_features", lambda *_: pytest.fail("features were made"))
+    small = tiny.make_images(tmp_path / "small", train=2, test=2)
+    few = with_values(experiment, {"probe.knn_k": 2})
+    with pytest.raises(UserError, match="--transfer small: class blue has 2 readable"):
+        evaluate_model("test_resnet", True, few, Extras({"small": str(small)}))
+
+
+def test_other_data_by_the_own_data_s_name_is_refused_since_the_table_could_hold_one_only(experiment, folders):
+    with pytest.raises(UserError, match="--transfer images is what the model's own data is called"):
+        evaluate_model("test_resnet", True, experiment, Extras({"images": str(folders[1])}))
+
+
+def test_a_probe_that_runs_away_is_a_sentence(experiment):
+    values = {"probe.grid.lr": [1000], "probe.grid.weight_decay": [10]}
+    with pytest.raises(UserError, match=r"the linear probe's weights ran away \(.*\); lower probe.grid.lr"):
+        evaluate_model("test_resnet", True, with_values(experiment, values))

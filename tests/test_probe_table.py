@@ -55,3 +55,11 @@ def test_other_data_comes_under_its_name():
     rows = lines(probe_table("model", {"own": own, "pets": other}))
     assert [row[0] for row in rows if not row[1]] == ["own, 90 test images", "pets, 90 test images"]
     assert rows[4][2] == f"{other.metrics['linear_probe/test_top1']:.2f}"
+
+
+def test_brackets_in_a_name_are_no_markup():
+    table = probe_table("/data/[/old]/student.safetensors", {"[red]own[/red]": evaluated(3)})
+    assert "[red]own[/red], 90 test images" in str(lines(table))
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(table)
+    assert "/data/[/old]/student.safetensors" in console.export_text()

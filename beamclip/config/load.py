@@ -9,6 +9,7 @@ import yaml
 
 from beamclip.config.errors import UserError, nearest
 from beamclip.config.experiment import Experiment
+from beamclip.config.plain_yaml import read_yaml
 from beamclip.config.tree import Tree, assign, checked
 
 
@@ -29,12 +30,12 @@ def read_preset(name: str) -> Tree:
     if name not in preset_names():
         raise UserError(f"preset {name} does not exist{nearest(name, preset_names())}")
     text = resources.files("beamclip.config.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    return dict(yaml.safe_load(text))
+    return dict(read_yaml(text))
 
 
 def _read_yaml(path: Path) -> Tree:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"preset {path} can't be read ({error.strerror}); give a preset's name or a YAML file") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
@@ -58,19 +59,9 @@ def _parse_assignment(item: str, option: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise UserError(f"{option} {item} has no value; write {option} {key or 'key'}=VALUE")
     try:
-        return key.strip(), _number(yaml.safe_load(text))
+        return key.strip(), read_yaml(text)
     except yaml.YAMLError:
         raise UserError(f"{option} {item}: {text!r} is not a value; quote it as YAML would") from None
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text, because it wants 1.0e-3; everybody types 1e-3."""
-    if isinstance(value, list):
-        return [_number(item) for item in value]
-    try:
-        return float(value) if isinstance(value, str) and value[:1] in "0123456789.+-" else value
-    except ValueError:
-        return value
 
 
 def load_experiment(preset: str, values: Mapping[str, Any] | None = None) -> Experiment:

@@ -8,6 +8,7 @@ from beamclip.config.numbers import Count, Positive
 from beamclip.config.views import Strict
 
 Decay = Annotated[float, Field(ge=0)]
+Temperature = Annotated[float, Field(ge=1e-4)]
 
 Protocol = Literal["grid", "clip", "simreg", "swav", "simclr", "seed"]
 Normalisation = Literal["standardise", "l2"]
@@ -37,7 +38,7 @@ class ProbeConfig(Strict):
     """How the linear probe is fitted. `grid`: many settings at once, chosen on val. `clip`: logistic regression by L-BFGS, C chosen on val.
     `simreg`, `swav`, `simclr`, `seed`: the fixed settings of these papers, see docs/methods.md."""
     grid: GridConfig = GridConfig()
-    inverse_l2: tuple[Positive, ...] = Field((0.01, 0.1, 1.0, 10.0), min_length=1)
+    inverse_l2: tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...] = Field((0.01, 0.1, 1.0, 10.0), min_length=1)
     """C of `clip`: the grid that val chooses from."""
     max_iterations: Count = 200
     """Of L-BFGS in `clip`, for each C."""
@@ -45,15 +46,15 @@ class ProbeConfig(Strict):
     """Fit the probe on so many train images, evenly over the classes; default all."""
     knn_k: tuple[Count, ...] = Field((5, 20, 50), min_length=1)
     """Numbers of neighbours that val chooses from, or one number."""
-    knn_temperature: Positive = 0.07
-    zero_shot_temperature: Positive = 0.05
+    knn_temperature: Temperature = 0.07
+    zero_shot_temperature: Temperature = 0.05
     """τ of the softmax over anchors whose confidence the calibration error of zero-shot judges; the student's own is its τ_S."""
     few_shot: tuple[Count, ...] = ()
     """Also probe with so many train images a class, such as `[1, 2, 4, 8, 16]`; default not at all."""
     few_shot_draws: Count = 5
     """Draws of these images, over which mean and interval are taken."""
     bootstrap: Count = 1000
-    """Resamples of the test images behind each 95 % interval."""
+    """Resamples of the test images behind each 95 % interval. Where all images are right or all wrong it is Wilson's interval."""
     bootstrap_seed: int = Field(0, ge=0)
     untrained: bool = True
     """Also probe the student as it stands before training, once a sweep, to stand beside the trained ones."""

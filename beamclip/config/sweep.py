@@ -121,6 +121,7 @@ def check_space(sweep: Sweep, base: Experiment) -> None:
     for key, dimension in sweep.space.items():
         if isinstance(dimension, Uniform) and key.startswith(_STORE_KEYS):
             raise UserError(f"{key} decides what is stored, so it can't be drawn from a range; list its values with choice(...)")
+    _check_draws(sweep)
     for values in _corner_values(sweep):
         try:
             one = cell(sweep, base, values)
@@ -133,6 +134,15 @@ def check_space(sweep: Sweep, base: Experiment) -> None:
         except UserError as error:
             named = ", ".join(f"{key}={value}" for key, value in values.items())
             raise UserError(f"{error}{f' (in the trial {named})' if named else ''}") from None
+
+
+def _check_draws(sweep: Sweep) -> None:
+    cells = len(planned_values(sweep))
+    if sweep.search != "grid" and sweep.trials > cells and not any(isinstance(one, Uniform) for one in sweep.space.values()):
+        raise UserError(
+            f"search={sweep.search} would draw {sweep.trials} trials from {cells} cells, so that some would be run again for nothing; "
+            f"use search=grid, give a range, or draw {cells} or fewer"
+        )
 
 
 def _corner_values(sweep: Sweep) -> Iterator[dict[str, Value]]:

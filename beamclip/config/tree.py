@@ -11,6 +11,12 @@ from beamclip.config.errors import UserError, nearest
 Tree = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
 
+_MEANT = {
+    "tuple_type": "a list, such as [1, 2]",
+    "dict_type": "a mapping, such as {name: 1}",
+    "model_type": "its settings, such as {key: 1}",
+}
+
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Tree:
     """`{"a": {"b": 1}}` -> `{"a.b": 1}`. Empty mappings and lists stay values."""
@@ -56,7 +62,7 @@ def checked(model: type[Model], tree: Mapping[str, Any]) -> Model:
         UserError: one sentence about the first thing that is wrong.
     """
     try:
-        return model.model_validate_json(json.dumps(tree))
+        return model.model_validate_json(json.dumps(tree, default=str))  # YAML can be made to hold more than JSON, `!!binary` for one
     except ValidationError as error:
         raise UserError(_sentence(model, error)) from None
 
@@ -76,6 +82,8 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
         return f"{key} can't be {first['input']!r}{nearest(str(first['input']), options)}{more}"
     if first["type"] == "too_short":
         return f"{key} holds {first['ctx']['actual_length']} values, and needs {first['ctx']['min_length']} or more{more}"
+    if first["type"] in _MEANT:
+        return f"{key} is {first['input']!r}; write {_MEANT[first['type']]}{more}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"{key}: {message}{more}" if key else f"{message}{more}"

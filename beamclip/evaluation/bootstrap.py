@@ -1,8 +1,10 @@
-"""95 % intervals by the percentile bootstrap over images (Efron and Tibshirani 1993, chapter 13), seeded.
+"""95 % intervals by the bootstrap over images (Efron and Tibshirani 1993), seeded: how far another test set of this size might fall.
 
-Images are drawn anew with replacement, as often as there are, and the number is computed again; 2.5 % of the draws lie below the
-interval and 2.5 % above. It says how far another test set of this size might fall, not another seed. Where all images are right, or all
-wrong, every draw is the same and the interval is a point.
+Images are drawn anew with replacement, as often as there are, and the number is computed again. Of an accuracy the interval is that of
+the percentiles (chapter 13): 2.5 % of the draws lie below and 2.5 % above. Where all images are right, or all wrong, every draw is the
+same, which says nothing of other images; there it is Wilson's. Of the calibration error, which is a sum of sizes and therefore too large
+on few images and larger still on draws of them, it is the basic bootstrap's: the draws' distances from the number, mirrored. None of
+them covers another seed.
 """
 
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from beamclip.evaluation.metrics import calibration_gaps
+from beamclip.evaluation.metrics import calibration_gaps, expected_calibration_error, wilson_interval
 
 BLOCK = 2**22
 """Drawn images held at once: 32 MiB."""
@@ -43,8 +45,8 @@ def intervals(hits: Sequence[Tensor], confidence: Tensor, draws: int, seed: int)
     """
     shares = torch.stack([*hits], dim=1).double()
     sums = 100 * resampled_sums(torch.cat([shares, calibration_gaps(confidence, hits[0])], dim=1), draws, seed) / len(confidence)
-    accuracies = [_percentiles(sums[:, column].numpy()) for column in range(len(hits))]
-    return accuracies, _percentiles(sums[:, len(hits) :].abs().sum(1).numpy())
+    accuracies = [_of_share(sums[:, column].numpy(), hit) for column, hit in enumerate(hits)]
+    return accuracies, _mirrored(sums[:, len(hits) :].abs().sum(1).numpy(), expected_calibration_error(confidence, hits[0]))
 
 
 def class_intervals(images: Tensor, right: Tensor, draws: int, seed: int) -> list[Interval]:
@@ -52,10 +54,28 @@ def class_intervals(images: Tensor, right: Tensor, draws: int, seed: int) -> lis
 
     images, right: int64 [K]. A class without images has 0 to 100.
     """
-    counts, rng = images.cpu().numpy(), np.random.default_rng(seed)
-    drawn = rng.binomial(counts, right.cpu().numpy() / np.maximum(counts, 1), (draws, len(counts)))
+    counts, hits, rng = images.cpu().numpy(), right.cpu().numpy(), np.random.default_rng(seed)
+    drawn = rng.binomial(counts, hits / np.maximum(counts, 1), (draws, len(counts)))
     low, high = np.percentile(100 * drawn / np.maximum(counts, 1), LEVELS, axis=0)
-    return [(float(a), float(b)) if n else (0.0, 100.0) for a, b, n in zip(low, high, counts, strict=True)]
+    same = [_all_alike(int(n), int(k)) for n, k in zip(counts, hits, strict=True)]
+    return [known or (float(a), float(b)) for a, b, known in zip(low, high, same, strict=True)]
+
+
+def _of_share(percent: NDArray[Any], hits: Tensor) -> Interval:
+    return _all_alike(len(hits), int(hits.sum())) or _percentiles(percent)
+
+
+def _all_alike(images: int, right: int) -> Interval | None:
+    """The interval where no draw can differ from another: of no images, or of images that are all right or all wrong."""
+    if not images:
+        return 0.0, 100.0
+    return wilson_interval(100 * right / images, images) if right in (0, images) else None
+
+
+def _mirrored(values: NDArray[Any], number: float) -> Interval:
+    """The basic bootstrap's interval (Davison and Hinkley 1997, 5.2), which holds the number itself and nothing below 0."""
+    low, high = _percentiles(values)
+    return max(0.0, min(number, 2 * number - high)), max(number, 2 * number - low)
 
 
 def _percentiles(values: NDArray[Any]) -> Interval:

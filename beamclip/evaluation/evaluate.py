@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from beamclip.config import ProbeConfig
+from beamclip.config import ProbeConfig, UserError
 from beamclip.evaluation.features import LabelledFeatures
 from beamclip.evaluation.few_shot import FewShot, few_shot
 from beamclip.evaluation.knn import knn_predict
@@ -53,7 +53,7 @@ def evaluate(
     """
     with _full_precision():
         chosen, (k, neighbours) = choose(train, val, config), choose_k(train, val, config)  # test is not among their arguments
-        probed = report(chosen.probe.logits(test.features), test.labels, config)
+        probed = report(_numbers(chosen.probe.logits(test.features), chosen), test.labels, config)
         nearest = knn_predict(test.features, train.features, train.labels, [k], config.knn_temperature)[0]
         metrics = {"linear_probe/val_top1": chosen.val_top1} | _named("linear_probe/test_", probed)
         metrics |= {"knn/val_top1": neighbours[k], "knn/test_top1": accuracy(nearest, test.labels), "knn/k": k}
@@ -67,6 +67,13 @@ def evaluate(
     metrics |= {key: value for one in shots for key, value in _few_shot_metrics(one).items()}
     details = _details(chosen, neighbours, shots, probed, zero_shot, test, config)
     return Evaluation(metrics, chosen.probe, details, _predictions(probed, zero_shot, test))
+
+
+def _numbers(logits: Tensor, chosen: ProbeResult) -> Tensor:
+    if not bool(torch.isfinite(logits).all()):
+        settings = ", ".join(f"{name} {value}" for name, value in chosen.cells[chosen.chosen].settings.items())
+        raise UserError(f"the linear probe's weights ran away ({settings}); lower probe.grid.lr")
+    return logits
 
 
 def choose(train: LabelledFeatures, val: LabelledFeatures, config: ProbeConfig) -> ProbeResult:

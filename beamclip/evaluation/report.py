@@ -8,7 +8,7 @@ from torch import Tensor
 
 from beamclip.config import ProbeConfig
 from beamclip.evaluation.bootstrap import class_intervals, intervals
-from beamclip.evaluation.metrics import BINS, accuracy, confusions, expected_calibration_error, per_class
+from beamclip.evaluation.metrics import BINS, confusions, expected_calibration_error, per_class
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,16 @@ def report(logits: Tensor, labels: Tensor, config: ProbeConfig) -> Reported:
         logits: [N, K].
         labels: int64 [N].
     """
-    confidence, predicted = logits.float().softmax(-1).max(-1)
-    ks = (1, 5) if logits.shape[1] > 5 else (1,)
-    hits = [(logits.topk(k, dim=-1).indices == labels[:, None]).any(-1) for k in ks]
-    tops, calibration = intervals(hits, confidence, config.bootstrap, config.bootstrap_seed)
+    predicted = logits.argmax(-1)  # the first of equals, in the number as in the files; top-k takes any
+    confidence = logits.float().softmax(-1).gather(-1, predicted[:, None])[:, 0]
+    hits = {"top1": predicted == labels}
+    if logits.shape[1] > 5:
+        hits["top5"] = hits["top1"] | (logits.topk(5, dim=-1).indices == labels[:, None]).any(-1)
+    tops, calibration = intervals(list(hits.values()), confidence, config.bootstrap, config.bootstrap_seed)
     metrics: dict[str, float] = {}
-    for k, interval in zip(ks, tops, strict=True):
-        metrics |= _with_interval(f"top{k}", accuracy(logits, labels, k), interval)
-    metrics |= _with_interval("ece", expected_calibration_error(confidence, hits[0]), calibration)
+    for (name, right), interval in zip(hits.items(), tops, strict=True):
+        metrics |= _with_interval(name, 100 * right.double().mean().item(), interval)
+    metrics |= _with_interval("ece", expected_calibration_error(confidence, hits["top1"]), calibration)
     return Reported(metrics, predicted, confidence)
 
 

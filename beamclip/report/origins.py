@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from beamclip.data import PackedImages
 from beamclip.provenance import without_passwords
 from beamclip.report.page import Section
-from beamclip.tracking import Artifacts, Comparison, Line, Sheet
+from beamclip.tracking import Artifacts, Comparison, Line, Sheet, over_seeds
 
 _REASONS, _EXAMPLES = 20, 3
 
@@ -19,14 +19,18 @@ def how_chosen(comparison: Comparison) -> Section:
         f"The best settings were chosen on {comparison.metric}, and all that is chosen inside a probe on val, which is held out of train.",
         "Test was looked at once a trial, after its probe was chosen; it bears on no choice.",
     ]
-    if seeds:
+    if over_seeds(comparison):
         said.append(f"Every cell was trained with the seeds {', '.join(seeds)}. Intervals over seeds are Student's t at 95 %.")
         said.append(
             "They cover the student's first weights and the order of images, not the draw of test images nor another split of train."
         )
         said.append("Differences from the best are judged by Welch's t-test over seeds with Holm's correction at 5 %.")
+        said.append(
+            "A cell whose seeds were lucky is better on val and on test, so the best's mean lies somewhat too high; to quote it, train "
+            "these settings again with other seeds."
+        )
     else:
-        seed = comparison.params.get("seed", "0")
+        seed = ", ".join(seeds) or comparison.params.get("seed", "0")
         said.append(f"One seed ({seed}) a trial: intervals are at 95 % over test images; another seed may differ by more.")
         said.append("Differences from the best are judged over test images, unpaired (Newcombe), with Holm's correction at 5 %.")
     return Section("How choices were made", tuple(said))

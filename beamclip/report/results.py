@@ -85,7 +85,8 @@ def costs(comparison: Comparison) -> Section:
 
 
 def _totals(comparison: Comparison) -> list[str]:
-    spent = sum(row.metrics.get("cost/device_seconds", 0.0) for row in comparison.trials)
+    own = (row.metrics.get("cost/device_seconds", 0.0) - row.metrics.get("cost/start_device_seconds", 0.0) for row in comparison.trials)
+    spent = sum(own)  # a start is a trial of its own, or was paid for by another sweep
     said = [f"All {len(comparison.trials)} trials together took {duration(spent)} of device time."] if spent else []
     passes = [row.metrics["teacher/images_encoded"] for row in comparison.references if "teacher/images_encoded" in row.metrics]
     if passes:

@@ -39,6 +39,7 @@ from beamclip.tracking.compare import Comparison, compare
 from beamclip.tracking.cost_plot import cost_plot
 from beamclip.tracking.effect_plots import effects_plot, parallel_plot
 from beamclip.tracking.effects import effect_rows, effects, effects_line
+from beamclip.tracking.noise import over_seeds
 from beamclip.tracking.notes import notes
 from beamclip.tracking.plots import temperature_plot
 from beamclip.tracking.published import PublishedResult, load_published, write_published
@@ -72,6 +73,7 @@ __all__ = [
     "load_published",
     "measured_sheet",
     "notes",
+    "over_seeds",
     "parallel_plot",
     "published_sheet",
     "render",

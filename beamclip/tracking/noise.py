@@ -17,9 +17,9 @@ _Z = 1.959964  # of 95 % intervals, as those that are logged
 def verdicts(comparison: Comparison) -> tuple[Verdict | None, ...]:
     """For each of `comparison.cells`, how its test accuracy stands to that of the best; None for the best and where nothing can be said.
 
-    The best was chosen on val, so its test accuracy owes nothing to the choice. With two seeds or more in both cells the test is
-    Welch's t over seeds; with one in both it is `p_over_images`; a cell with one seed beside one with several is left open. All
-    p-values are corrected together after Holm, so that of many cells none is called worse by chance in 95 of 100 sweeps.
+    With two seeds or more in both cells the test is Welch's t over seeds (for which the best, being chosen, is somewhat too high: see
+    docs/comparing.md); with one in both it is `p_over_images`; a cell with one seed beside one with several is left open. All p-values
+    are corrected together after Holm, so that of many cells none is called worse by chance in 95 of 100 sweeps.
     """
     best = comparison.best_cell
     if best is None:

@@ -26,9 +26,11 @@ def _student_note(comparison: Comparison) -> str:
 
 
 def _tie_note(comparison: Comparison) -> str:
-    means = [cell.mean(comparison.metric) for cell in comparison.cells]
-    ties = sum(mean == means[0] for mean in means)
-    return f"{ties} settings have the very same {comparison.metric}; which of them is marked says nothing" if ties > 1 else ""
+    best, metric = comparison.best_cell, comparison.metric
+    assert best is not None
+    alike = [cell for cell in comparison.cells if cell.finished and len(cell.numbers(metric)) == len(best.numbers(metric))]
+    ties = sum(cell.mean(metric) == best.mean(metric) for cell in alike)
+    return f"{ties} settings have the very same {metric}; which of them is marked says nothing" if ties > 1 else ""
 
 
 def _unfinished_note(comparison: Comparison) -> str:

@@ -20,6 +20,33 @@ def test_values_win_over_the_preset_and_keep_their_types():
     assert experiment.optimiser.name == "adamw"  # from the preset
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("1.5E+3", 1500.0),
+        ("-2e3", -2000.0),
+        ("[1e-3, 2]", [0.001, 2]),
+        ("{low: 1e-4, high: 1e-1, log: true}", {"low": 1e-4, "high": 0.1, "log": True}),
+        ("'1e3'", "1e3"),
+        ("2026-11-26", "2026-11-26"),
+        ("{2026-11-26: x}", {"2026-11-26": "x"}),
+        ("n02012849", "n02012849"),
+        ("e3", "e3"),
+        ("null", None),
+    ],
+)
+def test_numbers_and_names_are_what_people_take_them_for(text, value):
+    assert parse_assignments([f"key={text}"]) == {"key": value}
+
+
+def test_a_preset_s_numbers_are_read_as_on_the_command_line(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("data: {path: 2026-11-26, image_size: 32}\nstudent: {image_size: 32}\noptimiser: {lr: 1e-3}\n")
+    experiment = load_experiment(str(mine))
+    assert (experiment.optimiser.lr, experiment.data.path) == (0.001, "2026-11-26")
+
+
 def test_a_users_own_file_is_a_preset_too(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("data: {source: demo, image_size: 32}\nstudent: {image_size: 32}\noptimiser: {epochs: 3}\n")
@@ -51,11 +78,15 @@ def test_the_resolved_tree_makes_the_same_experiment_again():
         ("student.image_size=64", "student.image_size 64 is larger than the stored images of data.image_size 32"),
         ("optimiser.warmup_epochs=100", "leaves nothing"),
         ("data.path=x", "data.source is demo, which needs no data.path"),
-        ("data=3", "data is 3: input should be an object"),
+        ("data=3", "data is 3; write its settings, such as {key: 1}"),
         ("optimiser.batch_size=2", "optimiser.batch_size 2 gives each of scaling.workers 2 one image"),
         ("seed=18446744073709551616", "seed is 18446744073709551616: input should be less than or equal to"),
         ("objective.compress.queue=1", "objective.compress.queue is 1: input should be greater than or equal to 2"),
         ("objective.image_queue.queue=1", "objective.image_queue.queue is 1: input should be greater than or equal to 2"),
+        ("probe.few_shot=4", "probe.few_shot is 4; write a list, such as [1, 2]"),
+        ("objective.terms=3", "objective.terms is 3; write a mapping, such as {name: 1}"),
+        ("optimiser.lr=!!binary aGk=", "optimiser.lr is \"b'hi'\""),
+        ("optimiser.lr=2026-11-26", "optimiser.lr is '2026-11-26': input should be a valid number"),
         ("probe.knn_k=[]", "probe.knn_k holds 0 values, and needs 1 or more"),
     ],
 )

@@ -57,6 +57,15 @@ def test_a_bad_cell_is_found_before_anything_starts(space, says):
         check_space(Sweep(name="s", space=space), load_experiment("demo"))
 
 
+@pytest.mark.parametrize("search", ["random", "optuna"])
+def test_more_draws_than_there_are_cells_are_refused(search):
+    space, base = {"seed": choice(0, 1), "views.stored": choice(1, 2)}, load_experiment("demo")
+    with pytest.raises(UserError, match=f"search={search} would draw 5 trials from 4 cells.*use search=grid"):
+        check_space(Sweep(name="s", search=search, trials=5, space=space), base)
+    check_space(Sweep(name="s", search=search, trials=4, space=space), base)
+    check_space(Sweep(name="s", search=search, trials=5, space=space | {"optimiser.lr": uniform(0.1, 0.2)}), base)
+
+
 def test_asha_can_judge_only_what_is_scored_in_every_epoch():
     space = {"objective.name": choice("csm", "swav")}
     check_space(Sweep(name="s", space=space), load_experiment("demo"))
@@ -108,7 +117,7 @@ def test_a_trial_starts_from_the_variant_listed_before_it_with_the_same_values()
     [
         ({"space": {"variant": choice("b", "a")}}, "list a first"),
         ({"space": {"variant": choice("b")}}, "list a first"),
-        ({"search": "random"}, "only a grid"),
+        ({"search": "random", "trials": 2}, "only a grid"),
         ({"asha": Asha(), "variants": VARIANTS | {"a": {"objective.name": "csm"}}}, "only a grid"),
     ],
 )

@@ -33,7 +33,20 @@ def test_calibration_is_drawn_with_its_images():
     _, found = intervals([hits], confidence, 500, 0)
     drawn = torch.randint(300, (500, 300), generator=torch.Generator().manual_seed(5))
     errors = [expected_calibration_error(confidence[rows], hits[rows]) for rows in drawn]
-    assert found == pytest.approx(np.percentile(errors, (2.5, 97.5)), abs=1.0)
+    low, high = 2 * expected_calibration_error(confidence, hits) - np.percentile(errors, (97.5, 2.5))
+    assert found == pytest.approx((low, high), abs=1.0)
+
+
+def test_the_interval_of_calibration_holds_its_number_and_mostly_the_truth():
+    """A model that is right as often as it says: on draws of its images the error is larger than on the images themselves."""
+    g, covered = torch.Generator().manual_seed(1), 0
+    for _ in range(40):
+        confidence = 0.5 + 0.5 * torch.rand(500, generator=g)
+        hits = torch.rand(500, generator=g) < confidence - 0.03
+        _, (low, high) = intervals([hits], confidence, 200, 0)
+        assert 0 <= low <= expected_calibration_error(confidence, hits) <= high
+        covered += low <= 3 <= high
+    assert covered >= 30  # the percentiles' own interval held it in none of these
 
 
 def test_seeds_decide_and_blocks_do_not(monkeypatch):
@@ -45,9 +58,11 @@ def test_seeds_decide_and_blocks_do_not(monkeypatch):
     assert blocked[0][0] == pytest.approx(once[0][0], abs=1e-9)
 
 
-def test_where_all_are_right_it_is_a_point():
-    (found,), _ = intervals([hits_of(9, 9)], torch.full((9,), 0.5), 100, 0)
-    assert found == pytest.approx((100, 100))
+@pytest.mark.parametrize("right", [0, 9])
+def test_where_all_images_are_alike_it_is_wilson_s_since_draws_say_nothing_of_others(right):
+    (found,), _ = intervals([hits_of(right, 9)], torch.full((9,), 0.5), 100, 0)
+    assert found == wilson_interval(100 * right / 9, 9)
+    assert class_intervals(torch.tensor([9]), torch.tensor([right]), 100, 0) == [found]
 
 
 def test_each_class_has_its_own():

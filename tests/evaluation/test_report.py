@@ -26,6 +26,15 @@ def test_numbers_are_the_metrics_with_intervals_around_them(guesses):
     assert torch.equal(found.predicted, predicted)
 
 
+def test_of_equal_scores_the_first_counts_in_the_number_and_in_the_files_alike(guesses):
+    logits, labels = guesses
+    twins = torch.cat([logits, logits[:, :1], logits[:, 3:4]], dim=1)  # two names with the same anchor, twice
+    found = report(twins, labels, CONFIG)
+    assert found.metrics["top1"] == accuracy(found.predicted, labels) == accuracy(logits, labels)
+    assert found.metrics["top5"] >= found.metrics["top1"]
+    assert found.predicted.max() < 7
+
+
 def test_five_classes_have_no_top_five(guesses):
     logits, labels = guesses
     assert "top5" not in report(logits[:, :5], labels, CONFIG).metrics

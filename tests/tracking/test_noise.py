@@ -3,8 +3,10 @@ import random
 from dataclasses import replace
 
 import pytest
+import torch
 from scipy.stats import t as student
 
+from beamclip.evaluation.bootstrap import intervals
 from beamclip.tracking import Comparison, Row
 from beamclip.tracking.noise import TEST, holm, over_seeds, p_over_images, verdicts, welch
 
@@ -74,6 +76,18 @@ def test_over_images_chance_is_called_a_difference_no_more_often_than_it_should_
     draw = lambda: wilson(sum(dice.random() < 0.7 for _ in range(200)), 200)  # noqa: E731
     found = sum(p_over_images(draw(), draw()) < 0.05 for _ in range(500))
     assert 5 <= found <= 45  # 25 expected
+
+
+@pytest.mark.parametrize(("chance", "images"), [(0.99, 100), (0.995, 500), (0.7, 200)])
+def test_nor_near_100_per_cent_with_the_intervals_that_are_logged(chance, images):
+    g = torch.Generator().manual_seed(0)
+
+    def draw():
+        hits = torch.rand(images, generator=g) < chance
+        (interval,), _ = intervals([hits], torch.full((images,), 0.5), 200, 0)
+        return [100 * hits.double().mean().item(), *interval]
+
+    assert sum(p_over_images(draw(), draw()) < 0.05 for _ in range(150)) <= 15  # 7.5 expected
 
 
 def test_with_one_seed_images_decide_and_one_beside_several_is_left_open():

@@ -94,7 +94,22 @@ def test_what_is_missing_failed_tied_or_doubtful_is_said(finished, uri):
     assert "2 of 4 trials are over" in said and "--resume" in said
     assert "hardly knows these classes" in said and said.endswith("guessing gets 10 %")
     first, second, *rest = comparison.trials
-    tied = replace(
-        comparison, trials=(first, replace(second, metrics={**second.metrics, comparison.metric: first.metrics[comparison.metric]}), *rest)
-    )
+    same = {**second.metrics, comparison.metric: first.metrics[comparison.metric]}
+    tied = replace(comparison, trials=(first, replace(second, status="FINISHED", metrics=same), *rest))
     assert "2 settings have the very same linear_probe/val_top1" in "\n".join(notes(tied))
+
+
+def test_ties_are_counted_with_the_chosen_cell_and_not_with_one_that_lacks_a_seed(finished, uri):
+    comparison = compare(uri, "temp")
+    first = comparison.trials[0]
+    rows = [
+        replace(first, run_id=f"{a}{seed}", values={"a": a, "seed": seed}, status=status, metrics={comparison.metric: val})
+        for a, seed, status, val in [
+            ("lucky", "0", "FINISHED", 60.0),
+            ("lucky", "1", "FAILED", 60.0),
+            *((a, seed, "FINISHED", 50.0) for a in ("x", "y") for seed in "01"),
+        ]
+    ]
+    made = replace(comparison, trials=tuple(rows), varied=("a", "seed"))
+    assert made.cells[0].values == {"a": "lucky"} and made.best_cell.values == {"a": "x"}
+    assert "2 settings have the very same" in "\n".join(notes(made))
