@@ -93,9 +93,9 @@ def test_what_is_missing_failed_tied_or_doubtful_is_said(finished, uri):
     said = "\n".join(notes(short))
     assert "2 of 4 trials are over" in said and "--resume" in said
     assert "hardly knows these classes" in said and said.endswith("guessing gets 10 %")
-    first, second, *rest = comparison.trials
+    failed, first, second, third = comparison.trials
     same = {**second.metrics, comparison.metric: first.metrics[comparison.metric]}
-    tied = replace(comparison, trials=(first, replace(second, status="FINISHED", metrics=same), *rest))
+    tied = replace(comparison, trials=(failed, first, replace(second, metrics=same), third))
     assert "2 settings have the very same linear_probe/val_top1" in "\n".join(notes(tied))
 
 

@@ -1,0 +1,20 @@
+from dataclasses import replace
+
+from beamclip.report.origins import how_chosen
+from beamclip.report.results import costs
+
+
+def test_a_start_that_several_trials_share_is_counted_once(swept):
+    """What a student that starts from another cost includes what that one cost; the sweep paid for it once."""
+    start, *others = swept.trials[:3]
+    trials = [replace(start, metrics={"cost/device_seconds": 100.0})]
+    both = {"cost/start_device_seconds": 100.0}
+    trials += [replace(row, metrics={"cost/device_seconds": seconds} | both) for row, seconds in zip(others, (170.0, 150.0), strict=True)]
+    assert "All 3 trials together took 3m40s of device time." in costs(replace(swept, trials=tuple(trials))).text
+
+
+def test_what_is_said_of_noise_is_what_was_done(swept):
+    assert "Welch" in " ".join(how_chosen(swept).text) and "with other seeds" in " ".join(how_chosen(swept).text)
+    once = replace(swept, trials=tuple(row for row in swept.trials if row.values["seed"] == "0"))
+    said = " ".join(how_chosen(once).text)
+    assert "One seed (0) a trial" in said and "Newcombe" in said and "Welch" not in said
