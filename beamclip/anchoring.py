@@ -16,6 +16,7 @@ from beamclip.anchors.figures import heat_map
 from beamclip.anchors.lexicon import open_lexicon
 from beamclip.anchors.lexicon.synsets import HOW_TO_INSTALL
 from beamclip.anchors.likeness import NEAR, Likeness, likeness
+from beamclip.anchors.prompts import speaks_of_senses
 from beamclip.anchors.senses import Sense, ambiguous
 from beamclip.config import Experiment
 from beamclip.console import Bars
@@ -39,6 +40,8 @@ class _Made:
     prompt_set: str
     senses: tuple[Sense, ...]
     near: float
+    speaks: bool
+    """Whether its prompts say more than names."""
 
     @property
     def anchors(self) -> Tensor:
@@ -67,7 +70,7 @@ def describe_anchors(experiment: Experiment, explain: bool = False, near: float 
     with Bars() as bars:
         workshop = Workshop(stores_root(experiment), torch.device("cuda" if torch.cuda.is_available() else "cpu"), bars)
         banks = banks_of(experiment, workshop)
-        made = _made(banks, workshop, near)
+        made = _made(experiment, banks, workshop, near)
     reports = [_tell(one, out or stores_root(experiment).parent / "anchors") for one in made]
     knows = _say_zero_shot(experiment, made[-1], workshop)
     if explain:
@@ -78,13 +81,17 @@ def describe_anchors(experiment: Experiment, explain: bool = False, near: float 
     return reports
 
 
-def _made(banks: ExperimentBanks, workshop: Workshop, near: float) -> list[_Made]:
+def _made(experiment: Experiment, banks: ExperimentBanks, workshop: Workshop, near: float) -> list[_Made]:
     """Every bank once, the one of the data's own classes last."""
     stores = make_banks([banks], workshop)
     places = {place_of(tower, plan, workshop): (tower, plan) for tower, plan in banks.all()}
     ordered = [place for place in places if place != place_of(*banks.own, workshop)] + [place_of(*banks.own, workshop)]
     plans = [(place, *places[place]) for place in ordered]
-    return [_Made(workshop.teacher(tower).name, stores[place], plan.prompt_set, plan.senses, near) for place, tower, plan in plans]
+    said = {plan.prompt_set: any(map(speaks_of_senses, experiment.anchors.members(plan.prompt_set))) for _, _, plan in plans}
+    return [
+        _Made(workshop.teacher(tower).name, stores[place], plan.prompt_set, plan.senses, near, said[plan.prompt_set])
+        for place, tower, plan in plans
+    ]
 
 
 def _tell(one: _Made, folder: Path) -> AnchorReport:
@@ -96,6 +103,7 @@ def _tell(one: _Made, folder: Path) -> AnchorReport:
         ("prompts", f"{report.prompts:,}, {low if low == high else f'{low} to {high}'} a class"),
         ("sense unknown", _said_of_bare(report.bare)),
         ("sense weighed", f"{len(ambiguous(one.senses)):,} classes (--explain says how)"),
+        *([] if one.speaks else [("prompts say", "names only: no sense and no pin changes them (cpa, gloss, hypernym say more)")]),
         ("shortened", f"{report.shortened:,} prompts, too long for the text tower" if report.shortened else "none"),
         ("the same anchor", f"{report.duplicates:,} pairs"),
         (f"cosine ≥ {report.threshold:g}", f"{report.near:,} pairs"),

@@ -39,7 +39,8 @@ def balance_images(experiment: Experiment, repair: bool, words: Sequence[str]) -
 
 def train_line(words: Sequence[str], path: str) -> str:
     """What to type to train on the images kept in this store."""
-    return shlex.join(["beamclip", "train", *words, "--set", f"data.keep={path}/kept.json"])
+    once = ["--set", "balance.remove=null", "--set", "balance.threshold=null"]  # a preset may ask for balance, too
+    return shlex.join(["beamclip", "train", *words, "--set", f"data.keep={path}/kept.json", *once])
 
 
 def _table(report: Mapping[str, Any]) -> Table:

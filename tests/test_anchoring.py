@@ -75,11 +75,13 @@ def test_it_says_what_the_anchors_are_like(anchors, storage):
     assert (row(said, "anchors"), row(said, "prompts")) == ("4", "28, 7 a class")
     assert row(said, "sense unknown") == "4 classes go by their name alone"
     assert (row(said, "sense weighed"), row(said, "shortened")) == ("0 classes (--explain says how)", "none")
+    assert row(said, "prompts say").startswith("names only: no sense and no pin changes them")
     assert row(said, "the same anchor") == "0 pairs" and re.fullmatch(r"\w+ – \w+  -?0\.\d{3}", row(said, "nearest"))
     assert "zero-shot on val: not known before the teacher has seen it (beamclip embed)" in said
     (store,) = (storage / "stores" / "anchors").glob("*/manifest.json")
     assert row(said, "hash") == store.parent.name == read_json(store)["key"]
     assert f"{storage}/anchors/{store.parent.name}" in said.replace("\n", "")
+    assert "prompts say" not in anchors("--set", "anchors.prompt_set=hypernym")
 
 
 def test_it_writes_a_picture_and_tables(anchors, storage, named, tmp_path):

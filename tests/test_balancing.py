@@ -1,9 +1,11 @@
+import shlex
+
 import pytest
 import tiny
 
 from beamclip.balancing import balance_images, train_line
 from beamclip.cli import main
-from beamclip.config import UserError
+from beamclip.config import UserError, load_experiment, parse_assignments
 
 REPORT = {
     "images": 1000, "kept": 600, "removed": 400, "removed_share": 0.4, "threshold": 0.125, "sets": 600, "sets_of_several": 50,
@@ -47,8 +49,16 @@ def test_the_report_and_the_line_to_train_with(preset, tmp_path, monkeypatch, ca
         assert part in said
     assert "class [9]  90.0 % of 10" in said and "…" in said and said.count("class [") == 20
     assert "asked for 50.0 %, found 40.0 %" in said
-    assert said.rstrip().endswith(train_line(words, "/stores/balance/1f")) and "balance.remove" not in train_line(words, "/x")
+    assert said.rstrip().endswith(train_line(words, "/stores/balance/1f"))
 
 
 def test_a_folder_with_a_space_is_quoted_in_the_line_to_type():
-    assert train_line(["--data", "my images"], "/s") == "beamclip train --data 'my images' --set data.keep=/s/kept.json"
+    line = "beamclip train --data 'my images' --set data.keep=/s/kept.json --set balance.remove=null --set balance.threshold=null"
+    assert train_line(["--data", "my images"], "/s") == line
+
+
+def test_the_line_to_train_with_balances_no_second_time_whatever_the_preset_asks_for(tmp_path):
+    (tmp_path / "mine.yaml").write_text("data: {source: demo, image_size: 32}\nstudent: {image_size: 32}\nbalance: {remove: 0.25}\n")
+    _, _, *words = shlex.split(train_line(["--preset", str(tmp_path / "mine.yaml")], "/s"))
+    values = parse_assignments([value for word, value in zip(words[::2], words[1::2], strict=True) if word == "--set"])
+    assert not load_experiment(str(tmp_path / "mine.yaml"), values).balance.active

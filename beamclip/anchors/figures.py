@@ -26,8 +26,8 @@ def heat_map(anchors: NDArray[np.float32], names: Sequence[str], title: str) -> 
     figure.colorbar(picture, ax=axes, label="cosine", shrink=0.8)
     if len(names) <= _NAMED:
         size = 9 if len(names) <= 30 else 5
-        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
-        axes.set_yticks(range(len(names)), names, fontsize=size)
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size, parse_math=False)
+        axes.set_yticks(range(len(names)), names, fontsize=size, parse_math=False)
     axes.set_title(title)
     return figure
 

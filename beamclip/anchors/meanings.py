@@ -23,13 +23,26 @@ def own_classes(names: Sequence[str], keys: Sequence[str | None], class_names: s
         class_names: `data.class_names`, whose second column says what each name means, whatever the source says.
 
     Raises:
-        UserError: two classes share a name and nothing tells them apart.
+        UserError: two classes share a name and nothing tells them apart, or a line has the id that is another class's.
     """
     classes = [ClassName(name, key) for name, key in zip(names, keys, strict=True)]
     if class_names is not None:
         listed = read_class_list(Path(class_names), "data.class_names")
+        _check_ids(listed, keys, class_names)
         classes = [said if said.synset or said.context else one for one, said in zip(classes, listed, strict=False)]
     return tuple(classes)
+
+
+def _check_ids(listed: Sequence[ClassName], keys: Sequence[str | None], class_names: str) -> None:
+    """A list in another order than the folders' would silently give each class another's name and sense."""
+    places = {key: place for place, key in enumerate(keys) if key is not None}
+    for place, one in enumerate(listed):
+        owner = places.get(one.synset or "", place)
+        if owner != place:
+            raise UserError(
+                f"data.class_names {class_names} has {one.synset} in line {place + 1}, but its folder is number {owner + 1}; "
+                "write the lines in label order"
+            )
 
 
 def senses_of(own: Sequence[ClassName], config: AnchorsConfig, vocabulary: str = "data") -> tuple[Sense, ...]:

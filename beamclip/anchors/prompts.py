@@ -58,6 +58,11 @@ def _phrases(sense: Sense, fields: dict[str, str], wanted: Sequence[str]) -> lis
     return list(dict.fromkeys(phrase.format_map(fields | {"synonym": word}) for phrase in usable for word in words))
 
 
+def speaks_of_senses(definition: PromptSet) -> bool:
+    """Whether any of its sentences depends on what a class means, and not on its name alone."""
+    return any(needed(text) - {"name"} for text in (*definition.names, *templates_of(definition)))
+
+
 def needed(text: str) -> set[str]:
     """The fields of a phrase or template."""
     return {field for _, field, _, _ in Formatter().parse(text) if field}

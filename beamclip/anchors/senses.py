@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from beamclip.anchors.lexicon.agreement import weigh
-from beamclip.anchors.lexicon.classes import ClassName, known_set
+from beamclip.anchors.lexicon.classes import ALMOST_AN_ID, ClassName, known_set
 from beamclip.anchors.lexicon.seen import evidence_of_images
 from beamclip.anchors.lexicon.synsets import WORDNET_ID, Lexicon, Synset
 from beamclip.config import UserError, nearest
@@ -120,13 +120,15 @@ def _sense(name: str, meaning: str, why: str, lexicon: Lexicon) -> Sense:
     """meaning: a WordNet id or free text."""
     considered = lexicon.senses(name)
     if not WORDNET_ID.fullmatch(meaning):
+        if ALMOST_AN_ID.fullmatch(meaning):
+            raise UserError(f"class {name!r} ({why}): {meaning!r} is no WordNet id; one is n and eight digits, such as n02012849")
         return Sense(name, None, meaning, why, considered, (), None)
     try:
         synset = lexicon.synset(meaning)
     except UserError as error:
         known = " or ".join(f"{one.id} ({one.gloss})" for one in considered[:3])
         raise UserError(f"class {name!r} ({why}): {error}" + (f"; {name} may be {known}" if known else "")) from None
-    return Sense(name, synset, None, why, considered, (), _hypernym(synset, lexicon))
+    return Sense(name, synset, None, why, considered, (), _hypernym(name, synset, lexicon))
 
 
 def _only(name: str, lexicon: Lexicon) -> Sense:
@@ -138,7 +140,7 @@ def _only(name: str, lexicon: Lexicon) -> Sense:
     if len(possible) > 1:
         return Sense(name, None, None, _UNDECIDED, considered, (), None)
     why = "its only sense" if len(considered) == 1 else "its only sense that is not a name"
-    return Sense(name, possible[0], None, why, considered, (), _hypernym(possible[0], lexicon))
+    return Sense(name, possible[0], None, why, considered, (), _hypernym(name, possible[0], lexicon))
 
 
 def _weighed(senses: Sequence[Sense], lexicon: Lexicon) -> tuple[Sense, ...]:
@@ -163,7 +165,7 @@ def _decide(sense: Sense, chances: NDArray[np.float64], alone: bool, lexicon: Le
 
 
 def _with_synset(sense: Sense, synset: Synset, why: str, scores: NDArray[np.float64], lexicon: Lexicon) -> Sense:
-    return replace(sense, synset=synset, why=why, scores=tuple(scores.tolist()), hypernym=_hypernym(synset, lexicon))
+    return replace(sense, synset=synset, why=why, scores=tuple(scores.tolist()), hypernym=_hypernym(sense.name, synset, lexicon))
 
 
 def _possible(senses: Sequence[Synset]) -> tuple[Synset, ...]:
@@ -177,5 +179,10 @@ def _best_two(considered: Sequence[Synset], scores: NDArray[np.float64]) -> tupl
     return order[0], order[1]
 
 
-def _hypernym(synset: Synset, lexicon: Lexicon) -> str | None:
-    return lexicon.synset(synset.parents[0]).lemmas[0] if synset.parents else None
+def _hypernym(name: str, synset: Synset, lexicon: Lexicon) -> str | None:
+    """What the synset is a kind of, by another word than the class's own: WordNet has common newts below newts."""
+    while synset.parents:
+        synset = lexicon.synset(synset.parents[0])
+        if fold(synset.lemmas[0]) != fold(name):
+            return synset.lemmas[0]
+    return None

@@ -54,10 +54,10 @@ def read_kept(path: Path, packed: PackedImages) -> Rows:
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"data.keep {path} can't be read ({error.strerror}); give a list that beamclip balance wrote") from None
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, RecursionError):
         raise UserError(f"data.keep {path} is no JSON; give a list that beamclip balance wrote (kept.json)") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"data.keep {path} is no {FORMAT!r}; give a list that beamclip balance wrote (kept.json)")

@@ -63,12 +63,13 @@ def resolve_classes(config: DataConfig, own: Sequence[str] | None, count: int, e
     if given and exact:
         _check_order(given, own or (), f"data.class_names {config.class_names}")
     keys = _keys(own, len(names))
-    return (names if given else tuple(map(_in_words, names, keys))), keys
+    return (names if given else in_words(names, keys)), keys
 
 
 def _check_order(given: Sequence[str], folders: Sequence[str], where: str) -> None:
     """Where labels are made from the order of folders, a list in another order would silently give each class another's name."""
-    places = {fold(name): place for place, name in enumerate(folders)}
+    words = in_words(folders, _keys(folders, len(folders)))
+    places = {fold(name): place for names in (words, folders) for place, name in enumerate(names)}
     if len({fold(name) for name in given}) < len(given):
         return  # which two classes share is said where senses tell them apart
     for line, name in enumerate(given):
@@ -84,17 +85,26 @@ def fold(name: str) -> str:
 
 
 def _keys(own: Sequence[str] | None, count: int) -> tuple[str | None, ...]:
-    if own is None or len(own) != count or not all(_WORDNET_ID.fullmatch(name) for name in own):
+    if own is None or len(own) != count:
         return (None,) * count
-    return tuple(own)
+    return tuple(name if _WORDNET_ID.fullmatch(name) else None for name in own)
 
 
-def _in_words(name: str, key: str | None) -> str:
-    return _words_of_ids().get(key, name) if key else name
+def in_words(names: Sequence[str], keys: Sequence[str | None]) -> tuple[str, ...]:
+    """The names of classes, those that are WordNet ids or lists of lemmas (`tench, Tinca tinca`) in the words that CLIP knows.
+
+    Args:
+        keys: WordNet id of each class, where it is known.
+    """
+    return tuple(_words_of(key, name) if key and (name == key or "," in name) else name for name, key in zip(names, keys, strict=True))
+
+
+def _words_of(key: str, name: str) -> str:
+    return _clip_s_words().get(key) or _first_lemmas().get(key) or name
 
 
 @cache
-def _words_of_ids() -> dict[str, str]:
+def _clip_s_words() -> dict[str, str]:
     """ImageNet-1K's WordNet ids in words.
 
     The names that CLIP's authors gave: with WordNet's first lemmas, `crane` and `maillot` would be two classes each.
@@ -103,3 +113,12 @@ def _words_of_ids() -> dict[str, str]:
     from timm.data import ImageNetInfo
 
     return dict(zip(ImageNetInfo("imagenet-1k").label_names(), IMAGENET_CLASSNAMES, strict=True))
+
+
+@cache
+def _first_lemmas() -> dict[str, str]:
+    """ImageNet-21K's WordNet ids, each in the first of its lemmas."""
+    from timm.data import ImageNetInfo
+
+    known = ImageNetInfo("imagenet-22k")
+    return {id: known.label_name_to_description(id).split(", ")[0] for id in known.label_names()}

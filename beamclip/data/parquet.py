@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from beamclip.config import DataConfig, UserError
 from beamclip.data.files import Entry, Files
 from beamclip.data.item import TEST_NAMES, Item, Split, digest
-from beamclip.data.names import resolve_classes, wordnet_id
+from beamclip.data.names import in_words, resolve_classes, wordnet_id
 from beamclip.data.parquet_rows import LABELS, column_of, labels_of, open_parquet, rows_of
 
 _SMALL = 200 * 2**20  # bytes in all below which reading everything for a checksum costs little
@@ -43,6 +43,8 @@ class ParquetSource:
         count = 1 + max(_largest(split, labels, files) for split, labels in self._labels.items())
         self.names, keys = resolve_classes(config, _own_names(files, self._entries["train"][0].path), count)
         self.keys = keys if any(keys) else self._keys_in_paths()
+        if config.class_names is None:
+            self.names = in_words(self.names, self.keys)
 
     @cached_property
     def fingerprint(self) -> str:

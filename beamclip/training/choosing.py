@@ -46,7 +46,7 @@ def offered(experiment: Experiment, packed: PackedImages, splits: Splits) -> Ids
     keep = experiment.data.keep
     if keep is None:
         return splits.train
-    ids = np.intersect1d(splits.train, read_kept(Path(keep), packed))
+    ids = np.intersect1d(splits.train, read_kept(Path(keep).expanduser(), packed))
     if not len(ids):
         raise UserError(f"data.keep {keep} lists no image of train as it is split here; make it with the same data settings")
     return ids

@@ -50,6 +50,12 @@ def test_the_second_column_of_class_names_says_what_is_meant(listed):
     assert ids(found)[0] == MACHINE and (found[1].synset, found[1].context) == (None, "the one with buttons")
 
 
+def test_a_line_with_the_id_of_another_class_is_refused(listed):
+    path = listed("goldfish\tn01443537", "tench\tn01440764")
+    with pytest.raises(UserError, match="has n01443537 in line 1, but its folder is number 2; write the lines in label order"):
+        own_classes(("tench", "goldfish"), ("n01440764", "n01443537"), path)
+
+
 def test_what_the_user_lists_is_stronger_than_what_the_source_knows(listed):
     path = listed(f"crane\t{MACHINE}", "fish\tthe one in the logo", "stop")
     own = own_classes(("crane", "fish", "stop"), (BIRD, "n01440764", "n02102040"), path)

@@ -103,6 +103,22 @@ def test_a_bad_pin_gets_a_sentence(lexicon, pins, sentence):
         choose_senses(classes, lexicon, pins)
 
 
+@pytest.mark.parametrize("pin", ["n2012849", "N02012849", "2012849", "n020128499", "02012849-n", "crane.n.05", "wn30:n02012849"])
+def test_what_is_almost_an_id_is_not_taken_for_words(lexicon, pin):
+    with pytest.raises(UserError, match=rf"class 'crane' \(pinned by anchors.senses\): '{re.escape(pin)}' is no WordNet id"):
+        choose_senses([ClassName("crane")], lexicon, {"crane": pin})
+
+
+def test_nothing_is_said_to_be_a_type_of_itself(lexicon):
+    (newt,) = choose(lexicon, ClassName("newt", synset="n01630670"))  # the common newt, which WordNet has below newts
+    assert lexicon.synset(newt.synset.parents[0]).lemmas[0] == "newt" and newt.hypernym == "salamander"
+
+
+def test_plurals_that_have_a_sense_of_their_own_are_weighed_with_their_singulars(lexicon):
+    glasses = choose(lexicon, "glasses", "wineglass", "beer mug", "coffee mug")[0]
+    assert glasses.scores and "glass" in glasses.synset.lemmas
+
+
 def test_an_id_that_does_not_exist_gets_a_sentence(lexicon):
     with pytest.raises(UserError, match=r"class 'tench' \(its own WordNet id\): synset n99999999 is not among"):
         choose(lexicon, ClassName("tench", synset="n99999999"))

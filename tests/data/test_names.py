@@ -36,6 +36,18 @@ def test_wordnet_ids_become_keys_and_are_put_into_words():
     assert names[0] == "tench" and len(set(names)) == 3 and "crane" in names[1]
 
 
+def test_ids_beyond_imagenet_1k_go_by_wordnet_s_first_word_and_stand_beside_other_names():
+    names, keys = resolve_classes(DataConfig(), ["n02012185", "n02084071", "other"], 3)
+    assert names == ("least bittern", "dog", "other") and keys == ("n02012185", "n02084071", None)
+
+
+def test_a_list_in_another_order_than_folders_called_by_ids_is_refused(tmp_path):
+    (tmp_path / "names.txt").write_text("goldfish\ntench\n")
+    config = DataConfig(class_names=str(tmp_path / "names.txt"))
+    with pytest.raises(UserError, match="has 'goldfish' in line 1, but its folder is number 2"):
+        resolve_classes(config, ["n01440764", "n01443537"], 2, exact=True)
+
+
 def test_an_unknown_wordnet_id_stays(tmp_path):
     assert resolve_classes(DataConfig(), ["n01440764", "n99999999"], 2)[0] == ("tench", "n99999999")
 

@@ -36,6 +36,14 @@ def test_wordnet_ids_in_paths_become_keys(write_parquet):
     assert source_of(folder).keys == ("n01440764", "n02102040")
 
 
+def test_lists_of_lemmas_go_by_the_words_that_clip_knows(write_parquet):
+    """As ImageNet's parquet on the hub has them: by their first lemmas, both cranes would be `crane`."""
+    paths = ["n02012849_1.JPEG", "n03126707/1.JPEG"]
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}-0.parquet", [0, 1], ("crane, wading bird", "crane, lifter"), paths=paths)
+    assert source_of(folder).names == ("crane bird", "construction crane")
+
+
 def test_a_test_split_without_labels_is_passed_over(write_parquet):
     write_parquet("train-0.parquet", [0, 1])
     write_parquet("test-0.parquet", [-1, -1, -1])

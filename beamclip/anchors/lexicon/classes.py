@@ -12,7 +12,7 @@ from beamclip.anchors.lexicon.synsets import WORDNET_ID
 from beamclip.config import UserError
 from beamclip.data.names import fold
 
-_ALMOST_AN_ID = re.compile(r"[nvars]?\d{4,}", re.IGNORECASE)
+ALMOST_AN_ID = re.compile(r"(?:wn\d*:)?[nvars]?\d{4,}(?:-[nvars])?|\w+\.[nvars]\.\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _parse(line: str, where: str) -> ClassName:
     second = rest[0] if rest else None
     if second and WORDNET_ID.fullmatch(second):
         return ClassName(name, synset=second)
-    if second and _ALMOST_AN_ID.fullmatch(second):
+    if second and ALMOST_AN_ID.fullmatch(second):
         raise UserError(f"{where} has {second!r}, which is no WordNet id; one is n and eight digits, such as n02012849")
     return ClassName(name, context=second)
 

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 _DETACHMENTS = (("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y"))
 
 
+_SHORT = 3
+
+
 def without_remark(name: str) -> str:
     """`crane_(bird)` -> `crane`: a name without what stands in parentheses, in words and lower case."""
     return " ".join(name.split("(")[0].replace("_", " ").lower().split())
@@ -17,22 +20,24 @@ def remark(name: str) -> str:
 
 
 def base_forms(name: str, exceptions: Mapping[str, Sequence[str]], known: Callable[[str], bool]) -> tuple[str, ...]:
-    """The listed forms of a name: usually one, more where a plural has several singulars (`axes`), none for an unknown name.
+    """The listed forms of a name: usually one, none for an unknown name.
+
+    More where a plural has several singulars (`axes`), or is listed by itself too: `shoes` in WordNet is "a particular situation", and
+    whoever has a class of that name means the plural of `shoe`. What is listed under the name itself comes first. Of a list of lemmas
+    such as `tench, Tinca tinca` that is not listed as a whole, the first one counts.
 
     Args:
         exceptions: irregular plurals and their singulars, from WordNet's noun.exc.
         known: whether WordNet lists a form.
     """
     for spelling in _spellings(without_remark(name)):
-        if known(spelling):
-            return (spelling,)
-        irregular = tuple(filter(known, _irregular(spelling, exceptions)))
-        if irregular:
-            return irregular
-        regular = next(filter(known, _regular(spelling)), None)
-        if regular:
-            return (regular,)
-    return ()
+        found = [*filter(known, (spelling, *_irregular(spelling, exceptions)))]
+        if len(found) < 2:
+            found += [*filter(known, _regular(spelling))][:1]
+        if found:
+            return tuple(dict.fromkeys(found))
+    first, comma, _ = name.partition(",")
+    return base_forms(first, exceptions, known) if comma else ()
 
 
 def _spellings(words: str) -> tuple[str, ...]:
@@ -49,6 +54,8 @@ def _irregular(form: str, exceptions: Mapping[str, Sequence[str]]) -> Iterator[s
 
 
 def _regular(form: str) -> Iterator[str]:
+    if len(form) <= _SHORT or form.endswith("ss"):
+        return  # bus, gas, glass: no plurals
     for suffix, ending in _DETACHMENTS:
         if form.endswith(suffix):
             yield form.removesuffix(suffix) + ending

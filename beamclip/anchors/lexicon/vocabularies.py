@@ -1,5 +1,6 @@
 """Vocabularies: sets of classes that anchors can be made of, whatever the data."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def open_vocabulary(name: str) -> tuple[ClassName, ...]:
     if name in _READERS:
         return _READERS[name]()
     path = Path(name).expanduser()
-    if not path.exists():
+    if not os.path.exists(path):  # which, unlike a Path, takes a name that no system could hold for one that is not there
         raise UserError(f"{KEY} {name} is neither a file nor a vocabulary{nearest(name, VOCABULARIES)}")
     return read_class_list(path, KEY)
 
