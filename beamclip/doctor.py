@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 
 from beamclip.config import Experiment, UserError
+from beamclip.provenance import without_passwords
 from beamclip.storage import check_writable, storage_root, stores_root, tracking_uri
 
 Check = Callable[[Experiment], str]
@@ -35,7 +36,7 @@ def _tracking(experiment: Experiment) -> str:
     from beamclip.tracking import connect
 
     connect(tracking_uri(experiment))
-    return f"{tracking_uri(experiment)} answers"
+    return f"{without_passwords(tracking_uri(experiment))} answers"
 
 
 def _data(experiment: Experiment) -> str:

@@ -12,7 +12,7 @@ from rich.console import Console
 from beamclip.anchor_log import log_anchors
 from beamclip.config import Experiment, Sweep, cell, check_space, planned_values, trial_count
 from beamclip.console import Bars
-from beamclip.provenance import command_line, program, provenance_tags
+from beamclip.provenance import command_line, program, provenance_tags, without_passwords
 from beamclip.recording import Recorder
 from beamclip.records import SweepRecord, latest_sweep, new_sweep_id
 from beamclip.references import write_references
@@ -152,9 +152,16 @@ def _print_comparison(record: SweepRecord) -> None:
 
     uri = tracking_uri(record.base)
     render(compare(uri, record.sweep.name, record.sweep_id), Console())
-    print(f"\nCompare in the browser:  mlflow ui --backend-store-uri {uri}")
-    print(f"Compare again here:      beamclip compare {record.sweep.name} --tracking-uri {uri}")
-    print(f"A page to send around:   beamclip report {record.sweep.name} --tracking-uri {uri}")
+    print(next_lines(record.sweep.name, without_passwords(uri)))
+
+
+def next_lines(name: str, uri: str) -> str:
+    """What to type next; a tracking server's own address is opened as it is."""
+    browser = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+    return f"""
+Compare in the browser:  {browser}
+Compare again here:      beamclip compare {name} --tracking-uri {uri}
+A page to send around:   beamclip report {name} --tracking-uri {uri}"""
 
 
 def resume_line(record: SweepRecord) -> str:

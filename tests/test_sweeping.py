@@ -12,7 +12,7 @@ from beamclip import sweeping
 from beamclip.config import Sweep, choice, load_experiment, planned_values, with_values
 from beamclip.records import SweepRecord, latest_sweep
 from beamclip.storage import asset_key
-from beamclip.sweeping import resume_line, run_sweep
+from beamclip.sweeping import next_lines, resume_line, run_sweep
 from beamclip.tracking import compare
 
 SWEEP = Sweep(name="my-sweep", space={"seed": choice(1, 2)})
@@ -30,6 +30,11 @@ def test_the_line_to_go_on_with_finds_the_same_sweep(monkeypatch, arguments, lin
     monkeypatch.setattr(sys, "argv", arguments)
     assert resume_line(SweepRecord(SWEEP, load_experiment("demo", {"storage.path": "/a b"}), "id")) == line
     assert resume_line(SweepRecord(SWEEP, load_experiment("demo"), "id")) == line.replace(" --storage '/a b'", "")
+
+
+def test_a_server_is_opened_by_its_address_and_a_database_by_mlflow():
+    assert "in the browser:  http://host:5000\n" in next_lines("s", "http://host:5000")
+    assert "in the browser:  mlflow ui --backend-store-uri sqlite:////x/mlflow.db\n" in next_lines("s", "sqlite:////x/mlflow.db")
 
 
 def test_an_interrupted_preparation_is_gone_on_with_in_the_same_sweep(monkeypatch, tmp_path):

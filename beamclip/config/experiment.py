@@ -73,6 +73,19 @@ class ScalingConfig(Strict):
     max_failures: int = Field(2, ge=0)
     """Times a trial goes on from its last checkpoint after a worker or node was lost."""
 
+    def check_gpus(self) -> None:
+        """See that whole workers get whole GPUs where that is needed.
+
+        Raises:
+            ValueError: a fraction above 1, which Ray gives nobody, or one below where several workers of a trial would meet on one GPU,
+                which NCCL refuses.
+        """
+        if self.gpus_per_worker % 1 and (self.gpus_per_worker > 1 or self.workers > 1):
+            raise ValueError(
+                f"scaling.gpus_per_worker {self.gpus_per_worker:g} is a fraction, which only a single worker (scaling.workers=1) with less "
+                "than one GPU can have; give whole GPUs"
+            )
+
 
 class StorageConfig(Strict):
     """Where stores and runs are kept."""
@@ -121,6 +134,7 @@ class Experiment(Strict):
                 f"optimiser.batch_size {batch} gives each of scaling.workers {workers} one image, which batch norm has no statistics of "
                 f"and no image can be compared with; give {2 * workers} or more"
             )
+        self.scaling.check_gpus()
         if self.student.image_size > self.data.image_size:
             raise ValueError(
                 f"student.image_size {self.student.image_size} is larger than the stored images of "

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -11,26 +12,38 @@ DRIVER_CPUS = 0.01  # a trial's driver only waits; any more and drivers would st
 _BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves the cluster's plan here, on its head
 
 
-def most_resources() -> dict[str, float] | None:
-    """What the cluster can ever hold, counting nodes it has not started yet; None where nobody can know (Kubernetes)."""
+Resources = dict[str, float]
+"""Of a node, or of all of them; Ray's names."""
+
+
+def most_nodes() -> list[Resources] | None:
+    """The nodes a cluster can ever have, counting those it has not started yet; None where nobody can know (Kubernetes)."""
     import ray
 
     plan = _BOOTSTRAP.expanduser()
     if plan.exists():
-        return _planned_resources(yaml.safe_load(plan.read_text()))
+        return _planned_nodes(yaml.safe_load(plan.read_text()))
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return None
-    return dict(ray.cluster_resources())
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
-def _planned_resources(plan: dict[str, object]) -> dict[str, float]:
-    total: dict[str, float] = {}
-    types = plan.get("available_node_types")
-    for name, node in (types if isinstance(types, dict) else {}).items():
+def _planned_nodes(plan: dict[str, Any]) -> list[Resources]:
+    nodes: list[Resources] = []
+    for name, node in (plan.get("available_node_types") or {}).items():
         count = 1 if name == plan.get("head_node_type") else node.get("max_workers", plan.get("max_workers", 0))
-        for resource, amount in node.get("resources", {}).items():
-            total[resource] = total.get(resource, 0.0) + float(amount) * count
-    return total
+        nodes += [{resource: float(amount) for resource, amount in node.get("resources", {}).items()}] * count
+    return nodes
+
+
+def most_resources() -> Resources | None:
+    """What these nodes hold together, None where nobody can know."""
+    nodes = most_nodes()
+    return None if nodes is None else _together(nodes)
+
+
+def _together(nodes: list[Resources]) -> Resources:
+    return {name: sum(node.get(name, 0.0) for node in nodes) for name in {name for node in nodes for name in node}}
 
 
 def idle_gpus(experiment: Experiment) -> str | None:
@@ -47,30 +60,46 @@ def worker_cpus(experiment: Experiment) -> float:
     return max(DRIVER_CPUS, experiment.scaling.cpus_per_worker - DRIVER_CPUS)
 
 
-def needs(experiment: Experiment) -> dict[str, float]:
-    """Resources of one trial."""
-    scaling = experiment.scaling
-    total = {"CPU": scaling.workers * worker_cpus(experiment) + DRIVER_CPUS, "GPU": scaling.workers * scaling.gpus_per_worker}
-    return {name: amount for name, amount in total.items() if amount}
+def needs(experiment: Experiment) -> Resources:
+    """Resources of one worker."""
+    wanted = {"CPU": worker_cpus(experiment), "GPU": experiment.scaling.gpus_per_worker}
+    return {name: amount for name, amount in wanted.items() if amount}
 
 
 def concurrent_trials(experiment: Experiment) -> int:
     """How many trials of this experiment the cluster holds at once, at least one.
 
+    Workers of a trial may be on several nodes, each of them on one; the driver's sliver fits beside them.
+
     Raises:
-        UserError: not even one would ever fit.
+        UserError: not even one would ever fit: no node is large enough for a worker, or all together are too few for the workers of one.
     """
-    most = most_resources()
-    if most is None:
-        return experiment.scaling.max_concurrent or 8
-    counts = {name: int(most.get(name, 0.0) / amount + 1e-9) for name, amount in needs(experiment).items()}
-    short = [name for name, count in counts.items() if count == 0]
-    if short:
-        scaling, name = experiment.scaling, short[0]
-        each = scaling.gpus_per_worker if name == "GPU" else scaling.cpus_per_worker
-        asked, there = f"{scaling.workers} × {each:g} {name}", f"{most.get(name, 0):g} {name}"
-        raise UserError(
-            f"scaling.workers {asked} is more than the {there} this cluster can ever give; "
-            f"lower scaling.workers or scaling.{name.lower()}s_per_worker"
-        )
-    return min(min(counts.values()), experiment.scaling.max_concurrent or 10**6)
+    nodes, scaling = most_nodes(), experiment.scaling
+    if nodes is None:
+        return scaling.max_concurrent or 8
+    places = sum(_places(node, needs(experiment)) for node in nodes)
+    if places < scaling.workers:
+        raise UserError(_too_small(experiment, nodes, places))
+    return min(places // scaling.workers, scaling.max_concurrent or 10**6)
+
+
+def _places(node: Resources, each: Resources) -> int:
+    """How many workers a node holds."""
+    return min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in each.items())
+
+
+def _too_small(experiment: Experiment, nodes: list[Resources], places: int) -> str:
+    scaling, all_of_it = experiment.scaling, _together(nodes)
+    asked = {"CPU": scaling.cpus_per_worker, "GPU": scaling.gpus_per_worker}
+    for name, amount in needs(experiment).items():
+        there = all_of_it.get(name, 0.0)
+        if int(there / amount + 1e-9) < scaling.workers:
+            return (
+                f"scaling.workers {scaling.workers} × {asked[name]:g} {name} is more than the {there:g} {name} this cluster can ever give; "
+                f"lower scaling.workers or scaling.{name.lower()}s_per_worker"
+            )
+    wanted = " and ".join(f"{asked[name]:g} {name}" for name in needs(experiment))
+    return (
+        f"a worker has to be on one node, and the nodes of this cluster hold {places} workers of {wanted}, where scaling.workers is "
+        f"{scaling.workers}; lower it, or what each of them asks for"
+    )

@@ -16,6 +16,7 @@ from mlflow.entities import Metric, Param
 from pydantic import BaseModel
 
 from beamclip.config import Experiment, Sweep, flatten, trial_count
+from beamclip.provenance import without_passwords
 
 PARAMS_A_BATCH, METRICS_A_BATCH, PARAM_LENGTH, TAG_LENGTH = 100, 1000, 6000, 8000  # MLflow's own limits
 Point = tuple[str, float, int, int]
@@ -78,7 +79,7 @@ def _plain_key(key: str) -> str:
 
 
 def _text(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+    text = without_passwords(json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value))
     return text if len(text) <= PARAM_LENGTH else f"{text[: PARAM_LENGTH - 1]}…"
 
 

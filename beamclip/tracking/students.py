@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from beamclip.config import UserError
+from beamclip.provenance import without_passwords
 from beamclip.tracking.server import connect
 
 _FILE, _SETTINGS = "student.safetensors", "config.yaml"
@@ -47,5 +48,5 @@ def _client_of(uri: str, run_id: str) -> MlflowClient:
     try:
         client.get_run(run_id)
     except MlflowException:
-        raise UserError(f"run:{run_id} is no run of {uri}; copy the id from MLflow, or set --tracking-uri") from None
+        raise UserError(f"run:{run_id} is no run of {without_passwords(uri)}; copy the id from MLflow, or set --tracking-uri") from None
     return client

@@ -1,6 +1,8 @@
 """cluster/gpu.yaml, checked as far as it can be without an account: by Ray's own schema, and for what keeps strangers and bills out."""
 
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -63,9 +65,19 @@ def test_every_node_installs_the_same_versions(plan):
 
 
 def test_the_imagenet_preset_fits_the_whole_cluster(plan, monkeypatch):
-    monkeypatch.setattr(cluster, "most_resources", lambda: cluster._planned_resources(plan))
+    monkeypatch.setattr(cluster, "most_nodes", lambda: cluster._planned_nodes(plan))
     assert concurrent_trials(load_experiment("imagenet", {"data.path": "/x"})) == 1
-    assert cluster._planned_resources(plan) == {"CPU": 64, "GPU": 8}
+    assert cluster.most_resources() == {"CPU": 64, "GPU": 8}
+
+
+def test_every_command_is_one_that_a_shell_takes_as_ray_wraps_it(plan):
+    from ray.autoscaler._private.command_runner import _with_interactive
+
+    for command in commands(plan):
+        wrapped = _with_interactive(command)
+        line = shlex.split(wrapped[-1])[-1] if isinstance(wrapped, list) else wrapped
+        checked = subprocess.run(["bash", "-n", "-c", line], capture_output=True, text=True, check=False)
+        assert (checked.returncode, checked.stderr) == (0, ""), command
 
 
 def test_what_the_user_must_replace_is_marked(plan):

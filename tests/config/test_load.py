@@ -83,6 +83,8 @@ def test_the_resolved_tree_makes_the_same_experiment_again():
         ("seed=18446744073709551616", "seed is 18446744073709551616: input should be less than or equal to"),
         ("objective.compress.queue=1", "objective.compress.queue is 1: input should be greater than or equal to 2"),
         ("objective.image_queue.queue=1", "objective.image_queue.queue is 1: input should be greater than or equal to 2"),
+        ("scaling.gpus_per_worker=0.5", "scaling.gpus_per_worker 0.5 is a fraction, which only a single worker"),
+        ("scaling={workers: 1, gpus_per_worker: 1.5}", "scaling.gpus_per_worker 1.5 is a fraction"),
         ("probe.few_shot=4", "probe.few_shot is 4; write a list, such as [1, 2]"),
         ("objective.terms=3", "objective.terms is 3; write a mapping, such as {name: 1}"),
         ("optimiser.lr=!!binary aGk=", "optimiser.lr is \"b'hi'\""),

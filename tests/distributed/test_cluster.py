@@ -13,35 +13,39 @@ def experiment(workers=1, cpus=1.0, gpus=0.0, most=None):
 
 @pytest.fixture
 def holds(monkeypatch):
-    return lambda **resources: monkeypatch.setattr(cluster, "most_resources", lambda: resources)
+    return lambda *nodes: monkeypatch.setattr(cluster, "most_nodes", lambda: list(nodes))
 
 
-def test_a_trial_needs_its_workers_and_a_sliver_for_its_driver():
-    assert needs(experiment(2, cpus=1)) == pytest.approx({"CPU": 2 * (1 - DRIVER_CPUS) + DRIVER_CPUS})
-    assert needs(experiment(4, cpus=2, gpus=0.5))["GPU"] == 2
+def test_a_worker_leaves_a_sliver_for_drivers():
+    assert needs(experiment(2, cpus=1)) == pytest.approx({"CPU": 1 - DRIVER_CPUS})
+    assert needs(experiment(1, cpus=2, gpus=0.5))["GPU"] == 0.5
     assert worker_cpus(experiment(cpus=0.001)) == DRIVER_CPUS
 
 
 @pytest.mark.parametrize(
     ("workers", "cpus", "gpus", "have", "trials"),
     [
-        (1, 1, 0, {"CPU": 2}, 2),  # the drivers' slivers fit beside the workers
-        (2, 1, 0, {"CPU": 2}, 1),
-        (2, 0.5, 0, {"CPU": 2}, 2),
-        (2, 1, 0, {"CPU": 7}, 3),
-        (1, 4, 1, {"CPU": 64, "GPU": 8}, 8),
-        (1, 4, 0.25, {"CPU": 64, "GPU": 2}, 8),
-        (8, 4, 1, {"CPU": 64, "GPU": 8}, 1),
-        (1, 16, 1, {"CPU": 32, "GPU": 8}, 2),  # CPUs run out before GPUs do
+        (1, 1, 0, [{"CPU": 2}], 2),  # the drivers' slivers fit beside the workers
+        (2, 1, 0, [{"CPU": 2}], 1),
+        (2, 0.5, 0, [{"CPU": 2}], 2),
+        (2, 1, 0, [{"CPU": 7}], 3),
+        (2, 1, 0, [{"CPU": 1}] * 7, 3),
+        (1, 4, 1, [{"CPU": 64, "GPU": 8}], 8),
+        (1, 4, 1, [{"CPU": 8, "GPU": 1}] * 8, 8),
+        (1, 4, 0.25, [{"CPU": 64, "GPU": 2}], 8),
+        (8, 4, 1, [{"CPU": 64, "GPU": 8}], 1),
+        (1, 16, 1, [{"CPU": 32, "GPU": 8}], 2),  # CPUs run out before GPUs do
+        (1, 5, 0, [{"CPU": 8}, {"CPU": 8}], 2),  # and not 3, as 16 CPUs of one node would hold
+        (1, 1, 0, [{"CPU": 0}, {"CPU": 2}, {}], 2),
     ],
 )
-def test_as_many_trials_at_once_as_the_cluster_holds(holds, workers, cpus, gpus, have, trials):
-    holds(**have)
+def test_as_many_trials_at_once_as_the_nodes_hold(holds, workers, cpus, gpus, have, trials):
+    holds(*have)
     assert concurrent_trials(experiment(workers, cpus, gpus)) == trials
 
 
 def test_fewer_are_run_at_once_where_that_was_asked_for(holds):
-    holds(CPU=64)
+    holds({"CPU": 64})
     assert concurrent_trials(experiment(most=3)) == 3
     assert concurrent_trials(experiment(32, most=3)) == 2
 
@@ -55,16 +59,32 @@ def test_fewer_are_run_at_once_where_that_was_asked_for(holds):
     ],
 )
 def test_more_than_the_cluster_can_ever_give_is_a_sentence(holds, workers, cpus, gpus, have, says):
-    holds(**have)
+    holds(have)
     with pytest.raises(UserError) as caught:
         concurrent_trials(experiment(workers, cpus, gpus))
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("workers", "cpus", "gpus", "have", "says"),
+    [
+        (1, 12, 0, [{"CPU": 8}] * 2, "hold 0 workers of 12 CPU, where scaling.workers is 1"),
+        (1, 1, 2, [{"CPU": 4, "GPU": 1}] * 4, "hold 0 workers of 1 CPU and 2 GPU"),
+        (3, 5, 0, [{"CPU": 8}] * 2, "hold 2 workers of 5 CPU, where scaling.workers is 3"),
+    ],
+)
+def test_what_no_node_can_hold_is_a_sentence_where_all_of_them_together_could(holds, workers, cpus, gpus, have, says):
+    """Or Ray would wait for such a node for ever."""
+    holds(*have)
+    with pytest.raises(UserError, match="a worker has to be on one node") as caught:
+        concurrent_trials(experiment(workers, cpus, gpus))
+    assert says in str(caught.value)
+
+
 def test_gpus_that_nobody_asked_for_are_told_of(holds):
-    holds(CPU=8)
+    holds({"CPU": 8})
     assert idle_gpus(experiment()) is None
-    holds(CPU=8, GPU=2)
+    holds({"CPU": 8, "GPU": 2})
     assert idle_gpus(experiment(gpus=0.5)) is None
     assert "2 GPUs are here, but scaling.gpus_per_worker is 0" in idle_gpus(experiment())
 
