@@ -1,7 +1,8 @@
 """Files of a data set, on this machine or anywhere fsspec reaches: listed with size and stamp, opened, read in parts."""
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ import fsspec
 
 from beamclip.config import UserError
 
+_WAITS = (0.1, 0.5, 2.0)  # seconds before each further try to read: networks and their disks fail for a moment
 _STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
 
 
@@ -134,8 +136,27 @@ class Blob:
     size: int | None = None
 
     def read(self) -> bytes:
-        """Its bytes."""
-        return self.files.read(self.path, self.start, self.size)
+        """Its bytes. A disk or network that fails is tried again a few times.
+
+        Raises:
+            UserError: it failed each time.
+        """
+        for wait in _WAITS:
+            with suppress(Exception):  # each kind of store has errors of its own
+                return self._read()
+            time.sleep(wait)
+        try:
+            return self._read()
+        except Exception as error:
+            times = f"tried {len(_WAITS) + 1} times: {_one_line(error)}"
+            mend = "see that its disk or network works and run the same command again, or delete the file"
+            raise UserError(f"{self.files}/{self.path} can't be read ({times}); {mend}") from None
+
+    def _read(self) -> bytes:
+        content = self.files.read(self.path, self.start, self.size)
+        if self.size is not None and len(content) != self.size:
+            raise OSError(f"it gave {len(content)} bytes instead of {self.size}")
+        return content
 
 
 def _entry(path: str, info: dict[str, Any]) -> Entry:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beamclip.data.item import digest
 from beamclip.data.shelves import JpegShelf, RawShelf, Shelf
 from beamclip.stores import Store, open_store
 
@@ -34,6 +35,8 @@ class PackedImages:
         groups = store.file("groups.npy")
         self.groups: Ids | None = np.load(groups) if groups.exists() else None
         self._starts = np.cumsum([0, *manifest["shards"]])
+        self.key = _key(store.key, [name for name, _ in self.bad] if manifest["bad"] else [])
+        """Changes with anything that pixels, labels and ids depend on: the store's key, and which images were left out."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_packed, (self.store.path,)
@@ -45,11 +48,6 @@ class PackedImages:
     def _shelves(self) -> list[Shelf]:
         kind = RawShelf if self.encoding == "raw" else JpegShelf
         return [kind(self.store.path, index, self.image_size) for index in range(len(self._starts) - 1)]
-
-    @property
-    def key(self) -> str:
-        """Key of the store: changes with anything that the pixels or labels depend on."""
-        return self.store.key
 
     @property
     def train_ids(self) -> Ids:
@@ -86,6 +84,12 @@ class PackedImages:
         """Let go of the pages read so far. For one pass over all images, which would otherwise come to hold them all."""
         for shelf in self._shelves:
             shelf.release()
+
+
+def _key(store: str, left_out: list[str]) -> str:
+    """Where an image can be read that could not be (another Pillow, a mended shard), the same store is made with other ids: what was
+    made of the old ones must not be taken for the new ones'."""
+    return f"{store}-{digest(left_out)[:8]}" if left_out else store
 
 
 def open_packed(path: Path) -> PackedImages:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from beamclip.config import DataConfig
 from beamclip.data.decode import square
+from beamclip.data.files import Blob
 from beamclip.data.item import SPLITS, Item, Source, Split
 from beamclip.data.rows import JpegRows, RawRows
 from beamclip.stores import Shards
@@ -92,9 +93,14 @@ class PackJob:
 
 
 def row_of(item: Item, config: DataConfig) -> Row | str:
-    """The row to store for an item, or the reason why there is none."""
+    """The row to store for an item, or the reason why there is none.
+
+    Raises:
+        UserError: its bytes can't be read. That says nothing of the image, and must not leave it out for good.
+    """
+    image = item.image.read() if isinstance(item.image, Blob) else item.image
     try:
-        pixels = square(item.image, config.image_size, upscale=config.encoding == "raw")
+        pixels = square(image, config.image_size, upscale=config.encoding == "raw")
         return pixels if config.encoding == "raw" else as_jpeg(pixels, config.quality)
     except Exception as error:  # decoders raise anything on damaged files: OSError, SyntaxError, struct.error…
         # Pillow names the object it read from, whose address says nothing to anybody.

@@ -99,8 +99,9 @@ def _packed(path: Path, workshop: Workshop) -> PackedImages | None:
     except StoreDamaged as damage:
         if not workshop.repair:
             raise
-        known = damage.files and not {"labels.npy", "groups.npy"}.intersection(damage.files)
-        return PackedImages(Store(path, read_json(path / "manifest.json"))) if known else None
+        manifest = read_json(path / "manifest.json") if damage.files else {}
+        needed = {"labels.npy", "groups.npy"} | ({"bad.csv"} if manifest.get("bad") else set())  # the key says which were left out
+        return PackedImages(Store(path, manifest)) if damage.files and not needed.intersection(damage.files) else None
 
 
 def _near_splits(config: DataConfig, source: Source) -> Splits:

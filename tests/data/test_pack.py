@@ -71,6 +71,19 @@ def test_nothing_shifts_when_images_are_broken(tree, tmp_path, encoding):
     assert rows[0] == ["name", "reason"] and all(reason for _, reason in rows[1:])
 
 
+def test_the_key_changes_when_images_are_read_again_that_were_left_out(tree, tmp_path, monkeypatch):
+    """A repair then numbers the images anew: nothing that was made of the old ids may be taken for the new ones'."""
+    (tree / "train/a/001.jpg").write_bytes(saved(Image.new("RGB", (90, 90)), "JPEG"))
+    config = config_of(tree, broken_fraction=0.5)
+    with monkeypatch.context() as smaller:
+        smaller.setattr(Image, "MAX_IMAGE_PIXELS", 90 * 90 - 1)
+        first, same = (pack(config, tmp_path / name) for name in ("stores", "other"))
+    assert [name for name, _ in first.bad] == ["train/a/001.jpg"]
+    flip(first.store.file("images-00000.npy"))
+    mended = pack(config, tmp_path / "stores", repair=True)
+    assert not mended.bad and first.key == same.key == f"{mended.store.key}-{first.key[-8:]}" and mended.key == mended.store.key
+
+
 def test_too_many_broken_images_fail_and_more_can_be_allowed_afterwards(tree, tmp_path):
     for name in ("001", "002"):
         (tree / f"train/a/{name}.jpg").write_bytes(b"broken")

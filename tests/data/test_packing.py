@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from beamclip.config import DataConfig
+from beamclip.config import DataConfig, UserError
+from beamclip.data.files import Blob, Files
 from beamclip.data.item import Item
 from beamclip.data.packing import PackJob, as_jpeg, in_order, row_of
 from beamclip.data.sources import open_source
@@ -29,6 +30,13 @@ def test_in_order_keeps_order_and_reads_only_a_little_ahead():
 def test_what_is_no_image_gives_its_reason_in_a_line(image, reason):
     said = row_of(Item("x", image, 0), DataConfig(image_size=8))
     assert isinstance(said, str) and said and "\n" not in said and said.startswith(reason)
+
+
+def test_an_image_that_could_not_be_read_is_not_a_bad_one(tmp_path, monkeypatch):
+    """A time-out would leave it out for good."""
+    monkeypatch.setattr("beamclip.data.files._WAITS", ())
+    with pytest.raises(UserError, match=r"a.jpg can't be read"):
+        row_of(Item("a.jpg", Blob(Files(str(tmp_path)), "a.jpg"), 0), DataConfig(image_size=8))
 
 
 def test_colour_is_kept_whole_at_high_quality():
