@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from beamclip.config import DataConfig, UserError
 from beamclip.data.files import Entry, Files
-from beamclip.data.item import TEST_NAMES, Item, Split, digest
+from beamclip.data.item import SPLITS, TEST_NAMES, Item, Split, digest
 from beamclip.data.names import in_words, resolve_classes, wordnet_id
 from beamclip.data.parquet_rows import LABELS, column_of, labels_of, open_parquet, rows_of
 
@@ -48,10 +48,14 @@ class ParquetSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Over small files' contents; over large ones' names, sizes and footers, which hold offsets and statistics."""
+        """Over small files' contents; over large ones' names, sizes, footers, which hold offsets and statistics, and labels.
+
+        A label that is corrected may change neither an offset nor a statistic.
+        """
         entries = [*self._entries["train"], *self._entries["test"]]
         small = sum(entry.size for entry in entries) < _SMALL
-        return digest((entry.path, _hash(self._files, entry, small)) for entry in entries)
+        labels = [] if small else [hashlib.sha256(self._labels[split].tobytes()).hexdigest() for split in SPLITS]
+        return digest([*((entry.path, _hash(self._files, entry, small)) for entry in entries), *labels])
 
     def count(self, split: Split) -> int:
         return len(self._labels[split])

@@ -76,6 +76,18 @@ def test_large_files_are_told_apart_by_their_footers(write_parquet, monkeypatch)
     assert source_of(write_parquet("test-0.parquet", [0, 0])).fingerprint != before
 
 
+def test_a_corrected_label_in_a_large_file_changes_the_fingerprint(write_parquet, jpeg, monkeypatch):
+    """Two labels that change places leave size, offsets and statistics as they were."""
+    monkeypatch.setattr("beamclip.data.parquet._SMALL", 0)
+    sizes, prints = set(), set()
+    for labels in ([0, 1, 0, 1], [1, 0, 0, 1]):
+        folder = write_parquet("train-0.parquet", labels, images=[jpeg()] * 4)
+        write_parquet("test-0.parquet", [0, 1])
+        sizes.add((folder / "train-0.parquet").stat().st_size)
+        prints.add(source_of(folder).fingerprint)
+    assert len(sizes) == 1 and len(prints) == 2
+
+
 @pytest.mark.parametrize(
     ("train", "test", "match"),
     [
