@@ -5,7 +5,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from beamclip.config import UserError
 from beamclip.data.files import Files
@@ -62,8 +62,21 @@ def _members(files: Files, path: str) -> Iterator[tuple[tarfile.TarInfo, int | N
                     yield member, _label(tar.extractfile(member), suffix, f"{files}/{path} {member.name}")
                 elif suffix in IMAGE_SUFFIXES:
                     yield member, None
+            _check_end(file, tar.offset)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UserError(f"{files}/{path} can't be read as an uncompressed tar ({error}); unpack it with gunzip or fetch it again") from None
+
+
+def _check_end(file: IO[bytes], offset: int) -> None:
+    """A tar ends with blocks of zeros. `tarfile` takes a damaged header, and a file cut between two members, for the end as well."""
+    file.seek(offset)
+    size = 0
+    while part := file.read(2**20):
+        if part.count(0) < len(part):
+            raise tarfile.ReadError(f"no header where one should be, at byte {offset}")
+        size += len(part)
+    if size < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("cut short: it has no end")
 
 
 def _label(content: Any, suffix: str, where: str) -> int:

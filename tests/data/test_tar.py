@@ -115,6 +115,34 @@ def break_headers(folder, jpeg):
     path.write_bytes(path.read_bytes()[:700])
 
 
+def offset_in(path, number):
+    with tarfile.open(path) as tar:
+        return tar.getmembers()[number].offset
+
+
+def break_header_inside(folder, jpeg):
+    path = folder / "set-train-000000.tar"
+    content, at = bytearray(path.read_bytes()), offset_in(path, 4)
+    content[at + 150] ^= 255
+    path.write_bytes(content)
+
+
+def zeros_inside(folder, jpeg):
+    path = folder / "set-train-000000.tar"
+    content, at = path.read_bytes(), offset_in(path, 4)
+    path.write_bytes(content[:at] + bytes(1024) + content[at + 1024 :])
+
+
+def cut_between_members(folder, jpeg):
+    path = folder / "set-train-000000.tar"
+    path.write_bytes(path.read_bytes()[: offset_in(path, 4)])
+
+
+def cut_in_a_header(folder, jpeg):
+    path = folder / "set-train-000000.tar"
+    path.write_bytes(path.read_bytes()[: offset_in(path, 4) + 300])
+
+
 def compress(folder, jpeg):
     write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [0]), "w:gz")
 
@@ -147,6 +175,10 @@ def no_test(folder, jpeg):
     ("harm", "match"),
     [
         (break_headers, r"set-train-000001.tar can't be read as an uncompressed tar \("),
+        (break_header_inside, r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one should be, at byte"),
+        (zeros_inside, r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one should be, at byte"),
+        (cut_between_members, r"set-train-000000.tar can't be read as an uncompressed tar \(cut short: it has no end\)"),
+        (cut_in_a_header, r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one should be, at byte"),
         (compress, r"set-train-000001.tar can't be read as an uncompressed tar \("),
         (drop_label, "set-train-000001.tar has no label for the sample 000009; "),
         (drop_image, "set-train-000001.tar has no image for the sample 000009; "),
