@@ -1,8 +1,7 @@
 """Files of a data set, on this machine or anywhere fsspec reaches: listed with size and stamp, opened, read in parts."""
 
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import IO, Any
 import fsspec
 
 from beamclip.config import UserError
+from beamclip.data.links import followed, refuse_loop
 
-_WAITS = (0.1, 0.5, 2.0)  # seconds before each further try to read: networks and their disks fail for a moment
 _STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
 
 
@@ -53,9 +52,9 @@ class Files:
             system, root = fsspec.core.url_to_fs(self.url if "://" in self.url else str(Path(self.url).expanduser().resolve()))
         except ImportError as error:
             extra = ' (pip install "beamclip[s3]")' if self.url.startswith(("s3:", "s3a:")) else ""
-            raise UserError(f"data.path {self.url} needs a package that is not installed: {_one_line(error)}{extra}") from None
+            raise UserError(f"data.path {self.url} needs a package that is not installed: {one_line(error)}{extra}") from None
         except ValueError as error:
-            raise UserError(f"data.path {self.url} is of no kind that can be read: {_one_line(error)}") from None
+            raise UserError(f"data.path {self.url} is of no kind that can be read: {one_line(error)}") from None
         return system, root.rstrip("/")
 
     @property
@@ -83,10 +82,16 @@ class Files:
         return sorted((_entry(f"{path}/{name}".lstrip("/"), info) for name, info in listed), key=lambda entry: entry.path)
 
     def below(self, path: str) -> list[Entry]:
-        """All files below a folder at any depth, sorted, without hidden ones."""
+        """All files below a folder at any depth, sorted, without hidden ones.
+
+        Raises:
+            UserError: a link leads back to a folder that it lies in.
+        """
+        if self.local is not None:
+            refuse_loop(self.local, path)
         entries = self.files(path)
         for folder in self.folders(path):
-            entries += self.below(f"{path}/{folder}")
+            entries += self.below(f"{path}/{folder}".lstrip("/"))
         return sorted(entries, key=lambda entry: entry.path)
 
     def open(self, path: str) -> IO[bytes]:
@@ -110,7 +115,7 @@ class Files:
             for info in self._place[0].ls(self._full(path), detail=True):
                 name = info["name"].rstrip("/").rsplit("/", 1)[-1]
                 if not name.startswith(".") and name:
-                    yield name, info
+                    yield name, followed(info) if info.get("islink") and self.local is not None else info
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
@@ -119,44 +124,7 @@ class Files:
         except UserError:
             raise
         except Exception as error:  # each kind of store has errors of its own: no credentials, no such bucket, no network
-            raise UserError(f"data.path {self.url} can't be listed ({_one_line(error)}); check the address and your credentials") from None
-
-
-@dataclass(frozen=True)
-class Blob:
-    """A file or a part of one, not read yet.
-
-    Attributes:
-        size: in bytes; None for all from `start` on.
-    """
-
-    files: Files
-    path: str
-    start: int = 0
-    size: int | None = None
-
-    def read(self) -> bytes:
-        """Its bytes. A disk or network that fails is tried again a few times.
-
-        Raises:
-            UserError: it failed each time.
-        """
-        for wait in _WAITS:
-            with suppress(Exception):  # each kind of store has errors of its own
-                return self._read()
-            time.sleep(wait)
-        try:
-            return self._read()
-        except Exception as error:
-            times = f"tried {len(_WAITS) + 1} times: {_one_line(error)}"
-            mend = "see that its disk or network works and run the same command again, or delete the file"
-            raise UserError(f"{self.files}/{self.path} can't be read ({times}); {mend}") from None
-
-    def _read(self) -> bytes:
-        content = self.files.read(self.path, self.start, self.size)
-        if self.size is not None and len(content) != self.size:
-            raise OSError(f"it gave {len(content)} bytes instead of {self.size}")
-        return content
+            raise UserError(f"data.path {self.url} can't be listed ({one_line(error)}); check the address and your credentials") from None
 
 
 def _entry(path: str, info: dict[str, Any]) -> Entry:
@@ -164,5 +132,6 @@ def _entry(path: str, info: dict[str, Any]) -> Entry:
     return Entry(path, int(info.get("size") or 0), str(stamp))
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What an error says, for the middle of a sentence."""
     return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

@@ -8,7 +8,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from beamclip.config import DataConfig, UserError
-from beamclip.data.files import Blob, Files
+from beamclip.data.blob import Blob
+from beamclip.data.files import Files
 from beamclip.data.item import SPLITS, TEST_NAMES, Item, Split, digest
 from beamclip.data.names import resolve_classes
 

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from beamclip.data.files import Blob
+from beamclip.data.blob import Blob
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from beamclip.config import DataConfig
+from beamclip.data.blob import Blob
 from beamclip.data.decode import square
-from beamclip.data.files import Blob
 from beamclip.data.item import SPLITS, Item, Source, Split
 from beamclip.data.rows import JpegRows, RawRows
 from beamclip.stores import Shards

@@ -11,7 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from beamclip.config import DataConfig, UserError
-from beamclip.data.files import Blob, Entry, Files
+from beamclip.data.blob import Blob
+from beamclip.data.files import Entry, Files
 from beamclip.data.item import SPLITS, TEST_NAMES, Item, Split, digest
 from beamclip.data.names import resolve_classes
 from beamclip.data.tar_index import Label, samples_in

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from beamclip.data.blob import Blob
 from beamclip.data.decode import square
-from beamclip.data.files import Blob, Files
+from beamclip.data.files import Files
 
 
 def encode(image, format="PNG", **options):

@@ -84,3 +84,14 @@ def test_a_name_file_must_fit_the_folders(make_tree, tmp_path):
         (tmp_path / "names.txt").write_text(text)
         with pytest.raises(UserError, match="class names for 2 labels; give one a label"):
             source_of(tree, class_names=str(tmp_path / "names.txt"))
+
+
+def test_a_linked_class_is_a_class(make_tree):
+    tree = make_tree({"train": {"a": 2, "b": 1}, "test": {"a": 1, "b": 1}})
+    os.replace(tree / "train/b", tree.parent / "elsewhere")
+    (tree / "train/b").symlink_to(tree.parent / "elsewhere")
+    source = source_of(tree)
+    assert source.names == ("a", "b") and [item.name for item in source.items("train")][2] == "train/b/000.jpg"
+    before = source.fingerprint
+    (tree.parent / "elsewhere/000.jpg").write_bytes(b"other")
+    assert source_of(tree).fingerprint != before

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from beamclip.config import DataConfig, UserError
-from beamclip.data.files import Blob, Files
+from beamclip.data.blob import Blob
+from beamclip.data.files import Files
 from beamclip.data.item import Item
 from beamclip.data.packing import PackJob, as_jpeg, in_order, row_of
 from beamclip.data.sources import open_source
@@ -34,7 +35,7 @@ def test_what_is_no_image_gives_its_reason_in_a_line(image, reason):
 
 def test_an_image_that_could_not_be_read_is_not_a_bad_one(tmp_path, monkeypatch):
     """A time-out would leave it out for good."""
-    monkeypatch.setattr("beamclip.data.files._WAITS", ())
+    monkeypatch.setattr("beamclip.data.blob._WAITS", ())
     with pytest.raises(UserError, match=r"a.jpg can't be read"):
         row_of(Item("a.jpg", Blob(Files(str(tmp_path)), "a.jpg"), 0), DataConfig(image_size=8))
 

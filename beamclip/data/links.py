@@ -1,0 +1,32 @@
+"""Symbolic links on this machine: followed, as torchvision's ImageFolder follows them."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from beamclip.config import UserError
+
+
+def followed(link: dict[str, Any]) -> dict[str, Any]:
+    """What fsspec says of a link, as it would of what the link leads to. One that leads nowhere is left as a file: reading says why."""
+    try:
+        status = os.stat(link["name"])
+    except OSError:
+        return link
+    kind = "directory" if stat.S_ISDIR(status.st_mode) else "file"
+    return {**link, "type": kind, "size": status.st_size, "mtime": status.st_mtime}
+
+
+def refuse_loop(root: Path, path: str) -> None:
+    """See that a folder below the root is none of those that one came through to it.
+
+    Raises:
+        UserError: a link leads back.
+    """
+    folder = root / path
+    if not folder.is_symlink():
+        return
+    real = folder.resolve()
+    if any(above.resolve() == real for above in folder.parents if above.is_relative_to(root)):
+        raise UserError(f"{folder} is a link to a folder that it lies in, which has no end; remove the link")
