@@ -89,7 +89,7 @@ def stores_like(root: Path, basis: dict[str, Any], samples: int = 0, views: int 
         parts = (read_json(manifest_path) or {}).get("parts", {})
         rest = {key: value for key, value in parts.items() if key not in ("ids", "samples", "views")}
         if rest == basis and parts["samples"] >= samples and parts["views"] >= views:
-            store = _if_good(manifest_path.parent)
+            store = if_good(manifest_path.parent)
             if store is not None:
                 yield store
 
@@ -106,10 +106,11 @@ def some_store(root: Path, images: str, teacher: dict[str, Any]) -> Store | None
         parts = (read_json(manifest_path) or {}).get("parts", {})
         if (parts.get("images"), parts.get("teacher")) == (images, teacher):
             found.append((parts["samples"], manifest_path.parent))
-    return next(filter(None, (_if_good(path) for _, path in sorted(found, reverse=True))), None)
+    return next(filter(None, (if_good(path) for _, path in sorted(found, reverse=True))), None)
 
 
-def _if_good(path: Path) -> Store | None:
+def if_good(path: Path) -> Store | None:
+    """A finished store, None where there is none or it is damaged: for those that would only help another."""
     try:
         return open_store(path)
     except StoreDamaged:

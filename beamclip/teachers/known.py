@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamclip.stores import open_store
-from beamclip.teachers.embeddings import KIND, Embeddings, stores_like
+from beamclip.teachers.embeddings import KIND, Embeddings, if_good, stores_like
 from beamclip.teachers.views import Ids, ViewSet
 
 
@@ -32,8 +32,9 @@ class Known:
 
     @classmethod
     def named(cls, root: Path, names: Sequence[str]) -> "Known":
-        """Stores by their keys, as a builder noted them; one that was deleted since is left out."""
-        return cls(tuple(root / KIND / name for name in names if (root / KIND / name / "manifest.json").exists()))
+        """Stores by their keys, as a builder noted them; one that was deleted or damaged since is left out, and its rows are made."""
+        stores = (if_good(root / KIND / name) for name in names)
+        return cls(tuple(store.path for store in stores if store is not None))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"paths": self.paths}

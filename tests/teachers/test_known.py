@@ -65,14 +65,16 @@ def test_several_stores_are_drawn_on_together(ask):
     assert ask(views(0, 100))[1] == 2 * 20
 
 
+def killed(job, shards, folder):
+    """A runner that is killed after the first shard."""
+    yield from in_process(job, list(shards)[:1], folder)
+    raise KeyboardInterrupt
+
+
 def test_a_builder_that_goes_on_copies_from_the_same_stores(teacher, packed, ask, tmp_path):
     """Another store that was finished meanwhile must not change the bytes; one that was deleted meanwhile is no error."""
     ask(views(0, 40))
     wanted = views(0, 160)
-
-    def killed(job, shards, folder):
-        yield from in_process(job, list(shards)[:1], folder)
-        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         embed(teacher, packed, wanted, tmp_path, run=killed)
@@ -91,3 +93,12 @@ def test_a_store_that_was_deleted_meanwhile_is_encoded_again(teacher, packed, as
     assert Known.named(tmp_path, [first.key, "0123456789abcdef"]).paths == (first.store.path,)
     shutil.rmtree(first.store.path)
     assert Known.named(tmp_path, [first.key]).paths == ()
+
+
+def test_a_pass_that_was_killed_goes_on_without_a_store_that_was_damaged_meanwhile(teacher, packed, ask, tmp_path):
+    first, _ = ask(views(70, 110))
+    with pytest.raises(KeyboardInterrupt):
+        embed(teacher, packed, views(0, 160), tmp_path, run=killed)
+    rows = first.store.file("rows-00000.npy")
+    rows.write_bytes(rows.read_bytes()[:-1])
+    assert ask(views(0, 160))[1] == 2 * (160 - 64)
