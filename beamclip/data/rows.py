@@ -7,6 +7,8 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from beamclip.stores import temporary_for
+
 Pixels = NDArray[np.uint8]
 
 
@@ -40,7 +42,7 @@ class _Rows:
 
     def temporary(self, name: str) -> Path:
         """Where a file lies until its shard is finished."""
-        self.files[name] = self.folder / f"{name}.tmp"
+        self.files[name] = temporary_for(self.folder / name)  # a killed builder's workers may live on and write the same shard
         return self.files[name]
 
     def finish(self) -> None:

@@ -6,7 +6,7 @@ the next one goes on from there.
 """
 
 from beamclip.stores.build import PLAN, build_once, kept_shards, partial_path, planned
-from beamclip.stores.files import disk_may_be_full, file_hash, key_of, make_folder, read_json, write_json
+from beamclip.stores.files import disk_may_be_full, file_hash, key_of, make_folder, read_json, temporary_for, write_json
 from beamclip.stores.progress import Progress, silent
 from beamclip.stores.shards import Job, Runner, Shards, in_process, run_shards
 from beamclip.stores.store import FORMAT, Store, StoreDamaged, open_store, store_path
@@ -34,5 +34,6 @@ __all__ = [
     "run_shards",
     "silent",
     "store_path",
+    "temporary_for",
     "write_json",
 ]

@@ -103,6 +103,7 @@ def _take_apart(path: Path, damaged: tuple[str, ...]) -> None:
 def _build(path: Path, parts: Mapping[str, Any], build: Build) -> None:
     partial = partial_path(path)
     partial.mkdir(exist_ok=True)
+    _sweep(partial)
     facts = build(partial)
     files, stamps = _described(partial)
     versions = {"beamclip": __version__, "numpy": version("numpy")}
@@ -112,18 +113,23 @@ def _build(path: Path, parts: Mapping[str, Any], build: Build) -> None:
     os.replace(partial, path)
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what killed writers left half written. One that lives on after its builder loses its file, and nobody waits for it."""
+    for path in list(folder.rglob("*.tmp")) + list(folder.rglob("*.tmp.npy")):
+        path.unlink(missing_ok=True)
+
+
 def _described(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Sizes, checksums and stamps of all files of a store; those of shards were taken when they were written."""
     files, stamps = dict[str, Any](), dict[str, Any]()
+    _sweep(folder)
     for record in sorted((folder / RECORDS).glob("*.json")):
         files |= read_json(record)["files"]
         stamps |= read_json(record.with_suffix(".stamps")) or {}
         record.with_suffix(".stamps").unlink(missing_ok=True)
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("manifest.json", STAMPS)):
         name = str(path.relative_to(folder))
-        if path.name.endswith((".tmp", ".tmp.npy")):
-            path.unlink()
-        elif name not in files:
+        if name not in files:
             stamps[name] = stamp_of(path)
             files[name] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
     return files, stamps

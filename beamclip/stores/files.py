@@ -4,6 +4,8 @@ import errno
 import hashlib
 import json
 import os
+import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,9 +40,14 @@ def stamp_of(path: Path) -> Stamp:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
+def temporary_for(path: Path) -> Path:
+    """A name beside a file, for what is to become that file: nobody else's, on any machine. It ends as builders sweep up."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole or not at all, also where others write the same file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_for(path)
     try:
         with temporary.open("w") as file:
             json.dump(value, file, indent=1, sort_keys=True)
@@ -73,9 +80,8 @@ def make_folder(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path):  # nobody else's, and gone even where this process is killed
+            pass
     except OSError as error:
         raise UserError(f"{path} can't be written ({error.strerror}); choose another folder with --storage") from None
     return path

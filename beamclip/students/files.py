@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from beamclip.config import UserError
+from beamclip.stores import temporary_for
 from beamclip.students.assemble import unfilled
 from beamclip.students.student import Spec, Student
 
@@ -118,7 +119,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     Raises:
         UserError: the file can't be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_for(path)
     own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     try:
         save_file(own, temporary, metadata={**metadata, "format": "pt"})

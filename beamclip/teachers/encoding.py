@@ -15,7 +15,7 @@ from beamclip.data.ahead import Ahead
 from beamclip.data.draw import draw
 from beamclip.data.packed import Ids, PackedImages, open_packed
 from beamclip.data.views import render
-from beamclip.stores import Shards
+from beamclip.stores import Shards, temporary_for
 from beamclip.teachers.embeddings import shard_name
 from beamclip.teachers.known import Known
 from beamclip.teachers.loading import load_same_teacher
@@ -76,8 +76,9 @@ class EmbedJob:
         for (rows, view), pixels in Ahead(self._batches(ids), make, teacher.device):
             out[rows, view] = teacher.encode_images(pixels).cpu().numpy()
         _check_norms(out, teacher.name)
-        temporary = folder / f"{shard_name(index)}.tmp.npy"
-        np.save(temporary, out)
+        temporary = temporary_for(folder / shard_name(index))
+        with temporary.open("wb") as file:
+            np.save(file, out)
         Shards(folder).finish(index, {shard_name(index): temporary}, {"index": index, "rows": len(ids), "views": self.views.count})
         packed.release()
 

@@ -10,6 +10,7 @@ from beamclip.data.blob import Blob
 from beamclip.data.files import Files
 from beamclip.data.item import Item
 from beamclip.data.packing import PackJob, as_jpeg, in_order, row_of
+from beamclip.data.rows import RawRows
 from beamclip.data.sources import open_source
 
 
@@ -70,3 +71,15 @@ def test_two_threads_write_the_shards_that_one_writes(data_config, tmp_path, enc
     monkeypatch.setattr("beamclip.data.packing.row_of", watched)
     assert written(tmp_path / "two", 2) == written(tmp_path / "one", 1)
     assert len(list((tmp_path / "two" / "shards").glob("*.json"))) == len(job.spans)
+
+
+def test_a_worker_that_outlived_its_builder_spoils_no_shard(tmp_path):
+    """Both write the first shard; the old one is killed half-way."""
+    pixels = np.full((8, 8, 3), 7, np.uint8)
+    with RawRows(tmp_path, 0, 8) as new:
+        new.write(pixels)
+        old = RawRows(tmp_path, 0, 8).__enter__()
+        new.write(pixels)
+        old.file.close()
+    (written,) = new.files.values()
+    assert np.array_equal(np.load(written), np.stack([pixels, pixels])) and written not in old.files.values()

@@ -119,12 +119,20 @@ def test_what_a_builder_decides_is_kept_for_the_one_that_goes_on(tmp_path):
     assert planned(tmp_path / "x", lambda: pytest.fail("asked again")) == {"batch_size": 32}
 
 
-def test_temporary_files_of_a_dead_writer_are_not_part_of_the_store(tmp_path):
+def test_what_dead_writers_left_makes_room_at_once_and_is_no_part_of_the_store(tmp_path):
     partial = partial_path(store_path(tmp_path, "things", {"x": 1}))
-    partial.mkdir(parents=True)
-    (partial / "0.tmp.npy").write_bytes(b"half")
-    (partial / "images.npy.tmp").write_bytes(b"half")
-    assert not [name for name in content(build(tmp_path, Numbers())) if "tmp" in name]
+    (partial / "shards").mkdir(parents=True)
+    for name in ("0.tmp.npy", "images.npy.tmp", ".images.npy.0123.tmp", "shards/.00000.json.0123.tmp"):
+        (partial / name).write_bytes(b"half")
+    seen = []
+
+    def look(folder):
+        seen.extend(folder.rglob("*tmp*"))
+        (folder / ".late.npy.0123.tmp").write_bytes(b"half")
+        return {}
+
+    store = build_once(tmp_path, "things", {"x": 1}, look)
+    assert seen == [] and not [name for name in content(store) if "tmp" in name]
 
 
 def test_a_full_disk_is_a_sentence_and_finished_shards_stay(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from beamclip.config import UserError
-from beamclip.stores import disk_may_be_full, key_of, make_folder, read_json, write_json
+from beamclip.stores import disk_may_be_full, key_of, make_folder, read_json, temporary_for, write_json
 from beamclip.stores.files import stamp_of
 
 
@@ -42,6 +42,17 @@ def test_json_is_written_whole_whoever_else_writes_it(tmp_path):
         assert not path.exists() or len(json.loads(path.read_text())["padding"]) == 5000
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
     assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_no_two_writers_share_a_temporary_name(tmp_path):
+    """Processes in two containers may have the same number."""
+    names = {temporary_for(tmp_path / "x.npy").name for _ in range(100)}
+    assert len(names) == 100 and all(name.startswith(".x.npy.") and name.endswith(".tmp") for name in names)
+
+
+def test_seeing_that_a_folder_can_be_written_leaves_nothing(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "\x00\x01"])
