@@ -4,12 +4,23 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from beamclip.data.blob import Blob
 
 RESIZE_VERSION = 1
 """Goes up whenever the pixels that `square` returns change, so that no old store is taken for a new one."""
+
+_ORIENTATION = 0x0112  # EXIF's tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def square(image: bytes | Blob | NDArray[np.uint8], side: int, upscale: bool = True) -> NDArray[np.uint8]:
@@ -31,8 +42,8 @@ def square(image: bytes | Blob | NDArray[np.uint8], side: int, upscale: bool = T
         raise ValueError("empty")
     with Image.open(io.BytesIO(encoded)) as opened:
         _refuse_bomb(opened)
-        ImageOps.exif_transpose(opened, in_place=True)  # in place, and below no conversion to what it is: each would copy all pixels
-        return _middle(_rgb(opened), side, upscale)
+        opened.load()
+        return _middle(_rgb(_upright(opened)), side, upscale)  # neither turning nor converting copies pixels that are as they should be
 
 
 def _refuse_bomb(image: Image.Image) -> None:
@@ -40,6 +51,15 @@ def _refuse_bomb(image: Image.Image) -> None:
     width, height = image.size
     if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
         raise ValueError(f"{width} x {height} pixels, more than Pillow's limit of {Image.MAX_IMAGE_PIXELS}")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF says. Many readable images have malformed EXIF, which says nothing then."""
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # its reader raises anything on malformed bytes: SyntaxError, struct.error, ValueError…
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

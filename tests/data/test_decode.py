@@ -1,9 +1,10 @@
 import io
+import struct
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 from beamclip.data.blob import Blob
@@ -58,6 +59,29 @@ def test_exif_orientation_is_applied():
     exif[0x0112] = 6
     turned = encode(Image.fromarray(np.rot90(pixels).copy()), "JPEG", exif=exif, quality=100, subsampling=0)
     assert np.abs(square(turned, 16).astype(int) - pixels).max() < 20
+
+
+@pytest.mark.parametrize("turn", range(1, 10))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_every_orientation_is_turned_as_pillow_turns_it(turn, format):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    data = encode(photograph(16, 16), format, exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert np.array_equal(square(data, 16), np.asarray(expected))
+
+
+def with_exif(payload):
+    data = encode(photograph(16, 16), "JPEG")
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload + data[2:]
+
+
+@pytest.mark.parametrize("exif", [b"garbagegarbage", b"", b"II*\0", b"II*\0\xff\xff\0\0", b"II*\0\x08\0\0\0\x05\0abc"])
+def test_malformed_exif_says_nothing(exif):
+    plain = square(encode(photograph(16, 16), "JPEG"), 16)
+    assert np.array_equal(square(with_exif(b"Exif\0\0" + exif), 16), plain)
+    for format in ("PNG", "WEBP"):
+        assert square(encode(photograph(16, 16), format, exif=b"Exif\0\0" + exif or b"x"), 16).shape == (16, 16, 3)
 
 
 WHITE, GREY = (255, 255, 255), (100, 100, 100)
