@@ -1,17 +1,17 @@
 """Where the samples of a tar shard lie, from one pass over its headers."""
 
-import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import IO, Any
+from posixpath import normpath
+from typing import IO
 
 from beamclip.config import UserError
 from beamclip.data.files import Files
+from beamclip.data.tar_labels import SUFFIXES, Labels, key_of
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"}
-_LABEL_SUFFIXES = {".cls", ".json"}
 Label = int | str
 """A class index, or the name of the folder an image lies in."""
 
@@ -30,41 +30,73 @@ def samples_in(files: Files, path: str) -> list[Sample]:
     """The samples of a shard, in its order.
 
     A shard with `.cls` or `.json` members is read as WebDataset writes it: files with the same name up to the first dot belong
-    together. In any other, every image is a sample of the class whose folder it lies in.
+    together, `.cls` is the label before `.json`, and the image is the one whose whole ending is an image's (`.jpg`, not `.seg.png`),
+    or else the only one there is. In any other, every image is a sample of the class whose folder it lies in.
 
     Raises:
-        UserError: the shard is damaged or compressed, or a sample has no image or no label.
+        UserError: the shard is damaged or compressed, or a sample has no image, several, or no label.
     """
-    images, labels = dict[str, tarfile.TarInfo](), dict[str, int]()
-    for member, label in _members(files, path):
-        if label is not None:
-            labels[_key(member.name)] = label
-        else:
-            images[member.name] = member
+    where = f"{files}/{path}"
+    images, labels = _members(files, path)
     if not labels:
-        return [Sample(name, m.offset_data, m.size, _folder(name, f"{files}/{path}")) for name, m in images.items()]
-    missing = sorted({_key(name) for name in images} ^ labels.keys())
+        return [Sample(name, m.offset_data, m.size, _folder(name, where)) for name, m in images.items()]
+    chosen = _one_each(images, where)
+    missing = sorted(chosen.keys() ^ labels.keys())
     if missing:
         what = "image" if missing[0] in labels else "label"
-        raise UserError(f"{files}/{path} has no {what} for the sample {missing[0]}; a sample needs an image and a .cls or .json")
-    return [Sample(name, m.offset_data, m.size, labels[_key(name)]) for name, m in images.items()]
+        raise UserError(f"{where} has no {what} for the sample {missing[0]}; a sample needs an image and a .cls or .json")
+    places = ((name, images[name], labels[key]) for key, name in chosen.items())
+    return [Sample(name, member.offset_data, member.size, label) for name, member, label in places]
 
 
-def _members(files: Files, path: str) -> Iterator[tuple[tarfile.TarInfo, int | None]]:
-    """Images with None, and labels read."""
+def _members(files: Files, path: str) -> tuple[dict[str, tarfile.TarInfo], dict[str, int]]:
+    """Images by their names, and labels by their samples'."""
     try:
         with files.open(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            images, labels = dict[str, tarfile.TarInfo](), Labels()
             for member in tar:
                 suffix = PurePosixPath(member.name).suffix.lower()
-                if not member.isfile() or PurePosixPath(member.name).name.startswith("."):
+                if not (member.isfile() or member.islnk() or member.issym()) or PurePosixPath(member.name).name.startswith("."):
                     continue
-                if suffix in _LABEL_SUFFIXES:
-                    yield member, _label(tar.extractfile(member), suffix, f"{files}/{path} {member.name}")
+                if suffix in SUFFIXES:
+                    labels.add(key_of(member.name), suffix, tar.extractfile(member), f"{files}/{path} {member.name}")
                 elif suffix in IMAGE_SUFFIXES:
-                    yield member, None
+                    images[member.name] = member
             _check_end(file, tar.offset)
-    except (tarfile.TarError, OSError, EOFError) as error:
+            return _linked(images, tar, f"{files}/{path}"), labels.resolved()
+    except (tarfile.TarError, OSError, EOFError, KeyError) as error:
         raise UserError(f"{files}/{path} can't be read as an uncompressed tar ({error}); unpack it with gunzip or fetch it again") from None
+
+
+def _linked(images: dict[str, tarfile.TarInfo], tar: tarfile.TarFile, where: str) -> dict[str, tarfile.TarInfo]:
+    """Images that are links to others in the same tar, with these in their place."""
+    if all(member.isfile() for member in images.values()):
+        return images
+    there = {normpath(member.name): member for member in tar.getmembers() if member.isfile()}
+
+    def followed(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        folder = "" if member.islnk() else str(PurePosixPath(member.name).parent)
+        target = there.get(normpath(f"{folder}/{member.linkname}".lstrip("/")))
+        if target is None:
+            raise UserError(f"{where} has {member.name} as a link to {member.linkname}, no file in it; write the image itself")
+        return target
+
+    return {name: member if member.isfile() else followed(member) for name, member in images.items()}
+
+
+def _one_each(images: Iterable[str], where: str) -> dict[str, str]:
+    """The image of each sample."""
+    found = dict[str, list[str]]()
+    for name in images:
+        found.setdefault(key_of(name), []).append(name)
+    return {key: names[0] if len(names) == 1 else _the_image(names, where) for key, names in found.items()}
+
+
+def _the_image(names: list[str], where: str) -> str:
+    plain = [name for name in names if f".{PurePosixPath(name).name.partition('.')[2].lower()}" in IMAGE_SUFFIXES]
+    if len(plain) == 1:
+        return plain[0]
+    raise UserError(f"{where} has {names[0]} and {names[1]} in one sample; leave one of them with a plain ending such as .jpg")
 
 
 def _check_end(file: IO[bytes], offset: int) -> None:
@@ -77,24 +109,6 @@ def _check_end(file: IO[bytes], offset: int) -> None:
         size += len(part)
     if size < tarfile.BLOCKSIZE:
         raise tarfile.ReadError("cut short: it has no end")
-
-
-def _label(content: Any, suffix: str, where: str) -> int:
-    text = content.read()
-    try:
-        value = int(text) if suffix == ".cls" else json.loads(text)
-        if isinstance(value, dict):
-            value = value.get("label", value.get("cls"))
-        if isinstance(value, int) and value >= 0:
-            return value
-    except ValueError:
-        pass
-    raise UserError(f"{where} holds no class index; write a whole number from 0 (in .json as label or cls)") from None
-
-
-def _key(name: str) -> str:
-    path = PurePosixPath(name)
-    return str(path.parent / path.name.split(".", 1)[0])
 
 
 def _folder(name: str, where: str) -> str:

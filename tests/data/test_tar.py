@@ -79,6 +79,45 @@ def test_without_labels_the_folder_is_the_class(tmp_path, jpeg):
     assert [item.label for item in source.items("train")] == [1, 1, 0, 0]
 
 
+def with_more(jpeg, labels, **more):
+    """Samples that hold more files each."""
+    members = webdataset(jpeg, labels)
+    return members | {f"{number:06}.{suffix}": content for number in range(len(labels)) for suffix, content in more.items()}
+
+
+def test_a_sample_s_image_is_the_one_with_the_plain_ending(shards, jpeg):
+    members = with_more(jpeg, [2, 0], **{"seg.png": b"mask", "a.b.jpg": b"other"})
+    write_tar(shards / "set-train-000000.tar", dict(sorted(members.items())))
+    names = [item.name.split()[1] for item in source_of(shards).items("train", 0, 2)]
+    assert names == ["000000.jpg", "000001.jpg"]
+
+
+def test_an_only_image_may_have_any_ending(shards, jpeg):
+    write_tar(shards / "set-train-000000.tar", {"0.input.jpg": jpeg(), "0.cls": b"2"})
+    assert next(iter(source_of(shards).items("train"))).label == 2
+
+
+@pytest.mark.parametrize("facts", [{"width": 16}, [1, 2], {"label": 1}, None])
+def test_cls_is_the_label_whatever_a_json_says(shards, jpeg, facts):
+    write_tar(shards / "set-train-000000.tar", with_more(jpeg, [2, 0], json=json.dumps(facts).encode()))
+    assert [item.label for item in source_of(shards).items("train", 0, 2)] == [2, 0]
+
+
+def linked(path, name, target, kind):
+    with tarfile.open(path, "a") as tar:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, target
+        tar.addfile(info)
+
+
+@pytest.mark.parametrize(("kind", "target"), [(tarfile.LNKTYPE, "a/0.jpg"), (tarfile.SYMTYPE, "../a/0.jpg")])
+def test_a_link_is_the_image_it_leads_to(tmp_path, jpeg, kind, target):
+    for split in ("train", "test"):
+        linked(write_tar(tmp_path / f"{split}.tar", {"a/0.jpg": jpeg((9, 9, 9))}), "b/1.jpg", target, kind)
+    first, second = source_of(tmp_path).items("train")
+    assert second.image.read() == first.image.read() == jpeg((9, 9, 9)) and (first.label, second.label) == (0, 1)
+
+
 def test_packs_the_same_from_memory_as_from_disk(shards, tmp_path):
     system = fsspec.filesystem("memory")
     for path in shards.iterdir():
@@ -143,6 +182,22 @@ def cut_in_a_header(folder, jpeg):
     path.write_bytes(path.read_bytes()[: offset_in(path, 4) + 300])
 
 
+def two_images(folder, jpeg):
+    write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [0]) | {"000000.png": jpeg()})
+
+
+def two_images_of_odd_endings(folder, jpeg):
+    write_tar(folder / "set-train-000001.tar", {"0.a.jpg": jpeg(), "0.b.jpg": jpeg(), "0.cls": b"1"})
+
+
+def garble_json(folder, jpeg):
+    write_tar(folder / "set-train-000001.tar", {"0.jpg": jpeg(), "0.json": b'{"width": 16}'})
+
+
+def link_nowhere(folder, jpeg):
+    linked(write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [0])), "000000.jpg", "gone.jpg", tarfile.LNKTYPE)
+
+
 def compress(folder, jpeg):
     write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [0]), "w:gz")
 
@@ -182,6 +237,10 @@ def no_test(folder, jpeg):
         (compress, r"set-train-000001.tar can't be read as an uncompressed tar \("),
         (drop_label, "set-train-000001.tar has no label for the sample 000009; "),
         (drop_image, "set-train-000001.tar has no image for the sample 000009; "),
+        (two_images, "set-train-000001.tar has 000000.jpg and 000000.png in one sample; leave one of them with a plain ending"),
+        (two_images_of_odd_endings, "set-train-000001.tar has 0.a.jpg and 0.b.jpg in one sample; "),
+        (garble_json, "set-train-000001.tar 0.json holds no class index; "),
+        (link_nowhere, "set-train-000001.tar has 000000.jpg as a link to gone.jpg, no file in it; write the image itself"),
         (garble_label, "set-train-000001.tar 0.cls holds no class index; "),
         (too_large_a_label, "has the label 3 in its train shards, which is none of its 3 classes; "),
         (no_names, "has no class names; list them in classnames.txt there, or give data.class_names"),
