@@ -27,16 +27,16 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
         UserError: as `beamclip.data.pack`.
     """
     from beamclip.data import open_source
-    from beamclip.data.pack import cost_of_an_image
+    from beamclip.data.pack import cost_of_an_image, images_left
 
     check_writable(experiment)
     source, config = open_source(experiment.data), experiment.data
     count = source.count("train") + source.count("test")
-    size = round(count * cost_of_an_image(source, config)[1])
+    each = cost_of_an_image(source, config)[1]
     about = "" if config.encoding == "raw" else "about "
     what = f"{count:,} images, {config.image_size} px {config.encoding}"
-    print(f"{what}: {about}{human_bytes(size)}, into {stores_root(experiment)}", flush=True)
-    _check_room(size, stores_root(experiment))
+    print(f"{what}: {about}{human_bytes(round(count * each))}, into {stores_root(experiment)}", flush=True)
+    _check_room(round(images_left(source, config, stores_root(experiment)) * each), stores_root(experiment))
     with preparation_of(experiment, repair) as preparation:
         packed = preparation.pack()
     path = packed["path"]

@@ -4,6 +4,8 @@ import pytest
 import tiny
 
 from beamclip.config import UserError
+from beamclip.data import pack
+from beamclip.storage import stores_root
 from beamclip.storing import human_bytes, human_seconds, pack_images, show_plan
 
 
@@ -50,3 +52,11 @@ def test_packing_says_how_large_it_will_be_before_it_begins(preset, tmp_path, mo
     with pytest.raises(UserError, match="stop at 614400"):
         pack_images(tiny.experiment(preset, tmp_path), repair=False)
     assert f"200 images, 32 px raw: 614 kB, into {tmp_path}/stores" in capsys.readouterr().out
+
+
+def test_packing_asks_for_no_room_that_is_taken_already(preset, tmp_path, monkeypatch):
+    experiment = tiny.experiment(preset, tmp_path)
+    pack(experiment.data, stores_root(experiment))
+    monkeypatch.setattr("beamclip.storing._check_room", lambda *room: (_ for _ in ()).throw(UserError(f"stop at {room[0]}")))
+    with pytest.raises(UserError, match="stop at 0"):
+        pack_images(experiment, repair=False)

@@ -15,7 +15,7 @@ from beamclip.data.item import SPLITS, Source, Split
 from beamclip.data.packed import KIND, PackedImages
 from beamclip.data.packing import Bad, PackJob, row_of
 from beamclip.data.sources import open_source
-from beamclip.stores import Progress, Runner, build_once, in_process, planned, run_shards, silent
+from beamclip.stores import Progress, Runner, build_once, in_process, kept_shards, planned, run_shards, silent, store_path
 
 _SHARD_BYTES = 64 * 2**20
 _SAMPLE = 16
@@ -57,6 +57,14 @@ def parts_of(source: Source, config: DataConfig) -> dict[str, Any]:
     quality = config.quality if config.encoding == "jpeg" else None
     pixels = {"image_size": config.image_size, "encoding": config.encoding, "quality": quality, "resize": RESIZE_VERSION}
     return {"source": source.fingerprint, **pixels, "classes": len(source.names)}
+
+
+def images_left(source: Source, config: DataConfig, root: Path) -> int:
+    """Images that are still to be packed: none where the store is there, which at most is repaired in the room it takes."""
+    path = store_path(root, KIND, parts_of(source, config))
+    if path.exists():
+        return 0
+    return sum(map(source.count, SPLITS)) - sum(len(record["labels"]) + len(record["bad"]) for record in kept_shards(path))
 
 
 def cost_of_an_image(source: Source, config: DataConfig) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from beamclip.config import DataConfig, UserError
 from beamclip.data import open_packed, open_source, pack
-from beamclip.data.pack import cost_of_an_image, shard_images
+from beamclip.data.pack import cost_of_an_image, images_left, shard_images
 from beamclip.stores import StoreDamaged, in_process, open_store
 
 
@@ -127,6 +127,18 @@ def files(packed):
         for p in packed.store.path.rglob("*")
         if p.is_file() and p.name != "stamps.json"
     }
+
+
+def test_what_is_left_to_pack_is_known(many, tmp_path):
+    config = config_of(many, broken_fraction=0.1)
+    (many / "train/a/001.jpg").write_bytes(b"broken")
+    source = open_source(config)
+    assert images_left(source, config, tmp_path) == 430
+    with pytest.raises(KeyboardInterrupt):
+        pack(config, tmp_path, run=recording([], die_after=3))
+    assert images_left(source, config, tmp_path) == 430 - 3 * 64
+    pack(config, tmp_path)
+    assert images_left(source, config, tmp_path) == 0
 
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
