@@ -70,7 +70,7 @@ def draw(recipe: Recipe, ids: NDArray[np.int64], views: NDArray[np.int64], seed:
 
 
 def _crop(u: Floats, area: tuple[float, float], ratio: tuple[float, float]) -> tuple[Floats, Floats, Floats, Floats]:
-    """Random resized crop in a unit square, u: [attempts, 4, N]. The first attempt that fits counts."""
+    """Random resized crop in a unit square, u: [attempts, 4, N]. The first attempt that fits counts, else the middle."""
     wanted = area[0] + u[:, 0] * (area[1] - area[0])
     aspect = np.exp(np.log(ratio[0]) + u[:, 1] * (np.log(ratio[1]) - np.log(ratio[0])))
     widths, heights = np.sqrt(wanted * aspect), np.sqrt(wanted / aspect)
@@ -79,5 +79,6 @@ def _crop(u: Floats, area: tuple[float, float], ratio: tuple[float, float]) -> t
     chosen = np.arange(u.shape[2])
     width = np.where(fits.any(axis=0), widths[first, chosen], min(1.0, ratio[1]))
     height = np.where(fits.any(axis=0), heights[first, chosen], min(1.0, 1 / ratio[0]))
-    left, top = u[first, 2, chosen] * (1 - width), u[first, 3, chosen] * (1 - height)
+    across, down = (np.where(fits.any(axis=0), u[first, place, chosen], np.float32(0.5)) for place in (2, 3))
+    left, top = across * (1 - width), down * (1 - height)
     return left.astype(np.float32), top.astype(np.float32), width.astype(np.float32), height.astype(np.float32)

@@ -37,6 +37,12 @@ def test_crops_lie_in_the_image_with_the_recipes_area_and_ratio():
     assert area.mean() == pytest.approx(0.5, abs=0.05)  # a little under (0.08 + 1) / 2: large flat crops do not fit
 
 
+def test_crops_that_never_fit_are_the_middle():
+    ids = np.arange(20)
+    flat = draw(Recipe(area=(0.9, 1.0), ratio=(2.0, 3.0)), ids, ids, 0)
+    assert (flat.width == 1).all() and (flat.height == 0.5).all() and (flat.left == 0).all() and (flat.top == 0.25).all()
+
+
 def test_chances_are_what_the_recipe_says():
     p = draw(RECIPES["simclr"], IDS, views(0), 0)
     assert p.flip.mean() == pytest.approx(0.5, abs=0.03)
