@@ -4,13 +4,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from beamclip.config import DataConfig, UserError
 from beamclip.data.blob import Blob
 from beamclip.data.files import Files
-from beamclip.data.item import SPLITS, TEST_NAMES, Item, Split, digest
+from beamclip.data.item import SPLITS, TEST_NAMES, Item, Split, digest, name_column
 from beamclip.data.names import resolve_classes
 
 
@@ -31,7 +30,7 @@ class FolderSource:
         _check_same(files, self._roots["test"], self._classes)
         self.names, self.keys = resolve_classes(config, self._classes, len(self._classes), exact=True)
         listed = {split: _listed(files, root, self._classes) for split, root in self._roots.items()}
-        self._paths: dict[Split, Any] = {split: pa.array(paths, pa.large_string()) for split, (paths, _, _) in listed.items()}
+        self._paths: dict[Split, Any] = {split: name_column(paths, str(files)) for split, (paths, _, _) in listed.items()}
         self._labels: dict[Split, NDArray[np.int64]] = {split: np.array(labels, np.int64) for split, (_, labels, _) in listed.items()}
         self.fingerprint = digest((split, facts) for split in SPLITS for facts in listed[split][2])
         """Over paths, sizes and times of change (or what the store has in place of these); contents are not read."""

@@ -1,13 +1,15 @@
 """What a source of images is: labelled items in a fixed order, in two splits, with a fingerprint."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from beamclip.config import UserError
 from beamclip.data.blob import Blob
 
 Split = Literal["train", "test"]
@@ -54,6 +56,19 @@ class Source(Protocol):
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
         """Which hand or camera each item came from, [count]; val takes whole groups. None: items are independent."""
+
+
+def name_column(names: Sequence[str], where: str) -> Any:
+    """File names end to end in one Arrow array: a million of them take tens of megabytes.
+
+    Raises:
+        UserError: a name is not UTF-8.
+    """
+    try:
+        return pa.array(names, pa.large_string())
+    except UnicodeEncodeError as error:
+        name = str(error.object).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        raise UserError(f"{where} has the file {name}, whose name is not UTF-8; give it one that is") from None
 
 
 def digest(facts: Iterable[object]) -> str:

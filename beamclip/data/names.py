@@ -28,17 +28,28 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         UserError: the file can't be read, is not UTF-8, or has an empty or repeated line.
     """
     try:
-        lines = [line.strip() for line in path.expanduser().read_text(encoding="utf-8-sig").rstrip().splitlines()]
+        content = path.expanduser().read_bytes()
     except OSError as error:
         raise UserError(f"data.class_names {path} can't be read ({error.strerror}); give a text file") from None
+    return class_names_in(content, f"data.class_names {path}")
+
+
+def class_names_in(content: bytes, where: str) -> tuple[str, ...]:
+    """The same for a file's bytes.
+
+    Args:
+        where: what a sentence calls the file.
+    """
+    try:
+        lines = [line.strip() for line in content.decode("utf-8-sig").rstrip().splitlines()]
     except UnicodeDecodeError:
-        raise UserError(f"data.class_names {path} is not UTF-8; save it as UTF-8 text, one class name a line") from None
+        raise UserError(f"{where} is not UTF-8; save it as UTF-8 text, one class name a line") from None
     if not lines or "" in lines:
         line = lines.index("") + 1 if lines else 1
-        raise UserError(f"data.class_names {path} is empty in line {line}; write one class name a line, in label order")
+        raise UserError(f"{where} is empty in line {line}; write one class name a line, in label order")
     name, times = Counter(lines).most_common(1)[0]
     if times > 1:
-        raise UserError(f"data.class_names {path} has {name!r} {times} times; every class needs a name of its own")
+        raise UserError(f"{where} has {name!r} {times} times; every class needs a name of its own")
     return tuple(line.split("\t")[0].rstrip() for line in lines)
 
 

@@ -30,6 +30,8 @@ def column_of(path: str, schema: pa.Schema, known: Sequence[str]) -> str:
     found = next((name for name in known if name in schema.names), None)
     if found is None:
         raise UserError(f"{path} has no column {known[0]!r}, only {', '.join(schema.names)}; rename one of them")
+    if schema.names.count(found) > 1:
+        raise UserError(f"{path} has more than one column {found!r}; rename all but the one to use")
     return found
 
 
@@ -48,10 +50,15 @@ def _labels_of(files: Files, path: str) -> NDArray[np.int64]:
 
 
 def rows_of(files: Files, path: str, field: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[Any, int]]:
-    """Image and label of rows `start` to `stop`, reading the row groups that hold them; `field` is `.path` to read the paths alone."""
+    """Image and label of rows `start` to `stop`, reading the row groups that hold them.
+
+    Args:
+        field: `.path` to read the paths alone; there are no rows where images have none.
+    """
     with open_parquet(files, path) as file:
         image, label = (column_of(path, file.schema_arrow, known) for known in (IMAGES, LABELS))
-        if field and not pa.types.is_struct(file.schema_arrow.field(image).type):
+        kind = file.schema_arrow.field(image).type
+        if field and not (pa.types.is_struct(kind) and kind.get_field_index(field.lstrip(".")) >= 0):
             return
         groups, first = _groups(file, start, stop)
         rows = (

@@ -7,14 +7,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from beamclip.config import DataConfig, UserError
 from beamclip.data.blob import Blob
 from beamclip.data.files import Entry, Files
-from beamclip.data.item import SPLITS, TEST_NAMES, Item, Split, digest
-from beamclip.data.names import resolve_classes
+from beamclip.data.item import SPLITS, TEST_NAMES, Item, Split, digest, name_column
+from beamclip.data.names import class_names_in, resolve_classes
 from beamclip.data.tar_index import Label, samples_in
 
 _NAME_FILES = ("classnames.txt", "classes.txt")
@@ -70,10 +69,10 @@ class TarSource:
             raise UserError(f"{self._files} has no class names; list them in {_NAME_FILES[0]} there, or give data.class_names")
         return resolve_classes(self._config, self._folders, len(self._folders), exact=True)
 
-    def _listed_names(self) -> list[str] | None:
+    def _listed_names(self) -> tuple[str, ...] | None:
         there = {entry.path for entry in self._files.files()}
         name = next((name for name in _NAME_FILES if name in there), None)
-        return None if name is None else self._files.read(name).decode("utf-8-sig").strip().splitlines()
+        return None if name is None else class_names_in(self._files.read(name), f"{self._files}/{name}")
 
     def count(self, split: Split) -> int:
         return len(self._index[split].label)
@@ -117,4 +116,5 @@ def _indexed(files: Files, shards: list[Entry]) -> _Index:
     samples = [(number, sample) for number, entry in enumerate(shards) for sample in samples_in(files, entry.path)]
     places = np.array([(number, sample.start, sample.size) for number, sample in samples], np.int64).reshape(-1, 3)
     labels = np.array([sample.label for _, sample in samples], object)
-    return _Index(places[:, 0], places[:, 1], places[:, 2], labels, pa.array([sample.name for _, sample in samples], pa.large_string()))
+    names = name_column([sample.name for _, sample in samples], f"a shard of {files}")
+    return _Index(places[:, 0], places[:, 1], places[:, 2], labels, names)

@@ -96,16 +96,22 @@ def _spec(header: Mapping[str, str], path: Path) -> Spec:
     try:
         return Spec(
             backbone=header["backbone"],
-            image_size=int(header["image_size"]),
+            image_size=_positive(header["image_size"]),
             stem="small" if header["stem"] == "small" else "original",
-            width=int(header["width"]),
+            width=_positive(header["width"]),
             projector=_PROJECTORS[header["projector"]],
-            projector_width=int(header["projector_width"]),
+            projector_width=_positive(header["projector_width"]),
             mean=_triple(header["mean"]),
             std=_triple(header["std"]),
         )
     except (KeyError, ValueError) as error:
         raise UserError(f"the header of {path} is damaged ({error}); save the student again") from None
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError(f"{text} where a size should be")
+    return int(text)
 
 
 def _triple(text: str) -> tuple[float, float, float]:

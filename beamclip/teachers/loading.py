@@ -41,7 +41,7 @@ def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
     has_tag = config.pretrained and not config.model.startswith(("local-dir:", "hf-hub:"))
     name = f"{name}/{config.pretrained}" if has_tag else name
     precision = precision_for(config.precision, device)
-    return Teacher(name, model, tokenizer, _pixels(model), device, precision, _architecture(config.model), config)
+    return Teacher(name, model, tokenizer, _pixels(model, config.model), device, precision, _architecture(config.model), config)
 
 
 def load_same_teacher(config: TowerConfig, threads: int, fingerprint: Callable[[Teacher], dict[str, Any]], key: str) -> Teacher:
@@ -104,12 +104,24 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"{folder} holds no weights; put open_clip_model.safetensors beside its configuration")
 
 
-def _pixels(model: nn.Module) -> PixelFormat:
+def _pixels(model: nn.Module, name: str) -> PixelFormat:
     preprocess = open_clip.get_model_preprocess_cfg(model)
     size = preprocess["size"]
-    side = size if isinstance(size, int) else size[0]
+    height, width = (size, size) if isinstance(size, int) else size
+    if height != width:
+        raise UserError(f"teacher.model {name} takes images of {width} x {height} px; give one that takes squares")
     interpolation: Interpolation = "bilinear" if preprocess.get("interpolation") == "bilinear" else "bicubic"
-    return PixelFormat(side, tuple(preprocess["mean"]), tuple(preprocess["std"]), interpolation)
+    return PixelFormat(height, _channels(preprocess, "mean", name), _channels(preprocess, "std", name), interpolation)
+
+
+def _channels(preprocess: dict[str, Any], key: str, name: str) -> tuple[float, float, float]:
+    """A number for each of red, green and blue; open_clip takes one for all three as well."""
+    value = preprocess[key]
+    try:
+        red, green, blue = map(float, [value] * 3 if isinstance(value, (int, float)) else value)
+    except (TypeError, ValueError):
+        raise UserError(f"teacher.model {name} has the preprocess_cfg.{key} {value}; write three numbers there") from None
+    return red, green, blue
 
 
 def _first_line(error: Exception) -> str:

@@ -95,3 +95,10 @@ def test_a_linked_class_is_a_class(make_tree):
     before = source.fingerprint
     (tree.parent / "elsewhere/000.jpg").write_bytes(b"other")
     assert source_of(tree).fingerprint != before
+
+
+def test_a_file_name_that_is_not_utf8_is_a_sentence(make_tree):
+    tree = make_tree({"train": {"a": 2, "b": 1}, "test": {"a": 1, "b": 1}})
+    os.rename(tree / "train/a/000.jpg", os.fsencode(tree / "train/a") + b"/caf\xe9.jpg")
+    with pytest.raises(UserError, match=r"has the file a/caf\\xe9.jpg, whose name is not UTF-8; give it one that is"):
+        source_of(tree)

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from beamclip.config import DataConfig, UserError
@@ -105,6 +107,24 @@ def test_bad_files_get_a_sentence(write_parquet, tmp_path, train, test, match):
             write_parquet(name, **facts)
     with pytest.raises(UserError, match=match):
         source_of(tmp_path / "parquet")
+
+
+def test_images_without_a_path_have_no_wordnet_ids(write_parquet, jpeg):
+    write_parquet("train-0.parquet", [0, 1])
+    folder = write_parquet("test-0.parquet", [0, 1])
+    for path in folder.iterdir():
+        table = pq.read_table(path)
+        images = pa.array([{"bytes": jpeg()}] * 2)
+        pq.write_table(table.set_column(0, "image", images), path)
+    assert source_of(folder).keys == (None, None) and [item.image for item in source_of(folder).items("train")] == [jpeg()] * 2
+
+
+def test_two_columns_of_labels_get_a_sentence(write_parquet):
+    folder = write_parquet("train-0.parquet", [0, 1])
+    table = pq.read_table(folder / "train-0.parquet")
+    pq.write_table(table.append_column("label", table["label"]), folder / "train-0.parquet")
+    with pytest.raises(UserError, match="train-0.parquet has more than one column 'label'; rename all but the one to use"):
+        source_of(folder)
 
 
 def test_a_damaged_file_gets_a_sentence(write_parquet):

@@ -218,6 +218,26 @@ def too_large_a_label(folder, jpeg):
     write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [3]))
 
 
+def latin_name(folder, jpeg):
+    with tarfile.open(folder / "set-train-000001.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
+        for name, content in {"caf\xe9.jpg": jpeg(), "caf\xe9.cls": b"1"}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def latin_classes(folder, jpeg):
+    (folder / "classnames.txt").write_bytes("th\xe9\ncaf\xe9\n".encode("latin-1"))
+
+
+def twice_a_class(folder, jpeg):
+    (folder / "classnames.txt").write_text("ant\nbee\nant\n")
+
+
+def no_name_in_a_line(folder, jpeg):
+    (folder / "classnames.txt").write_text("ant\n\ncow\n")
+
+
 def no_names(folder, jpeg):
     (folder / "classnames.txt").unlink()
 
@@ -243,6 +263,10 @@ def no_test(folder, jpeg):
         (link_nowhere, "set-train-000001.tar has 000000.jpg as a link to gone.jpg, no file in it; write the image itself"),
         (garble_label, "set-train-000001.tar 0.cls holds no class index; "),
         (too_large_a_label, "has the label 3 in its train shards, which is none of its 3 classes; "),
+        (latin_name, r"has the file caf\\xe9.jpg, whose name is not UTF-8; give it one that is"),
+        (latin_classes, "classnames.txt is not UTF-8; save it as UTF-8 text, one class name a line"),
+        (twice_a_class, "classnames.txt has 'ant' 2 times; every class needs a name of its own"),
+        (no_name_in_a_line, "classnames.txt is empty in line 2; write one class name a line"),
         (no_names, "has no class names; list them in classnames.txt there, or give data.class_names"),
         (no_test, r"has no test shards; name them test-\*.tar or val-\*.tar"),
     ],

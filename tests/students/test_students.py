@@ -7,6 +7,7 @@ from torch import nn
 
 from beamclip.config import StudentConfig, UserError
 from beamclip.students import backbones, build_student, check_backbone, load_student, save_student
+from beamclip.students.files import write_tensors
 
 
 def config(**values):
@@ -193,6 +194,19 @@ def test_files_that_are_no_students_are_sentences(tmp_path):
             load_student(tmp_path / f"{name}.safetensors")
     with pytest.raises(UserError, match="can't be written"):
         save_student(build_student(config(), 16, 0), tmp_path / "nowhere" / "s.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("width", "-3"), ("width", "0"), ("image_size", "-5"), ("projector_width", "x"), ("mean", "1 2")]
+)
+def test_a_header_of_no_student_is_a_sentence(tmp_path, key, value):
+    path = tmp_path / "s.safetensors"
+    save_student(build_student(config(), 16, 1), path)
+    with safe_open(path, "pt") as file:
+        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    write_tensors(path, tensors, {**header, key: value})
+    with pytest.raises(UserError, match=r"the header of .*s.safetensors is damaged \(.*\); save the student again"):
+        load_student(path)
 
 
 def test_pretrained_keeps_its_stem_and_brings_its_normalisation(monkeypatch):

@@ -1,7 +1,9 @@
+import json
 import logging
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from beamclip.config import TeacherConfig, UserError
 from beamclip.data.views import PixelFormat
@@ -28,6 +30,28 @@ def test_preprocessing_is_what_the_folder_says(teacher):
 def test_other_preprocessing_is_read_too(change_config):
     folder = change_config("preprocess_cfg", interpolation="bicubic", mean=[0.1, 0.2, 0.3])
     assert load(folder).pixels == PixelFormat(32, (0.1, 0.2, 0.3), (0.2, 0.25, 0.3), "bicubic")
+
+
+def test_one_number_stands_for_all_three_colours(change_config):
+    assert load(change_config("preprocess_cfg", mean=0.5)).pixels.mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("mean", [[0.5, 0.5], "grey", ["a", "b", "c"], {}])
+def test_numbers_that_are_no_colours_are_a_sentence(change_config, mean):
+    with pytest.raises(UserError, match=r"tiny_teacher has the preprocess_cfg.mean .*; write three numbers there|can't be loaded"):
+        load(change_config("preprocess_cfg", mean=mean))
+
+
+def test_a_teacher_of_oblong_images_is_a_sentence(copied):
+    path = copied / "open_clip_config.json"
+    content = json.loads(path.read_text())
+    content["model_cfg"]["vision_cfg"]["image_size"] = [32, 64]
+    path.write_text(json.dumps(content))
+    weights = load_file(copied / "open_clip_model.safetensors")
+    weights["visual.positional_embedding"] = torch.zeros(1 + 4 * 8, 32)
+    save_file(weights, copied / "open_clip_model.safetensors")
+    with pytest.raises(UserError, match="tiny_teacher takes images of 64 x 32 px; give one that takes squares"):
+        load(copied)
 
 
 def test_the_same_teacher_is_found_elsewhere_and_another_one_is_a_sentence(teacher, copied, change_weight):
