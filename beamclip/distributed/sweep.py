@@ -85,13 +85,13 @@ def last_line(trial: Trial) -> str:
 
 def trainable(record: SweepRecord) -> Callable[[dict[str, Any]], None]:
     """Tune's function for this sweep: resolves a trial's values into an experiment and its stores."""
-    sweep, base, assets, folder = record.sweep, record.base, dict(record.assets), f"{record.folder}/trials"
+    sweep, base, assets, folder = record.sweep, record.base, dict(record.assets), record.folder  # worked out here: a trial runs elsewhere
 
     def trial(config: dict[str, Any]) -> None:
         experiment, before = cell(sweep, base, config["values"]), start_of(sweep, base, config["values"])
-        with Handover(record.folder, experiment) as handover:
+        with Handover(folder, experiment) as handover:
             started = experiment if before is None else with_values(experiment, {"student.init": handover.wait_for(before)})
-            config = {"experiment": started.model_dump_json(), "assets": assets[asset_key(experiment)], "folder": folder}
+            config = {"experiment": started.model_dump_json(), "assets": assets[asset_key(experiment)], "folder": f"{folder}/trials"}
             handover.leave(run_trial(config))
 
     wrapped: Callable[[dict[str, Any]], None] = ray.tune.with_resources(trial, {"CPU": DRIVER_CPUS})
