@@ -1,11 +1,10 @@
 """From what trials say to the tracker and the bar, by one writer in the sweep's one process."""
 
 import json
-import queue
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ import yaml
 
 from beamclip.config import UserError, cell, trial_count
 from beamclip.console import Bars
+from beamclip.outbox import Outbox
 from beamclip.records import SweepRecord
 from beamclip.storage import asset_key, download, local_folder
 
@@ -23,8 +23,8 @@ _FILES = ("student.safetensors", "probe.safetensors", "evaluation.json", "predic
 class Recorder:
     """A sweep's listener.
 
-    It only notes what happened; a thread writes it, in order. Tune must not wait for the tracker: a callback of seconds can
-    lock a trial (see docs/architecture.md).
+    It only notes what happened; a thread writes it, in order, and again where that fails. Tune must not wait for the tracker: a callback
+    of seconds can lock a trial (see docs/architecture.md).
     """
 
     def __init__(self, record: SweepRecord, tracker: Any, bars: Bars) -> None:
@@ -32,30 +32,29 @@ class Recorder:
         self._done: dict[str, int] = {}
         self._trials, self._whole = trial_count(record.sweep), record.base.optimiser.epochs + 1
         self._runs: dict[str, str] = {}
-        self._notes: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._write, daemon=True)
-        self._thread.start()
+        self._outbox = Outbox(bars.say)
 
-    def over_before(self, trial_ids: Collection[str]) -> None:
-        """What an earlier session did."""
-        self._done |= dict.fromkeys(trial_ids, self._whole)
+    def over_before(self, results: Mapping[str, Mapping[str, Any]]) -> None:
+        """What an earlier session did. Where it couldn't write how a trial ended, that is made up for."""
+        self._done |= dict.fromkeys(results, self._whole)
+        for trial_id, result in results.items():
+            self._outbox.put(trial_id, partial(self._catch_up, trial_id, result))
 
     def started(self, trial_id: str, values: Mapping[str, Any]) -> None:
         """A trial starts or goes on. Its processes take a while to, so that the bar says so."""
-        self._notes.put(lambda: self._open(trial_id, values))
+        self._outbox.put(trial_id, lambda: self._open(trial_id, values))
         self._move(trial_id, self._done.get(trial_id, 0))
         self.bars.note(f"{len(self._done)} of {self._trials} trials begun")
 
     def reported(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         """An epoch ended, or the evaluation did."""
         now, kept = int(time.time() * 1000), dict(metrics)
-        self._notes.put(lambda: self._log(trial_id, kept, now))
+        self._outbox.put(trial_id, lambda: self._log(trial_id, kept, now))
         self._move(trial_id, int(metrics.get("epoch", 0)) + ("linear_probe/test_top1" in metrics))
 
     def ended(self, trial_id: str, status: Status, error: str | None) -> None:
         """A trial is over."""
-        self._notes.put(lambda: self.tracker.trial_finished(trial_id, status, error))
+        self._outbox.put(trial_id, lambda: self.tracker.trial_finished(trial_id, status, error))
         self._move(trial_id, self._whole)
         if error:
             self.bars.say(f"trial {trial_id} failed: {error}")
@@ -64,24 +63,22 @@ class Recorder:
         """Wait until all is written.
 
         Raises:
-            UserError: the tracker failed; the trials' own checkpoints are kept.
+            UserError: the tracker failed, and did so to the end; the trials' own checkpoints are kept.
         """
-        self._notes.put(None)
-        self._thread.join()
-        if self._error is not None:
-            raise UserError(f"results can't be written any more: {self._error}; mend the tracking server and go on with --resume")
-
-    def _write(self) -> None:
-        try:
-            while (note := self._notes.get()) is not None:
-                note()
-        except BaseException as error:
-            self._error = error
-            self.bars.say(f"results can't be written any more ({error}); go on later with --resume")
+        if (error := self._outbox.close()) is not None:
+            raise UserError(f"results can't be written any more: {error}; mend the tracking server and go on with --resume")
 
     def _move(self, trial_id: str, done: int) -> None:
         self._done[trial_id] = done
         self.bars("epochs and probes", sum(self._done.values()), self._trials * self._whole)
+
+    def _catch_up(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        if self.tracker.is_over(trial_id):
+            return
+        self._open(trial_id, result["values"])
+        self._log(trial_id, result, int(1000 * result.get("timestamp", time.time())))
+        failure = result.get("failure")
+        self.tracker.trial_finished(trial_id, "FAILED" if failure else "FINISHED", failure)
 
     def _open(self, trial_id: str, values: Mapping[str, Any]) -> None:
         experiment = cell(self.record.sweep, self.record.base, values)

@@ -129,8 +129,10 @@ def _run(record: SweepRecord, tracker: Any, bars: Bars, resume: bool) -> bool:
     try:
         return run_trials(record, recorder, concurrent_trials(record.base), resume)
     finally:
-        recorder.close()
-        disconnect()
+        try:
+            recorder.close()
+        finally:
+            disconnect()
 
 
 def _write_summary(tracker: Any, record: SweepRecord) -> None:

@@ -1,6 +1,6 @@
 """Running a sweep's trials with Ray Tune, and telling a listener what happens."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -21,8 +21,8 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 class Listener(Protocol):
     """What the sweep's one process hears of its trials, in the order things happen."""
 
-    def over_before(self, trial_ids: Collection[str]) -> None:
-        """These trials ended in an earlier session. Heard once, before anything else."""
+    def over_before(self, results: Mapping[str, Mapping[str, Any]]) -> None:
+        """These trials ended in an earlier session, with these last reports, and their `values`. Heard once, before anything else."""
 
     def started(self, trial_id: str, values: Mapping[str, Any]) -> None:
         """A trial starts, or goes on after a resume."""
@@ -48,10 +48,16 @@ class _Relay(ray.tune.Callback):  # type: ignore[misc]
         """Begin to relay to this listener."""
         cls.listener, cls.over, cls.failures = listener, None, {}
 
+    @classmethod
+    def over_before(cls, results: Mapping[str, Mapping[str, Any]]) -> None:
+        """Remember and tell what an earlier session did."""
+        cls.over = set(results)
+        cls.listener.over_before(results)
+
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if _Relay.over is None:
-            _Relay.over = {trial.trial_id for trial in trials if trial.is_finished()}
-            self.listener.over_before(frozenset(_Relay.over))
+            ended = [trial for trial in trials if trial.is_finished()]
+            self.over_before({trial.trial_id: _report_of(trial.last_result, trial.config) for trial in ended})
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self.listener.started(trial.trial_id, dict(trial.config["values"]))
@@ -72,6 +78,10 @@ class _Relay(ray.tune.Callback):  # type: ignore[misc]
         assert self.over is not None
         self.over.add(trial.trial_id)
         self.listener.ended(trial.trial_id, status, error)
+
+
+def _report_of(result: Mapping[str, Any] | None, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {**(result or {}), "values": dict(config["values"])}
 
 
 def last_line(trial: Trial) -> str:
@@ -111,8 +121,13 @@ def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume:
     else:
         tuner = _new_tuner(function, record, concurrent)
     results = tuner.fit()  # after Ctrl-C it returns as if all was well
-    over = results.num_terminated if _Relay.over is None else len(_Relay.over)  # where nothing was left to do, Tune takes no step
-    return over >= trial_count(record.sweep)
+    if _Relay.over is not None:
+        return len(_Relay.over) >= trial_count(record.sweep)
+    by_itself: bool = results.num_terminated >= trial_count(record.sweep)  # where nothing was left to do, Tune takes no step
+    if by_itself:
+        last = [result.metrics for result in results if result.metrics and "config" in result.metrics]
+        _Relay.over_before({metrics["trial_id"]: _report_of(metrics, metrics["config"]) for metrics in last})
+    return by_itself
 
 
 def _new_tuner(function: Callable[..., Any], record: SweepRecord, concurrent: int) -> ray.tune.Tuner:

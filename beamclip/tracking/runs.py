@@ -1,5 +1,6 @@
 """A sweep in MLflow: a parent run, one child a trial, one level. Only the driver writes: sqlite takes one writer."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,13 +19,15 @@ from beamclip.tracking.server import connect, default_artifacts, find_or_create_
 from beamclip.tracking.writer import RunWriter, Status
 
 Tags = Mapping[str, str]
+_log = logging.getLogger(__name__)
 _PARENT = "mlflow.parentRunId"
 
 
 class SweepTracker:
     """Writes one sweep. Open it with `SweepTracker.open`; as a context manager it closes itself with a true status.
 
-    Every method that takes a `trial_id` wants one that `trial` was called with before (`KeyError` otherwise).
+    Every method that takes a `trial_id` wants one that `trial` was called with before (`KeyError` otherwise), but for
+    `is_over`.
     """
 
     def __init__(self, client: MlflowClient, experiment_id: str, parent: Run, base: Experiment, tags: Tags) -> None:
@@ -96,6 +99,11 @@ class SweepTracker:
         """End a trial's run with what became of it; `error` is kept as the tag `beamclip.error`."""
         self._writer.end(self._trials[trial_id], status, error)
 
+    def is_over(self, trial_id: str) -> bool:
+        """Whether how a trial ended is written. A run that is KILLED was left by a sweep that was interrupted."""
+        run_id = self._trials.get(trial_id)
+        return run_id is not None and self.client.get_run(run_id).info.status in ("FINISHED", "FAILED")
+
     def reference(self, kind: Literal["untrained", "teacher"], tags: Tags, metrics: Mapping[str, float]) -> str:
         """A row beside the trials, once a kind, dataset, teacher, student and prompt set. Returns its run id."""
         described = self._tags | dict(tags)
@@ -134,7 +142,13 @@ class SweepTracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close("FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED")
+        try:
+            self.close("FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED")
+        except Exception as failed:
+            reason = f"how the sweep ended can't be written ({(str(failed).strip() or type(failed).__name__).splitlines()[0]})"
+            if kind is None:
+                raise UserError(f"{reason}; mend the tracking server and go on with --resume") from None
+            _log.warning("beamclip: %s.", reason)  # what is on its way says more
 
     def _child(self, name: str, tags: Tags) -> None:
         tags = self._tags | {_PARENT: self.run_id} | dict(tags)

@@ -14,9 +14,10 @@ class Listener:
     def __init__(self):
         self.heard = []
 
-    def over_before(self, trial_ids):
-        if trial_ids:
-            self.heard.append(("over before", *sorted(trial_ids)))
+    def over_before(self, results):
+        if results:
+            self.heard.append(("over before", *sorted(results)))
+            self.results = results
 
     def started(self, trial_id, values):
         self.heard.append(("started", trial_id, values))
@@ -29,7 +30,16 @@ class Listener:
 
 
 def trial(trial_id, finished=False, error_file=None):
-    return SimpleNamespace(trial_id=trial_id, config={"values": {"seed": 1}}, is_finished=lambda: finished, error_file=error_file)
+    known = {"config": {"values": {"seed": 1}}, "is_finished": lambda: finished, "error_file": error_file}
+    return SimpleNamespace(trial_id=trial_id, last_result={"epoch": 3}, **known)
+
+
+class Results(list):
+    """As Tune's: what each trial that ended said last."""
+
+    def __init__(self, metrics):
+        super().__init__(SimpleNamespace(metrics=one) for one in metrics)
+        self.num_terminated = len(self)
 
 
 @pytest.fixture
@@ -39,7 +49,7 @@ def ended_by_itself(monkeypatch, tmp_path):
     def run(steps, terminated=0):
         def fit():
             steps(_Relay())
-            return SimpleNamespace(num_terminated=terminated)
+            return Results({"trial_id": name, "config": {"values": {"seed": 1}}, "epoch": 3} for name in "ab"[:terminated])
 
         base = load_experiment("demo", {"storage.path": str(tmp_path)})
         record = SweepRecord(Sweep(name="s", space={"seed": choice(1, 2)}), base, "id")
@@ -99,7 +109,8 @@ def test_a_trial_that_never_started_or_never_ended_was_interrupted(ended_by_itse
 
 
 def test_where_all_had_ended_before_tune_takes_no_step(ended_by_itself):
-    assert ended_by_itself(lambda relay: None, terminated=2) == (True, [])
+    assert ended_by_itself(lambda relay: None, terminated=2) == (True, [("over before", "a", "b")])
+    assert _Relay.listener.results["b"].items() >= {"epoch": 3, "values": {"seed": 1}}.items()
     assert not ended_by_itself(lambda relay: None, terminated=1)[0]
 
 
@@ -112,6 +123,7 @@ def test_what_an_earlier_session_finished_counts_and_is_not_told_again(ended_by_
     by_itself, heard = ended_by_itself(steps)
     assert by_itself
     assert [note[:2] for note in heard] == [("over before", "a"), ("started", "b"), ("ended", "b")]
+    assert _Relay.listener.results == {"a": {"epoch": 3, "values": {"seed": 1}}}
 
 
 def test_a_second_interruption_before_the_unfinished_trial_started_again_is_one(ended_by_itself):
