@@ -14,7 +14,7 @@ from beamclip.config import UserError, cell, trial_count
 from beamclip.console import Bars
 from beamclip.outbox import Outbox
 from beamclip.records import SweepRecord
-from beamclip.storage import asset_key, download, local_folder
+from beamclip.storage import asset_key, fetched_files
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _FILES = ("student.safetensors", "probe.safetensors", "evaluation.json", "predictions.safetensors")
@@ -101,13 +101,12 @@ class Recorder:
 
     def _keep_files(self, trial_id: str, checkpoint: str) -> None:
         """Copy student, probe and evaluation into the run, from wherever the checkpoint lies; earlier versions left no evaluation."""
-        folder = local_folder(checkpoint)
         with tempfile.TemporaryDirectory() as temporary:
-            if folder is None:
-                folder = Path(temporary)
-                download(checkpoint, folder)
-            for name in (name for name in _FILES if (folder / name).is_file()):
-                self.tracker.trial_artifact(trial_id, folder / name)
+            files = fetched_files(self.record.folder, checkpoint, _FILES, Path(temporary))
+            for file in files:
+                self.tracker.trial_artifact(trial_id, file)
+        if not files:
+            self.bars.say(f"beamclip: WARNING: no student lies in {checkpoint}, so that MLflow keeps none of trial {trial_id}")
 
 
 def facts_of(record: SweepRecord) -> dict[str, Any]:

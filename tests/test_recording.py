@@ -1,6 +1,7 @@
 import json
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -198,11 +199,23 @@ KEPT = ["student.safetensors", "probe.safetensors", "evaluation.json", "predicti
 
 
 @pytest.mark.parametrize("files", [KEPT, KEPT[:2]], ids=["all", "an earlier version's"])
-def test_what_the_last_report_left_is_kept(recorder, tmp_path, files):
+@pytest.mark.parametrize("root", ["/runs", "file:///runs", "s3://bucket/runs"])
+def test_what_the_last_report_left_is_kept(record, bucket, root, files):
+    folder = bucket / "runs" / "checkpoint"
+    folder.mkdir(parents=True)
     for name in (*files, "state.pt"):
-        (tmp_path / name).touch()
-    recorder.reported("a", {"epoch": 2, "checkpoint_path": str(tmp_path)})
-    recorder.reported("a", {"epoch": 3, "checkpoint_path": f"file://{tmp_path}", "linear_probe/test_top1": 5.0})
+        (folder / name).touch()
+    path = "bucket/runs/checkpoint" if root.startswith("s3:") else str(folder)  # as Ray says it, which never names a scheme
+    stored = replace(record, base=with_values(record.base, {"storage.path": root, "tracking.uri": "http://server"}))
+    recorder = Recorder(stored, StubTracker(), StubBars())
+    recorder.reported("a", {"epoch": 2, "checkpoint_path": path})
+    recorder.reported("a", {"epoch": 3, "checkpoint_path": path, "linear_probe/test_top1": 5.0})
     recorder.close()
-    kept = [call[2].name for call in recorder.tracker.calls if call[0] == "trial_artifact"]
-    assert kept == files
+    assert [call[2].name for call in recorder.tracker.told("trial_artifact")] == files
+    assert recorder.bars.lines == []
+
+
+def test_where_nothing_lies_that_could_be_kept_it_is_said(recorder, tmp_path):
+    recorder.reported("a", {"epoch": 3, "checkpoint_path": str(tmp_path), "linear_probe/test_top1": 5.0})
+    recorder.close()
+    assert recorder.bars.lines == [f"beamclip: WARNING: no student lies in {tmp_path}, so that MLflow keeps none of trial a"]
