@@ -38,6 +38,8 @@ class Relay(ray.tune.Callback):  # type: ignore[misc]
 
     listener: Listener
     record: SweepRecord
+    turns: ClassVar[Any] = None
+    """The actor that says which restored trials may train; None in a sweep's first session."""
     begun: ClassVar[set[str]] = set()
     """Trials that have started in this session."""
     over: ClassVar[set[str] | None] = None
@@ -48,7 +50,8 @@ class Relay(ray.tune.Callback):  # type: ignore[misc]
     @classmethod
     def connect(cls, listener: Listener, record: SweepRecord) -> None:
         """Begin to relay to this listener what becomes of this sweep."""
-        cls.listener, cls.record, cls.begun, cls.over, cls.failures = listener, record, set(), None, {}
+        cls.listener, cls.record, cls.turns = listener, record, None
+        cls.begun, cls.over, cls.failures = set(), None, {}
 
     @classmethod
     def over_before(cls, results: Mapping[str, Mapping[str, Any]]) -> None:
@@ -92,6 +95,8 @@ class Relay(ray.tune.Callback):  # type: ignore[misc]
     def _end(self, trial: Trial, status: Status, error: str | None) -> None:
         assert self.over is not None
         self.over.add(trial.trial_id)
+        if self.turns is not None:
+            self.turns.end.remote(trial.trial_id)
         self.listener.ended(trial.trial_id, status, error)
 
 

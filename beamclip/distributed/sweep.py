@@ -13,18 +13,25 @@ from beamclip.distributed.handover import Handover, forget_failures
 from beamclip.distributed.relay import FINAL, Listener, Relay, report_of, retries
 from beamclip.distributed.search import scheduler, search_algorithm, search_space
 from beamclip.distributed.trial import run_trial
+from beamclip.distributed.turns import open_turns, wait_for_turn
 from beamclip.records import SweepRecord
 from beamclip.storage import asset_key
 
 
-def trainable(record: SweepRecord) -> Callable[[dict[str, Any]], None]:
-    """Tune's function for this sweep: resolves a trial's values into an experiment and its stores."""
+def trainable(record: SweepRecord, turns: str | None = None) -> Callable[[dict[str, Any]], None]:
+    """Tune's function for this sweep: resolves a trial's values into an experiment and its stores.
+
+    Args:
+        turns: name of the actor that says when a trial may train; None where Tune starts no more than that.
+    """
     sweep, base, assets, folder = record.sweep, record.base, dict(record.assets), record.folder  # worked out here: a trial runs elsewhere
 
     def trial(config: dict[str, Any]) -> None:
         experiment, before = cell(sweep, base, config["values"]), start_of(sweep, base, config["values"])
         with _last_word(), Handover(folder, experiment) as handover:
             started = experiment if before is None else with_values(experiment, {"student.init": handover.wait_for(before)})
+            if turns is not None:  # after the wait for another trial, which may need the turn itself
+                wait_for_turn(turns)
             config = {"experiment": started.model_dump_json(), "assets": assets[asset_key(experiment)], "folder": f"{folder}/trials"}
             handover.leave(run_trial(config))
 
@@ -50,13 +57,11 @@ def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume:
     Returns:
         True where it ended by itself, False where it was interrupted (its state is saved).
     """
-    function = trainable(record)
     Relay.connect(listener, record)
     if resume and ray.tune.Tuner.can_restore(f"{record.folder}/tune"):
-        forget_failures(record.folder)
-        tuner = ray.tune.Tuner.restore(f"{record.folder}/tune", function, resume_unfinished=True, resume_errored=True)
+        tuner = _restored_tuner(record, concurrent)
     else:
-        tuner = _new_tuner(function, record, concurrent)
+        tuner = _new_tuner(trainable(record), record, concurrent)
     results = tuner.fit()  # after Ctrl-C it returns as if all was well
     if Relay.over is not None:
         return len(Relay.over) >= trial_count(record.sweep)
@@ -65,6 +70,14 @@ def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume:
         last = [result.metrics for result in results if result.metrics and "config" in result.metrics]
         Relay.over_before({metrics["trial_id"]: report_of(metrics, metrics["config"]) for metrics in last})
     return by_itself
+
+
+def _restored_tuner(record: SweepRecord, concurrent: int) -> ray.tune.Tuner:
+    forget_failures(record.folder)
+    name = f"turns of {record.sweep_id}"
+    Relay.turns = open_turns(name, concurrent)
+    function = trainable(record, name)
+    return ray.tune.Tuner.restore(f"{record.folder}/tune", function, resume_unfinished=True, resume_errored=True)
 
 
 def _new_tuner(function: Callable[..., Any], record: SweepRecord, concurrent: int) -> ray.tune.Tuner:

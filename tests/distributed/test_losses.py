@@ -63,3 +63,10 @@ def test_an_error_is_final_until_the_sweep_is_gone_on_with(sweep):
     said = sweep("killed once", 4, "--resume")
     assert said["ended"] and [status for status, _ in ends(said)] == ["FINISHED"] * 4
     assert begun(said, "first") == [0, 0, 1, 1]  # what was lost in this session is tried again, too
+
+
+def test_no_more_of_the_trials_that_start_again_train_at_once_than_they_may(sweep):
+    sweep("raises", 4)
+    said = sweep("well", 1, "--resume")
+    assert said["ended"] and [status for status, _ in ends(said)] == ["FINISHED"] * 4
+    assert [word for _, word, _, _ in sorted(said["done"])] == ["begun", "done"] * 4

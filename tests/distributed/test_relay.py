@@ -59,7 +59,7 @@ def ended_by_itself(monkeypatch, tmp_path):
         record = SweepRecord(sweep, base, "id")
         tuner = SimpleNamespace(fit=fit)
         monkeypatch.setattr(sweeps, "_new_tuner", lambda *arguments: tuner)
-        monkeypatch.setattr(sweeps, "trainable", lambda record: None)
+        monkeypatch.setattr(sweeps, "trainable", lambda record, turns=None: None)
         listener = Listener()
         return run_trials(record, listener, concurrent=1, resume=False), listener.heard
 
