@@ -72,7 +72,7 @@ class Outbox:
 
     def _tell(self, failed: Exception | None) -> None:
         if failed is not None and self._error is None:
-            self._say(f"results can't be written for now ({_first_line(failed)}); they are kept and tried again")
+            self._say(f"results can't be written for now ({first_line(failed)}); they are kept and tried again")
         elif failed is None and self._error is not None:
             self._say("results are written again, and none is lost")
         self._error = failed
@@ -80,5 +80,6 @@ class Outbox:
         self._due = time.monotonic() + self._wait
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says first; its name where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import yaml
+
 from beamclip.config import Choice, Experiment, Sweep, UserError, with_values
 from beamclip.storage import storage_root, stores_root, tracking_uri
 
@@ -22,6 +24,12 @@ def pinned(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
     own = {key: _of(base, key) for key in _PINS}
     values = {"storage.path": storage_root(base), "storage.cache": str(stores_root(base)), "tracking.uri": _tracking(base)}
     return sweep.model_copy(update={"space": space, "variants": variants}), with_values(base, values | _bundle(own))
+
+
+def settings_text(experiment: Experiment) -> str:
+    """An experiment as a preset file for whoever makes it again: without where this one's runs, stores and results lie."""
+    places = {"storage": {"path", "cache"}, "tracking": {"uri"}}
+    return yaml.safe_dump(experiment.model_dump(mode="json", exclude=places), sort_keys=False)
 
 
 def _of(base: Experiment, key: str) -> Any:

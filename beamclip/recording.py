@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from beamclip.config import UserError, cell, trial_count
 from beamclip.console import Bars
-from beamclip.outbox import Outbox
+from beamclip.outbox import Outbox, first_line
+from beamclip.places import settings_text
 from beamclip.records import SweepRecord
 from beamclip.storage import asset_key, fetched_files
 
@@ -66,7 +65,7 @@ class Recorder:
             UserError: the tracker failed, and did so to the end; the trials' own checkpoints are kept.
         """
         if (error := self._outbox.close()) is not None:
-            raise UserError(f"results can't be written any more: {error}; mend the tracking server and go on with --resume")
+            raise UserError(f"results can't be written any more: {first_line(error)}; mend the tracking server and go on with --resume")
 
     def _move(self, trial_id: str, done: int) -> None:
         self._done[trial_id] = done
@@ -85,7 +84,7 @@ class Recorder:
         facts = json.loads(self.record.assets[asset_key(experiment)])["facts"]
         tags = {name: str(facts[name]) for name in ("data_key", "teacher_fingerprint")} | {"anchors_hash": facts["anchors"]["hash"]}
         run_id = self._runs[trial_id] = self.tracker.trial(trial_id, values, experiment, tags)
-        self.tracker.client.log_text(run_id, yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False), "config.yaml")
+        self.tracker.client.log_text(run_id, settings_text(experiment), "config.yaml")
         self.tracker.client.log_text(run_id, json.dumps(facts["anchors"], indent=1), "anchors.json")
         if "balance" in facts:
             self.tracker.client.log_text(run_id, json.dumps(facts["balance"], indent=1), "balance.json")

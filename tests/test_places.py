@@ -1,9 +1,10 @@
 """Trials run in other folders and with another environment than the sweep's driver: nothing relative may reach them."""
 
 import pytest
+import yaml
 
 from beamclip.config import Sweep, choice, load_experiment
-from beamclip.places import pinned
+from beamclip.places import pinned, settings_text
 
 PLAIN = Sweep(name="s")
 
@@ -73,3 +74,9 @@ def test_a_file_that_is_called_like_a_vocabulary_is_not_taken_for_one(here):
 def test_pinning_again_changes_nothing():
     once = pinned(Sweep(name="s", space={"data.path": choice("a", "b")}), load_experiment("demo", {"storage.path": "out"}))
     assert pinned(*once) == once
+
+
+def test_a_preset_to_make_it_again_says_nothing_of_where_this_one_lies():
+    _, base = pinned(PLAIN, load_experiment("demo", {"storage.path": "out", "storage.keep_checkpoints": 2, "seed": 3}))
+    kept = yaml.safe_load(settings_text(base))
+    assert (kept["storage"], kept["tracking"], kept["seed"]) == ({"keep_checkpoints": 2}, {}, 3)

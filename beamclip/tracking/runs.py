@@ -6,12 +6,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import yaml
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from beamclip.config import Experiment, Sweep, UserError, with_values
+from beamclip.outbox import first_line
+from beamclip.places import settings_text
 from beamclip.tracking import entries
 from beamclip.tracking.entries import Point
 from beamclip.tracking.labels import run_name
@@ -67,7 +68,7 @@ class SweepTracker:
         parent = parent or client.create_run(experiment_id, tags=shared | {"kind": "sweep"}, run_name=sweep_id)
         tracker = cls(client, experiment_id, parent, base, shared)
         tracker._writer.start(tracker.run_id, entries.params(base) | entries.space_params(sweep))
-        client.log_text(tracker.run_id, yaml.safe_dump(base.model_dump(mode="json"), sort_keys=False), "config.yaml")
+        client.log_text(tracker.run_id, settings_text(base), "config.yaml")
         return tracker
 
     def trial(self, trial_id: str, values: Mapping[str, Any], experiment: Experiment | None = None, tags: Tags | None = None) -> str:
@@ -145,7 +146,7 @@ class SweepTracker:
         try:
             self.close("FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED")
         except Exception as failed:
-            reason = f"how the sweep ended can't be written ({(str(failed).strip() or type(failed).__name__).splitlines()[0]})"
+            reason = f"how the sweep ended can't be written ({first_line(failed)})"
             if kind is None:
                 raise UserError(f"{reason}; mend the tracking server and go on with --resume") from None
             _log.warning("beamclip: %s.", reason)  # what is on its way says more

@@ -6,7 +6,7 @@ import yaml
 from matplotlib.figure import Figure
 from mlflow.exceptions import MlflowException
 
-from beamclip.config import Sweep, UserError, choice, flatten
+from beamclip.config import Experiment, Sweep, UserError, checked, choice, flatten
 from beamclip.tracking import SweepTracker
 from beamclip.tracking.entries import space_params
 from beamclip.tracking.server import search_all
@@ -34,7 +34,7 @@ def test_the_parent_says_what_was_asked_and_how(opened, base, tmp_path):
     assert data.params[f"space.{TAU_T}"] == '{"kind": "choice", "values": [0.02, 0.05]}'
     assert data.params["objective.teacher_temperature"] == "0.05"
     text = mlflow.artifacts.load_text(f"{tmp_path}/artifacts/temp/{tracker.run_id}/artifacts/config.yaml")
-    assert yaml.safe_load(text) == base.model_dump(mode="json")
+    assert checked(Experiment, yaml.safe_load(text)) == base
 
 
 def test_the_parent_says_what_each_variant_is():
