@@ -1,20 +1,19 @@
 """From what trials say to the tracker and the bar, by one writer in the sweep's one process."""
 
 import json
-import queue
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from beamclip.config import UserError, cell, trial_count
 from beamclip.console import Bars
+from beamclip.outbox import Outbox, first_line
+from beamclip.places import settings_text
 from beamclip.records import SweepRecord
-from beamclip.storage import asset_key, download, local_folder
+from beamclip.storage import asset_key, fetched_files
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _FILES = ("student.safetensors", "probe.safetensors", "evaluation.json", "predictions.safetensors")
@@ -23,8 +22,8 @@ _FILES = ("student.safetensors", "probe.safetensors", "evaluation.json", "predic
 class Recorder:
     """A sweep's listener.
 
-    It only notes what happened; a thread writes it, in order. Tune must not wait for the tracker: a callback of seconds can
-    lock a trial (see docs/architecture.md).
+    It only notes what happened; a thread writes it, in order, and again where that fails. Tune must not wait for the tracker: a callback
+    of seconds can lock a trial (see docs/architecture.md).
     """
 
     def __init__(self, record: SweepRecord, tracker: Any, bars: Bars) -> None:
@@ -32,30 +31,29 @@ class Recorder:
         self._done: dict[str, int] = {}
         self._trials, self._whole = trial_count(record.sweep), record.base.optimiser.epochs + 1
         self._runs: dict[str, str] = {}
-        self._notes: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._write, daemon=True)
-        self._thread.start()
+        self._outbox = Outbox(bars.say)
 
-    def over_before(self, trial_ids: Collection[str]) -> None:
-        """What an earlier session did."""
-        self._done |= dict.fromkeys(trial_ids, self._whole)
+    def over_before(self, results: Mapping[str, Mapping[str, Any]]) -> None:
+        """What an earlier session did. Where it couldn't write how a trial ended, that is made up for."""
+        self._done |= dict.fromkeys(results, self._whole)
+        for trial_id, result in results.items():
+            self._outbox.put(trial_id, partial(self._catch_up, trial_id, result))
 
     def started(self, trial_id: str, values: Mapping[str, Any]) -> None:
         """A trial starts or goes on. Its processes take a while to, so that the bar says so."""
-        self._notes.put(lambda: self._open(trial_id, values))
+        self._outbox.put(trial_id, lambda: self._open(trial_id, values))
         self._move(trial_id, self._done.get(trial_id, 0))
         self.bars.note(f"{len(self._done)} of {self._trials} trials begun")
 
     def reported(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         """An epoch ended, or the evaluation did."""
         now, kept = int(time.time() * 1000), dict(metrics)
-        self._notes.put(lambda: self._log(trial_id, kept, now))
+        self._outbox.put(trial_id, lambda: self._log(trial_id, kept, now))
         self._move(trial_id, int(metrics.get("epoch", 0)) + ("linear_probe/test_top1" in metrics))
 
     def ended(self, trial_id: str, status: Status, error: str | None) -> None:
         """A trial is over."""
-        self._notes.put(lambda: self.tracker.trial_finished(trial_id, status, error))
+        self._outbox.put(trial_id, lambda: self.tracker.trial_finished(trial_id, status, error))
         self._move(trial_id, self._whole)
         if error:
             self.bars.say(f"trial {trial_id} failed: {error}")
@@ -64,31 +62,29 @@ class Recorder:
         """Wait until all is written.
 
         Raises:
-            UserError: the tracker failed; the trials' own checkpoints are kept.
+            UserError: the tracker failed, and did so to the end; the trials' own checkpoints are kept.
         """
-        self._notes.put(None)
-        self._thread.join()
-        if self._error is not None:
-            raise UserError(f"results can't be written any more: {self._error}; mend the tracking server and go on with --resume")
-
-    def _write(self) -> None:
-        try:
-            while (note := self._notes.get()) is not None:
-                note()
-        except BaseException as error:
-            self._error = error
-            self.bars.say(f"results can't be written any more ({error}); go on later with --resume")
+        if (error := self._outbox.close()) is not None:
+            raise UserError(f"results can't be written any more: {first_line(error)}; mend the tracking server and go on with --resume")
 
     def _move(self, trial_id: str, done: int) -> None:
         self._done[trial_id] = done
         self.bars("epochs and probes", sum(self._done.values()), self._trials * self._whole)
+
+    def _catch_up(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        if self.tracker.is_over(trial_id):
+            return
+        self._open(trial_id, result["values"])
+        self._log(trial_id, result, int(1000 * result.get("timestamp", time.time())))
+        failure = result.get("failure")
+        self.tracker.trial_finished(trial_id, "FAILED" if failure else "FINISHED", failure)
 
     def _open(self, trial_id: str, values: Mapping[str, Any]) -> None:
         experiment = cell(self.record.sweep, self.record.base, values)
         facts = json.loads(self.record.assets[asset_key(experiment)])["facts"]
         tags = {name: str(facts[name]) for name in ("data_key", "teacher_fingerprint")} | {"anchors_hash": facts["anchors"]["hash"]}
         run_id = self._runs[trial_id] = self.tracker.trial(trial_id, values, experiment, tags)
-        self.tracker.client.log_text(run_id, yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False), "config.yaml")
+        self.tracker.client.log_text(run_id, settings_text(experiment), "config.yaml")
         self.tracker.client.log_text(run_id, json.dumps(facts["anchors"], indent=1), "anchors.json")
         if "balance" in facts:
             self.tracker.client.log_text(run_id, json.dumps(facts["balance"], indent=1), "balance.json")
@@ -104,13 +100,12 @@ class Recorder:
 
     def _keep_files(self, trial_id: str, checkpoint: str) -> None:
         """Copy student, probe and evaluation into the run, from wherever the checkpoint lies; earlier versions left no evaluation."""
-        folder = local_folder(checkpoint)
         with tempfile.TemporaryDirectory() as temporary:
-            if folder is None:
-                folder = Path(temporary)
-                download(checkpoint, folder)
-            for name in (name for name in _FILES if (folder / name).is_file()):
-                self.tracker.trial_artifact(trial_id, folder / name)
+            files = fetched_files(self.record.folder, checkpoint, _FILES, Path(temporary))
+            for file in files:
+                self.tracker.trial_artifact(trial_id, file)
+        if not files:
+            self.bars.say(f"beamclip: WARNING: no student lies in {checkpoint}, so that MLflow keeps none of trial {trial_id}")
 
 
 def facts_of(record: SweepRecord) -> dict[str, Any]:

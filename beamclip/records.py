@@ -5,10 +5,10 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from beamclip.config import Experiment, Sweep, UserError, checked, nearest
+from beamclip.config import Experiment, Sweep, UserError, checked, nearest, with_values
 from beamclip.storage import entries, filesystem_of, storage_root
 
 
@@ -60,16 +60,27 @@ def new_sweep_id() -> str:
 
 
 def latest_sweep(name: str, experiment: Experiment) -> SweepRecord:
-    """The youngest sweep of this name in the experiment's storage.
+    """The youngest sweep of this name in the experiment's storage. It goes on where it was found, wherever it was begun.
 
     Raises:
         UserError: there is none.
     """
-    sweeps = f"{storage_root(experiment)}/sweeps"
+    root = storage_root(experiment)
+    sweeps = f"{root}/sweeps"
     ids = [entry for entry in entries(f"{sweeps}/{name}") if re.fullmatch(r"\d{8}-\d{6}-\d{4}", entry)]
     if not ids:
         raise UserError(f"no sweep {name} lies in {sweeps} to resume{nearest(name, entries(sweeps))}")
-    return read_record(f"{sweeps}/{name}/{max(ids)}")
+    record = read_record(f"{sweeps}/{name}/{max(ids)}")
+    return replace(record, base=_moved(record.base, root))
+
+
+def _moved(base: Experiment, root: str) -> Experiment:
+    """The same experiment in this storage; what lay inside the old one does in the new one."""
+    cache, uri, old = base.storage.cache, base.tracking.uri, base.storage.path
+    if old is not None and old != root:
+        cache = None if cache == f"{old}/stores" else cache
+        uri = None if uri == f"sqlite:///{old}/mlflow.db" else uri
+    return with_values(base, {"storage.path": root, "storage.cache": cache, "tracking.uri": uri})
 
 
 def read_record(folder: str) -> SweepRecord:

@@ -1,6 +1,7 @@
 """Where runs and stores are kept."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from pyarrow import fs
@@ -82,10 +83,20 @@ def local_folder(uri: str) -> Path | None:
     return Path(path) if isinstance(filesystem, fs.LocalFileSystem) else None
 
 
-def download(uri: str, folder: Path) -> None:
-    """Copy a remote folder here."""
-    filesystem, path = filesystem_of(uri)
-    fs.copy_files(path, str(folder), source_filesystem=filesystem)
+def fetched_files(root: str, path: str, names: Sequence[str], here: Path) -> list[Path]:
+    """Those files of a folder that exist: as they lie where that is on this machine, else copied here.
+
+    Args:
+        root: a folder or URI that says in which file system.
+        path: of the folder, in that file system and without a scheme, as Ray says where a checkpoint lies.
+    """
+    filesystem, _ = filesystem_of(root)
+    infos = [info for info in filesystem.get_file_info([f"{path}/{name}" for name in names]) if info.type == fs.FileType.File]
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return [Path(info.path) for info in infos]
+    for info in infos:
+        fs.copy_files(info.path, str(here / info.base_name), source_filesystem=filesystem)
+    return [here / info.base_name for info in infos]
 
 
 def entries(uri: str) -> list[str]:

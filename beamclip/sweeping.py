@@ -12,6 +12,7 @@ from rich.console import Console
 from beamclip.anchor_log import log_anchors
 from beamclip.config import Experiment, Sweep, cell, check_space, planned_values, trial_count
 from beamclip.console import Bars
+from beamclip.places import pinned
 from beamclip.provenance import command_line, program, provenance_tags, without_passwords
 from beamclip.recording import Recorder
 from beamclip.records import SweepRecord, latest_sweep, new_sweep_id
@@ -34,7 +35,7 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool = False, repair: bool
         UserError: anything the user can mend, before anything costly starts where that is possible.
         KeyboardInterrupt: after Ctrl-C or SIGTERM. What is finished is kept, the rest marked KILLED; its text is what to type to go on.
     """
-    record = latest_sweep(sweep.name, base) if resume else SweepRecord(*with_starts(sweep, base), new_sweep_id())
+    record = latest_sweep(sweep.name, base) if resume else SweepRecord(*with_starts(*pinned(sweep, base)), new_sweep_id())
     check_space(record.sweep, record.base)
     check_writable(record.base)
     with Bars() as bars:
@@ -75,7 +76,7 @@ def plan_sweep(sweep: Sweep, base: Experiment) -> None:
 
     check_space(sweep, base)
     check_writable(base)
-    sweep, base = with_starts(sweep, base)
+    sweep, base = with_starts(*pinned(sweep, base))
     try:
         with Bars() as bars:
             _preparation(sweep, base, bars, repair=False).close()
@@ -128,8 +129,10 @@ def _run(record: SweepRecord, tracker: Any, bars: Bars, resume: bool) -> bool:
     try:
         return run_trials(record, recorder, concurrent_trials(record.base), resume)
     finally:
-        recorder.close()
-        disconnect()
+        try:
+            recorder.close()
+        finally:
+            disconnect()
 
 
 def _write_summary(tracker: Any, record: SweepRecord) -> None:

@@ -152,6 +152,33 @@ def small_disk(tmp_path):
 
 
 @pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """What `s3://bucket` is, as a folder: a file system of its own kind, whose paths begin with the bucket's name, as pyarrow's do."""
+    from pyarrow import fs
+
+    folder = tmp_path / "s3" / "bucket"
+    folder.mkdir(parents=True)
+    system, known = fs.SubTreeFileSystem(str(folder.parent), fs.LocalFileSystem()), fs.FileSystem.from_uri
+
+    def from_uri(uri):
+        return (system, uri.removeprefix("s3://")) if uri.startswith("s3://") else known(uri)
+
+    monkeypatch.setattr("beamclip.storage.fs", _With(fs, FileSystem=_With(fs.FileSystem, from_uri=from_uri)))
+    return folder
+
+
+class _With:
+    """Something with other attributes over its own."""
+
+    def __init__(self, inner, **others):
+        self.__dict__ |= others
+        self._inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+
+@pytest.fixture
 def storage(tmp_path):
     return tmp_path / "storage"
 

@@ -1,6 +1,7 @@
 import json
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,15 +16,18 @@ PROMPTS = ("plain", "openai_7")
 
 
 class StubTracker:
-    """Notes what it and its client are told; `free` holds it up, `fail_at` makes one call raise."""
+    """Notes what it and its client are told; `free` holds it up, `fail_at` makes so many calls of one kind raise."""
 
-    def __init__(self, fail_at=None):
-        self.calls, self.fail_at = [], fail_at
+    def __init__(self, fail_at=None, times=10**6, over=()):
+        self.calls, self.fail_at, self.times, self.over = [], fail_at, times, over
         self.free = threading.Event()
         self.free.set()
         self.client = SimpleNamespace(log_text=self.note("log_text"))
         for name in ("trial_metrics", "trial_artifact", "trial_finished"):
             setattr(self, name, self.note(name))
+
+    def is_over(self, trial_id):
+        return trial_id in self.over
 
     def trial(self, trial_id, *arguments):
         self.note("trial")(trial_id, *arguments)
@@ -32,7 +36,8 @@ class StubTracker:
     def note(self, name):
         def call(*arguments):
             assert self.free.wait(10)
-            if name == self.fail_at:
+            if name == self.fail_at and self.times > 0:
+                self.times -= 1
                 raise RuntimeError("the server is gone")
             self.calls.append((name, *arguments))
 
@@ -133,7 +138,7 @@ def test_metrics_are_dated_when_they_were_reported_not_when_they_were_written(re
     assert before <= recorder.tracker.calls[0][4][0][3] <= after
 
 
-def test_what_the_tracker_raises_surfaces_at_the_end_and_is_said_at_once(record):
+def test_what_the_tracker_goes_on_to_raise_surfaces_at_the_end_and_is_said_at_once(record):
     recorder = Recorder(record, StubTracker(fail_at="trial_metrics"), StubBars())
     recorder.started("a", {})
     recorder.reported("a", {"epoch": 1})
@@ -141,7 +146,35 @@ def test_what_the_tracker_raises_surfaces_at_the_end_and_is_said_at_once(record)
     with pytest.raises(UserError, match=r"the server is gone; mend .* --resume"):
         recorder.close()
     assert [call[0] for call in recorder.tracker.calls] == ["trial", "log_text", "log_text"]
-    assert "go on later with --resume" in recorder.bars.lines[0]
+    assert recorder.bars.lines == ["results can't be written for now (the server is gone); they are kept and tried again"]
+
+
+@pytest.mark.parametrize("what", ["trial", "log_text", "trial_metrics", "trial_finished"])
+def test_a_tracker_that_fails_once_loses_nothing(record, what):
+    recorder = Recorder(record, StubTracker(fail_at=what, times=1), StubBars())
+    for trial_id in "ab":
+        recorder.started(trial_id, {"anchors.prompt_set": "plain"})
+        recorder.reported(trial_id, {"epoch": 1})
+        recorder.ended(trial_id, "FINISHED", None)
+    recorder.close()
+    for trial_id in "ab":
+        calls = [call[0] for call in recorder.tracker.calls if call[0] != "log_text" and call[1] == trial_id]
+        assert [name for name in calls if name != "trial"] == ["trial_metrics", "trial_finished"] and calls[0] == "trial"
+    assert recorder.bars.lines[-1] == "results are written again, and none is lost"
+
+
+def test_what_an_earlier_session_could_not_write_is_made_up_for(record, tmp_path):
+    (tmp_path / "student.safetensors").touch()
+    result = {"values": {"anchors.prompt_set": "plain"}, "epoch": 3, "linear_probe/test_top1": 5.0, "timestamp": 7}
+    result |= {"checkpoint_path": str(tmp_path), "history": [("train/loss", 1.0, 1)]}
+    recorder = Recorder(record, StubTracker(over=("a",)), StubBars())
+    recorder.over_before({"a": result, "b": result, "c": {**result, "failure": "no number"}})
+    recorder.close()
+    calls = [call for call in recorder.tracker.calls if call[0] != "log_text"]
+    names = ["trial", "trial_metrics", "trial_artifact", "trial_finished"]
+    assert [call[:2] for call in calls] == [(name, trial_id) for trial_id in "bc" for name in names]
+    assert calls[1][2:] == ({"linear_probe/test_top1": 5.0}, 3, [("train/loss", 1.0, 1, 7000)])
+    assert [call[2:] for call in recorder.tracker.told("trial_finished")] == [("FINISHED", None), ("FAILED", "no number")]
 
 
 def test_the_bar_counts_epochs_and_evaluations_of_all_trials(recorder):
@@ -154,7 +187,7 @@ def test_the_bar_counts_epochs_and_evaluations_of_all_trials(recorder):
 
 
 def test_what_an_earlier_session_finished_counts_and_the_bar_is_there_from_the_start(recorder):
-    recorder.over_before({"a"})
+    recorder.over_before({"a": {"values": {"anchors.prompt_set": "plain"}}})
     recorder.started("b", {"anchors.prompt_set": "plain"})
     recorder.reported("b", {"epoch": 1})
     recorder.close()
@@ -166,11 +199,23 @@ KEPT = ["student.safetensors", "probe.safetensors", "evaluation.json", "predicti
 
 
 @pytest.mark.parametrize("files", [KEPT, KEPT[:2]], ids=["all", "an earlier version's"])
-def test_what_the_last_report_left_is_kept(recorder, tmp_path, files):
+@pytest.mark.parametrize("root", ["/runs", "file:///runs", "s3://bucket/runs"])
+def test_what_the_last_report_left_is_kept(record, bucket, root, files):
+    folder = bucket / "runs" / "checkpoint"
+    folder.mkdir(parents=True)
     for name in (*files, "state.pt"):
-        (tmp_path / name).touch()
-    recorder.reported("a", {"epoch": 2, "checkpoint_path": str(tmp_path)})
-    recorder.reported("a", {"epoch": 3, "checkpoint_path": f"file://{tmp_path}", "linear_probe/test_top1": 5.0})
+        (folder / name).touch()
+    path = "bucket/runs/checkpoint" if root.startswith("s3:") else str(folder)  # as Ray says it, which never names a scheme
+    stored = replace(record, base=with_values(record.base, {"storage.path": root, "tracking.uri": "http://server"}))
+    recorder = Recorder(stored, StubTracker(), StubBars())
+    recorder.reported("a", {"epoch": 2, "checkpoint_path": path})
+    recorder.reported("a", {"epoch": 3, "checkpoint_path": path, "linear_probe/test_top1": 5.0})
     recorder.close()
-    kept = [call[2].name for call in recorder.tracker.calls if call[0] == "trial_artifact"]
-    assert kept == files
+    assert [call[2].name for call in recorder.tracker.told("trial_artifact")] == files
+    assert recorder.bars.lines == []
+
+
+def test_where_nothing_lies_that_could_be_kept_it_is_said(recorder, tmp_path):
+    recorder.reported("a", {"epoch": 3, "checkpoint_path": str(tmp_path), "linear_probe/test_top1": 5.0})
+    recorder.close()
+    assert recorder.bars.lines == [f"beamclip: WARNING: no student lies in {tmp_path}, so that MLflow keeps none of trial a"]

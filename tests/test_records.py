@@ -2,6 +2,7 @@ import pytest
 
 from beamclip.config import Sweep, UserError, choice, load_experiment
 from beamclip.records import SweepRecord, latest_sweep, new_sweep_id, read_record
+from beamclip.storage import stores_root, tracking_uri
 
 SWEEP = Sweep(name="temp", question="which?", space={"objective.teacher_temperature": choice(0.1, 0.2)})
 
@@ -27,6 +28,26 @@ def test_the_latest_sweep_of_a_name_is_found_and_strangers_are_not(tmp_path):
     (tmp_path / "sweeps" / "temp" / "zz-notes").mkdir()
     assert latest_sweep("temp", experiment(storage__path=str(tmp_path))).sweep_id == "20260102-000000-0001"
     assert record(tmp_path, new_sweep_id()).folder > record(tmp_path, "20260102-000000-0001").folder
+
+
+def test_a_sweep_goes_on_where_it_is_found_with_what_lay_inside(tmp_path):
+    (tmp_path / "old").mkdir()
+    old, new = f"{tmp_path}/old", f"{tmp_path}/new"
+    inside = {"storage__cache": f"{old}/stores", "tracking__uri": f"sqlite:///{old}/mlflow.db"}
+    SweepRecord(SWEEP, experiment(storage__path=old, **inside), "20260101-000000-0001").save()
+    (tmp_path / "old").rename(tmp_path / "new")
+    found = latest_sweep("temp", experiment(storage__path=new))
+    assert found.folder == f"{new}/sweeps/temp/20260101-000000-0001"
+    assert (stores_root(found.base), tracking_uri(found.base)) == (tmp_path / "new" / "stores", f"sqlite:///{new}/mlflow.db")
+
+
+def test_a_sweep_whose_storage_the_environment_chose_is_gone_on_with_by_another_name_of_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("BEAMCLIP_STORAGE", str(tmp_path))
+    SweepRecord(SWEEP, experiment(storage__cache="/shared"), "20260101-000000-0001").save()
+    monkeypatch.setenv("BEAMCLIP_STORAGE", "/nowhere")
+    monkeypatch.chdir(tmp_path.parent)
+    found = latest_sweep("temp", experiment(storage__path=tmp_path.name))
+    assert found.folder == f"{tmp_path}/sweeps/temp/20260101-000000-0001" and found.base.storage.cache == "/shared"
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"sweep": {"name": "temp"}, "base": {}, "sweep_id": "x", "colour": 1}'])

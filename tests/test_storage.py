@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from beamclip.config import UserError, load_experiment
-from beamclip.storage import artifact_root, asset_key, check_writable, download, local_folder, storage_root, stores_root, tracking_uri
+from beamclip.storage import artifact_root, asset_key, check_writable, fetched_files, local_folder, storage_root, stores_root, tracking_uri
 
 
 def experiment(**values):
@@ -66,13 +66,24 @@ def test_what_cannot_be_written_is_found_before_anything_starts(tmp_path):
             check_writable(experiment(storage__path=path, storage__cache=str(tmp_path / "cache")))
 
 
-def test_a_checkpoint_is_read_in_place_or_copied_here(tmp_path):
-    (tmp_path / "there" / "inner").mkdir(parents=True)
-    (tmp_path / "there" / "inner" / "file").write_text("x")
+def test_what_lies_on_this_machine_is_found_by_its_path(tmp_path):
     assert local_folder(str(tmp_path)) == local_folder(f"file://{tmp_path}") == Path(tmp_path)
     assert local_folder("mock://bucket/x") is None
-    download(f"file://{tmp_path}/there", tmp_path / "here")
-    assert (tmp_path / "here" / "inner" / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize("root", ["", "file://"])
+def test_files_on_this_machine_are_read_in_place(tmp_path, root):
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "c").mkdir()
+    assert fetched_files(f"{root}{tmp_path}", str(tmp_path), ("a", "b", "c"), tmp_path / "here") == [tmp_path / "a"]
+    assert fetched_files(f"{root}{tmp_path}", f"{tmp_path}/nowhere", ("a",), tmp_path / "here") == []
+
+
+def test_files_elsewhere_are_copied_by_the_path_that_ray_names_without_a_scheme(tmp_path, bucket):
+    (bucket / "runs" / "checkpoint").mkdir(parents=True)
+    (bucket / "runs" / "checkpoint" / "a").write_text("x")
+    (found,) = fetched_files("s3://bucket/runs", "bucket/runs/checkpoint", ("a", "b"), tmp_path)
+    assert found == tmp_path / "a" and found.read_text() == "x"
 
 
 def test_the_number_of_clusters_counts_where_clusters_are_needed():

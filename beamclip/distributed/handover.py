@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pyarrow import fs
+from ray.exceptions import RayError
 
 from beamclip.config import Experiment, UserError
 from beamclip.storage import filesystem_of
@@ -17,7 +18,8 @@ _POLL = 1.0  # seconds
 class Handover:
     """Where a trial leaves its student, under the name of its experiment, and finds another's.
 
-    A trial that ends in any other way than by leaving a student says so, so that nobody waits for it for ever.
+    A trial that ends in any other way than by leaving a student says so, so that nobody waits for it for ever. One whose process was lost
+    can't: where it is not tried again, the sweep's own process says it.
 
     Args:
         folder: folder or URI of the sweep.
@@ -36,8 +38,14 @@ class Handover:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if not self._left:
-            filesystem, path = filesystem_of(self._folder)
+        if not self._left and not isinstance(error, RayError):  # after the loss of a process this trial is tried again
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Say that this trial leaves no student, unless it has left one."""
+        filesystem, path = filesystem_of(self._folder)
+        filesystem.create_dir(path, recursive=True)
+        if filesystem.get_file_info(f"{path}/{self._name}.safetensors").type == fs.FileType.NotFound:
             with filesystem.open_output_stream(f"{path}/{self._name}.failed") as stream:
                 stream.write(b"")
 
@@ -70,6 +78,14 @@ class Handover:
                     "the trial that student.init names has failed, so there is no student to start from; see that trial's error"
                 )
             time.sleep(_POLL)
+
+
+def forget_failures(folder: str) -> None:
+    """Let trials of this sweep be waited for that failed in an earlier session, and may not in this one."""
+    filesystem, path = filesystem_of(f"{folder}/students")
+    for entry in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True)):
+        if entry.extension == "failed":
+            filesystem.delete_file(entry.path)
 
 
 def _name(experiment: Experiment) -> str:

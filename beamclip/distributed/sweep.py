@@ -1,101 +1,54 @@
-"""Running a sweep's trials with Ray Tune, and telling a listener what happens."""
+"""Running a sweep's trials with Ray Tune."""
 
-from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import ray
 import ray.tune
-from ray.tune.experiment import Trial
 
 from beamclip.config import Sweep, cell, start_of, trial_count, with_values
 from beamclip.distributed.cluster import DRIVER_CPUS
-from beamclip.distributed.handover import Handover
+from beamclip.distributed.handover import Handover, forget_failures
+from beamclip.distributed.relay import FINAL, Listener, Relay, report_of, retries
 from beamclip.distributed.search import scheduler, search_algorithm, search_space
 from beamclip.distributed.trial import run_trial
+from beamclip.distributed.turns import open_turns, wait_for_turn
 from beamclip.records import SweepRecord
 from beamclip.storage import asset_key
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
 
+def trainable(record: SweepRecord, turns: str | None = None) -> Callable[[dict[str, Any]], None]:
+    """Tune's function for this sweep: resolves a trial's values into an experiment and its stores.
 
-class Listener(Protocol):
-    """What the sweep's one process hears of its trials, in the order things happen."""
-
-    def over_before(self, trial_ids: Collection[str]) -> None:
-        """These trials ended in an earlier session. Heard once, before anything else."""
-
-    def started(self, trial_id: str, values: Mapping[str, Any]) -> None:
-        """A trial starts, or goes on after a resume."""
-
-    def reported(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        """A trial's epoch ended, or its evaluation did; the latter has `linear_probe/…`."""
-
-    def ended(self, trial_id: str, status: Status, error: str | None) -> None:
-        """A trial is over. FINISHED also where it was stopped early on purpose."""
-
-
-class _Relay(ray.tune.Callback):  # type: ignore[misc]
-    """Tune's callback, in the driver's process. Tune pickles it with the sweep's state, so what it talks to is set anew each time."""
-
-    listener: Listener
-    over: ClassVar[set[str] | None] = None
-    """Trials that have ended, in an earlier session too; None until Tune has said which those are."""
-    failures: ClassVar[dict[str, str]] = {}
-    """Why runs said that they can't go on. To Tune these end as any other, and --resume does not try them again."""
-
-    @classmethod
-    def connect(cls, listener: Listener) -> None:
-        """Begin to relay to this listener."""
-        cls.listener, cls.over, cls.failures = listener, None, {}
-
-    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        if _Relay.over is None:
-            _Relay.over = {trial.trial_id for trial in trials if trial.is_finished()}
-            self.listener.over_before(frozenset(_Relay.over))
-
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self.listener.started(trial.trial_id, dict(trial.config["values"]))
-
-    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
-        if "failure" in result:
-            self.failures[trial.trial_id] = str(result["failure"])
-        self.listener.reported(trial.trial_id, result)
-
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        failure = self.failures.get(trial.trial_id)
-        self._end(trial, "FAILED" if failure else "FINISHED", failure)
-
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._end(trial, "FAILED", last_line(trial))
-
-    def _end(self, trial: Trial, status: Status, error: str | None) -> None:
-        assert self.over is not None
-        self.over.add(trial.trial_id)
-        self.listener.ended(trial.trial_id, status, error)
-
-
-def last_line(trial: Trial) -> str:
-    """Why a trial failed, in a line."""
-    # Not `trial.get_error()`: that looks into the storage, where Tune copies the file only after its callbacks.
-    file = Path(trial.error_file) if trial.error_file else None
-    text = file.read_text() if file and file.exists() else ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "unknown"
-
-
-def trainable(record: SweepRecord) -> Callable[[dict[str, Any]], None]:
-    """Tune's function for this sweep: resolves a trial's values into an experiment and its stores."""
-    sweep, base, assets, folder = record.sweep, record.base, dict(record.assets), f"{record.folder}/trials"
+    Args:
+        turns: name of the actor that says when a trial may train; None where Tune starts no more than that.
+    """
+    sweep, base, assets, folder = record.sweep, record.base, dict(record.assets), record.folder  # worked out here: a trial runs elsewhere
 
     def trial(config: dict[str, Any]) -> None:
         experiment, before = cell(sweep, base, config["values"]), start_of(sweep, base, config["values"])
-        with Handover(record.folder, experiment) as handover:
+        with _last_word(), Handover(folder, experiment) as handover:
             started = experiment if before is None else with_values(experiment, {"student.init": handover.wait_for(before)})
-            config = {"experiment": started.model_dump_json(), "assets": assets[asset_key(experiment)], "folder": folder}
+            if turns is not None:  # after the wait for another trial, which may need the turn itself
+                wait_for_turn(turns)
+            config = {"experiment": started.model_dump_json(), "assets": assets[asset_key(experiment)], "folder": f"{folder}/trials"}
             handover.leave(run_trial(config))
 
     wrapped: Callable[[dict[str, Any]], None] = ray.tune.with_resources(trial, {"CPU": DRIVER_CPUS})
     return wrapped
+
+
+@contextlib.contextmanager
+def _last_word() -> Iterator[None]:
+    """Say of an error that it is final. Train has tried again where that may help, unless it was lost itself."""
+    try:
+        yield
+    except ray.exceptions.RayError:
+        raise
+    except Exception:
+        ray.tune.report({FINAL: True})
+        raise
 
 
 def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume: bool) -> bool:
@@ -104,15 +57,27 @@ def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume:
     Returns:
         True where it ended by itself, False where it was interrupted (its state is saved).
     """
-    function = trainable(record)
-    _Relay.connect(listener)
+    Relay.connect(listener, record)
     if resume and ray.tune.Tuner.can_restore(f"{record.folder}/tune"):
-        tuner = ray.tune.Tuner.restore(f"{record.folder}/tune", function, resume_unfinished=True, resume_errored=True)
+        tuner = _restored_tuner(record, concurrent)
     else:
-        tuner = _new_tuner(function, record, concurrent)
+        tuner = _new_tuner(trainable(record), record, concurrent)
     results = tuner.fit()  # after Ctrl-C it returns as if all was well
-    over = results.num_terminated if _Relay.over is None else len(_Relay.over)  # where nothing was left to do, Tune takes no step
-    return over >= trial_count(record.sweep)
+    if Relay.over is not None:
+        return len(Relay.over) >= trial_count(record.sweep)
+    by_itself: bool = results.num_terminated >= trial_count(record.sweep)  # where nothing was left to do, Tune takes no step
+    if by_itself:
+        last = [result.metrics for result in results if result.metrics and "config" in result.metrics]
+        Relay.over_before({metrics["trial_id"]: report_of(metrics, metrics["config"]) for metrics in last})
+    return by_itself
+
+
+def _restored_tuner(record: SweepRecord, concurrent: int) -> ray.tune.Tuner:
+    forget_failures(record.folder)
+    name = f"turns of {record.sweep_id}"
+    Relay.turns = open_turns(name, concurrent)
+    function = trainable(record, name)
+    return ray.tune.Tuner.restore(f"{record.folder}/tune", function, resume_unfinished=True, resume_errored=True)
 
 
 def _new_tuner(function: Callable[..., Any], record: SweepRecord, concurrent: int) -> ray.tune.Tuner:
@@ -127,5 +92,11 @@ def _new_tuner(function: Callable[..., Any], record: SweepRecord, concurrent: in
             trial_name_creator=lambda trial: trial.trial_id,
             trial_dirname_creator=lambda trial: trial.trial_id,  # names made of parameters grow too long (ray#29586)
         ),
-        run_config=ray.tune.RunConfig(name="tune", storage_path=record.folder, verbose=0, callbacks=[_Relay()]),
+        run_config=ray.tune.RunConfig(
+            name="tune",
+            storage_path=record.folder,
+            verbose=0,
+            callbacks=[Relay()],
+            failure_config=ray.tune.FailureConfig(max_failures=retries(record)),
+        ),
     )

@@ -78,8 +78,10 @@ def run_trial(config: dict[str, Any]) -> Any:
 
     experiment = checked(Experiment, json.loads(config["experiment"]))
     reports = TuneReportCallback()
-    result = build_trainer(experiment, config, ray.tune.get_context().get_trial_id(), [reports]).fit()
-    _wait_until_taken(reports)
+    try:
+        result = build_trainer(experiment, config, ray.tune.get_context().get_trial_id(), [reports]).fit()
+    finally:
+        _wait_until_taken(reports)
     return result.checkpoint
 
 

@@ -1,14 +1,18 @@
 """From the configuration to a student with its first weights."""
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import fsspec
 import torch
+from pyarrow import fs
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from beamclip.config import StudentConfig, UserError
+from beamclip.storage import filesystem_of
 from beamclip.students.assemble import assemble, unfilled
 from beamclip.students.backbones import make_backbone, pretrained_normalisation
 from beamclip.students.files import Spent, read_student, spent_on
@@ -86,9 +90,28 @@ def _here(init: str) -> Path:
     if "://" not in init:
         return Path(init)
     try:
-        return Path(fsspec.open_local(f"simplecache::{init}"))
+        return _fetched(init)
     except (OSError, ImportError, ValueError) as error:
         raise UserError(f"student.init {init} can't be fetched ({error}); check the URL") from None
+
+
+def _fetched(url: str) -> Path:
+    try:
+        return Path(fsspec.open_local(f"simplecache::{url}"))
+    except ImportError as missing:  # where runs are kept, pyarrow reads without such a package
+        try:
+            return Path(_copied(url).name, "student.safetensors")
+        except UserError:
+            raise missing from None
+
+
+@cache
+def _copied(url: str) -> TemporaryDirectory[str]:
+    """A folder with the file, until this process ends."""
+    folder = TemporaryDirectory()
+    filesystem, path = filesystem_of(url)
+    fs.copy_files(path, str(Path(folder.name, "student.safetensors")), source_filesystem=filesystem)
+    return folder
 
 
 def _check_same_kind(config: StudentConfig, there: Spec, path: Path) -> None:

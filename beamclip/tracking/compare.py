@@ -10,6 +10,7 @@ from mlflow.entities import Run
 from beamclip.config import UserError, nearest
 from beamclip.tracking.cells import SEED, Cell, Row, best_of, cells_of
 from beamclip.tracking.entries import VARIED
+from beamclip.tracking.published import read_published
 from beamclip.tracking.server import connect, search_all
 
 _RANGE = '{"kind": "uniform"'  # as `entries.space_params` writes it
@@ -79,7 +80,6 @@ def compare(uri: str, experiment_name: str, sweep_id: str | None = None) -> Comp
     space = {key.removeprefix("space."): text for key, text in parent.data.params.items() if key.startswith("space.")}
     varied = tuple(space)
     metric = parent.data.params.get("sweep.metric", "linear_probe/val_top1")
-    published = search_all(client, experiment_id, "tags.kind = 'published'")
     children = _rows(search_all(client, experiment_id, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"), varied)
     return Comparison(
         experiment=experiment_name,
@@ -90,7 +90,7 @@ def compare(uri: str, experiment_name: str, sweep_id: str | None = None) -> Comp
         varied=varied,
         trials=_best_first((row for row in children if row.kind == "trial"), metric),
         references=tuple(sorted((row for row in children if row.kind == "reference"), key=lambda row: row.method)),
-        published=_best_first(_rows(published, ()), "linear_probe/test_top1"),
+        published=_best_first(_rows(read_published(client, experiment_id), ()), "linear_probe/test_top1"),
         ranges=frozenset(key for key, text in space.items() if text.startswith(_RANGE)),
         run_id=str(parent.info.run_id),
         tags=dict(parent.data.tags),

@@ -7,8 +7,11 @@ from typing import Any
 
 import yaml
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
-from beamclip.tracking.server import search_all
+from beamclip.tracking.server import alone, search_all
+
+_KEY = "beamclip.published"
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,23 @@ def load_published() -> list[PublishedResult]:
 
 def write_published(client: MlflowClient, experiment_id: str, results: Sequence[PublishedResult] | None = None) -> int:
     """Write those results that the experiment does not hold yet. Returns how many were written."""
-    runs = search_all(client, experiment_id, "tags.kind = 'published'")
-    there = {run.data.tags.get("beamclip.published") for run in runs if run.info.status == "FINISHED"}
-    missing = [result for result in (load_published() if results is None else results) if result.key not in there]
-    for result in missing:
-        _write(client, experiment_id, result)
+    with alone(client.tracking_uri):
+        there = {run.data.tags.get(_KEY) for run in read_published(client, experiment_id)}
+        missing = [result for result in (load_published() if results is None else results) if result.key not in there]
+        for result in missing:
+            _write(client, experiment_id, result)
     return len(missing)
+
+
+def read_published(client: MlflowClient, experiment_id: str) -> list[Run]:
+    """The results that the experiment holds, each once: two sweeps may have written them at once, and one may have been cut off."""
+    runs = search_all(client, experiment_id, "tags.kind = 'published'")
+    return list({run.data.tags.get(_KEY, run.info.run_id): run for run in runs if run.info.status == "FINISHED"}.values())
 
 
 def _write(client: MlflowClient, experiment_id: str, result: PublishedResult) -> None:
     tags = {name: getattr(result, name) for name in ("method", "dataset", "student", "teacher", "protocol")}
-    tags |= {"source": "published", "kind": "published", "reference": result.source, "beamclip.published": result.key}
+    tags |= {"source": "published", "kind": "published", "reference": result.source, _KEY: result.key}
     run = client.create_run(experiment_id, tags=tags, run_name=f"{result.method} (published)")
     client.log_metric(run.info.run_id, result.metric, result.top1, step=0)
     client.set_terminated(run.info.run_id, "FINISHED")

@@ -1,16 +1,18 @@
 """A sweep in MLflow: a parent run, one child a trial, one level. Only the driver writes: sqlite takes one writer."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import yaml
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from beamclip.config import Experiment, Sweep, UserError, with_values
+from beamclip.outbox import first_line
+from beamclip.places import settings_text
 from beamclip.tracking import entries
 from beamclip.tracking.entries import Point
 from beamclip.tracking.labels import run_name
@@ -18,13 +20,15 @@ from beamclip.tracking.server import connect, default_artifacts, find_or_create_
 from beamclip.tracking.writer import RunWriter, Status
 
 Tags = Mapping[str, str]
+_log = logging.getLogger(__name__)
 _PARENT = "mlflow.parentRunId"
 
 
 class SweepTracker:
     """Writes one sweep. Open it with `SweepTracker.open`; as a context manager it closes itself with a true status.
 
-    Every method that takes a `trial_id` wants one that `trial` was called with before (`KeyError` otherwise).
+    Every method that takes a `trial_id` wants one that `trial` was called with before (`KeyError` otherwise), but for
+    `is_over`.
     """
 
     def __init__(self, client: MlflowClient, experiment_id: str, parent: Run, base: Experiment, tags: Tags) -> None:
@@ -64,7 +68,7 @@ class SweepTracker:
         parent = parent or client.create_run(experiment_id, tags=shared | {"kind": "sweep"}, run_name=sweep_id)
         tracker = cls(client, experiment_id, parent, base, shared)
         tracker._writer.start(tracker.run_id, entries.params(base) | entries.space_params(sweep))
-        client.log_text(tracker.run_id, yaml.safe_dump(base.model_dump(mode="json"), sort_keys=False), "config.yaml")
+        client.log_text(tracker.run_id, settings_text(base), "config.yaml")
         return tracker
 
     def trial(self, trial_id: str, values: Mapping[str, Any], experiment: Experiment | None = None, tags: Tags | None = None) -> str:
@@ -95,6 +99,11 @@ class SweepTracker:
     def trial_finished(self, trial_id: str, status: Status, error: str | None = None) -> None:
         """End a trial's run with what became of it; `error` is kept as the tag `beamclip.error`."""
         self._writer.end(self._trials[trial_id], status, error)
+
+    def is_over(self, trial_id: str) -> bool:
+        """Whether how a trial ended is written. A run that is KILLED was left by a sweep that was interrupted."""
+        run_id = self._trials.get(trial_id)
+        return run_id is not None and self.client.get_run(run_id).info.status in ("FINISHED", "FAILED")
 
     def reference(self, kind: Literal["untrained", "teacher"], tags: Tags, metrics: Mapping[str, float]) -> str:
         """A row beside the trials, once a kind, dataset, teacher, student and prompt set. Returns its run id."""
@@ -134,7 +143,13 @@ class SweepTracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close("FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED")
+        try:
+            self.close("FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED")
+        except Exception as failed:
+            reason = f"how the sweep ended can't be written ({first_line(failed)})"
+            if kind is None:
+                raise UserError(f"{reason}; mend the tracking server and go on with --resume") from None
+            _log.warning("beamclip: %s.", reason)  # what is on its way says more
 
     def _child(self, name: str, tags: Tags) -> None:
         tags = self._tags | {_PARENT: self.run_id} | dict(tags)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -36,7 +37,21 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
         _check_sqlite(uri, create)
     elif scheme in _DATABASE_PORTS:
         _check_port(uri, scheme)
-    return _answered_client(uri)
+    if not create:
+        return _answered_client(uri)
+    with alone(uri):  # the first client makes MLflow's tables, and two at once make some of them twice
+        return _answered_client(uri)
+
+
+@contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """While others keep out who use the same sqlite file and ask to be alone, too. A server is never kept from anybody."""
+    database = make_url(uri).database if uri.startswith("sqlite") else None
+    if not database:
+        yield
+        return
+    with FileLock(f"{database}.lock"):
+        yield
 
 
 def _silence() -> None:

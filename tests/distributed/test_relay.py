@@ -4,19 +4,24 @@ from types import SimpleNamespace
 
 import pytest
 
-from beamclip.config import Sweep, choice, load_experiment
+from beamclip.config import Sweep, UserError, cell, choice, load_experiment, start_of, with_values
 from beamclip.distributed import sweep as sweeps
-from beamclip.distributed.sweep import _Relay, last_line, run_trials
+from beamclip.distributed.handover import Handover
+from beamclip.distributed.relay import FINAL, Relay, last_line
+from beamclip.distributed.sweep import run_trials
 from beamclip.records import SweepRecord
+
+SWEEP = Sweep(name="s", space={"seed": choice(1, 2)})
 
 
 class Listener:
     def __init__(self):
         self.heard = []
 
-    def over_before(self, trial_ids):
-        if trial_ids:
-            self.heard.append(("over before", *sorted(trial_ids)))
+    def over_before(self, results):
+        if results:
+            self.heard.append(("over before", *sorted(results)))
+            self.results = results
 
     def started(self, trial_id, values):
         self.heard.append(("started", trial_id, values))
@@ -29,23 +34,32 @@ class Listener:
 
 
 def trial(trial_id, finished=False, error_file=None):
-    return SimpleNamespace(trial_id=trial_id, config={"values": {"seed": 1}}, is_finished=lambda: finished, error_file=error_file)
+    known = {"config": {"values": {"seed": 1}}, "is_finished": lambda: finished, "error_file": error_file}
+    return SimpleNamespace(trial_id=trial_id, last_result={"epoch": 3}, num_failures=1, max_failures=2, **known)
+
+
+class Results(list):
+    """As Tune's: what each trial that ended said last."""
+
+    def __init__(self, metrics):
+        super().__init__(SimpleNamespace(metrics=one) for one in metrics)
+        self.num_terminated = len(self)
 
 
 @pytest.fixture
 def ended_by_itself(monkeypatch, tmp_path):
     """`ended_by_itself(steps)`: what `run_trials` of a sweep of two says if Tune's run goes like this."""
 
-    def run(steps, terminated=0):
+    def run(steps, terminated=0, sweep=SWEEP):
         def fit():
-            steps(_Relay())
-            return SimpleNamespace(num_terminated=terminated)
+            steps(Relay())
+            return Results({"trial_id": name, "config": {"values": {"seed": 1}}, "epoch": 3} for name in "ab"[:terminated])
 
         base = load_experiment("demo", {"storage.path": str(tmp_path)})
-        record = SweepRecord(Sweep(name="s", space={"seed": choice(1, 2)}), base, "id")
+        record = SweepRecord(sweep, base, "id")
         tuner = SimpleNamespace(fit=fit)
         monkeypatch.setattr(sweeps, "_new_tuner", lambda *arguments: tuner)
-        monkeypatch.setattr(sweeps, "trainable", lambda record: None)
+        monkeypatch.setattr(sweeps, "trainable", lambda record, turns=None: None)
         listener = Listener()
         return run_trials(record, listener, concurrent=1, resume=False), listener.heard
 
@@ -87,6 +101,50 @@ def test_a_run_that_said_why_it_cannot_go_on_has_failed(ended_by_itself):
     ]  # fmt: skip
 
 
+def test_nobody_waits_for_a_trial_whose_process_was_lost_for_good(ended_by_itself, tmp_path):
+    def steps(relay):
+        relay.on_step_begin(0, [])
+        relay.on_trial_start(0, [], trial("a"))
+        relay.on_trial_error(0, [], trial("a"))
+
+    ended_by_itself(steps)
+    record = Relay.record
+    with pytest.raises(UserError, match="has failed"):
+        Handover(record.folder, record.base).wait_for(with_values(record.base, {"seed": 1}))
+
+
+def test_a_trial_that_is_over_without_a_student_is_not_waited_for_by_those_that_start_again(ended_by_itself):
+    variants = {"first": {"optimiser.lr": 1.0}, "second": {"student.init": "variant:first"}}
+    sweep = Sweep(name="s", variants=variants, space={"variant": choice(*variants), "seed": choice(1)})
+
+    def steps(relay):
+        over = trial("a", finished=True)
+        over.config["values"] = {"variant": "first", "seed": 1}
+        relay.on_step_begin(7, [over, trial("b")])
+
+    ended_by_itself(steps, sweep=sweep)
+    waiting = cell(sweep, Relay.record.base, {"variant": "second", "seed": 1})
+    with pytest.raises(UserError, match="has failed"):
+        Handover(Relay.record.folder, waiting).wait_for(start_of(sweep, Relay.record.base, {"variant": "second", "seed": 1}))
+
+
+def test_a_lost_process_is_tried_again_as_often_as_scaling_says_and_a_final_error_never(ended_by_itself):
+    one = trial("a")
+
+    def steps(relay):
+        relay.on_step_begin(0, [])
+        relay.on_trial_start(0, [], one)
+        assert one.max_failures == 1 + 2  # an earlier session's failure does not count
+        one.num_failures += 1
+        relay.on_trial_start(0, [], one)
+        assert one.max_failures == 1 + 2
+        relay.on_trial_result(0, [], one, {FINAL: True})
+        assert one.max_failures == 0
+
+    _, heard = ended_by_itself(steps)
+    assert [note[0] for note in heard] == ["started", "started"]
+
+
 def test_a_trial_that_never_started_or_never_ended_was_interrupted(ended_by_itself):
     def steps(relay):
         relay.on_step_begin(0, [])
@@ -99,7 +157,8 @@ def test_a_trial_that_never_started_or_never_ended_was_interrupted(ended_by_itse
 
 
 def test_where_all_had_ended_before_tune_takes_no_step(ended_by_itself):
-    assert ended_by_itself(lambda relay: None, terminated=2) == (True, [])
+    assert ended_by_itself(lambda relay: None, terminated=2) == (True, [("over before", "a", "b")])
+    assert Relay.listener.results["b"].items() >= {"epoch": 3, "values": {"seed": 1}}.items()
     assert not ended_by_itself(lambda relay: None, terminated=1)[0]
 
 
@@ -112,6 +171,7 @@ def test_what_an_earlier_session_finished_counts_and_is_not_told_again(ended_by_
     by_itself, heard = ended_by_itself(steps)
     assert by_itself
     assert [note[:2] for note in heard] == [("over before", "a"), ("started", "b"), ("ended", "b")]
+    assert Relay.listener.results == {"a": {"epoch": 3, "values": {"seed": 1}}}
 
 
 def test_a_second_interruption_before_the_unfinished_trial_started_again_is_one(ended_by_itself):

@@ -168,7 +168,7 @@ if __name__ == "__main__":
 def test_a_trial_starts_from_another_of_its_sweep_and_a_run_from_any(two_trials, storage, environment, preset, tmp_path):
     script = tmp_path / "starts.py"
     script.write_text(STARTS)
-    options = ["--preset", preset, "--storage", storage]
+    options = ["--preset", preset, "--storage", os.path.relpath(storage)]  # a trial runs in a folder of its own
     result = run(environment, sys.executable, script, *options, "--seeds", "2", "--set", "scaling.max_concurrent=1")
     assert result.returncode == 0, result.stderr
     trials = Runs(storage, "starts").of("trial")

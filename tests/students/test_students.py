@@ -234,3 +234,18 @@ def test_pretrained_weights_that_do_not_exist_or_can_not_be_fetched_are_sentence
     monkeypatch.setattr(backbones.timm, "create_model", unreachable)
     with pytest.raises(UserError, match=r"weights of student.backbone test_resnet can't be fetched \(no route\)"):
         build_student(config(init="pretrained"), 16, 0)
+
+
+def test_a_student_in_a_bucket_is_read_without_fsspec_s_package_for_it(tmp_path, bucket, monkeypatch):
+    def no_package(url):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("beamclip.students.build.fsspec.open_local", no_package)
+    before = build_student(config(), 16, 0)
+    save_student(before, bucket / "student.safetensors")
+    again = build_student(config(init="s3://bucket/student.safetensors"), 16, 1)
+    assert torch.equal(weights(again.backbone), weights(before.backbone))
+    with pytest.raises(UserError, match=r"student.init http://x/y can't be fetched \(Install"):
+        build_student(config(init="http://x/y"), 16, 1)
+    with pytest.raises(UserError, match=r"student.init s3://bucket/none can't be fetched"):
+        build_student(config(init="s3://bucket/none"), 16, 1)

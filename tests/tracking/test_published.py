@@ -1,5 +1,10 @@
+import subprocess
+import sys
+
+import pytest
+
 from beamclip.tracking import compare, load_published, write_published
-from beamclip.tracking.server import search_all
+from beamclip.tracking.server import connect, search_all
 
 
 def test_the_bar_to_beat_is_simreg():
@@ -28,6 +33,43 @@ def test_a_published_run_that_was_cut_off_is_written_again(opened):
     tags = {"kind": "published", "beamclip.published": "simreg"}
     tracker.client.create_run(tracker.experiment_id, tags=tags)
     assert write_published(tracker.client, tracker.experiment_id) == len(load_published())
+
+
+def test_what_two_sweeps_wrote_at_once_and_what_was_cut_off_is_read_once(uri, finished, monkeypatch):
+    write_published(finished.client, finished.experiment_id)
+    monkeypatch.setattr("beamclip.tracking.published.read_published", lambda *arguments: [])
+    write_published(finished.client, finished.experiment_id)
+    finished.client.create_run(finished.experiment_id, tags={"kind": "published", "beamclip.published": "simreg"})
+    assert len(search_all(finished.client, finished.experiment_id, "tags.kind = 'published'")) == 2 * len(load_published()) + 1
+    assert [row.metrics["linear_probe/test_top1"] for row in compare(uri, "temp").published] == [one.top1 for one in load_published()]
+
+
+START = """
+import sys
+from beamclip.config import Sweep, load_experiment
+from beamclip.tracking import SweepTracker, write_published
+
+sys.stdin.readline()
+tracker = SweepTracker.open(sys.argv[1], None, Sweep(name="temp"), load_experiment("demo"), sys.argv[2])
+write_published(tracker.client, tracker.experiment_id)
+tracker.close()
+"""
+
+
+@pytest.mark.slow
+def test_two_sweeps_may_begin_at_once_where_there_is_no_database_yet(tmp_path):
+    uri, pipes = f"sqlite:///{tmp_path}/new/mlflow.db", {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([sys.executable, "-c", START, uri, name], **pipes) for name in ("one", "other")]
+    for process in both:
+        process.stdin.write("begin\n")
+        process.stdin.flush()
+    for process in both:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    client = connect(uri)
+    experiment_id = client.get_experiment_by_name("temp").experiment_id
+    assert len(search_all(client, experiment_id, "tags.kind = 'published'")) == len(load_published())
+    assert {run.info.status for run in search_all(client, experiment_id, "tags.kind = 'sweep'")} == {"FINISHED"}
 
 
 def test_a_published_number_is_never_the_best_trial(uri, finished):

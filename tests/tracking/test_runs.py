@@ -4,8 +4,9 @@ import mlflow
 import pytest
 import yaml
 from matplotlib.figure import Figure
+from mlflow.exceptions import MlflowException
 
-from beamclip.config import Sweep, UserError, choice, flatten
+from beamclip.config import Experiment, Sweep, UserError, checked, choice, flatten
 from beamclip.tracking import SweepTracker
 from beamclip.tracking.entries import space_params
 from beamclip.tracking.server import search_all
@@ -33,7 +34,7 @@ def test_the_parent_says_what_was_asked_and_how(opened, base, tmp_path):
     assert data.params[f"space.{TAU_T}"] == '{"kind": "choice", "values": [0.02, 0.05]}'
     assert data.params["objective.teacher_temperature"] == "0.05"
     text = mlflow.artifacts.load_text(f"{tmp_path}/artifacts/temp/{tracker.run_id}/artifacts/config.yaml")
-    assert yaml.safe_load(text) == base.model_dump(mode="json")
+    assert checked(Experiment, yaml.safe_load(text)) == base
 
 
 def test_the_parent_says_what_each_variant_is():
@@ -113,6 +114,34 @@ def test_statuses_are_true_whatever_ends_the_sweep(opened, error, status):
     assert read(tracker, tracker.run_id).info.status == status
     assert read(tracker, done).info.status == "FINISHED"
     assert read(tracker, running).info.status == "KILLED"
+
+
+def _gone(*arguments, **named):
+    raise MlflowException("API request to http://x failed with exception: refused\nat length")
+
+
+def test_a_server_that_is_gone_at_the_end_is_a_sentence(opened, monkeypatch):
+    tracker = opened()
+    monkeypatch.setattr(tracker.client, "set_terminated", _gone)
+    with pytest.raises(UserError, match=r"how the sweep ended can't be written \(API .* refused\); mend .* --resume"), tracker:
+        tracker.trial("t0", CELL)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x"), UserError("mend it"), KeyboardInterrupt("what to type")])
+def test_a_server_that_is_gone_hides_nothing_that_went_wrong_before(opened, monkeypatch, error):
+    tracker = opened()
+    monkeypatch.setattr(tracker.client, "set_terminated", _gone)
+    with pytest.raises(type(error), match=str(error)), tracker:
+        raise error
+
+
+def test_a_trial_is_over_once_it_is_written_how_it_ended(opened):
+    tracker = opened()
+    for name, status in (("t0", "FINISHED"), ("t1", "FAILED"), ("t2", "KILLED"), ("t3", None)):
+        tracker.trial(name, CELL)
+        if status is not None:
+            tracker.trial_finished(name, status)
+    assert [tracker.is_over(name) for name in ("t0", "t1", "t2", "t3", "t4")] == [True, True, False, False, False]
 
 
 def test_trials_that_a_killed_driver_left_running_are_killed_by_the_one_that_resumes(opened):

@@ -1,0 +1,82 @@
+"""Trials run in other folders and with another environment than the sweep's driver: nothing relative may reach them."""
+
+import pytest
+import yaml
+
+from beamclip.config import Sweep, choice, load_experiment
+from beamclip.places import pinned, settings_text
+
+PLAIN = Sweep(name="s")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def test_storage_stores_and_tracking_are_absolute(here):
+    _, base = pinned(PLAIN, load_experiment("demo", {"storage.path": "out", "tracking.uri": "sqlite:///runs.db"}))
+    assert (base.storage.path, base.storage.cache) == (f"{here}/out", f"{here}/out/stores")
+    assert base.tracking.uri == f"sqlite:///{here}/runs.db"
+
+
+def test_what_the_environment_chooses_is_written_down(here, monkeypatch):
+    monkeypatch.setenv("BEAMCLIP_STORAGE", "runs")
+    monkeypatch.setenv("BEAMCLIP_CACHE", "shared")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
+    _, base = pinned(PLAIN, load_experiment("demo"))
+    assert (base.storage.path, base.storage.cache, base.tracking.uri) == (f"{here}/runs", f"{here}/shared", "http://server:5000")
+
+
+def test_a_password_of_the_environment_is_written_down_nowhere(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@db/mlflow")
+    _, base = pinned(PLAIN, load_experiment("demo"))
+    assert base.tracking.uri is None
+
+
+def test_uris_stay_as_they_are_and_a_missing_tracking_server_is_said_elsewhere(here):
+    values = {"storage.path": "s3://bucket/runs", "data.path": "s3://bucket/images", "data.source": "folder"}
+    _, base = pinned(PLAIN, load_experiment("demo", values | {"student.init": "s3://bucket/student.safetensors"}))
+    assert (base.storage.path, base.storage.cache) == ("s3://bucket/runs", f"{here}/home/beamclip/stores")
+    assert (base.data.path, base.student.init, base.tracking.uri) == ("s3://bucket/images", "s3://bucket/student.safetensors", None)
+
+
+def test_a_student_s_file_is_absolute_wherever_it_is_named(here):
+    (here / "student.safetensors").touch()
+    inits = ("random", "student.safetensors", "run:a", "variant:a", "pretrained", "no such file")
+    variants = {"a": {"student.init": "student.safetensors", "seed": 3}}
+    sweep = Sweep(name="s", variants=variants, space={"student.init": choice(*inits), "variant": choice("a")})
+    sweep, base = pinned(sweep, load_experiment("demo", {"student.init": "student.safetensors"}))
+    file = f"{here}/student.safetensors"
+    assert base.student.init == file
+    assert sweep.space["student.init"].values == ("random", file, *inits[2:])
+    assert sweep.variants == {"a": {"student.init": file, "seed": 3}}
+    assert sweep.space["variant"].values == ("a",)
+
+
+def test_images_lists_and_teachers_are_found_from_anywhere(here):
+    (here / "names.txt").touch()
+    values = {"data.source": "folder", "data.path": "~/images", "data.class_names": "names.txt", "anchors.vocabulary": "names.txt"}
+    values |= {"teacher.model": "local-dir:clip", "teacher.others": [{"model": "local-dir:other"}, {"model": "demo"}]}
+    _, base = pinned(PLAIN, load_experiment("demo", values))
+    assert base.data.path == f"{here}/home/images"
+    assert base.data.class_names == base.anchors.vocabulary == f"{here}/names.txt"
+    assert [one.model for one in base.teacher.all()] == [f"local-dir:{here}/clip", f"local-dir:{here}/other", "demo"]
+
+
+def test_a_file_that_is_called_like_a_vocabulary_is_not_taken_for_one(here):
+    (here / "lvis").touch()
+    assert pinned(PLAIN, load_experiment("demo", {"anchors.vocabulary": "lvis"}))[1].anchors.vocabulary == "lvis"
+
+
+def test_pinning_again_changes_nothing():
+    once = pinned(Sweep(name="s", space={"data.path": choice("a", "b")}), load_experiment("demo", {"storage.path": "out"}))
+    assert pinned(*once) == once
+
+
+def test_a_preset_to_make_it_again_says_nothing_of_where_this_one_lies():
+    _, base = pinned(PLAIN, load_experiment("demo", {"storage.path": "out", "storage.keep_checkpoints": 2, "seed": 3}))
+    kept = yaml.safe_load(settings_text(base))
+    assert (kept["storage"], kept["tracking"], kept["seed"]) == ({"keep_checkpoints": 2}, {}, 3)
