@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from beamclip.anchor_log import log_anchors
-from beamclip.config import Experiment, Sweep, cell, check_space, planned_values, trial_count
+from beamclip.config import Experiment, Sweep, UserError, cell, check_space, planned_values, trial_count
 from beamclip.console import Bars
 from beamclip.places import pinned
 from beamclip.provenance import command_line, program, provenance_tags, without_passwords
@@ -32,7 +32,8 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool = False, repair: bool
         The sweep's id.
 
     Raises:
-        UserError: anything the user can mend, before anything costly starts where that is possible.
+        UserError: anything the user can mend, before anything costly starts where that is possible; and where no trial finished, so that
+            whoever started the command hears of it.
         KeyboardInterrupt: after Ctrl-C or SIGTERM. What is finished is kept, the rest marked KILLED; its text is what to type to go on.
     """
     record = latest_sweep(sweep.name, base) if resume else SweepRecord(*with_starts(*pinned(sweep, base)), new_sweep_id())
@@ -50,8 +51,12 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool = False, repair: bool
             except KeyboardInterrupt:
                 record.save()  # while it was preparing there was none yet, and --resume would have found an older sweep
                 raise KeyboardInterrupt(resume_line(record)) from None
-            _write_summary(tracker, record)
+            done = _write_summary(tracker, record)
+            if not done:
+                tracker.close("FAILED")
     _print_comparison(record)
+    if not done:
+        raise UserError(f"no trial of {record.sweep.name} finished with a result; the reasons stand above, under the table")
     return record.sweep_id
 
 
@@ -135,7 +140,8 @@ def _run(record: SweepRecord, tracker: Any, bars: Bars, resume: bool) -> bool:
             disconnect()
 
 
-def _write_summary(tracker: Any, record: SweepRecord) -> None:
+def _write_summary(tracker: Any, record: SweepRecord) -> bool:
+    """Plots and effects. Returns whether any trial has a result."""
     from beamclip.tracking import compare, cost_plot, effect_rows, effects, effects_plot, parallel_plot, temperature_plot
 
     comparison = compare(tracking_uri(record.base), record.sweep.name, record.sweep_id)
@@ -148,6 +154,7 @@ def _write_summary(tracker: Any, record: SweepRecord) -> None:
             tracker.client.log_artifact(tracker.run_id, str(plot))
     if found := effects(comparison):
         tracker.log_table(effect_rows(found), "effects.csv")
+    return comparison.best_cell is not None
 
 
 def _print_comparison(record: SweepRecord) -> None:

@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from beamclip import sweeping
-from beamclip.config import Sweep, choice, load_experiment, planned_values, with_values
+from beamclip.config import Sweep, UserError, choice, load_experiment, planned_values, with_values
 from beamclip.records import SweepRecord, latest_sweep
 from beamclip.storage import asset_key
 from beamclip.sweeping import next_lines, resume_line, run_sweep
@@ -66,6 +66,25 @@ def _made(record, bars, repair):
     (bank / "manifest.json").write_text('{"names": ["a", "b", "c"]}')
     made = json.dumps({"facts": facts, "teachers": [{"anchors": str(bank)}]})
     return replace(record, assets={asset_key(with_values(record.base, values)): made for values in planned_values(record.sweep)})
+
+
+def _failed(record, tracker, bars, resume):
+    """As `sweeping._run`, where every trial fails."""
+    for number, values in enumerate(planned_values(record.sweep)):
+        tracker.trial(f"t{number}", values)
+        tracker.trial_finished(f"t{number}", "FAILED", "no such luck")
+    return True
+
+
+@pytest.mark.slow
+def test_a_sweep_of_which_nothing_came_says_so_and_is_failed(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sweeping, "_prepared", _made)
+    monkeypatch.setattr(sweeping, "_run", _failed)
+    base = load_experiment("demo", {"storage.path": str(tmp_path)})
+    with pytest.raises(UserError, match="no trial of my-sweep finished with a result; the reasons stand above, under the table"):
+        run_sweep(SWEEP, base)
+    assert compare(f"sqlite:///{tmp_path}/mlflow.db", SWEEP.name).status == "FAILED"
+    assert "failed, seed=1: no such luck" in capsys.readouterr().out
 
 
 def _ran(record, tracker, bars, resume):
