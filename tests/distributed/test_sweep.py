@@ -270,7 +270,7 @@ def test_a_sweep_goes_on_in_the_same_runs_after_ctrl_c_a_sigterm_and_a_kill(envi
 
 
 def test_more_workers_than_the_cluster_can_ever_give_is_a_sentence(environment, preset, tmp_path):
-    options = ["--preset", preset, "--storage", tmp_path, "--set", "optimiser.batch_size=4096", "--workers", 4096]
+    options = ["--preset", preset, "--storage", tmp_path, "--set", "optimiser.batch_size=8192", "--workers", 4096]
     result = run(environment, BEAMCLIP, "train", *options)
     assert result.returncode == 2, result.stderr
     (sentence,) = sentences(result)
