@@ -18,6 +18,9 @@ from beamclip.records import SweepRecord
 from beamclip.storage import asset_key
 
 
+_Relay = Relay  # as Tune's kept state of sweeps names it that were begun before it had a file of its own
+
+
 def trainable(record: SweepRecord, turns: str | None = None) -> Callable[[dict[str, Any]], None]:
     """Tune's function for this sweep: resolves a trial's values into an experiment and its stores.
 
