@@ -17,7 +17,6 @@ from beamclip.distributed.turns import open_turns, wait_for_turn
 from beamclip.records import SweepRecord
 from beamclip.storage import asset_key
 
-
 _Relay = Relay  # as Tune's kept state of sweeps names it that were begun before it had a file of its own
 
 
