@@ -31,7 +31,7 @@ def _add_training(verbs: Any) -> None:
     sweep.add_argument("--question", default="", help="what the sweep should answer")
     sweep.add_argument("--space", action="append", default=[], metavar="KEY=[V, …]", help="a dimension; repeatable")
     sweep.add_argument("--search", default="grid", choices=("grid", "random", "optuna"))
-    sweep.add_argument("--trials", type=int, default=16, help="how many to draw; a grid has as many as it has cells")
+    sweep.add_argument("--trials", type=int, default=16, help="how many to draw (default: 16); a grid has as many as it has cells")
     sweep.add_argument("--asha", action="store_true", help="stop poor trials early")
     add_sweep_options(sweep)
 

@@ -18,7 +18,7 @@ from beamclip.recording import Recorder
 from beamclip.records import SweepRecord, latest_sweep, new_sweep_id
 from beamclip.references import write_references
 from beamclip.starts import with_starts
-from beamclip.storage import artifact_root, check_writable, stores_root, tracking_uri
+from beamclip.storage import artifact_root, check_writable, storage_root, stores_root, tracking_uri
 from beamclip.storing import show_plan
 
 
@@ -162,16 +162,19 @@ def _print_comparison(record: SweepRecord) -> None:
 
     uri = tracking_uri(record.base)
     render(compare(uri, record.sweep.name, record.sweep_id), Console())
-    print(next_lines(record.sweep.name, without_passwords(uri)))
+    print(next_lines(record.sweep.name, record.base))
 
 
-def next_lines(name: str, uri: str) -> str:
-    """What to type next; a tracking server's own address is opened as it is."""
+def next_lines(name: str, base: Experiment) -> str:
+    """What to type next, wherever this sweep's storage and tracking are; a tracking server's own address is opened as it is."""
+    uri = without_passwords(tracking_uri(base))
     browser = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+    where = ["--storage", storage_root(base)] if storage_root(base) != storage_root(Experiment()) else []
+    where += ["--tracking-uri", uri] if uri != f"sqlite:///{storage_root(base)}/mlflow.db" else []
     return f"""
 Compare in the browser:  {browser}
-Compare again here:      beamclip compare {name} --tracking-uri {uri}
-A page to send around:   beamclip report {name} --tracking-uri {uri}"""
+Compare again here:      {shlex.join(["beamclip", "compare", name, *where])}
+A page to send around:   {shlex.join(["beamclip", "report", name, *where])}"""
 
 
 def resume_line(record: SweepRecord) -> str:

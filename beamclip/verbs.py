@@ -29,7 +29,7 @@ def _listed(key: str, values: Any) -> dict[str, Any]:
         return {"kind": "uniform", **values}
     if not isinstance(values, list) or not values:
         a_range = f"{key}='{{low: 0.01, high: 1, log: true}}'"
-        raise UserError(f"--space {key} needs a list such as {key}=[0.01, 0.1], or a range such as {a_range}")
+        raise UserError(f"--space {key} needs a list such as {key}=[0.01, 0.1], or, with --search random, a range such as {a_range}")
     return {"kind": "choice", "values": values}
 
 

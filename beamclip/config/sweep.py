@@ -45,7 +45,7 @@ class Sweep(Strict):
     def _is_searchable(self) -> "Sweep":
         ranges = [key for key, dimension in self.space.items() if isinstance(dimension, Uniform)]
         if self.search == "grid" and ranges:
-            raise ValueError(f"{ranges[0]} is a range, which a grid can't walk; use choice(...) or search=random")
+            raise ValueError(f"{ranges[0]} is a range, which a grid can't walk; list its values, or search it at random (--search random)")
         self._variants_are_there()
         if "test" in self.metric:
             raise ValueError(f"metric {self.metric} is measured on test, which is looked at once, after the choice; choose on val")

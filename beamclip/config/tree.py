@@ -82,6 +82,8 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
         return f"{key} can't be {first['input']!r}{nearest(str(first['input']), options)}{more}"
     if first["type"] == "too_short":
         return f"{key} holds {first['ctx']['actual_length']} values, and needs {first['ctx']['min_length']} or more{more}"
+    if first["type"] == "missing":
+        return f"{key} is not given, and has no default{more}"
     if first["type"] in _MEANT:
         return f"{key} is {first['input']!r}; write {_MEANT[first['type']]}{more}"
     message = first["msg"].removeprefix("Value error, ")

@@ -125,7 +125,7 @@ def test_a_trials_files_and_the_sweeps_settings_and_plot_are_kept(two_trials, st
 
 def test_the_table_and_the_way_to_look_again_are_printed(two_trials, storage):
     assert "* best" in two_trials.stdout
-    assert f"beamclip compare two --tracking-uri sqlite:///{storage}/mlflow.db" in two_trials.stdout
+    assert f"beamclip compare two --storage {storage}" in two_trials.stdout
     assert "Traceback" not in two_trials.stderr
 
 
