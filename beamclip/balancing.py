@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from beamclip.config import Experiment, UserError
+from beamclip.places import placed
 from beamclip.storage import check_writable
 from beamclip.storing import preparation_of
 
@@ -27,6 +28,7 @@ def balance_images(experiment: Experiment, repair: bool, words: Sequence[str]) -
     if not experiment.balance.active:
         example = "--set balance.remove=0.437, or a cosine distance as --set balance.threshold=0.1"
         raise UserError(f"balance needs to know how much to leave out: give a share such as {example}")
+    experiment = placed(experiment)
     check_writable(experiment)
     with preparation_of(experiment, repair) as preparation:
         made = preparation.balance()

@@ -45,8 +45,8 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
 
 def add_sweep_options(parser: argparse.ArgumentParser) -> None:
     """What every command that runs trials takes."""
-    text = "go on with the latest sweep of this name in the storage, with its own settings"
-    parser.add_argument("--resume", action="store_true", help=text)
+    text = "go on with a sweep of this name in the storage, the latest unless an ID is given, with its own settings"
+    parser.add_argument("--resume", nargs="?", const=True, default=False, metavar="ID", help=text)
     text = "train every cell with so many seeds, from the experiment's own on; tables then show means and their intervals"
     parser.add_argument("--seeds", type=int, metavar="N", help=text)
     text = "only show which stores the sweep needs, which exist, what the rest takes, and how many trials there are"

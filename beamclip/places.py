@@ -21,9 +21,14 @@ def pinned(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
     """
     space = {key: _dimension(key, dimension) for key, dimension in sweep.space.items()}
     variants = {name: _bundle(bundle) for name, bundle in sweep.variants.items()}
+    return sweep.model_copy(update={"space": space, "variants": variants}), placed(base)
+
+
+def placed(base: Experiment) -> Experiment:
+    """The same experiment with absolute places, for whatever reads its files in another process."""
     own = {key: _of(base, key) for key in _PINS}
     values = {"storage.path": storage_root(base), "storage.cache": str(stores_root(base)), "tracking.uri": _tracking(base)}
-    return sweep.model_copy(update={"space": space, "variants": variants}), with_values(base, values | _bundle(own))
+    return with_values(base, values | _bundle(own))
 
 
 def settings_text(experiment: Experiment) -> str:

@@ -59,8 +59,8 @@ def new_sweep_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + f"-{os.getpid() % 10000:04d}"
 
 
-def latest_sweep(name: str, experiment: Experiment) -> SweepRecord:
-    """The youngest sweep of this name in the experiment's storage. It goes on where it was found, wherever it was begun.
+def begun_sweep(name: str, experiment: Experiment, sweep_id: str | None = None) -> SweepRecord:
+    """A sweep of this name in the experiment's storage, the youngest by itself. It goes on where it was found, wherever it was begun.
 
     Raises:
         UserError: there is none.
@@ -70,7 +70,9 @@ def latest_sweep(name: str, experiment: Experiment) -> SweepRecord:
     ids = [entry for entry in entries(f"{sweeps}/{name}") if re.fullmatch(r"\d{8}-\d{6}-\d{4}", entry)]
     if not ids:
         raise UserError(f"no sweep {name} lies in {sweeps} to resume{nearest(name, entries(sweeps))}")
-    record = read_record(f"{sweeps}/{name}/{max(ids)}")
+    if sweep_id is not None and sweep_id not in ids:
+        raise UserError(f"no sweep {sweep_id} lies in {sweeps}/{name} to resume{nearest(sweep_id, ids)}")
+    record = read_record(f"{sweeps}/{name}/{sweep_id or max(ids)}")
     return replace(record, base=_moved(record.base, root))
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from beamclip.config import Experiment, UserError
 from beamclip.console import Bars
+from beamclip.places import placed
 from beamclip.storage import check_writable, stores_root
 
 _VERIFY_BELOW = 0.999  # as training.checking.ENOUGH, which would import torch here
@@ -29,6 +30,7 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
     from beamclip.data import open_source
     from beamclip.data.pack import cost_of_an_image, images_left
 
+    experiment = placed(experiment)
     check_writable(experiment)
     source, config = open_source(experiment.data), experiment.data
     count = source.count("train") + source.count("test")
@@ -65,6 +67,7 @@ def embed_images(experiment: Experiment, repair: bool, verify: int) -> int:
     Returns:
         1 where stored and live embeddings disagree, else 0.
     """
+    experiment = placed(experiment)
     check_writable(experiment)
     with preparation_of(experiment, repair) as preparation:
         show_plan(preparation.plan(), stores_root(experiment))

@@ -12,20 +12,22 @@ from rich.console import Console
 from beamclip.anchor_log import log_anchors
 from beamclip.config import Experiment, Sweep, UserError, cell, check_space, planned_values, trial_count
 from beamclip.console import Bars
+from beamclip.holding import held
 from beamclip.places import pinned
 from beamclip.provenance import command_line, program, provenance_tags, without_passwords
 from beamclip.recording import Recorder
-from beamclip.records import SweepRecord, latest_sweep, new_sweep_id
+from beamclip.records import SweepRecord, begun_sweep, new_sweep_id
 from beamclip.references import write_references
 from beamclip.starts import with_starts
 from beamclip.storage import artifact_root, check_writable, storage_root, stores_root, tracking_uri
 from beamclip.storing import show_plan
 
 
-def run_sweep(sweep: Sweep, base: Experiment, resume: bool = False, repair: bool = False) -> str:
-    """Run a sweep, or go on with the latest of its name, and print how its trials compare.
+def run_sweep(sweep: Sweep, base: Experiment, resume: bool | str = False, repair: bool = False) -> str:
+    """Run a sweep, or go on with one of its name, and print how its trials compare.
 
     Args:
+        resume: go on with the latest of its name, or with the one of this id.
         repair: build again what is damaged in stores that exist.
 
     Returns:
@@ -36,17 +38,17 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool = False, repair: bool
             whoever started the command hears of it.
         KeyboardInterrupt: after Ctrl-C or SIGTERM. What is finished is kept, the rest marked KILLED; its text is what to type to go on.
     """
-    record = latest_sweep(sweep.name, base) if resume else SweepRecord(*with_starts(*pinned(sweep, base)), new_sweep_id())
+    record = _begun(sweep, base, resume) if resume else SweepRecord(*with_starts(*pinned(sweep, base)), new_sweep_id())
     check_space(record.sweep, record.base)
     check_writable(record.base)
-    with Bars() as bars:
-        tracker = _open_tracker(record, resume)
+    with held(record), Bars() as bars:
+        tracker = _open_tracker(record, bool(resume))
         with tracker:
             try:
                 record = _prepared(record, bars, repair)
                 write_references(tracker, record, bars.say)
                 log_anchors(tracker, record)
-                if not _run(record, tracker, bars, resume):
+                if not _run(record, tracker, bars, bool(resume)):
                     raise KeyboardInterrupt
             except KeyboardInterrupt:
                 record.save()  # while it was preparing there was none yet, and --resume would have found an older sweep
@@ -58,6 +60,10 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool = False, repair: bool
     if not done:
         raise UserError(f"no trial of {record.sweep.name} finished with a result; the reasons stand above, under the table")
     return record.sweep_id
+
+
+def _begun(sweep: Sweep, base: Experiment, resume: bool | str) -> SweepRecord:
+    return begun_sweep(sweep.name, base, resume if isinstance(resume, str) else None)
 
 
 def _open_tracker(record: SweepRecord, resume: bool) -> Any:
@@ -184,4 +190,4 @@ def resume_line(record: SweepRecord) -> str:
     if not script or any(word.startswith("--name") for word in sys.argv):
         words += ["--name", record.sweep.name]
     where = ["--storage", record.base.storage.path] if record.base.storage.path else []
-    return shlex.join([*words, *where, "--resume"])
+    return shlex.join([*words, *where, "--resume", record.sweep_id])

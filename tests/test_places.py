@@ -1,10 +1,17 @@
 """Trials run in other folders and with another environment than the sweep's driver: nothing relative may reach them."""
 
+from functools import partial
+from pathlib import Path
+
 import pytest
+import tiny
 import yaml
 
-from beamclip.config import Sweep, choice, load_experiment
+from beamclip import balancing, storing
+from beamclip.balancing import balance_images
+from beamclip.config import Sweep, UserError, choice, load_experiment
 from beamclip.places import pinned, settings_text
+from beamclip.storing import embed_images, pack_images
 
 PLAIN = Sweep(name="s")
 
@@ -80,3 +87,30 @@ def test_a_preset_to_make_it_again_says_nothing_of_where_this_one_lies():
     _, base = pinned(PLAIN, load_experiment("demo", {"storage.path": "out", "storage.keep_checkpoints": 2, "seed": 3}))
     kept = yaml.safe_load(settings_text(base))
     assert (kept["storage"], kept["tracking"], kept["seed"]) == ({"keep_checkpoints": 2}, {}, 3)
+
+
+class Reached(UserError):
+    """With the experiment that would be handed over."""
+
+
+def hand_over(experiment, repair):
+    raise Reached("", experiment)
+
+
+@pytest.mark.parametrize(
+    ("module", "verb"),
+    [
+        (storing, pack_images),
+        (storing, partial(embed_images, verify=0)),
+        (balancing, partial(balance_images, words=[])),
+    ],
+)
+def test_what_a_verb_hands_to_ray_is_found_from_any_folder(preset, tmp_path, monkeypatch, module, verb):
+    monkeypatch.setattr(module, "preparation_of", hand_over)
+    whole = tiny.experiment(preset, tmp_path / "out", balance__remove=0.5)
+    monkeypatch.chdir(Path(whole.data.path).parent)
+    typed = {"data__path": Path(whole.data.path).name, "storage__path": "out", "balance__remove": 0.5}
+    with pytest.raises(Reached) as reached:
+        verb(tiny.experiment(preset, "out", **typed), repair=False)
+    handed = reached.value.args[1]
+    assert (handed.data.path, handed.storage.path) == (whole.data.path, f"{Path.cwd()}/out")

@@ -1,7 +1,7 @@
 import pytest
 
 from beamclip.config import Sweep, UserError, choice, load_experiment
-from beamclip.records import SweepRecord, latest_sweep, new_sweep_id, read_record
+from beamclip.records import SweepRecord, begun_sweep, new_sweep_id, read_record
 from beamclip.storage import stores_root, tracking_uri
 
 SWEEP = Sweep(name="temp", question="which?", space={"objective.teacher_temperature": choice(0.1, 0.2)})
@@ -22,12 +22,15 @@ def test_a_record_reads_back_as_it_was(tmp_path):
     assert read_record(f"file://{saved.folder}") == saved
 
 
-def test_the_latest_sweep_of_a_name_is_found_and_strangers_are_not(tmp_path):
+def test_the_begun_sweep_of_a_name_is_found_and_strangers_are_not(tmp_path):
     for sweep_id in ("20260102-000000-0001", "20260101-235959-9999"):
         record(tmp_path, sweep_id).save()
     (tmp_path / "sweeps" / "temp" / "zz-notes").mkdir()
-    assert latest_sweep("temp", experiment(storage__path=str(tmp_path))).sweep_id == "20260102-000000-0001"
+    assert begun_sweep("temp", experiment(storage__path=str(tmp_path))).sweep_id == "20260102-000000-0001"
     assert record(tmp_path, new_sweep_id()).folder > record(tmp_path, "20260102-000000-0001").folder
+    assert begun_sweep("temp", experiment(storage__path=str(tmp_path)), "20260101-235959-9999").sweep_id == "20260101-235959-9999"
+    with pytest.raises(UserError, match=r"no sweep 20260101-235959-9998 lies in .*/temp to resume; did you mean 20260101-235959-9999"):
+        begun_sweep("temp", experiment(storage__path=str(tmp_path)), "20260101-235959-9998")
 
 
 def test_a_sweep_goes_on_where_it_is_found_with_what_lay_inside(tmp_path):
@@ -36,7 +39,7 @@ def test_a_sweep_goes_on_where_it_is_found_with_what_lay_inside(tmp_path):
     inside = {"storage__cache": f"{old}/stores", "tracking__uri": f"sqlite:///{old}/mlflow.db"}
     SweepRecord(SWEEP, experiment(storage__path=old, **inside), "20260101-000000-0001").save()
     (tmp_path / "old").rename(tmp_path / "new")
-    found = latest_sweep("temp", experiment(storage__path=new))
+    found = begun_sweep("temp", experiment(storage__path=new))
     assert found.folder == f"{new}/sweeps/temp/20260101-000000-0001"
     assert (stores_root(found.base), tracking_uri(found.base)) == (tmp_path / "new" / "stores", f"sqlite:///{new}/mlflow.db")
 
@@ -46,7 +49,7 @@ def test_a_sweep_whose_storage_the_environment_chose_is_gone_on_with_by_another_
     SweepRecord(SWEEP, experiment(storage__cache="/shared"), "20260101-000000-0001").save()
     monkeypatch.setenv("BEAMCLIP_STORAGE", "/nowhere")
     monkeypatch.chdir(tmp_path.parent)
-    found = latest_sweep("temp", experiment(storage__path=tmp_path.name))
+    found = begun_sweep("temp", experiment(storage__path=tmp_path.name))
     assert found.folder == f"{tmp_path}/sweeps/temp/20260101-000000-0001" and found.base.storage.cache == "/shared"
 
 

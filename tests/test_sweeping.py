@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 
 from beamclip import sweeping
 from beamclip.config import Sweep, UserError, choice, load_experiment, planned_values, with_values
-from beamclip.records import SweepRecord, latest_sweep
+from beamclip.holding import held
+from beamclip.records import SweepRecord, begun_sweep
 from beamclip.storage import asset_key
 from beamclip.sweeping import next_lines, resume_line, run_sweep
 from beamclip.tracking import compare
@@ -21,9 +22,9 @@ SWEEP = Sweep(name="my-sweep", space={"seed": choice(1, 2)})
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["/bin/beamclip", "sweep", "--space", "seed=[1]"], "beamclip sweep --name my-sweep --storage '/a b' --resume"),
-        (["/bin/beamclip", "train", "--name", "my-sweep"], "beamclip train --name my-sweep --storage '/a b' --resume"),
-        (["sweeps/mine.py", "--preset", "cifar10"], "python sweeps/mine.py --storage '/a b' --resume"),
+        (["/bin/beamclip", "sweep", "--space", "seed=[1]"], "beamclip sweep --name my-sweep --storage '/a b' --resume id"),
+        (["/bin/beamclip", "train", "--name", "my-sweep"], "beamclip train --name my-sweep --storage '/a b' --resume id"),
+        (["sweeps/mine.py", "--preset", "cifar10"], "python sweeps/mine.py --storage '/a b' --resume id"),
     ],
 )
 def test_the_line_to_go_on_with_finds_the_same_sweep(monkeypatch, arguments, line):
@@ -54,13 +55,38 @@ def test_an_interrupted_preparation_is_gone_on_with_in_the_same_sweep(monkeypatc
     base = load_experiment("demo", {"storage.path": str(tmp_path)})
     with pytest.raises(KeyboardInterrupt, match="--resume"):  # its text is what to type
         run_sweep(SWEEP, base)
-    first = latest_sweep(SWEEP.name, base)
+    first = begun_sweep(SWEEP.name, base)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     assert (compare(uri, SWEEP.name).sweep_id, compare(uri, SWEEP.name).status) == (first.sweep_id, "KILLED")
     with pytest.raises(KeyboardInterrupt):
         run_sweep(SWEEP, base, resume=True)
-    assert latest_sweep(SWEEP.name, base) == first
+    assert begun_sweep(SWEEP.name, base) == first
     assert compare(uri, SWEEP.name).sweep_id == first.sweep_id
+
+
+def test_the_older_of_two_interrupted_sweeps_is_gone_on_with_by_its_id(monkeypatch, tmp_path):
+    def interrupt(record, bars, repair):
+        raise KeyboardInterrupt(record.sweep_id)
+
+    monkeypatch.setattr(sweeping, "_prepared", interrupt)
+    base = load_experiment("demo", {"storage.path": str(tmp_path)})
+    ids = iter(["20260101-000000-0001", "20260102-000000-0001"])
+    monkeypatch.setattr(sweeping, "new_sweep_id", lambda: next(ids))
+    lines = []
+    for resume in (False, False, "20260101-000000-0001", True):
+        with pytest.raises(KeyboardInterrupt) as interrupted:
+            run_sweep(SWEEP, base, resume)
+        lines.append(str(interrupted.value).split()[-1])
+    assert lines == ["20260101-000000-0001", "20260102-000000-0001", "20260101-000000-0001", "20260102-000000-0001"]
+
+
+def test_a_sweep_that_another_process_runs_is_left_alone(monkeypatch, tmp_path):
+    base = load_experiment("demo", {"storage.path": str(tmp_path)})
+    running = SweepRecord(SWEEP, base, "20260101-000000-0001")
+    running.save()
+    with held(running), pytest.raises(UserError, match="is being run by another process"):
+        run_sweep(SWEEP, base, resume=True)
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 def _made(record, bars, repair):

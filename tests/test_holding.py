@@ -1,0 +1,62 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from beamclip import holding
+from beamclip.config import Sweep, UserError, load_experiment
+from beamclip.holding import held
+from beamclip.records import SweepRecord
+
+HOLDER = """
+import sys, time
+from beamclip.config import Sweep, load_experiment
+from beamclip.holding import held
+from beamclip.records import SweepRecord
+
+with held(SweepRecord(Sweep(name="temp"), load_experiment("demo", {"storage.path": sys.argv[1]}), "20260101-000000-0001")):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def record(storage, sweep_id="20260101-000000-0001"):
+    return SweepRecord(Sweep(name="temp"), load_experiment("demo", {"storage.path": str(storage)}), sweep_id)
+
+
+def test_a_second_driver_is_kept_away_until_the_first_has_ended_however_it_ends(tmp_path):
+    first = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert first.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match=r"sweep temp, 20260101-000000-0001, is being run by another process; wait .* before --resume"):
+        held(record(tmp_path)).__enter__()
+    with held(record(tmp_path, "20260102-000000-0001")):  # another of the same name may run
+        pass
+    first.kill()
+    first.wait()
+    with held(record(tmp_path)):
+        pass
+
+
+@pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
+def test_nothing_stays_behind_and_what_went_wrong_goes_on(tmp_path, error):
+    with held(record(tmp_path)):
+        assert len(list((tmp_path / "sweeps" / "temp").iterdir())) == 1
+    with pytest.raises(error), held(record(tmp_path)):
+        raise error
+    assert list((tmp_path / "sweeps" / "temp").iterdir()) == []
+
+
+def test_where_files_cannot_be_locked_a_sweep_runs_all_the_same(tmp_path, monkeypatch):
+    def unknown(lock, timeout):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(holding.FileLock, "acquire", unknown)
+    with held(record(tmp_path)):
+        pass
+
+
+def test_nothing_is_locked_behind_a_uri(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with held(record("mock://bucket/runs")):
+        assert list(Path().iterdir()) == []
