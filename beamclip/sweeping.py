@@ -1,6 +1,5 @@
 """A sweep from end to end: check, prepare, run, record, compare. Imports no torch: the driver holds none."""
 
-import shlex
 import sys
 import tempfile
 from dataclasses import replace
@@ -13,13 +12,14 @@ from beamclip.anchor_log import log_anchors
 from beamclip.config import Experiment, Sweep, UserError, cell, check_space, planned_values, trial_count
 from beamclip.console import Bars
 from beamclip.holding import held
+from beamclip.next_steps import next_lines, resume_line
 from beamclip.places import pinned
-from beamclip.provenance import command_line, program, provenance_tags, without_passwords
+from beamclip.provenance import command_line, provenance_tags
 from beamclip.recording import Recorder
 from beamclip.records import SweepRecord, begun_sweep, new_sweep_id
 from beamclip.references import write_references
 from beamclip.starts import with_starts
-from beamclip.storage import artifact_root, check_writable, storage_root, stores_root, tracking_uri
+from beamclip.storage import artifact_root, check_writable, stores_root, tracking_uri
 from beamclip.storing import show_plan
 
 
@@ -166,28 +166,6 @@ def _write_summary(tracker: Any, record: SweepRecord) -> bool:
 def _print_comparison(record: SweepRecord) -> None:
     from beamclip.tracking import compare, render
 
-    uri = tracking_uri(record.base)
-    render(compare(uri, record.sweep.name, record.sweep_id), Console())
-    print(next_lines(record.sweep.name, record.base))
-
-
-def next_lines(name: str, base: Experiment) -> str:
-    """What to type next, wherever this sweep's storage and tracking are; a tracking server's own address is opened as it is."""
-    uri = without_passwords(tracking_uri(base))
-    browser = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
-    where = ["--storage", storage_root(base)] if storage_root(base) != storage_root(Experiment()) else []
-    where += ["--tracking-uri", uri] if uri != f"sqlite:///{storage_root(base)}/mlflow.db" else []
-    return f"""
-Compare in the browser:  {browser}
-Compare again here:      {shlex.join(["beamclip", "compare", name, *where])}
-A page to send around:   {shlex.join(["beamclip", "report", name, *where])}"""
-
-
-def resume_line(record: SweepRecord) -> str:
-    """What to type to go on after an interruption: a script knows its sweep's name unless it was given another."""
-    script = sys.argv[0].endswith(".py")
-    words = program() if script else [*program(), *sys.argv[1:2]]
-    if not script or any(word.startswith("--name") for word in sys.argv):
-        words += ["--name", record.sweep.name]
-    where = ["--storage", record.base.storage.path] if record.base.storage.path else []
-    return shlex.join([*words, *where, "--resume", record.sweep_id])
+    comparison = compare(tracking_uri(record.base), record.sweep.name, record.sweep_id)
+    render(comparison, Console())
+    print(next_lines(record.sweep.name, record.base, comparison.best.run_id if comparison.best else None))

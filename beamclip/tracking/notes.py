@@ -22,7 +22,7 @@ def _best_note(comparison: Comparison) -> str:
 
 def _student_note(comparison: Comparison) -> str:
     row = comparison.best
-    return f"the best student is run:{row.run_id}: beamclip evaluate probes it again, student.init starts from it" if row else ""
+    return f"the best student is run:{row.run_id}, to begin from with student.init or to probe again" if row else ""
 
 
 def _tie_note(comparison: Comparison) -> str:

@@ -1,7 +1,7 @@
 """The comparison as text in rows and columns: what the terminal, the page and its Markdown twin all show."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from beamclip.tracking.cells import Cell, Row
 from beamclip.tracking.compare import Comparison
@@ -9,6 +9,7 @@ from beamclip.tracking.labels import short_names
 from beamclip.tracking.noise import TEST, verdicts
 
 DEVICE_SECONDS, VAL = "cost/device_seconds", "linear_probe/val_top1"
+SPEED = "img/s"
 _MARKS = {"worse": "worse", "better": "better", "not told apart": "≈ best", None: ""}
 
 
@@ -34,6 +35,12 @@ class Sheet:
     lines: tuple[Line, ...]
     text: int
 
+    def without(self, name: str) -> "Sheet":
+        """The same table less a column of numbers."""
+        gone = self.head.index(name, self.text)
+        lines = tuple(replace(line, cells=line.cells[:gone] + line.cells[gone + 1 :]) for line in self.lines)
+        return replace(self, head=self.head[:gone] + self.head[gone + 1 :], lines=lines)
+
 
 def measured_sheet(comparison: Comparison, columns: int | None = None) -> Sheet:
     """A line a cell, its numbers the mean over seeds where it has several, then the references.
@@ -46,7 +53,7 @@ def measured_sheet(comparison: Comparison, columns: int | None = None) -> Sheet:
     own = list(names.values()) if apart else ["settings"]
     extra = [] if comparison.metric == VAL else [comparison.metric]
     costed = any(DEVICE_SECONDS in row.metrics for row in comparison.trials)
-    numbers = [*extra, "probe\nval", "probe\ntest", "kNN", "zero-\nshot", "img/s", "device\ntime" if costed else "time"]
+    numbers = [*extra, "probe\nval", "probe\ntest", "kNN", "zero-\nshot", SPEED, "device\ntime" if costed else "time"]
     lines = []
     for cell, verdict in zip(comparison.cells, verdicts(comparison), strict=True):
         best = cell is comparison.best_cell

@@ -68,10 +68,31 @@ def test_without_a_terminal_the_table_is_plain_and_fits_100_columns(uri, finishe
     assert not any(line.startswith(("teacher", "untrained", "* best")) for line in lines[apart:])
 
 
-def test_a_narrow_terminal_loses_no_column(uri, finished):
-    text = rendered(compare(uri, "temp"), width=80, force_terminal=True, color_system=None)
-    for shown in ("τ_T", "τ_S", "44.0 (41.8-46.5)", "done", "FAILED", "1234"):
+def test_a_narrow_terminal_loses_no_column_but_the_speed(uri, finished):
+    write_published(finished.client, finished.experiment_id)
+    text = rendered(compare(uri, "temp"), width=78, force_terminal=True, color_system=None)
+    for shown in ("τ_T", "τ_S", "44.0 (41.8-46.5)", "done", "FAILED"):
         assert shown in text
+    assert "…" not in text and "img/s" not in text and "1234" not in text
+    wide = rendered(compare(uri, "temp"), width=90, force_terminal=True, color_system=None)
+    assert "img/s" in wide and "1234" in wide
+
+
+def test_published_results_take_a_line_each_and_name_their_sources_once(uri, finished):
+    write_published(finished.client, finished.experiment_id)
+    comparison = compare(uri, "temp")
+    lines = rendered(comparison, width=80, force_terminal=True, color_system=None).split("not measured here")[1].splitlines()
+    rows, sources = [line for line in lines if "resnet18" in line], [line for line in lines if line.startswith("[")]
+    assert len(rows) == len(comparison.published) and all(len(line) <= 80 for line in rows)
+    (simreg,) = (row for row in rows if row.startswith("SimReg"))
+    assert sources[int(simreg.split("[")[1].split("]")[0]) - 1].endswith("SimReg (paper or authors' code)")
+    assert len(sources) == len(set(sources)) == len({row.tags["reference"] for row in comparison.published})
+
+
+def test_one_trial_is_no_plural(uri, opened):
+    tracker = opened()
+    tracker.trial("t0", {TAU_T: 0.02, TAU_S: 0.05})
+    assert "sweep s1: 1 trial, " in rendered(compare(uri, "temp"))
 
 
 def test_many_varied_keys_share_a_column(uri, finished):
