@@ -17,7 +17,7 @@ from beamclip.anchors.lexicon import open_lexicon
 from beamclip.anchors.lexicon.synsets import HOW_TO_INSTALL
 from beamclip.anchors.likeness import NEAR, Likeness, likeness
 from beamclip.anchors.prompts import speaks_of_senses
-from beamclip.anchors.senses import Sense, ambiguous
+from beamclip.anchors.sense import Sense, ambiguous
 from beamclip.config import Experiment
 from beamclip.console import Bars
 from beamclip.explaining import explain_senses

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from beamclip.anchors.meanings import pin_option
-from beamclip.anchors.senses import Sense
+from beamclip.anchors.sense import Sense
 
 
 def explain_senses(title: str, senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> None:

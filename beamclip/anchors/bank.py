@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from beamclip.anchors.likeness import likeness
 from beamclip.anchors.prompts import Prompts, prompts_for
-from beamclip.anchors.senses import Sense
+from beamclip.anchors.sense import Sense
 from beamclip.anchors.texts import EncodedTexts, encode_texts_once
 from beamclip.config import PromptSet
 from beamclip.stores import (

@@ -10,7 +10,8 @@ from textwrap import shorten
 import yaml
 
 from beamclip.anchors.lexicon import VOCABULARIES, ClassName, open_lexicon, open_vocabulary, read_class_list
-from beamclip.anchors.senses import Sense, ambiguous, choose_senses
+from beamclip.anchors.sense import Sense, ambiguous
+from beamclip.anchors.senses import choose_senses
 from beamclip.config import AnchorsConfig, UserError
 from beamclip.data.names import fold
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from beamclip.anchors.likeness import Likeness
-from beamclip.anchors.senses import Sense
+from beamclip.anchors.sense import Sense
 from beamclip.stores import Store
 
 

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from beamclip.anchors import AnchorBank
 from beamclip.anchors.fitting import shortened
 from beamclip.anchors.lexicon import Synset, open_lexicon
-from beamclip.anchors.senses import Sense, evidence_of_images, propose
+from beamclip.anchors.lexicon.seen import evidence_of_images
+from beamclip.anchors.sense import Sense
+from beamclip.anchors.senses import propose
 from beamclip.config import Experiment
 from beamclip.data import PackedImages, open_packed, split
 from beamclip.evaluation import accuracy, wilson_interval, zero_shot_logits

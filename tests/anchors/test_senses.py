@@ -5,7 +5,8 @@ import pytest
 
 from beamclip.anchors.lexicon import ClassName, Excerpt, open_vocabulary, tables
 from beamclip.anchors.lexicon.classes import table_rows
-from beamclip.anchors.senses import ambiguous, choose_senses, propose
+from beamclip.anchors.sense import ambiguous
+from beamclip.anchors.senses import choose_senses, propose
 from beamclip.config import UserError
 
 

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from beamclip.anchors import AnchorBank, BankPlan, build_banks
 from beamclip.anchors.lexicon import ClassName, Lexicon, open_lexicon, open_vocabulary
 from beamclip.anchors.meanings import own_classes
-from beamclip.anchors.senses import Sense, choose_senses
+from beamclip.anchors.sense import Sense
+from beamclip.anchors.senses import choose_senses
 from beamclip.config import RECIPES, DataConfig, TowerConfig, UserError, built_in_prompt_sets
 from beamclip.config.prompts import members_of
 from beamclip.console import Bars
