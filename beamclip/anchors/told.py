@@ -12,7 +12,11 @@ PINS = "anchors.senses"
 
 
 def pins_of_classes(classes: Sequence[ClassName], pins: Mapping[str, str]) -> list[str | None]:
-    """The pin of each class, if any. Spelling must be the class's own, but for case, hyphens and underscores."""
+    """The pin of each class, if any. Spelling must be the class's own, but for case, hyphens and underscores.
+
+    Raises:
+        UserError: a pin that is empty, or for a name that is no class or that several classes have.
+    """
     pinned: list[str | None] = [None] * len(classes)
     for name, pin in pins.items():
         hits = [i for i, one in enumerate(classes) if fold(one.name) == fold(name)]
@@ -38,7 +42,15 @@ def told(one: ClassName, pin: str | None, lexicon: Lexicon) -> Sense | None:
 
 
 def sense_of(name: str, meaning: str, why: str, lexicon: Lexicon) -> Sense:
-    """meaning: a WordNet id or free text."""
+    """A sense by its WordNet id, or by words that stand for it.
+
+    Args:
+        meaning: either of them.
+        why: one short phrase for people.
+
+    Raises:
+        UserError: what looks like an id is none, or no synset's.
+    """
     considered = lexicon.senses(name)
     if not WORDNET_ID.fullmatch(meaning):
         if ALMOST_AN_ID.fullmatch(meaning):
