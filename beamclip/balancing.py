@@ -35,7 +35,9 @@ def balance_images(experiment: Experiment, repair: bool, words: Sequence[str]) -
     report, path = made["report"], made["path"]
     Console().print(_table(report))
     _say_missed(report)
-    print(f"what was merged, to look at: {path}/merged.png\nall numbers: {path}/report.json\nthe images kept: {path}/kept.json\n")
+    print(f"what was merged, to look at: {path}/merged.png\nall numbers: {path}/report.json\nthe images kept: {path}/kept.json")
+    seed, fraction = experiment.data.split_seed, experiment.data.val_fraction
+    print(f"chosen from train as data.split_seed={seed} and data.val_fraction={fraction:g} leave it\n")
     print(f"train on these:  {train_line(words, path)}")
 
 

@@ -10,15 +10,17 @@ from rich.console import Console
 from torch import Tensor
 
 from beamclip.anchors import AnchorBank, build_banks
+from beamclip.anchors.lexicon import open_vocabulary
 from beamclip.config import FEW_SHOT, Experiment, UserError, with_values
 from beamclip.console import Bars
 from beamclip.data import PackedImages, Splits
+from beamclip.data.names import fold, read_class_names
 from beamclip.evaluation import Evaluation, evaluate
 from beamclip.judged import Judged, other_data, own_data
 from beamclip.probe_table import notes, probe_table
-from beamclip.starts import fetched
+from beamclip.starts import as_trained, fetched
 from beamclip.storage import check_writable, stores_root
-from beamclip.students import Student, build_student, load_student
+from beamclip.students import Student, build_student, load_student, was_projected
 from beamclip.training.banks import banks_of
 from beamclip.training.context import Context
 from beamclip.training.probing import evaluation_features, student_pixels
@@ -48,25 +50,26 @@ def evaluate_model(model: str, untrained: bool, experiment: Experiment, extras: 
         The metrics; those of other data sets as `transfer/NAME/…`.
 
     Raises:
-        UserError: no such model, data or class list, or a class list for a model that knows no text anchors.
+        UserError: no such model, data or class list, or a class list for a model that does not embed where the teacher's texts are.
     """
     extras = extras or Extras({})
     check_writable(experiment)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with Bars() as bars:
-        student, is_ours = _load(model, untrained, experiment)  # first, since packing may take an hour
-        experiment = _with_extras(experiment, extras, is_ours)
+    with Bars() as bars, _as_typed(extras):
+        student, projected = _load(model, untrained, experiment)  # first, since packing may take an hour
+        experiment = _with_extras(experiment, extras, model, projected)
         own, side = own_data(experiment), student.spec.image_size
         others = [other_data(name, folder, experiment, side, own.name) for name, folder in extras.transfer.items()]
         workshop = Workshop(stores_root(experiment), device, bars)
+        if extras.class_list is not None:
+            _check_width(student, experiment, workshop)
         opened = _opened([own, *others], workshop)
-        with _as_typed(extras):
-            anchors = _anchors(student, experiment, workshop, bars) if is_ours else None
+        anchors = _anchors(student, experiment, workshop, bars) if projected else None
         student = student.to(device)
         found = {one.name: _probed(student, one, opened[one.name], anchors if one is own else None, bars) for one in (own, *others)}
     console = Console()
     console.print(probe_table(f"{model}, untrained" if untrained else model, found))
-    for note in notes(found[own.name]):
+    for note in notes(found):
         console.print(note, markup=False)
     more = {f"transfer/{one.name}/{key}": value for one in others for key, value in found[one.name].metrics.items()}
     return found[own.name].metrics | more
@@ -79,15 +82,35 @@ def _opened(judged: Sequence[Judged], workshop: Workshop) -> dict[str, tuple[Pac
     return {one.name: one.opened(workshop) for one in judged}
 
 
-def _with_extras(experiment: Experiment, extras: Extras, is_ours: bool) -> Experiment:
-    values: dict[str, object] = {}
+def _with_extras(experiment: Experiment, extras: Extras, model: str, projected: bool) -> Experiment:
     if extras.few_shot and not experiment.probe.few_shot:
-        values["probe.few_shot"] = list(FEW_SHOT)
-    if extras.class_list is not None:
-        if not is_ours:
-            raise UserError("--class-list is for zero-shot, which a timm model can't do; give a student.safetensors of ours or drop it")
-        values["data.class_names"] = extras.class_list
-    return with_values(experiment, values)
+        experiment = with_values(experiment, {"probe.few_shot": list(FEW_SHOT)})
+    if extras.class_list is None:
+        return experiment
+    if not _is_ours(model):
+        raise UserError("--class-list is for zero-shot, which a timm model can't do; give a student.safetensors of ours or drop it")
+    if not projected:
+        raise UserError(f"--class-list is for zero-shot, but {model} was never trained to embed where its teacher does; drop it")
+    return _with_names(experiment, extras.class_list)
+
+
+def _with_names(experiment: Experiment, class_list: str) -> Experiment:
+    """With the class list's names, and without pinned senses of names that it lacks: these were for the data's own."""
+    known, vocabulary = {fold(name) for name in read_class_names(Path(class_list))}, experiment.anchors.vocabulary
+    if vocabulary != "data":
+        known |= {fold(one.name) for one in open_vocabulary(vocabulary)}
+    pins = {name: pin for name, pin in experiment.anchors.senses.items() if fold(name) in known}
+    emptied = with_values(experiment, {"data.class_names": class_list, "anchors.senses": {}})
+    return with_values(emptied, {"anchors.senses": pins})
+
+
+def _check_width(student: Student, experiment: Experiment, workshop: Workshop) -> None:
+    teacher, width = workshop.teacher(experiment.teacher), student.spec.width
+    if teacher.width != width:
+        raise UserError(
+            f"--class-list is for zero-shot, but {teacher.name} (teacher.model) embeds in {teacher.width} numbers and the student in "
+            f"{width}; set teacher.model to the one it was trained with, or drop --class-list"
+        )
 
 
 @contextmanager
@@ -114,13 +137,27 @@ def _probed(student: Student, judged: Judged, opened: tuple[PackedImages, Splits
     return evaluate(*parts, anchors, config)
 
 
+def _is_ours(model: str) -> bool:
+    return model.startswith("run:") or model.endswith(".safetensors")
+
+
 def _load(model: str, untrained: bool, experiment: Experiment) -> tuple[Student, bool]:
-    if untrained and (model.startswith("run:") or model.endswith(".safetensors")):
+    """The student, and whether it was trained to embed where its teacher does."""
+    if untrained and _is_ours(model):
         raise UserError(f"--untrained is for timm names, and {model} is a trained student; drop it, or name the backbone")
-    if model.startswith("run:"):
-        model = fetched(model, experiment)
-    if model.endswith(".safetensors"):
-        return load_student(Path(model)), True
+    if _is_ours(model):
+        path = Path(fetched(model, experiment) if model.startswith("run:") else model)
+        student, projected = load_student(path), was_projected(path)
+        return student, _trained_by(model, experiment).objective.needs.projected if projected is None else projected
     init = "random" if untrained else "pretrained"
     experiment = with_values(experiment, {"student.backbone": model, "student.init": init})
     return build_student(experiment.student, 1, experiment.seed), False
+
+
+def _trained_by(model: str, experiment: Experiment) -> Experiment:
+    """What a student's file of an earlier version does not say: its run's settings where they can be had, else those it is judged by."""
+    here = {"storage.path": experiment.storage.path, "storage.cache": experiment.storage.cache, "tracking.uri": experiment.tracking.uri}
+    try:
+        return (as_trained(model, here) if model.startswith("run:") else None) or experiment
+    except UserError:  # settings of an earlier version, too, which --preset stands in for
+        return experiment

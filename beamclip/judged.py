@@ -1,5 +1,6 @@
 """A data set that a model is judged on, and what is wrong with it before any feature is made."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,12 +57,25 @@ class Judged:
         except UserError as error:
             if not self.transferred:
                 raise
-            raise UserError(f"--transfer {self.name}: {str(error).replace('--data DIR', f'--transfer {self.name}=DIR')}") from None
+            raise UserError(f"--transfer {self.name}: {_of_other_data(str(error), self.name)}") from None
+
+
+def _of_other_data(sentence: str, name: str) -> str:
+    """What is wrong with other data, with what can be done about it there: `data.class_names` and `--data` are the model's own."""
+    where, nameless, _ = sentence.partition(" has no class names")
+    if nameless:
+        return f"{where}{nameless}; write them into classnames.txt beside tar shards, or into the schema of parquet files (a ClassLabel)"
+    return sentence.replace("--data DIR", f"--transfer {name}=DIR")
 
 
 def own_data(experiment: Experiment) -> Judged:
     """The model's own, called after its folder."""
-    return Judged(Path(experiment.data.path).name if experiment.data.path else experiment.data.source, experiment)
+    return Judged(_called(experiment.data.path) if experiment.data.path else experiment.data.source, experiment)
+
+
+def _called(path: str) -> str:
+    """The last part of a place's name, also where it is `.` or ends in `..`; all of it where it has but one."""
+    return Path(path if "://" in path else os.path.abspath(Path(path).expanduser())).name or path
 
 
 def other_data(name: str, folder: str, experiment: Experiment, side: int, taken: str) -> Judged:

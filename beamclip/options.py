@@ -8,7 +8,7 @@ from beamclip.seeding import with_seeds
 from beamclip.sweeping import plan_sweep, run_sweep
 
 DEFAULT_PRESET = "demo"
-_FIXED_AT_START = ("set", "data", "tracking_uri", "workers", "gpus_per_worker", "space", "asha", "seeds")
+_FIXED_AT_START = ("set", "data", "tracking_uri", "workers", "gpus_per_worker", "space", "asha", "seeds", "search", "trials", "question")
 
 
 def experiment_from(options: argparse.Namespace) -> Experiment:
@@ -65,7 +65,7 @@ def start_sweep(sweep: Sweep, options: argparse.Namespace) -> None:
     Raises:
         UserError: options that don't go together, or anything that is wrong with the sweep.
     """
-    given = [f"--{name.replace('_', '-')}" for name in _FIXED_AT_START if getattr(options, name, None)]
+    given = [f"--{name.replace('_', '-')}" for name in _FIXED_AT_START if _was_given(getattr(options, name, None))]
     if options.resume and given:
         raise UserError(f"--resume goes on with the settings the sweep was started with; leave {' and '.join(given)} out")
     if options.resume and options.plan:
@@ -77,3 +77,8 @@ def start_sweep(sweep: Sweep, options: argparse.Namespace) -> None:
         return plan_sweep(sweep, base)
     run_sweep(sweep, base, options.resume, options.repair)
     return None
+
+
+def _was_given(value: Any) -> bool:
+    """0 and an empty word are given, too; an option that is a switch or may be repeated is False or empty where it was not."""
+    return value is not None and value is not False and value != []

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 Note = Callable[[], None]
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
@@ -32,11 +33,15 @@ class Outbox:
         """Have this written soon. A note may be called more than once, where it fails."""
         self._new.put((trial_id, note))
 
-    def close(self) -> Exception | None:
-        """Wait until all is written, or has failed once more. Returns why, where something could not be written."""
+    def close(self, patience: float | None = None) -> Exception | None:
+        """Wait until all is written, or has failed once more. Returns why, where something could not be written.
+
+        Args:
+            patience: seconds; whoever is to end soon can't wait until a server that does not answer has been asked again and again.
+        """
         self._new.put(None)
-        self._thread.join()
-        return self._error
+        self._thread.join(patience)
+        return self._error or (TimeoutError("it does not answer") if self._thread.is_alive() else None)
 
     def _run(self) -> None:
         goes_on = True
@@ -71,13 +76,17 @@ class Outbox:
         self._tell(failed)
 
     def _tell(self, failed: Exception | None) -> None:
-        if failed is not None and self._error is None:
-            self._say(f"results can't be written for now ({first_line(failed)}); they are kept and tried again")
-        elif failed is None and self._error is not None:
-            self._say("results are written again, and none is lost")
-        self._error = failed
+        before, self._error = self._error, failed
+        if failed is not None and before is None:
+            self._try_to_say(f"results can't be written for now ({first_line(failed)}); they are kept and tried again")
+        elif failed is None and before is not None:
+            self._try_to_say("results are written again, and none is lost")
         self._wait = 0.0 if failed is None else min(LONGEST_WAIT, max(FIRST_WAIT, 2 * self._wait))
         self._due = time.monotonic() + self._wait
+
+    def _try_to_say(self, text: str) -> None:
+        with suppress(Exception):  # where nobody listens any more, what is to be written still is
+            self._say(text)
 
 
 def first_line(error: Exception) -> str:

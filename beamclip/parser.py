@@ -28,10 +28,10 @@ def _add_training(verbs: Any) -> None:
 
     sweep = _verb(verbs, "sweep", work.free_sweep, "a sweep over any settings; sweeps/ holds ready ones")
     sweep.add_argument("--name", default="sweep", help="also the MLflow experiment (default: sweep)")
-    sweep.add_argument("--question", default="", help="what the sweep should answer")
+    sweep.add_argument("--question", help="what the sweep should answer")
     sweep.add_argument("--space", action="append", default=[], metavar="KEY=[V, …]", help="a dimension; repeatable")
-    sweep.add_argument("--search", default="grid", choices=("grid", "random", "optuna"))
-    sweep.add_argument("--trials", type=int, default=16, help="how many to draw (default: 16); a grid has as many as it has cells")
+    sweep.add_argument("--search", choices=("grid", "random", "optuna"), help="how cells are chosen (default: grid)")
+    sweep.add_argument("--trials", type=int, help="how many to draw (default: 16); a grid has as many as it has cells")
     sweep.add_argument("--asha", action="store_true", help="stop poor trials early")
     add_sweep_options(sweep)
 

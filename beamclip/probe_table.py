@@ -30,10 +30,14 @@ def probe_table(title: str, judged: Mapping[str, Evaluation]) -> Table:
     return table
 
 
-def notes(evaluation: Evaluation) -> list[str]:
-    """What was asked for and could not be done."""
-    missing = (one for one in evaluation.details["few_shot"] if one["note"])
-    return [f"{one['images_per_class']} images a class: left out, {one['note']}" for one in missing]
+def notes(judged: Mapping[str, Evaluation]) -> list[str]:
+    """What was asked for and could not be done, on each of the data sets.
+
+    Args:
+        judged: name of the data -> what was found on it.
+    """
+    missing = ((name, one) for name, evaluation in judged.items() for one in evaluation.details["few_shot"] if one["note"])
+    return [f"{name}, {one['images_per_class']} images a class: left out, {one['note']}" for name, one in missing]
 
 
 def _rows(evaluation: Evaluation) -> Iterator[list[str]]:

@@ -9,6 +9,12 @@ from pathlib import Path
 
 _LONGEST = 5000  # MLflow takes 8000 letters, older servers 5000
 
+_USER = re.compile(r"(?<!/)//(?:[^/\s]*:(?!//)(?:(?!://)\S)*|[^/\s]*)@")
+"""Up to the last @ of an address: a password may hold / and @ itself, though it should not."""
+_IN_QUERY = re.compile(
+    r"""([?&;][\w.-]*(?:pass|pwd|secret|token|signature|credential|key|\bsig)[\w.-]*=)[^&\s]*?(?=["'\])},;]*(?:[&\s]|$))""", re.IGNORECASE
+)
+
 _PACKAGES = ("beamclip", "torch", "timm", "open_clip_torch", "ray", "mlflow", "numpy")
 
 
@@ -50,5 +56,10 @@ def command_line() -> str:
 
 
 def without_passwords(text: str) -> str:
-    """`//user:secret@host` becomes `//…@host`."""
-    return re.sub(r"//[^/@\s]*@", "//…@", text)
+    """`//user:secret@host` becomes `//…@host`, and `?password=secret` becomes `?password=…`. What is in doubt is left out, too."""
+    return _IN_QUERY.sub(r"\1…", _USER.sub("//…@", text))
+
+
+def holds_password(address: str) -> bool:
+    """Whether an address holds more of a secret than the name of a user."""
+    return without_passwords(address) not in (address, re.sub(r"//[^/@:\s]*@", "//…@", address))

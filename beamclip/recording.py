@@ -16,6 +16,7 @@ from beamclip.records import SweepRecord
 from beamclip.storage import asset_key, fetched_files
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+_HURRIED = 10.0  # seconds
 _FILES = ("student.safetensors", "probe.safetensors", "evaluation.json", "predictions.safetensors")
 
 
@@ -58,14 +59,21 @@ class Recorder:
         if error:
             self.bars.say(f"trial {trial_id} failed: {error}")
 
-    def close(self) -> None:
-        """Wait until all is written.
+    def close(self, ended: bool = True) -> None:
+        """Wait until all is written; not for long where the sweep was interrupted, which schedulers follow with SIGKILL.
+
+        Args:
+            ended: by itself. Else what is on its way says more than that results could not be written, which is printed only.
 
         Raises:
             UserError: the tracker failed, and did so to the end; the trials' own checkpoints are kept.
         """
-        if (error := self._outbox.close()) is not None:
-            raise UserError(f"results can't be written any more: {first_line(error)}; mend the tracking server and go on with --resume")
+        if (error := self._outbox.close(None if ended else _HURRIED)) is None:
+            return
+        reason = f"results can't be written any more: {first_line(error)}; mend the tracking server and go on with --resume"
+        if ended:
+            raise UserError(reason)
+        self.bars.say(f"beamclip: WARNING: {reason}")
 
     def _move(self, trial_id: str, done: int) -> None:
         self._done[trial_id] = done

@@ -19,6 +19,7 @@ class SweepRecord:
     Attributes:
         assets: asset key -> the stores, as JSON text.
         untrained: metrics of the student as it stands before training.
+        moved_from: the storage it was begun in, where it was found in another; not kept.
     """
 
     sweep: Sweep
@@ -26,6 +27,7 @@ class SweepRecord:
     sweep_id: str
     assets: Mapping[str, str] = field(default_factory=dict)
     untrained: Mapping[str, float] = field(default_factory=dict)
+    moved_from: str | None = None
 
     @property
     def folder(self) -> str:
@@ -48,8 +50,9 @@ class SweepRecord:
         filesystem, path = filesystem_of(self.folder)
         try:
             filesystem.create_dir(path, recursive=True)
-            with filesystem.open_output_stream(f"{path}/sweep.json") as stream:
+            with filesystem.open_output_stream(f"{path}/sweep.json.part") as stream:
                 stream.write(json.dumps(content, indent=1).encode())
+            filesystem.move(f"{path}/sweep.json.part", f"{path}/sweep.json")  # a full disk must not cost the record that was there
         except OSError as error:
             raise UserError(f"storage {self.folder} can't be written ({error.strerror or error}); choose another with --storage") from None
 
@@ -69,20 +72,30 @@ def begun_sweep(name: str, experiment: Experiment, sweep_id: str | None = None) 
     sweeps = f"{root}/sweeps"
     ids = [entry for entry in entries(f"{sweeps}/{name}") if re.fullmatch(r"\d{8}-\d{6}-\d{4}", entry)]
     if not ids:
-        raise UserError(f"no sweep {name} lies in {sweeps} to resume{nearest(name, entries(sweeps))}")
+        raise UserError(f"no sweep {name} lies in {sweeps} to resume{nearest(name, {*entries(sweeps)} - {name})}")
     if sweep_id is not None and sweep_id not in ids:
         raise UserError(f"no sweep {sweep_id} lies in {sweeps}/{name} to resume{nearest(sweep_id, ids)}")
-    record = read_record(f"{sweeps}/{name}/{sweep_id or max(ids)}")
-    return replace(record, base=_moved(record.base, root))
+    return _moved(read_record(f"{sweeps}/{name}/{sweep_id or max(ids)}"), root)
 
 
-def _moved(base: Experiment, root: str) -> Experiment:
-    """The same experiment in this storage; what lay inside the old one does in the new one."""
-    cache, uri, old = base.storage.cache, base.tracking.uri, base.storage.path
-    if old is not None and old != root:
-        cache = None if cache == f"{old}/stores" else cache
-        uri = None if uri == f"sqlite:///{old}/mlflow.db" else uri
-    return with_values(base, {"storage.path": root, "storage.cache": cache, "tracking.uri": uri})
+def _moved(record: SweepRecord, root: str) -> SweepRecord:
+    """The same sweep in this storage; what lay inside the old one does in the new one."""
+    old = record.base.storage.path
+    if old is None or old == root:
+        return replace(record, base=with_values(record.base, {"storage.path": root}))
+    sweep, base = (_elsewhere(part.model_dump(mode="json"), old, root) for part in (record.sweep, record.base))
+    return replace(record, sweep=checked(Sweep, sweep), base=checked(Experiment, base), moved_from=old)
+
+
+def _elsewhere(tree: Any, old: str, new: str) -> Any:
+    """All values that name the old folder or something inside it, with the new one in its place."""
+    if isinstance(tree, dict):
+        return {key: _elsewhere(value, old, new) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_elsewhere(value, old, new) for value in tree]
+    if not isinstance(tree, str):
+        return tree
+    return re.sub(rf"^(sqlite:///|local-dir:)?{re.escape(old)}(?=/|$)", lambda found: (found[1] or "") + new, tree)
 
 
 def read_record(folder: str) -> SweepRecord:
@@ -97,5 +110,5 @@ def read_record(folder: str) -> SweepRecord:
             content: dict[str, Any] = json.loads(stream.read())
         sweep, base = checked(Sweep, content.pop("sweep")), checked(Experiment, content.pop("base"))
         return SweepRecord(sweep, base, **content)
-    except (OSError, AttributeError, KeyError, TypeError, json.JSONDecodeError):
+    except (OSError, AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError):
         raise UserError(f"{folder}/sweep.json can't be read, so this sweep can't be resumed; start it again without --resume") from None

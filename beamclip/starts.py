@@ -40,7 +40,7 @@ def _replaced(dimension: Any, found: Mapping[str, str]) -> Choice:
 
 
 def _in_bundle(bundle: Mapping[str, Any], found: Mapping[str, str]) -> dict[str, Any]:
-    return {key: found.get(value, value) if key == _KEY else value for key, value in bundle.items()}
+    return {key: found.get(str(value), value) if key == _KEY else value for key, value in bundle.items()}
 
 
 def fetched(init: str, base: Experiment) -> str:

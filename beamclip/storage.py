@@ -1,28 +1,62 @@
 """Where runs and stores are kept."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pyarrow import fs
 
 from beamclip.config import Experiment, UserError
+from beamclip.provenance import without_passwords
 from beamclip.stores import key_of, make_folder
 
 
 def storage_root(experiment: Experiment) -> str:
-    """Folder or URI of runs: `storage.path`, else $BEAMCLIP_STORAGE, else ~/beamclip. Never relative: a Ray job's folder is thrown away."""
+    """Folder or URI of runs: `storage.path`, else $BEAMCLIP_STORAGE, else ~/beamclip. Never relative: a Ray job's folder is thrown away.
+
+    Raises:
+        UserError: it is a path that names nothing, or a URI with a query, behind which no folder can be named.
+    """
     chosen = experiment.storage.path or os.environ.get("BEAMCLIP_STORAGE") or "~/beamclip"
-    return chosen if "://" in chosen else str(Path(chosen).expanduser().resolve())
+    if "://" not in chosen:
+        return _resolved("storage.path", chosen)
+    if "?" in chosen:
+        instead = "write it without, and say in every node's environment what stands there (for S3: AWS_ENDPOINT_URL, AWS_REGION)"
+        raise UserError(f"storage {without_passwords(chosen)} ends in a query, behind which no folder can be named; {instead}")
+    return chosen
 
 
 def stores_root(experiment: Experiment) -> Path:
-    """Folder of all stores: `storage.cache`, else $BEAMCLIP_CACHE, else `stores` in the storage folder; ~/beamclip/stores beside a URI."""
+    """Folder of all stores: `storage.cache`, else $BEAMCLIP_CACHE, else `stores` in the storage folder; ~/beamclip/stores beside a URI.
+
+    Raises:
+        UserError: it is a path that names nothing.
+    """
     chosen = experiment.storage.cache or os.environ.get("BEAMCLIP_CACHE")
     if chosen:
-        return Path(chosen).expanduser().resolve()
+        return Path(_resolved("storage.cache", chosen))
     root = storage_root(experiment)
-    return Path("~/beamclip/stores").expanduser() if "://" in root else Path(root) / "stores"
+    return Path(_resolved("storage.cache", "~/beamclip/stores")) if "://" in root else Path(root) / "stores"
+
+
+def _resolved(key: str, text: str) -> str:
+    with names_a_place(key, text):
+        return str(Path(text).expanduser().resolve())
+
+
+@contextmanager
+def names_a_place(key: str, text: str) -> Iterator[None]:
+    """Turn what a path is refused for into a sentence: another user's home that isn't there, a name too long, a folder closed to us.
+
+    Raises:
+        UserError: what was done inside with the path `text` of the setting `key` failed.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error).rstrip(".")
+        raise UserError(f"{key} {text} names no place here ({reason}); write another path") from None
 
 
 def asset_key(experiment: Experiment) -> str:
@@ -40,12 +74,12 @@ def tracking_uri(experiment: Experiment) -> str:
     """`tracking.uri`, else $MLFLOW_TRACKING_URI, else a sqlite file in the storage folder.
 
     Raises:
-        UserError: storage is a URI, beside which no sqlite file can lie.
+        UserError: storage is a URI, beside which no sqlite file can lie, or names no place.
     """
     root = storage_root(experiment)
     given = experiment.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if given is None and "://" in root:
-        raise UserError(f"storage {root} can't hold the default sqlite file; name an MLflow server with --tracking-uri")
+        raise UserError(f"storage {without_passwords(root)} can't hold the default sqlite file; name an MLflow server with --tracking-uri")
     return given or f"sqlite:///{root}/mlflow.db"
 
 
@@ -74,7 +108,8 @@ def _make_remote(uri: str) -> None:
     try:
         filesystem.create_dir(path, recursive=True)
     except OSError as error:
-        raise UserError(f"storage {uri} can't be written ({str(error).splitlines()[0]}); choose another with --storage") from None
+        reason = str(error).splitlines()[0]
+        raise UserError(without_passwords(f"storage {uri} can't be written ({reason}); choose another with --storage")) from None
 
 
 def local_folder(uri: str) -> Path | None:
@@ -116,5 +151,5 @@ def filesystem_of(uri: str) -> tuple[fs.FileSystem, str]:
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
     except (OSError, ValueError) as error:
-        raise UserError(f"storage {uri} is no folder or known URI: {str(error).splitlines()[0]}") from None
+        raise UserError(without_passwords(f"storage {uri} is no folder or known URI: {str(error).splitlines()[0]}")) from None
     return filesystem, path

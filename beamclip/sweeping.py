@@ -1,25 +1,19 @@
 """A sweep from end to end: check, prepare, run, record, compare. Imports no torch: the driver holds none."""
 
 import sys
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from beamclip.anchor_log import log_anchors
 from beamclip.config import Experiment, Sweep, UserError, cell, check_space, planned_values, trial_count
 from beamclip.console import Bars
 from beamclip.holding import held
-from beamclip.next_steps import next_lines, resume_line
+from beamclip.logbook import open_tracker, print_comparison, write_beginning, write_found, write_summary
+from beamclip.next_steps import resume_line
 from beamclip.places import pinned
-from beamclip.provenance import command_line, provenance_tags
 from beamclip.recording import Recorder
 from beamclip.records import SweepRecord, begun_sweep, new_sweep_id
-from beamclip.references import write_references
 from beamclip.starts import with_starts
-from beamclip.storage import artifact_root, check_writable, stores_root, tracking_uri
+from beamclip.storage import check_writable, stores_root
 from beamclip.storing import show_plan
 
 
@@ -41,22 +35,20 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool | str = False, repair
     record = _begun(sweep, base, resume) if resume else SweepRecord(*with_starts(*pinned(sweep, base)), new_sweep_id())
     check_space(record.sweep, record.base)
     check_writable(record.base)
-    with held(record), Bars() as bars:
-        tracker = _open_tracker(record, bool(resume))
-        with tracker:
-            try:
-                record = _prepared(record, bars, repair)
-                write_references(tracker, record, bars.say)
-                log_anchors(tracker, record)
-                if not _run(record, tracker, bars, bool(resume)):
-                    raise KeyboardInterrupt
-            except KeyboardInterrupt:
-                record.save()  # while it was preparing there was none yet, and --resume would have found an older sweep
-                raise KeyboardInterrupt(resume_line(record)) from None
-            done = _write_summary(tracker, record)
-            if not done:
-                tracker.close("FAILED")
-    _print_comparison(record)
+    with held(record), Bars() as bars, open_tracker(record, bool(resume)) as tracker:
+        try:
+            write_beginning(tracker, record)
+            record = _prepared(record, bars, repair)
+            write_found(tracker, record, bars)
+            if not _run(record, tracker, bars, bool(resume)):
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            record.save()  # while it was preparing there was none yet, and --resume would have found an older sweep
+            raise KeyboardInterrupt(resume_line(record)) from None
+        done = write_summary(tracker, record, bars)
+        if not done:
+            tracker.close("FAILED")
+    print_comparison(record)
     if not done:
         raise UserError(f"no trial of {record.sweep.name} finished with a result; the reasons stand above, under the table")
     return record.sweep_id
@@ -64,16 +56,6 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool | str = False, repair
 
 def _begun(sweep: Sweep, base: Experiment, resume: bool | str) -> SweepRecord:
     return begun_sweep(sweep.name, base, resume if isinstance(resume, str) else None)
-
-
-def _open_tracker(record: SweepRecord, resume: bool) -> Any:
-    from beamclip.tracking import SweepTracker, write_published
-
-    uri, root = tracking_uri(record.base), artifact_root(record.base)
-    tracker = SweepTracker.open(uri, root, record.sweep, record.base, record.sweep_id, resume, provenance_tags())
-    write_published(tracker.client, tracker.experiment_id)
-    tracker.tag_once({"beamclip.command": command_line(), "beamclip.folder": record.folder})  # resumed: as it was started
-    return tracker
 
 
 def plan_sweep(sweep: Sweep, base: Experiment) -> None:
@@ -136,36 +118,12 @@ def _run(record: SweepRecord, tracker: Any, bars: Bars, resume: bool) -> bool:
     from beamclip.distributed.joining import disconnect
     from beamclip.distributed.sweep import run_trials
 
-    recorder = Recorder(record, tracker, bars)
+    recorder, ended = Recorder(record, tracker, bars), False
     try:
-        return run_trials(record, recorder, concurrent_trials(record.base), resume)
+        ended = run_trials(record, recorder, concurrent_trials(record.base), resume)
     finally:
         try:
-            recorder.close()
+            recorder.close(ended)
         finally:
             disconnect()
-
-
-def _write_summary(tracker: Any, record: SweepRecord) -> bool:
-    """Plots and effects. Returns whether any trial has a result."""
-    from beamclip.tracking import compare, cost_plot, effect_rows, effects, effects_plot, parallel_plot, temperature_plot
-
-    comparison = compare(tracking_uri(record.base), record.sweep.name, record.sweep_id)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        plots = [temperature_plot(comparison.measured, folder / "accuracy.png")]
-        plots += [effects_plot(comparison, folder / "effects.png"), parallel_plot(comparison, folder / "parallel.png")]
-        plots.append(cost_plot(comparison, folder / "accuracy_cost.png"))
-        for plot in filter(None, plots):
-            tracker.client.log_artifact(tracker.run_id, str(plot))
-    if found := effects(comparison):
-        tracker.log_table(effect_rows(found), "effects.csv")
-    return comparison.best_cell is not None
-
-
-def _print_comparison(record: SweepRecord) -> None:
-    from beamclip.tracking import compare, render
-
-    comparison = compare(tracking_uri(record.base), record.sweep.name, record.sweep_id)
-    render(comparison, Console())
-    print(next_lines(record.sweep.name, record.base, comparison.best.run_id if comparison.best else None))
+    return ended

@@ -19,9 +19,9 @@ def train(options: argparse.Namespace) -> None:
 def free_sweep(options: argparse.Namespace) -> None:
     """A sweep over the dimensions that were typed."""
     space = {key: _listed(key, values) for key, values in parse_assignments(options.space, "--space").items()}
-    tree = {"name": options.name, "question": options.question, "search": options.search, "trials": options.trials}
-    tree |= {"space": space, "asha": Asha().model_dump() if options.asha else None}
-    start_sweep(checked(Sweep, tree), options)
+    tree = {"name": options.name, "space": space, "asha": Asha().model_dump() if options.asha else None}
+    typed = {"question": options.question, "search": options.search, "trials": options.trials}
+    start_sweep(checked(Sweep, tree | {key: value for key, value in typed.items() if value is not None}), options)
 
 
 def _listed(key: str, values: Any) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """A sweep with a real Ray Tune whose trials only pretend to train: `python stub_sweep.py STORAGE WHAT CONCURRENT [--resume]`.
 
 Prints what the listener heard, and what the trials did, as two lines of JSON. What a trial does is `WHAT`'s: `well`; `killed once` and
-`killed`, where the process of the trial `first` dies; `raises`, where `first` does.
+`killed`, where the process of the trial `first` dies; `raises`, where `first` does; `fills the machine`, where each has a worker that
+takes all CPUs but for what is left to drivers.
 """
 
 import contextlib
@@ -13,7 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import ray
+
 from beamclip.config import Sweep, cell, choice, load_experiment, planned_values
+from beamclip.distributed.cluster import DRIVER_CPUS
 from beamclip.records import SweepRecord
 from beamclip.storage import asset_key
 
@@ -52,6 +56,10 @@ def stub(storage, what):
             os.kill(os.getpid(), signal.SIGKILL)
         if name == "first" and what == "raises":
             raise RuntimeError("boom")
+        if what == "fills the machine":
+            whole = ray.cluster_resources()["CPU"] - DRIVER_CPUS
+            worker = ray.remote(lambda: None).options(num_cpus=whole, scheduling_strategy="DEFAULT")  # not in the driver's own place
+            ray.get(worker.remote(), timeout=60)
         folder = tempfile.mkdtemp()
         for part in ("student", "probe"):
             Path(folder, f"{part}.safetensors").touch()

@@ -49,6 +49,7 @@ def test_the_report_and_the_line_to_train_with(preset, tmp_path, monkeypatch, ca
         assert part in said
     assert "class [9]  90.0 % of 10" in said and "…" in said and said.count("class [") == 20
     assert "asked for 50.0 %, found 40.0 %" in said
+    assert "chosen from train as data.split_seed=0 and data.val_fraction=0.1 leave it" in said
     assert said.rstrip().endswith(train_line(words, "/stores/balance/1f"))
 
 

@@ -37,7 +37,7 @@ def test_what_is_wrong_with_anchors_is_named_and_leaves_nothing(complaint, prese
     [
         (b"caf\xe9\nblue\ngreen\nred\n", "is not UTF-8; save it as UTF-8 text, one class name a line"),
         (b"red\nblue\nred\ngreen\n", "has 'red' 2 times"),
-        (b"red\nblue\nred\tn02012849\ngreen\n", "has 'red' 2 times; say which is which: a tab and its WordNet id after each name"),
+        (b"blue\ngreen\nred\nred\tn02012849\n", "has 'red' 2 times; say which is which: a tab and its WordNet id after each name"),
         (b"", "is empty"),
         (b"red\n\nblue\ngreen\n", "line 2"),
         (b"\tn02012849\ngreen\nred\nyellow\n", "line 1 has no class name"),

@@ -42,7 +42,13 @@ def test_few_images_a_class_are_tried_and_what_is_left_out_is_said(student, expe
     few = experiment.model_copy(update={"probe": experiment.probe.model_copy(update={"few_shot": (2, 500)})})
     metrics = evaluate_model(student, False, few, Extras({}, few_shot=True))
     assert {key for key in metrics if key.startswith("few_shot/")} == {f"few_shot/2_top1{end}" for end in ("", "_low", "_high")}
-    assert "500 images a class: left out, a class has only 18 train images" in capsys.readouterr().out
+    assert "images, 500 images a class: left out, a class has only 18 train images" in capsys.readouterr().out
+
+
+def test_what_is_left_out_on_other_data_is_said_of_them_by_name(student, folders, experiment, capsys):
+    metrics = evaluate_model(student, False, with_values(experiment, {"probe.few_shot": [16]}), Extras({"three": str(folders[1])}))
+    assert "few_shot/16_top1" in metrics and "transfer/three/few_shot/16_top1" not in metrics
+    assert "three, 16 images a class: left out, a class has only 11 train images" in capsys.readouterr().out
 
 
 def test_a_class_list_names_the_anchors(student, experiment, tmp_path):
@@ -54,6 +60,79 @@ def test_a_class_list_names_the_anchors(student, experiment, tmp_path):
     assert same == plain
     assert others["zero_shot/test_ece"] != plain["zero_shot/test_ece"]
     assert others["linear_probe/test_top1"] == plain["linear_probe/test_top1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, r"--class-list .*names.txt can't be read \(No such file or directory\); give a text file"),
+        (b"caf\xe9\n", "--class-list .*names.txt is not UTF-8"),
+        (b"blue\ngreen\nred\n", "--class-list .*names.txt has 3 class names for 4 labels"),
+        (b"blue\n\nred\n", "--class-list .*names.txt is empty in line 2"),
+    ],
+)
+def test_mistakes_in_a_class_list_are_said_of_the_option_that_was_typed(student, experiment, tmp_path, content, says):
+    if content is not None:
+        (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(UserError, match=says) as caught:
+        evaluate_model(student, False, experiment, Extras({}, class_list=str(tmp_path / "names.txt")))
+    assert "data.class_names" not in str(caught.value)
+
+
+def test_a_class_list_goes_without_the_senses_of_names_that_it_lacks(student, experiment, tmp_path):
+    (tmp_path / "others.txt").write_text("azure sky\ngrass\nred\nbanana\n")
+    pinned = with_values(experiment, {"anchors.senses": {"blue": "a colour", "Red": "a colour like blood"}})
+    extras = Extras({}, class_list=str(tmp_path / "others.txt"))
+    kept = with_values(experiment, {"anchors.senses": {"red": "a colour like blood"}})
+    assert evaluate_model(student, False, pinned, extras) == evaluate_model(student, False, kept, extras)
+    listed = with_values(pinned, {"anchors.vocabulary": str(tmp_path / "own.txt"), "anchors.strict_senses": False})
+    (tmp_path / "own.txt").write_text("blue\nred\n")
+    assert "zero_shot/test_top1" in evaluate_model(student, False, listed, extras)
+
+
+def test_a_class_list_for_a_student_of_another_width_than_the_teacher_s_is_a_sentence(experiment, tmp_path):
+    save_student(build_student(experiment.student, 8, 0), tmp_path / "narrow.safetensors")
+    (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
+    narrow = str(tmp_path / "narrow.safetensors")
+    with pytest.raises(
+        UserError, match=r"--class-list is for zero-shot, but .* embeds in 16 numbers and the student in 8; set teacher.model"
+    ):
+        evaluate_model(narrow, False, experiment, Extras({}, class_list=str(tmp_path / "names.txt")))
+    assert not (tmp_path / "stores" / "packed").exists()
+    assert "zero_shot/test_top1" not in evaluate_model(narrow, False, experiment)
+
+
+def test_a_student_whose_projector_never_saw_text_has_no_zero_shot_whatever_it_is_judged_by(experiment, tmp_path):
+    student = build_student(experiment.student, 16, 0)
+    student.projector.requires_grad_(False)  # as training leaves it where the objective does not look at embeddings
+    save_student(student, tmp_path / "simclr.safetensors")
+    path = str(tmp_path / "simclr.safetensors")
+    metrics = evaluate_model(path, False, experiment)
+    assert "linear_probe/test_top1" in metrics and not any(key.startswith("zero_shot") for key in metrics)
+    with pytest.raises(UserError, match=r"--class-list is for zero-shot, but .*simclr.safetensors was never trained to embed where"):
+        evaluate_model(path, False, experiment, Extras({}, class_list="names.txt"))
+
+
+@pytest.mark.parametrize("says", [None, True])
+def test_a_file_that_says_nothing_of_its_projector_goes_by_the_objective_and_one_that_does_by_what_it_says(
+    student, experiment, monkeypatch, says
+):
+    monkeypatch.setattr("beamclip.evaluating.was_projected", lambda path: says)
+    simclr = with_values(experiment, {"objective.name": "simclr"})
+    assert ("zero_shot/test_top1" in evaluate_model(student, False, simclr)) is bool(says)
+
+
+def test_an_earlier_version_s_student_of_a_run_goes_by_its_run_s_objective_whatever_the_preset(student, experiment, monkeypatch):
+    """The default preset's objective would have zero-shot scored for a student of SimCLR."""
+    asked = []
+    monkeypatch.setattr("beamclip.evaluating.was_projected", lambda path: None)
+    monkeypatch.setattr("beamclip.evaluating.fetched", lambda model, experiment: student)
+    trained = with_values(experiment, {"objective.name": "simclr"})
+    monkeypatch.setattr("beamclip.evaluating.as_trained", lambda model, values: asked.append((model, values["storage.path"])) or trained)
+    assert "zero_shot/test_top1" not in evaluate_model("run:abc", False, experiment)
+    assert asked == [("run:abc", experiment.storage.path)]
+    monkeypatch.setattr("beamclip.evaluating.as_trained", lambda model, values: None)
+    assert "zero_shot/test_top1" in evaluate_model("run:abc", False, experiment)
 
 
 def test_a_timm_model_has_no_use_for_a_class_list(experiment):

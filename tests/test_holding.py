@@ -1,10 +1,11 @@
+import errno
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from beamclip import holding
 from beamclip.config import Sweep, UserError, load_experiment
 from beamclip.holding import held
 from beamclip.records import SweepRecord
@@ -39,21 +40,27 @@ def test_a_second_driver_is_kept_away_until_the_first_has_ended_however_it_ends(
 
 
 @pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
-def test_nothing_stays_behind_and_what_went_wrong_goes_on(tmp_path, error):
-    with held(record(tmp_path)):
-        assert len(list((tmp_path / "sweeps" / "temp").iterdir())) == 1
+def test_what_went_wrong_goes_on_and_the_sweep_is_free_again(tmp_path, error):
     with pytest.raises(error), held(record(tmp_path)):
         raise error
-    assert list((tmp_path / "sweeps" / "temp").iterdir()) == []
+    with held(record(tmp_path)), pytest.raises(UserError, match="another process"):
+        held(record(tmp_path)).__enter__()
 
 
-def test_where_files_cannot_be_locked_a_sweep_runs_all_the_same(tmp_path, monkeypatch):
-    def unknown(lock, timeout):
-        raise NotImplementedError("FileSystem does not appear to support flock")
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_where_files_cannot_be_locked_a_sweep_runs_all_the_same(tmp_path, monkeypatch, code):
+    def unknown(file, how):
+        raise OSError(code, "no locks here")
 
-    monkeypatch.setattr(holding.FileLock, "acquire", unknown)
+    monkeypatch.setattr(fcntl, "flock", unknown)
     with held(record(tmp_path)):
         pass
+
+
+def test_storage_that_cannot_be_written_is_a_sentence(tmp_path):
+    (tmp_path / "sweeps").touch()
+    with pytest.raises(UserError, match=r"storage .*/sweeps/temp can't be written \(.*\); choose another with --storage"):
+        held(record(tmp_path)).__enter__()
 
 
 def test_nothing_is_locked_behind_a_uri(tmp_path, monkeypatch):

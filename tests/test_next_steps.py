@@ -1,3 +1,4 @@
+import re
 import sys
 
 import pytest
@@ -32,6 +33,30 @@ def test_a_server_is_opened_by_its_address_and_a_database_by_mlflow():
     assert "beamclip compare s --storage /x\n" in local and "--tracking-uri" not in local
 
 
+def test_no_line_tells_a_password_and_each_can_be_typed_as_it_stands(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["beamclip", "train"])
+    places = {"storage.path": "s3://KEY:SEC/RET@bucket/x", "tracking.uri": "postgresql://db/mlflow?user=me&password=secret"}
+    base = load_experiment("demo", places)
+    lines = f"{next_lines('s', base, 'best')}\n{resume_line(SweepRecord(SWEEP, base, 'id'))}"
+    assert not {"KEY", "SEC", "RET", "secret"} & set(re.split(r"\W", lines))
+    assert "--storage 's3://…@bucket/x' --tracking-uri 'postgresql://db/mlflow?user=me&password=…'" in lines
+    assert lines.endswith("beamclip train --name my-sweep --storage 's3://…@bucket/x' --resume id")
+    spaced = next_lines("s", load_experiment("demo", {"storage.path": "/a b"}))
+    assert "in the browser:  mlflow ui --backend-store-uri 'sqlite:////a b/mlflow.db'\n" in spaced
+
+
+def test_an_environment_that_names_no_place_does_not_hide_the_lines_of_a_sweep_that_lies_elsewhere(monkeypatch):
+    monkeypatch.setenv("BEAMCLIP_STORAGE", "~nosuchuser/x")
+    assert next_lines("s", load_experiment("demo", {"storage.path": "/x"})).endswith("beamclip report s --storage /x")
+
+
 def test_where_everything_is_where_it_always_is_nothing_of_it_is_said(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert next_lines("s", load_experiment("demo")).endswith("A page to send around:   beamclip report s")
+
+
+def test_an_older_sweep_of_its_name_is_named_by_its_id():
+    lines = next_lines("s", load_experiment("demo", {"storage.path": "/x"}), "run1", "20260101-000000-0001")
+    for verb in ("compare", "report"):
+        assert f"beamclip {verb} s --sweep 20260101-000000-0001 --storage /x\n" in lines
+    assert lines.endswith("beamclip evaluate run:run1 --storage /x")

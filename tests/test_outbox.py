@@ -86,3 +86,26 @@ def test_a_server_that_takes_long_to_fail_is_not_asked_for_every_trial(monkeypat
     until(lambda: server.tries == 1)
     assert box.close() is not None
     assert server.tries == 2 and not server.written
+
+
+def test_whoever_must_end_soon_does_not_wait_for_a_server_that_does_not_answer():
+    answers, box = threading.Event(), Outbox(lambda text: None)
+    box.put("a", answers.wait)
+    began = time.monotonic()
+    assert isinstance(box.close(patience=0.1), TimeoutError)
+    assert time.monotonic() - began < 5
+    answers.set()
+
+
+def test_where_nobody_can_be_told_all_is_written_still():
+    def deaf(text):
+        raise BrokenPipeError
+
+    server = Server()
+    server.down.set()
+    box = Outbox(deaf)
+    box.put(*server.note("a", "word"))
+    until(lambda: server.tries > 1)
+    server.down.clear()
+    until(lambda: server.written)
+    assert box.close() is None

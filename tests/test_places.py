@@ -9,9 +9,10 @@ import yaml
 
 from beamclip import balancing, storing
 from beamclip.balancing import balance_images
-from beamclip.config import Sweep, UserError, choice, load_experiment
+from beamclip.config import Sweep, UserError, cell, choice, load_experiment
 from beamclip.places import pinned, settings_text
 from beamclip.storing import embed_images, pack_images
+from beamclip.tracking import connect
 
 PLAIN = Sweep(name="s")
 
@@ -43,6 +44,28 @@ def test_a_password_of_the_environment_is_written_down_nowhere(monkeypatch):
     assert base.tracking.uri is None
 
 
+def test_an_address_of_the_environment_without_a_password_is_written_down_as_it_is_and_judged_where_it_is_opened(monkeypatch):
+    for uri in ("postgresql://me@db/mlflow", "http://[server]:5000"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert pinned(PLAIN, load_experiment("demo"))[1].tracking.uri == uri
+    with pytest.raises(UserError, match=r"^tracking.uri http://\[server\]:5000 can't be used"):
+        connect(uri)
+
+
+@pytest.mark.parametrize("key", ["data.path", "data.class_names", "anchors.vocabulary", "student.init", "storage.path", "storage.cache"])
+def test_another_user_s_home_that_is_not_there_is_a_sentence(key):
+    with pytest.raises(UserError, match=f"^{key} ~nosuchuser/x names no place here .*; write another path"):
+        pinned(PLAIN, load_experiment("demo", {"data.source": "folder", key: "~nosuchuser/x"}))
+
+
+@pytest.mark.parametrize("key", ["data.class_names", "student.init"])
+def test_a_name_longer_than_a_file_s_can_be_is_a_sentence_in_the_base_and_in_a_sweep(key):
+    with pytest.raises(UserError, match=rf"^{key} x* names no place here \(File name too long\)"):
+        pinned(PLAIN, load_experiment("demo", {key: "x" * 300}))
+    with pytest.raises(UserError, match=rf"^{key} x* names no place here"):
+        pinned(Sweep(name="s", space={key: choice("x" * 300)}), load_experiment("demo"))
+
+
 def test_uris_stay_as_they_are_and_a_missing_tracking_server_is_said_elsewhere(here):
     values = {"storage.path": "s3://bucket/runs", "data.path": "s3://bucket/images", "data.source": "folder"}
     _, base = pinned(PLAIN, load_experiment("demo", values | {"student.init": "s3://bucket/student.safetensors"}))
@@ -61,6 +84,22 @@ def test_a_student_s_file_is_absolute_wherever_it_is_named(here):
     assert sweep.space["student.init"].values == ("random", file, *inits[2:])
     assert sweep.variants == {"a": {"student.init": file, "seed": 3}}
     assert sweep.space["variant"].values == ("a",)
+
+
+def test_places_in_a_nested_variant_are_absolute_too(here):
+    variants = {"a": {"data": {"path": "rel/images", "source": "folder"}}}
+    sweep, base = pinned(Sweep(name="s", variants=variants, space={"variant": choice("a")}), load_experiment("demo"))
+    assert cell(sweep, base, {"variant": "a"}).data.path == f"{here}/rel/images"
+
+
+def test_a_tag_of_open_clip_s_is_not_taken_for_a_file_of_its_name_and_weights_are_found_from_anywhere(here):
+    for name in ("openai", "weights.pt", "other.bin"):
+        (here / name).touch()
+    others = [{"model": "ViT-B-16", "pretrained": "other.bin"}, {"model": "ViT-B-16", "pretrained": "openai"}]
+    for given, found in (("openai", "openai"), ("weights.pt", f"{here}/weights.pt"), ("./openai", f"{here}/openai")):
+        values = {"teacher.model": "ViT-B-32", "teacher.pretrained": given, "teacher.others": others}
+        _, base = pinned(PLAIN, load_experiment("demo", values))
+        assert [one.pretrained for one in base.teacher.all()] == [found, f"{here}/other.bin", "openai"]
 
 
 def test_images_lists_and_teachers_are_found_from_anywhere(here):

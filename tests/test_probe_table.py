@@ -47,7 +47,8 @@ def test_few_images_a_class_stand_below_and_what_could_not_be_done_is_a_note():
     assert rows[1][4] == ""  # of 3 classes, the right one is always among 5
     assert "N-shot probes over draws" in probe_table("model", {"own": own}).caption
     assert probe_table("model", {"own": evaluated(3)}).caption is None
-    assert notes(own) == ["500 images a class: left out, a class has only 40 train images"]
+    said = "500 images a class: left out, a class has only 40 train images"
+    assert notes({"own": own, "pets": evaluated(3, few_shot=(2, 500))}) == [f"own, {said}", f"pets, {said}"]
 
 
 def test_other_data_comes_under_its_name():

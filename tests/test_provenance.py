@@ -48,8 +48,43 @@ def test_a_package_that_is_not_installed_is_said_so(monkeypatch):
         (["sweeps/mine.py", "--data", "my images"], "python sweeps/mine.py --data 'my images'"),
         (["beamclip", "--tracking-uri", "postgresql://me:secret@host/db"], "beamclip --tracking-uri postgresql://…@host/db"),
         (["beamclip", "--data", "s3://bucket/a@b"], "beamclip --data s3://bucket/a@b"),
+        (["beamclip", "--storage", "s3://KEY:SEC/RET@bucket/x"], "beamclip --storage s3://…@bucket/x"),
+        (["beamclip", "--tracking-uri", "mysql://h/d?password=s'x&a=1"], "beamclip --tracking-uri 'mysql://h/d?password=…&a=1'"),
     ],
 )
 def test_the_command_line_can_be_typed_again_but_tells_no_password(monkeypatch, arguments, typed):
     monkeypatch.setattr(sys, "argv", arguments)
     assert provenance.command_line() == typed
+
+
+@pytest.mark.parametrize(
+    ("told", "left"),
+    [
+        ("postgresql://u:p%40ss@h/db", "postgresql://…@h/db"),
+        ("postgresql://u:p/ss@h/db", "postgresql://…@h/db"),
+        ("postgresql://u:p@ss@h/db", "postgresql://…@h/db"),
+        ("postgresql://u@corp:p@s/s@h/db", "postgresql://…@h/db"),
+        ("https://token@h", "https://…@h"),
+        ("postgresql://h/db?user=u&password=secret", "postgresql://h/db?user=u&password=…"),
+        ('{"uri": "mysql://h/db?ssl=1&PASSWD=a/b@c", "b": 1}', '{"uri": "mysql://h/db?ssl=1&PASSWD=…", "b": 1}'),
+        ("https://h/f?X-Amz-Signature=abc&sig=d e", "https://h/f?X-Amz-Signature=…&sig=… e"),
+    ],
+)
+def test_whatever_in_an_address_may_be_a_secret_is_left_out(told, left):
+    assert provenance.without_passwords(told) == left
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "see //a and user@host", "sqlite:////home/me@corp/x", "sqlite:////u:x@y/mlflow.db", "http://h:5000 a@b", "s3://b/x:y@z",
+        "[http://h:80,s3://b/a@b]", "s3://b?region=x",
+    ],
+)  # fmt: skip
+def test_what_is_no_secret_stays(text):
+    assert provenance.without_passwords(text) == text
+
+
+def test_a_name_alone_is_no_password():
+    told = ["http://h", "postgresql://me@h/db", "postgresql://me:x@h/db", "postgresql://me@h/db?password=x"]
+    assert [provenance.holds_password(one) for one in told] == [False, False, True, True]

@@ -149,6 +149,16 @@ def test_what_the_tracker_goes_on_to_raise_surfaces_at_the_end_and_is_said_at_on
     assert recorder.bars.lines == ["results can't be written for now (the server is gone); they are kept and tried again"]
 
 
+def test_an_interrupted_sweep_does_not_wait_for_a_tracker_that_does_not_answer(record, monkeypatch):
+    monkeypatch.setattr("beamclip.recording._HURRIED", 0.1)
+    recorder = Recorder(record, StubTracker(), StubBars())
+    recorder.tracker.free.clear()
+    recorder.started("a", {})
+    recorder.close(ended=False)
+    assert recorder.bars.lines[-1].startswith("beamclip: WARNING: results can't be written any more: it does not answer; mend the")
+    recorder.tracker.free.set()
+
+
 @pytest.mark.parametrize("what", ["trial", "log_text", "trial_metrics", "trial_finished"])
 def test_a_tracker_that_fails_once_loses_nothing(record, what):
     recorder = Recorder(record, StubTracker(fail_at=what, times=1), StubBars())

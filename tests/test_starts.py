@@ -45,6 +45,12 @@ def test_a_run_is_fetched_wherever_it_is_named(base, runs):
     assert named.variants == {"a": {"student.init": file, "seed": 3}}
 
 
+def test_a_run_is_fetched_for_a_nested_variant_too(base, runs):
+    variants = {"a": {"student": {"init": f"run:{runs[0]}"}}}
+    named, _ = with_starts(Sweep(name="s", space={"variant": choice("a")}, variants=variants), base)
+    assert Path(named.variants["a"]["student.init"]).read_bytes() == b"learnt"
+
+
 def test_without_such_a_start_nothing_changes_and_nobody_is_asked(base):
     sweep = Sweep(name="s", space={"student.init": choice("random", "pretrained")})
     assert with_starts(sweep, base) == (sweep, base)

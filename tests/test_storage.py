@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -64,6 +69,62 @@ def test_what_cannot_be_written_is_found_before_anything_starts(tmp_path):
     for path in (f"{tmp_path}/file/below", f"file://{tmp_path}/file/below", "nothing://bucket"):
         with pytest.raises(UserError, match=r"can't be written|no folder or known URI"):
             check_writable(experiment(storage__path=path, storage__cache=str(tmp_path / "cache")))
+
+
+@pytest.mark.parametrize("uri", ["s3://KEY:SECRET@bucket/x?region=us-east-1", "file:///x?a=b"])
+def test_a_query_is_refused_because_what_is_written_would_lie_behind_it(uri):
+    """pyarrow would take `s3://bucket/x?region=us-east-1/sweeps/one` for `s3://bucket/x`, and all sweeps for one."""
+    with pytest.raises(UserError, match="ends in a query.*AWS_ENDPOINT_URL, AWS_REGION") as caught:
+        storage_root(experiment(storage__path=uri))
+    assert "SECRET" not in str(caught.value)
+
+
+def test_an_s3_of_one_s_own_is_found_through_the_environment_instead():
+    """As the sentence above says: AWS_ENDPOINT_URL and AWS_REGION are what pyarrow goes by."""
+    asked = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            asked.append((self.path, self.headers["Authorization"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        own = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "AWS_REGION": "eu-own-7"}
+        code = "from beamclip.storage import filesystem_of; system, path = filesystem_of('s3://bucket/x'); system.get_file_info(path)"
+        keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
+        subprocess.run([sys.executable, "-c", code], env={**os.environ, **keys, **own}, check=True, timeout=60, capture_output=True)
+        server.shutdown()
+    path, signed = asked[-1]
+    assert path == "/bucket/x" and "/eu-own-7/s3/" in signed
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/x", "a\0b", "loop/x"])
+def test_a_path_that_names_nothing_is_a_sentence(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match=r"^storage.path .* names no place here \(.*\); write another path$"):
+        storage_root(experiment(storage__path=path))
+    with pytest.raises(UserError, match=r"^storage.cache .* names no place here"):
+        stores_root(experiment(storage__cache=path))
+    with pytest.raises(UserError, match=r"can't be written \(File name too long\)"):
+        check_writable(experiment(storage__path="x" * 300))
+
+
+def test_no_sentence_about_a_storage_tells_its_password(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (f"file://me:secret@/{tmp_path}/file/below", "nothing://me:secret@bucket"):
+        with pytest.raises(UserError) as caught:
+            check_writable(experiment(storage__path=path, storage__cache=str(tmp_path / "cache")))
+        assert "secret" not in str(caught.value)
+    with pytest.raises(UserError, match="--tracking-uri") as caught:
+        tracking_uri(experiment(storage__path="s3://me:secret@bucket"))
+    assert "secret" not in str(caught.value)
 
 
 def test_what_lies_on_this_machine_is_found_by_its_path(tmp_path):

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from beamclip.balance.forest import Forest, exact_forest, indexed_forest
-from beamclip.balance.kept import write_kept
+from beamclip.balance.kept import split_facts, write_kept
 from beamclip.balance.report import report_of
 from beamclip.balance.search import Rows, Vectors, unit
 from beamclip.balance.sets import nearest_to_centre, sets_at, threshold_for
 from beamclip.balance.sheet import contact_sheet
-from beamclip.config import BalanceConfig
+from beamclip.config import BalanceConfig, DataConfig
 from beamclip.data import PackedImages
 from beamclip.stores import Progress, Store, build_once, read_json, silent, write_json
 from beamclip.teachers import Embeddings
@@ -47,6 +47,7 @@ def balance(
     root: Path,
     progress: Progress = silent,
     repair: bool = False,
+    data: DataConfig | None = None,
 ) -> Store:
     """Open the store of the images that are kept, making it, and the forest it is cut from, where they are missing.
 
@@ -57,6 +58,7 @@ def balance(
         embeddings: a store that holds the canonical views of these images.
         ids: sorted ids of training images.
         config: one that is active.
+        data: the settings that made these images train, for the list to say so.
 
     Raises:
         UserError: faiss is wanted and not installed, or as `build_once`.
@@ -68,6 +70,7 @@ def balance(
         threshold = threshold_for(forest, config.remove or 0.0) if config.threshold is None else config.threshold
         sets = sets_at(forest, threshold)
         kept = nearest_to_centre(vectors, sets)
+        write_kept(folder / LIST, packed.key, np.sort(ids[kept]), _listed(threshold, ids, kept, data))
         return _write(folder, packed, vectors, ids, sets, kept, _asked(config, threshold, forest))
 
     return build_once(root, KIND, balance_parts(basis, config), build, progress, repair)
@@ -77,16 +80,18 @@ def _asked(config: BalanceConfig, threshold: float, forest: Forest) -> dict[str,
     return {"threshold": threshold, "asked": config.model_dump(include={"threshold", "remove"}), "search": forest.facts}
 
 
+def _listed(threshold: float, ids: Rows, kept: Rows, data: DataConfig | None) -> dict[str, Any]:
+    facts = {"threshold": threshold, "removed_share": 1 - len(kept) / len(ids)}
+    return facts if data is None else facts | split_facts(data, len(ids))
+
+
 def _write(
     folder: Path, packed: PackedImages, vectors: Vectors, ids: Rows, sets: Rows, kept: Rows, asked: dict[str, Any]
 ) -> dict[str, Any]:
     report = asked | report_of(vectors, ids, sets, kept, packed.labels[ids], packed.names)
     _save(folder / "ids.npy", ids)
     _save(folder / "sets.npy", sets)
-    chosen = np.sort(ids[kept])
-    _save(folder / KEPT, chosen)
-    facts = {name: report[name] for name in ("threshold", "removed_share")}
-    write_kept(folder / LIST, packed.key, chosen, facts)
+    _save(folder / KEPT, np.sort(ids[kept]))
     contact_sheet(vectors, ids, sets, kept, packed.read).save(folder / SHEET)
     write_json(folder / REPORT, report)
     return {name: report[name] for name in ("images", "kept", "threshold")}

@@ -49,7 +49,7 @@ class ViewsConfig(Strict):
     """The recipe where an objective compares several views of each image, as `simclr` and `swav` do; default `recipe`."""
     custom: dict[str, Recipe] = {}
     """Recipes of your own by name; `recipe` may then name them."""
-    strength: float = Field(1.0, ge=0, le=2, allow_inf_nan=False)
+    strength: float = Field(1.0, ge=0, le=2)
     """How far views go from the canonical one: 1 as the recipe says, 0 at most mirrored, 2 twice as far. Chances stay."""
     stored: int = Field(4, ge=1, le=1000)
     """Views of each sample that are drawn and embedded; epochs cycle through them."""

@@ -9,7 +9,7 @@ import yaml
 
 from beamclip.config.errors import UserError, nearest
 from beamclip.config.experiment import Experiment
-from beamclip.config.plain_yaml import read_yaml
+from beamclip.config.plain_yaml import NotPlain, read_yaml
 from beamclip.config.tree import Tree, assign, checked
 
 
@@ -38,6 +38,8 @@ def _read_yaml(path: Path) -> Tree:
         tree = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"preset {path} can't be read ({error.strerror}); give a preset's name or a YAML file") from None
+    except NotPlain as error:
+        raise UserError(f"{path} {error}") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} can't be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
@@ -60,6 +62,8 @@ def _parse_assignment(item: str, option: str) -> tuple[str, Any]:
         raise UserError(f"{option} {item} has no value; write {option} {key or 'key'}=VALUE")
     try:
         return key.strip(), read_yaml(text)
+    except NotPlain as error:
+        raise UserError(f"{option} {key.strip()} {error}") from None
     except yaml.YAMLError:
         raise UserError(f"{option} {item}: {text!r} is not a value; quote it as YAML would") from None
 

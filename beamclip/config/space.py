@@ -1,8 +1,9 @@
 """The dimensions of a search space: lists of values, and ranges that are drawn from."""
 
-from typing import Annotated, Literal
+from math import isfinite
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from beamclip.config.views import Strict
 
@@ -14,6 +15,15 @@ class Choice(Strict):
 
     kind: Literal["choice"] = "choice"
     values: tuple[Value, ...] = Field(min_length=1)
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _numbers_end(cls, values: Any) -> Any:
+        """Else the first of the kinds that a value may be would be asked for: true or false."""
+        for value in values if isinstance(values, list | tuple) else ():
+            if isinstance(value, float) and not isfinite(value):
+                raise ValueError(f"{value} is no number to try; give one that is finite")
+        return tuple(values) if isinstance(values, list) else values  # what stands before a check of pydantic's is no longer JSON to it
 
 
 class Uniform(Strict):

@@ -32,7 +32,10 @@ class OptimiserConfig(Strict):
     name: Literal["sgd", "adamw", "lars"] = "adamw"
     lr: Positive = 1e-3
     weight_decay: float = Field(1e-4, ge=0)
-    """Not applied to norms, biases and other one-dimensional parameters, nor to what a timm model spares (class tokens, positions)."""
+    """Of what `decay` names."""
+    decay: Literal["matrices", "all"] = "matrices"
+    """`matrices`: not norms, biases and other one-dimensional parameters, nor what a timm model spares (class tokens, positions).
+    `all`: these too, as where torch's optimiser was given all parameters alike."""
     momentum: float = Field(0.9, ge=0, lt=1)
     epochs: Count = 20
     warmup_epochs: float = Field(1.0, ge=0)

@@ -4,12 +4,13 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from beamclip.config.errors import UserError, nearest
 from beamclip.config.experiment import Experiment
 from beamclip.config.load import with_values
 from beamclip.config.space import Choice, Dimension, Uniform, Value
+from beamclip.config.tree import known_keys
 from beamclip.config.views import Strict
 
 
@@ -30,6 +31,7 @@ class Sweep(Strict):
     """Dotted key -> dimension. Empty: one trial."""
     variants: dict[str, dict[str, Any]] = {}
     """Settings that only make sense together, `{simclr: {objective.name: simclr, optimiser.lr: 0.3}}`; `variant` in the space names them.
+    Sections may be nested as in a preset; here they become dotted keys.
     A variant whose `student.init` is `variant:OTHER` starts from what that one has learnt, in the same sweep and cell."""
     search: Literal["grid", "random", "optuna"] = "grid"
     trials: int = Field(16, ge=1)
@@ -40,6 +42,18 @@ class Sweep(Strict):
     """What the best trial is best at. Never a test metric."""
     asha: Asha | None = None
     """Stops poor trials early on `zero_shot/val_top1`, which every epoch reports."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_of_its_own(cls, name: str) -> str:
+        if name in (".", ".."):
+            raise ValueError(f"{name} means a folder that is there already; use letters, digits, - and _ as well")
+        return name
+
+    @field_validator("variants")
+    @classmethod
+    def _bundles_are_flat(cls, variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return {name: _dotted(bundle) for name, bundle in variants.items()}
 
     @model_validator(mode="after")
     def _is_searchable(self) -> "Sweep":
@@ -63,6 +77,16 @@ class Sweep(Strict):
     def varied(self) -> tuple[str, ...]:
         """Every key that trials may differ in: those of the space, and of the variants' bundles."""
         return tuple(dict.fromkeys([*self.space, *(key for bundle in self.variants.values() for key in bundle)]))
+
+
+def _dotted(bundle: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Down to settings and no further: one that is a mapping itself may have keys with dots in them, such as class names."""
+    flat: dict[str, Any] = {}
+    for name, value in bundle.items():
+        key = f"{prefix}{name}"
+        is_section = isinstance(value, Mapping) and any(known.startswith(f"{key}.") for known in known_keys(Experiment))
+        flat |= _dotted(value, f"{key}.") if is_section else {key: value}
+    return flat
 
 
 def cell(sweep: Sweep, base: Experiment, values: Mapping[str, Any]) -> Experiment:

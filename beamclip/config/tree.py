@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from beamclip.config.errors import UserError, nearest
+from beamclip.config.experiment import Experiment
 
 Tree = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
@@ -27,22 +28,33 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Tree:
     return flat
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
-    """A deep merge, `over` winning; lists are replaced whole."""
-    merged = dict(base)
+def merge(base: Mapping[str, Any], over: Mapping[str, Any], model: Any = None) -> Tree:
+    """A deep merge, `over` winning; lists are replaced whole.
+
+    An empty mapping empties a setting that is a mapping, and leaves a section as it is: nothing in it was given.
+
+    Args:
+        model: of the settings in these trees; anything else where they are a setting's own.
+    """
+    merged, fields = dict(base), model.model_fields if _is_model(model) else {}
     for name, value in over.items():
-        below = merged.get(name)
-        merged[name] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        below, inner = merged.get(name), fields[name].annotation if name in fields else None
+        if isinstance(below, Mapping) and isinstance(value, Mapping) and (value or _is_model(inner)):
+            value = merge(below, value, inner)
+        merged[name] = value
     return merged
 
 
 def assign(tree: Mapping[str, Any], values: Mapping[str, Any]) -> Tree:
-    """Set dotted keys in a copy of the tree. No check here: `checked` names an unknown key with its nearest neighbour."""
+    """Set dotted keys in a copy of an experiment's tree.
+
+    No check here: `checked` names an unknown key with its nearest neighbour.
+    """
     for key, value in values.items():
         nested = value
         for name in reversed(key.split(".")):
             nested = {name: nested}
-        tree = merge(tree, nested)
+        tree = merge(tree, nested, Experiment)
     return dict(tree)
 
 
@@ -75,6 +87,8 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden" and "." in str(first["loc"][-1]) and key in known_keys(model):
+        return f"{key} is written with dots, which is for the command line; write it nested: {_nested(key)}{more}"
     if first["type"] == "extra_forbidden":
         return f"{key} is not a setting{_near_key(key, known_keys(model))}{more}"
     if first["type"] == "literal_error":
@@ -90,6 +104,11 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "value_error":
         return f"{key}: {message}{more}" if key else f"{message}{more}"
     return f"{key} is {first['input']!r}: {message[0].lower()}{message[1:]}{more}"
+
+
+def _nested(key: str) -> str:
+    section, _, rest = key.partition(".")
+    return f"{section}: {{{_nested(rest)}}}" if rest else f"{section}: …"
 
 
 def _near_key(key: str, keys: Iterable[str]) -> str:

@@ -9,9 +9,11 @@ Interval = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
 class Strict(BaseModel):
-    """Base of all configuration: unknown keys and wrong types are errors, values never change after they are checked."""
+    """Base of all configuration: unknown keys, wrong types and endless numbers are errors, values never change after they are checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
+    )
 
 
 class Recipe(Strict):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from beamclip.config import DataConfig, UserError
 from beamclip.data.item import Item, Split, digest
 from beamclip.data.names import resolve_classes
+from beamclip.data.steady import one_line
 
 Cifar = Literal["cifar10", "cifar100"]
 CIFAR_FOLDERS: dict[Cifar, str] = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
@@ -68,6 +70,5 @@ def _load(which: Cifar, folder: Path, split: Split, download: bool) -> Any:
         raise UserError(f"{place} does not exist; unpack {which} there or let data.download=true fetch it")
     try:
         return _kind(which)(str(folder), train=split == "train", download=download)
-    except (OSError, RuntimeError) as error:  # no network (URLError is an OSError), or a wrong MD5
-        what = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"{place} can't be used ({what}); delete it and unpack {which} anew") from None
+    except (OSError, HTTPException, RuntimeError) as error:  # no network (URLError is an OSError), or a wrong MD5
+        raise UserError(f"{place} can't be used ({one_line(error)}); delete it and unpack {which} anew") from None

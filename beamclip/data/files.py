@@ -1,18 +1,21 @@
 """Files of a data set, on this machine or anywhere fsspec reaches: listed with size and stamp, opened, read in parts."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import fsspec
 
 from beamclip.config import UserError
 from beamclip.data.links import followed, refuse_loop
+from beamclip.data.steady import Steady, one_line, tried
 
-_STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
+_STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created", "Last-Modified", "modified", "modify", "sha")
+_AT_ONCE = 32  # files that are asked for their stamps: each answer is a wait for the network
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Entry:
     Attributes:
         path: relative to the data set's folder.
         size: in bytes.
-        stamp: changes when the file does, as far as its file system tells: a hash or a time.
+        stamp: changes when the file does, as far as its file system tells: a hash or a time. Empty where a listing has neither.
     """
 
     path: str
@@ -77,8 +80,8 @@ class Files:
         return sorted(name for name, info in self._listed(path) if info["type"] == "directory")
 
     def files(self, path: str = "") -> list[Entry]:
-        """The files right inside a folder, sorted, without hidden ones."""
-        listed = ((name, info) for name, info in self._listed(path) if info["type"] != "directory")
+        """The files right inside a folder, sorted, without hidden ones and what is no file: pipes, sockets, devices."""
+        listed = ((name, info) for name, info in self._listed(path) if info["type"] not in ("directory", "other"))
         return sorted((_entry(f"{path}/{name}".lstrip("/"), info) for name, info in listed), key=lambda entry: entry.path)
 
     def below(self, path: str) -> list[Entry]:
@@ -94,15 +97,45 @@ class Files:
             entries += self.below(f"{path}/{folder}".lstrip("/"))
         return sorted(entries, key=lambda entry: entry.path)
 
-    def open(self, path: str) -> IO[bytes]:
-        """A file, open for reading."""
-        file: IO[bytes] = self._place[0].open(self._full(path), "rb")
-        return file
+    def stamped(self, entries: list[Entry]) -> list[Entry]:
+        """The same with sizes and stamps, for which each file is asked where the listing has no stamp, as over http.
+
+        A server that tells of no ETag and no time leaves the stamp empty: then a file that changes and keeps its size goes unseen.
+
+        Raises:
+            UserError: the store can't be reached.
+        """
+        if all(entry.stamp for entry in entries):
+            return entries
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(lambda entry: entry if entry.stamp else self._asked(entry.path), entries))
+
+    def _asked(self, path: str) -> Entry:
+        return _entry(path, tried(lambda: self._place[0].info(self._full(path)), f"{self}/{path}"))
+
+    def open(self, path: str) -> Steady:
+        """A file, open for reading. A disk or network that fails is tried again, here and at each read.
+
+        Raises:
+            UserError: it failed each time.
+        """
+        where = f"{self}/{path}"
+        return Steady(tried(lambda: self._place[0].open(self._full(path), "rb"), where), where)
 
     def read(self, path: str, start: int = 0, size: int | None = None) -> bytes:
-        """A file's bytes, or some of them."""
-        content: bytes = self._place[0].cat_file(self._full(path), start=start, end=None if size is None else start + size)
-        return content
+        """A file's bytes, or `size` of them. A disk or network that fails is tried again a few times.
+
+        Raises:
+            UserError: it failed each time, or gave fewer bytes.
+        """
+
+        def part() -> bytes:
+            content: bytes = self._place[0].cat_file(self._full(path), start=start, end=None if size is None else start + size)
+            if size is not None and len(content) != size:  # a file that is here is cut short; a network may have been
+                raise (OSError if self.local is None else EOFError)(f"it gave {len(content)} bytes instead of {size}")
+            return content
+
+        return tried(part, f"{self}/{path}")
 
     def _full(self, path: str) -> str:
         root = self._place[1]
@@ -130,8 +163,3 @@ class Files:
 def _entry(path: str, info: dict[str, Any]) -> Entry:
     stamp = next((info[key] for key in _STAMPS if info.get(key) is not None), "")
     return Entry(path, int(info.get("size") or 0), str(stamp))
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, for the middle of a sentence."""
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

@@ -78,7 +78,7 @@ Listed = tuple[list[str], list[int], list[Any]]
 def _listed(files: Files, root: str, classes: Iterable[str]) -> Listed:
     paths, labels, facts = list[str](), list[int](), list[Any]()
     for label, name in enumerate(classes):
-        for entry in files.below(f"{root}/{name}"):
+        for entry in files.stamped(files.below(f"{root}/{name}")):
             paths.append(entry.path.removeprefix(f"{root}/"))
             labels.append(label)
             facts.append((paths[-1], entry.size, entry.stamp))

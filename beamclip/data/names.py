@@ -53,41 +53,57 @@ def class_names_in(content: bytes, where: str) -> tuple[str, ...]:
     return tuple(line.split("\t")[0].rstrip() for line in lines)
 
 
-def resolve_classes(config: DataConfig, own: Sequence[str] | None, count: int, exact: bool = False) -> Classes:
+def resolve_classes(
+    config: DataConfig, own: Sequence[str] | None, count: int, exact: bool = False, beside: tuple[Sequence[str], str] | None = None
+) -> Classes:
     """Names and WordNet ids of the classes.
 
     Args:
         own: the source's own names, None where it has none. WordNet ids among them become keys and are put into words.
         count: how many labels there are.
-        exact: a name file must have exactly `count` lines, where labels are made from the order of folders.
+        exact: a list of names must have exactly `count` lines, where labels are made from the order of folders.
+        beside: names from a list that lies with the images, and what a sentence calls it. It counts where no other is given.
 
     Raises:
-        UserError: there are no names, or too few.
+        UserError: there are no names, or too few, or a list has the source's own names in another order.
     """
-    given = read_class_names(Path(config.class_names)) if config.class_names else None
-    if given is None and own is None:
+    given, where = read_class_names(Path(config.class_names)) if config.class_names else None, f"data.class_names {config.class_names}"
+    listed, where = (given, where) if given else beside or (None, f"{config.path}")
+    if listed is None and own is None:
         raise UserError(f"{config.path} has no class names; give a text file, one name a line, as data.class_names")
-    names = given or tuple(own or ())
-    if len(names) < count or (given and exact and len(names) != count):
-        which = f"data.class_names {config.class_names}" if given else f"{config.path}"
-        raise UserError(f"{which} has {len(names)} class names for {count} labels; give one a label, in label order")
-    if given and exact:
-        _check_order(given, own or (), f"data.class_names {config.class_names}")
-    keys = _keys(own, len(names))
+    names = tuple(listed or own or ())
+    if len(names) < count or (listed and exact and len(names) != count):
+        raise UserError(f"{where} has {len(names)} class names for {count} labels; give one a label, in label order")
+    if listed and own and len(own) == len(names):
+        _check_order(names, own, where)
+    keys = tuple(key or id for key, id in zip(_keys(own, len(names)), _keys(beside and beside[0], len(names)), strict=True))
     return (names if given else in_words(names, keys)), keys
 
 
-def _check_order(given: Sequence[str], folders: Sequence[str], where: str) -> None:
-    """Where labels are made from the order of folders, a list in another order would silently give each class another's name."""
-    words = in_words(folders, _keys(folders, len(folders)))
-    places = {fold(name): place for names in (words, folders) for place, name in enumerate(names)}
-    if len({fold(name) for name in given}) < len(given):
-        return  # which two classes share is said where senses tell them apart
-    for line, name in enumerate(given):
-        place = places.get(fold(name), line)
-        if place != line:
-            order = f"write the lines in the order of the class folders ({', '.join(folders[:3])}…)"
-            raise UserError(f"{where} has {name!r} in line {line + 1}, but its folder is number {place + 1}; {order}")
+def _check_order(listed: Sequence[str], own: Sequence[str], where: str) -> None:
+    """Labels follow the source's own classes: a list in another order would silently give each class another's name.
+
+    One line in a thousand that has another class's name is no proof: some lists call the bird `crane`, others the machine. It is
+    where that class's line has another's name in turn, or where there are fewer than ten lines in place for each that is not.
+    """
+    owners, times = _owners(own), Counter(map(fold, listed))  # which of two equal lines is meant is said where senses tell them apart
+    found = {line: owners[fold(name)] for line, name in enumerate(listed) if times[fold(name)] == 1 and fold(name) in owners}
+    stray = {line: min(places) for line, places in found.items() if line not in places and len(places) == 1}
+    kept = sum(line in places for line, places in found.items())
+    wrong = next((line for line in stray if stray[line] in stray or 10 * len(stray) > kept), None)
+    if wrong is not None:
+        order = f"write the lines in the order of the classes ({', '.join(own[:3])}…)"
+        raise UserError(f"{where} has {listed[wrong]!r} in line {wrong + 1}, but its class is number {stray[wrong] + 1}; {order}")
+
+
+def _owners(own: Sequence[str]) -> dict[str, set[int]]:
+    """Which classes go by a name: their own, its lemmas (`tench, Tinca tinca`), and what CLIP calls them."""
+    owners = dict[str, set[int]]()
+    for names in (own, in_words(own, _keys(own, len(own)))):
+        for place, name in enumerate(names):
+            for part in (name, *name.split(",")):
+                owners.setdefault(fold(part), set()).add(place)
+    return owners
 
 
 def fold(name: str) -> str:

@@ -53,7 +53,9 @@ def pack_source(
 
 
 def parts_of(source: Source, config: DataConfig) -> dict[str, Any]:
-    """All that a packed store depends on. Not the classes' names: a better one must not cost another pass over the images."""
+    """All that a packed store depends on. Not the classes' names, only their number: a better one must not cost another pass over the
+    images.
+    """
     quality = config.quality if config.encoding == "jpeg" else None
     pixels = {"image_size": config.image_size, "encoding": config.encoding, "quality": quality, "resize": RESIZE_VERSION}
     return {"source": source.fingerprint, **pixels, "classes": len(source.names)}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from beamclip.config import DataConfig
+from beamclip.config import DataConfig, UserError
 from beamclip.data.blob import Blob
 from beamclip.data.decode import square
 from beamclip.data.item import SPLITS, Item, Source, Split
@@ -96,9 +96,15 @@ def row_of(item: Item, config: DataConfig) -> Row | str:
     """The row to store for an item, or the reason why there is none.
 
     Raises:
-        UserError: its bytes can't be read. That says nothing of the image, and must not leave it out for good.
+        UserError: its bytes can't be read, though it is no link that leads nowhere. That says nothing of the image, and must not
+            leave it out for good.
     """
-    image = item.image.read() if isinstance(item.image, Blob) else item.image
+    try:
+        image = item.image.read() if isinstance(item.image, Blob) else item.image
+    except UserError:
+        if isinstance(item.image, Blob) and item.image.leads_nowhere:
+            return "a link that leads nowhere"
+        raise
     try:
         pixels = square(image, config.image_size, upscale=config.encoding == "raw")
         return pixels if config.encoding == "raw" else as_jpeg(pixels, config.quality)

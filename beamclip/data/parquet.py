@@ -39,6 +39,8 @@ class ParquetSource:
         if not self._entries["train"]:
             raise UserError(f"{files} has no train-*.parquet; name the files train-… and test-… or set data.source")
         self._labels: dict[Split, NDArray[np.int64]] = {"train": labels_of(files, self._entries["train"])}
+        if not len(self._labels["train"]):
+            raise UserError(f"{files} has no rows in its train-*.parquet; write the images there, or mend data.path")
         self._entries["test"], self._labels["test"] = _test_split(files)
         count = 1 + max(_largest(split, labels, files) for split, labels in self._labels.items())
         self.names, keys = resolve_classes(config, _own_names(files, self._entries["train"][0].path), count)
@@ -52,7 +54,7 @@ class ParquetSource:
 
         A label that is corrected may change neither an offset nor a statistic.
         """
-        entries = [*self._entries["train"], *self._entries["test"]]
+        entries = self._files.stamped([*self._entries["train"], *self._entries["test"]])
         small = sum(entry.size for entry in entries) < _SMALL
         labels = [] if small else [hashlib.sha256(self._labels[split].tobytes()).hexdigest() for split in SPLITS]
         return digest([*((entry.path, _hash(self._files, entry, small)) for entry in entries), *labels])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from beamclip.config import UserError
 from beamclip.data.files import Entry, Files
+from beamclip.data.steady import one_line
 
 IMAGES, LABELS = ("image", "img"), ("label", "fine_label")  # the hub's CIFAR repositories use the second ones
 _ROWS = 256  # rows in memory at a time: photographs can be megabytes each
@@ -19,11 +20,16 @@ _ROWS = 256  # rows in memory at a time: photographs can be megabytes each
 
 @contextmanager
 def open_parquet(files: Files, path: str) -> Iterator[pq.ParquetFile]:
+    """A parquet file, open for reading.
+
+    Raises:
+        UserError: it is damaged, or its disk or network goes on failing.
+    """
     try:
         with files.open(path) as file, pq.ParquetFile(file) as parquet:
             yield parquet
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{files}/{path} can't be read as parquet ({str(error).splitlines()[0]}); fetch it again") from None
+    except (OSError, pa.ArrowException) as error:  # Arrow's own: what the disk or network said is a sentence already
+        raise UserError(f"{files}/{path} can't be read as parquet ({one_line(error)}); fetch it again") from None
 
 
 def column_of(path: str, schema: pa.Schema, known: Sequence[str]) -> str:
@@ -44,6 +50,8 @@ def _labels_of(files: Files, path: str) -> NDArray[np.int64]:
         column_of(path, file.schema_arrow, IMAGES)
         name = column_of(path, file.schema_arrow, LABELS)
         column = file.read(columns=[name]).column(0)
+    if not len(column):
+        return np.empty(0, np.int64)  # a column without values may be of any type
     if not pa.types.is_integer(column.type) or column.null_count:
         raise UserError(f"{path} column {name!r} must hold whole numbers, no nulls; write class indices from 0")
     return np.asarray(column.to_numpy(), np.int64)

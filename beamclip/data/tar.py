@@ -14,7 +14,7 @@ from beamclip.data.blob import Blob
 from beamclip.data.files import Entry, Files
 from beamclip.data.item import SPLITS, TEST_NAMES, Item, Split, digest, name_column
 from beamclip.data.names import class_names_in, resolve_classes
-from beamclip.data.tar_index import Label, samples_in
+from beamclip.data.tar_index import READ_VERSION, Label, begins_labelled, samples_in
 
 _NAME_FILES = ("classnames.txt", "classes.txt")
 
@@ -57,22 +57,25 @@ class TarSource:
             if not shards:
                 names = "train-*.tar" if split == "train" else "test-*.tar or val-*.tar"
                 raise UserError(f"{files} has no {split} shards; name them {names}, or put them into a folder {split}/")
-        self.fingerprint = digest((split, entry) for split in SPLITS for entry in self._shards[split])
-        """Over names, sizes and stamps of the shards; contents are not read."""
+        facts = ((split, entry) for split in SPLITS for entry in files.stamped(self._shards[split]))
+        self.fingerprint = digest([("read", READ_VERSION), *facts])
+        """Over names, sizes and stamps of the shards, and how they are read; contents are not."""
         self.names, self.keys = self._classes()
 
     def _classes(self) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
-        listed = self._listed_names()
-        if listed is not None or (self._config.class_names is not None and self._folders is None):
-            return resolve_classes(self._config, listed, 1)
-        if self._folders is None:
+        beside = self._beside()
+        if self._folders is not None:
+            return resolve_classes(self._config, self._folders, len(self._folders), exact=True, beside=beside)
+        if beside is None and self._config.class_names is None:
             raise UserError(f"{self._files} has no class names; list them in {_NAME_FILES[0]} there, or give data.class_names")
-        return resolve_classes(self._config, self._folders, len(self._folders), exact=True)
+        return resolve_classes(self._config, beside and beside[0], 1)
 
-    def _listed_names(self) -> tuple[str, ...] | None:
+    def _beside(self) -> tuple[tuple[str, ...], str] | None:
+        """Names from a list that lies beside the shards, and what a sentence calls it."""
         there = {entry.path for entry in self._files.files()}
         name = next((name for name in _NAME_FILES if name in there), None)
-        return None if name is None else class_names_in(self._files.read(name), f"{self._files}/{name}")
+        where = f"{self._files}/{name}"
+        return None if name is None else (class_names_in(self._files.read(name), where), where)
 
     def count(self, split: Split) -> int:
         return len(self._index[split].label)
@@ -90,11 +93,13 @@ class TarSource:
 
     @cached_property
     def _index(self) -> dict[Split, _Index]:
-        return {split: _indexed(self._files, shards) for split, shards in self._shards.items()}
+        return {split: _indexed(self._files, shards, split) for split, shards in self._shards.items()}
 
     @cached_property
     def _folders(self) -> list[str] | None:
-        """The class folders, sorted; None where labels are numbers."""
+        """The class folders, sorted; None where labels are numbers, for which the rest of the headers need not be read yet."""
+        if begins_labelled(self._files, self._shards["train"][0].path):
+            return None
         labels = set(self._index["train"].label)
         return sorted(map(str, labels)) if all(isinstance(label, str) for label in labels) else None
 
@@ -112,8 +117,10 @@ class TarSource:
         return np.array([numbers[label] for label in self._index[split].label], np.int64)
 
 
-def _indexed(files: Files, shards: list[Entry]) -> _Index:
+def _indexed(files: Files, shards: list[Entry], split: Split) -> _Index:
     samples = [(number, sample) for number, entry in enumerate(shards) for sample in samples_in(files, entry.path)]
+    if not samples:
+        raise UserError(f"{files} has no images in its {split} shards; write some, or mend data.path")
     places = np.array([(number, sample.start, sample.size) for number, sample in samples], np.int64).reshape(-1, 3)
     labels = np.array([sample.label for _, sample in samples], object)
     names = name_column([sample.name for _, sample in samples], f"a shard of {files}")

@@ -1,17 +1,21 @@
 """Where the samples of a tar shard lie, from one pass over its headers."""
 
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from posixpath import normpath
-from typing import IO
+from typing import IO, cast
 
 from beamclip.config import UserError
 from beamclip.data.files import Files
 from beamclip.data.tar_labels import SUFFIXES, Labels, key_of
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"}
+READ_VERSION = 2
+"""Goes up whenever other samples or labels are read from the same shards, so that no old store is taken for a new one."""
+
 Label = int | str
 """A class index, or the name of the folder an image lies in."""
 
@@ -29,12 +33,12 @@ class Sample:
 def samples_in(files: Files, path: str) -> list[Sample]:
     """The samples of a shard, in its order.
 
-    A shard with `.cls` or `.json` members is read as WebDataset writes it: files with the same name up to the first dot belong
-    together, `.cls` is the label before `.json`, and the image is the one whose whole ending is an image's (`.jpg`, not `.seg.png`),
-    or else the only one there is. In any other, every image is a sample of the class whose folder it lies in.
+    A shard with `.cls` members, or `.json` ones beside images, is read as WebDataset writes it: files with the same name up to the
+    first dot belong together, `.cls` is the label before `.json`, and the image is the one whose whole ending is an image's (`.jpg`,
+    not `.seg.png`), or else the only one there is. In any other, every image is a sample of the class whose folder it lies in.
 
     Raises:
-        UserError: the shard is damaged or compressed, or a sample has no image, several, or no label.
+        UserError: the shard can't be read, is damaged or compressed, or a sample has no image, several, or no label.
     """
     where = f"{files}/{path}"
     images, labels = _members(files, path)
@@ -49,23 +53,60 @@ def samples_in(files: Files, path: str) -> list[Sample]:
     return [Sample(name, member.offset_data, member.size, label) for name, member, label in places]
 
 
-def _members(files: Files, path: str) -> tuple[dict[str, tarfile.TarInfo], dict[str, int]]:
-    """Images by their names, and labels by their samples'."""
+def begins_labelled(files: Files, path: str) -> bool:
+    """Whether a shard's first image has a label right before or behind it, as WebDataset writes them: read from a few headers."""
+    labels, image = set[str](), None
+    with _opened(files, path) as tar:
+        for member in filter(_counts, tar):
+            key, suffix = key_of(member.name), _suffix(member)
+            if image is not None and key != image:
+                return False
+            labels |= {key} if suffix in SUFFIXES else set()
+            image = key if suffix in IMAGE_SUFFIXES else image
+            if image in labels:
+                return True
+    return False
+
+
+@contextmanager
+def _opened(files: Files, path: str) -> Iterator[tarfile.TarFile]:
     try:
         with files.open(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            images, labels = dict[str, tarfile.TarInfo](), Labels()
-            for member in tar:
-                suffix = PurePosixPath(member.name).suffix.lower()
-                if not (member.isfile() or member.islnk() or member.issym()) or PurePosixPath(member.name).name.startswith("."):
-                    continue
-                if suffix in SUFFIXES:
-                    labels.add(key_of(member.name), suffix, tar.extractfile(member), f"{files}/{path} {member.name}")
-                elif suffix in IMAGE_SUFFIXES:
-                    images[member.name] = member
-            _check_end(file, tar.offset)
-            return _linked(images, tar, f"{files}/{path}"), labels.resolved()
-    except (tarfile.TarError, OSError, EOFError, KeyError) as error:
+            yield tar
+    except (tarfile.TarError, OSError, EOFError) as error:
         raise UserError(f"{files}/{path} can't be read as an uncompressed tar ({error}); unpack it with gunzip or fetch it again") from None
+
+
+def _members(files: Files, path: str) -> tuple[dict[str, tarfile.TarInfo], dict[str, int]]:
+    """Images by their names, and labels by their samples'."""
+    images, labels = dict[str, tarfile.TarInfo](), Labels()
+    with _opened(files, path) as tar:
+        for member in filter(_counts, tar):
+            suffix, where = _suffix(member), f"{files}/{path} {member.name}"
+            if suffix in SUFFIXES:
+                labels.add(key_of(member.name), suffix, _content(tar, member, where), where)
+            elif member.name in images:
+                raise UserError(f"{where} is there twice, and only one would count; give every sample a name of its own")
+            elif suffix in IMAGE_SUFFIXES:
+                images[member.name] = member
+        _check_end(tar)
+        return _linked(images, tar, f"{files}/{path}"), labels.resolved(set(map(key_of, images)))
+
+
+def _counts(member: tarfile.TarInfo) -> bool:
+    """Whether a member is a file or a link, and not hidden."""
+    return (member.isfile() or member.islnk() or member.issym()) and not PurePosixPath(member.name).name.startswith(".")
+
+
+def _suffix(member: tarfile.TarInfo) -> str:
+    return PurePosixPath(member.name).suffix.lower()
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, where: str) -> IO[bytes] | None:
+    try:
+        return tar.extractfile(member)
+    except (KeyError, RecursionError):  # the latter from a link to itself
+        raise UserError(f"{where} is a link to {member.linkname}, no file in the shard; write the label itself") from None
 
 
 def _linked(images: dict[str, tarfile.TarInfo], tar: tarfile.TarFile, where: str) -> dict[str, tarfile.TarInfo]:
@@ -99,13 +140,14 @@ def _the_image(names: list[str], where: str) -> str:
     raise UserError(f"{where} has {names[0]} and {names[1]} in one sample; leave one of them with a plain ending such as .jpg")
 
 
-def _check_end(file: IO[bytes], offset: int) -> None:
+def _check_end(tar: tarfile.TarFile) -> None:
     """A tar ends with blocks of zeros. `tarfile` takes a damaged header, and a file cut between two members, for the end as well."""
-    file.seek(offset)
+    file = cast(IO[bytes], tar.fileobj)
+    file.seek(tar.offset)
     size = 0
     while part := file.read(2**20):
         if part.count(0) < len(part):
-            raise tarfile.ReadError(f"no header where one should be, at byte {offset}")
+            raise tarfile.ReadError(f"no header where one should be, at byte {tar.offset}")
         size += len(part)
     if size < tarfile.BLOCKSIZE:
         raise tarfile.ReadError("cut short: it has no end")

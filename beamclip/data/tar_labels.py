@@ -1,6 +1,7 @@
 """The labels of a tar shard's samples: `.cls`, or `.json` where there is none."""
 
 import json
+from collections.abc import Set
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -37,23 +38,26 @@ class Labels:
         else:
             self._lacking[key] = where
 
-    def resolved(self) -> dict[str, int]:
-        """The label of each sample.
+    def resolved(self, images: Set[str]) -> dict[str, int]:
+        """The label of each sample; none where there is no `.cls` and no `.json` is an image's: these tell of the whole set.
+
+        Args:
+            images: the samples that have an image.
 
         Raises:
             UserError: a sample has a `.json` without a class index and no `.cls`.
         """
         labels = self._json | self._cls
         for key, where in self._lacking.items():
-            if key not in labels:
+            if key in images and key not in labels:
                 raise _no_index(where)
-        return labels
+        return labels if self._cls or labels.keys() & images else {}
 
 
 def _index_in(text: bytes, suffix: str) -> int | None:
     try:
         value = int(text) if suffix == ".cls" else json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter from lists in lists in lists
         return None
     if isinstance(value, dict):
         value = value.get("label", value.get("cls"))

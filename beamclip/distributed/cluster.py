@@ -20,26 +20,48 @@ def most_nodes() -> list[Resources] | None:
     """The nodes a cluster can ever have, counting those it has not started yet; None where nobody can know (Kubernetes)."""
     import ray
 
-    plan = _BOOTSTRAP.expanduser()
-    if plan.exists():
-        return _planned_nodes(yaml.safe_load(plan.read_text()))
+    if plan := _plan():
+        return _planned_nodes(plan)
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return None
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
+def _plan() -> dict[str, Any]:
+    file = _BOOTSTRAP.expanduser()
+    return dict(yaml.safe_load(file.read_text()) or {}) if file.exists() else {}
+
+
 def _planned_nodes(plan: dict[str, Any]) -> list[Resources]:
-    nodes: list[Resources] = []
+    """The head, then every worker that each kind of node allows for itself; `_at_once` knows how many of them there may be together."""
+    heads: list[Resources] = []
+    workers: list[Resources] = []
     for name, node in (plan.get("available_node_types") or {}).items():
-        count = 1 if name == plan.get("head_node_type") else node.get("max_workers", plan.get("max_workers", 0))
-        nodes += [{resource: float(amount) for resource, amount in node.get("resources", {}).items()}] * count
-    return nodes
+        resources = {resource: float(amount) for resource, amount in ((node or {}).get("resources") or {}).items()}
+        is_head, most = name == plan.get("head_node_type"), (node or {}).get("max_workers")
+        heads += [resources] if is_head else []
+        usual = 0 if is_head else plan.get("max_workers") or 0
+        workers += [resources] * (usual if most is None else most)
+    return heads + workers
+
+
+def _at_once(nodes: list[Resources], each: Resources) -> list[Resources]:
+    """Those of the nodes that the plan's own `max_workers`, the head not counted, lets be there together.
+
+    Args:
+        each: what one worker of a trial needs; nodes that hold many of these come first, then those with many GPUs.
+    """
+    most = _plan().get("max_workers")
+    if most is None:
+        return nodes
+    best = sorted(nodes[1:], key=lambda node: (_places(node, each), node.get("GPU", 0.0), node.get("CPU", 0.0)), reverse=True)
+    return nodes[:1] + best[:most]
 
 
 def most_resources() -> Resources | None:
-    """What these nodes hold together, None where nobody can know."""
+    """What the cluster can hold at once, None where nobody can know. Where not all nodes may be there together, of those with most GPUs."""
     nodes = most_nodes()
-    return None if nodes is None else _together(nodes)
+    return None if nodes is None else _together(_at_once(nodes, {"GPU": 1.0}))
 
 
 def _together(nodes: list[Resources]) -> Resources:
@@ -74,9 +96,10 @@ def concurrent_trials(experiment: Experiment) -> int:
     Raises:
         UserError: not even one would ever fit: no node is large enough for a worker, or all together are too few for the workers of one.
     """
-    nodes, scaling = most_nodes(), experiment.scaling
-    if nodes is None:
+    every, scaling = most_nodes(), experiment.scaling
+    if every is None:
         return scaling.max_concurrent or 8
+    nodes = _at_once(every, needs(experiment))
     places = sum(_places(node, needs(experiment)) for node in nodes)
     if places < scaling.workers:
         raise UserError(_too_small(experiment, nodes, places))

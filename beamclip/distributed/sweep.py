@@ -8,15 +8,17 @@ import ray
 import ray.tune
 
 from beamclip.config import Sweep, cell, start_of, trial_count, with_values
-from beamclip.distributed.cluster import DRIVER_CPUS
 from beamclip.distributed.handover import Handover, forget_failures
 from beamclip.distributed.relay import FINAL, Listener, Relay, report_of, retries
 from beamclip.distributed.search import scheduler, search_algorithm, search_space
 from beamclip.distributed.trial import run_trial
 from beamclip.distributed.turns import open_turns, wait_for_turn
 from beamclip.records import SweepRecord
-from beamclip.storage import asset_key
+from beamclip.storage import asset_key, entries
 
+_DRIVER = {"memory": 1}
+"""A trial's driver only waits, and Tune starts all those that it restores at once: a byte each, since Tune wants something asked for, and
+no CPU, of which enough of them would starve the workers of the one that trains."""
 _Relay = Relay  # as Tune's kept state of sweeps names it that were begun before it had a file of its own
 
 
@@ -37,7 +39,7 @@ def trainable(record: SweepRecord, turns: str | None = None) -> Callable[[dict[s
             config = {"experiment": started.model_dump_json(), "assets": assets[asset_key(experiment)], "folder": f"{folder}/trials"}
             handover.leave(run_trial(config))
 
-    wrapped: Callable[[dict[str, Any]], None] = ray.tune.with_resources(trial, {"CPU": DRIVER_CPUS})
+    wrapped: Callable[[dict[str, Any]], None] = ray.tune.with_resources(trial, _DRIVER)
     return wrapped
 
 
@@ -60,7 +62,7 @@ def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume:
         True where it ended by itself, False where it was interrupted (its state is saved).
     """
     Relay.connect(listener, record)
-    if resume and ray.tune.Tuner.can_restore(f"{record.folder}/tune"):
+    if resume and _has_begun(f"{record.folder}/tune"):
         tuner = _restored_tuner(record, concurrent)
     else:
         tuner = _new_tuner(trainable(record), record, concurrent)
@@ -72,6 +74,12 @@ def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume:
         last = [result.metrics for result in results if result.metrics and "config" in result.metrics]
         Relay.over_before({metrics["trial_id"]: report_of(metrics, metrics["config"]) for metrics in last})
     return by_itself
+
+
+def _has_begun(folder: str) -> bool:
+    """Whether Tune has kept the state of any trial; it writes its settings first, from which alone it can't go on."""
+    states = any(name.startswith("experiment_state-") for name in entries(folder))
+    return states and bool(ray.tune.Tuner.can_restore(folder))
 
 
 def _restored_tuner(record: SweepRecord, concurrent: int) -> ray.tune.Tuner:

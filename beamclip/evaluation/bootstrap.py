@@ -1,10 +1,11 @@
-"""95 % intervals by the bootstrap over images (Efron and Tibshirani 1993), seeded: how far another test set of this size might fall.
+"""95 % intervals by the bootstrap over images (Efron and Tibshirani 1993), seeded: where the number may lie over all such images.
 
 Images are drawn anew with replacement, as often as there are, and the number is computed again. Of an accuracy the interval is that of
 the percentiles (chapter 13): 2.5 % of the draws lie below and 2.5 % above. Where all images are right, or all wrong, every draw is the
-same, which says nothing of other images; there it is Wilson's. Of the calibration error, which is a sum of sizes and therefore too large
-on few images and larger still on draws of them, it is the basic bootstrap's: the draws' distances from the number, mirrored. None of
-them covers another seed.
+same, which says nothing of other images; there it is Wilson's. The calibration error is a sum of sizes and therefore too large on few
+images and larger still on draws of them: its interval is the draws' scatter, moved to the number itself, and tells how far the *number*
+might fall on other images, not where the true error lies. None of them covers another seed, and two test sets differ by more than either's
+interval.
 """
 
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ def intervals(hits: Sequence[Tensor], confidence: Tensor, draws: int, seed: int)
     shares = torch.stack([*hits], dim=1).double()
     sums = 100 * resampled_sums(torch.cat([shares, calibration_gaps(confidence, hits[0])], dim=1), draws, seed) / len(confidence)
     accuracies = [_of_share(sums[:, column].numpy(), hit) for column, hit in enumerate(hits)]
-    return accuracies, _mirrored(sums[:, len(hits) :].abs().sum(1).numpy(), expected_calibration_error(confidence, hits[0]))
+    return accuracies, _around(sums[:, len(hits) :].abs().sum(1).numpy(), expected_calibration_error(confidence, hits[0]))
 
 
 def class_intervals(images: Tensor, right: Tensor, draws: int, seed: int) -> list[Interval]:
@@ -72,10 +73,10 @@ def _all_alike(images: int, right: int) -> Interval | None:
     return wilson_interval(100 * right / images, images) if right in (0, images) else None
 
 
-def _mirrored(values: NDArray[Any], number: float) -> Interval:
-    """The basic bootstrap's interval (Davison and Hinkley 1997, 5.2), which holds the number itself and nothing below 0."""
-    low, high = _percentiles(values)
-    return max(0.0, min(number, 2 * number - high)), max(number, 2 * number - low)
+def _around(values: NDArray[Any], number: float) -> Interval:
+    """The draws' percentiles less their bias, which is the mean of their distances from the number; nothing below 0."""
+    low, high = _percentiles(values - values.mean() + number)
+    return max(0.0, min(number, low)), max(number, high)
 
 
 def _percentiles(values: NDArray[Any]) -> Interval:

@@ -26,7 +26,7 @@ def wilson_interval(per_cent: float, count: int, z: float = 1.959964) -> tuple[f
 
         (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n)
 
-    It says how far another test set of this size might fall, not another seed. z = 1.96 gives 95 %. Never leaves 0-100.
+    It says where the accuracy over all such images may lie, not that of another seed. z = 1.96 gives 95 %. Never leaves 0-100.
     """
     p = per_cent / 100
     middle = p + z * z / (2 * count)

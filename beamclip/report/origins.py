@@ -20,7 +20,7 @@ def how_chosen(comparison: Comparison) -> Section:
         "Test was looked at once a trial, after its probe was chosen; it bears on no choice.",
     ]
     if over_seeds(comparison):
-        said.append(f"Every cell was trained with the seeds {', '.join(seeds)}. Intervals over seeds are Student's t at 95 %.")
+        said.append(f"{_seeds(comparison, seeds)} Intervals over seeds are Student's t at 95 %.")
         said.append(
             "They cover the student's first weights and the order of images, not the draw of test images nor another split of train."
         )
@@ -34,6 +34,15 @@ def how_chosen(comparison: Comparison) -> Section:
         said.append(f"One seed ({seed}) a trial: intervals are at 95 % over test images; another seed may differ by more.")
         said.append("Differences from the best are judged over test images, unpaired (Newcombe), with Holm's correction at 5 %.")
     return Section("How choices were made", tuple(said))
+
+
+def _seeds(comparison: Comparison, seeds: list[str]) -> str:
+    """Which seeds cells were trained with, and how many of the cells lack one."""
+    asked = f"Every cell was to be trained with the seeds {', '.join(seeds)}"
+    lacking = sum(len(cell.numbers(comparison.metric)) < len(seeds) for cell in comparison.cells)
+    if not lacking:
+        return f"{asked}, and was."
+    return f"{asked}; {lacking} of {len(comparison.cells)} lack the result of one or more, and are not compared with the best."
 
 
 def data_problems(packed: PackedImages | None, why_not: str) -> Section:

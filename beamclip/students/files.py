@@ -17,6 +17,7 @@ from beamclip.students.assemble import unfilled
 from beamclip.students.student import Spec, Student
 
 FORMAT = "beamclip-student-1"
+_PROJECTED = "projected"
 _PROJECTORS: dict[str, Literal["linear", "mlp", "mlp4"]] = {"linear": "linear", "mlp": "mlp", "mlp4": "mlp4"}
 
 
@@ -34,7 +35,7 @@ class Spent:
 
 
 def save_student(student: Student, path: Path, metadata: Mapping[str, str] | None = None, spent: Spent | None = None) -> None:
-    """Write weights, batch statistics and the spec, whole or not at all.
+    """Write weights, batch statistics, the spec and whether the projector was trained, whole or not at all.
 
     Args:
         metadata: more texts for the header; the spec's own keys win over the same keys here.
@@ -44,12 +45,15 @@ def save_student(student: Student, path: Path, metadata: Mapping[str, str] | Non
         UserError: the file can't be written.
     """
     costs = {} if spent is None else {f"spent_{name}": str(value) for name, value in asdict(spent).items()}
+    costs[_PROJECTED] = str(any(part.requires_grad for part in student.projector.parameters()))
     spec = {name: " ".join(map(str, value)) if isinstance(value, tuple) else str(value) for name, value in asdict(student.spec).items()}
     write_tensors(path, student.state_dict(), {**(metadata or {}), **costs, **spec, "student_format": FORMAT})
 
 
 def load_student(path: Path) -> Student:
     """Build the student a file holds, in evaluation mode, on the CPU. The global generators stay as they were.
+
+    A projector that was not trained asks for no gradient, so that saving the student again says the same.
 
     Raises:
         UserError: the file is missing, damaged or not a student of ours.
@@ -61,6 +65,7 @@ def load_student(path: Path) -> Student:
         student.load_state_dict(tensors)
     except RuntimeError:
         raise UserError(f"the weights in {path} don't fit the {spec.backbone} its header describes; save the student again") from None
+    student.projector.requires_grad_(was_projected(path) is not False)
     return student.eval()
 
 
@@ -75,7 +80,7 @@ def read_student(path: Path) -> tuple[Spec, dict[str, Tensor]]:
             header: dict[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping, only keys()
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} can't be read as a student's safetensors file ({error}); check the path") from None
+        raise UserError(_unreadable(path, error)) from None
     if header.get("student_format") != FORMAT:
         raise UserError(f"{path} is not a student saved by this version (its header lacks {FORMAT}); give a student.safetensors of ours")
     return _spec(header, path), tensors
@@ -83,13 +88,29 @@ def read_student(path: Path) -> tuple[Spec, dict[str, Tensor]]:
 
 def spent_on(path: Path) -> Spent:
     """What the student in a file took to train; nothing where it does not say, as the files of earlier versions."""
+    header = _header(path)
+    number = {name: header.get(f"spent_{name}", "0") for name in ("device_seconds", "images_seen", "teacher_images")}
+    try:
+        return Spent(float(number["device_seconds"]), int(number["images_seen"]), int(number["teacher_images"]))
+    except ValueError as error:
+        raise UserError(_unreadable(path, error)) from None
+
+
+def was_projected(path: Path) -> bool | None:
+    """Whether the student in a file was trained to embed where its teacher does; None where it does not say, as earlier versions'."""
+    return {"True": True, "False": False}.get(_header(path).get(_PROJECTED, ""))
+
+
+def _header(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as file:
-            header: dict[str, str] = file.metadata() or {}
-        number = {name: header.get(f"spent_{name}", "0") for name in ("device_seconds", "images_seen", "teacher_images")}
-        return Spent(float(number["device_seconds"]), int(number["images_seen"]), int(number["teacher_images"]))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise UserError(f"{path} can't be read as a student's safetensors file ({error}); check the path") from None
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise UserError(_unreadable(path, error)) from None
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    return f"{path} can't be read as a student's safetensors file ({error}); check the path"
 
 
 def _spec(header: Mapping[str, str], path: Path) -> Spec:

@@ -39,12 +39,13 @@ from beamclip.tracking.compare import Comparison, compare
 from beamclip.tracking.cost_plot import cost_plot
 from beamclip.tracking.effect_plots import effects_plot, parallel_plot
 from beamclip.tracking.effects import effect_rows, effects, effects_line
+from beamclip.tracking.moved import follow_move
 from beamclip.tracking.noise import over_seeds
 from beamclip.tracking.notes import notes
 from beamclip.tracking.plots import temperature_plot
 from beamclip.tracking.published import PublishedResult, load_published, write_published
 from beamclip.tracking.runs import SweepTracker
-from beamclip.tracking.server import connect
+from beamclip.tracking.server import connect, told
 from beamclip.tracking.sheet import Line, Sheet, duration, measured_sheet, published_sheet
 from beamclip.tracking.students import fetch_settings, fetch_student
 from beamclip.tracking.table import heading, render
@@ -69,6 +70,7 @@ __all__ = [
     "effects_plot",
     "fetch_settings",
     "fetch_student",
+    "follow_move",
     "heading",
     "load_published",
     "measured_sheet",
@@ -78,6 +80,7 @@ __all__ = [
     "published_sheet",
     "render",
     "temperature_plot",
+    "told",
     "value_plot",
     "write_published",
 ]

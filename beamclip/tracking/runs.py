@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -16,7 +17,7 @@ from beamclip.places import settings_text
 from beamclip.tracking import entries
 from beamclip.tracking.entries import Point
 from beamclip.tracking.labels import run_name
-from beamclip.tracking.server import connect, default_artifacts, find_or_create_experiment, search_all
+from beamclip.tracking.server import connect, default_artifacts, find_or_create_experiment, impatient, search_all
 from beamclip.tracking.writer import RunWriter, Status
 
 Tags = Mapping[str, str]
@@ -143,8 +144,10 @@ class SweepTracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        interrupted = kind is not None and not issubclass(kind, Exception)
         try:
-            self.close("FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED")
+            with impatient() if interrupted else nullcontext():
+                self.close("FINISHED" if kind is None else "KILLED" if interrupted else "FAILED")
         except Exception as failed:
             reason = f"how the sweep ended can't be written ({first_line(failed)})"
             if kind is None:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from beamclip.config import UserError
+from beamclip.outbox import first_line
+from beamclip.provenance import without_passwords
 
 ANSWER_SECONDS = 4
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -32,7 +33,9 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
     _silence()
     scheme = uri.partition(":")[0].partition("+")[0] if ":" in uri else ""
     if scheme in ("", "file"):
-        raise UserError(f"tracking.uri {uri} is a folder, which MLflow no longer writes to; use sqlite:///{uri}/mlflow.db")
+        raise UserError(
+            f"tracking.uri {without_passwords(uri)} is a folder, which MLflow no longer writes to; use sqlite:///{uri}/mlflow.db"
+        )
     if scheme == "sqlite":
         _check_sqlite(uri, create)
     elif scheme in _DATABASE_PORTS:
@@ -65,16 +68,18 @@ def _check_sqlite(uri: str, create: bool) -> None:
     """MLflow would retry an unwritable file for minutes: take the write lock once ourselves."""
     database = make_url(uri).database
     if not database or database == ":memory:":
-        raise UserError(f"tracking.uri {uri} names no file, so nothing would be kept; write sqlite:///FOLDER/mlflow.db")
+        raise UserError(f"tracking.uri {without_passwords(uri)} names no file, so nothing would be kept; write sqlite:///FOLDER/mlflow.db")
     if not create and not Path(database).is_file():
-        raise UserError(f"tracking.uri {uri} does not exist; run a sweep first or name another with --tracking-uri")
+        raise UserError(f"tracking.uri {without_passwords(uri)} does not exist; run a sweep first or name another with --tracking-uri")
     try:
         Path(database).parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(database, timeout=ANSWER_SECONDS)) as connection:
             connection.execute("BEGIN IMMEDIATE" if create else "PRAGMA schema_version")
+        if create and not os.access(database, os.W_OK):  # which the lock alone does not tell
+            raise PermissionError("it belongs to somebody else")
     except (OSError, sqlite3.Error) as error:
         use = "written" if create else "read"
-        raise UserError(f"tracking.uri {uri} can't be {use} ({error}); name a database that you may use") from None
+        raise UserError(f"tracking.uri {without_passwords(uri)} can't be {use} ({error}); name a database that you may use") from None
 
 
 def _check_port(uri: str, scheme: str) -> None:
@@ -84,22 +89,22 @@ def _check_port(uri: str, scheme: str) -> None:
         socket.create_connection((address.host or "localhost", port), ANSWER_SECONDS).close()
     except (OSError, ValueError, SQLAlchemyError) as error:
         reason = f"doesn't answer ({error}); start the database or mend the address"
-        raise UserError(f"tracking.uri {_masked(uri)} {reason}") from None
+        raise UserError(f"tracking.uri {without_passwords(uri)} {reason}") from None
 
 
 def _answered_client(uri: str) -> MlflowClient:
     try:
-        with _impatient():
+        with impatient():
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
-        raise UserError(f"tracking.uri {_masked(uri)} {_reason(error)}") from None
+        raise UserError(f"tracking.uri {without_passwords(uri)} {_reason(error)}") from None
     return client
 
 
 @contextmanager
-def _impatient() -> Iterator[None]:
-    """No retries and a short wait while we look whether anybody is there; MLflow reads these at every request."""
+def impatient() -> Iterator[None]:
+    """No retries and a short wait, to look whether anybody is there or because we must end soon; MLflow reads these at every request."""
     names = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict(zip(names, ("0", str(ANSWER_SECONDS)), strict=True)))
@@ -111,7 +116,7 @@ def _impatient() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    first = _masked(str(error).strip().split("\n")[0])[:160]
+    first = without_passwords(str(error).strip().split("\n")[0])[:160]
     if type(error).__name__.startswith("Unsupported"):
         return "has a scheme that MLflow doesn't know; write sqlite:///FILE or http://HOST:PORT"
     if isinstance(error, ImportError):
@@ -121,9 +126,17 @@ def _reason(error: Exception) -> str:
     return f"can't be used ({first}); mend the address or the credentials"
 
 
-def _masked(text: str) -> str:
-    """No password in an error message."""
-    return re.sub(r"//[^/@\s]*@", "//…@", text)
+@contextmanager
+def told(what: str, mend: str = "mend the tracking server and go on with --resume") -> Iterator[None]:
+    """Turn a tracking server's or its file system's errors into a sentence.
+
+    Raises:
+        UserError: what could not be written, why, and what to do.
+    """
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise UserError(f"{what} can't be written ({without_passwords(first_line(error))}); {mend}") from None
 
 
 def default_artifacts(uri: str, name: str) -> str | None:

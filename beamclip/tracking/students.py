@@ -1,5 +1,6 @@
 """A trained student and its settings, fetched from the run that trained it."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from beamclip.config import UserError
 from beamclip.provenance import without_passwords
+from beamclip.stores import make_folder
 from beamclip.tracking.server import connect
 
 _FILE, _SETTINGS = "student.safetensors", "config.yaml"
@@ -17,15 +19,16 @@ def fetch_student(uri: str, run_id: str, folder: Path) -> Path:
     """The run's student, downloaded once into a folder.
 
     Raises:
-        UserError: there is no such run, or it kept no student.
+        UserError: there is no such run, it kept no student, or the folder can't be written.
     """
     client = _client_of(uri, run_id)
     if not (folder / _FILE).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            client.download_artifacts(run_id, _FILE, str(folder))
-        except (MlflowException, OSError):
-            raise UserError(f"run:{run_id} kept no {_FILE}; it has to be a trial that finished") from None
+        with tempfile.TemporaryDirectory(dir=make_folder(folder)) as beside:  # half a file would be taken for the student ever after
+            try:
+                client.download_artifacts(run_id, _FILE, beside)
+            except (MlflowException, OSError):
+                raise UserError(f"run:{run_id} kept no {_FILE}; it has to be a trial that finished") from None
+            os.replace(Path(beside) / _FILE, folder / _FILE)
     return folder / _FILE
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from beamclip.balance import balance, cluster, kept_ids, read_kept, report_in
+from beamclip.balance import Kept, balance, cluster, kept_ids, read_kept, report_in
 from beamclip.balance.store import KEPT, KEPT_LIST
 from beamclip.config import Experiment, UserError
-from beamclip.data import PackedImages, Splits
+from beamclip.data import PackedImages, Splits, split
 from beamclip.data.packed import Ids
 from beamclip.stores import Store, build_once
 from beamclip.teachers import Embeddings, ViewSet, parts_of
@@ -28,7 +28,7 @@ class Chosen:
         trained: sorted sample ids.
         store: which holds them; None where they are all of train.
         clusters: a store of clusters of these images, None where the objective needs none.
-        facts: of the balance, None where there was none.
+        facts: of the balance and of a list of `data.keep`, None where there was neither.
     """
 
     trained: Ids
@@ -41,15 +41,34 @@ def offered(experiment: Experiment, packed: PackedImages, splits: Splits) -> Ids
     """The training images before any balance: all of train, or those of it that `data.keep` lists. Sorted.
 
     Raises:
-        UserError: as `read_kept`, or none of those listed is in train.
+        UserError: as `read_kept`, none of those listed is in train, or a list that says how train was split lost images to val since.
     """
-    keep = experiment.data.keep
-    if keep is None:
+    if experiment.data.keep is None:
         return splits.train
-    ids = np.intersect1d(splits.train, read_kept(Path(keep).expanduser(), packed))
+    kept = _kept(experiment, packed)
+    ids = np.intersect1d(splits.train, kept.ids)
     if not len(ids):
-        raise UserError(f"data.keep {keep} lists no image of train as it is split here; make it with the same data settings")
+        raise UserError(
+            f"data.keep {experiment.data.keep} lists no image of train as it is split here; make it with the same data settings"
+        )
+    _check_split(experiment, kept, splits)
     return ids
+
+
+def _kept(experiment: Experiment, packed: PackedImages) -> Kept:
+    return read_kept(Path(str(experiment.data.keep)).expanduser(), packed)
+
+
+def _check_split(experiment: Experiment, kept: Kept, splits: Splits) -> None:
+    """Under another split than it was balanced in, a list would leave out its own images too, and nobody would hear of it."""
+    lost, data = len(np.intersect1d(splits.val, kept.ids)), experiment.data
+    if kept.split is None or not lost or (kept.split["split_seed"], kept.split["val_fraction"]) == (data.split_seed, data.val_fraction):
+        return
+    was = f"data.split_seed={kept.split['split_seed']} and data.val_fraction={kept.split['val_fraction']:g}"
+    raise UserError(
+        f"data.keep {data.keep} was balanced with {was}, and as this run is split {lost} of its {len(kept.ids)} images are in val; "
+        "set both as they were, or have this split balanced with balance.remove instead of the list"
+    )
 
 
 def canonical_view(experiment: Experiment, ids: Ids) -> ViewSet | None:
@@ -67,11 +86,12 @@ def choose(experiment: Experiment, packed: PackedImages, ids: Ids, canonical: Em
     Raises:
         UserError: there are more clusters than images left, or as `balance`.
     """
-    store = None if experiment.data.keep is None else _as_store(packed, ids, workshop)
-    facts = None
+    listed = experiment.data.keep is not None
+    store = _as_store(packed, ids, workshop) if listed else None
+    facts = {"kept_list": _list_facts(experiment, packed)} if listed else None
     if canonical is not None and experiment.balance.active:
         store = balance_of(experiment, packed, ids, canonical, workshop)
-        ids, facts = kept_ids(store), _facts(report_in(store))
+        ids, facts = kept_ids(store), {**(facts or {}), **_facts(report_in(store))}
     clusters = None
     if canonical is not None and experiment.objective.needs.clusters:
         count = experiment.objective.clip_cid.clusters
@@ -81,7 +101,8 @@ def choose(experiment: Experiment, packed: PackedImages, ids: Ids, canonical: Em
 
 def balance_of(experiment: Experiment, packed: PackedImages, ids: Ids, canonical: Embeddings, workshop: Workshop) -> Store:
     """The store of the images that are kept of these; see `beamclip.balance.balance`."""
-    return balance(_basis(experiment, packed, ids, workshop), canonical, packed, ids, experiment.balance, *_hands(workshop))
+    basis, data = _basis(experiment, packed, ids, workshop), experiment.data
+    return balance(basis, canonical, packed, ids, experiment.balance, *_hands(workshop), data=data)
 
 
 def _basis(experiment: Experiment, packed: PackedImages, ids: Ids, workshop: Workshop) -> dict[str, Any]:
@@ -101,6 +122,17 @@ def _as_store(packed: PackedImages, ids: Ids, workshop: Workshop) -> Store:
         return {"kept": len(ids)}
 
     return build_once(workshop.root, KEPT_LIST, parts, build, workshop.progress, workshop.repair)
+
+
+def _list_facts(experiment: Experiment, packed: PackedImages) -> dict[str, Any]:
+    """What a list is to train as it is split now: how much of it is there, and how much of train it knew nothing of."""
+    kept, train = _kept(experiment, packed), split(packed, experiment.data).train
+    facts = {"path": experiment.data.keep, "listed": len(kept.ids), "listed_in_train": len(np.intersect1d(train, kept.ids))}
+    if kept.split is None:
+        return facts | {"train": len(train)}
+    before = split(packed, experiment.data.model_copy(update=dict(kept.split))).train
+    more = {"never_weighed": len(np.setdiff1d(train, before)), "made_with": {**kept.split, "weighed": kept.weighed}}
+    return facts | {"train": len(train), **more}
 
 
 def _facts(report: Mapping[str, Any]) -> dict[str, Any]:

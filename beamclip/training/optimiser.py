@@ -30,7 +30,10 @@ def decay_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict
 
 def build_optimiser(config: OptimiserConfig, modules: Iterable[nn.Module]) -> Optimizer:
     """The optimiser a config names, over all trainable parameters of these modules. `lr` is used as it is."""
+    modules = list(modules)
     groups = decay_groups(modules, config.weight_decay)
+    if config.decay == "all":
+        groups = [{**group, "weight_decay": config.weight_decay} for group in groups]
     optimiser: Optimizer = create_optimizer_v2(
         groups, opt=_TIMM_NAMES[config.name], lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
     )

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from beamclip.balance.kept import FORMAT, read_kept, write_kept
-from beamclip.config import UserError
+from beamclip.balance.kept import FORMAT, read_kept, split_facts, write_kept
+from beamclip.config import DataConfig, UserError
 
 
 def listed(packed, **changes):
@@ -13,8 +13,38 @@ def listed(packed, **changes):
 
 def test_a_list_reads_back_sorted_and_once_each(packed, tmp_path):
     write_kept(tmp_path / "kept.json", packed.key, np.array([9, 2, 9]), {"threshold": 0.1})
-    assert read_kept(tmp_path / "kept.json", packed).tolist() == [2, 9]
+    kept = read_kept(tmp_path / "kept.json", packed)
+    assert kept.ids.tolist() == [2, 9] and (kept.split, kept.weighed) == (None, None)
     assert json.loads((tmp_path / "kept.json").read_text())["threshold"] == 0.1
+
+
+def test_a_list_says_what_part_of_the_images_it_was_made_from(packed, tmp_path):
+    write_kept(tmp_path / "kept.json", packed.key, np.array([3]), split_facts(DataConfig(split_seed=7, val_fraction=0.3), 112))
+    kept = read_kept(tmp_path / "kept.json", packed)
+    assert kept.split == {"split_seed": 7, "val_fraction": 0.3, "train_images": None} and kept.weighed == 112
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"split_seed": 1},
+        {"split_seed": 1, "val_fraction": 0.1, "train_images": None},
+        {"split_seed": "one", "val_fraction": 0.1, "train_images": None, "weighed": 3},
+        {"split_seed": 1, "val_fraction": 3, "train_images": None, "weighed": 3},
+        {"split_seed": 1, "val_fraction": 0.1, "train_images": None, "weighed": "all"},
+    ],
+)
+def test_a_list_by_others_that_says_it_otherwise_says_nothing_of_it(packed, tmp_path, more):
+    (tmp_path / "kept.json").write_text(listed(packed, **more))
+    kept = read_kept(tmp_path / "kept.json", packed)
+    assert kept.ids.tolist() == [3, 5] and (kept.split, kept.weighed) == (None, None)
+
+
+def test_the_name_of_the_store_alone_is_no_key_where_images_were_left_out(packed, tmp_path, monkeypatch):
+    (tmp_path / "kept.json").write_text(listed(packed))
+    monkeypatch.setattr(packed, "key", f"{packed.key}-1f2e3d4c")
+    with pytest.raises(UserError, match=r"are [0-9a-f]{16}-1f2e3d4c; of these, images that can't be read were left out; number its ids"):
+        read_kept(tmp_path / "kept.json", packed)
 
 
 @pytest.mark.parametrize(

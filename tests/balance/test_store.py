@@ -33,7 +33,8 @@ def test_one_image_of_each_set_is_kept_and_all_files_agree(balanced, balanced_in
     vectors = unit(balanced_inputs[1].gather(ids, 0))
     a, b = report["largest"]["farthest"]
     assert sets[a] == sets[b] and report["largest"]["distance"] == pytest.approx(1 - vectors[a] @ vectors[b], abs=1e-6)
-    assert read_kept(store.file("kept.json"), packed).tolist() == kept.tolist()
+    assert read_kept(store.file("kept.json"), packed).ids.tolist() == kept.tolist()
+    assert json.loads(store.file("kept.json").read_text())["removed_share"] == report["removed_share"]
     with Image.open(store.file("merged.png")) as sheet:
         assert sheet.width > 500
 

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from beamclip.config import (
     UserError,
     cell,
     check_space,
+    checked,
     choice,
     load_experiment,
     loguniform,
@@ -124,6 +126,27 @@ def test_a_trial_starts_from_the_variant_listed_before_it_with_the_same_values()
 def test_a_start_that_would_never_be_there_is_found_before_anything_starts(settings, says):
     with pytest.raises(UserError, match=says):
         check_space(varied(**settings), load_experiment("demo"))
+
+
+def test_a_variant_may_be_nested_like_a_preset_and_mappings_that_are_settings_stay_whole():
+    """A class name is no dotted key, though it may hold dots."""
+    senses = {"St. Bernard": "a dog"}
+    nested = {"objective": {"name": "simclr", "simclr": {"temperature": 0.3}}, "anchors": {"senses": senses}, "optimiser.lr": 0.5}
+    sweep = varied(variants={"a": nested, "b": {"student": {"init": "variant:a"}}})
+    flat = {"objective.name": "simclr", "objective.simclr.temperature": 0.3, "anchors.senses": senses, "optimiser.lr": 0.5}
+    assert sweep.variants == {"a": flat, "b": {"student.init": "variant:a"}}
+    assert {"objective.name", "student.init"} <= set(sweep.varied)
+    one = cell(sweep, load_experiment("demo"), {"variant": "a"})
+    assert (one.objective.name, one.anchors.senses, one.optimiser.lr) == ("simclr", senses, 0.5)
+    with pytest.raises(UserError, match=r"optimiser.speed is not a setting"):
+        check_space(varied(variants={"a": {"optimiser": {"speed": 1}}, "b": {}}), load_experiment("demo"))
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_sweep_is_not_called_like_a_folder_that_is_there_already(name):
+    with pytest.raises(UserError, match=rf"^name: {re.escape(name)} means a folder that is there already; use letters"):
+        checked(Sweep, {"name": name})
+    assert Sweep(name=f"{name}a").name == f"{name}a"
 
 
 def test_variants_and_the_space_name_each_other():

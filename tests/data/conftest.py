@@ -1,11 +1,13 @@
 import io
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 from torch.nn.functional import interpolate
 
@@ -14,6 +16,38 @@ def encoded(colour=(200, 30, 30), size=(20, 16), format="JPEG") -> bytes:
     file = io.BytesIO()
     Image.new("RGB", size, colour).save(file, format, quality=95)
     return file.getvalue()
+
+
+class FlakyFile(io.FileIO):
+    """An open file of a `Flaky` store."""
+
+    def read(self, size=-1):
+        if Flaky.errors:
+            raise Flaky.errors.pop(0)
+        return super().read(size)
+
+
+class Flaky(LocalFileSystem):
+    """Files here as a network brings them: `flaky://FOLDER`. Its next reads raise `errors`, one each."""
+
+    protocol = "flaky"
+    errors = []
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return LocalFileSystem._strip_protocol(path.removeprefix("flaky://"))
+
+    def _open(self, path, mode="rb", **_):
+        return FlakyFile(path, "rb")
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """A network that fails when it is told to, and that nobody waits for."""
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    monkeypatch.setattr("beamclip.data.steady._WAITS", (0, 0, 0))
+    monkeypatch.setattr(Flaky, "errors", [])
+    return Flaky
 
 
 @pytest.fixture

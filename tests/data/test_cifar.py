@@ -37,6 +37,14 @@ def test_reads_torchvisions_folder(cifar10):
     assert np.array_equal(items[3].image, images[3].reshape(3, 32, 32).transpose(1, 2, 0))
 
 
+def test_a_list_in_another_order_than_its_own_is_refused(cifar10, tmp_path):
+    (tmp_path / "names.txt").write_text("\n".join(["aquarium fish", *"bcdefghij"][::-1]))
+    with pytest.raises(
+        UserError, match=r"has 'j' in line 1, but its class is number 10; write the lines in the order of the classes \(aqua"
+    ):
+        open_source(DataConfig(path=str(cifar10[0]), class_names=str(tmp_path / "names.txt")))
+
+
 def test_a_damaged_batch_gets_a_sentence(cifar10):
     folder, _ = cifar10
     (folder / "cifar-10-batches-py" / "test_batch").write_bytes(b"cut short")
@@ -49,10 +57,11 @@ def test_nothing_is_fetched_without_leave(tmp_path):
         open_source(DataConfig(source="cifar100", path=str(tmp_path)))
 
 
-def test_a_failed_download_gets_a_sentence(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("error", "says"), [(OSError("no network"), "no network"), (TimeoutError(), "TimeoutError")])
+def test_a_failed_download_gets_a_sentence(tmp_path, monkeypatch, error, says):
     def refuse(*_, **__):
-        raise OSError("no network")
+        raise error
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", refuse)
-    with pytest.raises(UserError, match=r"\(no network\)"):
+    with pytest.raises(UserError, match=rf"\({says}\)"):
         open_source(DataConfig(source="cifar10", path=str(tmp_path / "new"), download=True))

@@ -1,4 +1,8 @@
+import os
 import pickle
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import pytest
@@ -45,6 +49,48 @@ def test_a_stamp_changes_with_the_file(files):
     system.pipe_file(f"{root}/a/x.bin", b"another content")
     (after,) = files.files("a")
     assert before != after and after.size == 15
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A folder behind http, whose listings tell neither size nor time, and the address of it."""
+    pytest.importorskip("aiohttp")
+
+    class Silent(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield tmp_path, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_files_over_http_are_asked_for_their_stamps(served):
+    folder, url = served
+    for name in ("a.bin", "b.bin"):
+        (folder / name).write_bytes(b"0123")
+    listed = Files(url).files()
+    assert [(entry.size, entry.stamp) for entry in listed] == [(0, "")] * 2
+    before = Files(url).stamped(listed)
+    assert [(entry.path, entry.size, bool(entry.stamp)) for entry in before] == [("a.bin", 4, True), ("b.bin", 4, True)]
+    os.utime(folder / "b.bin", (1, 1))
+    assert [old == new for old, new in zip(before, Files(url).stamped(listed), strict=True)] == [True, False]
+
+
+def test_files_with_stamps_are_not_asked(files, monkeypatch):
+    listed = files.files("a")
+    monkeypatch.setattr(type(files._place[0]), "info", lambda *_: pytest.fail("it was asked"))
+    assert files.stamped(listed) == listed
+
+
+def test_pipes_and_sockets_are_no_files(tmp_path):
+    """To open one waits for ever."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "link.jpg").symlink_to("pipe.jpg")
+    (tmp_path / "file.jpg").touch()
+    assert [entry.path for entry in Files(str(tmp_path)).files()] == ["file.jpg"]
 
 
 def test_pickles_as_its_address(files):

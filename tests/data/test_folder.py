@@ -71,7 +71,7 @@ def test_a_name_file_in_another_order_than_the_folders_is_refused(make_tree, tmp
     tree, names = make_tree({"train": one, "test": one}), tmp_path / "names.txt"
     for listed in ("Crane bird\nbass\nmouse", "the fish\nmouse\ncrane"):
         names.write_text(listed)
-        with pytest.raises(UserError, match=r"in line \d, but its folder is number \d; write the lines in the order of the class folders"):
+        with pytest.raises(UserError, match=r"in line \d, but its class is number \d; write the lines in the order of the classes \(bass"):
             source_of(tree, class_names=str(names))
     for listed in ("bass\ncrane-bird\nmouse", "the fish\nthe bird\nmouse"):
         names.write_text(listed)

@@ -34,11 +34,18 @@ def test_what_is_no_image_gives_its_reason_in_a_line(image, reason):
     assert isinstance(said, str) and said and "\n" not in said and said.startswith(reason)
 
 
-def test_an_image_that_could_not_be_read_is_not_a_bad_one(tmp_path, monkeypatch):
+def test_an_image_that_could_not_be_read_is_not_a_bad_one(tmp_path):
     """A time-out would leave it out for good."""
-    monkeypatch.setattr("beamclip.data.blob._WAITS", ())
     with pytest.raises(UserError, match=r"a.jpg can't be read"):
         row_of(Item("a.jpg", Blob(Files(str(tmp_path)), "a.jpg"), 0), DataConfig(image_size=8))
+
+
+@pytest.mark.parametrize("target", ["gone.jpg", "a.jpg"])
+def test_a_link_that_leads_nowhere_is_a_bad_image_at_once(tmp_path, monkeypatch, target):
+    monkeypatch.setattr("beamclip.data.steady.time.sleep", lambda _: pytest.fail("it was tried again"))
+    (tmp_path / "a.jpg").symlink_to(target)
+    said = row_of(Item("a.jpg", Blob(Files(str(tmp_path)), "a.jpg"), 0), DataConfig(image_size=8))
+    assert said == "a link that leads nowhere"
 
 
 def test_colour_is_kept_whole_at_high_quality():

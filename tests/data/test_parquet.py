@@ -61,6 +61,44 @@ def test_names_from_a_file(write_parquet, tmp_path):
     assert source_of(folder, class_names=str(tmp_path / "names.txt")).names == ("a", "b")
 
 
+def test_a_list_in_another_order_than_its_own_names_is_refused(write_parquet, tmp_path):
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}-0.parquet", [0, 1])
+    (tmp_path / "names.txt").write_text("blue\nred\n")
+    with pytest.raises(UserError, match="has 'blue' in line 1, but its class is number 2; write the lines in the order of the classes"):
+        source_of(folder, class_names=str(tmp_path / "names.txt"))
+
+
+def test_a_network_that_fails_for_a_moment_changes_nothing_and_one_that_goes_on_is_a_sentence(write_parquet, network):
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}-0.parquet", [0, 1])
+    steps = (lambda source: source.fingerprint, lambda source: [item.image for item in source.items("train")])
+    wanted = [step(source_of(folder)) for step in steps]
+
+    def failing(step, source, times):
+        network.errors = [Exception() for _ in range(times)]
+        return step(source)
+
+    for times in range(1, 4):
+        source = failing(source_of, f"flaky://{folder}", times)
+        assert [failing(step, source, times) for step in steps] == wanted and not network.errors
+    source = source_of(f"flaky://{folder}")
+    for step, given in ((source_of, f"flaky://{folder}"), *((step, source) for step in steps)):
+        with pytest.raises(UserError, match=r"-0.parquet can't be read \(tried 4 times: Exception\); see that its disk or network works"):
+            failing(step, given, 4)
+
+
+@pytest.mark.parametrize(("empty", "says"), [("train", "has no rows in its train-"), ("test", "has no test split with labels")])
+def test_a_split_without_rows_is_a_sentence(write_parquet, empty, says):
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}-0.parquet", [] if split == empty else [0, 1])
+    path = folder / f"{empty}-0.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(1, "label", pa.array([])), path)  # a column without values has no type of its own
+    with pytest.raises(UserError, match=says):
+        source_of(folder)
+
+
 def test_the_fingerprint_is_over_contents(write_parquet):
     write_parquet("train-0.parquet", [0, 1])
     folder = write_parquet("test-0.parquet", [0, 1])

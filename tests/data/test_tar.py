@@ -79,6 +79,100 @@ def test_without_labels_the_folder_is_the_class(tmp_path, jpeg):
     assert [item.label for item in source.items("train")] == [1, 1, 0, 0]
 
 
+@pytest.fixture
+def folders(tmp_path, jpeg):
+    """Shards of three class folders."""
+    for split in ("train", "test"):
+        write_tar(
+            tmp_path / f"{split}.tar", {f"{name}/{n}.jpg": jpeg() for name in ("cassette_player", "tench", "chain_saw") for n in "12"}
+        )
+    return tmp_path
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ("cassette player\nchain saw\ntench", None),
+        ("walkman\nchain saw\nfish", None),
+        ("tench\nchain_saw\ncassette_player", "'tench' in line 1, but its class is number 3; write the lines in the order of the classes"),
+        ("cassette player\nchain saw\nparachute\ntench", "4 class names for 3 labels"),
+        ("cassette player\ntench", "2 class names for 3 labels"),
+    ],
+)
+def test_a_list_of_names_must_fit_the_class_folders_wherever_it_lies(folders, names, says, given):
+    """Labels are made from the folders: it would give each class another's name."""
+    path = folders / ("given.txt" if given else "classes.txt")
+    path.write_text(names)
+    config = {"class_names": str(path)} if given else {}
+    if says is None:
+        source = source_of(folders, **config)
+        found = {item.name.split()[1].split("/")[0]: source.names[item.label] for item in source.items("train")}
+        assert list(found.values()) == [names.split("\n")[place] for place in (0, 2, 1)]
+        return
+    with pytest.raises(UserError, match=f"{path} has {says}"):
+        source_of(folders, **config)
+
+
+def test_a_given_list_in_another_order_than_the_one_beside_the_shards_is_refused(shards, tmp_path):
+    (tmp_path / "names.txt").write_text("cow\nbee\nant\n")
+    with pytest.raises(UserError, match="has 'cow' in line 1, but its class is number 3"):
+        source_of(shards, class_names=str(tmp_path / "names.txt"))
+
+
+def test_shards_with_labels_are_not_read_through_to_be_opened(shards, monkeypatch):
+    """Over a network it takes minutes, and a set that is packed needs no more than its names."""
+    monkeypatch.setattr("beamclip.data.tar.samples_in", lambda *_: pytest.fail("all headers were read"))
+    assert source_of(shards).names == ("ant", "bee", "cow")
+
+
+@pytest.mark.parametrize(
+    "order", [["0.jpg", "0.cls", "1.jpg", "1.cls"], ["0.cls", "1.cls", "0.jpg", "1.jpg"], ["0.jpg", "1.jpg", "0.cls", "1.cls"]]
+)
+def test_labels_may_lie_anywhere_in_a_shard(shards, jpeg, order):
+    members = {"0.jpg": jpeg(), "1.jpg": jpeg(), "0.cls": b"2", "1.cls": b"0"}
+    write_tar(shards / "set-train-000000.tar", {name: members[name] for name in order})
+    assert [item.label for item in source_of(shards).items("train", 0, 2)] == [2, 0]
+
+
+@pytest.mark.parametrize("facts", [{"name": "pets"}, {"label": 3}])
+def test_a_json_of_the_whole_set_makes_no_labels(folders, jpeg, facts):
+    for split in ("train", "test"):
+        write_tar(folders / f"{split}.tar", {"info.json": json.dumps(facts).encode(), "b/0.jpg": jpeg(), "a/0.jpg": jpeg()})
+    assert [item.label for item in source_of(folders).items("train")] == [1, 0]
+
+
+def test_a_json_of_the_whole_set_may_lie_among_labelled_samples(shards, jpeg):
+    write_tar(shards / "set-train-000000.tar", {"info.json": b'{"name": "pets"}'} | webdataset(jpeg, [2, 0]))
+    assert [item.label for item in source_of(shards).items("train", 0, 2)] == [2, 0]
+
+
+def test_another_way_of_reading_is_another_fingerprint(shards, monkeypatch):
+    before = source_of(shards).fingerprint
+    monkeypatch.setattr("beamclip.data.tar.READ_VERSION", 0)
+    assert source_of(shards).fingerprint != before
+
+
+@pytest.mark.parametrize("kind", ["shards", "folders"])
+def test_a_network_that_fails_for_a_moment_changes_nothing_and_one_that_goes_on_is_a_sentence(request, kind, network):
+    folder = request.getfixturevalue(kind)
+    (folder / "classnames.txt").write_text("ant\nbee\ncow\n")
+    wanted = [(item.name, item.label) for item in source_of(folder).items("train")]
+
+    def read():
+        return [(item.name, item.label) for item in source_of(f"flaky://{folder}").items("train")]
+
+    network.errors = [Exception(), ConnectionResetError(), TimeoutError()]
+    assert read() == wanted and not network.errors
+    network.errors = [Exception()] * 4
+    with pytest.raises(UserError, match=r"classnames.txt can't be read \(tried 4 times: Exception\); see that its disk or network works"):
+        read()
+    (folder / "classnames.txt").unlink()
+    network.errors = [Exception()] * 4
+    with pytest.raises(UserError, match=r"train.*.tar can't be read \(tried 4 times: Exception\); see that its disk or network works"):
+        read()
+
+
 def with_more(jpeg, labels, **more):
     """Samples that hold more files each."""
     members = webdataset(jpeg, labels)
@@ -195,7 +289,28 @@ def garble_json(folder, jpeg):
 
 
 def link_nowhere(folder, jpeg):
-    linked(write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [0])), "000000.jpg", "gone.jpg", tarfile.LNKTYPE)
+    linked(write_tar(folder / "set-train-000001.tar", {"000000.cls": b"0"}), "000000.jpg", "gone.jpg", tarfile.LNKTYPE)
+
+
+def label_linked_to_itself(folder, jpeg):
+    linked(write_tar(folder / "set-train-000001.tar", {"0.jpg": jpeg()}), "0.cls", "0.cls", tarfile.SYMTYPE)
+
+
+def nested_json(folder, jpeg):
+    write_tar(folder / "set-train-000001.tar", {"0.jpg": jpeg(), "0.json": b"[" * 100_000})
+
+
+def one_key_twice(folder, jpeg):
+    with tarfile.open(folder / "set-train-000001.tar", "w") as tar:
+        for name, content in 2 * [("0.jpg", jpeg()), ("0.cls", b"1")]:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def nothing(folder, jpeg):
+    for path in folder.glob("set-train-*.tar"):
+        write_tar(path, {})
 
 
 def compress(folder, jpeg):
@@ -261,6 +376,10 @@ def no_test(folder, jpeg):
         (two_images_of_odd_endings, "set-train-000001.tar has 0.a.jpg and 0.b.jpg in one sample; "),
         (garble_json, "set-train-000001.tar 0.json holds no class index; "),
         (link_nowhere, "set-train-000001.tar has 000000.jpg as a link to gone.jpg, no file in it; write the image itself"),
+        (label_linked_to_itself, "set-train-000001.tar 0.cls is a link to 0.cls, no file in the shard; write the label itself"),
+        (nested_json, "set-train-000001.tar 0.json holds no class index; "),
+        (one_key_twice, "set-train-000001.tar 0.jpg is there twice, and only one would count; give every sample a name of its own"),
+        (nothing, "has no images in its train shards; write some"),
         (garble_label, "set-train-000001.tar 0.cls holds no class index; "),
         (too_large_a_label, "has the label 3 in its train shards, which is none of its 3 classes; "),
         (latin_name, r"has the file caf\\xe9.jpg, whose name is not UTF-8; give it one that is"),

@@ -112,4 +112,31 @@ def test_nodes_that_have_not_started_count_too(monkeypatch, tmp_path):
     plan = tmp_path / "bootstrap.yaml"
     plan.write_text(yaml.safe_dump(PLAN | {"max_workers": 8}))
     monkeypatch.setattr(cluster, "_BOOTSTRAP", plan)
-    assert most_resources() == {"CPU": 4 + 3 * 2 + 8 * 8, "GPU": 8 * 2}
+    assert most_resources() == {"CPU": 4 + 8 * 8, "GPU": 8 * 2}  # and no small one beside them: 8 may be there at once
+
+
+@pytest.fixture
+def planned(monkeypatch, tmp_path):
+    """`planned(plan)`: a cluster that was started with this plan, whose `most_nodes` asks no Ray."""
+    monkeypatch.setattr(cluster, "_BOOTSTRAP", tmp_path / "bootstrap.yaml")
+    return lambda plan: (tmp_path / "bootstrap.yaml").write_text(yaml.safe_dump(plan))
+
+
+def test_no_more_nodes_are_counted_than_the_plan_lets_be_there_at_once(planned):
+    gpu = {"max_workers": 2, "resources": {"CPU": 8, "GPU": 1}}
+    kinds = {"head": {"resources": {"CPU": 1}}, "cpu": {"max_workers": 2, "resources": {"CPU": 64}}, "spot": gpu, "ondemand": gpu}
+    planned({"max_workers": 2, "head_node_type": "head", "available_node_types": kinds})
+    assert most_resources() == {"CPU": 1 + 2 * 8, "GPU": 2}
+    assert concurrent_trials(experiment(1, cpus=1, gpus=1)) == 2
+    assert concurrent_trials(experiment(1, cpus=1)) == 1 + 2 * 64  # a sweep on CPUs gets the nodes that hold most of its workers
+    with pytest.raises(UserError, match="4 × 1 GPU is more than the 2 GPU this cluster can ever give"):
+        concurrent_trials(experiment(4, cpus=1, gpus=1))
+
+
+def test_a_head_s_kind_may_have_workers_too_and_what_is_left_empty_is_as_if_it_was_not_there(planned):
+    head, empty = {"max_workers": 1, "resources": {"CPU": 4}}, {"resources": None, "max_workers": None}
+    kinds = {"gpu": {"max_workers": None, "resources": {"GPU": 1}}, "empty": empty, "nothing": None, "head": head}
+    planned({"max_workers": 3, "head_node_type": "head", "available_node_types": kinds})
+    assert most_resources() == {"CPU": 4, "GPU": 3}
+    planned({"max_workers": None, "head_node_type": "head", "available_node_types": kinds})
+    assert most_resources() == {"CPU": 8}

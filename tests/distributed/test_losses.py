@@ -70,3 +70,9 @@ def test_no_more_of_the_trials_that_start_again_train_at_once_than_they_may(swee
     said = sweep("well", 1, "--resume")
     assert said["ended"] and [status for status, _ in ends(said)] == ["FINISHED"] * 4
     assert [word for _, word, _, _ in sorted(said["done"])] == ["begun", "done"] * 4
+
+
+def test_trials_that_wait_for_their_turn_take_nothing_from_the_one_that_trains(sweep):
+    sweep("raises", 4)
+    said = sweep("fills the machine", 1, "--resume")
+    assert said["ended"] and [status for status, _ in ends(said)] == ["FINISHED"] * 4

@@ -1,13 +1,15 @@
 import stat
+from contextlib import nullcontext
 
 import pytest
 import torch
 from safetensors import safe_open
 from torch import nn
 
-from beamclip.config import StudentConfig, UserError
-from beamclip.students import backbones, build_student, check_backbone, load_student, save_student
+from beamclip.config import NEEDS, StudentConfig, UserError
+from beamclip.students import backbones, build_student, check_backbone, load_student, save_student, spent_on, was_projected
 from beamclip.students.files import write_tensors
+from beamclip.training.learner import Learner
 
 
 def config(**values):
@@ -249,3 +251,30 @@ def test_a_student_in_a_bucket_is_read_without_fsspec_s_package_for_it(tmp_path,
         build_student(config(init="http://x/y"), 16, 1)
     with pytest.raises(UserError, match=r"student.init s3://bucket/none can't be fetched"):
         build_student(config(init="s3://bucket/none"), 16, 1)
+
+
+@pytest.mark.parametrize(("objective", "projected"), [("csm", True), ("simclr", False)])
+def test_a_file_says_whether_its_student_was_trained_to_embed_where_its_teacher_does(tmp_path, objective, projected):
+    student = build_student(config(), 16, 0)
+    Learner(student, nn.Identity(), NEEDS[objective], nullcontext)
+    save_student(student, tmp_path / "s.safetensors")
+    assert was_projected(tmp_path / "s.safetensors") is projected
+    save_student(load_student(tmp_path / "s.safetensors"), tmp_path / "again.safetensors")
+    assert was_projected(tmp_path / "again.safetensors") is projected
+
+
+def test_a_file_of_an_earlier_version_says_nothing_of_it_and_is_read_all_the_same(tmp_path):
+    path = tmp_path / "s.safetensors"
+    save_student(build_student(config(), 16, 0), path)
+    with safe_open(path, framework="pt") as file:
+        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    write_tensors(path, tensors, {key: value for key, value in header.items() if key != "projected"})
+    assert was_projected(path) is None
+    assert all(part.requires_grad for part in load_student(path).parameters())
+
+
+@pytest.mark.parametrize("read", [was_projected, spent_on])
+def test_a_file_that_is_no_student_s_says_so_whatever_is_asked_of_it(tmp_path, read):
+    (tmp_path / "s.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"s.safetensors can't be read as a student's safetensors file"):
+        read(tmp_path / "s.safetensors")

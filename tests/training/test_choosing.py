@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from beamclip.balance.kept import FORMAT
+from beamclip.balance.kept import FORMAT, split_facts
 from beamclip.config import UserError, with_values
 from beamclip.data import split
 from beamclip.training.assets import open_assets
@@ -31,11 +31,11 @@ def prepared(experiment, packed_only):
 
 @pytest.fixture
 def keep(experiment, packed, tmp_path):
-    """Function: ids -> the path of a kept list of them."""
+    """Function: ids, and the settings of `data` that a balance would have made them with -> the path of a kept list of them."""
 
-    def write(ids):
-        path = tmp_path / "mine.json"
-        path.write_text(json.dumps({"format": FORMAT, "images": packed.key, "ids": [int(number) for number in ids]}))
+    def write(ids, data=None):
+        path, facts = tmp_path / "mine.json", {} if data is None else split_facts(data, 128)
+        path.write_text(json.dumps({"format": FORMAT, "images": packed.key, "ids": [int(number) for number in ids], **facts}))
         return str(path)
 
     return write
@@ -118,20 +118,53 @@ def test_before_images_are_packed_a_plan_is_near(experiment, tmp_path):
 
 def test_a_kept_list_of_ones_own_is_what_is_trained_on(prepared, keep):
     ids = [number for number in range(160) if number % 2]
-    _, _, opened = prepared(data__keep=keep(ids))
+    _, assets, opened = prepared(data__keep=keep(ids))
+    assert assets.facts["balance"] == {"kept_list": {"path": keep(ids), "listed": 80, "listed_in_train": len(opened.trained), "train": 128}}
     assert opened.trained.tolist() == sorted(set(ids) & set(opened.splits.train.tolist())) and len(opened.splits.train) == 128
     assert np.array_equal(opened.teachers[0].views.ids, opened.trained)
 
 
 def test_a_list_that_the_balance_wrote_trains_on_the_same_images(prepared):
     _, assets, balanced = prepared(balance__remove=0.437)
-    _, _, listed = prepared(data__keep=f"{assets.trained}/kept.json")
+    _, again, listed = prepared(data__keep=f"{assets.trained}/kept.json")
     assert np.array_equal(listed.trained, balanced.trained)
+    facts = again.facts["balance"]["kept_list"]
+    assert (facts["listed"], facts["listed_in_train"], facts["train"], facts["never_weighed"]) == (72, 72, 128, 0)
+    assert facts["made_with"] == {"split_seed": 0, "val_fraction": 0.2, "train_images": None, "weighed": 128}
+
+
+def test_a_list_that_lost_images_to_val_by_another_split_is_refused_and_the_split_it_was_made_with_named(experiment, packed, keep):
+    kept = split(packed, experiment.data).train[::2]
+    cell = with_values(experiment, {"data.keep": keep(kept, experiment.data), "data.split_seed": 1})
+    splits = split(packed, cell.data)
+    lost = len(np.intersect1d(kept, splits.val))
+    said = rf"was balanced with data.split_seed=0 and data.val_fraction=0.2, and as this run is split {lost} of its 64 images are in val"
+    with pytest.raises(UserError, match=said):
+        offered(cell, packed, splits)
+    with pytest.raises(UserError, match=said):
+        offered(with_values(cell, {"data.train_images": 32}), packed, split(packed, with_values(cell, {"data.train_images": 32}).data))
+
+
+def test_a_list_may_meet_fewer_or_more_images_than_it_was_made_from_and_the_run_keeps_count(prepared, experiment, packed, keep):
+    """Train sizes are compared with one list; a smaller val gives train images that the balance has never seen."""
+    path = keep(split(packed, experiment.data).train[::2], experiment.data)
+    _, fewer, _ = prepared(data__keep=path, data__train_images=48)
+    facts = fewer.facts["balance"]["kept_list"]
+    assert facts["listed_in_train"] == fewer.facts["train_images"] < 64 and (facts["train"], facts["never_weighed"]) == (48, 0)
+    _, more, _ = prepared(data__keep=path, data__val_fraction=0.1)
+    facts = more.facts["balance"]["kept_list"]
+    assert (facts["listed_in_train"], facts["train"], facts["never_weighed"]) == (64, 144, 16)
+
+
+def test_a_list_of_ones_own_may_meet_any_split(prepared, keep):
+    _, assets, _ = prepared(data__keep=keep(range(0, 160, 2)), data__split_seed=1, data__val_fraction=0.4)
+    assert assets.facts["balance"]["kept_list"]["listed_in_train"] == assets.facts["train_images"] < 80
 
 
 def test_a_list_and_balance_follow_one_another(prepared, keep):
     kept = list(range(0, 160, 2))
-    _, _, opened = prepared(data__keep=keep(kept), balance__remove=0.25, optimiser__batch_size=8)
+    _, assets, opened = prepared(data__keep=keep(kept), balance__remove=0.25, optimiser__batch_size=8)
+    assert assets.facts["balance"]["kept_list"]["listed"] == 80 and assets.facts["balance"]["kept"] == len(opened.trained)
     left = set(kept) & set(opened.splits.train.tolist())
     assert set(opened.trained.tolist()) < left and len(opened.trained) == round(0.75 * len(left))
 

@@ -53,6 +53,12 @@ def test_names_give_torch_s_and_timm_s_optimisers_with_the_rate_as_it_is(name, k
     assert sum(len(group["params"]) for group in optimiser.param_groups) == 8
 
 
+def test_all_parameters_may_decay_alike():
+    optimiser = build_optimiser(OptimiserConfig(name="sgd", weight_decay=0.01, decay="all"), [network()])
+    assert [group["weight_decay"] for group in optimiser.param_groups] == [0.01, 0.01]
+    assert sum(len(group["params"]) for group in optimiser.param_groups) == 6
+
+
 def test_adamw_keeps_its_own_betas():
     optimiser = build_optimiser(OptimiserConfig(name="adamw", momentum=0.5), [network()])
     assert {group["betas"] for group in optimiser.param_groups} == {(0.9, 0.999)}
