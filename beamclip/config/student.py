@@ -18,6 +18,9 @@ class StudentConfig(Strict):
     init: str = "random"
     """`random`, `pretrained` (timm's weights), the path or URL of a `student.safetensors` of ours, or `run:ID`, the MLflow run that trained
     it. Its backbone is what counts: a projector of another shape is drawn anew."""
+    drawn: Literal["timm", "torch"] = "timm"
+    """How random weights of the backbone are drawn. `timm`: as its own code does, by which a ResNet's blocks do nothing at first. `torch`:
+    every layer as torch does by itself, as where a network is written down and trained."""
     projector: Literal["linear", "mlp", "mlp4"] = "mlp"
     """`mlp4` is SimReg's: four layers of its own widths."""
     projector_width: Count = 1024

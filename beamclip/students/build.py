@@ -30,7 +30,7 @@ def build_student(config: StudentConfig, width: int, seed: int) -> Student:
 
     Args:
         config: `init` decides the first weights:
-            `random`: drawn from the seed.
+            `random`: drawn from the seed, in the way that `drawn` says.
             `pretrained`: the backbone is timm's, with its own stem under `small_image_stem: auto`; under `always` a 7×7 first
             convolution is replaced by a random 3×3 one, since its weights can't be carried over.
             a path or URL: the backbone of that student, with its stem under `auto` and its normalisation; its projector too where
@@ -44,8 +44,19 @@ def build_student(config: StudentConfig, width: int, seed: int) -> Student:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed would reset the devices' generators too
         if config.init in ("random", "pretrained"):
-            return _fresh(config, width)
+            student = _fresh(config, width)
+            if config.init == "random" and config.drawn == "torch":
+                torch.default_generator.manual_seed(seed)  # again: whatever projector there is must not matter
+                redraw(student.backbone)
+            return student
         return _from_file(config, width, _here(config.init))
+
+
+def redraw(module: nn.Module) -> None:
+    """Draw every layer's weights as torch does where the layer is made, from the CPU's global generator; norms are the identity."""
+    for layer in module.modules():
+        if callable(reset := getattr(layer, "reset_parameters", None)):
+            reset()
 
 
 def spent_before(config: StudentConfig) -> Spent:

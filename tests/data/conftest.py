@@ -9,6 +9,7 @@ import pytest
 import torch
 from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
+from tars import webdataset, write_tar
 from torch.nn.functional import interpolate
 
 
@@ -109,3 +110,14 @@ def write_parquet(tmp_path):
         return tmp_path / "parquet"
 
     return write
+
+
+@pytest.fixture
+def shards(tmp_path, jpeg):
+    """Two train shards and one test shard of three classes."""
+    folder = tmp_path / "shards"
+    write_tar(folder / "set-train-000000.tar", webdataset(jpeg, [0, 2, 1]))
+    write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [1, 0], start=3))
+    write_tar(folder / "set-val-000000.tar", webdataset(jpeg, [2, 1, 0]))
+    (folder / "classnames.txt").write_text("ant\nbee\ncow\n")
+    return folder

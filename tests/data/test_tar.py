@@ -1,4 +1,3 @@
-import io
 import json
 import pickle
 import tarfile
@@ -6,39 +5,10 @@ import tarfile
 import fsspec
 import numpy as np
 import pytest
+from tars import linked, webdataset, write_tar
 
 from beamclip.config import DataConfig, UserError
 from beamclip.data import open_source, pack
-
-
-def write_tar(path, members, mode="w"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
-
-
-def webdataset(jpeg, labels, start=0, label=lambda value: (".cls", str(value).encode())):
-    """Members as WebDataset writes them; the colour says the label."""
-    members = {}
-    for number, value in enumerate(labels, start):
-        suffix, content = label(value)
-        members |= {f"{number:06}.jpg": jpeg((40 * value, 0, 128)), f"{number:06}{suffix}": content}
-    return members
-
-
-@pytest.fixture
-def shards(tmp_path, jpeg):
-    """Two train shards and one test shard of three classes."""
-    folder = tmp_path / "shards"
-    write_tar(folder / "set-train-000000.tar", webdataset(jpeg, [0, 2, 1]))
-    write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [1, 0], start=3))
-    write_tar(folder / "set-val-000000.tar", webdataset(jpeg, [2, 1, 0]))
-    (folder / "classnames.txt").write_text("ant\nbee\ncow\n")
-    return folder
 
 
 def source_of(folder, **config):
@@ -197,13 +167,6 @@ def test_cls_is_the_label_whatever_a_json_says(shards, jpeg, facts):
     assert [item.label for item in source_of(shards).items("train", 0, 2)] == [2, 0]
 
 
-def linked(path, name, target, kind):
-    with tarfile.open(path, "a") as tar:
-        info = tarfile.TarInfo(name)
-        info.type, info.linkname = kind, target
-        tar.addfile(info)
-
-
 @pytest.mark.parametrize(("kind", "target"), [(tarfile.LNKTYPE, "a/0.jpg"), (tarfile.SYMTYPE, "../a/0.jpg")])
 def test_a_link_is_the_image_it_leads_to(tmp_path, jpeg, kind, target):
     for split in ("train", "test"):
@@ -241,156 +204,3 @@ def test_the_fingerprint_changes_with_a_shard(shards, jpeg):
     assert source_of(shards).fingerprint == before
     write_tar(shards / "set-val-000000.tar", webdataset(jpeg, [2, 1, 0, 0]))
     assert source_of(shards).fingerprint != before
-
-
-def break_headers(folder, jpeg):
-    path = folder / "set-train-000001.tar"
-    path.write_bytes(path.read_bytes()[:700])
-
-
-def offset_in(path, number):
-    with tarfile.open(path) as tar:
-        return tar.getmembers()[number].offset
-
-
-def break_header_inside(folder, jpeg):
-    path = folder / "set-train-000000.tar"
-    content, at = bytearray(path.read_bytes()), offset_in(path, 4)
-    content[at + 150] ^= 255
-    path.write_bytes(content)
-
-
-def zeros_inside(folder, jpeg):
-    path = folder / "set-train-000000.tar"
-    content, at = path.read_bytes(), offset_in(path, 4)
-    path.write_bytes(content[:at] + bytes(1024) + content[at + 1024 :])
-
-
-def cut_between_members(folder, jpeg):
-    path = folder / "set-train-000000.tar"
-    path.write_bytes(path.read_bytes()[: offset_in(path, 4)])
-
-
-def cut_in_a_header(folder, jpeg):
-    path = folder / "set-train-000000.tar"
-    path.write_bytes(path.read_bytes()[: offset_in(path, 4) + 300])
-
-
-def two_images(folder, jpeg):
-    write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [0]) | {"000000.png": jpeg()})
-
-
-def two_images_of_odd_endings(folder, jpeg):
-    write_tar(folder / "set-train-000001.tar", {"0.a.jpg": jpeg(), "0.b.jpg": jpeg(), "0.cls": b"1"})
-
-
-def garble_json(folder, jpeg):
-    write_tar(folder / "set-train-000001.tar", {"0.jpg": jpeg(), "0.json": b'{"width": 16}'})
-
-
-def link_nowhere(folder, jpeg):
-    linked(write_tar(folder / "set-train-000001.tar", {"000000.cls": b"0"}), "000000.jpg", "gone.jpg", tarfile.LNKTYPE)
-
-
-def label_linked_to_itself(folder, jpeg):
-    linked(write_tar(folder / "set-train-000001.tar", {"0.jpg": jpeg()}), "0.cls", "0.cls", tarfile.SYMTYPE)
-
-
-def nested_json(folder, jpeg):
-    write_tar(folder / "set-train-000001.tar", {"0.jpg": jpeg(), "0.json": b"[" * 100_000})
-
-
-def one_key_twice(folder, jpeg):
-    with tarfile.open(folder / "set-train-000001.tar", "w") as tar:
-        for name, content in 2 * [("0.jpg", jpeg()), ("0.cls", b"1")]:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-
-
-def nothing(folder, jpeg):
-    for path in folder.glob("set-train-*.tar"):
-        write_tar(path, {})
-
-
-def compress(folder, jpeg):
-    write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [0]), "w:gz")
-
-
-def drop_label(folder, jpeg):
-    write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [0]) | {"000009.jpg": jpeg()})
-
-
-def drop_image(folder, jpeg):
-    write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [0]) | {"000009.cls": b"1"})
-
-
-def garble_label(folder, jpeg):
-    write_tar(folder / "set-train-000001.tar", {"0.jpg": jpeg(), "0.cls": b"ant"})
-
-
-def too_large_a_label(folder, jpeg):
-    write_tar(folder / "set-train-000001.tar", webdataset(jpeg, [3]))
-
-
-def latin_name(folder, jpeg):
-    with tarfile.open(folder / "set-train-000001.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
-        for name, content in {"caf\xe9.jpg": jpeg(), "caf\xe9.cls": b"1"}.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-
-
-def latin_classes(folder, jpeg):
-    (folder / "classnames.txt").write_bytes("th\xe9\ncaf\xe9\n".encode("latin-1"))
-
-
-def twice_a_class(folder, jpeg):
-    (folder / "classnames.txt").write_text("ant\nbee\nant\n")
-
-
-def no_name_in_a_line(folder, jpeg):
-    (folder / "classnames.txt").write_text("ant\n\ncow\n")
-
-
-def no_names(folder, jpeg):
-    (folder / "classnames.txt").unlink()
-
-
-def no_test(folder, jpeg):
-    (folder / "set-val-000000.tar").unlink()
-
-
-@pytest.mark.parametrize(
-    ("harm", "match"),
-    [
-        (break_headers, r"set-train-000001.tar can't be read as an uncompressed tar \("),
-        (break_header_inside, r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one should be, at byte"),
-        (zeros_inside, r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one should be, at byte"),
-        (cut_between_members, r"set-train-000000.tar can't be read as an uncompressed tar \(cut short: it has no end\)"),
-        (cut_in_a_header, r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one should be, at byte"),
-        (compress, r"set-train-000001.tar can't be read as an uncompressed tar \("),
-        (drop_label, "set-train-000001.tar has no label for the sample 000009; "),
-        (drop_image, "set-train-000001.tar has no image for the sample 000009; "),
-        (two_images, "set-train-000001.tar has 000000.jpg and 000000.png in one sample; leave one of them with a plain ending"),
-        (two_images_of_odd_endings, "set-train-000001.tar has 0.a.jpg and 0.b.jpg in one sample; "),
-        (garble_json, "set-train-000001.tar 0.json holds no class index; "),
-        (link_nowhere, "set-train-000001.tar has 000000.jpg as a link to gone.jpg, no file in it; write the image itself"),
-        (label_linked_to_itself, "set-train-000001.tar 0.cls is a link to 0.cls, no file in the shard; write the label itself"),
-        (nested_json, "set-train-000001.tar 0.json holds no class index; "),
-        (one_key_twice, "set-train-000001.tar 0.jpg is there twice, and only one would count; give every sample a name of its own"),
-        (nothing, "has no images in its train shards; write some"),
-        (garble_label, "set-train-000001.tar 0.cls holds no class index; "),
-        (too_large_a_label, "has the label 3 in its train shards, which is none of its 3 classes; "),
-        (latin_name, r"has the file caf\\xe9.jpg, whose name is not UTF-8; give it one that is"),
-        (latin_classes, "classnames.txt is not UTF-8; save it as UTF-8 text, one class name a line"),
-        (twice_a_class, "classnames.txt has 'ant' 2 times; every class needs a name of its own"),
-        (no_name_in_a_line, "classnames.txt is empty in line 2; write one class name a line"),
-        (no_names, "has no class names; list them in classnames.txt there, or give data.class_names"),
-        (no_test, r"has no test shards; name them test-\*.tar or val-\*.tar"),
-    ],
-)
-def test_what_is_wrong_is_a_sentence(shards, jpeg, harm, match):
-    harm(shards, jpeg)
-    with pytest.raises(UserError, match=match):
-        list(source_of(shards).items("train"))

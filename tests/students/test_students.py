@@ -43,6 +43,18 @@ def test_the_seed_decides_the_weights_and_nothing_else_is_disturbed():
     assert not torch.equal(weights(build_student(config(), 16, 1)), weights(first))
 
 
+def test_torch_draws_every_layer_as_where_it_is_made_and_leaves_no_block_out():
+    """A ResNet of timm's begins with blocks whose last norm is all zeros."""
+    resnet = {"backbone": "resnet18", "image_size": 32}
+    usual, drawn = (build_student(config(**resnet, drawn=how), 16, 0).backbone for how in ("timm", "torch"))
+    assert not usual.layer1[0].bn2.weight.any() and (drawn.layer1[0].bn2.weight == 1).all()
+    largest = 1 / (64 * 9) ** 0.5  # of torch's convolutions: uniform, up to 1 / sqrt(fan in)
+    assert 0.99 * largest < drawn.layer1[0].conv1.weight.abs().max() <= largest
+    assert drawn.conv1.weight.shape == (64, 3, 3, 3)  # the small stem's, drawn so as well
+    linear, other = (build_student(config(**resnet, drawn="torch", projector=kind), 16, seed) for kind, seed in (("linear", 0), ("mlp", 1)))
+    assert torch.equal(weights(drawn), weights(linear.backbone)) and not torch.equal(weights(drawn), weights(other.backbone))
+
+
 def test_the_backbone_drawn_does_not_depend_on_the_projector():
     mlp, linear = build_student(config(), 16, 0), build_student(config(projector="linear"), 8, 0)
     assert torch.equal(weights(mlp.backbone), weights(linear.backbone))
