@@ -16,7 +16,7 @@ EXIT_USER, EXIT_INTERRUPTED = 2, 130
 
 def sweep_main(sweep: Sweep, arguments: Sequence[str] | None = None) -> None:
     """The command line of a script in `sweeps/`: run this sweep with the settings given."""
-    own = argparse.ArgumentParser(description=sweep.question, formatter_class=argparse.RawDescriptionHelpFormatter)
+    own = argparse.ArgumentParser(description=sweep.question, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     own.add_argument("--name", default=sweep.name, help=f"of the sweep and the MLflow experiment (default: {sweep.name})")
     add_experiment_options(own)
     add_sweep_options(own)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from beamclip.config import Experiment, UserError
 from beamclip.provenance import without_passwords
+from beamclip.references import demo_elsewhere
 from beamclip.storage import check_writable, storage_root, stores_root, tracking_uri
 
 Check = Callable[[Experiment], str]
@@ -48,6 +49,8 @@ def _data(experiment: Experiment) -> str:
 
 
 def _teacher(experiment: Experiment) -> str:
+    if doubt := demo_elsewhere(experiment):
+        raise UserError(doubt)
     if experiment.teacher.model == "demo":
         return "the demo's own, trained on the spot in about a minute"
     import torch

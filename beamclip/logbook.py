@@ -13,7 +13,7 @@ from beamclip.next_steps import next_lines
 from beamclip.provenance import command_line, provenance_tags, without_passwords
 from beamclip.records import SweepRecord
 from beamclip.references import write_references
-from beamclip.storage import artifact_root, storage_root, tracking_uri
+from beamclip.storage import artifact_root, tracking_uri
 
 
 def open_tracker(record: SweepRecord, resume: bool) -> Any:
@@ -22,12 +22,10 @@ def open_tracker(record: SweepRecord, resume: bool) -> Any:
     Raises:
         UserError: the tracking server can't be used.
     """
-    from beamclip.tracking import SweepTracker, follow_move, told
+    from beamclip.tracking import SweepTracker, told
 
     uri, root = tracking_uri(record.base), artifact_root(record.base)
     with told("the sweep's run", "mend the tracking server, or choose another with --tracking-uri"):
-        if record.moved_from:
-            follow_move(uri, record.moved_from, storage_root(record.base))
         return SweepTracker.open(uri, root, record.sweep, record.base, record.sweep_id, resume, provenance_tags())
 
 

@@ -19,7 +19,6 @@ class SweepRecord:
     Attributes:
         assets: asset key -> the stores, as JSON text.
         untrained: metrics of the student as it stands before training.
-        moved_from: the storage it was begun in, where it was found in another; not kept.
     """
 
     sweep: Sweep
@@ -27,7 +26,6 @@ class SweepRecord:
     sweep_id: str
     assets: Mapping[str, str] = field(default_factory=dict)
     untrained: Mapping[str, float] = field(default_factory=dict)
-    moved_from: str | None = None
 
     @property
     def folder(self) -> str:
@@ -70,21 +68,28 @@ def begun_sweep(name: str, experiment: Experiment, sweep_id: str | None = None) 
     """
     root = storage_root(experiment)
     sweeps = f"{root}/sweeps"
-    ids = [entry for entry in entries(f"{sweeps}/{name}") if re.fullmatch(r"\d{8}-\d{6}-\d{4}", entry)]
-    if not ids:
-        raise UserError(f"no sweep {name} lies in {sweeps} to resume{nearest(name, {*entries(sweeps)} - {name})}")
+    ids = sorted(entry for entry in entries(f"{sweeps}/{name}") if re.fullmatch(r"\d{8}-\d{6}-\d{4}", entry))
+    begun = (one for one in reversed(ids) if "sweep.json" in entries(f"{sweeps}/{name}/{one}"))  # a report makes a folder, too
     if sweep_id is not None and sweep_id not in ids:
         raise UserError(f"no sweep {sweep_id} lies in {sweeps}/{name} to resume{nearest(sweep_id, ids)}")
-    return _moved(read_record(f"{sweeps}/{name}/{sweep_id or max(ids)}"), root)
+    if (found := sweep_id or next(begun, None)) is None:
+        raise UserError(f"no sweep {name} lies in {sweeps} to resume{nearest(name, {*entries(sweeps)} - {name})}")
+    return record_in(root, name, found)
 
 
-def _moved(record: SweepRecord, root: str) -> SweepRecord:
-    """The same sweep in this storage; what lay inside the old one does in the new one."""
+def record_in(root: str, name: str, sweep_id: str) -> SweepRecord:
+    """A sweep that lies in this storage; what lay inside the one it was begun in does in this one.
+
+    Raises:
+        UserError: as `read_record`.
+    """
+    record = read_record(f"{root}/sweeps/{name}/{sweep_id}")
     old = record.base.storage.path
     if old is None or old == root:
         return replace(record, base=with_values(record.base, {"storage.path": root}))
     sweep, base = (_elsewhere(part.model_dump(mode="json"), old, root) for part in (record.sweep, record.base))
-    return replace(record, sweep=checked(Sweep, sweep), base=checked(Experiment, base), moved_from=old)
+    assets = {key: json.dumps(_elsewhere(json.loads(text), old, root)) for key, text in record.assets.items()}
+    return replace(record, sweep=checked(Sweep, sweep), base=checked(Experiment, base), assets=assets)
 
 
 def _elsewhere(tree: Any, old: str, new: str) -> Any:

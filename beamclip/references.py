@@ -30,6 +30,14 @@ def write_references(tracker: Any, record: SweepRecord, say: Callable[[str], Non
         tracker.client.set_tag(tracker.run_id, "beamclip.teacher_near_chance", "; ".join(cases)[:_TAG_LENGTH])
 
 
+def demo_elsewhere(experiment: Experiment) -> str | None:
+    """What to say to whoever forgot --preset beside --data: the demo's teacher has seen nothing but its own digits."""
+    if experiment.teacher.model != "demo" or experiment.data.source == "demo":
+        return None
+    others = "a preset with a CLIP (--preset cifar10, imagenette …) or a teacher (--set teacher.model=…)"
+    return f"teacher.model is demo, which knows nothing but the demo's own digits; give {others} for other images"
+
+
 def _teachers(record: SweepRecord) -> list[tuple[dict[str, str], dict[str, Any]]]:
     """What tells each teacher's row from the others', and its facts."""
     cells, found = _cells(record), dict[tuple[tuple[str, str], ...], dict[str, Any]]()

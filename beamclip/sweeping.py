@@ -12,6 +12,7 @@ from beamclip.next_steps import resume_line
 from beamclip.places import pinned
 from beamclip.recording import Recorder
 from beamclip.records import SweepRecord, begun_sweep, new_sweep_id
+from beamclip.references import demo_elsewhere
 from beamclip.starts import with_starts
 from beamclip.storage import check_writable, stores_root
 from beamclip.storing import show_plan
@@ -42,6 +43,10 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool | str = False, repair
             write_found(tracker, record, bars)
             if not _run(record, tracker, bars, bool(resume)):
                 raise KeyboardInterrupt
+        except UserError:
+            if not resume and not record.assets:
+                tracker.discard()
+            raise
         except KeyboardInterrupt:
             record.save()  # while it was preparing there was none yet, and --resume would have found an older sweep
             raise KeyboardInterrupt(resume_line(record)) from None
@@ -92,8 +97,8 @@ def _preparation(sweep: Sweep, base: Experiment, bars: Bars, repair: bool) -> An
 
     connect()
     concurrent_trials(base)
-    if idle := idle_gpus(base):
-        bars.say(f"beamclip: {idle}")
+    for doubt in filter(None, (idle_gpus(base), demo_elsewhere(base))):
+        bars.say(f"beamclip: {doubt}")
     planned = [cell(sweep, base, values) for values in planned_values(sweep)]
     preparation = Preparation(planned, stores_root(base), bars, repair)
     needs = preparation.plan()

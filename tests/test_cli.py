@@ -91,6 +91,7 @@ def test_there_must_be_something_to_resume(complaint, storage):
     (storage / "sweeps" / "csm_temp").mkdir(parents=True)
     assert "did you mean csm_temp?" in complaint("train", "--name", "csm_tmp", "--storage", storage, "--resume")
     (storage / "sweeps" / "csm_temp" / "20260101-000000-0001").mkdir()
+    (storage / "sweeps" / "csm_temp" / "20260101-000000-0001" / "sweep.json").touch()
     assert "sweep.json can't be read" in complaint("train", "--name", "csm_temp", "--storage", storage, "--resume")
 
 

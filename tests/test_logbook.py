@@ -88,6 +88,6 @@ def test_a_sweep_in_a_moved_storage_writes_where_it_is_now(record, tmp_path):
     subprocess.run([sys.executable, "-c", BEGIN, f"{tmp_path}/old"], check=True)  # MLflow remembers in a process where a run's files lie
     (tmp_path / "old").rename(tmp_path / "new")
     base = with_values(record.base, {"storage.path": f"{tmp_path}/new"})
-    with open_tracker(replace(record, base=base, moved_from=f"{tmp_path}/old"), resume=True) as tracker:
+    with open_tracker(replace(record, base=base), resume=True) as tracker:
         tracker.client.log_text(tracker.run_id, "more", "more.txt")
     assert not (tmp_path / "old").exists() and list((tmp_path / "new" / "artifacts").rglob("more.txt"))

@@ -1,3 +1,4 @@
+import json
 import resource
 
 import pytest
@@ -51,13 +52,18 @@ def test_whatever_lay_inside_a_moved_storage_is_found_and_the_rest_left_alone(tm
     settings = {"data__keep": f"{old}/stores/balance/1f/kept.json", "student__init": f"{old}/stores/starts/a/student.safetensors"}
     settings |= {"teacher__model": f"local-dir:{old}/teacher", "data__path": f"{old}er/images", "data__source": "folder"}
     space = {"student.init": choice("random", f"{old}/other.safetensors")}
-    begun = SweepRecord(Sweep(name="temp", space=space), experiment(storage__path=old, **settings), "20260101-000000-0001")
+    begun = SweepRecord(
+        Sweep(name="temp", space=space),
+        experiment(storage__path=old, **settings),
+        "20260101-000000-0001",
+        {"key": f'{{"packed": "{old}/stores/packed/1f"}}'},
+    )
     begun.save()
     (tmp_path / "old").rename(tmp_path / "new")
     found = begun_sweep("temp", experiment(storage__path=new))
-    assert found.base.data.keep == f"{new}/stores/balance/1f/kept.json" and found.moved_from == old
+    assert found.base.data.keep == f"{new}/stores/balance/1f/kept.json"
     assert (found.base.student.init, found.base.teacher.model) == (f"{new}/stores/starts/a/student.safetensors", f"local-dir:{new}/teacher")
-    assert found.base.data.path == f"{old}er/images"
+    assert found.base.data.path == f"{old}er/images" and json.loads(found.assets["key"]) == {"packed": f"{new}/stores/packed/1f"}
     assert found.sweep.space["student.init"].values == ("random", f"{new}/other.safetensors")
 
 
@@ -74,6 +80,12 @@ def test_a_record_is_never_half_written(tmp_path, monkeypatch):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert read_record(saved.folder) == saved
+
+
+def test_a_folder_that_holds_no_more_than_a_report_is_no_sweep(tmp_path):
+    record(tmp_path).save()
+    (tmp_path / "sweeps" / "temp" / "20260202-000000-0001" / "report").mkdir(parents=True)
+    assert begun_sweep("temp", experiment(storage__path=str(tmp_path))) == record(tmp_path)
 
 
 def test_what_a_start_that_failed_left_is_not_proposed(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from beamclip.config import Sweep, choice, load_experiment, with_values
 from beamclip.evaluation import wilson_interval
 from beamclip.records import SweepRecord
-from beamclip.references import near_chance, write_references
+from beamclip.references import demo_elsewhere, near_chance, write_references
 from beamclip.storage import asset_key
 
 TAG = "beamclip.teacher_near_chance"
@@ -94,3 +94,10 @@ def test_only_the_prompt_sets_near_chance_are_named_each_once(written):
     tracker, (said,) = written(record)
     assert tracker.tags["parent", TAG].count("with prompt set") == said.count("with prompt set") == 2
     assert "set plain" in said and "set openai_80" in said and "openai_7:" not in said
+
+
+def test_whoever_forgets_the_preset_beside_the_data_is_told_what_the_demo_s_teacher_knows():
+    said = demo_elsewhere(load_experiment("demo", {"data.path": "/photographs", "data.source": "auto"}))
+    assert said.startswith("teacher.model is demo, which knows nothing but the demo's own digits; give a preset with a CLIP (--preset")
+    assert demo_elsewhere(load_experiment("demo")) is None
+    assert demo_elsewhere(load_experiment("cifar10", {"data.path": "/photographs", "data.source": "auto"})) is None

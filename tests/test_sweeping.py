@@ -14,7 +14,7 @@ from beamclip.holding import held
 from beamclip.records import SweepRecord, begun_sweep
 from beamclip.storage import asset_key
 from beamclip.sweeping import run_sweep
-from beamclip.tracking import compare
+from beamclip.tracking import SweepTracker, compare
 
 SWEEP = Sweep(name="my-sweep", space={"seed": choice(1, 2)})
 
@@ -50,6 +50,22 @@ def test_the_older_of_two_interrupted_sweeps_is_gone_on_with_by_its_id(monkeypat
             run_sweep(SWEEP, base, resume)
         lines.append(str(interrupted.value).split()[-1])
     assert lines == ["20260101-000000-0001", "20260102-000000-0001", "20260101-000000-0001", "20260102-000000-0001"]
+
+
+def test_a_sweep_that_never_began_hides_none_that_did(monkeypatch, tmp_path):
+    """As with a mistyped data folder."""
+    base = load_experiment("demo", {"storage.path": str(tmp_path)})
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with SweepTracker.open(uri, f"{tmp_path}/artifacts", SWEEP, base, "20260101-000000-0001"):
+        pass
+
+    def refuse(record, bars, repair):
+        raise UserError("no such folder")
+
+    monkeypatch.setattr(sweeping, "_prepared", refuse)
+    with pytest.raises(UserError, match="no such folder"):
+        run_sweep(SWEEP, base)
+    assert compare(uri, SWEEP.name).sweep_id == "20260101-000000-0001"
 
 
 def test_a_sweep_that_another_process_runs_is_left_alone(monkeypatch, tmp_path):

@@ -34,7 +34,7 @@ def connect() -> bool:
         True where a cluster was there before.
 
     Raises:
-        UserError: there should be one, and it doesn't answer.
+        UserError: there should be one, and it doesn't answer; or none can be started.
     """
     existing = _cluster_exists()
     settings = _QUIET | _FAST | ({} if existing else _FAST_ALONE)
@@ -49,9 +49,9 @@ def connect() -> bool:
         try:
             with _own_signals():
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **alone)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             if not existing:
-                raise
+                raise UserError(f"Ray can't be started on this machine ({_first_line(error)}); its logs in /tmp/ray say more") from None
             address = os.environ.get("RAY_ADDRESS")
             mend = (
                 f"{address} can't be joined ({_first_line(error)}); mend or unset RAY_ADDRESS"

@@ -87,7 +87,7 @@ def made_again(comparison: Comparison, files: Artifacts) -> tuple[Section, Secti
 
 def runs(comparison: Comparison) -> Section:
     """By what name each trial's student can be had."""
-    text = "`beamclip evaluate run:ID` probes a trial's student again; `student.init=run:ID` starts another from it."
+    text = "beamclip evaluate run:ID probes a trial's student again; student.init=run:ID starts another from it."
     lines = [Line("best" if row is comparison.best else "trial", (row.name, f"run:{row.run_id}", row.status)) for row in comparison.trials]
     missing = () if lines else ("The sweep has no trials.",)
     return Section("Runs", (text,), (Sheet("", ("trial", "student", "status"), tuple(lines), 3),) if lines else (), missing=missing)

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 
 from beamclip.config import Experiment, UserError
 from beamclip.data import PackedImages, open_packed
-from beamclip.records import SweepRecord, read_record
+from beamclip.records import SweepRecord, read_record, record_in
 from beamclip.storage import storage_root
 from beamclip.stores import key_of, open_store, read_json
 from beamclip.tracking import Comparison, Row
@@ -23,19 +24,19 @@ _SIDE = 128  # px of an image on the page
 
 
 def sweep_record(comparison: Comparison, base: Experiment) -> SweepRecord:
-    """The record of a sweep: where it was written, else in the storage that `base` names.
+    """The record of a sweep: in the storage that `base` names, else where it was written.
 
     Raises:
         UserError: it is in neither.
     """
-    given = f"{storage_root(base)}/sweeps/{comparison.experiment}/{comparison.sweep_id}"
-    places = list(dict.fromkeys(filter(None, (comparison.tags.get("beamclip.folder"), given))))
-    for place in places:
-        try:
-            return read_record(place)
-        except UserError:
-            continue
-    raise UserError(f"the sweep's record (sweep.json) can't be read in {' or '.join(places)}; name its storage with --storage")
+    root, name, sweep_id = storage_root(base), comparison.experiment, comparison.sweep_id
+    own, given = comparison.tags.get("beamclip.folder", ""), f"{root}/sweeps/{name}/{sweep_id}"
+    with suppress(UserError):
+        return record_in(root, name, sweep_id)
+    with suppress(UserError):
+        return read_record(own)
+    places = " or ".join(dict.fromkeys(filter(None, (own, given))))
+    raise UserError(f"the sweep's record (sweep.json) can't be read in {places}; name its storage with --storage")
 
 
 @dataclass(frozen=True)

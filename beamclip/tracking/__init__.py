@@ -39,7 +39,6 @@ from beamclip.tracking.compare import Comparison, compare
 from beamclip.tracking.cost_plot import cost_plot
 from beamclip.tracking.effect_plots import effects_plot, parallel_plot
 from beamclip.tracking.effects import effect_rows, effects, effects_line
-from beamclip.tracking.moved import follow_move
 from beamclip.tracking.noise import over_seeds
 from beamclip.tracking.notes import notes
 from beamclip.tracking.plots import temperature_plot
@@ -70,7 +69,6 @@ __all__ = [
     "effects_plot",
     "fetch_settings",
     "fetch_student",
-    "follow_move",
     "heading",
     "load_published",
     "measured_sheet",

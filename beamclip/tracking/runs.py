@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -132,6 +132,12 @@ class SweepTracker:
     def log_table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
         """Keep rows with the sweep, as CSV under `name`; writing it again replaces it."""
         self.client.log_text(self.run_id, entries.csv_text(rows), name)
+
+    def discard(self) -> None:
+        """Take back a sweep of which nothing was begun, so that it hides none that was."""
+        with suppress(Exception):  # why it was not begun says more
+            self.client.delete_run(self.run_id)
+        self._writer.running.clear()
 
     def close(self, status: Status = "FINISHED") -> None:
         """End the sweep. Children still running become KILLED: nobody will finish them. Closing twice does nothing."""

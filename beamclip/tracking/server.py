@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from beamclip.config import UserError
 from beamclip.outbox import first_line
 from beamclip.provenance import without_passwords
+from beamclip.tracking.moved import follow_move
 
 ANSWER_SECONDS = 4
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -41,9 +42,13 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
     elif scheme in _DATABASE_PORTS:
         _check_port(uri, scheme)
     if not create:
-        return _answered_client(uri)
-    with alone(uri):  # the first client makes MLflow's tables, and two at once make some of them twice
-        return _answered_client(uri)
+        client = _answered_client(uri)
+    else:
+        with alone(uri):  # the first client makes MLflow's tables, and two at once make some of them twice
+            client = _answered_client(uri)
+    if database := make_url(uri).database if scheme == "sqlite" else None:
+        follow_move(Path(database).absolute())
+    return client
 
 
 @contextmanager
@@ -70,7 +75,8 @@ def _check_sqlite(uri: str, create: bool) -> None:
     if not database or database == ":memory:":
         raise UserError(f"tracking.uri {without_passwords(uri)} names no file, so nothing would be kept; write sqlite:///FOLDER/mlflow.db")
     if not create and not Path(database).is_file():
-        raise UserError(f"tracking.uri {without_passwords(uri)} does not exist; run a sweep first or name another with --tracking-uri")
+        mend = "run a sweep first, or say where one was run with --storage or --tracking-uri"
+        raise UserError(f"tracking.uri {without_passwords(uri)} does not exist; {mend}")
     try:
         Path(database).parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(database, timeout=ANSWER_SECONDS)) as connection:

@@ -29,6 +29,18 @@ def test_a_cluster_that_takes_nobody_in_is_a_sentence(monkeypatch):
         connect()
 
 
+def test_where_ray_cannot_start_its_processes_it_is_a_sentence(monkeypatch):
+    import ray
+
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied", "/usr/bin/python3")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    with pytest.raises(UserError, match=r"Ray can't be started on this machine \(.*Permission denied.*\); its logs in /tmp/ray say more"):
+        connect()
+
+
 def test_what_a_sigterm_does_stays_the_programs_to_say(monkeypatch):
     import ray
 
