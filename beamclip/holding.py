@@ -3,7 +3,7 @@
 import errno
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -32,11 +32,22 @@ def held(record: SweepRecord) -> Iterator[None]:
         if not _lock(file):
             what = f"sweep {record.sweep.name}, {record.sweep_id}, is being run by another process"
             raise UserError(f"{what}; wait for its end, or stop it before --resume")
-        yield
+        try:
+            yield
+        finally:
+            if not folder.exists():
+                _forget(Path(file.name))
+
+
+def _forget(path: Path) -> None:
+    """Leave nothing of a sweep that never began. Any other's lock stays: were it deleted, two could each lock a file of that name."""
+    path.unlink(missing_ok=True)
+    with suppress(OSError):  # there are others
+        path.parent.rmdir()
+        path.parent.parent.rmdir()
 
 
 def _opened(path: Path) -> IO[bytes]:
-    """The file stays when it is over: where it was deleted, two could each lock one of that name."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("ab")

@@ -47,6 +47,17 @@ def test_what_went_wrong_goes_on_and_the_sweep_is_free_again(tmp_path, error):
         held(record(tmp_path)).__enter__()
 
 
+def test_a_sweep_that_never_began_leaves_nothing_and_one_that_did_its_lock(tmp_path):
+    with held(record(tmp_path)):
+        assert (tmp_path / "sweeps" / "temp").exists()
+    assert list(tmp_path.iterdir()) == []
+    with held(record(tmp_path)):
+        record(tmp_path).save()
+        with held(record(tmp_path, "20260102-000000-0001")):
+            pass
+    assert sorted(file.name for file in (tmp_path / "sweeps" / "temp").iterdir()) == [".20260101-000000-0001.lock", "20260101-000000-0001"]
+
+
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_where_files_cannot_be_locked_a_sweep_runs_all_the_same(tmp_path, monkeypatch, code):
     def unknown(file, how):

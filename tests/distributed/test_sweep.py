@@ -208,7 +208,7 @@ class Background:
         end = time.monotonic() + 200
         while time.monotonic() < end:
             assert self.process.poll() is None, self.log.read_text()
-            if (storage / "sweeps" / name).exists():
+            if list((storage / "sweeps" / name).glob("*/sweep.json")):
                 trials = Runs(storage, name).of("trial")
                 running = [t for t in trials if t.info.status == "RUNNING" and "train/loss" in t.data.metrics]
                 if running and sum(t.info.status == "FINISHED" for t in trials) == finished:
