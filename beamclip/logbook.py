@@ -25,7 +25,7 @@ def open_tracker(record: SweepRecord, resume: bool) -> Any:
     from beamclip.tracking import SweepTracker, told
 
     uri, root = tracking_uri(record.base), artifact_root(record.base)
-    with told("the sweep's run", "mend the tracking server, or choose another with --tracking-uri"):
+    with told("the sweep's run can't be written", "mend the tracking server, or choose another with --tracking-uri"):
         return SweepTracker.open(uri, root, record.sweep, record.base, record.sweep_id, resume, provenance_tags())
 
 
@@ -37,7 +37,7 @@ def write_beginning(tracker: Any, record: SweepRecord) -> None:
     """
     from beamclip.tracking import told, write_published
 
-    with told("the sweep's run", "mend the tracking server and begin again"):
+    with told("the sweep's run can't be written", "mend the tracking server and begin again"):
         write_published(tracker.client, tracker.experiment_id)
         folder = without_passwords(record.folder)
         tracker.tag_once({"beamclip.command": command_line(), "beamclip.folder": folder})  # resumed: as it was started
@@ -51,7 +51,7 @@ def write_found(tracker: Any, record: SweepRecord, bars: Bars) -> None:
     """
     from beamclip.tracking import told
 
-    with told("references and anchors"):
+    with told("references and anchors can't be written"):
         write_references(tracker, record, bars.say)
         log_anchors(tracker, record)
 
@@ -64,10 +64,10 @@ def write_summary(tracker: Any, record: SweepRecord, bars: Bars) -> bool:
     """
     from beamclip.tracking import compare, told
 
-    with told("the comparison"):
+    with told("what the trials wrote can't be read"):
         comparison = compare(tracking_uri(record.base), record.sweep.name, record.sweep_id)
     try:
-        with told("plots and effects", "beamclip report draws them again"):
+        with told("plots and effects can't be written", "beamclip report draws them again"):
             _log_summary(tracker, comparison)
     except UserError as error:
         bars.say(f"beamclip: WARNING: {error}")

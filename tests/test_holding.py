@@ -64,8 +64,8 @@ def test_where_files_cannot_be_locked_a_sweep_runs_all_the_same(tmp_path, monkey
         raise OSError(code, "no locks here")
 
     monkeypatch.setattr(fcntl, "flock", unknown)
-    with held(record(tmp_path)):
-        pass
+    with held(record(tmp_path)), held(record(tmp_path)):  # and nothing keeps a second one away, as its docstring says
+        assert (tmp_path / "sweeps" / "temp" / ".20260101-000000-0001.lock").exists()
 
 
 def test_storage_that_cannot_be_written_is_a_sentence(tmp_path):

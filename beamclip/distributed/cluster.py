@@ -8,7 +8,7 @@ import yaml
 
 from beamclip.config import Experiment, UserError
 
-DRIVER_CPUS = 0.01  # a trial's driver only waits; any more and drivers would starve their own workers (ray#47440)
+DRIVER_CPUS = 0.01  # so much a worker leaves free: what drivers ask for that an earlier version began and a resume restores
 _BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves the cluster's plan here, on its head
 
 
@@ -78,7 +78,7 @@ def idle_gpus(experiment: Experiment) -> str | None:
 
 
 def worker_cpus(experiment: Experiment) -> float:
-    """What a worker asks Ray for: a hair less than it was promised, so that a node filled with workers has room for drivers."""
+    """What a worker asks Ray for: a hair less than it was promised, for drivers that an earlier version began; ours ask for none."""
     return max(DRIVER_CPUS, experiment.scaling.cpus_per_worker - DRIVER_CPUS)
 
 
@@ -91,7 +91,7 @@ def needs(experiment: Experiment) -> Resources:
 def concurrent_trials(experiment: Experiment) -> int:
     """How many trials of this experiment the cluster holds at once, at least one.
 
-    Workers of a trial may be on several nodes, each of them on one; the driver's sliver fits beside them.
+    Workers of a trial may be on several nodes, each of them on one; its driver takes no CPU.
 
     Raises:
         UserError: not even one would ever fit: no node is large enough for a worker, or all together are too few for the workers of one.

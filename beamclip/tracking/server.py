@@ -137,12 +137,12 @@ def told(what: str, mend: str = "mend the tracking server and go on with --resum
     """Turn a tracking server's or its file system's errors into a sentence.
 
     Raises:
-        UserError: what could not be written, why, and what to do.
+        UserError: what could not be done (`what`, such as "plots can't be written"), why, and what to do.
     """
     try:
         yield
     except (MlflowException, OSError) as error:
-        raise UserError(f"{what} can't be written ({without_passwords(first_line(error))}); {mend}") from None
+        raise UserError(f"{what} ({without_passwords(first_line(error))}); {mend}") from None
 
 
 def default_artifacts(uri: str, name: str) -> str | None:
