@@ -18,7 +18,7 @@ put them under `views.custom` in a preset and their names into the space.
     python sweeps/augmentations.py --preset cifar10 --data DIR --set views.teacher=center
 """
 
-from beamclip.cli import sweep_main
+from beamclip.cli.main import sweep_main
 from beamclip.config import Sweep, choice
 
 SWEEP = Sweep(

@@ -9,7 +9,7 @@ all images. `beamclip balance` shows what would be dropped, and why.
     python sweeps/clip_cid.py --preset cifar10 --data DIR
 """
 
-from beamclip.cli import sweep_main
+from beamclip.cli.main import sweep_main
 from beamclip.config import Sweep, choice
 
 SWEEP = Sweep(

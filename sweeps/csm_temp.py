@@ -9,7 +9,7 @@ the anchors to say the same. Neither needs a single further teacher image.
     ray job submit --working-dir . -- python sweeps/csm_temp.py
 """
 
-from beamclip.cli import sweep_main
+from beamclip.cli.main import sweep_main
 from beamclip.config import Sweep, choice
 
 SWEEP = Sweep(

@@ -15,7 +15,7 @@ numbers show that, not whether definitions help. Ask that of a real CLIP.
     python sweeps/prompt_sets.py --preset imagenet --data DIR --workers 8 --gpus-per-worker 1
 """
 
-from beamclip.cli import sweep_main
+from beamclip.cli.main import sweep_main
 from beamclip.config import Sweep, choice
 
 SWEEP = Sweep(

@@ -11,7 +11,7 @@ Any run will do as a start, also one of another sweep: `--set student.init=run:I
     python sweeps/ssl_init.py --preset cifar10 --data DIR --seeds 3
 """
 
-from beamclip.cli import sweep_main
+from beamclip.cli.main import sweep_main
 from beamclip.config import Sweep, choice
 
 VARIANTS = {

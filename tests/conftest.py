@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors gain nothing from threads, and colleagues share the cores
@@ -110,12 +110,12 @@ def _nothing_of_this_machine(monkeypatch):
 @pytest.fixture
 def excerpt(monkeypatch):
     """Senses come from the package's own excerpt, whether or not WordNet is installed here."""
-    from beamclip.anchors import meanings
-    from beamclip.anchors.lexicon import Excerpt
+    from beamclip.anchors import senses as meanings
+    from beamclip.anchors.wordnet import Excerpt
 
     lexicon = Excerpt()
     monkeypatch.setattr(meanings, "open_lexicon", lambda: lexicon)
-    monkeypatch.setattr("beamclip.training.evidence.open_lexicon", lambda: lexicon)
+    monkeypatch.setattr("beamclip.preparation.sense_evidence.open_lexicon", lambda: lexicon)
     meanings._chosen.cache_clear()
     yield lexicon
     meanings._chosen.cache_clear()
@@ -163,7 +163,7 @@ def bucket(tmp_path, monkeypatch):
     def from_uri(uri):
         return (system, uri.removeprefix("s3://")) if uri.startswith("s3://") else known(uri)
 
-    monkeypatch.setattr("beamclip.storage.fs", _With(fs, FileSystem=_With(fs.FileSystem, from_uri=from_uri)))
+    monkeypatch.setattr("beamclip.stores.paths.fs", _With(fs, FileSystem=_With(fs.FileSystem, from_uri=from_uri)))
     return folder
 
 
@@ -188,7 +188,7 @@ def complaint(capsys):
     """`complaint("train", …)`: what is wrong, without the leading word; asserts that nothing else was said."""
 
     def call(*arguments):
-        from beamclip.cli import main
+        from beamclip.cli.main import main
 
         with pytest.raises(SystemExit) as caught:
             main([str(argument) for argument in arguments])
@@ -209,8 +209,8 @@ def no_ray(monkeypatch):
     def refuse():
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr("beamclip.distributed.joining.connect", refuse)
-    monkeypatch.setattr("beamclip.doctor._ray", refuse)
-    from beamclip.doctor import CHECKS
+    monkeypatch.setattr("beamclip.distributed.cluster.connect", refuse)
+    monkeypatch.setattr("beamclip.cli.doctor._ray", refuse)
+    from beamclip.cli.doctor import CHECKS
 
     monkeypatch.setitem(CHECKS, "ray", lambda experiment: "left out")

@@ -1,9 +1,9 @@
 """What is wrong with anchors, class lists and senses, as `beamclip anchors` says it."""
 
 import pytest
-import tiny
+from helpers import tiny
 
-from beamclip.cli import main
+from beamclip.cli.main import main
 
 pytestmark = pytest.mark.usefixtures("no_ray")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tiny
+from helpers import tiny
 
 from beamclip.config import UserError
-from beamclip.training.preparing import prepare
-from beamclip.training.workshop import Workshop
+from beamclip.preparation.build import prepare
+from beamclip.preparation.context import Workshop
 
 
 @pytest.fixture

@@ -4,14 +4,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from beamclip.anchors.bank import AnchorBank, BankPlan, build_banks, ensemble, existing_bank, shortened_prompts
+    from beamclip.anchors.anchor_set import (
+        AnchorBank,
+        AnchorReport,
+        BankPlan,
+        build_banks,
+        ensemble,
+        existing_bank,
+        report_of,
+        shortened_prompts,
+    )
     from beamclip.anchors.prompts import prompts_for
-    from beamclip.anchors.report import AnchorReport, report_of
 
 _PLACES = {
-    "bank": ("AnchorBank", "BankPlan", "build_banks", "ensemble", "existing_bank", "shortened_prompts"),
+    "anchor_set": ("AnchorBank", "BankPlan", "build_banks", "ensemble", "existing_bank", "shortened_prompts", "AnchorReport", "report_of"),
     "prompts": ("prompts_for",),
-    "report": ("AnchorReport", "report_of"),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 __all__ = [

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from string import Formatter
 
-from beamclip.anchors.sense import Sense
+from beamclip.anchors.senses import Sense
 from beamclip.config import PromptSet, UserError
 
 Prompts = tuple[tuple[tuple[str, ...], ...], ...]

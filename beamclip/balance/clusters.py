@@ -13,7 +13,7 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from beamclip.balance.search import Rows, Vectors, unit
+from beamclip.balance.neighbors import Rows, Vectors, unit
 from beamclip.config import UserError
 from beamclip.stores import Progress, Store, build_once, silent
 from beamclip.teachers import Embeddings
@@ -56,7 +56,7 @@ def clusters_parts(basis: Mapping[str, Any], count: int) -> dict[str, Any]:
     """All that clusters depend on.
 
     Args:
-        basis: all that the canonical embeddings of the images depend on: `beamclip.teachers.parts_of`.
+        basis: all that the canonical embeddings of the images depend on: `beamclip.preparation.embedding_store.parts_of`.
         count: K.
     """
     return {**basis, "clusters": count, "method": _method(basis["samples"], count), "clusters_version": _VERSION}

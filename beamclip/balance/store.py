@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from beamclip.balance.forest import Forest, exact_forest, indexed_forest
-from beamclip.balance.kept import split_facts, write_kept
-from beamclip.balance.report import report_of
-from beamclip.balance.search import Rows, Vectors, unit
-from beamclip.balance.sets import nearest_to_centre, sets_at, threshold_for
-from beamclip.balance.sheet import contact_sheet
+from beamclip.balance.kept_list import split_facts, write_kept
+from beamclip.balance.neighbors import Rows, Vectors, unit
+from beamclip.balance.report import contact_sheet, report_of
+from beamclip.balance.spanning_forest import Forest, exact_forest, indexed_forest, nearest_to_centre, sets_at, threshold_for
 from beamclip.config import BalanceConfig, DataConfig
 from beamclip.data import PackedImages
 from beamclip.stores import Progress, Store, build_once, read_json, silent, write_json
@@ -24,7 +22,7 @@ EXACT = 100_000
 """Images up to which `auto` compares every pair."""
 
 Basis = Mapping[str, Any]
-"""All that the canonical embeddings of the images depend on: `beamclip.teachers.parts_of`."""
+"""All that the canonical embeddings of the images depend on: `beamclip.preparation.embedding_store.parts_of`."""
 
 
 def forest_parts(basis: Basis, config: BalanceConfig) -> dict[str, Any]:
@@ -51,7 +49,7 @@ def balance(
 ) -> Store:
     """Open the store of the images that are kept, making it, and the forest it is cut from, where they are missing.
 
-    Its files: `kept.npy` and `kept.json` (see `beamclip.balance.kept`), the ids kept; `ids.npy` and `sets.npy`, every image and its
+    Its files: `kept.npy` and `kept.json` (see `beamclip.balance.kept_list`), the ids kept; `ids.npy` and `sets.npy`, every image and its
     set; `report.json`; `merged.png`, a contact sheet.
 
     Args:

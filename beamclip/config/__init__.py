@@ -1,21 +1,39 @@
 """What an experiment is: strict models, named presets, overrides. Imports no torch."""
 
-from beamclip.config.balance import BalanceConfig
-from beamclip.config.errors import UserError, nearest
+from beamclip.config.base import Strict
+from beamclip.config.errors import UserError, first_line, nearest
 from beamclip.config.experiment import Experiment
-from beamclip.config.inputs import AnchorsConfig, DataConfig, ViewsConfig
-from beamclip.config.load import load_experiment, parse_assignments, preset_names, with_values
-from beamclip.config.needs import NEEDS, Needs
-from beamclip.config.objective import ObjectiveConfig
-from beamclip.config.objectives import ClipCidConfig, QueueConfig, SimclrConfig, SupervisedConfig, SwavConfig
+from beamclip.config.inputs import AnchorsConfig, BalanceConfig, DataConfig, ViewsConfig
+from beamclip.config.load import checked, flatten, known_keys, load_experiment, parse_assignments, preset_names, with_values
+from beamclip.config.objective import (
+    NEEDS,
+    ClipCidConfig,
+    Needs,
+    ObjectiveConfig,
+    QueueConfig,
+    SimclrConfig,
+    SupervisedConfig,
+    SwavConfig,
+)
 from beamclip.config.probe import FEW_SHOT, GridConfig, ProbeConfig
 from beamclip.config.prompts import PromptSet, built_in_prompt_sets
-from beamclip.config.space import Choice, Uniform, choice, loguniform, uniform
 from beamclip.config.student import OptimiserConfig, StudentConfig
-from beamclip.config.sweep import Asha, Sweep, cell, check_space, planned_values, start_of, trial_count
-from beamclip.config.towers import OtherTeacher, TeacherConfig, TowerConfig
-from beamclip.config.tree import checked, flatten, known_keys
-from beamclip.config.views import RECIPES, Recipe, Strict
+from beamclip.config.sweep import (
+    Asha,
+    Choice,
+    Sweep,
+    Uniform,
+    cell,
+    check_space,
+    choice,
+    loguniform,
+    planned_values,
+    start_of,
+    trial_count,
+    uniform,
+)
+from beamclip.config.teacher import OtherTeacher, TeacherConfig, TowerConfig
+from beamclip.config.views import RECIPES, Recipe
 
 __all__ = [
     "FEW_SHOT",
@@ -53,6 +71,7 @@ __all__ = [
     "check_space",
     "checked",
     "choice",
+    "first_line",
     "flatten",
     "known_keys",
     "load_experiment",

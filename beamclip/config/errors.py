@@ -1,7 +1,11 @@
-"""The one exception a user may cause."""
+"""Keeping others from talking while they load something: what went wrong is said in our one sentence."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+
+# The one exception a user may cause.
 
 
 class UserError(ValueError):
@@ -20,3 +24,26 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     if names and len(names) <= 12:
         return f"; known are {', '.join(names)}"
     return ""
+
+
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """These loggers say nothing short of a catastrophe inside the block, and afterwards what they said before.
+
+    Args:
+        names: "" is the root logger.
+    """
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first; its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -2,14 +2,12 @@
 
 from pydantic import Field, model_validator
 
-from beamclip.config.balance import BalanceConfig
-from beamclip.config.inputs import AnchorsConfig, DataConfig, ViewsConfig
-from beamclip.config.numbers import Count
+from beamclip.config.base import Count, Strict
+from beamclip.config.inputs import AnchorsConfig, BalanceConfig, DataConfig, ViewsConfig
 from beamclip.config.objective import ObjectiveConfig
 from beamclip.config.probe import ProbeConfig
 from beamclip.config.student import OptimiserConfig, ScalingConfig, StudentConfig
-from beamclip.config.towers import TeacherConfig, TowerConfig
-from beamclip.config.views import Strict
+from beamclip.config.teacher import TeacherConfig, TowerConfig
 
 
 class StorageConfig(Strict):

@@ -4,8 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from beamclip.config.numbers import Count, Positive
-from beamclip.config.views import Strict
+from beamclip.config.base import Count, Positive, Strict
 
 Decay = Annotated[float, Field(ge=0)]
 Temperature = Annotated[float, Field(ge=1e-4)]

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from beamclip.config.base import Strict
 from beamclip.config.errors import nearest
-from beamclip.config.views import Strict
 
 FIELDS = ("name", "synonym", "hypernym", "gloss", "context")
 """What phrases may speak of; templates of all but `synonym`."""

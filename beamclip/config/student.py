@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from beamclip.config.numbers import Count, Positive
-from beamclip.config.views import Strict
+from beamclip.config.base import Count, Positive, Strict
 
 
 class StudentConfig(Strict):

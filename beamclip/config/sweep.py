@@ -1,17 +1,73 @@
-"""What a sweep is: a search space over dotted keys, and how it is searched."""
+"""`--seeds N`: every cell of a sweep again with other seeds, so that its numbers come with the noise that training adds."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from math import isfinite
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from beamclip.config.base import Strict
 from beamclip.config.errors import UserError, nearest
 from beamclip.config.experiment import Experiment
-from beamclip.config.load import with_values
-from beamclip.config.space import Choice, Dimension, Uniform, Value
-from beamclip.config.tree import known_keys
-from beamclip.config.views import Strict
+from beamclip.config.load import known_keys, with_values
+
+# The dimensions of a search space: lists of values, and ranges that are drawn from.
+
+
+Value = bool | int | float | str | None
+
+
+class Choice(Strict):
+    """One of a list; a grid search tries them all."""
+
+    kind: Literal["choice"] = "choice"
+    values: tuple[Value, ...] = Field(min_length=1)
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _numbers_end(cls, values: Any) -> Any:
+        """Else the first of the kinds that a value may be would be asked for: true or false."""
+        for value in values if isinstance(values, list | tuple) else ():
+            if isinstance(value, float) and not isfinite(value):
+                raise ValueError(f"{value} is no number to try; give one that is finite")
+        return tuple(values) if isinstance(values, list) else values  # what stands before a check of pydantic's is no longer JSON to it
+
+
+class Uniform(Strict):
+    """Drawn between low and high; on the logarithm where `log` says so."""
+
+    kind: Literal["uniform"] = "uniform"
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_an_interval(self) -> "Uniform":
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"a range from {self.low} to {self.high} holds nothing to draw{' on a logarithm' if self.log else ''}")
+        return self
+
+
+Dimension = Annotated[Choice | Uniform, Field(discriminator="kind")]
+
+
+def choice(*values: Value) -> Choice:
+    """A dimension that takes each of these values."""
+    return Choice(values=values)
+
+
+def uniform(low: float, high: float) -> Uniform:
+    """A dimension drawn evenly between two numbers."""
+    return Uniform(low=low, high=high)
+
+
+def loguniform(low: float, high: float) -> Uniform:
+    """A dimension drawn evenly on the logarithm between two positive numbers."""
+    return Uniform(low=low, high=high, log=True)
+
+
+# What a sweep is: a search space over dotted keys, and how it is searched.
 
 
 class Asha(Strict):
@@ -175,3 +231,21 @@ def _corner_values(sweep: Sweep) -> Iterator[dict[str, Value]]:
     for values in planned_values(sweep):
         for corner in itertools.product(*ends.values()):
             yield values | dict(zip(ends, corner, strict=True))
+
+
+def with_seeds(sweep: Sweep, base: Experiment, count: int) -> Sweep:
+    """The sweep with a dimension `seed` of `count` values, from the experiment's own seed on.
+
+    Only what the seed decides is repeated: the student's weights and the order of samples. Views and the split into train and val have
+    seeds of their own, so that no store has to be made again.
+
+    Raises:
+        UserError: fewer than one, the space varies `seed` already, or its trials are drawn, so that none would be repeated.
+    """
+    if count < 1:
+        raise UserError(f"--seeds is {count}; give the number of seeds that every cell is trained with, 1 or more")
+    if "seed" in sweep.varied:
+        raise UserError(f"sweep {sweep.name} varies seed already, so --seeds {count} can't; leave it out, or take seed out of the space")
+    if sweep.search != "grid":
+        raise UserError(f"--seeds repeats the cells of a grid, but search is {sweep.search}; list the values, or leave --seeds out")
+    return sweep.model_copy(update={"space": {**sweep.space, "seed": choice(*range(base.seed, base.seed + count))}})

@@ -2,18 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from beamclip.config.base import Strict
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
-class Strict(BaseModel):
-    """Base of all configuration: unknown keys, wrong types and endless numbers are errors, values never change after they are checked."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
-    )
 
 
 class Recipe(Strict):

@@ -1,12 +1,12 @@
 """Images in: sources, packed once into a memory-mapped store, read by sample id, split into train, val and test."""
 
-from beamclip.data.demo import DIGIT_NAMES, DemoSource, TeacherScenes, teacher_scenes
-from beamclip.data.draw import ViewParameters, draw
-from beamclip.data.item import Item, Source, Split
-from beamclip.data.names import read_class_names
-from beamclip.data.pack import pack
+from beamclip.data.augmentation.sample import ViewParameters, draw
+from beamclip.data.base import Item, Source, Split
+from beamclip.data.class_names import read_class_names
 from beamclip.data.packed import PackedImages, open_packed
-from beamclip.data.sources import open_source
+from beamclip.data.packing import pack
+from beamclip.data.sources.demo import DIGIT_NAMES, DemoSource, TeacherScenes, teacher_scenes
+from beamclip.data.sources.open import open_source
 from beamclip.data.splits import Splits, even_subset, split
 
 __all__ = [

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from beamclip.data.blob import Blob
+from beamclip.data.files import Blob
 
 RESIZE_VERSION = 1
 """Goes up whenever the pixels that `square` returns change, so that no old store is taken for a new one."""

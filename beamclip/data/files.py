@@ -1,5 +1,8 @@
-"""Files of a data set, on this machine or anywhere fsspec reaches: listed with size and stamp, opened, read in parts."""
+"""Bytes that are read when they are asked for."""
 
+import errno
+import os
+import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,8 +14,46 @@ from typing import Any
 import fsspec
 
 from beamclip.config import UserError
-from beamclip.data.links import followed, refuse_loop
-from beamclip.data.steady import Steady, one_line, tried
+from beamclip.data.retry import Steady, one_line, tried
+
+# Symbolic links on this machine: followed, as torchvision's ImageFolder follows them.
+
+
+def followed(link: dict[str, Any]) -> dict[str, Any]:
+    """What fsspec says of a link, as it would of what the link leads to. One that leads nowhere counts as a file: reading says why."""
+    try:
+        status = os.stat(link["name"])
+    except OSError:
+        return {**link, "type": "file"}
+    kind = "directory" if stat.S_ISDIR(status.st_mode) else "file" if stat.S_ISREG(status.st_mode) else "other"
+    return {**link, "type": kind, "size": status.st_size, "mtime": status.st_mtime}
+
+
+def refuse_loop(root: Path, path: str) -> None:
+    """See that a folder below the root is none of those that one came through to it.
+
+    Raises:
+        UserError: a link leads back.
+    """
+    folder = root / path
+    if not folder.is_symlink():
+        return
+    real = folder.resolve()
+    if any(above.resolve() == real for above in folder.parents if above.is_relative_to(root)):
+        raise UserError(f"{folder} is a link to a folder that it lies in, which has no end; remove the link")
+
+
+def leads_nowhere(path: Path) -> bool:
+    """Whether this is a link to what is not there, or to itself. That is the link's fault, and not a disk's that fails for a moment."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) and path.is_symlink()
+    return False
+
+
+# Files of a data set, on this machine or anywhere fsspec reaches: listed with size and stamp, opened, read in parts.
+
 
 _STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created", "Last-Modified", "modified", "modify", "sha")
 _AT_ONCE = 32  # files that are asked for their stamps: each answer is a wait for the network
@@ -163,3 +204,31 @@ class Files:
 def _entry(path: str, info: dict[str, Any]) -> Entry:
     stamp = next((info[key] for key in _STAMPS if info.get(key) is not None), "")
     return Entry(path, int(info.get("size") or 0), str(stamp))
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A file or a part of one, not read yet.
+
+    Attributes:
+        size: in bytes; None for all from `start` on.
+    """
+
+    files: Files
+    path: str
+    start: int = 0
+    size: int | None = None
+
+    def read(self) -> bytes:
+        """Its bytes.
+
+        Raises:
+            UserError: as `Files.read`.
+        """
+        return self.files.read(self.path, self.start, self.size)
+
+    @property
+    def leads_nowhere(self) -> bool:
+        """Whether it is a whole file on this machine, and a link to one that is not there."""
+        local = self.files.local if self.size is None else None
+        return local is not None and leads_nowhere(local / self.path)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beamclip.data.item import digest
-from beamclip.data.shelves import JpegShelf, RawShelf, Shelf
+from beamclip.data.base import digest
+from beamclip.data.image_shards import JpegShelf, RawShelf, Shelf
 from beamclip.stores import Store, open_store
 
 KIND = "packed"

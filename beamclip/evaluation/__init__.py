@@ -3,16 +3,14 @@
 Everything chosen is chosen on val, a held-out part of train. Test is looked at once, after the choice.
 """
 
-from beamclip.evaluation.artifacts import save_evaluation
-from beamclip.evaluation.evaluate import Evaluation, choose, choose_k, evaluate
+from beamclip.evaluation.evaluate import Evaluation, choose, choose_k, evaluate, save_evaluation
 from beamclip.evaluation.features import Features, LabelledFeatures, extract
 from beamclip.evaluation.few_shot import FewShot, few_shot
 from beamclip.evaluation.grid_probe import GridCell, fit_grid
 from beamclip.evaluation.knn import check_k, knn_predict
-from beamclip.evaluation.linear_probe import fit_probe
+from beamclip.evaluation.linear_probe import Probe, fit_probe, load_probe, save_probe
 from beamclip.evaluation.metrics import accuracy, confusions, expected_calibration_error, wilson_interval
 from beamclip.evaluation.paper_probe import PAPER_PROTOCOLS, fit_paper
-from beamclip.evaluation.probe import Probe, load_probe, save_probe
 from beamclip.evaluation.protocols import Cell, ProbeResult, select_probe
 from beamclip.evaluation.report import report
 from beamclip.evaluation.zero_shot import zero_shot_logits, zero_shot_predict

@@ -1,8 +1,10 @@
-"""All probes of one student: what is chosen on val, then what is reported on test."""
+"""The files that an evaluation leaves beside its probe."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +14,14 @@ from beamclip.config import ProbeConfig, UserError
 from beamclip.evaluation.features import LabelledFeatures
 from beamclip.evaluation.few_shot import FewShot, few_shot
 from beamclip.evaluation.knn import knn_predict
+from beamclip.evaluation.linear_probe import Probe
 from beamclip.evaluation.metrics import accuracy
-from beamclip.evaluation.probe import Probe
 from beamclip.evaluation.protocols import ProbeResult, select_probe
 from beamclip.evaluation.report import Reported, details_of, report
 from beamclip.evaluation.zero_shot import zero_shot_logits, zero_shot_predict
+from beamclip.students import write_tensors
+
+# All probes of one student: what is chosen on val, then what is reported on test.
 
 
 @dataclass(frozen=True)
@@ -136,3 +141,31 @@ def _full_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+FORMAT = "beamclip-evaluation-1"
+
+
+def save_evaluation(evaluation: Evaluation, folder: Path, names: Sequence[str] = ()) -> None:
+    """Write what lies behind the metrics into an existing folder.
+
+    `evaluation.json`: `protocol`; `cells` with `settings` and `val_top1`, and `chosen`, the number of the chosen one; `knn`, `few_shot`;
+    `linear_probe` and `zero_shot` (null where there is none), each with `top1`, `top5`, `ece`, their `_low` and `_high`, `per_class`
+    (`class`, `images`, `top1`, `low`, `high`), `confusion` as [true, predicted, images] of what is wrong, and `calibration` by bin;
+    `names`. Accuracies in per cent, over test unless they say val.
+    `predictions.safetensors`: int64 `ids`, `labels`, `probe`, and `zero_shot` where there is one; fp32 `probe_confidence` and
+    `zero_shot_confidence`; all [N], over test in order.
+
+    Args:
+        names: of the classes, in label order.
+
+    Raises:
+        UserError: a file can't be written.
+    """
+    content = {"format": FORMAT, "names": list(names), "metrics": evaluation.metrics, **evaluation.details}
+    path = folder / "evaluation.json"
+    try:
+        path.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} can't be written ({error.strerror}); free space or choose another storage") from None
+    write_tensors(folder / "predictions.safetensors", evaluation.predictions, {"predictions_format": FORMAT})

@@ -8,13 +8,109 @@ they L2-normalise each feature first, which is left out here, so that the probe 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from beamclip.evaluation.inputs import check_fittable, standardise
-from beamclip.evaluation.probe import Probe
+from beamclip.config import UserError
+from beamclip.evaluation.features import check_finite
+from beamclip.students import write_tensors
+
+# What a linear probe does to features before it looks at them.
+
+
+@dataclass(frozen=True)
+class Standardised:
+    """Features, at unit length where `unit`, minus `mean` over `std`, both [F] and of the train images."""
+
+    mean: Tensor
+    std: Tensor
+    unit: bool = False
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """[N, F] -> fp32 [N, F]."""
+        features = F.normalize(features.float(), dim=-1) if self.unit else features.float()
+        return (features - self.mean) / self.std
+
+
+def standardise(features: Tensor, unit: bool = False) -> Standardised:
+    """Fit mean and standard deviation to [N, F].
+
+    A constant feature has no scale: its standard deviation is rounding error and must not be divided by.
+    """
+    std, mean = torch.std_mean(F.normalize(features.float(), dim=-1) if unit else features.float(), dim=0, correction=0)
+    constant = std <= 1e-6 * mean.abs().clamp(min=1e-12)
+    return Standardised(mean, torch.where(constant, 1.0, std), unit)
+
+
+def check_fittable(features: Tensor, labels: Tensor) -> None:
+    """See that a probe can be fitted.
+
+    Raises:
+        UserError: a feature is not finite, or all labels are the same.
+    """
+    check_finite(features, "the student's features")
+    if bool((labels == labels[0]).all()):
+        raise UserError(f"a linear probe needs two classes, but all {len(labels)} train labels are {int(labels[0])}; look at the data")
+
+
+# A fitted linear probe, and its file.
+
+
+_TENSORS = ("weight", "bias", "mean", "std")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fitted probe; fp32 tensors."""
+
+    weight: Tensor
+    """[K, F], over standardised features."""
+    bias: Tensor
+    """[K]."""
+    mean: Tensor
+    """[F]."""
+    std: Tensor
+    """[F], 1 where a feature is constant."""
+    unit: bool = False
+    """Features are brought to unit length first."""
+
+    def logits(self, features: Tensor) -> Tensor:
+        """[N, F] -> [N, K]."""
+        return F.linear(Standardised(self.mean, self.std, self.unit)(features), self.weight, self.bias)
+
+    def predict(self, features: Tensor) -> Tensor:
+        """[N, F] -> classes, int64 [N]."""
+        return self.logits(features).argmax(-1)
+
+
+def save_probe(probe: Probe, path: Path) -> None:
+    """Write weight, bias, mean and std as safetensors, and in the metadata whether features are brought to unit length.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    tensors = {name: getattr(probe, name) for name in _TENSORS}
+    write_tensors(path, tensors, {"probe_format": "beamclip-probe-1", "unit": str(int(probe.unit))})
+
+
+def load_probe(path: Path) -> Probe:
+    """Read what `save_probe` wrote, onto the CPU.
+
+    Raises:
+        UserError: the file is missing, damaged or not a probe of ours.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            unit = (file.metadata() or {}).get("unit") == "1"
+            return Probe(**{name: file.get_tensor(name) for name in _TENSORS}, unit=unit)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} can't be read as a linear probe ({error}); check the path") from None
+
 
 ROWS = 2**16
 """Images whose logits are held at once: 262 MiB for 1000 classes."""

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from beamclip.evaluation.inputs import Standardised, standardise
-from beamclip.evaluation.probe import Probe
+from beamclip.evaluation.linear_probe import Probe, Standardised, standardise
 
 
 @dataclass(frozen=True)

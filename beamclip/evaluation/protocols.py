@@ -9,11 +9,9 @@ import torch
 from beamclip.config import ProbeConfig
 from beamclip.evaluation.features import LabelledFeatures
 from beamclip.evaluation.grid_probe import GridCell, fit_grid
-from beamclip.evaluation.inputs import check_fittable
-from beamclip.evaluation.linear_probe import fit_probe, sweep_inverse_l2
+from beamclip.evaluation.linear_probe import Probe, check_fittable, fit_probe, sweep_inverse_l2
 from beamclip.evaluation.metrics import accuracy
 from beamclip.evaluation.paper_probe import PAPER_PROTOCOLS, fit_paper
-from beamclip.evaluation.probe import Probe
 
 Settings = dict[str, float | str]
 

@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from beamclip.config import ObjectiveConfig, QueueConfig, UserError
+from beamclip.objectives.base import Objective, Terms
 from beamclip.objectives.clip_cid import ClusterInstanceDiscrimination
 from beamclip.objectives.compress import Compress
 from beamclip.objectives.csm import CrossModalSimilarityMatching
 from beamclip.objectives.feature import FeatureRegression
 from beamclip.objectives.image_queue import ImageQueue
-from beamclip.objectives.objective import Objective
 from beamclip.objectives.queue import QueueDistillation, queue_length
 from beamclip.objectives.seed import Seed
 from beamclip.objectives.simclr import SimCLR
 from beamclip.objectives.simreg import SimReg
 from beamclip.objectives.supervised import Supervised
 from beamclip.objectives.swav import SwAV
-from beamclip.objectives.terms import Terms
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from beamclip.config import ClipCidConfig
+from beamclip.objectives.base import Objective, Seen
 from beamclip.objectives.gather import gather_rows
-from beamclip.objectives.objective import Objective, Seen
 from beamclip.objectives.queue import divergence, unit
 
 _MOMENTS = 2**20  # an epoch is divided so finely when moments are told apart

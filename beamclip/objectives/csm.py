@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from beamclip.objectives.objective import Distillation
+from beamclip.objectives.base import Distillation
 
 
 def similarity_logits(embeddings: Tensor, anchors: Tensor, temperature: float) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from beamclip.objectives.objective import Distillation
+from beamclip.objectives.base import Distillation
 
 
 class FeatureRegression(Distillation):

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beamclip.config import UserError
+from beamclip.objectives.base import Distillation
 from beamclip.objectives.gather import gather_rows
-from beamclip.objectives.objective import Distillation
 
 
 def unit(rows: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beamclip.config import SimclrConfig
+from beamclip.objectives.base import Objective, Seen
 from beamclip.objectives.gather import gather_rows, workers
-from beamclip.objectives.objective import Objective, Seen
 
 
 def nt_xent(projected: Tensor, temperature: float) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beamclip.config import SupervisedConfig
-from beamclip.objectives.objective import Objective, Seen
+from beamclip.objectives.base import Objective, Seen
 
 
 class Supervised(Objective):

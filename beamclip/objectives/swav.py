@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beamclip.config import SwavConfig
+from beamclip.objectives.base import Objective, Seen
 from beamclip.objectives.gather import gather_rows, workers
-from beamclip.objectives.objective import Objective, Seen
 from beamclip.objectives.queue import Queue
 
 LARGE = 2  # views that give codes

@@ -10,9 +10,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from beamclip import __version__
-from beamclip.stores.files import disk_may_be_full, file_hash, make_folder, read_json, stamp_of, write_json
-from beamclip.stores.progress import Progress, silent
-from beamclip.stores.shards import RECORDS, STAMPS, Shards
+from beamclip.stores.io import disk_may_be_full, file_hash, make_folder, read_json, stamp_of, write_json
+from beamclip.stores.shards import RECORDS, STAMPS, Progress, Shards, silent
 from beamclip.stores.store import FORMAT, Store, StoreDamaged, open_store, store_path
 
 Build = Callable[[Path], dict[str, Any]]

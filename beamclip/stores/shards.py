@@ -9,8 +9,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from beamclip.stores.files import file_hash, flush, read_json, stamp_of, write_json
-from beamclip.stores.progress import Progress
+from beamclip.stores.io import file_hash, flush, read_json, stamp_of, write_json
+
+# How long work says how far it is.
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how much is done, how much there is)."""
+
+
+def silent(label: str, done: int, total: int) -> None:
+    """A `Progress` that shows nothing."""
+
 
 RECORDS = "shards"
 """Folder of the records inside a store."""

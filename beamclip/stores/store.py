@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from beamclip.config import UserError
-from beamclip.stores.files import key_of, read_json, stamp_of, write_json
+from beamclip.stores.io import key_of, read_json, stamp_of, write_json
 from beamclip.stores.shards import STAMPS, unchanged
 
 FORMAT = 2

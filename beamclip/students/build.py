@@ -12,12 +12,10 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from beamclip.config import StudentConfig, UserError
-from beamclip.storage import filesystem_of
-from beamclip.students.assemble import assemble, unfilled
-from beamclip.students.backbones import make_backbone, pretrained_normalisation
+from beamclip.stores.paths import filesystem_of
+from beamclip.students.backbones import Triple, has_small_stem, make_backbone, pretrained_normalisation
 from beamclip.students.files import Spent, read_student, spent_on
-from beamclip.students.stems import has_small_stem
-from beamclip.students.student import Spec, Student, Triple
+from beamclip.students.student import Spec, Student, assemble, unfilled
 
 SMALL_IMAGE = 64
 """Up to this side in px, `small_image_stem: auto` changes the stem."""

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from beamclip.config import UserError
 from beamclip.stores import temporary_for
-from beamclip.students.assemble import unfilled
-from beamclip.students.student import Spec, Student
+from beamclip.students.student import Spec, Student, unfilled
 
 FORMAT = "beamclip-student-1"
 _PROJECTED = "projected"

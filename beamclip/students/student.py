@@ -1,4 +1,4 @@
-"""The student: what is trained, and what of it is probed."""
+"""The parts of a student put together."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,9 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-Triple = tuple[float, float, float]
+from beamclip.students.backbones import Triple, feature_width, make_backbone, use_small_stem
+
+# The student: what is trained, and what of it is probed.
 
 
 @dataclass(frozen=True)
@@ -81,3 +83,25 @@ def make_projector(kind: str, features: int, hidden: int, width: int, batch_norm
 def _two_layers(features: int, hidden: int, width: int, batch_norm: bool) -> list[nn.Module]:
     norm = [nn.BatchNorm1d(hidden)] if batch_norm else []
     return [nn.Linear(features, hidden, bias=not batch_norm), *norm, nn.ReLU(), nn.Linear(hidden, width)]
+
+
+def assemble(spec: Spec, backbone: nn.Module) -> Student:
+    """Change the backbone's stem as the spec says, and set a projector on it, drawn from the CPU's global generator.
+
+    Raises:
+        UserError: the backbone can't take images of this size.
+    """
+    if spec.stem == "small":
+        use_small_stem(backbone)
+    features = feature_width(backbone, spec.backbone, spec.image_size)
+    projector = make_projector(spec.projector, features, spec.projector_width, spec.width, has_batch_statistics(backbone))
+    return Student(spec, backbone, projector)
+
+
+def unfilled(spec: Spec) -> Student:
+    """The spec's student with weights drawn from the CPU's global generator.
+
+    Raises:
+        UserError: timm does not have the backbone, or it can't take images of this size.
+    """
+    return assemble(spec, make_backbone(spec.backbone, spec.image_size, pretrained=False))

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from beamclip.config import TowerConfig, UserError, nearest
-from beamclip.data.resample import Interpolation
-from beamclip.data.views import PixelFormat
+from beamclip.config.errors import quiet
+from beamclip.data.augmentation.render import PixelFormat
+from beamclip.data.augmentation.resample import Interpolation
 from beamclip.stores import key_of
-from beamclip.stores.quiet import quiet
 from beamclip.teachers.tower import Teacher
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from beamclip.config import TowerConfig
-from beamclip.data.views import PixelFormat
+from beamclip.data.augmentation.render import PixelFormat
 
 _TEXT_BATCH = 256
 

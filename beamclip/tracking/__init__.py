@@ -33,52 +33,19 @@ import os
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for every file of a few kilobytes
 
-from beamclip.tracking.artifacts import Artifacts
-from beamclip.tracking.cells import Cell, Row
-from beamclip.tracking.compare import Comparison, compare
-from beamclip.tracking.cost_plot import cost_plot
-from beamclip.tracking.effect_plots import effects_plot, parallel_plot
-from beamclip.tracking.effects import effect_rows, effects, effects_line
-from beamclip.tracking.noise import over_seeds
-from beamclip.tracking.notes import notes
-from beamclip.tracking.plots import temperature_plot
+from beamclip.tracking.artifacts import Artifacts, fetch_settings, fetch_student
+from beamclip.tracking.client import connect, told
 from beamclip.tracking.published import PublishedResult, load_published, write_published
-from beamclip.tracking.runs import SweepTracker
-from beamclip.tracking.server import connect, told
-from beamclip.tracking.sheet import Line, Sheet, duration, measured_sheet, published_sheet
-from beamclip.tracking.students import fetch_settings, fetch_student
-from beamclip.tracking.table import heading, render
-from beamclip.tracking.value_plot import value_plot
+from beamclip.tracking.sweep_tracker import SweepTracker
 
 __all__ = [
     "Artifacts",
-    "Cell",
-    "Comparison",
-    "Line",
     "PublishedResult",
-    "Row",
-    "Sheet",
     "SweepTracker",
-    "compare",
     "connect",
-    "cost_plot",
-    "duration",
-    "effect_rows",
-    "effects",
-    "effects_line",
-    "effects_plot",
     "fetch_settings",
     "fetch_student",
-    "heading",
     "load_published",
-    "measured_sheet",
-    "notes",
-    "over_seeds",
-    "parallel_plot",
-    "published_sheet",
-    "render",
-    "temperature_plot",
     "told",
-    "value_plot",
     "write_published",
 ]

@@ -9,7 +9,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from beamclip.tracking.server import alone, search_all
+from beamclip.tracking.client import alone, search_all
 
 _KEY = "beamclip.published"
 

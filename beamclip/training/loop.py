@@ -10,10 +10,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from beamclip.config import UserError
-from beamclip.data.ahead import Ahead
+from beamclip.data.prefetch import Ahead
 from beamclip.objectives import Objective
-from beamclip.training.batches import Batch, use_on_current_stream
 from beamclip.training.context import Context
+from beamclip.training.dataloader import Batch, use_on_current_stream
 
 HISTORY_POINTS = 20  # a curve needs no more an epoch, and the tracker's disk is not free
 

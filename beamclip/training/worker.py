@@ -11,14 +11,14 @@ import torch
 
 from beamclip.config import Experiment, UserError
 from beamclip.evaluation import Evaluation, accuracy, save_evaluation, save_probe, zero_shot_logits
+from beamclip.preparation.assets import Assets
 from beamclip.students import Spent
 from beamclip.teachers.tower import images_encoded
-from beamclip.training.assets import Assets
-from beamclip.training.checkpoints import Progress, load_checkpoint, save_checkpoint
+from beamclip.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from beamclip.training.context import Context
+from beamclip.training.evaluate import labelled_features, probe_student
 from beamclip.training.loop import TrainingDiverged, train_epoch
-from beamclip.training.probing import labelled_features, probe_student
-from beamclip.training.run import Run, build_run
+from beamclip.training.setup import Run, build_run
 
 
 def run_worker(experiment: Experiment, assets: Assets, context: Context) -> None:

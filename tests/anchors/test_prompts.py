@@ -2,10 +2,10 @@ import open_clip
 import pytest
 
 from beamclip.anchors import prompts_for
-from beamclip.anchors.lexicon import ClassName, Excerpt
 from beamclip.anchors.senses import choose_senses
-from beamclip.config import PromptSet, UserError
-from beamclip.config.prompts import built_in_prompt_sets, members_of
+from beamclip.anchors.wordnet import ClassName, Excerpt
+from beamclip.config import PromptSet, UserError, built_in_prompt_sets
+from beamclip.config.prompts import members_of
 
 LEXICON = Excerpt()
 BIRD, MACHINE = "n02012849", "n03126707"

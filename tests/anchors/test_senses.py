@@ -3,10 +3,10 @@ import re
 import numpy as np
 import pytest
 
-from beamclip.anchors.lexicon import ClassName, Excerpt, open_vocabulary, tables
-from beamclip.anchors.lexicon.classes import table_rows
-from beamclip.anchors.sense import ambiguous
-from beamclip.anchors.senses import choose_senses, propose
+from beamclip.anchors.senses import ambiguous, choose_senses, propose
+from beamclip.anchors.wordnet import ClassName, Excerpt, open_vocabulary
+from beamclip.anchors.wordnet import imagenet_tables as tables
+from beamclip.anchors.wordnet.class_lists import table_rows
 from beamclip.config import UserError
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from beamclip.anchors.fitting import fit, shortened
+from beamclip.anchors.text_embeddings import fit, shortened
 from beamclip.config import TowerConfig, UserError
 from beamclip.teachers import load_teacher
 

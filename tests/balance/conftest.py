@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from beamclip.balance.search import unit
+from beamclip.balance.neighbors import unit
 
 
 @pytest.fixture
@@ -28,7 +28,8 @@ def on_a_circle():
 @pytest.fixture(scope="session")
 def balanced_inputs(teacher, packed, tmp_path_factory):
     """(basis, canonical embeddings, ids) of the 160 tiny training images."""
-    from beamclip.teachers import ViewSet, embed, parts_of
+    from beamclip.preparation.embedding_store import embed, parts_of
+    from beamclip.teachers import ViewSet
 
     views = ViewSet.center(packed.train_ids)
     embeddings, _ = embed(teacher, packed, views, tmp_path_factory.mktemp("canonical"))

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from beamclip.balance.clusters import Clusters, check_count, cluster, nearest_centres, unit_centres
-from beamclip.balance.search import unit
+from beamclip.balance import Clusters, check_count, cluster
+from beamclip.balance.clusters import nearest_centres, unit_centres
+from beamclip.balance.neighbors import unit
 from beamclip.config import UserError
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from beamclip.balance import balance, kept_ids, read_kept, report_in
 from beamclip.balance import store as module
-from beamclip.balance.search import unit
+from beamclip.balance.neighbors import unit
 from beamclip.config import BalanceConfig
 from beamclip.stores import key_of
 

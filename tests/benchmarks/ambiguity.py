@@ -27,20 +27,19 @@ import torch
 from numpy.typing import NDArray
 
 from beamclip.anchors import AnchorBank, BankPlan, build_banks
-from beamclip.anchors.lexicon import ClassName, Lexicon, open_lexicon, open_vocabulary
-from beamclip.anchors.meanings import own_classes
-from beamclip.anchors.sense import Sense
-from beamclip.anchors.senses import choose_senses
+from beamclip.anchors.senses import Sense, choose_senses, own_classes
+from beamclip.anchors.wordnet import ClassName, Lexicon, open_lexicon, open_vocabulary
 from beamclip.config import RECIPES, DataConfig, TowerConfig, UserError, built_in_prompt_sets
 from beamclip.config.prompts import members_of
-from beamclip.console import Bars
 from beamclip.data import draw, open_source, pack
+from beamclip.data.augmentation.render import render
 from beamclip.data.decode import square
 from beamclip.data.files import Files
-from beamclip.data.parquet_rows import rows_of
-from beamclip.data.views import render
+from beamclip.data.sources.parquet import rows_of
 from beamclip.evaluation import accuracy, wilson_interval, zero_shot_logits
-from beamclip.teachers import Teacher, ViewSet, embed, load_teacher
+from beamclip.preparation.embedding_store import embed
+from beamclip.sweep.progress import Bars
+from beamclip.teachers import Teacher, ViewSet, load_teacher
 
 _NEIGHBOURS = 5
 Floats = NDArray[np.float32]

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 from beamclip.anchors import AnchorBank, BankPlan, build_banks
-from beamclip.anchors.lexicon import open_lexicon, open_vocabulary
 from beamclip.anchors.senses import choose_senses
+from beamclip.anchors.wordnet import open_lexicon, open_vocabulary
 from beamclip.config import TowerConfig
 from beamclip.config.prompts import members_of
-from beamclip.console import Bars
+from beamclip.sweep.progress import Bars
 from beamclip.teachers import load_teacher
 
 _PIXELS = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic", "size": [224, 224]}

@@ -11,9 +11,8 @@ import time
 import numpy as np
 import torch
 
-from beamclip.balance.forest import exact_forest, indexed_forest
-from beamclip.balance.search import unit
-from beamclip.balance.sets import nearest_to_centre, sets_at, threshold_for
+from beamclip.balance.neighbors import unit
+from beamclip.balance.spanning_forest import exact_forest, indexed_forest, nearest_to_centre, sets_at, threshold_for
 
 
 def main() -> None:

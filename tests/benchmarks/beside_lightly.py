@@ -26,13 +26,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from beamclip.config import Experiment, load_experiment, parse_assignments
 from beamclip.evaluation import knn_predict
+from beamclip.preparation.build import prepare
+from beamclip.preparation.context import Workshop
 from beamclip.training.context import Context
+from beamclip.training.evaluate import labelled_features
 from beamclip.training.loop import train_epoch
-from beamclip.training.optimiser import build_schedule
-from beamclip.training.preparing import prepare
-from beamclip.training.probing import labelled_features
-from beamclip.training.run import Run, build_run
-from beamclip.training.workshop import Workshop
+from beamclip.training.optimizer import build_schedule
+from beamclip.training.setup import Run, build_run
 
 
 class Pairs(Dataset):

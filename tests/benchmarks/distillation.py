@@ -20,11 +20,11 @@ import torch
 from packing import made_up, tree
 
 from beamclip.config import Experiment, with_values
+from beamclip.preparation.build import prepare
+from beamclip.preparation.context import Workshop
 from beamclip.training.context import Context
 from beamclip.training.loop import train_epoch
-from beamclip.training.preparing import prepare
-from beamclip.training.run import Run, build_run
-from beamclip.training.workshop import Workshop
+from beamclip.training.setup import Run, build_run
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -91,7 +91,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        import tiny
+        from helpers import tiny
 
         teacher = options.teacher or tiny.make_teacher(scratch / "teacher")
         folder = tree(made_up(scratch / "made", 128), scratch / "tree", -(-options.images // 96))

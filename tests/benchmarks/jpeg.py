@@ -23,8 +23,8 @@ from torch import Tensor
 
 from beamclip.config import RECIPES, DataConfig, TeacherConfig
 from beamclip.data import Source, draw, open_source
+from beamclip.data.augmentation.render import render
 from beamclip.data.decode import square
-from beamclip.data.views import render
 from beamclip.evaluation import knn_predict
 from beamclip.teachers import Teacher, load_teacher
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 
 from beamclip.config import Experiment, load_experiment, parse_assignments, with_values
+from beamclip.preparation.build import prepare
+from beamclip.preparation.context import Workshop
 from beamclip.training.context import Context
+from beamclip.training.evaluate import probe_student
 from beamclip.training.loop import train_epoch
-from beamclip.training.preparing import prepare
-from beamclip.training.probing import probe_student
-from beamclip.training.run import Run, build_run
-from beamclip.training.workshop import Workshop
+from beamclip.training.setup import Run, build_run
 
 
 def main() -> None:

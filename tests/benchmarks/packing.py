@@ -71,7 +71,7 @@ def bare(folder: Path, cores: int) -> float:
 def packed(folder: Path) -> float:
     """Images a second of `pack` on the cluster, starting its actors included."""
     from beamclip.data import pack
-    from beamclip.distributed.passes import ClusterRunner
+    from beamclip.distributed.shard_pool import ClusterRunner
 
     with tempfile.TemporaryDirectory(dir=folder.parent) as root:
         start = time.perf_counter()
@@ -155,7 +155,7 @@ def main() -> None:
             return speed(files, scratch, options.copies or 20)
         if options.teacher is None:
             sys.path.insert(0, str(Path(__file__).parents[1]))
-            import tiny
+            from helpers import tiny
 
             options.teacher = str(tiny.make_teacher(scratch / "teacher"))
         return memory(files, scratch, options.copies or 2, options.teacher)

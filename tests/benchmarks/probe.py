@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from beamclip.config import ProbeConfig
 from beamclip.evaluation import LabelledFeatures, accuracy, select_probe
-from beamclip.evaluation.inputs import standardise
+from beamclip.evaluation.linear_probe import standardise
 
 SIGNAL = {10: 0.25, 200: 0.5}
 

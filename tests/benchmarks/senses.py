@@ -21,10 +21,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from beamclip.anchors.lexicon import ClassName, Excerpt, Lexicon, Synset, open_lexicon, open_vocabulary, tables
-from beamclip.anchors.lexicon.agreement import weigh
-from beamclip.anchors.lexicon.classes import table_rows
-from beamclip.anchors.lexicon.forms import without_remark
+from beamclip.anchors.wordnet import ClassName, Excerpt, Lexicon, Synset, open_lexicon, open_vocabulary
+from beamclip.anchors.wordnet import imagenet_tables as tables
+from beamclip.anchors.wordnet.class_lists import table_rows
+from beamclip.anchors.wordnet.disambiguate import weigh
+from beamclip.anchors.wordnet.lexicon import without_remark
 
 Options = Sequence[Sequence[Synset]]
 Choice = Callable[[Sequence[str], Options, Lexicon], list[str]]

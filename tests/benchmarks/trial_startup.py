@@ -37,8 +37,7 @@ def drive(config: dict[str, Any]) -> None:
     )
     scaling = ray.train.ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.9})
     if config["ours"]:
-        from beamclip.distributed.process_group import ProcessGroupConfig
-        from beamclip.distributed.trial import Trainer
+        from beamclip.distributed.trainer import ProcessGroupConfig, Trainer
 
         Trainer(train_function, backend_config=ProcessGroupConfig("gloo"), scaling_config=scaling, run_config=run_config).fit()
     else:
@@ -50,7 +49,7 @@ def drive(config: dict[str, Any]) -> None:
 def measure(ours: bool, trials: int) -> None:
     """Print seconds a trial."""
     if ours:
-        from beamclip.distributed.joining import connect
+        from beamclip.distributed.cluster import connect
 
         os.environ["RAY_ADDRESS"] = "local"
         connect()

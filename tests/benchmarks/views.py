@@ -27,9 +27,9 @@ from torchvision.datasets import ImageFolder
 
 from beamclip.config import RECIPES, DataConfig, Recipe
 from beamclip.data import PackedImages, draw, pack
+from beamclip.data.augmentation.render import PixelFormat, render
+from beamclip.data.augmentation.resample import blur_reach
 from beamclip.data.decode import square
-from beamclip.data.resample import blur_reach
-from beamclip.data.views import PixelFormat, render
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

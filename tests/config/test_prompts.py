@@ -1,7 +1,7 @@
 import pytest
 
-from beamclip.config import Experiment, PromptSet, UserError, checked, load_experiment, parse_assignments, with_values
-from beamclip.config.prompts import built_in_prompt_sets, members_of
+from beamclip.config import Experiment, PromptSet, UserError, built_in_prompt_sets, checked, load_experiment, parse_assignments, with_values
+from beamclip.config.prompts import members_of
 
 PHOTO = ("a photo of a {name}.",)
 MINE = {"mine": {"templates": ["a sketch of a {name}."], "names": ["{name}, {gloss}"]}, "both": {"of": ["mine", "openai_7"]}}

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from fsspec.implementations.local import LocalFileSystem
+from helpers.tars import webdataset, write_tar
 from PIL import Image
-from tars import webdataset, write_tar
 from torch.nn.functional import interpolate
 
 
@@ -46,7 +46,7 @@ class Flaky(LocalFileSystem):
 def network(monkeypatch):
     """A network that fails when it is told to, and that nobody waits for."""
     fsspec.register_implementation("flaky", Flaky, clobber=True)
-    monkeypatch.setattr("beamclip.data.steady._WAITS", (0, 0, 0))
+    monkeypatch.setattr("beamclip.data.retry._WAITS", (0, 0, 0))
     monkeypatch.setattr(Flaky, "errors", [])
     return Flaky
 

@@ -8,9 +8,8 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
-from beamclip.data.blob import Blob
 from beamclip.data.decode import square
-from beamclip.data.files import Files
+from beamclip.data.files import Blob, Files
 
 
 def encode(image, format="PNG", **options):

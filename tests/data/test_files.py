@@ -8,8 +8,7 @@ import fsspec
 import pytest
 
 from beamclip.config import UserError
-from beamclip.data.blob import Blob
-from beamclip.data.files import Files
+from beamclip.data.files import Blob, Files
 
 
 @pytest.fixture(params=["plain", "file", "memory"])

@@ -8,7 +8,7 @@ from PIL import Image
 
 from beamclip.config import DataConfig
 from beamclip.data import open_source, pack
-from beamclip.data.pack import cost_of_an_image
+from beamclip.data.packing import cost_of_an_image
 
 
 def pixels(packed):

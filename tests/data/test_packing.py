@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 
 from beamclip.config import DataConfig, UserError
-from beamclip.data.blob import Blob
-from beamclip.data.files import Files
-from beamclip.data.item import Item
+from beamclip.data import Item, open_source
+from beamclip.data.files import Blob, Files
+from beamclip.data.image_shards import RawRows
 from beamclip.data.packing import PackJob, as_jpeg, in_order, row_of
-from beamclip.data.rows import RawRows
-from beamclip.data.sources import open_source
 
 
 def test_in_order_keeps_order_and_reads_only_a_little_ahead():
@@ -42,7 +40,7 @@ def test_an_image_that_could_not_be_read_is_not_a_bad_one(tmp_path):
 
 @pytest.mark.parametrize("target", ["gone.jpg", "a.jpg"])
 def test_a_link_that_leads_nowhere_is_a_bad_image_at_once(tmp_path, monkeypatch, target):
-    monkeypatch.setattr("beamclip.data.steady.time.sleep", lambda _: pytest.fail("it was tried again"))
+    monkeypatch.setattr("beamclip.data.retry.time.sleep", lambda _: pytest.fail("it was tried again"))
     (tmp_path / "a.jpg").symlink_to(target)
     said = row_of(Item("a.jpg", Blob(Files(str(tmp_path)), "a.jpg"), 0), DataConfig(image_size=8))
     assert said == "a link that leads nowhere"

@@ -4,7 +4,7 @@ import io
 import tarfile
 
 import pytest
-from tars import linked, webdataset, write_tar
+from helpers.tars import linked, webdataset, write_tar
 
 from beamclip.config import DataConfig, UserError
 from beamclip.data import open_source

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from blobs import part
+from helpers.blobs import part
 from scipy import stats
 
 from beamclip.config import GridConfig, ProbeConfig

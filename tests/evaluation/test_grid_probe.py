@@ -1,13 +1,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from blobs import blobs
+from helpers.blobs import blobs
 from sklearn.linear_model import LogisticRegression
 
 from beamclip.evaluation import GridCell, accuracy, fit_grid
 from beamclip.evaluation import grid_probe as module
 from beamclip.evaluation.grid_probe import _gradient, _rotated
-from beamclip.evaluation.inputs import standardise
+from beamclip.evaluation.linear_probe import standardise
 
 CELLS = [GridCell(lr, decay) for decay in (1.0, 0.1, 0.01) for lr in (0.1, 0.5)]
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from blobs import blobs
+from helpers.blobs import blobs
 from sklearn.linear_model import LogisticRegression
 
 from beamclip.config import UserError

@@ -1,10 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from blobs import blobs
+from helpers.blobs import blobs
 
 from beamclip.evaluation import PAPER_PROTOCOLS, accuracy, fit_paper
-from beamclip.evaluation.inputs import standardise
+from beamclip.evaluation.linear_probe import standardise
 from beamclip.evaluation.paper_probe import PaperProtocol
 
 

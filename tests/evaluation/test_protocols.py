@@ -1,6 +1,6 @@
 import pytest
 import torch
-from blobs import part
+from helpers.blobs import part
 
 from beamclip.config import GridConfig, ProbeConfig, UserError
 from beamclip.evaluation import LabelledFeatures, accuracy, fit_probe, select_probe

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from distilling import check_gradient, check_two_workers, cosine, distribution, embeddings, share, slow_kl
+from helpers.distilling import check_gradient, check_two_workers, cosine, distribution, embeddings, share, slow_kl
 from sklearn.metrics import log_loss
 
 from beamclip.config import ClipCidConfig, ObjectiveConfig

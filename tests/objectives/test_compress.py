@@ -3,7 +3,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from distilling import check_gradient, check_precision, check_two_workers, embeddings, share, slow_kl
+from helpers.distilling import check_gradient, check_precision, check_two_workers, embeddings, share, slow_kl
 
 from beamclip.config import ObjectiveConfig
 from beamclip.objectives import Material, Seen, build_objective

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from gloo import in_processes
+from helpers.gloo import in_processes
 from torch import nn
 
 from beamclip.config import ObjectiveConfig

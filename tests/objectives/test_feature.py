@@ -1,6 +1,6 @@
 import pytest
 import torch
-from distilling import check_gradient, check_precision, check_two_workers, cosine, embeddings
+from helpers.distilling import check_gradient, check_precision, check_two_workers, cosine, embeddings
 from lightly.loss import NegativeCosineSimilarity
 
 from beamclip.config import ObjectiveConfig

@@ -1,7 +1,7 @@
 from functools import partial
 
 import torch
-from distilling import check_gradient, check_precision, check_two_workers, embeddings, share, slow_kl
+from helpers.distilling import check_gradient, check_precision, check_two_workers, embeddings, share, slow_kl
 
 from beamclip.config import ObjectiveConfig
 from beamclip.objectives import CrossModalSimilarityMatching, Material, Seen, build_objective

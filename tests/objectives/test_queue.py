@@ -3,7 +3,7 @@ import io
 import pytest
 import torch
 import torch.nn.functional as F
-from distilling import embeddings, share
+from helpers.distilling import embeddings, share
 from lightly.models.modules.memory_bank import MemoryBankModule
 from sklearn.metrics import log_loss
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from gloo import in_processes
+from helpers.gloo import in_processes
 from torch import nn
 
 from beamclip.config import ObjectiveConfig, SimclrConfig

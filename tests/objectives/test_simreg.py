@@ -1,6 +1,6 @@
 import torch
 import torch.nn.functional as F
-from distilling import check_gradient, check_precision, check_two_workers, embeddings
+from helpers.distilling import check_gradient, check_precision, check_two_workers, embeddings
 from lightly.loss import NegativeCosineSimilarity
 
 from beamclip.config import ObjectiveConfig

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from gloo import in_processes
+from helpers.gloo import in_processes
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from gloo import in_processes
+from helpers.gloo import in_processes
 from torch import nn
 
 from beamclip.config import ObjectiveConfig, SwavConfig, UserError

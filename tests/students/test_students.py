@@ -7,9 +7,8 @@ from safetensors import safe_open
 from torch import nn
 
 from beamclip.config import NEEDS, StudentConfig, UserError
-from beamclip.students import backbones, build_student, check_backbone, load_student, save_student, spent_on, was_projected
-from beamclip.students.files import write_tensors
-from beamclip.training.learner import Learner
+from beamclip.students import backbones, build_student, check_backbone, load_student, save_student, spent_on, was_projected, write_tensors
+from beamclip.training.setup import Learner
 
 
 def config(**values):

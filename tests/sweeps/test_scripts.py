@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
+from helpers import tiny
 
 from beamclip.config import cell, check_space, load_experiment, planned_values, preset_names, trial_count
-from beamclip.training.planning import plan
-from beamclip.training.workshop import Workshop
+from beamclip.preparation.context import Workshop
+from beamclip.preparation.plan import plan
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "sweeps").glob("*.py"))

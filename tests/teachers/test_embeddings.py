@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from beamclip.config import RECIPES
-from beamclip.teachers import ViewSet, basis_of, covering_store, embed, some_store
+from beamclip.preparation.embedding_store import basis_of, embed
+from beamclip.teachers import ViewSet, covering_store, some_store
 
 IDS = np.arange(3, 160, 2)  # 79 samples in two shards, so that a row is not an id
 

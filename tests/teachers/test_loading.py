@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from beamclip.config import TeacherConfig, UserError
-from beamclip.data.views import PixelFormat
+from beamclip.data.augmentation.render import PixelFormat
 from beamclip.stores import key_of
 from beamclip.teachers import load_teacher, precision_for
 from beamclip.teachers.loading import load_same_teacher

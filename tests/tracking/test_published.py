@@ -3,8 +3,9 @@ import sys
 
 import pytest
 
-from beamclip.tracking import compare, load_published, write_published
-from beamclip.tracking.server import connect, search_all
+from beamclip.reporting.comparison import compare
+from beamclip.tracking import connect, load_published, write_published
+from beamclip.tracking.client import search_all
 
 
 def test_the_bar_to_beat_is_simreg():

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from gloo import in_processes
+from helpers.gloo import in_processes
 from torch import nn
 
 from beamclip.training.context import Context

@@ -2,20 +2,20 @@
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from helpers import tiny
 
 from beamclip.config import RECIPES, load_experiment
 from beamclip.data import draw
-from beamclip.data.views import PixelFormat, render, render_all
+from beamclip.data.augmentation.render import PixelFormat, render, render_all
 from beamclip.evaluation import LabelledFeatures, evaluate
 from beamclip.objectives.swav import sinkhorn
+from beamclip.preparation.build import prepare
+from beamclip.preparation.context import Workshop
 from beamclip.teachers import load_teacher
 from beamclip.training.context import Context
 from beamclip.training.loop import train_epoch
-from beamclip.training.preparing import prepare
-from beamclip.training.run import build_run
-from beamclip.training.workshop import Workshop
+from beamclip.training.setup import build_run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

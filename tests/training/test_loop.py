@@ -4,10 +4,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from beamclip.data.ahead import Ahead
+from beamclip.data.prefetch import Ahead
 from beamclip.objectives import CrossModalSimilarityMatching
-from beamclip.training.batches import Batch
 from beamclip.training.context import Context
+from beamclip.training.dataloader import Batch
 from beamclip.training.loop import HISTORY_POINTS, Machinery, train_epoch, train_step
 
 CPU = torch.device("cpu")

@@ -5,21 +5,21 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from gloo import in_processes
+from helpers.gloo import in_processes
 from safetensors.torch import load_file
 
 from beamclip.config import with_values
-from beamclip.data.views import render
+from beamclip.data.augmentation.render import render
 from beamclip.evaluation import load_probe
+from beamclip.preparation.assets import open_assets
+from beamclip.preparation.build import prepare
+from beamclip.preparation.context import Workshop
 from beamclip.students import build_student, load_student, spent_on
 from beamclip.training import worker
-from beamclip.training.assets import open_assets
 from beamclip.training.context import Context
+from beamclip.training.evaluate import labelled_features, student_pixels
 from beamclip.training.loop import TrainingDiverged
-from beamclip.training.preparing import prepare
-from beamclip.training.probing import labelled_features, student_pixels
 from beamclip.training.worker import run_worker
-from beamclip.training.workshop import Workshop
 
 
 class Killed(BaseException):
@@ -146,7 +146,7 @@ def test_a_resumed_run_drops_out_the_same_numbers(experiment, assets, tmp_path, 
         student.register_forward_hook(lambda module, _, out: F.dropout(out, 0.5, module.training))
         return student
 
-    monkeypatch.setattr("beamclip.training.run.build_student", with_dropout)
+    monkeypatch.setattr("beamclip.training.setup.build_student", with_dropout)
     whole = train(experiment, assets, tmp_path / "whole", die_after=2)
     torch.manual_seed(12345)
     rest = train(experiment, assets, tmp_path / "rest", die_after=1, checkpoint=tmp_path / "whole" / "0")
@@ -183,7 +183,7 @@ def test_a_trial_never_runs_a_teacher(experiment, assets, tmp_path, monkeypatch)
     def refuse(*arguments, **options):
         raise AssertionError("a trial loaded a teacher")
 
-    for place in ("beamclip.teachers.loading.load_teacher", "beamclip.teachers.load_teacher", "beamclip.training.feed.load_teacher"):
+    for place in ("beamclip.teachers.loading.load_teacher", "beamclip.teachers.load_teacher", "beamclip.training.dataloader.load_teacher"):
         monkeypatch.setattr(place, refuse)
     monkeypatch.setattr("open_clip.create_model", refuse)
     reports = train(experiment, assets, tmp_path)
@@ -196,7 +196,7 @@ def test_a_trial_that_reads_stores_and_had_images_encoded_stops(experiment, asse
     def encode(self, ids, view, images, parameters):
         return teacher.encode_images(render(images, parameters, teacher.pixels)).clone()
 
-    monkeypatch.setattr("beamclip.training.feed.MappedEmbeddings.take", encode)
+    monkeypatch.setattr("beamclip.training.dataloader.MappedEmbeddings.take", encode)
     with pytest.raises(AssertionError, match="a trial that reads stores had 128 images encoded"):
         train(experiment, assets, tmp_path)
 

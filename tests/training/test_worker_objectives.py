@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from gloo import in_processes
+from helpers.gloo import in_processes
 
 from beamclip.config import UserError, with_values
-from beamclip.training.preparing import prepare
-from beamclip.training.workshop import Workshop
+from beamclip.preparation.build import prepare
+from beamclip.preparation.context import Workshop
 from tests.training.test_worker import curves, losses, on_rank, same_bits, train, weights
 
 pytestmark = pytest.mark.slow

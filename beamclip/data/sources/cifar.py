@@ -1,0 +1,74 @@
+"""CIFAR-10 and CIFAR-100 as torchvision keeps them: pickles, whose MD5 torchvision checks before it opens them."""
+
+from collections.abc import Iterator
+from functools import cache
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamclip.config import DataConfig, UserError
+from beamclip.data.base import Item, Split, digest
+from beamclip.data.class_names import resolve_classes
+from beamclip.data.retry import one_line
+
+Cifar = Literal["cifar10", "cifar100"]
+CIFAR_FOLDERS: dict[Cifar, str] = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+
+
+class CifarSource:
+    """One of the two sets.
+
+    Raises:
+        UserError: it is not there and may not be fetched, the download failed, or a file is damaged.
+    """
+
+    def __init__(self, folder: Path, config: DataConfig, which: Cifar) -> None:
+        self._splits: dict[Split, Any] = {"train": None, "test": None}
+        self._which, self._folder, self._download = which, folder, config.download
+        own = [name.replace("_", " ") for name in self._open("test").classes]
+        self.names, self.keys = resolve_classes(config, own, len(own))
+
+    @property
+    def fingerprint(self) -> str:
+        """Over the MD5 sums that torchvision checks: the same on every machine."""
+        kind = _kind(self._which)
+        return digest([self._which, kind.train_list, kind.test_list, kind.meta])
+
+    def _open(self, split: Split) -> Any:
+        if self._splits[split] is None:
+            self._splits[split] = _load(self._which, self._folder, split, self._download)
+        return self._splits[split]
+
+    def count(self, split: Split) -> int:
+        return len(self._open(split).data)
+
+    def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
+        data = self._open(split)
+        pairs = zip(data.data[start:stop], data.targets[start:stop], strict=True)
+        return (Item(f"{self._which} {split} {row}", image, int(label)) for row, (image, label) in enumerate(pairs, start))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_splits": {"train": None, "test": None}}  # other processes open the files themselves
+
+    def groups(self, split: Split) -> NDArray[np.int64] | None:
+        return None
+
+
+@cache
+def _kind(which: Cifar) -> Any:
+    from torchvision import datasets
+
+    return datasets.CIFAR10 if which == "cifar10" else datasets.CIFAR100
+
+
+def _load(which: Cifar, folder: Path, split: Split, download: bool) -> Any:
+    place = folder / CIFAR_FOLDERS[which]
+    if not download and not place.is_dir():
+        raise UserError(f"{place} does not exist; unpack {which} there or let data.download=true fetch it")
+    try:
+        return _kind(which)(str(folder), train=split == "train", download=download)
+    except (OSError, HTTPException, RuntimeError) as error:  # no network (URLError is an OSError), or a wrong MD5
+        raise UserError(f"{place} can't be used ({one_line(error)}); delete it and unpack {which} anew") from None

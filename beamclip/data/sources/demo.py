@@ -1,0 +1,265 @@
+"""The embedded demo: real handwritten digits in coloured scenes, without a network.
+
+The digits are scikit-learn's `load_digits`: 1797 scans of 8 x 8, the test half of UCI's optdigits. Its 13
+writers copied the same list of digits onto forms, one after the other, so the labels show where each of 14 forms
+begins. Who filled which is not recorded; since 14 forms have 13 writers, one of them filled two. Forms that follow each
+other are therefore kept on one side, which makes it likely, not certain, that no writer is on two.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamclip.config import DataConfig
+from beamclip.data.base import Item, Split, digest
+from beamclip.data.class_names import resolve_classes
+
+# Planes of scenes: how much texture, stroke or digit each pixel holds, fp32 [N, 32, 32], for N scenes at once.
+
+
+SIDE = 32
+Floats = NDArray[np.float32]
+_AXIS = (np.arange(SIDE, dtype=np.float32) + np.float32(0.5)) / np.float32(SIDE / 2) - 1
+_Y, _X = (grid.copy() for grid in np.meshgrid(_AXIS, _AXIS, indexing="ij"))  # pixel centres in (-1, 1)
+
+
+def between(rng: np.random.Generator, low: float, high: float, *shape: int) -> Floats:
+    """Uniform numbers of that shape."""
+    return rng.random(shape, dtype=np.float32) * np.float32(high - low) + np.float32(low)
+
+
+def each(values: NDArray[Any]) -> Floats:
+    """One number a scene, [N] -> [N, 1, 1]."""
+    return np.asarray(values[:, None, None], np.float32)
+
+
+def texture(count: int, rng: np.random.Generator) -> Floats:
+    """Smooth noise, a slope and stripes, mixed; 0 to 1."""
+    mix = between(rng, 0.02, 1, 3, count) ** 2
+    mix /= mix[0] + mix[1] + mix[2]
+    slope = _along(count, rng) * np.float32(0.35) + np.float32(0.5)
+    waves = _along(count, rng) * each(between(rng, 2, 5, count)) + each(between(rng, 0, 1, count))
+    stripes = np.abs((waves - np.floor(waves)) * 2 - 1)
+    return np.asarray(_noise(count, rng) * each(mix[0]) + slope * each(mix[1]) + stripes * each(mix[2]), np.float32)
+
+
+def _along(count: int, rng: np.random.Generator) -> Floats:
+    """How far each pixel lies along a random direction, about -1 to 1."""
+    x, y = between(rng, -1, 1, 2, count)
+    length = np.sqrt(x * x + y * y) + np.float32(1e-3)
+    return np.asarray(each(x / length) * _X + each(y / length) * _Y, np.float32)
+
+
+def _noise(count: int, rng: np.random.Generator, cells: int = 5) -> Floats:
+    """A coarse random grid, read in between."""
+    grid = rng.random((count, cells + 1, cells + 1), dtype=np.float32)
+    place = (_AXIS + 1) / 2 * np.float32(cells)
+    whole = np.floor(place)
+    cell, part = whole.astype(np.int64), place - whole
+    rows = grid[:, cell] + (grid[:, cell + 1] - grid[:, cell]) * part[:, None]
+    return np.asarray(rows[:, :, cell] + (rows[:, :, cell + 1] - rows[:, :, cell]) * part, np.float32)
+
+
+def stroke(count: int, rng: np.random.Generator) -> Floats:
+    """A short straight pen stroke anywhere."""
+    x, y = between(rng, -1, 1, 2, count)
+    dx, dy = between(rng, -0.5, 0.5, 2, count)
+    px, py = _X - each(x), _Y - each(y)
+    length = dx * dx + dy * dy + np.float32(1e-3)
+    along = np.clip(px * each(dx / length) + py * each(dy / length), 0, 1)
+    px, py = px - along * each(dx), py - along * each(dy)
+    return np.asarray(np.clip(np.float32(1.5) - np.sqrt(px * px + py * py) * np.float32(10), 0, 1), np.float32)
+
+
+def digit(scans: Floats, rng: np.random.Generator) -> Floats:
+    """Turn, size, shift and sharpen scans, ink from 0 to 1, [N, 8, 8]."""
+    tangent = between(rng, -0.15, 0.15, len(scans))  # of half the angle: up to 17 degrees, without a sine
+    cos, sin = (1 - tangent * tangent) / (1 + tangent * tangent), 2 * tangent / (1 + tangent * tangent)
+    half = between(rng, 0.5, 0.85, len(scans))  # half the scan's side, in half scenes
+    x, y = between(rng, -1, 1, 2, len(scans)) * (np.float32(0.95) - half)
+    px, py = (_X - each(x)) * each(4 / half), (_Y - each(y)) * each(4 / half)
+    column = px * each(cos) + py * each(sin) + np.float32(4.5)
+    row = py * each(cos) - px * each(sin) + np.float32(4.5)
+    ink = _read(np.pad(scans, ((0, 0), (1, 2), (1, 2))), np.clip(column, 0, 9), np.clip(row, 0, 9))
+    ink = np.clip((ink - np.float32(0.25)) * 3, 0, 1)
+    return np.asarray(ink * ink * (3 - 2 * ink), np.float32)
+
+
+def _read(padded: Floats, column: Floats, row: Floats) -> Floats:
+    """Bilinear. padded: [N, 11, 11] with an empty rim; column, row: where each pixel reads, 0 to 9."""
+    left, top = np.floor(column), np.floor(row)
+    at = (top * 11 + left).astype(np.int32) + np.arange(len(padded), dtype=np.int32)[:, None, None] * 121
+    flat, across = padded.ravel(), column - left
+    upper = flat[at] + (flat[at + 1] - flat[at]) * across
+    lower = flat[at + 11] + (flat[at + 12] - flat[at + 11]) * across
+    return np.asarray(upper + (lower - upper) * (row - top), np.float32)
+
+
+# Draw digits into coloured, textured scenes of 32 x 32 px.
+#
+# Only +, -, *, /, square roots and comparisons of fp32 numbers are used, which IEEE 754 rounds alike everywhere: the same
+# seed gives the same bytes on every machine.
+
+
+INKS = {
+    "red": (0.85, 0.12, 0.12),
+    "green": (0.12, 0.62, 0.2),
+    "blue": (0.15, 0.25, 0.85),
+    "yellow": (0.95, 0.85, 0.15),
+    "purple": (0.55, 0.15, 0.7),
+    "orange": (0.95, 0.5, 0.1),
+    "white": (0.95, 0.95, 0.95),
+    "black": (0.08, 0.08, 0.08),
+}
+_CHUNK = 32  # scenes drawn at a time: few enough for the processor's cache, which doubles the speed
+_STROKES = 2
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """images: uint8 [N, 32, 32, 3]. inks: index into `INKS` of each digit's colour, int64 [N]."""
+
+    images: NDArray[np.uint8]
+    inks: NDArray[np.int64]
+
+
+def draw_scenes(digits: Floats, seed: int, start: int = 0) -> Scenes:
+    """Set each digit into a scene of its own.
+
+    Args:
+        digits: ink from 0 to 1, fp32 [N, 8, 8].
+        seed: of a Philox generator; a longer list of digits begins with the same scenes.
+        start: leave out the scenes before this one, which then cost nothing.
+    """
+    first = start // _CHUNK
+    images, inks = [np.empty((0, SIDE, SIDE, 3), np.uint8)], [np.empty(0, np.int64)]
+    for number in range(first, -(-len(digits) // _CHUNK)):
+        rng = np.random.Generator(np.random.Philox(key=[seed, number]))
+        here = digits[number * _CHUNK : (number + 1) * _CHUNK]
+        image, ink = _draw(np.concatenate([here, np.zeros((_CHUNK - len(here), 8, 8), np.float32)]), rng)
+        images.append(image[: len(here)])
+        inks.append(ink[: len(here)])
+    skipped = start - first * _CHUNK
+    return Scenes(np.concatenate(images)[skipped:], np.concatenate(inks)[skipped:])
+
+
+def _draw(digits: Floats, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """One chunk. Planes are [N, 32, 32], one a colour channel, because NumPy is quickest over long last axes."""
+    count = len(digits)
+    inks = rng.integers(len(INKS), size=count)
+    ink = np.array(list(INKS.values()), np.float32)[inks] + between(rng, -0.08, 0.08, count, 3)
+    near, far = _grounds(ink, rng)
+    ground = texture(count, rng)
+    strokes = [(stroke(count, rng), between(rng, 0, 1, count, 3)) for _ in range(_STROKES)]
+    cover = digit(digits, rng)
+    image = np.empty((count, SIDE, SIDE, 3), np.uint8)
+    for channel in range(3):
+        plane = each(near[:, channel]) + each(far[:, channel] - near[:, channel]) * ground
+        for alpha, colour in strokes:
+            plane += alpha * (each(colour[:, channel]) - plane)
+        plane += cover * (each(ink[:, channel]) - plane)
+        plane += between(rng, -0.04, 0.04, count, SIDE, SIDE)
+        image[..., channel] = np.clip(plane, 0, 1) * np.float32(255) + np.float32(0.5)
+    return image, inks
+
+
+def _grounds(ink: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Two ground colours [N, 3], both at a distance from the ink that can be small but not nothing."""
+    grounds = []
+    for _ in range(2):
+        colour = between(rng, 0, 1, len(ink), 3)
+        near = np.abs(colour - ink).max(axis=1, keepdims=True) < np.float32(0.4)
+        away = np.where(colour < 0.5, colour + np.float32(0.5), colour - np.float32(0.5))
+        grounds.append(np.where(near, away, colour))
+    return grounds[0], grounds[1]
+
+
+DEMO_VERSION = 1
+"""Goes up whenever the scenes change."""
+DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_FORM_STARTS = (0, 130, 256, 386, 516, 646, 776, 906, 1029, 1157, 1287, 1415, 1545, 1667, 1797)
+TEACHER_FORMS = (0, 1, 2, 3, 4)
+FORMS: dict[Split, tuple[int, ...]] = {"train": (5, 6, 7, 8, 9, 10), "test": (11, 12, 13)}
+SCENES_A_DIGIT: dict[Split, int] = {"train": 120, "test": 70}
+"""For each of the ten digits of each form."""
+_SEEDS: dict[Split, int] = {"train": 1, "test": 2}
+_TEACHER_SEED = 3
+
+
+@dataclass(frozen=True)
+class TeacherScenes:
+    """What the demo teacher learns from.
+
+    images: uint8 [N, 32, 32, 3]. labels: the digit, int64 [N]. colours: index into `colour_names`, int64 [N].
+    forms: whose writing, int64 [N].
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    colours: NDArray[np.int64]
+    forms: NDArray[np.int64]
+    colour_names: tuple[str, ...] = tuple(INKS)
+
+
+def teacher_scenes(count: int, seed: int = 0, forms: tuple[int, ...] = TEACHER_FORMS) -> TeacherScenes:
+    """Fresh scenes of handwriting that is in neither train, val nor test.
+
+    Args:
+        count: how many; split evenly over forms and digits.
+        seed: other seeds give other scenes of the same writing.
+    """
+    each = -(-count // (len(forms) * len(DIGIT_NAMES)))
+    rows = _rows(forms, each, _TEACHER_SEED + seed)[:count]
+    digits, labels, form = _scans()
+    scenes = draw_scenes(digits[rows], _TEACHER_SEED + seed)
+    return TeacherScenes(scenes.images, labels[rows], scenes.inks, form[rows])
+
+
+class DemoSource:
+    """The demo's train and test splits. Nothing is read from disk but what comes with scikit-learn."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self.names, self.keys = resolve_classes(config, DIGIT_NAMES, len(DIGIT_NAMES), exact=True)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return digest(["demo", DEMO_VERSION, FORMS, SCENES_A_DIGIT, _SEEDS])
+
+    def count(self, split: Split) -> int:
+        return len(FORMS[split]) * len(DIGIT_NAMES) * SCENES_A_DIGIT[split]
+
+    def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
+        digits, labels, _ = _scans()
+        rows = self._rows(split)[:stop]
+        images = draw_scenes(digits[rows], _SEEDS[split], start).images
+        named = enumerate(zip(images, labels[rows[start:]].tolist(), strict=True), start)
+        return (Item(f"demo {split} {number}", image, label) for number, (image, label) in named)
+
+    def groups(self, split: Split) -> NDArray[np.int64]:
+        """The form that each scene's handwriting comes from."""
+        return _scans()[2][self._rows(split)]
+
+    def _rows(self, split: Split) -> NDArray[np.int64]:
+        return _rows(FORMS[split], SCENES_A_DIGIT[split], _SEEDS[split])
+
+
+def _rows(forms: tuple[int, ...], each: int, seed: int) -> NDArray[np.int64]:
+    """Rows of the scans, so that each form and digit occurs `each` times, shuffled."""
+    _, labels, form = _scans()
+    scans = [np.flatnonzero((form == one) & (labels == digit)) for one in forms for digit in range(len(DIGIT_NAMES))]
+    rows = np.concatenate([np.resize(few, each) for few in scans])
+    return np.random.Generator(np.random.Philox(key=[seed, 2**32])).permutation(rows)
+
+
+@cache
+def _scans() -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Ink from 0 to 1 [1797, 8, 8], digits [1797] and forms [1797], in scikit-learn's order."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    form = np.repeat(np.arange(len(_FORM_STARTS) - 1), np.diff(_FORM_STARTS))
+    return bunch.images.astype(np.float32) / np.float32(16), bunch.target.astype(np.int64), form.astype(np.int64)

@@ -1,0 +1,89 @@
+"""A WordNet of a dozen nouns in the real format, and which tests need the real one."""
+
+from pathlib import Path
+
+import pytest
+
+from beamclip.anchors.wordnet import WordNetFiles, open_lexicon
+
+# word(s), parents ("@" a kind of, "@i" an instance of), gloss
+NOUNS = {
+    "entity": (["entity"], [], "that which exists"),
+    "physical": (["physical_entity"], [("@", "entity")], "an entity that has physical existence"),
+    "abstraction": (["abstraction"], [("@", "entity")], "a general concept"),
+    "machine": (["machine"], [("@", "physical")], 'a device; "a machine for everything"; "another example"'),
+    "crane-machine": (["crane"], [("@", "machine")], "lifts and moves heavy objects"),
+    "forklift": (["forklift"], [("@", "machine")], "a small industrial vehicle"),
+    "bird": (["bird"], [("@", "physical")], "warm-blooded egg-laying vertebrates"),
+    "wader": (["wader", "wading_bird"], [("@", "bird")], "any of many long-legged birds"),
+    "crane-bird": (["crane"], [("@", "wader")], "large long-necked wading bird"),
+    "heron": (["heron"], [("@", "wader")], 'grey or white wading bird (a "fisher")'),
+    "poet": (["poet"], [("@", "physical")], "a writer of poems"),
+    "crane-poet": (["Crane", "Hart_Crane"], [("@i", "poet")], "United States poet (1899-1932)"),
+    "axe": (["axe"], [("@", "machine")], "an edge tool"),
+    "axis": (["axis"], [("@", "abstraction")], "a straight line"),
+    "flea-market": (["flea_market"], [("@", "abstraction")], "an open-air market"),
+}
+SENSES = {"crane": ["crane-poet", "crane-machine", "crane-bird"]}  # most frequent first
+HEADER = "  1 This is no WordNet, but in its format.  \n  2 WordNet {version} Copyright 2006 by Princeton University.  \n"
+
+
+def write_wordnet(folder: Path, version: str = "3.0") -> dict[str, str]:
+    """Write index.noun, data.noun and noun.exc. Returns the id of each of `NOUNS`."""
+    offsets = dict.fromkeys(NOUNS, 0)
+    for _ in range(2):  # offsets are as long as each other, so that the second round's stand where the first round counted
+        text = HEADER.format(version=version)
+        for key in NOUNS:
+            offsets[key] = len(text)
+            text += data_line(key, offsets)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "data.noun").write_text(text)
+    (folder / "index.noun").write_text(HEADER.format(version=version) + index_lines(offsets))
+    (folder / "noun.exc").write_text("axes axe axis\ngeese goose\n")
+    return {key: f"n{offset:08d}" for key, offset in offsets.items()}
+
+
+def data_line(key: str, offsets: dict[str, int]) -> str:
+    words, parents, gloss = NOUNS[key]
+    # A derivation (+) among the pointers is not a parent.
+    pointers = [("+", offsets[key], "v"), *((symbol, offsets[parent], "n") for symbol, parent in parents)]
+    fields = " ".join(f"{symbol} {offset:08d} {kind} 0000" for symbol, offset, kind in pointers)
+    return f"{offsets[key]:08d} 06 n {len(words):02x} {' '.join(f'{word} 0' for word in words)} {len(pointers):03d} {fields} | {gloss}  \n"
+
+
+def index_lines(offsets: dict[str, int]) -> str:
+    listed: dict[str, list[str]] = {form: list(keys) for form, keys in SENSES.items()}
+    for key, (words, _, _) in NOUNS.items():
+        for word in words:
+            if key not in listed.setdefault(word.lower(), []):
+                listed[word.lower()].append(key)
+    rows = [(form, [f"{offsets[key]:08d}" for key in keys]) for form, keys in sorted(listed.items())]
+    return "".join(f"{form} n {len(found)} 2 @ + {len(found)} 1 {' '.join(found)}  \n" for form, found in rows)
+
+
+@pytest.fixture
+def wordnet_folder(tmp_path):
+    """A folder with the small WordNet."""
+    write_wordnet(tmp_path / "wordnet")
+    return tmp_path / "wordnet"
+
+
+@pytest.fixture
+def ids(tmp_path):
+    """The ids of the small WordNet's nouns."""
+    return write_wordnet(tmp_path / "wordnet")
+
+
+@pytest.fixture
+def small(wordnet_folder):
+    """The small WordNet as a lexicon."""
+    return WordNetFiles(wordnet_folder)
+
+
+@pytest.fixture(scope="session")
+def wordnet():
+    """The real WordNet."""
+    lexicon = open_lexicon()
+    if not isinstance(lexicon, WordNetFiles):
+        pytest.skip("needs WordNet 3.0 on this machine")
+    return lexicon

@@ -1,0 +1,22 @@
+import logging
+
+import pytest
+
+from beamclip.config.errors import quiet
+
+
+def fail_loudly():
+    with quiet("talkative", ""):
+        logging.getLogger("talkative.child").error("unheard")
+        logging.getLogger().error("unheard")
+        raise RuntimeError
+
+
+def test_loggers_are_silent_inside_and_as_before_afterwards(caplog):
+    logger = logging.getLogger("talkative")
+    logger.setLevel(logging.INFO)
+    with pytest.raises(RuntimeError):
+        fail_loudly()
+    assert logger.level == logging.INFO
+    logger.warning("heard")
+    assert [record.message for record in caplog.records] == ["heard"]

@@ -1,0 +1,179 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from beamclip.config import DataConfig, UserError
+from beamclip.data import open_source
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def source_of(folder, **config):
+    return open_source(DataConfig(source="parquet", path=str(folder), **config))
+
+
+def test_reads_shards_in_order(write_parquet, jpeg):
+    write_parquet("data/train-00000-of-00002.parquet", [0, 1], paths=["x.jpg", "y.jpg"])
+    write_parquet("data/train-00001-of-00002.parquet", [1])
+    source = source_of(write_parquet("data/validation-00000-of-00001.parquet", [1, 0]))
+    items = list(source.items("train"))
+    assert source.names == ("red", "blue") and source.keys == (None, None)
+    assert [item.label for item in items] == [0, 1, 1] and items[1].image == jpeg((250, 0, 250))
+    assert items[1].name == "train-00000-of-00002.parquet row 1 (y.jpg)"
+    assert [item.label for item in source.items("test")] == [1, 0]
+
+
+def test_the_hubs_own_column_names(write_parquet):
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}/0000.parquet", [0, 1], columns=("img", "fine_label"))
+    assert source_of(folder).count("test") == 2
+
+
+def test_wordnet_ids_in_paths_become_keys(write_parquet):
+    paths = ["n01440764_1.JPEG", "n02102040/1.JPEG"]
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}-0.parquet", [0, 1], paths=paths)
+    assert source_of(folder).keys == ("n01440764", "n02102040")
+
+
+def test_lists_of_lemmas_go_by_the_words_that_clip_knows(write_parquet):
+    """As ImageNet's parquet on the hub has them: by their first lemmas, both cranes would be `crane`."""
+    paths = ["n02012849_1.JPEG", "n03126707/1.JPEG"]
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}-0.parquet", [0, 1], ("crane, wading bird", "crane, lifter"), paths=paths)
+    assert source_of(folder).names == ("crane bird", "construction crane")
+
+
+def test_a_test_split_without_labels_is_passed_over(write_parquet):
+    write_parquet("train-0.parquet", [0, 1])
+    write_parquet("test-0.parquet", [-1, -1, -1])
+    assert source_of(write_parquet("validation-0.parquet", [0, 1])).count("test") == 2
+
+
+def test_names_from_a_file(write_parquet, tmp_path):
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}-0.parquet", [0, 1], names=None)
+    with pytest.raises(UserError, match="has no class names; give a text file"):
+        source_of(folder)
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    assert source_of(folder, class_names=str(tmp_path / "names.txt")).names == ("a", "b")
+
+
+def test_a_list_in_another_order_than_its_own_names_is_refused(write_parquet, tmp_path):
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}-0.parquet", [0, 1])
+    (tmp_path / "names.txt").write_text("blue\nred\n")
+    with pytest.raises(UserError, match="has 'blue' in line 1, but its class is number 2; write the lines in the order of the classes"):
+        source_of(folder, class_names=str(tmp_path / "names.txt"))
+
+
+def test_a_network_that_fails_for_a_moment_changes_nothing_and_one_that_goes_on_is_a_sentence(write_parquet, network):
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}-0.parquet", [0, 1])
+    steps = (lambda source: source.fingerprint, lambda source: [item.image for item in source.items("train")])
+    wanted = [step(source_of(folder)) for step in steps]
+
+    def failing(step, source, times):
+        network.errors = [Exception() for _ in range(times)]
+        return step(source)
+
+    for times in range(1, 4):
+        source = failing(source_of, f"flaky://{folder}", times)
+        assert [failing(step, source, times) for step in steps] == wanted and not network.errors
+    source = source_of(f"flaky://{folder}")
+    for step, given in ((source_of, f"flaky://{folder}"), *((step, source) for step in steps)):
+        with pytest.raises(UserError, match=r"-0.parquet can't be read \(tried 4 times: Exception\); see that its disk or network works"):
+            failing(step, given, 4)
+
+
+@pytest.mark.parametrize(("empty", "says"), [("train", "has no rows in its train-"), ("test", "has no test split with labels")])
+def test_a_split_without_rows_is_a_sentence(write_parquet, empty, says):
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}-0.parquet", [] if split == empty else [0, 1])
+    path = folder / f"{empty}-0.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(1, "label", pa.array([])), path)  # a column without values has no type of its own
+    with pytest.raises(UserError, match=says):
+        source_of(folder)
+
+
+def test_the_fingerprint_is_over_contents(write_parquet):
+    write_parquet("train-0.parquet", [0, 1])
+    folder = write_parquet("test-0.parquet", [0, 1])
+    before = source_of(folder).fingerprint
+    write_parquet("test-0.parquet", [0, 1])
+    assert source_of(folder).fingerprint == before
+    write_parquet("test-0.parquet", [1, 0])
+    assert source_of(folder).fingerprint != before
+
+
+def test_large_files_are_told_apart_by_their_footers(write_parquet, monkeypatch):
+    monkeypatch.setattr("beamclip.data.sources.parquet._SMALL", 0)
+    write_parquet("train-0.parquet", [0, 1])
+    before = source_of(write_parquet("test-0.parquet", [0, 1])).fingerprint
+    assert source_of(write_parquet("test-0.parquet", [0, 0])).fingerprint != before
+
+
+def test_a_corrected_label_in_a_large_file_changes_the_fingerprint(write_parquet, jpeg, monkeypatch):
+    """Two labels that change places leave size, offsets and statistics as they were."""
+    monkeypatch.setattr("beamclip.data.sources.parquet._SMALL", 0)
+    sizes, prints = set(), set()
+    for labels in ([0, 1, 0, 1], [1, 0, 0, 1]):
+        folder = write_parquet("train-0.parquet", labels, images=[jpeg()] * 4)
+        write_parquet("test-0.parquet", [0, 1])
+        sizes.add((folder / "train-0.parquet").stat().st_size)
+        prints.add(source_of(folder).fingerprint)
+    assert len(sizes) == 1 and len(prints) == 2
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "match"),
+    [
+        ({"labels": [0, 1]}, None, "has no test split with labels"),
+        (None, {"labels": [0, 1]}, "has no train-"),
+        ({"labels": [0, 1], "columns": ("picture", "label")}, {"labels": [0, 1]}, "has no column 'image', only picture, label"),
+        ({"labels": [0, 1], "columns": ("image", "kind")}, {"labels": [0, 1]}, "has no column 'label', only image, kind"),
+        ({"labels": [0, 1, 2]}, {"labels": [0, 1]}, "has 2 class names for 3 labels"),
+        ({"labels": [0, -1]}, {"labels": [0, 1]}, "has the label -1 in its train split"),
+    ],
+)
+def test_bad_files_get_a_sentence(write_parquet, tmp_path, train, test, match):
+    for name, facts in (("train-0.parquet", train), ("test-0.parquet", test)):
+        if facts:
+            write_parquet(name, **facts)
+    with pytest.raises(UserError, match=match):
+        source_of(tmp_path / "parquet")
+
+
+def test_images_without_a_path_have_no_wordnet_ids(write_parquet, jpeg):
+    write_parquet("train-0.parquet", [0, 1])
+    folder = write_parquet("test-0.parquet", [0, 1])
+    for path in folder.iterdir():
+        table = pq.read_table(path)
+        images = pa.array([{"bytes": jpeg()}] * 2)
+        pq.write_table(table.set_column(0, "image", images), path)
+    assert source_of(folder).keys == (None, None) and [item.image for item in source_of(folder).items("train")] == [jpeg()] * 2
+
+
+def test_two_columns_of_labels_get_a_sentence(write_parquet):
+    folder = write_parquet("train-0.parquet", [0, 1])
+    table = pq.read_table(folder / "train-0.parquet")
+    pq.write_table(table.append_column("label", table["label"]), folder / "train-0.parquet")
+    with pytest.raises(UserError, match="train-0.parquet has more than one column 'label'; rename all but the one to use"):
+        source_of(folder)
+
+
+def test_a_damaged_file_gets_a_sentence(write_parquet):
+    folder = write_parquet("train-0.parquet", [0, 1])
+    (folder / "test-0.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(UserError, match=r"test-0.parquet can't be read as parquet"):
+        source_of(folder)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared images beside the checkout")
+def test_real_imagenette_knows_its_wordnet_ids():
+    source = source_of(SHARED / "imagenette128")
+    assert (source.count("train"), source.count("test")) == (9469, 3925)
+    assert source.names[0] == "tench" and source.keys[0] == "n01440764"

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from beamclip.config import TowerConfig, UserError, with_values
+from beamclip.preparation.assets import Assets, TeacherAssets, open_assets
+from beamclip.preparation.build import prepare
+from beamclip.preparation.context import Workshop
+
+
+def test_they_survive_json(assets):
+    assert Assets.from_json(assets.to_json()) == assets
+    others = (TeacherAssets(None, "/anchors/b", {"model": "demo"}, 0.02), TeacherAssets("/views/c", "/anchors/c", {"model": "demo"}))
+    several = Assets(assets.packed, (*assets.teachers, *others), "/anchors/a", assets.facts)
+    assert Assets.from_json(several.to_json()) == several
+
+
+def test_what_is_opened_belongs_together(experiment, assets):
+    opened = open_assets(assets, experiment.data)
+    assert len(opened.teachers) == 1
+    assert np.array_equal(opened.teachers[0].views.ids, opened.splits.train)
+    assert assets.classes == assets.teachers[0].anchors  # the students match the data's own classes
+    assert opened.classes.names == opened.teachers[0].anchors.names == opened.packed.names
+    assert opened.classes.embeddings.shape == (4, opened.width) == (4, opened.teachers[0].views.width)
+
+
+def test_each_teacher_is_opened_with_its_own_stores_tower_and_temperature(experiment, stores, other_folder, teacher_folder):
+    values = {"teacher.others": [{"model": f"local-dir:{other_folder}", "temperature": 0.02}]}
+    several = with_values(experiment, values)
+    first, second = open_assets(prepare(several, Workshop(stores)), several.data).teachers
+    assert (first.temperature, second.temperature) == (None, 0.02)
+    assert (first.views.width, second.views.width) == (16, 24)
+    assert (first.anchors.embeddings.shape, second.anchors.embeddings.shape) == ((4, 16), (4, 24))
+    assert first.tower == TowerConfig(model=f"local-dir:{teacher_folder}", batch_size=64)
+    assert second.tower == TowerConfig(model=f"local-dir:{other_folder}")
+
+
+def test_a_teacher_that_runs_inside_training_has_anchors_and_no_views(experiment, stores):
+    live = with_values(experiment, {"views.teacher": "live"})
+    (teacher,) = open_assets(prepare(live, Workshop(stores)), live.data).teachers
+    assert teacher.views is None
+    assert teacher.anchors.embeddings.shape == (4, 16)
+
+
+def test_a_store_that_was_damaged_meanwhile_is_a_sentence(experiment, copied_stores):
+    assets = prepare(experiment, Workshop(copied_stores))
+    path = next((copied_stores / "embeddings" / assets.teachers[0].views.rsplit("/", 1)[1]).glob("rows-*.npy"))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"rows-00000.npy has .* bytes instead of .*--repair"):
+        open_assets(assets, experiment.data)

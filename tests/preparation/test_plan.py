@@ -1,0 +1,269 @@
+import json
+import shutil
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from beamclip.config import UserError, with_values
+from beamclip.preparation.build import prepare, prepare_all
+from beamclip.preparation.context import Workshop
+from beamclip.preparation.plan import Hands, Need, plan
+from beamclip.preparation.throughput import Pace
+from beamclip.stores import StoreDamaged, in_process
+
+pytestmark = pytest.mark.slow
+
+AUGMENTATIONS = [
+    {"views.recipe": recipe, "views.strength": strength, "views.stored": stored}
+    for recipe, strength, stored in product(("weak", "simclr"), (0.5, 1.0), (1, 2))
+]
+
+
+@pytest.fixture
+def planned(experiment):
+    """`planned(folder, [values, …])`: the needs of these cells."""
+    return lambda folder, cells: plan([with_values(experiment, values) for values in cells], Workshop(folder))
+
+
+def of(needs, store):
+    return [(need.what, need.images) for need in needs if need.store == store]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_each_recipe_at_each_strength_is_one_pass_of_the_most_views(planned, packed_only, tmp_path, packed):
+    needs = planned(packed_only if packed else tmp_path, AUGMENTATIONS)
+    about = "" if packed else "about "
+    names = ("weak × 0.5", "weak", "simclr × 0.5", "simclr")
+    passes = [(f"tiny_clip0, 2 views ({name}) of {about}128 images", 256) for name in names]
+    held_out = (f"tiny_clip0, the central view of {about}64 images", 64)
+    assert of(needs, "embeddings") == [passes[0], held_out, *passes[1:]]
+    assert len(of(needs, "images")) == len(of(needs, "anchors")) == 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_teacher_of_central_views_makes_one_pass_for_every_recipe(planned, packed_only, tmp_path, packed):
+    needs = planned(packed_only if packed else tmp_path, [{"views.teacher": "center", **values} for values in AUGMENTATIONS])
+    assert [images for _, images in of(needs, "embeddings")] == [192]
+
+
+def test_the_plan_comes_true_for_augmentations(planned, experiment, packed_only):
+    before = planned(packed_only, AUGMENTATIONS)
+    experiments = {str(values): with_values(experiment, values) for values in AUGMENTATIONS}
+    made = prepare_all(experiments, Workshop(packed_only))
+    assert len({assets.teachers[0].views for assets in made.values()}) == 4
+    assert len(list((packed_only / "embeddings").glob("*/manifest.json"))) == len(of(before, "embeddings"))
+    assert all(need.there for need in planned(packed_only, AUGMENTATIONS))
+
+
+def test_strengths_that_draw_the_same_views_share_a_pass(planned, packed_only):
+    needs = planned(packed_only, [{"views.recipe": "center", "views.strength": strength} for strength in (0.5, 1.0, 2.0)])
+    assert [images for _, images in of(needs, "embeddings")] == [192]
+
+
+def test_a_single_recipe_needs_no_name(planned, packed_only):
+    assert of(planned(packed_only, [{}, {"views.stored": 1}]), "embeddings")[0] == ("tiny_clip0, 2 views of 128 images", 256)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def images(needs, store="embeddings"):
+    return sum(need.images for need in needs if need.store == store)
+
+
+def made_by(experiments, workshop):
+    """Have everything made; returns how many views the embedding stores hold then."""
+    prepare_all({str(number): one for number, one in enumerate(experiments)}, workshop)
+    manifests = [json.loads(path.read_text()) for path in (workshop.root / "embeddings").glob("*/manifest.json")]
+    return sum(manifest["samples"] * manifest["views"] for manifest in manifests)
+
+
+def test_a_plan_makes_nothing(experiment, tmp_path):
+    needs = plan([experiment], Workshop(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    assert of(needs, "images") == [("192 images, 32 px raw", 192)]
+    assert of(needs, "embeddings") == [
+        ("tiny_clip0, 2 views of about 128 images", 256),
+        ("tiny_clip0, the central view of about 64 images", 64),
+    ]
+    assert of(needs, "anchors") == [("tiny_clip0, plain for 4 classes, 4 prompts", 0)]
+    assert not any(need.there for need in needs)
+
+
+def test_everything_is_there_once_it_is_made(experiment, stores, assets):
+    needs = plan([experiment, with_values(experiment, {"data.train_images": 32, "views.stored": 1})], Workshop(stores))
+    assert [need.store for need in needs] == ["images", "embeddings", "embeddings", "anchors"]
+    assert all(need.there and (need.images, need.seconds) == (0, 0.0) for need in needs)
+    sizes = [json.loads((Path(path) / "manifest.json").read_text())["files"] for path in (assets.packed, assets.teachers[0].views)]
+    assert [need.bytes for need in needs[:2]] == [sum(file["bytes"] for file in files.values()) for files in sizes]
+
+
+SPACES = {
+    "one cell": [{}],
+    "stored views": [{"views.stored": stored} for stored in (1, 3, 2)],
+    "views and samples": [{"views.stored": 3, "data.train_images": 32}, {"views.stored": 1}],
+    "two recipes": [{"views.recipe": recipe} for recipe in ("weak", "simclr")],
+    "two seeds": [{"views.seed": seed} for seed in (0, 1)],
+    "center beside same": [{"views.teacher": teacher} for teacher in ("same", "center")],
+    "live": [{"views.teacher": "live"}],
+    "two splits": [{"data.val_fraction": fraction} for fraction in (0.2, 0.4)],
+    "prompt sets and vocabularies": [
+        {"anchors.prompt_set": prompts, "anchors.vocabulary": words} for prompts, words in (("plain", "lvis"), ("ensemble", "data"))
+    ],
+    "two encodings": [{"data.encoding": encoding} for encoding in ("raw", "jpeg")],
+    "prompts, temperatures and students": [
+        {"anchors.prompt_set": prompts, "objective.student_temperature": tau, "student.backbone": backbone}
+        for prompts, tau, backbone in product(("plain", "openai_7"), (0.1, 0.2), ("test_vit", "test_resnet"))
+    ],
+}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("space", SPACES)
+def test_every_missing_store_is_planned_once_and_exactly_its_images_are_encoded(experiment, packed_only, tmp_path, space, packed):
+    """Before the images are packed, too, as long as none of them is broken."""
+    root = packed_only if packed else tmp_path
+    cells = [with_values(experiment, values) for values in SPACES[space]]
+    before = plan(cells, Workshop(root))
+    assert images(before) == made_by(cells, Workshop(root))
+    for store, folder in (("images", "packed"), ("embeddings", "embeddings"), ("anchors", "anchors")):
+        planned = [need for need in before if need.store == store]
+        assert len(planned) == len(list((root / folder).glob("*/manifest.json")))
+    assert [(need.store, need.there, need.images) for need in plan(cells, Workshop(root))] == [(need.store, True, 0) for need in before]
+
+
+def test_other_teachers_are_planned_with_their_own_stores(experiment, packed_only, other_folder):
+    other = {"model": f"local-dir:{other_folder}", "prompt_set": "openai_7"}
+    needs = plan([with_values(experiment, {"teacher.others": [other]})], Workshop(packed_only))
+    assert of(needs, "embeddings") == [
+        ("tiny_clip0, 2 views of 128 images", 256),
+        (f"{other_folder.name}, 2 views of 128 images", 256),
+        ("tiny_clip0, the central view of 64 images", 64),
+    ]
+    assert [need.bytes for need in needs if need.store == "embeddings"] == [256 * 16 * 2, 256 * 24 * 2, 64 * 16 * 2]
+    assert of(needs, "anchors") == [
+        ("tiny_clip0, plain for 4 classes, 4 prompts", 0),
+        (f"{other_folder.name}, openai_7 for 4 classes, 28 prompts", 0),
+    ]
+
+
+def test_what_it_takes_is_the_pace_found_shared_out(experiment, packed_only, tmp_path, monkeypatch):
+    monkeypatch.setattr("beamclip.preparation.plan.cost_of_an_image", lambda source, config: (0.5, 1000.0))
+    monkeypatch.setattr("beamclip.preparation.context.seconds_per_text", lambda teacher, count: 0.125)
+    workshop = Workshop(packed_only, find_pace=lambda teacher: Pace(64, 0.25))
+    assert [need.seconds for need in plan([experiment], workshop)] == [0.0, 256 * 0.25, 64 * 0.25, 4 * 0.125]
+    assert [need.seconds for need in plan([experiment], workshop, Hands(encoding=4))] == [0.0, 16.0, 4.0, 0.5]
+    workshop = Workshop(tmp_path / "empty", find_pace=lambda teacher: Pace(64, 0.25))
+    packing = plan([experiment], workshop, Hands(packing=3))[0]
+    assert packing == Need("images", "192 images, 32 px raw", False, 192, 192_000, 32.0)
+
+
+def test_changed_weights_under_the_same_name_are_missing_again(experiment, packed_only, teacher_folder, other_folder, tmp_path):
+    folder = shutil.copytree(teacher_folder, tmp_path / "clip")
+    named = with_values(experiment, {"teacher.model": f"local-dir:{folder}"})
+    prepare(named, Workshop(packed_only))
+    assert images(plan([named], Workshop(packed_only))) == 0
+    for path in other_folder.iterdir():
+        shutil.copy(path, folder)
+    needs = plan([named], Workshop(packed_only))
+    assert [need.there for need in needs] == [True, False, False, False] and images(needs) == 320
+
+
+def test_a_damaged_shard_is_a_sentence_and_with_repair_the_only_one_to_make(experiment, copied_stores, assets):
+    shard = copied_stores / "embeddings" / Path(assets.teachers[0].views).name / "rows-00001.npy"
+    flip(shard)
+    with pytest.raises(StoreDamaged, match=r"rows-00001.npy has changed since it was written.*--repair"):
+        plan([experiment], Workshop(copied_stores))
+    needs = plan([experiment], Workshop(copied_stores, repair=True))
+    assert [(need.there, need.images) for need in needs] == [(True, 0), (False, 128), (True, 0), (True, 0)]
+    assert not shard.parent.with_name(f".{shard.parent.name}.partial").exists()
+    assert prepare(experiment, Workshop(copied_stores, repair=True)).facts["teacher/images_encoded"] == 128
+
+
+@pytest.mark.parametrize(("name", "left"), [("ids.npy", 0), ("shards/00000.json", 128), ("manifest.json", 256)])
+def test_whatever_is_damaged_repair_costs_what_was_planned(experiment, copied_stores, assets, name, left):
+    file = copied_stores / "embeddings" / Path(assets.teachers[0].views).name / name
+    file.write_bytes(b"")
+    needs = plan([experiment], Workshop(copied_stores, repair=True))
+    assert (needs[1].there, needs[1].images) == (False, left)
+    assert prepare(experiment, Workshop(copied_stores, repair=True)).facts["teacher/images_encoded"] == left
+
+
+def test_repair_plans_nothing_that_a_larger_store_holds(experiment, copied_stores, assets):
+    smaller = with_values(experiment, {"views.stored": 1, "data.train_images": 64})
+    assert images(plan([smaller], Workshop(copied_stores, repair=True))) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "known"),
+    [("images-00001.npy", 64, True), ("bad.csv", 0, True), ("labels.npy", 0, False), ("manifest.json", 192, False)],
+)
+def test_damaged_images_are_a_sentence_and_with_repair_only_what_is_damaged_is_packed(experiment, copied_stores, assets, name, left, known):
+    """Which images are train's can't be known without labels; with them, embeddings are found although pixels are damaged."""
+    file = copied_stores / "packed" / Path(assets.packed).name / name
+    file.write_bytes(b"")
+    with pytest.raises(StoreDamaged, match="--repair"):
+        plan([experiment], Workshop(copied_stores))
+    needs = plan([experiment], Workshop(copied_stores, repair=True))
+    assert (needs[0].there, needs[0].images) == (False, left)
+    assert [need.there for need in needs[1:3]] == [known, known]
+    assert prepare(experiment, Workshop(copied_stores, repair=True)).facts["teacher/images_encoded"] == 0
+
+
+def killed_after(count):
+    def run(job, shards, folder):
+        for number, index in enumerate(in_process(job, shards[:count], folder), 1):
+            yield index
+            if number == count:
+                raise KeyboardInterrupt
+
+    return run
+
+
+def test_what_a_killed_command_has_finished_is_not_planned_again(experiment, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        prepare(experiment, Workshop(tmp_path, run=killed_after(1)))
+    assert of(plan([experiment], Workshop(tmp_path)), "images") == [("192 images, 32 px raw", 192 - 64)]
+    Workshop(tmp_path).packed(experiment.data)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(experiment, Workshop(tmp_path, run=killed_after(1)))
+    assert images(plan([experiment], Workshop(tmp_path))) == 128 + 64
+    assert prepare(experiment, Workshop(tmp_path)).facts["teacher/images_encoded"] == 128 + 64
+
+
+def test_what_a_demo_teacher_will_take_is_known_once_it_is_trained(experiment, packed_only, teacher_folder, monkeypatch):
+    def train(folder, progress):
+        for path in teacher_folder.iterdir():
+            shutil.copy(path, folder)
+
+    monkeypatch.setattr("beamclip.teachers.demo.train_demo_teacher", train)
+    demo = with_values(experiment, {"teacher.model": "demo"})
+    needs = plan([demo], Workshop(packed_only))
+    assert of(needs, "teacher") == [("the demo's own", 0)]
+    assert of(needs, "embeddings") == [("demo, 2 views of 128 images", 256), ("demo, the central view of 64 images", 64)]
+    assert of(needs, "anchors") == [("demo, plain for 4 classes, 4 prompts", 0)]
+    assert [need.seconds for need in needs[2:]] == [None] * 3 and not any(need.there for need in needs[1:])
+    Workshop(packed_only).teacher(demo.teacher)
+    needs = plan([demo], Workshop(packed_only))
+    assert [need.there for need in needs] == [True, True, False, False, False] and images(needs) == 320
+    assert prepare(demo, Workshop(packed_only)).facts["teacher/images_encoded"] == 320
+    assert all(need.there for need in plan([demo], Workshop(packed_only)))
+
+
+TOO_MUCH = [
+    ({"optimiser.batch_size": 4096}, "optimiser.batch_size 4096 is more than"),
+    ({"objective.name": "clip_cid", "objective.clip_cid.clusters": 5000}, "5000"),
+    ({"objective.name": "seed", "objective.seed.queue": 5000}, "queue"),
+    ({"probe.knn_k": 5000}, "probe.knn_k is 5000, but there are only"),
+]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(("values", "says"), TOO_MUCH)
+def test_more_than_there_are_images_is_refused_by_the_plan(experiment, packed_only, tmp_path, values, says, packed):
+    with pytest.raises(UserError, match=says):
+        plan([with_values(experiment, values)], Workshop(packed_only if packed else tmp_path))

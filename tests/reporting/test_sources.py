@@ -1,0 +1,63 @@
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from beamclip.anchors import AnchorBank
+from beamclip.config import UserError, load_experiment
+from beamclip.evaluation import zero_shot_predict
+from beamclip.preparation.embedding_store import pixels_of
+from beamclip.reporting.sources import Stores, jpeg_of, open_stores, sweep_record, teacher_predictions
+from beamclip.stores import open_store
+from beamclip.teachers import ViewSet
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def opened(stores):
+    return Stores(stores["packed"], stores["packed"].names, stores["anchors"], stores["fingerprint"])
+
+
+def test_the_record_is_found_where_the_sweep_noted_it_and_where_the_storage_is_named(swept, page_base, tmp_path):
+    elsewhere = load_experiment("demo", {"storage.path": str(tmp_path / "other")})
+    assert sweep_record(swept, elsewhere).sweep_id == swept.sweep_id
+    untagged = replace(swept, tags={})
+    assert sweep_record(untagged, page_base).sweep_id == swept.sweep_id
+    with pytest.raises(UserError, match=r"can't be read in .*other.* --storage"):
+        sweep_record(untagged, elsewhere)
+
+
+def test_a_trials_stores_are_those_its_tags_name(swept, page_base, stores):
+    record = sweep_record(swept, page_base)
+    found = open_stores(record, swept.best)
+    assert (found.packed.key, found.names, found.fingerprint) == (stores["packed"].key, stores["packed"].names, stores["fingerprint"])
+    with pytest.raises(UserError, match="names no stores of the trial"):
+        open_stores(record, replace(swept.best, tags={"data_key": "other"}))
+
+
+def test_the_teacher_says_what_it_says_when_asked_again(opened, teacher):
+    ids = opened.packed.test_ids
+    views = pixels_of(teacher, opened.packed, ViewSet.center(ids), ids, 0)
+    anchors = AnchorBank.open(open_store(opened.anchors)).embeddings
+    live = zero_shot_predict(teacher.encode_images(views), anchors)
+    assert (teacher_predictions(opened, ids) == live.numpy()).mean() > 0.9
+    shuffled = ids[::-1].copy()
+    assert (teacher_predictions(opened, shuffled) == teacher_predictions(opened, ids)[::-1]).all()
+
+
+def test_samples_or_teachers_without_a_store_are_told(opened):
+    with pytest.raises(UserError, match="holds the teacher's embeddings"):
+        teacher_predictions(opened, np.arange(3))  # the store begins later
+    with pytest.raises(UserError, match="holds the teacher's embeddings"):
+        teacher_predictions(replace(opened, fingerprint="another"), opened.packed.test_ids)
+    with pytest.raises(UserError, match="no class anchors"):
+        teacher_predictions(replace(opened, anchors=None), opened.packed.test_ids)
+
+
+def test_large_images_become_small_ones_and_small_ones_stay():
+    for side, shown in ((32, 32), (300, 128)):
+        image = Image.open(io.BytesIO(jpeg_of(np.full((side, side, 3), 200, np.uint8))))
+        assert (image.format, image.size) == ("JPEG", (shown, shown))

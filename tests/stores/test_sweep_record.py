@@ -1,0 +1,116 @@
+import json
+import resource
+
+import pytest
+
+from beamclip.config import Sweep, UserError, choice, load_experiment
+from beamclip.stores.paths import stores_root, tracking_uri
+from beamclip.stores.sweep_record import SweepRecord, begun_sweep, new_sweep_id, read_record
+
+SWEEP = Sweep(name="temp", question="which?", space={"objective.teacher_temperature": choice(0.1, 0.2)})
+
+
+def experiment(**values):
+    return load_experiment("demo", {key.replace("__", "."): value for key, value in values.items()})
+
+
+def record(tmp_path, sweep_id="20260101-000000-0001"):
+    return SweepRecord(SWEEP, experiment(storage__path=str(tmp_path)), sweep_id, {"key": '{"facts": {}}'}, {"knn/test_top1": 1.5})
+
+
+def test_a_record_reads_back_as_it_was(tmp_path):
+    saved = record(tmp_path)
+    saved.save()
+    assert read_record(saved.folder) == saved
+    assert read_record(f"file://{saved.folder}") == saved
+
+
+def test_the_begun_sweep_of_a_name_is_found_and_strangers_are_not(tmp_path):
+    for sweep_id in ("20260102-000000-0001", "20260101-235959-9999"):
+        record(tmp_path, sweep_id).save()
+    (tmp_path / "sweeps" / "temp" / "zz-notes").mkdir()
+    assert begun_sweep("temp", experiment(storage__path=str(tmp_path))).sweep_id == "20260102-000000-0001"
+    assert record(tmp_path, new_sweep_id()).folder > record(tmp_path, "20260102-000000-0001").folder
+    assert begun_sweep("temp", experiment(storage__path=str(tmp_path)), "20260101-235959-9999").sweep_id == "20260101-235959-9999"
+    with pytest.raises(UserError, match=r"no sweep 20260101-235959-9998 lies in .*/temp to resume; did you mean 20260101-235959-9999"):
+        begun_sweep("temp", experiment(storage__path=str(tmp_path)), "20260101-235959-9998")
+
+
+def test_a_sweep_goes_on_where_it_is_found_with_what_lay_inside(tmp_path):
+    (tmp_path / "old").mkdir()
+    old, new = f"{tmp_path}/old", f"{tmp_path}/new"
+    inside = {"storage__cache": f"{old}/stores", "tracking__uri": f"sqlite:///{old}/mlflow.db"}
+    SweepRecord(SWEEP, experiment(storage__path=old, **inside), "20260101-000000-0001").save()
+    (tmp_path / "old").rename(tmp_path / "new")
+    found = begun_sweep("temp", experiment(storage__path=new))
+    assert found.folder == f"{new}/sweeps/temp/20260101-000000-0001"
+    assert (stores_root(found.base), tracking_uri(found.base)) == (tmp_path / "new" / "stores", f"sqlite:///{new}/mlflow.db")
+
+
+def test_whatever_lay_inside_a_moved_storage_is_found_and_the_rest_left_alone(tmp_path):
+    old, new = f"{tmp_path}/old", f"{tmp_path}/new"
+    settings = {"data__keep": f"{old}/stores/balance/1f/kept.json", "student__init": f"{old}/stores/starts/a/student.safetensors"}
+    settings |= {"teacher__model": f"local-dir:{old}/teacher", "data__path": f"{old}er/images", "data__source": "folder"}
+    space = {"student.init": choice("random", f"{old}/other.safetensors")}
+    begun = SweepRecord(
+        Sweep(name="temp", space=space),
+        experiment(storage__path=old, **settings),
+        "20260101-000000-0001",
+        {"key": f'{{"packed": "{old}/stores/packed/1f"}}'},
+    )
+    begun.save()
+    (tmp_path / "old").rename(tmp_path / "new")
+    found = begun_sweep("temp", experiment(storage__path=new))
+    assert found.base.data.keep == f"{new}/stores/balance/1f/kept.json"
+    assert (found.base.student.init, found.base.teacher.model) == (f"{new}/stores/starts/a/student.safetensors", f"local-dir:{new}/teacher")
+    assert found.base.data.path == f"{old}er/images" and json.loads(found.assets["key"]) == {"packed": f"{new}/stores/packed/1f"}
+    assert found.sweep.space["student.init"].values == ("random", f"{new}/other.safetensors")
+
+
+def test_a_record_is_never_half_written(tmp_path, monkeypatch):
+    """As when the disk is full while a sweep is gone on with."""
+    saved = record(tmp_path)
+    saved.save()
+    with monkeypatch.context() as full:
+        full.setattr("beamclip.stores.sweep_record.json.dumps", lambda *content, **how: "{".ljust(10**6))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10**4, resource.RLIM_INFINITY))
+        try:
+            with pytest.raises(UserError, match="can't be written"):
+                saved.save()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert read_record(saved.folder) == saved
+
+
+def test_a_folder_that_holds_no_more_than_a_report_is_no_sweep(tmp_path):
+    record(tmp_path).save()
+    (tmp_path / "sweeps" / "temp" / "20260202-000000-0001" / "report").mkdir(parents=True)
+    assert begun_sweep("temp", experiment(storage__path=str(tmp_path))) == record(tmp_path)
+
+
+def test_what_a_start_that_failed_left_is_not_proposed(tmp_path):
+    (tmp_path / "sweeps" / "temp").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"no sweep temp lies in .*/sweeps to resume$"):
+        begun_sweep("temp", experiment(storage__path=str(tmp_path)))
+
+
+def test_a_sweep_whose_storage_the_environment_chose_is_gone_on_with_by_another_name_of_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("BEAMCLIP_STORAGE", str(tmp_path))
+    SweepRecord(SWEEP, experiment(storage__cache="/shared"), "20260101-000000-0001").save()
+    monkeypatch.setenv("BEAMCLIP_STORAGE", "/nowhere")
+    monkeypatch.chdir(tmp_path.parent)
+    found = begun_sweep("temp", experiment(storage__path=tmp_path.name))
+    assert found.folder == f"{tmp_path}/sweeps/temp/20260101-000000-0001" and found.base.storage.cache == "/shared"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"sweep": {"name": "temp"}, "base": {}, "sweep_id": "x", "colour": 1}', "\udcff"])
+def test_a_record_that_cannot_be_read_says_how_to_go_on(tmp_path, content):
+    (tmp_path / "sweep.json").write_text(content, errors="surrogateescape")
+    with pytest.raises(UserError, match="start it again without --resume"):
+        read_record(str(tmp_path))
+
+
+def test_a_record_that_cannot_be_written_is_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="can't be written"):
+        record(tmp_path / "file").save()

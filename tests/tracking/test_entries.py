@@ -1,9 +1,0 @@
-from beamclip.config import load_experiment
-from beamclip.tracking.entries import params
-
-
-def test_passwords_in_addresses_are_not_among_the_params():
-    base = load_experiment("demo", {"tracking.uri": "postgresql://me:secret@host/mlflow", "storage.path": "/x"})
-    found = params(base)
-    assert found["tracking.uri"] == "postgresql://…@host/mlflow"
-    assert "secret" not in str(found) and found["storage.path"] == "/x"
