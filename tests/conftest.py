@@ -11,14 +11,28 @@ import pytest
 from helpers import tiny
 from PIL import Image
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors gain nothing from threads, and colleagues share the cores
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # tiny tensors gain nothing from threads, and colleagues share the cores
 
 TINY_CLIP = {
     "embed_dim": 16,
-    "vision_cfg": {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32, "pool_type": "avg"},
+    "vision_cfg": {
+        "layers": 1,
+        "width": 32,
+        "head_width": 16,
+        "patch_size": 8,
+        "image_size": 32,
+        "pool_type": "avg",
+    },
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
 }
-TINY_PIXELS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3], "interpolation": "bilinear", "resize_mode": "shortest"}
+TINY_PIXELS = {
+    "mean": [0.5, 0.4, 0.3],
+    "std": [0.2, 0.25, 0.3],
+    "interpolation": "bilinear",
+    "resize_mode": "shortest",
+}
 
 
 def pytest_collection_modifyitems(items):
@@ -58,9 +72,13 @@ def teacher_folder(tmp_path_factory):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = open_clip.CLIP(**TINY_CLIP)
-        model.visual.conv1.weight.data *= 20  # as drawn, it hardly sees the image and calls them all the same
+        model.visual.conv1.weight.data *= (
+            20  # as drawn, it hardly sees the image and calls them all the same
+        )
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY_CLIP, "preprocess_cfg": TINY_PIXELS}))
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": TINY_CLIP, "preprocess_cfg": TINY_PIXELS})
+    )
     return folder
 
 
@@ -70,13 +88,20 @@ def data_config(tmp_path_factory):
     from beamclip.config import DataConfig
 
     folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    tints = {"moss": (60, 140, 60), "rose": (200, 60, 120), "sand": (190, 170, 110), "sea_ice": (90, 140, 210)}
+    tints = {
+        "moss": (60, 140, 60),
+        "rose": (200, 60, 120),
+        "sand": (190, 170, 110),
+        "sea_ice": (90, 140, 210),
+    }
     for split, count in (("train", 40), ("test", 8)):
         for name, tint in tints.items():
             (folder / split / name).mkdir(parents=True)
             for number in range(count):
                 blobs = np.clip(rng.normal(tint, 60, (5, 5, 3)), 0, 255).astype(np.uint8)
-                Image.fromarray(blobs).resize((40, 36), Image.Resampling.BICUBIC).save(folder / split / name / f"{number:02}.png")
+                Image.fromarray(blobs).resize((40, 36), Image.Resampling.BICUBIC).save(
+                    folder / split / name / f"{number:02}.png"
+                )
     return DataConfig(source="folder", path=str(folder), image_size=32, val_fraction=0.2)
 
 
@@ -136,7 +161,9 @@ def colour_teacher(tmp_path_factory):
 @pytest.fixture(scope="session")
 def preset(tmp_path_factory, images, colour_teacher):
     """A preset file over both: seconds from end to end."""
-    return tiny.write_preset(tmp_path_factory.mktemp("preset") / "tiny.yaml", images, colour_teacher)
+    return tiny.write_preset(
+        tmp_path_factory.mktemp("preset") / "tiny.yaml", images, colour_teacher
+    )
 
 
 @pytest.fixture
@@ -144,7 +171,11 @@ def small_disk(tmp_path):
     """A real file system of one megabyte."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
     yield folder
@@ -158,12 +189,17 @@ def bucket(tmp_path, monkeypatch):
 
     folder = tmp_path / "s3" / "bucket"
     folder.mkdir(parents=True)
-    system, known = fs.SubTreeFileSystem(str(folder.parent), fs.LocalFileSystem()), fs.FileSystem.from_uri
+    system, known = (
+        fs.SubTreeFileSystem(str(folder.parent), fs.LocalFileSystem()),
+        fs.FileSystem.from_uri,
+    )
 
     def from_uri(uri):
         return (system, uri.removeprefix("s3://")) if uri.startswith("s3://") else known(uri)
 
-    monkeypatch.setattr("beamclip.stores.paths.fs", _With(fs, FileSystem=_With(fs.FileSystem, from_uri=from_uri)))
+    monkeypatch.setattr(
+        "beamclip.stores.paths.fs", _With(fs, FileSystem=_With(fs.FileSystem, from_uri=from_uri))
+    )
     return folder
 
 

@@ -41,7 +41,9 @@ def test_a_folder_that_is_missing_or_empty_is_named(refused, tmp_path):
     assert f"data.path {tmp_path}/none does not exist" in refused(data__path=f"{tmp_path}/none")
     (tmp_path / "empty").mkdir()
     assert f"{tmp_path}/empty" in refused(data__path=f"{tmp_path}/empty")
-    assert "holds no parquet, tar, CIFAR or train/" in refused(data__path=f"{tmp_path}/empty", data__source="auto")
+    assert "holds no parquet, tar, CIFAR or train/" in refused(
+        data__path=f"{tmp_path}/empty", data__source="auto"
+    )
     assert tiny.left_behind(tmp_path / "stores") == []
 
 
@@ -52,7 +54,9 @@ def test_one_class_and_a_lacking_test_split_are_named(refused, tree, tmp_path):
     assert "has one class only (blue)" in refused(data__path=f"{tmp_path}/one")
 
 
-def test_broken_images_above_the_threshold_are_counted_and_the_first_is_named(refused, tree, tmp_path):
+def test_broken_images_above_the_threshold_are_counted_and_the_first_is_named(
+    refused, tree, tmp_path
+):
     for number in range(5):
         (tree / "train" / "red" / f"{number}.jpg").write_bytes(b"no image")
     says = refused(data__path=str(tree))
@@ -72,27 +76,37 @@ def test_below_the_threshold_a_stray_file_is_left_out_and_listed(preset, tree, t
 def test_parquet_without_its_columns_is_named(refused, tmp_path):
     for split in ("train", "test"):
         pq.write_table(pa.table({"picture": [b""], "label": [0]}), tmp_path / f"{split}-0.parquet")
-    assert "has no column 'image', only picture, label" in refused(data__path=str(tmp_path), data__source="parquet")
+    assert "has no column 'image', only picture, label" in refused(
+        data__path=str(tmp_path), data__source="parquet"
+    )
 
 
 def test_fewer_class_names_than_labels_are_counted(refused, images, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("red\nblue\n")
-    assert f"data.class_names {names} has 2 class names for 4 labels" in refused(data__class_names=str(names))
+    assert f"data.class_names {names} has 2 class names for 4 labels" in refused(
+        data__class_names=str(names)
+    )
 
 
 def test_more_anchors_than_classes_and_a_batch_larger_than_the_data_are_named(refused):
     assert "anchors.count 5 is more than the 4 class names" in refused(anchors__count=5)
-    assert "optimiser.batch_size 4096 is more than the 144 training images" in refused(optimiser__batch_size=4096)
+    assert "optimiser.batch_size 4096 is more than the 144 training images" in refused(
+        optimiser__batch_size=4096
+    )
 
 
 def test_an_unknown_backbone_is_found_before_anything_is_made(refused, tmp_path):
-    assert "student.backbone resnet1888 is not a timm model; did you mean" in refused(student__backbone="resnet1888")
+    assert "student.backbone resnet1888 is not a timm model; did you mean" in refused(
+        student__backbone="resnet1888"
+    )
     assert not (tmp_path / "stores").exists()
 
 
 def test_an_unknown_teacher_is_named_with_its_neighbours(refused, colour_teacher, tmp_path):
-    assert "ViT-B-33 is no open_clip model; did you mean ViT-B-32" in refused(teacher__model="ViT-B-33")
+    assert "ViT-B-33 is no open_clip model; did you mean ViT-B-32" in refused(
+        teacher__model="ViT-B-33"
+    )
     assert "teacher.pretrained is missing for ViT-B-32" in refused(teacher__model="ViT-B-32")
     says = refused(teacher__model="ViT-B-32", teacher__pretrained="opnai")
     assert "teacher.pretrained opnai is no tag of ViT-B-32; did you mean openai" in says

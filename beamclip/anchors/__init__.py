@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from beamclip.anchors.prompts import prompts_for
 
 _PLACES = {
-    "anchor_set": ("AnchorBank", "BankPlan", "build_banks", "ensemble", "existing_bank", "shortened_prompts", "AnchorReport", "report_of"),
+    "anchor_set": (
+        "AnchorBank",
+        "BankPlan",
+        "build_banks",
+        "ensemble",
+        "existing_bank",
+        "shortened_prompts",
+        "AnchorReport",
+        "report_of",
+    ),
     "prompts": ("prompts_for",),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}

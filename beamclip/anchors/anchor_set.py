@@ -54,7 +54,11 @@ class AnchorBank:
     @classmethod
     def open(cls, store: Store) -> "AnchorBank":
         """From a finished store."""
-        return cls(torch.from_numpy(np.load(store.file("anchors.npy"))), tuple(store.manifest["names"]), store.key)
+        return cls(
+            torch.from_numpy(np.load(store.file("anchors.npy"))),
+            tuple(store.manifest["names"]),
+            store.key,
+        )
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,9 @@ class BankPlan:
     prompts: Prompts
 
     @classmethod
-    def of(cls, senses: Sequence[Sense], prompt_set: str, members: Sequence[PromptSet]) -> "BankPlan":
+    def of(
+        cls, senses: Sequence[Sense], prompt_set: str, members: Sequence[PromptSet]
+    ) -> "BankPlan":
         """The plan for these classes.
 
         Raises:
@@ -86,7 +92,11 @@ class BankPlan:
     def parts(self, teacher: Teacher) -> dict[str, Any]:
         """All that the store depends on: the text tower and the exact sentences."""
         digest = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
-        return {"tower": teacher.text_fingerprint, "prompts": digest, "names": [sense.name for sense in self.senses]}
+        return {
+            "tower": teacher.text_fingerprint,
+            "prompts": digest,
+            "names": [sense.name for sense in self.senses],
+        }
 
 
 def ensemble(members: Sequence[Tensor]) -> Tensor:
@@ -122,7 +132,9 @@ def build_banks(
     return [_build(teacher, plan, encoded, root, progress, repair) for plan in plans]
 
 
-def existing_bank(teacher: Teacher, plan: BankPlan, root: Path, repair: bool = False) -> Store | None:
+def existing_bank(
+    teacher: Teacher, plan: BankPlan, root: Path, repair: bool = False
+) -> Store | None:
     """A bank's store where it exists. With `repair`, one that is damaged counts as missing.
 
     Raises:
@@ -137,18 +149,38 @@ def existing_bank(teacher: Teacher, plan: BankPlan, root: Path, repair: bool = F
         return None
 
 
-def _build(teacher: Teacher, plan: BankPlan, encoded: EncodedTexts | None, root: Path, progress: Progress, repair: bool) -> Store:
+def _build(
+    teacher: Teacher,
+    plan: BankPlan,
+    encoded: EncodedTexts | None,
+    root: Path,
+    progress: Progress,
+    repair: bool,
+) -> Store:
     def build(folder: Path) -> dict[str, Any]:
         assert encoded is not None, "a bank vanished between two looks"
-        anchors = torch.stack([ensemble([encoded.of(member) for member in of_class]) for of_class in plan.prompts])
+        anchors = torch.stack(
+            [ensemble([encoded.of(member) for member in of_class]) for of_class in plan.prompts]
+        )
         np.save(folder / "anchors.npy", anchors.numpy())
         write_json(folder / "prompts.json", plan.prompts)
         counts = [sum(map(len, of_class)) for of_class in plan.prompts]
-        cut = {text: encoded.shortened[text] for text in sorted(plan.texts & encoded.shortened.keys())}
+        cut = {
+            text: encoded.shortened[text] for text in sorted(plan.texts & encoded.shortened.keys())
+        }
         write_json(folder / "shortened.json", cut)
-        facts = {"prompts": sum(counts), "prompts_per_class": [min(counts), max(counts)], "shortened": len(cut)}
+        facts = {
+            "prompts": sum(counts),
+            "prompts_per_class": [min(counts), max(counts)],
+            "shortened": len(cut),
+        }
         facts["likeness"] = asdict(likeness(anchors))
-        return {**facts, "names": [s.name for s in plan.senses], "prompt_set": plan.prompt_set, "width": anchors.shape[1]}
+        return {
+            **facts,
+            "names": [s.name for s in plan.senses],
+            "prompt_set": plan.prompt_set,
+            "width": anchors.shape[1],
+        }
 
     return build_once(root, KIND, plan.parts(teacher), build, progress, repair)
 
@@ -187,12 +219,21 @@ class AnchorReport:
 
     def summary(self, pairs: int = 10) -> dict[str, Any]:
         """What is logged with every run: all of it, and so many of the nearest pairs."""
-        return vars(self) | {"prompts_per_class": list(self.prompts_per_class), "nearest": [list(pair) for pair in self.nearest[:pairs]]}
+        return vars(self) | {
+            "prompts_per_class": list(self.prompts_per_class),
+            "nearest": [list(pair) for pair in self.nearest[:pairs]],
+        }
 
     def with_likeness(self, alike: Likeness, senses: Sequence[Sense]) -> "AnchorReport":
         """The same with pairs counted at another threshold."""
         nearest = tuple((senses[i].name, senses[j].name, cosine) for i, j, cosine in alike.nearest)
-        return replace(self, duplicates=alike.duplicates, near=alike.near, threshold=alike.threshold, nearest=nearest)
+        return replace(
+            self,
+            duplicates=alike.duplicates,
+            near=alike.near,
+            threshold=alike.threshold,
+            nearest=nearest,
+        )
 
 
 def report_of(store: Store, prompt_set: str, senses: Sequence[Sense]) -> AnchorReport:

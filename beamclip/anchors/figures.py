@@ -22,7 +22,9 @@ def heat_map(anchors: NDArray[np.float32], names: Sequence[str], title: str) -> 
     axes = figure.subplots()
     rows = neighbours_averaged(anchors, _CELLS)
     extent = (-0.5, len(names) - 0.5, len(names) - 0.5, -0.5)
-    picture = axes.imshow(rows @ rows.T, cmap="viridis", vmax=1.0, interpolation="nearest", extent=extent)
+    picture = axes.imshow(
+        rows @ rows.T, cmap="viridis", vmax=1.0, interpolation="nearest", extent=extent
+    )
     figure.colorbar(picture, ax=axes, label="cosine", shrink=0.8)
     if len(names) <= _NAMED:
         size = 9 if len(names) <= 30 else 5

@@ -22,7 +22,9 @@ def prompts_for(senses: Sequence[Sense], members: Sequence[PromptSet]) -> Prompt
     """
     empty = [number for number, sense in enumerate(senses) if not _spoken(sense.name)]
     if empty:
-        raise UserError(f"class {empty[0]} has an empty name; give every class a name with data.class_names")
+        raise UserError(
+            f"class {empty[0]} has an empty name; give every class a name with data.class_names"
+        )
     templates = [templates_of(member) for member in members]
     return tuple(
         tuple(_sentences(sense, member, own) for member, own in zip(members, templates, strict=True)) for sense in senses
@@ -35,7 +37,10 @@ def templates_of(definition: PromptSet) -> tuple[str, ...]:
         return definition.templates
     import open_clip
 
-    library = {"openai_7": open_clip.SIMPLE_IMAGENET_TEMPLATES, "openai_80": open_clip.OPENAI_IMAGENET_TEMPLATES}
+    library = {
+        "openai_7": open_clip.SIMPLE_IMAGENET_TEMPLATES,
+        "openai_80": open_clip.OPENAI_IMAGENET_TEMPLATES,
+    }
     return tuple(template("{name}") for template in library[definition.templates])
 
 
@@ -47,7 +52,9 @@ def _sentences(sense: Sense, definition: PromptSet, templates: Sequence[str]) ->
         for template in templates
         if needed(template) <= fields.keys()
     ]
-    return tuple(dict.fromkeys(sentences)) or tuple(f"a photo of a {phrase}." for phrase in _phrases(sense, fields, (_WITH_CONTEXT,)))
+    return tuple(dict.fromkeys(sentences)) or tuple(
+        f"a photo of a {phrase}." for phrase in _phrases(sense, fields, (_WITH_CONTEXT,))
+    )
 
 
 def _phrases(sense: Sense, fields: dict[str, str], wanted: Sequence[str]) -> list[str]:
@@ -55,7 +62,11 @@ def _phrases(sense: Sense, fields: dict[str, str], wanted: Sequence[str]) -> lis
     usable = [phrase for phrase in wanted if needed(phrase) - {"synonym"} <= fields.keys()]
     usable = usable or ([_WITH_CONTEXT] if "context" in fields else [_BARE])
     words = dict.fromkeys(sense.synset.lemmas if sense.synset else (fields["name"],))
-    return list(dict.fromkeys(phrase.format_map(fields | {"synonym": word}) for phrase in usable for word in words))
+    return list(
+        dict.fromkeys(
+            phrase.format_map(fields | {"synonym": word}) for phrase in usable for word in words
+        )
+    )
 
 
 def speaks_of_senses(definition: PromptSet) -> bool:
@@ -72,7 +83,12 @@ def fields_of(sense: Sense) -> dict[str, str]:
     """What is known of a class, by field name."""
     context = sense.context or (f"a type of {sense.hypernym}" if sense.hypernym else None)
     gloss = sense.synset.gloss if sense.synset else sense.context
-    known = {"name": _spoken(sense.name), "hypernym": sense.hypernym, "gloss": gloss, "context": context}
+    known = {
+        "name": _spoken(sense.name),
+        "hypernym": sense.hypernym,
+        "gloss": gloss,
+        "context": context,
+    }
     return {field: text for field, text in known.items() if text}
 
 

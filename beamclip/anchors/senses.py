@@ -89,11 +89,17 @@ def pins_of_classes(classes: Sequence[ClassName], pins: Mapping[str, str]) -> li
     for name, pin in pins.items():
         hits = [i for i, one in enumerate(classes) if fold(one.name) == fold(name)]
         if not hits:
-            raise UserError(f"{PINS} pins {name!r}, which is no class{nearest(name, {one.name for one in classes})}")
+            raise UserError(
+                f"{PINS} pins {name!r}, which is no class{nearest(name, {one.name for one in classes})}"
+            )
         if len(hits) > 1:
-            raise UserError(f"{PINS} pins {name!r}, which {len(hits)} classes are called; their own WordNet ids tell them apart already")
+            raise UserError(
+                f"{PINS} pins {name!r}, which {len(hits)} classes are called; their own WordNet ids tell them apart already"
+            )
         if not pin.strip():
-            raise UserError(f"{PINS} has nothing for {name!r}; give a WordNet id such as n02012849, or words that say what is meant")
+            raise UserError(
+                f"{PINS} has nothing for {name!r}; give a WordNet id such as n02012849, or words that say what is meant"
+            )
         pinned[hits[0]] = pin.strip()
     return pinned
 
@@ -122,13 +128,17 @@ def sense_of(name: str, meaning: str, why: str, lexicon: Lexicon) -> Sense:
     considered = lexicon.senses(name)
     if not WORDNET_ID.fullmatch(meaning):
         if ALMOST_AN_ID.fullmatch(meaning):
-            raise UserError(f"class {name!r} ({why}): {meaning!r} is no WordNet id; one is n and eight digits, such as n02012849")
+            raise UserError(
+                f"class {name!r} ({why}): {meaning!r} is no WordNet id; one is n and eight digits, such as n02012849"
+            )
         return Sense(name, None, meaning, why, considered, (), None)
     try:
         synset = lexicon.synset(meaning)
     except UserError as error:
         known = " or ".join(f"{one.id} ({one.gloss})" for one in considered[:3])
-        raise UserError(f"class {name!r} ({why}): {error}" + (f"; {name} may be {known}" if known else "")) from None
+        raise UserError(
+            f"class {name!r} ({why}): {error}" + (f"; {name} may be {known}" if known else "")
+        ) from None
     return Sense(name, synset, None, why, considered, (), hypernym_of(name, synset, lexicon))
 
 
@@ -138,7 +148,9 @@ def sense_of(name: str, meaning: str, why: str, lexicon: Lexicon) -> Sense:
 _UNDECIDED = ""
 
 
-def choose_senses(classes: Sequence[ClassName], lexicon: Lexicon, pins: Mapping[str, str] = {}) -> tuple[Sense, ...]:
+def choose_senses(
+    classes: Sequence[ClassName], lexicon: Lexicon, pins: Mapping[str, str] = {}
+) -> tuple[Sense, ...]:
     """The sense of each class: pinned, else given with it, else known for its data set, else its only one, else what fits the others best.
 
     Named things (a person, a place) are chosen only where a name has no other sense.
@@ -153,7 +165,10 @@ def choose_senses(classes: Sequence[ClassName], lexicon: Lexicon, pins: Mapping[
     known = known_set([one.name for one in classes])
     given = [told(one, pin, lexicon) for one, pin in zip(classes, pinned, strict=True)]
     if known:
-        recalled = [sense_of(one.name, known.synsets[fold(one.name)], f"known for {known.title}", lexicon) for one in classes]
+        recalled = [
+            sense_of(one.name, known.synsets[fold(one.name)], f"known for {known.title}", lexicon)
+            for one in classes
+        ]
         given = [sense or other for sense, other in zip(given, recalled, strict=True)]
     found = [sense or _only(one.name, lexicon) for sense, one in zip(given, classes, strict=True)]
     return _weighed(found, lexicon)
@@ -172,7 +187,9 @@ def propose(sense: Sense, cosines: ArrayLike, lexicon: Lexicon, temperature: flo
         return sense
     evidence = np.asarray(cosines, np.float64)
     prior = np.array(sense.scores)
-    weights = prior * np.exp(np.minimum(evidence - evidence[prior > 0].max(), 0) / temperature)  # no overflow: others weigh 0 anyway
+    weights = prior * np.exp(
+        np.minimum(evidence - evidence[prior > 0].max(), 0) / temperature
+    )  # no overflow: others weigh 0 anyway
     scores = weights / weights.sum()
     best, second = _best_two(sense.considered, scores)
     why = f"fits the other classes and the images best ({scores[best]:.2f}, next {scores[second]:.2f})"
@@ -186,22 +203,40 @@ def _only(name: str, lexicon: Lexicon) -> Sense:
     considered = lexicon.senses(name)
     possible = possible_senses(considered)
     if not possible:
-        return Sense(name, None, None, f"no noun that {'WordNet' if lexicon.complete else 'the excerpt of WordNet'} knows", (), (), None)
+        return Sense(
+            name,
+            None,
+            None,
+            f"no noun that {'WordNet' if lexicon.complete else 'the excerpt of WordNet'} knows",
+            (),
+            (),
+            None,
+        )
     if len(possible) > 1:
         return Sense(name, None, None, _UNDECIDED, considered, (), None)
     why = "its only sense" if len(considered) == 1 else "its only sense that is not a name"
-    return Sense(name, possible[0], None, why, considered, (), hypernym_of(name, possible[0], lexicon))
+    return Sense(
+        name, possible[0], None, why, considered, (), hypernym_of(name, possible[0], lexicon)
+    )
 
 
 def _weighed(senses: Sequence[Sense], lexicon: Lexicon) -> tuple[Sense, ...]:
     """All classes with those decided that were not yet."""
     if all(sense.why != _UNDECIDED for sense in senses):
         return tuple(senses)
-    options = [(one.synset,) if one.synset else possible_senses(one.considered) if one.why == _UNDECIDED else () for one in senses]
+    options = [
+        (one.synset,)
+        if one.synset
+        else possible_senses(one.considered)
+        if one.why == _UNDECIDED
+        else ()
+        for one in senses
+    ]
     chances = weigh([sense.name for sense in senses], options, lexicon)
     alone = sum(map(bool, options)) == 1
     return tuple(
-        _decide(one, chance, alone, lexicon) if one.why == _UNDECIDED else one for one, chance in zip(senses, chances, strict=True)
+        _decide(one, chance, alone, lexicon) if one.why == _UNDECIDED else one
+        for one, chance in zip(senses, chances, strict=True)
     )
 
 
@@ -210,12 +245,30 @@ def _decide(sense: Sense, chances: NDArray[np.float64], alone: bool, lexicon: Le
     by_id = dict(zip((one.id for one in possible), chances, strict=True))
     scores = np.array([by_id.get(one.id, 0.0) for one in sense.considered])
     best, second = _best_two(sense.considered, scores)
-    how = "the likeliest by itself, with no other class to compare" if alone else "fits the other classes best"
-    return _with_synset(sense, sense.considered[best], f"{how} ({scores[best]:.2f}, next {scores[second]:.2f})", scores, lexicon)
+    how = (
+        "the likeliest by itself, with no other class to compare"
+        if alone
+        else "fits the other classes best"
+    )
+    return _with_synset(
+        sense,
+        sense.considered[best],
+        f"{how} ({scores[best]:.2f}, next {scores[second]:.2f})",
+        scores,
+        lexicon,
+    )
 
 
-def _with_synset(sense: Sense, synset: Synset, why: str, scores: NDArray[np.float64], lexicon: Lexicon) -> Sense:
-    return replace(sense, synset=synset, why=why, scores=tuple(scores.tolist()), hypernym=hypernym_of(sense.name, synset, lexicon))
+def _with_synset(
+    sense: Sense, synset: Synset, why: str, scores: NDArray[np.float64], lexicon: Lexicon
+) -> Sense:
+    return replace(
+        sense,
+        synset=synset,
+        why=why,
+        scores=tuple(scores.tolist()),
+        hypernym=hypernym_of(sense.name, synset, lexicon),
+    )
 
 
 def _best_two(considered: Sequence[Synset], scores: NDArray[np.float64]) -> tuple[int, int]:
@@ -224,7 +277,9 @@ def _best_two(considered: Sequence[Synset], scores: NDArray[np.float64]) -> tupl
     return order[0], order[1]
 
 
-def own_classes(names: Sequence[str], keys: Sequence[str | None], class_names: str | None) -> tuple[ClassName, ...]:
+def own_classes(
+    names: Sequence[str], keys: Sequence[str | None], class_names: str | None
+) -> tuple[ClassName, ...]:
     """The data's own classes.
 
     Args:
@@ -238,7 +293,10 @@ def own_classes(names: Sequence[str], keys: Sequence[str | None], class_names: s
     if class_names is not None:
         listed = read_class_list(Path(class_names), "data.class_names")
         _check_ids(listed, keys, class_names)
-        classes = [said if said.synset or said.context else one for one, said in zip(classes, listed, strict=False)]
+        classes = [
+            said if said.synset or said.context else one
+            for one, said in zip(classes, listed, strict=False)
+        ]
     return tuple(classes)
 
 
@@ -254,7 +312,9 @@ def _check_ids(listed: Sequence[ClassName], keys: Sequence[str | None], class_na
             )
 
 
-def senses_of(own: Sequence[ClassName], config: AnchorsConfig, vocabulary: str = "data") -> tuple[Sense, ...]:
+def senses_of(
+    own: Sequence[ClassName], config: AnchorsConfig, vocabulary: str = "data"
+) -> tuple[Sense, ...]:
     """The senses of a vocabulary's classes; `data` is the data's own.
 
     Raises:
@@ -270,7 +330,9 @@ def senses_of(own: Sequence[ClassName], config: AnchorsConfig, vocabulary: str =
 def _classes(own: Sequence[ClassName], vocabulary: str) -> tuple[ClassName, ...]:
     if vocabulary == "data":
         return tuple(own)
-    return _built_in(vocabulary) if vocabulary in VOCABULARIES else open_vocabulary(vocabulary)  # a file may have changed since
+    return (
+        _built_in(vocabulary) if vocabulary in VOCABULARIES else open_vocabulary(vocabulary)
+    )  # a file may have changed since
 
 
 def _pins_for(vocabulary: str, own: Sequence[ClassName], config: AnchorsConfig) -> dict[str, str]:
@@ -280,10 +342,17 @@ def _pins_for(vocabulary: str, own: Sequence[ClassName], config: AnchorsConfig) 
     """
     if not config.senses:
         return {}
-    of_data, of_words = (Counter(fold(one.name) for one in _classes(own, words)) for words in ("data", config.vocabulary))
+    of_data, of_words = (
+        Counter(fold(one.name) for one in _classes(own, words))
+        for words in ("data", config.vocabulary)
+    )
 
     def concerned(name: str) -> bool:
-        return name in of_data or name not in of_words if vocabulary == "data" else of_words[name] == 1 or name not in of_data
+        return (
+            name in of_data or name not in of_words
+            if vocabulary == "data"
+            else of_words[name] == 1 or name not in of_data
+        )
 
     return {name: pin for name, pin in config.senses.items() if concerned(fold(name))}
 
@@ -302,9 +371,20 @@ def _check_all_said(senses: Sequence[Sense]) -> None:
     unsaid = ambiguous(senses)
     if unsaid:
         first, others = unsaid[0], len(unsaid) - 1
-        likely = [one for _, one in sorted(zip(first.scores, first.considered, strict=True), key=lambda pair: -pair[0])]
-        ids = ", ".join(f"{synset.id} ({shorten(synset.gloss, 50, placeholder=' …')})" for synset in likely[:3])
-        more = f"; {others} more {'class is' if others == 1 else 'classes are'} ambiguous too" if others else ""
+        likely = [
+            one
+            for _, one in sorted(
+                zip(first.scores, first.considered, strict=True), key=lambda pair: -pair[0]
+            )
+        ]
+        ids = ", ".join(
+            f"{synset.id} ({shorten(synset.gloss, 50, placeholder=' …')})" for synset in likely[:3]
+        )
+        more = (
+            f"; {others} more {'class is' if others == 1 else 'classes are'} ambiguous too"
+            if others
+            else ""
+        )
         raise UserError(
             f"class {first.name} has {len(likely)} senses ({ids}){more}; pin one with "
             f"{pin_option({first.name: likely[0].id})}, see them all with `beamclip anchors --explain`"
@@ -313,5 +393,7 @@ def _check_all_said(senses: Sequence[Sense]) -> None:
 
 def pin_option(pins: Mapping[str, str]) -> str:
     """What to type to pin these senses, whatever characters the names have."""
-    flow = yaml.safe_dump(dict(pins), default_flow_style=True, sort_keys=False, allow_unicode=True, width=float("inf")).strip()
+    flow = yaml.safe_dump(
+        dict(pins), default_flow_style=True, sort_keys=False, allow_unicode=True, width=float("inf")
+    ).strip()
     return f"--set {shlex.quote(f'anchors.senses={flow}')}"

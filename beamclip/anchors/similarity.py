@@ -44,7 +44,9 @@ def likeness(anchors: Tensor, threshold: float = NEAR, most: int = 50) -> Likene
         rows, columns = places // cosines.shape[1] + start, places % cosines.shape[1]
         block = zip(values.tolist(), rows.tolist(), columns.tolist(), strict=True)
         found = sorted([*found, *(one for one in block if one[1] < one[2])], reverse=True)[:most]
-    return Likeness(duplicates, near, threshold, tuple((i, j, round(cosine, 5)) for cosine, i, j in found))
+    return Likeness(
+        duplicates, near, threshold, tuple((i, j, round(cosine, 5)) for cosine, i, j in found)
+    )
 
 
 def _blocks(anchors: Tensor) -> Iterator[tuple[int, Tensor]]:

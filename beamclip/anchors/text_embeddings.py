@@ -14,7 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from beamclip.config import TowerConfig
-from beamclip.stores import Progress, Runner, Shards, Store, build_once, in_process, key_of, read_json, run_shards, write_json
+from beamclip.stores import (
+    Progress,
+    Runner,
+    Shards,
+    Store,
+    build_once,
+    in_process,
+    key_of,
+    read_json,
+    run_shards,
+    write_json,
+)
 from beamclip.teachers import Teacher
 from beamclip.teachers.loading import load_same_teacher
 
@@ -27,7 +38,11 @@ Tokenizer = Callable[..., Tensor]
 
 def shortened(texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, str]:
     """The texts that do not fit into the tower's context, each with what is left of it: as many whole words as fit."""
-    return {text: _shorten(text, tokenizer) for text, fits in zip(texts, fit(texts, tokenizer), strict=True) if not fits}
+    return {
+        text: _shorten(text, tokenizer)
+        for text, fits in zip(texts, fit(texts, tokenizer), strict=True)
+        if not fits
+    }
 
 
 def fit(texts: Sequence[str], tokenizer: Tokenizer) -> list[bool]:
@@ -55,7 +70,9 @@ def _shorten(text: str, tokenizer: Tokenizer) -> str:
     def first(count: int) -> str:
         return " ".join(words[:count]).rstrip(" .,;:(-") + end
 
-    too_long = bisect_left(range(1, len(words) + 1), True, key=lambda count: not fit([first(count)], tokenizer)[0])
+    too_long = bisect_left(
+        range(1, len(words) + 1), True, key=lambda count: not fit([first(count)], tokenizer)[0]
+    )
     return first(max(1, too_long))
 
 
@@ -87,11 +104,15 @@ class TextJob:
     @property
     def sizes(self) -> Sequence[int]:
         """Sentences in each shard."""
-        return [len(self.texts[start : start + _SHARD]) for start in range(0, len(self.texts), _SHARD)]
+        return [
+            len(self.texts[start : start + _SHARD]) for start in range(0, len(self.texts), _SHARD)
+        ]
 
     def open(self, folder: Path, threads: int) -> Callable[[int], None]:
         """The function that encodes one shard."""
-        teacher = self.loaded or load_same_teacher(self.teacher, threads, lambda found: found.text_fingerprint, self.fingerprint)
+        teacher = self.loaded or load_same_teacher(
+            self.teacher, threads, lambda found: found.text_fingerprint, self.fingerprint
+        )
         return lambda index: self._write(teacher, folder, index)
 
     def _write(self, teacher: Teacher, folder: Path, index: int) -> None:
@@ -99,7 +120,9 @@ class TextJob:
         assert np.abs(np.linalg.norm(rows, axis=1) - 1).max() < 0.01
         temporary = folder / f"{_shard_name(index)}.tmp.npy"
         np.save(temporary, rows)
-        Shards(folder).finish(index, {_shard_name(index): temporary}, {"index": index, "rows": len(rows)})
+        Shards(folder).finish(
+            index, {_shard_name(index): temporary}, {"index": index, "rows": len(rows)}
+        )
 
 
 def _shard_name(index: int) -> str:
@@ -125,8 +148,14 @@ class EncodedTexts:
     def open(cls, store: Store) -> "EncodedTexts":
         """From a finished store."""
         texts: list[str] = read_json(store.file("texts.json"))
-        parts = [np.load(store.file(_shard_name(index))) for index in range(store.manifest["shards"])]
-        return cls({text: row for row, text in enumerate(texts)}, np.concatenate(parts), read_json(store.file("shortened.json")))
+        parts = [
+            np.load(store.file(_shard_name(index))) for index in range(store.manifest["shards"])
+        ]
+        return cls(
+            {text: row for row, text in enumerate(texts)},
+            np.concatenate(parts),
+            read_json(store.file("shortened.json")),
+        )
 
     def of(self, texts: Sequence[str]) -> torch.Tensor:
         """Embeddings of some of the sentences, [N, D]."""
@@ -134,7 +163,12 @@ class EncodedTexts:
 
 
 def encode_texts_once(
-    teacher: Teacher, texts: Sequence[str], root: Path, progress: Progress, run: Runner, repair: bool = False
+    teacher: Teacher,
+    texts: Sequence[str],
+    root: Path,
+    progress: Progress,
+    run: Runner,
+    repair: bool = False,
 ) -> EncodedTexts:
     """The embeddings of these sentences, from their store, which is made first where it does not exist.
 
@@ -148,7 +182,12 @@ def encode_texts_once(
 
     def build(folder: Path) -> dict[str, Any]:
         cut = _kept(folder / "shortened.json", lambda: shortened(texts, teacher.tokenizer))
-        job = TextJob(tuple(cut.get(text, text) for text in texts), teacher.config, key_of(teacher.text_fingerprint), teacher)
+        job = TextJob(
+            tuple(cut.get(text, text) for text in texts),
+            teacher.config,
+            key_of(teacher.text_fingerprint),
+            teacher,
+        )
         for _ in run_shards(job, folder, runner, progress):
             pass
         write_json(folder / "texts.json", list(texts))

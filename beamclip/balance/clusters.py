@@ -19,7 +19,9 @@ from beamclip.stores import Progress, Store, build_once, silent
 from beamclip.teachers import Embeddings
 
 KIND = "clusters"
-_LLOYD = 10_000_000  # images × clusters up to which scikit-learn takes every image in every iteration
+_LLOYD = (
+    10_000_000  # images × clusters up to which scikit-learn takes every image in every iteration
+)
 _ITERATIONS = 100
 _VERSION = 1  # another one where the same embeddings would give other clusters
 _CELLS = 2**25
@@ -59,7 +61,12 @@ def clusters_parts(basis: Mapping[str, Any], count: int) -> dict[str, Any]:
         basis: all that the canonical embeddings of the images depend on: `beamclip.preparation.embedding_store.parts_of`.
         count: K.
     """
-    return {**basis, "clusters": count, "method": _method(basis["samples"], count), "clusters_version": _VERSION}
+    return {
+        **basis,
+        "clusters": count,
+        "method": _method(basis["samples"], count),
+        "clusters_version": _VERSION,
+    }
 
 
 def _method(images: int, count: int) -> str:
@@ -98,7 +105,12 @@ def cluster(
         np.save(folder / "ids.npy", np.ascontiguousarray(ids, "<i8"))
         np.save(folder / "labels.npy", np.ascontiguousarray(labels, "<i8"))
         sizes = np.bincount(labels, minlength=count)
-        return {"clusters": count, "width": centres.shape[1], "empty": int((sizes == 0).sum()), "largest": int(sizes.max())}
+        return {
+            "clusters": count,
+            "width": centres.shape[1],
+            "empty": int((sizes == 0).sum()),
+            "largest": int(sizes.max()),
+        }
 
     return build_once(root, KIND, parts, build, progress, repair)
 
@@ -106,7 +118,9 @@ def cluster(
 def check_count(count: int, images: int) -> None:
     """Raises: UserError where there are more clusters than images."""
     if count > images:
-        raise UserError(f"objective.clip_cid.clusters {count} is more than the {images} images trained on; lower it")
+        raise UserError(
+            f"objective.clip_cid.clusters {count} is more than the {images} images trained on; lower it"
+        )
 
 
 def unit_centres(vectors: Vectors, count: int, method: str) -> Vectors:
@@ -120,7 +134,9 @@ def unit_centres(vectors: Vectors, count: int, method: str) -> Vectors:
         return unit(_by_faiss(vectors, count))
     kind: Any = {"kmeans": KMeans, "minibatch": MiniBatchKMeans}[method]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different images than clusters: two centres are the same then
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # fewer different images than clusters: two centres are the same then
         found = kind(count, n_init=1, max_iter=_ITERATIONS, random_state=0).fit(vectors)
     return _scaled(np.asarray(found.cluster_centers_, np.float32))
 
@@ -134,7 +150,9 @@ def _scaled(centres: Vectors) -> Vectors:
 def _by_faiss(vectors: Vectors, count: int) -> NDArray[np.float32]:
     import faiss
 
-    kmeans = faiss.Kmeans(vectors.shape[1], count, niter=25, seed=0, spherical=True, min_points_per_centroid=1)
+    kmeans = faiss.Kmeans(
+        vectors.shape[1], count, niter=25, seed=0, spherical=True, min_points_per_centroid=1
+    )
     kmeans.train(vectors)
     return np.asarray(kmeans.centroids)
 

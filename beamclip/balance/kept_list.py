@@ -73,13 +73,19 @@ def _other_images(path: Path, listed: Any, key: str) -> str:
 
 def _ids(path: Path, ids: Any, packed: PackedImages) -> Rows:
     if not isinstance(ids, list) or not all(type(number) is int for number in ids):
-        raise UserError(f"data.keep {path} has no list of whole numbers as ids; make it again with beamclip balance")
+        raise UserError(
+            f"data.keep {path} has no list of whole numbers as ids; make it again with beamclip balance"
+        )
     if not ids:
-        raise UserError(f"data.keep {path} lists no image, which leaves nothing to train on; drop it or make another list")
+        raise UserError(
+            f"data.keep {path} lists no image, which leaves nothing to train on; drop it or make another list"
+        )
     images = packed.rows["train"]
     wrong = [number for number in (min(ids), max(ids)) if not 0 <= number < images]
     if wrong:
-        raise UserError(f"data.keep {path} lists image {wrong[0]}, but training images are 0 to {images - 1}; make it again")
+        raise UserError(
+            f"data.keep {path} lists image {wrong[0]}, but training images are 0 to {images - 1}; make it again"
+        )
     return np.unique(np.array(ids, np.int64))
 
 
@@ -97,9 +103,15 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise UserError(f"data.keep {path} can't be read ({error.strerror}); give a list that beamclip balance wrote") from None
+        raise UserError(
+            f"data.keep {path} can't be read ({error.strerror}); give a list that beamclip balance wrote"
+        ) from None
     except (ValueError, OverflowError, RecursionError):
-        raise UserError(f"data.keep {path} is no JSON; give a list that beamclip balance wrote (kept.json)") from None
+        raise UserError(
+            f"data.keep {path} is no JSON; give a list that beamclip balance wrote (kept.json)"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"data.keep {path} is no {FORMAT!r}; give a list that beamclip balance wrote (kept.json)")
+        raise UserError(
+            f"data.keep {path} is no {FORMAT!r}; give a list that beamclip balance wrote (kept.json)"
+        )
     return content

@@ -41,7 +41,9 @@ def unit(vectors: NDArray[Any]) -> Vectors:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def nearest_outside(vectors: Vectors, asked: Rows, groups: Rows, count: int, progress: Progress = silent) -> tuple[Rows, Vectors]:
+def nearest_outside(
+    vectors: Vectors, asked: Rows, groups: Rows, count: int, progress: Progress = silent
+) -> tuple[Rows, Vectors]:
     """The nearest vectors of other groups, found by comparing with all.
 
     Args:
@@ -55,14 +57,20 @@ def nearest_outside(vectors: Vectors, asked: Rows, groups: Rows, count: int, pro
     """
     everything, of_row = torch.from_numpy(vectors), torch.from_numpy(groups)
     count = min(count, len(vectors))
-    rows, distances = np.empty((len(asked), count), np.int64), np.empty((len(asked), count), np.float32)
+    rows, distances = (
+        np.empty((len(asked), count), np.int64),
+        np.empty((len(asked), count), np.float32),
+    )
     step = max(1, _CELLS // len(vectors))
     for start in range(0, len(asked), step):
         mine = torch.from_numpy(asked[start : start + step])
         cosines = everything[mine] @ everything.T
         cosines[of_row[mine][:, None] == of_row] = -torch.inf
         best = cosines.topk(count)
-        rows[start : start + step], distances[start : start + step] = best.indices.numpy(), 1 - best.values.numpy()
+        rows[start : start + step], distances[start : start + step] = (
+            best.indices.numpy(),
+            1 - best.values.numpy(),
+        )
         progress("near neighbours", min(start + step, len(asked)), len(asked))
     return rows, distances
 
@@ -84,21 +92,39 @@ def indexed_neighbours(vectors: Vectors, count: int, progress: Progress = silent
     progress("index", 0, images)
     index.train(vectors)
     index.add(vectors)
-    rows, cosines = np.empty((images, count + 1), np.int64), np.empty((images, count + 1), np.float32)
+    rows, cosines = (
+        np.empty((images, count + 1), np.int64),
+        np.empty((images, count + 1), np.float32),
+    )
     step = 4096
     for start in range(0, images, step):
-        cosines[start : start + step], rows[start : start + step] = index.search(vectors[start : start + step], count + 1)
+        cosines[start : start + step], rows[start : start + step] = index.search(
+            vectors[start : start + step], count + 1
+        )
         progress("near neighbours", min(start + step, images), images)
-    distances = np.where((rows < 0) | (rows == np.arange(images)[:, None]), np.inf, 1 - cosines).astype(np.float32)
+    distances = np.where(
+        (rows < 0) | (rows == np.arange(images)[:, None]), np.inf, 1 - cosines
+    ).astype(np.float32)
     rows = np.maximum(rows, 0)
-    facts = {"method": "index", "lists": lists, "probed": index.nprobe, "neighbours": count, "recall": recall(vectors, rows, distances)}
+    facts = {
+        "method": "index",
+        "lists": lists,
+        "probed": index.nprobe,
+        "neighbours": count,
+        "recall": recall(vectors, rows, distances),
+    }
     return Neighbours(rows, distances, facts)
 
 
 def recall(vectors: Vectors, rows: Rows, distances: Vectors) -> float:
     """Share of the true ten nearest that are in these lists, over some images spread evenly. Equally near ones count for each other."""
     asked = np.unique(np.linspace(0, len(vectors) - 1, _ASKED).astype(np.int64))
-    _, true = nearest_outside(vectors, asked, np.arange(len(vectors)), min(_RECALL_AT, len(vectors) - 1, rows.shape[1] - 1))
+    _, true = nearest_outside(
+        vectors,
+        asked,
+        np.arange(len(vectors)),
+        min(_RECALL_AT, len(vectors) - 1, rows.shape[1] - 1),
+    )
     found = np.sort(distances[asked], axis=1)[:, : true.shape[1]]
     return float((found <= true + 1e-6).mean())
 

@@ -16,7 +16,9 @@ from beamclip.balance.spanning_forest import farthest_pair
 _LARGEST = 10
 
 
-def report_of(vectors: Vectors, ids: Rows, sets: Rows, kept: Rows, labels: Rows, names: Sequence[str]) -> dict[str, Any]:
+def report_of(
+    vectors: Vectors, ids: Rows, sets: Rows, kept: Rows, labels: Rows, names: Sequence[str]
+) -> dict[str, Any]:
     """Sets, the largest chain, and what was removed, in all and of each class. JSON values only.
 
     Args:
@@ -44,7 +46,12 @@ def report_of(vectors: Vectors, ids: Rows, sets: Rows, kept: Rows, labels: Rows,
 def _largest(vectors: Vectors, ids: Rows, sets: Rows, sizes: Rows) -> dict[str, Any]:
     rows = np.flatnonzero(sets == sizes.argmax())
     a, b, distance, sure = farthest_pair(vectors, rows)
-    return {"size": len(rows), "farthest": [int(ids[a]), int(ids[b])], "distance": distance, "distance_is_sure": sure}
+    return {
+        "size": len(rows),
+        "farthest": [int(ids[a]), int(ids[b])],
+        "distance": distance,
+        "distance_is_sure": sure,
+    }
 
 
 def _classes(labels: Rows, kept: Rows, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -83,12 +90,22 @@ def contact_sheet(vectors: Vectors, ids: Rows, sets: Rows, kept: Rows, read: Rea
         kept: row of the image kept of each set, [sets].
     """
     chosen = _chosen(np.bincount(sets))
-    sheet = Image.new("RGB", (_LABEL + _SHOWN * (_CELL + _GAP) + _GAP, max(1, len(chosen)) * (_CELL + _GAP) + _GAP), _PAPER)
+    sheet = Image.new(
+        "RGB",
+        (_LABEL + _SHOWN * (_CELL + _GAP) + _GAP, max(1, len(chosen)) * (_CELL + _GAP) + _GAP),
+        _PAPER,
+    )
     if not chosen:
         ImageDraw.Draw(sheet).text((_GAP, _GAP), "no images were merged", _INK)
     for line, number in enumerate(chosen):
         rows = np.flatnonzero(sets == number)
-        _draw_row(sheet, _GAP + line * (_CELL + _GAP), read(ids[_shown(vectors, rows, int(kept[number]))]), len(rows), line < _ROWS)
+        _draw_row(
+            sheet,
+            _GAP + line * (_CELL + _GAP),
+            read(ids[_shown(vectors, rows, int(kept[number]))]),
+            len(rows),
+            line < _ROWS,
+        )
     return sheet
 
 
@@ -101,15 +118,27 @@ def _chosen(sizes: Rows) -> list[int]:
 def _shown(vectors: Vectors, rows: Rows, kept: int) -> Rows:
     others = rows[rows != kept]
     others = others[np.argsort(-(vectors[others] @ vectors[kept]), kind="stable")]
-    places = np.unique(np.linspace(0, len(others) - 1, min(_SHOWN - 1, len(others))).astype(np.int64))
+    places = np.unique(
+        np.linspace(0, len(others) - 1, min(_SHOWN - 1, len(others))).astype(np.int64)
+    )
     return np.concatenate([[kept], others[places]])
 
 
-def _draw_row(sheet: Image.Image, top: int, pixels: NDArray[np.uint8], size: int, largest: bool) -> None:
+def _draw_row(
+    sheet: Image.Image, top: int, pixels: NDArray[np.uint8], size: int, largest: bool
+) -> None:
     draw = ImageDraw.Draw(sheet)
-    draw.text((_GAP, top + _CELL // 3), f"{size:,} images\n{'largest sets' if largest else 'at random'}", _INK)
+    draw.text(
+        (_GAP, top + _CELL // 3),
+        f"{size:,} images\n{'largest sets' if largest else 'at random'}",
+        _INK,
+    )
     for place, image in enumerate(pixels):
         left = _LABEL + place * (_CELL + _GAP)
-        sheet.paste(Image.fromarray(image).resize((_CELL, _CELL), Image.Resampling.BILINEAR), (left, top))
+        sheet.paste(
+            Image.fromarray(image).resize((_CELL, _CELL), Image.Resampling.BILINEAR), (left, top)
+        )
         if place == 0:
-            draw.rectangle((left - 2, top - 2, left + _CELL + 1, top + _CELL + 1), outline=_FRAME, width=3)
+            draw.rectangle(
+                (left - 2, top - 2, left + _CELL + 1, top + _CELL + 1), outline=_FRAME, width=3
+            )

@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
-from beamclip.balance.neighbors import Neighbours, Rows, Vectors, indexed_neighbours, nearest_outside
+from beamclip.balance.neighbors import (
+    Neighbours,
+    Rows,
+    Vectors,
+    indexed_neighbours,
+    nearest_outside,
+)
 from beamclip.stores import Progress, silent
 
 # The minimum spanning forest of all images under cosine distance: what answers every threshold at once.
@@ -64,9 +70,15 @@ def exact_forest(vectors: Vectors, progress: Progress = silent) -> Forest:
             searched += len(asked)
         edges, new = _shortest(near, far, trees, waiting)
         picked, lengths = np.concatenate([picked, edges]), np.concatenate([lengths, new])
-        trees = connected_components(coo_array((np.ones(len(picked)), picked.T), shape=(images, images)), directed=False)[1]
+        trees = connected_components(
+            coo_array((np.ones(len(picked)), picked.T), shape=(images, images)), directed=False
+        )[1]
         trees = trees.astype(np.int64)
-    return _measured(vectors, _spanning(picked, lengths, images), {"method": "exact", "passes": round(searched / images, 2)})
+    return _measured(
+        vectors,
+        _spanning(picked, lengths, images),
+        {"method": "exact", "passes": round(searched / images, 2)},
+    )
 
 
 def indexed_forest(vectors: Vectors, count: int, progress: Progress = silent) -> Forest:
@@ -100,7 +112,9 @@ def _stale(near: Rows, far: Vectors, trees: Rows) -> NDArray[np.bool_]:
     return np.asarray(~knows & (far[:, -1] < best[trees]))
 
 
-def _shortest(near: Rows, far: Vectors, trees: Rows, waiting: NDArray[np.bool_]) -> tuple[Rows, Vectors]:
+def _shortest(
+    near: Rows, far: Vectors, trees: Rows, waiting: NDArray[np.bool_]
+) -> tuple[Rows, Vectors]:
     """The shortest edge out of every tree that does not wait: [T, 2] and [T]."""
     _, first, offers = _offers(near, far, trees)
     order = np.lexsort((offers, trees))
@@ -172,7 +186,10 @@ def nearest_to_centre(vectors: Vectors, sets: Rows) -> Rows:
     """
     order = np.argsort(sets, kind="stable")
     starts = np.flatnonzero(np.diff(sets[order], prepend=-1))
-    kept = [_nearest(vectors, order[low:high], starts[first:last] - low) for first, last, low, high in _chunks(starts, len(sets))]
+    kept = [
+        _nearest(vectors, order[low:high], starts[first:last] - low)
+        for first, last, low, high in _chunks(starts, len(sets))
+    ]
     return np.concatenate(kept)
 
 
@@ -189,7 +206,9 @@ def _chunks(starts: Rows, total: int) -> Iterator[tuple[int, int, int, int]]:
 def _nearest(vectors: Vectors, rows: Rows, starts: Rows) -> Rows:
     own = vectors[rows]
     sums = np.add.reduceat(own, starts, axis=0, dtype=np.float64)
-    centres = (sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    centres = (sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)).astype(
+        np.float32
+    )
     of_row = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(rows))))
     # The two images of a pair are equally near; without rounding the last bit would choose.
     cosines = np.round(np.einsum("nd,nd->n", own, centres[of_row]), _DIGITS_sets)
@@ -211,7 +230,12 @@ def farthest_pair(vectors: Vectors, rows: Rows) -> tuple[int, int, float, bool]:
     else:
         a, b = _least_alike(own)
     pair = np.array([[rows[a], rows[b]]])
-    return int(rows[a]), int(rows[b]), float(pair_distances(vectors, pair)[0]), len(rows) <= _ALL_PAIRS
+    return (
+        int(rows[a]),
+        int(rows[b]),
+        float(pair_distances(vectors, pair)[0]),
+        len(rows) <= _ALL_PAIRS,
+    )
 
 
 def _least_alike(own: Vectors) -> tuple[int, int]:

@@ -9,7 +9,14 @@ import numpy as np
 from beamclip.balance.kept_list import split_facts, write_kept
 from beamclip.balance.neighbors import Rows, Vectors, unit
 from beamclip.balance.report import contact_sheet, report_of
-from beamclip.balance.spanning_forest import Forest, exact_forest, indexed_forest, nearest_to_centre, sets_at, threshold_for
+from beamclip.balance.spanning_forest import (
+    Forest,
+    exact_forest,
+    indexed_forest,
+    nearest_to_centre,
+    sets_at,
+    threshold_for,
+)
 from beamclip.config import BalanceConfig, DataConfig
 from beamclip.data import PackedImages
 from beamclip.stores import Progress, Store, build_once, read_json, silent, write_json
@@ -28,7 +35,12 @@ Basis = Mapping[str, Any]
 def forest_parts(basis: Basis, config: BalanceConfig) -> dict[str, Any]:
     """All that a forest depends on."""
     exact = config.search == "exact" or (config.search == "auto" and basis["samples"] <= EXACT)
-    return {**basis, "search": "exact" if exact else "index", "neighbours": None if exact else config.neighbours, "balance": _VERSION}
+    return {
+        **basis,
+        "search": "exact" if exact else "index",
+        "neighbours": None if exact else config.neighbours,
+        "balance": _VERSION,
+    }
 
 
 def balance_parts(basis: Basis, config: BalanceConfig) -> dict[str, Any]:
@@ -65,17 +77,27 @@ def balance(
     def build(folder: Path) -> dict[str, Any]:
         vectors = unit(embeddings.gather(ids, 0))
         forest = _forest(basis, vectors, config, root, progress, repair)
-        threshold = threshold_for(forest, config.remove or 0.0) if config.threshold is None else config.threshold
+        threshold = (
+            threshold_for(forest, config.remove or 0.0)
+            if config.threshold is None
+            else config.threshold
+        )
         sets = sets_at(forest, threshold)
         kept = nearest_to_centre(vectors, sets)
-        write_kept(folder / LIST, packed.key, np.sort(ids[kept]), _listed(threshold, ids, kept, data))
+        write_kept(
+            folder / LIST, packed.key, np.sort(ids[kept]), _listed(threshold, ids, kept, data)
+        )
         return _write(folder, packed, vectors, ids, sets, kept, _asked(config, threshold, forest))
 
     return build_once(root, KIND, balance_parts(basis, config), build, progress, repair)
 
 
 def _asked(config: BalanceConfig, threshold: float, forest: Forest) -> dict[str, Any]:
-    return {"threshold": threshold, "asked": config.model_dump(include={"threshold", "remove"}), "search": forest.facts}
+    return {
+        "threshold": threshold,
+        "asked": config.model_dump(include={"threshold", "remove"}),
+        "search": forest.facts,
+    }
 
 
 def _listed(threshold: float, ids: Rows, kept: Rows, data: DataConfig | None) -> dict[str, Any]:
@@ -84,7 +106,13 @@ def _listed(threshold: float, ids: Rows, kept: Rows, data: DataConfig | None) ->
 
 
 def _write(
-    folder: Path, packed: PackedImages, vectors: Vectors, ids: Rows, sets: Rows, kept: Rows, asked: dict[str, Any]
+    folder: Path,
+    packed: PackedImages,
+    vectors: Vectors,
+    ids: Rows,
+    sets: Rows,
+    kept: Rows,
+    asked: dict[str, Any],
 ) -> dict[str, Any]:
     report = asked | report_of(vectors, ids, sets, kept, packed.labels[ids], packed.names)
     _save(folder / "ids.npy", ids)
@@ -95,11 +123,22 @@ def _write(
     return {name: report[name] for name in ("images", "kept", "threshold")}
 
 
-def _forest(basis: Basis, vectors: Vectors, config: BalanceConfig, root: Path, progress: Progress, repair: bool) -> Forest:
+def _forest(
+    basis: Basis,
+    vectors: Vectors,
+    config: BalanceConfig,
+    root: Path,
+    progress: Progress,
+    repair: bool,
+) -> Forest:
     parts = forest_parts(basis, config)
 
     def build(folder: Path) -> dict[str, Any]:
-        forest = exact_forest(vectors, progress) if parts["search"] == "exact" else indexed_forest(vectors, config.neighbours, progress)
+        forest = (
+            exact_forest(vectors, progress)
+            if parts["search"] == "exact"
+            else indexed_forest(vectors, config.neighbours, progress)
+        )
         _save(folder / "edges.npy", forest.edges)
         np.save(folder / "distances.npy", forest.distances)
         return {"images": forest.images, "facts": forest.facts}

@@ -38,13 +38,22 @@ def explain_senses(title: str, senses: Sequence[Sense], proposed: Sequence[Sense
         console.print(f"[bold]{escape(sense.name)}[/]: {escape(_meaning(sense))}", soft_wrap=True)
         console.print(f"    why: {escape(sense.why)}", soft_wrap=True)
         better = proposed[number] if proposed is not None else None
-        if better is not None and better.synset is not None and sense.scores and better.synset != sense.synset:
+        if (
+            better is not None
+            and better.synset is not None
+            and sense.scores
+            and better.synset != sense.synset
+        ):
             said = f"{better.synset.id} {better.synset.gloss}: {better.why}"
             console.print(f"    [yellow]but the images speak for {escape(said)}[/]", soft_wrap=True)
         for place, one in enumerate(sense.considered):
             if sense.synset is None or one.id != sense.synset.id:
                 weight = f" ({sense.scores[place]:.2f})" if sense.scores else ""
-                console.print(f"    not {one.id}{weight} {escape(one.gloss)}", no_wrap=True, overflow="ellipsis")
+                console.print(
+                    f"    not {one.id}{weight} {escape(one.gloss)}",
+                    no_wrap=True,
+                    overflow="ellipsis",
+                )
     print()
     _suggest_pins(senses, proposed)
 
@@ -59,7 +68,11 @@ def _meaning(sense: Sense) -> str:
 def _suggest_pins(senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> None:
     """A line to copy, for what nobody has said so far."""
     best = proposed or senses
-    pins = {one.name: one.synset.id for one, weighed in zip(best, senses, strict=True) if weighed.scores and one.synset}
+    pins = {
+        one.name: one.synset.id
+        for one, weighed in zip(best, senses, strict=True)
+        if weighed.scores and one.synset
+    }
     if not pins:
         return
     basis = (
@@ -67,7 +80,9 @@ def _suggest_pins(senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> 
         if proposed is not None
         else "the other classes; once the teacher has seen the images (beamclip embed), they are asked too"
     )
-    print(f"{len(pins)} of them weighed by {basis}. To pin them, after a look:\n  {pin_option(pins)}\n")
+    print(
+        f"{len(pins)} of them weighed by {basis}. To pin them, after a look:\n  {pin_option(pins)}\n"
+    )
 
 
 _SHOWN = 8  # pairs; the file has more
@@ -91,13 +106,19 @@ class _Made:
 
     def report(self) -> AnchorReport:
         report = report_of(self.store, self.prompt_set, self.senses)
-        return report if self.near == report.threshold else report.with_likeness(self._likeness(), self.senses)
+        return (
+            report
+            if self.near == report.threshold
+            else report.with_likeness(self._likeness(), self.senses)
+        )
 
     def _likeness(self) -> Likeness:
         return likeness(self.anchors, self.near)
 
 
-def describe_anchors(experiment: Experiment, explain: bool = False, near: float = NEAR, out: Path | None = None) -> list[AnchorReport]:
+def describe_anchors(
+    experiment: Experiment, explain: bool = False, near: float = NEAR, out: Path | None = None
+) -> list[AnchorReport]:
     """Make an experiment's anchors where they are missing, print what they are like, and write the files.
 
     Args:
@@ -110,51 +131,104 @@ def describe_anchors(experiment: Experiment, explain: bool = False, near: float 
     """
     check_writable(experiment)
     with Bars() as bars:
-        workshop = Workshop(stores_root(experiment), torch.device("cuda" if torch.cuda.is_available() else "cpu"), bars)
+        workshop = Workshop(
+            stores_root(experiment),
+            torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            bars,
+        )
         banks = banks_of(experiment, workshop)
         made = _made(experiment, banks, workshop, near)
     reports = [_tell(one, out or stores_root(experiment).parent / "anchors") for one in made]
     knows = _say_zero_shot(experiment, made[-1], workshop)
     if explain:
         if experiment.anchors.vocabulary != "data":
-            explain_senses(f"Weighed names of {experiment.anchors.vocabulary}", ambiguous(banks.matched[0][1].senses), None)
+            explain_senses(
+                f"Weighed names of {experiment.anchors.vocabulary}",
+                ambiguous(banks.matched[0][1].senses),
+                None,
+            )
         senses = banks.own[1].senses
-        explain_senses("The data's own classes", senses, proposals(experiment, senses, workshop) if knows else None)
+        explain_senses(
+            "The data's own classes",
+            senses,
+            proposals(experiment, senses, workshop) if knows else None,
+        )
     return reports
 
 
-def _made(experiment: Experiment, banks: ExperimentBanks, workshop: Workshop, near: float) -> list[_Made]:
+def _made(
+    experiment: Experiment, banks: ExperimentBanks, workshop: Workshop, near: float
+) -> list[_Made]:
     """Every bank once, the one of the data's own classes last."""
     stores = make_banks([banks], workshop)
     places = {place_of(tower, plan, workshop): (tower, plan) for tower, plan in banks.all()}
-    ordered = [place for place in places if place != place_of(*banks.own, workshop)] + [place_of(*banks.own, workshop)]
+    ordered = [place for place in places if place != place_of(*banks.own, workshop)] + [
+        place_of(*banks.own, workshop)
+    ]
     plans = [(place, *places[place]) for place in ordered]
-    said = {plan.prompt_set: any(map(speaks_of_senses, experiment.anchors.members(plan.prompt_set))) for _, _, plan in plans}
+    said = {
+        plan.prompt_set: any(map(speaks_of_senses, experiment.anchors.members(plan.prompt_set)))
+        for _, _, plan in plans
+    }
     return [
-        _Made(workshop.teacher(tower).name, stores[place], plan.prompt_set, plan.senses, near, said[plan.prompt_set])
+        _Made(
+            workshop.teacher(tower).name,
+            stores[place],
+            plan.prompt_set,
+            plan.senses,
+            near,
+            said[plan.prompt_set],
+        )
         for place, tower, plan in plans
     ]
 
 
 def _tell(one: _Made, folder: Path) -> AnchorReport:
     report = one.report()
-    table = Table("", "", title=escape(f"Anchors of {one.teacher}: {report.prompt_set}"), title_justify="left", show_header=False)
+    table = Table(
+        "",
+        "",
+        title=escape(f"Anchors of {one.teacher}: {report.prompt_set}"),
+        title_justify="left",
+        show_header=False,
+    )
     low, high = report.prompts_per_class
     for name, value in (
         ("anchors", f"{report.anchors:,}"),
         ("prompts", f"{report.prompts:,}, {low if low == high else f'{low} to {high}'} a class"),
         ("sense unknown", _said_of_bare(report.bare)),
         ("sense weighed", f"{len(ambiguous(one.senses)):,} classes (--explain says how)"),
-        *([] if one.speaks else [("prompts say", "names only: no sense and no pin changes them (cpa, gloss, hypernym say more)")]),
-        ("shortened", f"{report.shortened:,} prompts, too long for the text tower" if report.shortened else "none"),
+        *(
+            []
+            if one.speaks
+            else [
+                (
+                    "prompts say",
+                    "names only: no sense and no pin changes them (cpa, gloss, hypernym say more)",
+                )
+            ]
+        ),
+        (
+            "shortened",
+            f"{report.shortened:,} prompts, too long for the text tower"
+            if report.shortened
+            else "none",
+        ),
         ("the same anchor", f"{report.duplicates:,} pairs"),
         (f"cosine ≥ {report.threshold:g}", f"{report.near:,} pairs"),
-        ("nearest", escape("\n".join(f"{a} – {b}  {cosine:.3f}" for a, b, cosine in report.nearest[:_SHOWN]))),
+        (
+            "nearest",
+            escape(
+                "\n".join(f"{a} – {b}  {cosine:.3f}" for a, b, cosine in report.nearest[:_SHOWN])
+            ),
+        ),
         ("hash", report.hash),
     ):
         table.add_row(name, value)
     Console().print(table)
-    print(f"heat map, nearest pairs, senses, shortened prompts: {_write_files(one, report, folder / report.hash)}\n")
+    print(
+        f"heat map, nearest pairs, senses, shortened prompts: {_write_files(one, report, folder / report.hash)}\n"
+    )
     return report
 
 
@@ -167,12 +241,26 @@ def _said_of_bare(count: int) -> str:
 
 def _write_files(one: _Made, report: AnchorReport, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    figure = heat_map(one.anchors.numpy(), [sense.name for sense in one.senses], f"{one.teacher}, {report.prompt_set}: cosines of anchors")
+    figure = heat_map(
+        one.anchors.numpy(),
+        [sense.name for sense in one.senses],
+        f"{one.teacher}, {report.prompt_set}: cosines of anchors",
+    )
     figure.savefig(folder / "heat_map.png", dpi=130)
     _write_csv(folder / "nearest_pairs.csv", [("class", "class", "cosine"), *report.nearest])
-    senses = [(s.name, s.synset.id if s.synset else "", s.context or (s.synset.gloss if s.synset else ""), s.why) for s in one.senses]
+    senses = [
+        (
+            s.name,
+            s.synset.id if s.synset else "",
+            s.context or (s.synset.gloss if s.synset else ""),
+            s.why,
+        )
+        for s in one.senses
+    ]
     _write_csv(folder / "senses.csv", [("class", "synset", "meaning", "why"), *senses])
-    _write_csv(folder / "shortened.csv", [("prompt", "read as"), *shortened_prompts(one.store).items()])
+    _write_csv(
+        folder / "shortened.csv", [("prompt", "read as"), *shortened_prompts(one.store).items()]
+    )
     return folder
 
 
@@ -189,7 +277,11 @@ def _say_zero_shot(experiment: Experiment, own: _Made, workshop: Workshop) -> bo
         return False
     per_cent, low = found
     chance, poor = 100 / len(own.senses), near_chance(low, len(own.senses))
-    print(f"zero-shot of {own.teacher} on val: {per_cent:.1f} %, surely above {low:.1f} % (chance {chance:.1f} %)")
+    print(
+        f"zero-shot of {own.teacher} on val: {per_cent:.1f} %, surely above {low:.1f} % (chance {chance:.1f} %)"
+    )
     if poor:
-        print(f"WARNING: that is near chance: {own.teacher} hardly knows these classes by these names; try other names or prompt sets")
+        print(
+            f"WARNING: that is near chance: {own.teacher} hardly knows these classes by these names; try other names or prompt sets"
+        )
     return not poor

@@ -26,7 +26,9 @@ def balance_images(experiment: Experiment, repair: bool, words: Sequence[str]) -
     """
     if not experiment.balance.active:
         example = "--set balance.remove=0.437, or a cosine distance as --set balance.threshold=0.1"
-        raise UserError(f"balance needs to know how much to leave out: give a share such as {example}")
+        raise UserError(
+            f"balance needs to know how much to leave out: give a share such as {example}"
+        )
     experiment = placed(experiment)
     check_writable(experiment)
     with preparation_of(experiment, repair) as preparation:
@@ -34,15 +36,24 @@ def balance_images(experiment: Experiment, repair: bool, words: Sequence[str]) -
     report, path = made["report"], made["path"]
     Console().print(_table(report))
     _say_missed(report)
-    print(f"what was merged, to look at: {path}/merged.png\nall numbers: {path}/report.json\nthe images kept: {path}/kept.json")
+    print(
+        f"what was merged, to look at: {path}/merged.png\nall numbers: {path}/report.json\nthe images kept: {path}/kept.json"
+    )
     seed, fraction = experiment.data.split_seed, experiment.data.val_fraction
-    print(f"chosen from train as data.split_seed={seed} and data.val_fraction={fraction:g} leave it\n")
+    print(
+        f"chosen from train as data.split_seed={seed} and data.val_fraction={fraction:g} leave it\n"
+    )
     print(f"train on these:  {train_line(words, path)}")
 
 
 def train_line(words: Sequence[str], path: str) -> str:
     """What to type to train on the images kept in this store."""
-    once = ["--set", "balance.remove=null", "--set", "balance.threshold=null"]  # a preset may ask for balance, too
+    once = [
+        "--set",
+        "balance.remove=null",
+        "--set",
+        "balance.threshold=null",
+    ]  # a preset may ask for balance, too
     return shlex.join(["beamclip", "train", *words, "--set", f"data.keep={path}/kept.json", *once])
 
 
@@ -55,7 +66,10 @@ def _table(report: Mapping[str, Any]) -> Table:
         ("removed", f"{report['removed']:,}, {100 * report['removed_share']:.1f} %"),
         ("joined below", f"cosine distance {report['threshold']:.7g}"),
         ("sets", f"{report['sets']:,}, {report['sets_of_several']:,} of several images"),
-        ("largest chain", f"{largest['size']:,} images; the two farthest are {sure}{largest['distance']:.3f} apart"),
+        (
+            "largest chain",
+            f"{largest['size']:,} images; the two farthest are {sure}{largest['distance']:.3f} apart",
+        ),
         ("found by", _search(report["search"])),
         ("removed of", escape("\n".join(_classes(report["classes"])))),
     ):

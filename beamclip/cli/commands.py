@@ -18,10 +18,20 @@ def train(options: argparse.Namespace) -> None:
 
 def free_sweep(options: argparse.Namespace) -> None:
     """A sweep over the dimensions that were typed."""
-    space = {key: _listed(key, values) for key, values in parse_assignments(options.space, "--space").items()}
-    tree = {"name": options.name, "space": space, "asha": Asha().model_dump() if options.asha else None}
+    space = {
+        key: _listed(key, values)
+        for key, values in parse_assignments(options.space, "--space").items()
+    }
+    tree = {
+        "name": options.name,
+        "space": space,
+        "asha": Asha().model_dump() if options.asha else None,
+    }
     typed = {"question": options.question, "search": options.search, "trials": options.trials}
-    start_sweep(checked(Sweep, tree | {key: value for key, value in typed.items() if value is not None}), options)
+    start_sweep(
+        checked(Sweep, tree | {key: value for key, value in typed.items() if value is not None}),
+        options,
+    )
 
 
 def _listed(key: str, values: Any) -> dict[str, Any]:
@@ -29,7 +39,9 @@ def _listed(key: str, values: Any) -> dict[str, Any]:
         return {"kind": "uniform", **values}
     if not isinstance(values, list) or not values:
         a_range = f"{key}='{{low: 0.01, high: 1, log: true}}'"
-        raise UserError(f"--space {key} needs a list such as {key}=[0.01, 0.1], or, with --search random, a range such as {a_range}")
+        raise UserError(
+            f"--space {key} needs a list such as {key}=[0.01, 0.1], or, with --search random, a range such as {a_range}"
+        )
     return {"kind": "choice", "values": values}
 
 
@@ -40,14 +52,22 @@ def compare_trials(options: argparse.Namespace) -> None:
     from beamclip.reporting.comparison import compare
     from beamclip.reporting.tables import render
 
-    render(compare(tracking_uri(experiment_from(options)), options.experiment, options.sweep), Console())
+    render(
+        compare(tracking_uri(experiment_from(options)), options.experiment, options.sweep),
+        Console(),
+    )
 
 
 def report(options: argparse.Namespace) -> None:
     """A sweep as a page."""
     from beamclip.reporting.html_report import report_sweep
 
-    report_sweep(experiment_from(options), options.experiment, options.sweep, Path(options.out) if options.out else None)
+    report_sweep(
+        experiment_from(options),
+        options.experiment,
+        options.sweep,
+        Path(options.out) if options.out else None,
+    )
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -55,7 +75,11 @@ def evaluate(options: argparse.Namespace) -> None:
     from beamclip.cli.evaluate import Extras, evaluate_model
 
     extras = Extras(_named_folders(options.transfer), options.few_shot, options.class_list)
-    own = as_trained(options.model, values_from(options)) if options.model.startswith("run:") and options.preset is None else None
+    own = (
+        as_trained(options.model, values_from(options))
+        if options.model.startswith("run:") and options.preset is None
+        else None
+    )
     experiment = own or experiment_from(options)
     evaluate_model(options.model, options.untrained, experiment, extras)
 
@@ -65,7 +89,9 @@ def _named_folders(items: Sequence[str]) -> dict[str, str]:
     for item in items:
         name, _, folder = item.partition("=")
         if not name or not folder:
-            raise UserError(f"--transfer {item} is not NAME=DIR; write such as --transfer pets=/data/pets")
+            raise UserError(
+                f"--transfer {item} is not NAME=DIR; write such as --transfer pets=/data/pets"
+            )
         if name in folders:
             raise UserError(f"--transfer names {name} twice; give each data set a name of its own")
         folders[name] = folder
@@ -95,7 +121,12 @@ def balance(options: argparse.Namespace) -> None:
 
 def _typed_again(options: argparse.Namespace) -> list[str]:
     """The options that another command needs to mean the same experiment, without any about balance."""
-    named = {"--preset": options.preset, "--data": options.data, "--storage": options.storage, "--tracking-uri": options.tracking_uri}
+    named = {
+        "--preset": options.preset,
+        "--data": options.data,
+        "--storage": options.storage,
+        "--tracking-uri": options.tracking_uri,
+    }
     kept = [("--set", item) for item in options.set if not item.startswith("balance.")]
     return [word for pair in [*named.items(), *kept] if pair[1] is not None for word in pair]
 
@@ -106,7 +137,12 @@ def anchors(options: argparse.Namespace) -> None:
 
     if options.strict_senses:
         options.set.append("anchors.strict_senses=true")
-    describe_anchors(experiment_from(options), options.explain, options.near, Path(options.out) if options.out else None)
+    describe_anchors(
+        experiment_from(options),
+        options.explain,
+        options.near,
+        Path(options.out) if options.out else None,
+    )
 
 
 def doctor(options: argparse.Namespace) -> int:

@@ -54,7 +54,9 @@ class Judged:
             count = workshop.source(self.experiment.data).count("train")
             wanted = self.experiment.data.train_images or count
             if wanted > count:
-                raise UserError(f"data.train_images is {wanted} but the data has only {count} train images; lower it")
+                raise UserError(
+                    f"data.train_images is {wanted} but the data has only {count} train images; lower it"
+                )
             check_neighbours(self.experiment, wanted)
 
     def opened(self, workshop: Workshop) -> tuple[PackedImages, Splits]:
@@ -76,7 +78,9 @@ class Judged:
         except UserError as error:
             if not self.transferred:
                 raise
-            raise UserError(f"--transfer {self.name}: {_of_other_data(str(error), self.name)}") from None
+            raise UserError(
+                f"--transfer {self.name}: {_of_other_data(str(error), self.name)}"
+            ) from None
 
 
 def _of_other_data(sentence: str, name: str) -> str:
@@ -89,7 +93,10 @@ def _of_other_data(sentence: str, name: str) -> str:
 
 def own_data(experiment: Experiment) -> Judged:
     """The model's own, called after its folder."""
-    return Judged(_called(experiment.data.path) if experiment.data.path else experiment.data.source, experiment)
+    return Judged(
+        _called(experiment.data.path) if experiment.data.path else experiment.data.source,
+        experiment,
+    )
 
 
 def _called(path: str) -> str:
@@ -108,9 +115,20 @@ def other_data(name: str, folder: str, experiment: Experiment, side: int, taken:
         UserError: they are called alike, so that a table could hold one of them only.
     """
     if name == taken:
-        raise UserError(f"--transfer {name} is what the model's own data is called; give the other one another name")
-    values = {"data.source": "auto", "data.path": folder, "data.class_names": None, "data.train_images": None}
-    return Judged(name, with_values(experiment, values | {"data.image_size": side, "student.image_size": side}), True)
+        raise UserError(
+            f"--transfer {name} is what the model's own data is called; give the other one another name"
+        )
+    values = {
+        "data.source": "auto",
+        "data.path": folder,
+        "data.class_names": None,
+        "data.train_images": None,
+    }
+    return Judged(
+        name,
+        with_values(experiment, values | {"data.image_size": side, "student.image_size": side}),
+        True,
+    )
 
 
 # The table that `beamclip evaluate` prints: a row for each way a model was judged, on its own data and on others.
@@ -127,7 +145,9 @@ def probe_table(title: str, judged: Mapping[str, Evaluation]) -> Table:
     """
     table = Table("judged by", title=escape(title), title_justify="left", caption_justify="left")
     if any(key.startswith("few_shot/") for one in judged.values() for key in one.metrics):
-        table.caption = "95 %: over test images; of N-shot probes over draws of the N images a class"
+        table.caption = (
+            "95 %: over test images; of N-shot probes over draws of the N images a class"
+        )
     for column in ("val", "test", "95 %", "top-5", "ECE"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, one in judged.items():
@@ -145,8 +165,16 @@ def notes(judged: Mapping[str, Evaluation]) -> list[str]:
     Args:
         judged: name of the data -> what was found on it.
     """
-    missing = ((name, one) for name, evaluation in judged.items() for one in evaluation.details["few_shot"] if one["note"])
-    return [f"{name}, {one['images_per_class']} images a class: left out, {one['note']}" for name, one in missing]
+    missing = (
+        (name, one)
+        for name, evaluation in judged.items()
+        for one in evaluation.details["few_shot"]
+        if one["note"]
+    )
+    return [
+        f"{name}, {one['images_per_class']} images a class: left out, {one['note']}"
+        for name, one in missing
+    ]
 
 
 def _rows(evaluation: Evaluation) -> Iterator[list[str]]:
@@ -154,9 +182,11 @@ def _rows(evaluation: Evaluation) -> Iterator[list[str]]:
     for key, name in _NAMES.items():
         if f"{key}/test_top1" in metrics:
             name = f"{name}, k = {metrics['knn/k']:.0f}" if key == "knn" else name
-            yield [f"  {name}", _number(metrics, f"{key}/val_top1"), *_tested(metrics, f"{key}/test_top1")] + [
-                _number(metrics, f"{key}/test_{one}") for one in ("top5", "ece")
-            ]
+            yield [
+                f"  {name}",
+                _number(metrics, f"{key}/val_top1"),
+                *_tested(metrics, f"{key}/test_top1"),
+            ] + [_number(metrics, f"{key}/test_{one}") for one in ("top5", "ece")]
     for one in evaluation.details["few_shot"]:
         if not one["note"]:
             count = one["images_per_class"]
@@ -184,7 +214,9 @@ class Extras:
     """A file like `data.class_names`: zero-shot is scored with these names instead."""
 
 
-def evaluate_model(model: str, untrained: bool, experiment: Experiment, extras: Extras | None = None) -> dict[str, float]:
+def evaluate_model(
+    model: str, untrained: bool, experiment: Experiment, extras: Extras | None = None
+) -> dict[str, float]:
     """Probe a model on the experiment's data, print the table, and return the metrics (per cent).
 
     Args:
@@ -201,22 +233,34 @@ def evaluate_model(model: str, untrained: bool, experiment: Experiment, extras: 
     check_writable(experiment)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with Bars() as bars, _as_typed(extras):
-        student, projected = _load(model, untrained, experiment)  # first, since packing may take an hour
+        student, projected = _load(
+            model, untrained, experiment
+        )  # first, since packing may take an hour
         experiment = _with_extras(experiment, extras, model, projected)
         own, side = own_data(experiment), student.spec.image_size
-        others = [other_data(name, folder, experiment, side, own.name) for name, folder in extras.transfer.items()]
+        others = [
+            other_data(name, folder, experiment, side, own.name)
+            for name, folder in extras.transfer.items()
+        ]
         workshop = Workshop(stores_root(experiment), device, bars)
         if extras.class_list is not None:
             _check_width(student, experiment, workshop)
         opened = _opened([own, *others], workshop)
         anchors = _anchors(student, experiment, workshop, bars) if projected else None
         student = student.to(device)
-        found = {one.name: _probed(student, one, opened[one.name], anchors if one is own else None, bars) for one in (own, *others)}
+        found = {
+            one.name: _probed(student, one, opened[one.name], anchors if one is own else None, bars)
+            for one in (own, *others)
+        }
     console = Console()
     console.print(probe_table(f"{model}, untrained" if untrained else model, found))
     for note in notes(found):
         console.print(note, markup=False)
-    more = {f"transfer/{one.name}/{key}": value for one in others for key, value in found[one.name].metrics.items()}
+    more = {
+        f"transfer/{one.name}/{key}": value
+        for one in others
+        for key, value in found[one.name].metrics.items()
+    }
     return found[own.name].metrics | more
 
 
@@ -233,15 +277,22 @@ def _with_extras(experiment: Experiment, extras: Extras, model: str, projected: 
     if extras.class_list is None:
         return experiment
     if not _is_ours(model):
-        raise UserError("--class-list is for zero-shot, which a timm model can't do; give a student.safetensors of ours or drop it")
+        raise UserError(
+            "--class-list is for zero-shot, which a timm model can't do; give a student.safetensors of ours or drop it"
+        )
     if not projected:
-        raise UserError(f"--class-list is for zero-shot, but {model} was never trained to embed where its teacher does; drop it")
+        raise UserError(
+            f"--class-list is for zero-shot, but {model} was never trained to embed where its teacher does; drop it"
+        )
     return _with_names(experiment, extras.class_list)
 
 
 def _with_names(experiment: Experiment, class_list: str) -> Experiment:
     """With the class list's names, and without pinned senses of names that it lacks: these were for the data's own."""
-    known, vocabulary = {fold(name) for name in read_class_names(Path(class_list))}, experiment.anchors.vocabulary
+    known, vocabulary = (
+        {fold(name) for name in read_class_names(Path(class_list))},
+        experiment.anchors.vocabulary,
+    )
     if vocabulary != "data":
         known |= {fold(one.name) for one in open_vocabulary(vocabulary)}
     pins = {name: pin for name, pin in experiment.anchors.senses.items() if fold(name) in known}
@@ -264,10 +315,16 @@ def _as_typed(extras: Extras) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise error if extras.class_list is None else UserError(str(error).replace("data.class_names", "--class-list")) from None
+        raise (
+            error
+            if extras.class_list is None
+            else UserError(str(error).replace("data.class_names", "--class-list"))
+        ) from None
 
 
-def _anchors(student: Student, experiment: Experiment, workshop: Workshop, bars: Bars) -> Tensor | None:
+def _anchors(
+    student: Student, experiment: Experiment, workshop: Workshop, bars: Bars
+) -> Tensor | None:
     """Of the data's own classes, or of the class list; None where the student lives in another space."""
     teacher = workshop.teacher(experiment.teacher)
     _, own = banks_of(experiment, workshop).own
@@ -275,7 +332,13 @@ def _anchors(student: Student, experiment: Experiment, workshop: Workshop, bars:
     return bank.embeddings if bank.embeddings.shape[1] == student.spec.width else None
 
 
-def _probed(student: Student, judged: Judged, opened: tuple[PackedImages, Splits], anchors: Tensor | None, bars: Bars) -> Evaluation:
+def _probed(
+    student: Student,
+    judged: Judged,
+    opened: tuple[PackedImages, Splits],
+    anchors: Tensor | None,
+    bars: Bars,
+) -> Evaluation:
     config, device = judged.experiment.probe, next(student.parameters()).device
     pixels = student_pixels(student, student.spec.image_size)
     parts = evaluation_features(student, *opened, pixels, config, Context(device=device), bars)
@@ -289,11 +352,15 @@ def _is_ours(model: str) -> bool:
 def _load(model: str, untrained: bool, experiment: Experiment) -> tuple[Student, bool]:
     """The student, and whether it was trained to embed where its teacher does."""
     if untrained and _is_ours(model):
-        raise UserError(f"--untrained is for timm names, and {model} is a trained student; drop it, or name the backbone")
+        raise UserError(
+            f"--untrained is for timm names, and {model} is a trained student; drop it, or name the backbone"
+        )
     if _is_ours(model):
         path = Path(fetched(model, experiment) if model.startswith("run:") else model)
         student, projected = load_student(path), was_projected(path)
-        return student, _trained_by(model, experiment).objective.needs.projected if projected is None else projected
+        return student, _trained_by(
+            model, experiment
+        ).objective.needs.projected if projected is None else projected
     init = "random" if untrained else "pretrained"
     experiment = with_values(experiment, {"student.backbone": model, "student.init": init})
     return build_student(experiment.student, 1, experiment.seed), False
@@ -301,7 +368,11 @@ def _load(model: str, untrained: bool, experiment: Experiment) -> tuple[Student,
 
 def _trained_by(model: str, experiment: Experiment) -> Experiment:
     """What a student's file of an earlier version does not say: its run's settings where they can be had, else those it is judged by."""
-    here = {"storage.path": experiment.storage.path, "storage.cache": experiment.storage.cache, "tracking.uri": experiment.tracking.uri}
+    here = {
+        "storage.path": experiment.storage.path,
+        "storage.cache": experiment.storage.cache,
+        "tracking.uri": experiment.tracking.uri,
+    }
     try:
         return (as_trained(model, here) if model.startswith("run:") else None) or experiment
     except UserError:  # settings of an earlier version, too, which --preset stands in for

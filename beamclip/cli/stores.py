@@ -13,7 +13,6 @@ from beamclip.sweep.progress import Bars
 _VERIFY_BELOW = 0.999  # as training.checking.ENOUGH, which would import torch here
 
 
-
 def pack_images(experiment: Experiment, repair: bool) -> None:
     """Pack an experiment's images on the cluster, and say what became of them.
 
@@ -30,8 +29,13 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
     each = cost_of_an_image(source, config)[1]
     about = "" if config.encoding == "raw" else "about "
     what = f"{count:,} images, {config.image_size} px {config.encoding}"
-    print(f"{what}: {about}{human_bytes(round(count * each))}, into {stores_root(experiment)}", flush=True)
-    _check_room(round(images_left(source, config, stores_root(experiment)) * each), stores_root(experiment))
+    print(
+        f"{what}: {about}{human_bytes(round(count * each))}, into {stores_root(experiment)}",
+        flush=True,
+    )
+    _check_room(
+        round(images_left(source, config, stores_root(experiment)) * each), stores_root(experiment)
+    )
     with preparation_of(experiment, repair) as preparation:
         packed = preparation.pack()
     path = packed["path"]
@@ -66,7 +70,9 @@ def embed_images(experiment: Experiment, repair: bool, verify: int) -> int:
         show_plan(preparation.plan(), stores_root(experiment))
         (made,) = preparation.build(untrained=False)["assets"].values()
         found = preparation.verify(verify) if verify else []
-    print(f"ready in {stores_root(experiment)}; the teacher saw {json.loads(made)['facts']['teacher/images_encoded']:,} images for it now")
+    print(
+        f"ready in {stores_root(experiment)}; the teacher saw {json.loads(made)['facts']['teacher/images_encoded']:,} images for it now"
+    )
     return _show_verified(found)
 
 
@@ -76,6 +82,8 @@ def _show_verified(found: Sequence[Mapping[str, Any]]) -> int:
         cosines = f"cosine at least {one['lowest']:.5f}, mean {one['mean']:.5f}, over {one['views']} views encoded again"
         print(f"{one['store']}\n  stored and live {one['teacher']} {verdict}: {cosines}")
     if any(one["lowest"] <= _VERIFY_BELOW for one in found):
-        print("a store that disagrees was made by another teacher or from other images; delete its folder and embed again")
+        print(
+            "a store that disagrees was made by another teacher or from other images; delete its folder and embed again"
+        )
         return 1
     return 0

@@ -4,7 +4,15 @@ from beamclip.config.base import Strict
 from beamclip.config.errors import UserError, first_line, nearest
 from beamclip.config.experiment import Experiment
 from beamclip.config.inputs import AnchorsConfig, BalanceConfig, DataConfig, ViewsConfig
-from beamclip.config.load import checked, flatten, known_keys, load_experiment, parse_assignments, preset_names, with_values
+from beamclip.config.load import (
+    checked,
+    flatten,
+    known_keys,
+    load_experiment,
+    parse_assignments,
+    preset_names,
+    with_values,
+)
 from beamclip.config.objective import (
     NEEDS,
     ClipCidConfig,

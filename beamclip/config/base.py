@@ -9,7 +9,12 @@ class Strict(BaseModel):
     """Base of all configuration: unknown keys, wrong types and endless numbers are errors, values never change after they are checked."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        use_attribute_docstrings=True,
     )
 
 

@@ -27,7 +27,9 @@ class BalanceConfig(Strict):
     @model_validator(mode="after")
     def _one_of_two(self) -> "BalanceConfig":
         if self.threshold is not None and self.remove is not None:
-            raise ValueError("threshold and remove are both given, but one follows from the other; give one of them")
+            raise ValueError(
+                "threshold and remove are both given, but one follows from the other; give one of them"
+            )
         return self
 
     @property
@@ -114,7 +116,11 @@ class ViewsConfig(Strict):
         if not self.resolve().random:
             return (0,) * count
         views = range(epoch * count, (epoch + 1) * count)
-        return tuple(view % self.stored for view in views) if stored and self.teacher == "same" else tuple(views)
+        return (
+            tuple(view % self.stored for view in views)
+            if stored and self.teacher == "same"
+            else tuple(views)
+        )
 
 
 class AnchorsConfig(Strict):
@@ -139,7 +145,9 @@ class AnchorsConfig(Strict):
     def _custom_names_are_new(cls, custom: dict[str, PromptSet]) -> dict[str, PromptSet]:
         for name in sorted(custom):
             if name in built_in_prompt_sets():
-                raise ValueError(f"{name} is the name of a built-in prompt set; choose another name")
+                raise ValueError(
+                    f"{name} is the name of a built-in prompt set; choose another name"
+                )
             if not name.strip() or "+" in name:
                 raise ValueError(f"{name!r} can't name a prompt set; use letters, digits and _")
         return custom

@@ -31,7 +31,9 @@ class _Plain(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in keys:
-                    raise NotPlain(f"has the key {key.value} a second time in line {key.start_mark.line + 1}; keep one of the two")
+                    raise NotPlain(
+                        f"has the key {key.value} a second time in line {key.start_mark.line + 1}; keep one of the two"
+                    )
                 keys.add((key.tag, key.value))
         return node
 
@@ -49,7 +51,9 @@ _Plain.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in known if tag != _TIMESTAMP]
     for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Plain.add_implicit_resolver(_FLOAT, re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+_Plain.add_implicit_resolver(
+    _FLOAT, re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def read_yaml(text: str) -> Any:
@@ -63,7 +67,9 @@ def read_yaml(text: str) -> Any:
         _check_plain(value, (), set())
         return value
     except RecursionError:
-        raise NotPlain("is nested too deep; settings are at most a few levels below one another") from None
+        raise NotPlain(
+            "is nested too deep; settings are at most a few levels below one another"
+        ) from None
 
 
 def _check_plain(value: Any, above: tuple[int, ...], seen: set[int]) -> None:
@@ -98,7 +104,9 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Tree:
     flat: Tree = {}
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        flat.update(flatten(value, f"{key}.") if isinstance(value, Mapping) and value else {key: value})
+        flat.update(
+            flatten(value, f"{key}.") if isinstance(value, Mapping) and value else {key: value}
+        )
     return flat
 
 
@@ -113,7 +121,11 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], model: Any = None) -
     merged, fields = dict(base), model.model_fields if _is_model(model) else {}
     for name, value in over.items():
         below, inner = merged.get(name), fields[name].annotation if name in fields else None
-        if isinstance(below, Mapping) and isinstance(value, Mapping) and (value or _is_model(inner)):
+        if (
+            isinstance(below, Mapping)
+            and isinstance(value, Mapping)
+            and (value or _is_model(inner))
+        ):
             value = merge(below, value, inner)
         merged[name] = value
     return merged
@@ -148,7 +160,9 @@ def checked(model: type[Model], tree: Mapping[str, Any]) -> Model:
         UserError: one sentence about the first thing that is wrong.
     """
     try:
-        return model.model_validate_json(json.dumps(tree, default=str))  # YAML can be made to hold more than JSON, `!!binary` for one
+        return model.model_validate_json(
+            json.dumps(tree, default=str)
+        )  # YAML can be made to hold more than JSON, `!!binary` for one
     except ValidationError as error:
         raise UserError(_sentence(model, error)) from None
 
@@ -161,12 +175,19 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden" and "." in str(first["loc"][-1]) and key in known_keys(model):
+    if (
+        first["type"] == "extra_forbidden"
+        and "." in str(first["loc"][-1])
+        and key in known_keys(model)
+    ):
         return f"{key} is written with dots, which is for the command line; write it nested: {_nested(key)}{more}"
     if first["type"] == "extra_forbidden":
         return f"{key} is not a setting{_near_key(key, known_keys(model))}{more}"
     if first["type"] == "literal_error":
-        options = [option.strip(" '") for option in first["ctx"]["expected"].replace(" or ", ",").split(",")]
+        options = [
+            option.strip(" '")
+            for option in first["ctx"]["expected"].replace(" or ", ",").split(",")
+        ]
         return f"{key} can't be {first['input']!r}{nearest(str(first['input']), options)}{more}"
     if first["type"] == "too_short":
         return f"{key} holds {first['ctx']['actual_length']} values, and needs {first['ctx']['min_length']} or more{more}"
@@ -192,7 +213,11 @@ def _near_key(key: str, keys: Iterable[str]) -> str:
     if same_leaf:
         return f"; did you mean {' or '.join(same_leaf[:3])}?"
     siblings = [other for other in known if other.rpartition(".")[0] == key.rpartition(".")[0]]
-    return nearest(key, siblings) if nearest(key, siblings).startswith("; did") else nearest(key, known)
+    return (
+        nearest(key, siblings)
+        if nearest(key, siblings).startswith("; did")
+        else nearest(key, known)
+    )
 
 
 def preset_names() -> list[str]:
@@ -211,7 +236,11 @@ def read_preset(name: str) -> Tree:
         return _read_yaml(Path(name))
     if name not in preset_names():
         raise UserError(f"preset {name} does not exist{nearest(name, preset_names())}")
-    text = resources.files("beamclip.config.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    text = (
+        resources.files("beamclip.config.presets")
+        .joinpath(f"{name}.yaml")
+        .read_text(encoding="utf-8")
+    )
     return dict(read_yaml(text))
 
 
@@ -219,7 +248,9 @@ def _read_yaml(path: Path) -> Tree:
     try:
         tree = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"preset {path} can't be read ({error.strerror}); give a preset's name or a YAML file") from None
+        raise UserError(
+            f"preset {path} can't be read ({error.strerror}); give a preset's name or a YAML file"
+        ) from None
     except NotPlain as error:
         raise UserError(f"{path} {error}") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
@@ -247,7 +278,9 @@ def _parse_assignment(item: str, option: str) -> tuple[str, Any]:
     except NotPlain as error:
         raise UserError(f"{option} {key.strip()} {error}") from None
     except yaml.YAMLError:
-        raise UserError(f"{option} {item}: {text!r} is not a value; quote it as YAML would") from None
+        raise UserError(
+            f"{option} {item}: {text!r} is not a value; quote it as YAML would"
+        ) from None
 
 
 def load_experiment(preset: str, values: Mapping[str, Any] | None = None) -> Experiment:

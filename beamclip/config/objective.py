@@ -37,7 +37,9 @@ class Needs:
 
     def __or__(self, other: "Needs") -> "Needs":
         """What both together need."""
-        return Needs(**{f.name: max(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})
+        return Needs(
+            **{f.name: max(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        )
 
 
 _DISTILLED = Needs(projected=True, embeddings=True)
@@ -154,7 +156,9 @@ class ClipCidConfig(Strict):
     @model_validator(mode="after")
     def _asks_for_something(self) -> "ClipCidConfig":
         if not self.label_weight + self.kl_weight + self.instance_weight:
-            raise ValueError("label_weight, kl_weight and instance_weight are all 0, which leaves nothing to learn; set one above 0")
+            raise ValueError(
+                "label_weight, kl_weight and instance_weight are all 0, which leaves nothing to learn; set one above 0"
+            )
         return self
 
 
@@ -184,18 +188,26 @@ class ObjectiveConfig(Strict):
         parts = name.split("+")
         for part in parts:
             if part not in NEEDS:
-                raise ValueError(f"objective {part or repr(name)} does not exist{nearest(part, NEEDS)}")
+                raise ValueError(
+                    f"objective {part or repr(name)} does not exist{nearest(part, NEEDS)}"
+                )
         if len(set(parts)) < len(parts):
-            raise ValueError(f"{name} names an objective twice; beside another one it can be given a weight in objective.terms")
+            raise ValueError(
+                f"{name} names an objective twice; beside another one it can be given a weight in objective.terms"
+            )
         return name
 
     @model_validator(mode="after")
     def _weights_have_terms(self) -> "ObjectiveConfig":
         for name in self.terms:
             if name not in NEEDS:
-                raise ValueError(f"terms gives a weight to {name}, which is no objective{nearest(name, NEEDS)}")
+                raise ValueError(
+                    f"terms gives a weight to {name}, which is no objective{nearest(name, NEEDS)}"
+                )
             if name not in self.parts:
-                raise ValueError(f"terms gives {name} a weight, but name is {self.name}; write name={self.name}+{name} or drop the weight")
+                raise ValueError(
+                    f"terms gives {name} a weight, but name is {self.name}; write name={self.name}+{name} or drop the weight"
+                )
         return self
 
     @property

@@ -37,7 +37,9 @@ class ProbeConfig(Strict):
     """How the linear probe is fitted. `grid`: many settings at once, chosen on val. `clip`: logistic regression by L-BFGS, C chosen on val.
     `simreg`, `swav`, `simclr`, `seed`: the fixed settings of these papers, see docs/methods.md."""
     grid: GridConfig = GridConfig()
-    inverse_l2: tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...] = Field((0.01, 0.1, 1.0, 10.0), min_length=1)
+    inverse_l2: tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...] = Field(
+        (0.01, 0.1, 1.0, 10.0), min_length=1
+    )
     """C of `clip`: the grid that val chooses from."""
     max_iterations: Count = 200
     """Of L-BFGS in `clip`, for each C."""
@@ -61,6 +63,8 @@ class ProbeConfig(Strict):
     @field_validator("knn_k", mode="before")
     @classmethod
     def _one_number_is_a_list_of_one(cls, value: Any) -> Any:
-        if isinstance(value, list):  # what stands before a check of pydantic's is no longer JSON to it
+        if isinstance(
+            value, list
+        ):  # what stands before a check of pydantic's is no longer JSON to it
             return tuple(value)
         return (value,) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -22,7 +22,9 @@ _OPENAI = ("openai_7", "openai_80")
 class PromptSet(Strict):
     """How the words that stand for a class become sentences: every phrase of `names` in every template."""
 
-    templates: tuple[str, ...] | Literal["openai_7", "openai_80"] = Field(("a photo of a {name}.",), min_length=1)
+    templates: tuple[str, ...] | Literal["openai_7", "openai_80"] = Field(
+        ("a photo of a {name}.",), min_length=1
+    )
     """Sentences around `{name}`, or CLIP's own 7 or 80."""
     names: tuple[str, ...] = Field(("{name}",), min_length=1)
     """Phrases that stand for the class, with `{name}` or `{synonym}` and any of `{hypernym}`, `{gloss}`, `{context}`."""
@@ -45,9 +47,13 @@ class PromptSet(Strict):
         for template in templates if isinstance(templates, tuple) else ():
             fields = _fields(template)
             if "name" not in fields:
-                raise ValueError(f"template {template!r} has no {{name}}, so all classes would get the same prompt; add it")
+                raise ValueError(
+                    f"template {template!r} has no {{name}}, so all classes would get the same prompt; add it"
+                )
             if "synonym" in fields:
-                raise ValueError(f"template {template!r} has {{synonym}}, which goes into names; write {{name}} for the phrase made there")
+                raise ValueError(
+                    f"template {template!r} has {{synonym}}, which goes into names; write {{name}} for the phrase made there"
+                )
         return templates
 
     @field_validator("names")
@@ -60,9 +66,16 @@ class PromptSet(Strict):
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> "PromptSet":
-        own = PromptSet.model_fields  # as they come back from a saved experiment: set, and at their defaults
-        if self.of and (self.templates, self.names) != (own["templates"].default, own["names"].default):
-            raise ValueError("of makes an ensemble of other prompt sets; drop templates and names, or of")
+        own = (
+            PromptSet.model_fields
+        )  # as they come back from a saved experiment: set, and at their defaults
+        if self.of and (self.templates, self.names) != (
+            own["templates"].default,
+            own["names"].default,
+        ):
+            raise ValueError(
+                "of makes an ensemble of other prompt sets; drop templates and names, or of"
+            )
         return self
 
 
@@ -77,19 +90,28 @@ def _fields(text: str) -> set[str]:
     except ValueError:
         raise ValueError(f"{text!r} has braces that don't pair; write fields as {{name}}") from None
     if any(spec or conversion for _, spec, conversion in parsed):
-        raise ValueError(f"{text!r} has a field with a format, which names don't need; write fields as {{name}}")
+        raise ValueError(
+            f"{text!r} has a field with a format, which names don't need; write fields as {{name}}"
+        )
     found = {str(field) for field, _, _ in parsed}
     unknown = sorted(found - set(FIELDS))
     if unknown:
-        raise ValueError(f"{text!r} has the unknown field {{{unknown[0]}}}{nearest(unknown[0], FIELDS)}")
+        raise ValueError(
+            f"{text!r} has the unknown field {{{unknown[0]}}}{nearest(unknown[0], FIELDS)}"
+        )
     return found
 
 
 @cache
 def built_in_prompt_sets() -> Mapping[str, PromptSet]:
     """Those that come with the package, by name; `prompt_sets.yaml` beside this file defines them."""
-    text = resources.files("beamclip.config").joinpath("prompt_sets.yaml").read_text(encoding="utf-8")
-    return {name: PromptSet.model_validate(definition, strict=False) for name, definition in yaml.safe_load(text).items()}
+    text = (
+        resources.files("beamclip.config").joinpath("prompt_sets.yaml").read_text(encoding="utf-8")
+    )
+    return {
+        name: PromptSet.model_validate(definition, strict=False)
+        for name, definition in yaml.safe_load(text).items()
+    }
 
 
 def members_of(name: str, custom: Mapping[str, PromptSet]) -> tuple[PromptSet, ...]:
@@ -104,13 +126,19 @@ def members_of(name: str, custom: Mapping[str, PromptSet]) -> tuple[PromptSet, .
     return _members(name, {**built_in_prompt_sets(), **custom}, ())
 
 
-def _members(name: str, known: Mapping[str, PromptSet], above: tuple[str, ...]) -> tuple[PromptSet, ...]:
+def _members(
+    name: str, known: Mapping[str, PromptSet], above: tuple[str, ...]
+) -> tuple[PromptSet, ...]:
     if name in above:
-        raise ValueError(f"prompt set {name} is made of itself ({' of '.join((*above, name))}); break the circle")
+        raise ValueError(
+            f"prompt set {name} is made of itself ({' of '.join((*above, name))}); break the circle"
+        )
     if name not in known:
         parts = [part.strip() for part in name.split(JOIN)]
         if len(parts) == 1:
-            raise ValueError(f"prompt set {name or repr(name)} does not exist{nearest(name, known)}")
+            raise ValueError(
+                f"prompt set {name or repr(name)} does not exist{nearest(name, known)}"
+            )
     else:
         parts = list(known[name].of)
     if not parts:

@@ -12,7 +12,8 @@ _LONGEST = 5000  # MLflow takes 8000 letters, older servers 5000
 _USER = re.compile(r"(?<!/)//(?:[^/\s]*:(?!//)(?:(?!://)\S)*|[^/\s]*)@")
 """Up to the last @ of an address: a password may hold / and @ itself, though it should not."""
 _IN_QUERY = re.compile(
-    r"""([?&;][\w.-]*(?:pass|pwd|secret|token|signature|credential|key|\bsig)[\w.-]*=)[^&\s]*?(?=["'\])},;]*(?:[&\s]|$))""", re.IGNORECASE
+    r"""([?&;][\w.-]*(?:pass|pwd|secret|token|signature|credential|key|\bsig)[\w.-]*=)[^&\s]*?(?=["'\])},;]*(?:[&\s]|$))""",
+    re.IGNORECASE,
 )
 
 _PACKAGES = ("beamclip", "torch", "timm", "open_clip_torch", "ray", "mlflow", "numpy")
@@ -21,9 +22,23 @@ _PACKAGES = ("beamclip", "torch", "timm", "open_clip_torch", "ray", "mlflow", "n
 def git_revision() -> str:
     """The commit of the checkout this package runs from, with `-dirty` where files differ; `none` outside a checkout."""
     folder = Path(__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = [
+        "git",
+        "-C",
+        str(folder),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or "none"
+        return (
+            subprocess.run(
+                command, capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
+            or "none"
+        )
     except (OSError, subprocess.SubprocessError):
         return "none"
 
@@ -41,7 +56,9 @@ def versions() -> dict[str, str]:
 
 def provenance_tags() -> dict[str, str]:
     """Both, as tags."""
-    return {"git_revision": git_revision()} | {f"version.{name}": number for name, number in versions().items()}
+    return {"git_revision": git_revision()} | {
+        f"version.{name}": number for name, number in versions().items()
+    }
 
 
 def program() -> list[str]:

@@ -26,9 +26,14 @@ def reference() -> str:
         if _is_model(field.annotation):
             sections += _sections(field.annotation, name, "##")
         else:
-            sections.insert(1, f"`{name}` (default `{field.default}`) seeds the student's weights and the order of samples.\n")
+            sections.insert(
+                1,
+                f"`{name}` (default `{field.default}`) seeds the student's weights and the order of samples.\n",
+            )
     sections.append(_definition("A recipe", Recipe, RECIPES, "views.custom"))
-    sections.append(_definition("A prompt set", PromptSet, built_in_prompt_sets(), "anchors.custom"))
+    sections.append(
+        _definition("A prompt set", PromptSet, built_in_prompt_sets(), "anchors.custom")
+    )
     return "\n".join(sections)
 
 
@@ -38,7 +43,11 @@ def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
 
 def _sections(model: type[BaseModel], key: str, mark: str) -> list[str]:
     """A model's table, then those of the models in it."""
-    inner = {name: field.annotation for name, field in model.model_fields.items() if _is_model(field.annotation)}
+    inner = {
+        name: field.annotation
+        for name, field in model.model_fields.items()
+        if _is_model(field.annotation)
+    }
     sections = [f"{mark} {key}\n\n{_first(model)}\n\n{_table(model, f'{key}.')}"]
     for name, annotation in inner.items():
         sections += _sections(annotation, f"{key}.{name}", f"{mark}#")
@@ -61,7 +70,9 @@ def _table(model: type[BaseModel], prefix: str) -> str:
         if _is_model(field.annotation):
             continue  # has a table of its own
         meaning = " ".join((field.description or "").split())
-        rows.append(f"| `{prefix}{name}` | {_type(field.annotation)} | `{_default(field.default)}` | {meaning} |")
+        rows.append(
+            f"| `{prefix}{name}` | {_type(field.annotation)} | `{_default(field.default)}` | {meaning} |"
+        )
     return "\n".join(rows) + "\n"
 
 

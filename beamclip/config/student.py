@@ -52,9 +52,13 @@ class OptimiserConfig(Strict):
     @model_validator(mode="after")
     def _warmup_ends_before_training(self) -> "OptimiserConfig":
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs; lower it or train longer")
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs; lower it or train longer"
+            )
         if self.name == "lars" and not self.weight_decay:
-            raise ValueError("weight_decay is 0, with which LARS scales nothing and is plain SGD; set it above 0 or use sgd")
+            raise ValueError(
+                "weight_decay is 0, with which LARS scales nothing and is plain SGD; set it above 0 or use sgd"
+            )
         return self
 
 

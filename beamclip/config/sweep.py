@@ -31,7 +31,9 @@ class Choice(Strict):
         for value in values if isinstance(values, list | tuple) else ():
             if isinstance(value, float) and not isfinite(value):
                 raise ValueError(f"{value} is no number to try; give one that is finite")
-        return tuple(values) if isinstance(values, list) else values  # what stands before a check of pydantic's is no longer JSON to it
+        return (
+            tuple(values) if isinstance(values, list) else values
+        )  # what stands before a check of pydantic's is no longer JSON to it
 
 
 class Uniform(Strict):
@@ -45,7 +47,9 @@ class Uniform(Strict):
     @model_validator(mode="after")
     def _is_an_interval(self) -> "Uniform":
         if not self.low < self.high or (self.log and self.low <= 0):
-            raise ValueError(f"a range from {self.low} to {self.high} holds nothing to draw{' on a logarithm' if self.log else ''}")
+            raise ValueError(
+                f"a range from {self.low} to {self.high} holds nothing to draw{' on a logarithm' if self.log else ''}"
+            )
         return self
 
 
@@ -103,7 +107,9 @@ class Sweep(Strict):
     @classmethod
     def _is_a_folder_of_its_own(cls, name: str) -> str:
         if name in (".", ".."):
-            raise ValueError(f"{name} means a folder that is there already; use letters, digits, - and _ as well")
+            raise ValueError(
+                f"{name} means a folder that is there already; use letters, digits, - and _ as well"
+            )
         return name
 
     @field_validator("variants")
@@ -115,10 +121,14 @@ class Sweep(Strict):
     def _is_searchable(self) -> "Sweep":
         ranges = [key for key, dimension in self.space.items() if isinstance(dimension, Uniform)]
         if self.search == "grid" and ranges:
-            raise ValueError(f"{ranges[0]} is a range, which a grid can't walk; list its values, or search it at random (--search random)")
+            raise ValueError(
+                f"{ranges[0]} is a range, which a grid can't walk; list its values, or search it at random (--search random)"
+            )
         self._variants_are_there()
         if "test" in self.metric:
-            raise ValueError(f"metric {self.metric} is measured on test, which is looked at once, after the choice; choose on val")
+            raise ValueError(
+                f"metric {self.metric} is measured on test, which is looked at once, after the choice; choose on val"
+            )
         return self
 
     def _variants_are_there(self) -> None:
@@ -126,13 +136,23 @@ class Sweep(Strict):
         named = [str(value) for value in dimension.values] if isinstance(dimension, Choice) else []
         missing = [name for name in named if name not in self.variants]
         if missing or (self.variants and not named):
-            wrong = f"variant {missing[0]} does not exist{nearest(missing[0], self.variants)}" if missing else "no trial takes a variant"
-            raise ValueError(f"{wrong}; name each in variants, and list them in the space under variant")
+            wrong = (
+                f"variant {missing[0]} does not exist{nearest(missing[0], self.variants)}"
+                if missing
+                else "no trial takes a variant"
+            )
+            raise ValueError(
+                f"{wrong}; name each in variants, and list them in the space under variant"
+            )
 
     @property
     def varied(self) -> tuple[str, ...]:
         """Every key that trials may differ in: those of the space, and of the variants' bundles."""
-        return tuple(dict.fromkeys([*self.space, *(key for bundle in self.variants.values() for key in bundle)]))
+        return tuple(
+            dict.fromkeys(
+                [*self.space, *(key for bundle in self.variants.values() for key in bundle)]
+            )
+        )
 
 
 def _dotted(bundle: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -140,7 +160,9 @@ def _dotted(bundle: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in bundle.items():
         key = f"{prefix}{name}"
-        is_section = isinstance(value, Mapping) and any(known.startswith(f"{key}.") for known in known_keys(Experiment))
+        is_section = isinstance(value, Mapping) and any(
+            known.startswith(f"{key}.") for known in known_keys(Experiment)
+        )
         flat |= _dotted(value, f"{key}.") if is_section else {key: value}
     return flat
 
@@ -152,7 +174,9 @@ def cell(sweep: Sweep, base: Experiment, values: Mapping[str, Any]) -> Experimen
         values: of the dimensions of the space.
     """
     bundle = sweep.variants.get(str(values["variant"]), {}) if "variant" in values else {}
-    return with_values(base, {**bundle, **{key: value for key, value in values.items() if key != "variant"}})
+    return with_values(
+        base, {**bundle, **{key: value for key, value in values.items() if key != "variant"}}
+    )
 
 
 _FROM_VARIANT = "variant:"
@@ -170,7 +194,9 @@ def start_of(sweep: Sweep, base: Experiment, values: Mapping[str, Any]) -> Exper
     other, dimension = init.removeprefix(_FROM_VARIANT), sweep.space.get("variant")
     names = list(dimension.values) if isinstance(dimension, Choice) else []
     if other not in names or names.index(other) >= names.index(values.get("variant")):
-        raise UserError(f"student.init {init} names no variant that is listed before {values.get('variant')}; list {other} first")
+        raise UserError(
+            f"student.init {init} names no variant that is listed before {values.get('variant')}; list {other} first"
+        )
     if sweep.search != "grid" or sweep.asha is not None:
         raise UserError(
             f"student.init {init} waits for another trial, which only a grid without ASHA is sure to finish; drop one of the two"
@@ -189,7 +215,15 @@ def trial_count(sweep: Sweep) -> int:
     return len(planned_values(sweep)) if sweep.search == "grid" else sweep.trials
 
 
-_STORE_KEYS = ("data.", "views.", "teacher.", "anchors.", "balance.", "objective.name", "objective.clip_cid.clusters")
+_STORE_KEYS = (
+    "data.",
+    "views.",
+    "teacher.",
+    "anchors.",
+    "balance.",
+    "objective.name",
+    "objective.clip_cid.clusters",
+)
 
 
 def check_space(sweep: Sweep, base: Experiment) -> None:
@@ -200,7 +234,9 @@ def check_space(sweep: Sweep, base: Experiment) -> None:
     """
     for key, dimension in sweep.space.items():
         if isinstance(dimension, Uniform) and key.startswith(_STORE_KEYS):
-            raise UserError(f"{key} decides what is stored, so it can't be drawn from a range; list its values with choice(...)")
+            raise UserError(
+                f"{key} decides what is stored, so it can't be drawn from a range; list its values with choice(...)"
+            )
     _check_draws(sweep)
     for values in _corner_values(sweep):
         try:
@@ -218,7 +254,11 @@ def check_space(sweep: Sweep, base: Experiment) -> None:
 
 def _check_draws(sweep: Sweep) -> None:
     cells = len(planned_values(sweep))
-    if sweep.search != "grid" and sweep.trials > cells and not any(isinstance(one, Uniform) for one in sweep.space.values()):
+    if (
+        sweep.search != "grid"
+        and sweep.trials > cells
+        and not any(isinstance(one, Uniform) for one in sweep.space.values())
+    ):
         raise UserError(
             f"search={sweep.search} would draw {sweep.trials} trials from {cells} cells, so that some would be run again for nothing; "
             f"use search=grid, give a range, or draw {cells} or fewer"
@@ -227,7 +267,9 @@ def _check_draws(sweep: Sweep) -> None:
 
 def _corner_values(sweep: Sweep) -> Iterator[dict[str, Value]]:
     """The listed values crossed with both ends of every range."""
-    ends: dict[str, Sequence[Any]] = {k: (d.low, d.high) for k, d in sweep.space.items() if isinstance(d, Uniform)}
+    ends: dict[str, Sequence[Any]] = {
+        k: (d.low, d.high) for k, d in sweep.space.items() if isinstance(d, Uniform)
+    }
     for values in planned_values(sweep):
         for corner in itertools.product(*ends.values()):
             yield values | dict(zip(ends, corner, strict=True))
@@ -243,9 +285,17 @@ def with_seeds(sweep: Sweep, base: Experiment, count: int) -> Sweep:
         UserError: fewer than one, the space varies `seed` already, or its trials are drawn, so that none would be repeated.
     """
     if count < 1:
-        raise UserError(f"--seeds is {count}; give the number of seeds that every cell is trained with, 1 or more")
+        raise UserError(
+            f"--seeds is {count}; give the number of seeds that every cell is trained with, 1 or more"
+        )
     if "seed" in sweep.varied:
-        raise UserError(f"sweep {sweep.name} varies seed already, so --seeds {count} can't; leave it out, or take seed out of the space")
+        raise UserError(
+            f"sweep {sweep.name} varies seed already, so --seeds {count} can't; leave it out, or take seed out of the space"
+        )
     if sweep.search != "grid":
-        raise UserError(f"--seeds repeats the cells of a grid, but search is {sweep.search}; list the values, or leave --seeds out")
-    return sweep.model_copy(update={"space": {**sweep.space, "seed": choice(*range(base.seed, base.seed + count))}})
+        raise UserError(
+            f"--seeds repeats the cells of a grid, but search is {sweep.search}; list the values, or leave --seeds out"
+        )
+    return sweep.model_copy(
+        update={"space": {**sweep.space, "seed": choice(*range(base.seed, base.seed + count))}}
+    )

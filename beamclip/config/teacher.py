@@ -47,7 +47,9 @@ class TeacherConfig(TowerConfig):
     @model_validator(mode="after")
     def _actors_are_in_order(self) -> "TeacherConfig":
         if self.actors is not None and self.actors[0] > self.actors[1]:
-            raise ValueError(f"actors runs from {self.actors[0]} down to {self.actors[1]}; write the smaller number first")
+            raise ValueError(
+                f"actors runs from {self.actors[0]} down to {self.actors[1]}; write the smaller number first"
+            )
         return self
 
     def all(self) -> tuple[TowerConfig, ...]:

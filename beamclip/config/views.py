@@ -10,8 +10,6 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
-
-
 class Recipe(Strict):
     """One distribution of views. All random choices are uniform in the ranges given.
 
@@ -44,7 +42,9 @@ class Recipe(Strict):
         for name in ("area", "ratio", "blur_sigma", "small_area"):
             low, high = getattr(self, name)
             if low > high:
-                raise ValueError(f"{name} runs from {low} down to {high}; write the smaller number first")
+                raise ValueError(
+                    f"{name} runs from {low} down to {high}; write the smaller number first"
+                )
         if max(self.area[1], self.small_area[1]) > 1:
             raise ValueError("area and small_area are shares of the image and can't be above 1")
         return self
@@ -70,9 +70,15 @@ class Recipe(Strict):
             return self
         if strength == 0:
             return Recipe(flip=self.flip)
-        changes: dict[str, object] = {"area": self._scaled_area(strength), "ratio": tuple(_rounded(end**strength) for end in self.ratio)}
+        changes: dict[str, object] = {
+            "area": self._scaled_area(strength),
+            "ratio": tuple(_rounded(end**strength) for end in self.ratio),
+        }
         if self.jitter:
-            changes |= {name: _rounded(min(getattr(self, name) * strength, most)) for name, most in _COLOURS.items()}
+            changes |= {
+                name: _rounded(min(getattr(self, name) * strength, most))
+                for name, most in _COLOURS.items()
+            }
         if self.blur:
             low, high = self.blur_sigma
             changes["blur_sigma"] = (low, _rounded(low + strength * (high - low)))
@@ -94,7 +100,16 @@ def _rounded(number: float) -> float:
 
 _RATIO = (3 / 4, 4 / 3)
 _SIMCLR = Recipe(
-    area=(0.08, 1.0), ratio=_RATIO, flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grey=0.2, blur=0.5
+    area=(0.08, 1.0),
+    ratio=_RATIO,
+    flip=0.5,
+    jitter=0.8,
+    brightness=0.8,
+    contrast=0.8,
+    saturation=0.8,
+    hue=0.2,
+    grey=0.2,
+    blur=0.5,
 )
 
 RECIPES: dict[str, Recipe] = {
@@ -102,6 +117,8 @@ RECIPES: dict[str, Recipe] = {
     "weak": Recipe(area=(0.2, 1.0), ratio=_RATIO, flip=0.5),
     "simclr": _SIMCLR,
     # SimCLR's own code for CIFAR: half the jitter, no blur.
-    "simclr_small": _SIMCLR.model_copy(update={"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "blur": 0.0}),
+    "simclr_small": _SIMCLR.model_copy(
+        update={"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "blur": 0.0}
+    ),
     "multicrop": _SIMCLR.model_copy(update={"area": (0.14, 1.0), "small_crops": 6}),
 }

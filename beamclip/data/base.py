@@ -67,8 +67,12 @@ def name_column(names: Sequence[str], where: str) -> Any:
     try:
         return pa.array(names, pa.large_string())
     except UnicodeEncodeError as error:
-        name = str(error.object).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        raise UserError(f"{where} has the file {name}, whose name is not UTF-8; give it one that is") from None
+        name = (
+            str(error.object).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        )
+        raise UserError(
+            f"{where} has the file {name}, whose name is not UTF-8; give it one that is"
+        ) from None
 
 
 def digest(facts: Iterable[object]) -> str:

@@ -30,7 +30,9 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     try:
         content = path.expanduser().read_bytes()
     except OSError as error:
-        raise UserError(f"data.class_names {path} can't be read ({error.strerror}); give a text file") from None
+        raise UserError(
+            f"data.class_names {path} can't be read ({error.strerror}); give a text file"
+        ) from None
     return class_names_in(content, f"data.class_names {path}")
 
 
@@ -43,10 +45,14 @@ def class_names_in(content: bytes, where: str) -> tuple[str, ...]:
     try:
         lines = [line.strip() for line in content.decode("utf-8-sig").rstrip().splitlines()]
     except UnicodeDecodeError:
-        raise UserError(f"{where} is not UTF-8; save it as UTF-8 text, one class name a line") from None
+        raise UserError(
+            f"{where} is not UTF-8; save it as UTF-8 text, one class name a line"
+        ) from None
     if not lines or "" in lines:
         line = lines.index("") + 1 if lines else 1
-        raise UserError(f"{where} is empty in line {line}; write one class name a line, in label order")
+        raise UserError(
+            f"{where} is empty in line {line}; write one class name a line, in label order"
+        )
     name, times = Counter(lines).most_common(1)[0]
     if times > 1:
         raise UserError(f"{where} has {name!r} {times} times; every class needs a name of its own")
@@ -54,7 +60,11 @@ def class_names_in(content: bytes, where: str) -> tuple[str, ...]:
 
 
 def resolve_classes(
-    config: DataConfig, own: Sequence[str] | None, count: int, exact: bool = False, beside: tuple[Sequence[str], str] | None = None
+    config: DataConfig,
+    own: Sequence[str] | None,
+    count: int,
+    exact: bool = False,
+    beside: tuple[Sequence[str], str] | None = None,
 ) -> Classes:
     """Names and WordNet ids of the classes.
 
@@ -67,16 +77,28 @@ def resolve_classes(
     Raises:
         UserError: there are no names, or too few, or a list has the source's own names in another order.
     """
-    given, where = read_class_names(Path(config.class_names)) if config.class_names else None, f"data.class_names {config.class_names}"
+    given, where = (
+        read_class_names(Path(config.class_names)) if config.class_names else None,
+        f"data.class_names {config.class_names}",
+    )
     listed, where = (given, where) if given else beside or (None, f"{config.path}")
     if listed is None and own is None:
-        raise UserError(f"{config.path} has no class names; give a text file, one name a line, as data.class_names")
+        raise UserError(
+            f"{config.path} has no class names; give a text file, one name a line, as data.class_names"
+        )
     names = tuple(listed or own or ())
     if len(names) < count or (listed and exact and len(names) != count):
-        raise UserError(f"{where} has {len(names)} class names for {count} labels; give one a label, in label order")
+        raise UserError(
+            f"{where} has {len(names)} class names for {count} labels; give one a label, in label order"
+        )
     if listed and own and len(own) == len(names):
         _check_order(names, own, where)
-    keys = tuple(key or id for key, id in zip(_keys(own, len(names)), _keys(beside and beside[0], len(names)), strict=True))
+    keys = tuple(
+        key or id
+        for key, id in zip(
+            _keys(own, len(names)), _keys(beside and beside[0], len(names)), strict=True
+        )
+    )
     return (names if given else in_words(names, keys)), keys
 
 
@@ -86,14 +108,27 @@ def _check_order(listed: Sequence[str], own: Sequence[str], where: str) -> None:
     One line in a thousand that has another class's name is no proof: some lists call the bird `crane`, others the machine. It is
     where that class's line has another's name in turn, or where there are fewer than ten lines in place for each that is not.
     """
-    owners, times = _owners(own), Counter(map(fold, listed))  # which of two equal lines is meant is said where senses tell them apart
-    found = {line: owners[fold(name)] for line, name in enumerate(listed) if times[fold(name)] == 1 and fold(name) in owners}
-    stray = {line: min(places) for line, places in found.items() if line not in places and len(places) == 1}
+    owners, times = (
+        _owners(own),
+        Counter(map(fold, listed)),
+    )  # which of two equal lines is meant is said where senses tell them apart
+    found = {
+        line: owners[fold(name)]
+        for line, name in enumerate(listed)
+        if times[fold(name)] == 1 and fold(name) in owners
+    }
+    stray = {
+        line: min(places)
+        for line, places in found.items()
+        if line not in places and len(places) == 1
+    }
     kept = sum(line in places for line, places in found.items())
     wrong = next((line for line in stray if stray[line] in stray or 10 * len(stray) > kept), None)
     if wrong is not None:
         order = f"write the lines in the order of the classes ({', '.join(own[:3])}…)"
-        raise UserError(f"{where} has {listed[wrong]!r} in line {wrong + 1}, but its class is number {stray[wrong] + 1}; {order}")
+        raise UserError(
+            f"{where} has {listed[wrong]!r} in line {wrong + 1}, but its class is number {stray[wrong] + 1}; {order}"
+        )
 
 
 def _owners(own: Sequence[str]) -> dict[str, set[int]]:
@@ -123,7 +158,10 @@ def in_words(names: Sequence[str], keys: Sequence[str | None]) -> tuple[str, ...
     Args:
         keys: WordNet id of each class, where it is known.
     """
-    return tuple(_words_of(key, name) if key and (name == key or "," in name) else name for name, key in zip(names, keys, strict=True))
+    return tuple(
+        _words_of(key, name) if key and (name == key or "," in name) else name
+        for name, key in zip(names, keys, strict=True)
+    )
 
 
 def _words_of(key: str, name: str) -> str:

@@ -23,7 +23,9 @@ _TURNS = {
 }
 
 
-def square(image: bytes | Blob | NDArray[np.uint8], side: int, upscale: bool = True) -> NDArray[np.uint8]:
+def square(
+    image: bytes | Blob | NDArray[np.uint8], side: int, upscale: bool = True
+) -> NDArray[np.uint8]:
     """Decode, turn upright, bring to RGB, resize the shorter side to `side` (bicubic, antialiased), keep the middle.
 
     Args:
@@ -43,21 +45,27 @@ def square(image: bytes | Blob | NDArray[np.uint8], side: int, upscale: bool = T
     with Image.open(io.BytesIO(encoded)) as opened:
         _refuse_bomb(opened)
         opened.load()
-        return _middle(_rgb(_upright(opened)), side, upscale)  # neither turning nor converting copies pixels that are as they should be
+        return _middle(
+            _rgb(_upright(opened)), side, upscale
+        )  # neither turning nor converting copies pixels that are as they should be
 
 
 def _refuse_bomb(image: Image.Image) -> None:
     """Before any pixel is decoded: a few kilobytes can claim gigapixels. Pillow only warns up to twice its limit."""
     width, height = image.size
     if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"{width} x {height} pixels, more than Pillow's limit of {Image.MAX_IMAGE_PIXELS}")
+        raise ValueError(
+            f"{width} x {height} pixels, more than Pillow's limit of {Image.MAX_IMAGE_PIXELS}"
+        )
 
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turned as its EXIF says. Many readable images have malformed EXIF, which says nothing then."""
     try:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # its reader raises anything on malformed bytes: SyntaxError, struct.error, ValueError…
+    except (
+        Exception
+    ):  # its reader raises anything on malformed bytes: SyntaxError, struct.error, ValueError…
         return image
     return image if turn is None else image.transpose(turn)
 
@@ -91,20 +99,41 @@ def _middle(image: Image.Image, side: int, upscale: bool) -> NDArray[np.uint8]:
     scaled = [int(side * length / short) for length in image.size]
     left, top = (round((length - side) / 2) for length in scaled)
     across, down = (length / after for length, after in zip(image.size, scaled, strict=True))
-    return np.asarray(_resized(image, side, (left * across, (left + side) * across), (top * down, (top + side) * down)))
+    return np.asarray(
+        _resized(
+            image, side, (left * across, (left + side) * across), (top * down, (top + side) * down)
+        )
+    )
 
 
-def _resized(image: Image.Image, side: int, columns: tuple[float, float], rows: tuple[float, float]) -> Image.Image:
+def _resized(
+    image: Image.Image, side: int, columns: tuple[float, float], rows: tuple[float, float]
+) -> Image.Image:
     """A part of an image as a square, in two steps: width first, but in strips over 100 times as tall as wide, which it saves most of.
 
     Each order rounds in its own way. Pillow below 13 takes this one where it is left the choice, Pillow 13 another by shape: pixels
     must not depend on its version, which is in no key.
     """
     if image.height > 100 * image.width and side < image.height:
-        return _step(_step(image, (image.width, side), (0, image.width), rows), (side, side), columns, (0, side))
-    return _step(_step(image, (side, image.height), columns, (0, image.height)), (side, side), (0, side), rows)
+        return _step(
+            _step(image, (image.width, side), (0, image.width), rows),
+            (side, side),
+            columns,
+            (0, side),
+        )
+    return _step(
+        _step(image, (side, image.height), columns, (0, image.height)),
+        (side, side),
+        (0, side),
+        rows,
+    )
 
 
-def _step(image: Image.Image, size: tuple[int, int], columns: tuple[float, float], rows: tuple[float, float]) -> Image.Image:
+def _step(
+    image: Image.Image,
+    size: tuple[int, int],
+    columns: tuple[float, float],
+    rows: tuple[float, float],
+) -> Image.Image:
     box = (columns[0], rows[0], columns[1], rows[1])
     return image.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=None)

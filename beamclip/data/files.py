@@ -25,7 +25,13 @@ def followed(link: dict[str, Any]) -> dict[str, Any]:
         status = os.stat(link["name"])
     except OSError:
         return {**link, "type": "file"}
-    kind = "directory" if stat.S_ISDIR(status.st_mode) else "file" if stat.S_ISREG(status.st_mode) else "other"
+    kind = (
+        "directory"
+        if stat.S_ISDIR(status.st_mode)
+        else "file"
+        if stat.S_ISREG(status.st_mode)
+        else "other"
+    )
     return {**link, "type": kind, "size": status.st_size, "mtime": status.st_mtime}
 
 
@@ -40,7 +46,9 @@ def refuse_loop(root: Path, path: str) -> None:
         return
     real = folder.resolve()
     if any(above.resolve() == real for above in folder.parents if above.is_relative_to(root)):
-        raise UserError(f"{folder} is a link to a folder that it lies in, which has no end; remove the link")
+        raise UserError(
+            f"{folder} is a link to a folder that it lies in, which has no end; remove the link"
+        )
 
 
 def leads_nowhere(path: Path) -> bool:
@@ -55,7 +63,19 @@ def leads_nowhere(path: Path) -> bool:
 # Files of a data set, on this machine or anywhere fsspec reaches: listed with size and stamp, opened, read in parts.
 
 
-_STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created", "Last-Modified", "modified", "modify", "sha")
+_STAMPS = (
+    "ETag",
+    "etag",
+    "mtime",
+    "LastModified",
+    "last_modified",
+    "updated",
+    "created",
+    "Last-Modified",
+    "modified",
+    "modify",
+    "sha",
+)
 _AT_ONCE = 32  # files that are asked for their stamps: each answer is a wait for the network
 
 
@@ -93,19 +113,30 @@ class Files:
     @cached_property
     def _place(self) -> tuple[Any, str]:
         try:
-            system, root = fsspec.core.url_to_fs(self.url if "://" in self.url else str(Path(self.url).expanduser().resolve()))
+            system, root = fsspec.core.url_to_fs(
+                self.url if "://" in self.url else str(Path(self.url).expanduser().resolve())
+            )
         except ImportError as error:
             extra = ' (pip install "beamclip[s3]")' if self.url.startswith(("s3:", "s3a:")) else ""
-            raise UserError(f"data.path {self.url} needs a package that is not installed: {one_line(error)}{extra}") from None
+            raise UserError(
+                f"data.path {self.url} needs a package that is not installed: {one_line(error)}{extra}"
+            ) from None
         except ValueError as error:
-            raise UserError(f"data.path {self.url} is of no kind that can be read: {one_line(error)}") from None
+            raise UserError(
+                f"data.path {self.url} is of no kind that can be read: {one_line(error)}"
+            ) from None
         return system, root.rstrip("/")
 
     @property
     def local(self) -> Path | None:
         """The folder where it is on this machine, else None."""
         system, root = self._place
-        return Path(root) if "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)) else None
+        return (
+            Path(root)
+            if "file"
+            in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,))
+            else None
+        )
 
     def is_folder(self, path: str = "") -> bool:
         """Whether there is a folder of this name, with anything in it where the store knows no empty ones.
@@ -122,8 +153,15 @@ class Files:
 
     def files(self, path: str = "") -> list[Entry]:
         """The files right inside a folder, sorted, without hidden ones and what is no file: pipes, sockets, devices."""
-        listed = ((name, info) for name, info in self._listed(path) if info["type"] not in ("directory", "other"))
-        return sorted((_entry(f"{path}/{name}".lstrip("/"), info) for name, info in listed), key=lambda entry: entry.path)
+        listed = (
+            (name, info)
+            for name, info in self._listed(path)
+            if info["type"] not in ("directory", "other")
+        )
+        return sorted(
+            (_entry(f"{path}/{name}".lstrip("/"), info) for name, info in listed),
+            key=lambda entry: entry.path,
+        )
 
     def below(self, path: str) -> list[Entry]:
         """All files below a folder at any depth, sorted, without hidden ones.
@@ -149,7 +187,9 @@ class Files:
         if all(entry.stamp for entry in entries):
             return entries
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return list(pool.map(lambda entry: entry if entry.stamp else self._asked(entry.path), entries))
+            return list(
+                pool.map(lambda entry: entry if entry.stamp else self._asked(entry.path), entries)
+            )
 
     def _asked(self, path: str) -> Entry:
         return _entry(path, tried(lambda: self._place[0].info(self._full(path)), f"{self}/{path}"))
@@ -171,9 +211,15 @@ class Files:
         """
 
         def part() -> bytes:
-            content: bytes = self._place[0].cat_file(self._full(path), start=start, end=None if size is None else start + size)
-            if size is not None and len(content) != size:  # a file that is here is cut short; a network may have been
-                raise (OSError if self.local is None else EOFError)(f"it gave {len(content)} bytes instead of {size}")
+            content: bytes = self._place[0].cat_file(
+                self._full(path), start=start, end=None if size is None else start + size
+            )
+            if (
+                size is not None and len(content) != size
+            ):  # a file that is here is cut short; a network may have been
+                raise (OSError if self.local is None else EOFError)(
+                    f"it gave {len(content)} bytes instead of {size}"
+                )
             return content
 
         return tried(part, f"{self}/{path}")
@@ -189,7 +235,10 @@ class Files:
             for info in self._place[0].ls(self._full(path), detail=True):
                 name = info["name"].rstrip("/").rsplit("/", 1)[-1]
                 if not name.startswith(".") and name:
-                    yield name, followed(info) if info.get("islink") and self.local is not None else info
+                    yield (
+                        name,
+                        followed(info) if info.get("islink") and self.local is not None else info,
+                    )
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
@@ -198,7 +247,9 @@ class Files:
         except UserError:
             raise
         except Exception as error:  # each kind of store has errors of its own: no credentials, no such bucket, no network
-            raise UserError(f"data.path {self.url} can't be listed ({one_line(error)}); check the address and your credentials") from None
+            raise UserError(
+                f"data.path {self.url} can't be listed ({one_line(error)}); check the address and your credentials"
+            ) from None
 
 
 def _entry(path: str, info: dict[str, Any]) -> Entry:

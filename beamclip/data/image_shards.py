@@ -51,13 +51,20 @@ class _Rows:
 
     def temporary(self, name: str) -> Path:
         """Where a file lies until its shard is finished."""
-        self.files[name] = temporary_for(self.folder / name)  # a killed builder's workers may live on and write the same shard
+        self.files[name] = temporary_for(
+            self.folder / name
+        )  # a killed builder's workers may live on and write the same shard
         return self.files[name]
 
     def finish(self) -> None:
         """What is written once the number of rows is known."""
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         try:
             if kind is None:
                 self.finish()
@@ -90,7 +97,9 @@ class RawRows(_Rows):
     def _write_header(self) -> int:
         self.file.seek(0)
         shape = (self.count, self.side, self.side, 3)
-        np.lib.format.write_array_header_1_0(self.file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(
+            self.file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+        )
         return self.file.tell()
 
     def finish(self) -> None:
@@ -144,7 +153,9 @@ class RawShelf:
 
     def read(self, rows: Ids, out: Pixels, places: Ids) -> None:
         """See `Shelf`."""
-        for row, place in zip(rows.tolist(), places.tolist(), strict=True):  # one copy each, where fancy indexing makes two
+        for row, place in zip(
+            rows.tolist(), places.tolist(), strict=True
+        ):  # one copy each, where fancy indexing makes two
             out[place] = self._rows[row]
 
     def release(self) -> None:
@@ -161,7 +172,11 @@ class JpegShelf:
 
     @cached_property
     def _bytes(self) -> Any:
-        return np.memmap(self._path, np.uint8, "r") if self._path.stat().st_size else np.empty(0, np.uint8)
+        return (
+            np.memmap(self._path, np.uint8, "r")
+            if self._path.stat().st_size
+            else np.empty(0, np.uint8)
+        )
 
     @cached_property
     def _offsets(self) -> Ids:
@@ -170,13 +185,21 @@ class JpegShelf:
 
     def read(self, rows: Ids, out: Pixels, places: Ids) -> None:
         """See `Shelf`."""
-        list(_decoders().map(lambda row, place: self._decode(row, out[place]), rows.tolist(), places.tolist()))
+        list(
+            _decoders().map(
+                lambda row, place: self._decode(row, out[place]), rows.tolist(), places.tolist()
+            )
+        )
 
     def _decode(self, row: int, out: Pixels) -> None:
         start, stop = self._offsets[row : row + 2].tolist()
         with Image.open(io.BytesIO(self._bytes[start:stop].tobytes())) as image:
             # Smaller originals are stored as small as they are.
-            resized = image if image.width == self._side else image.resize((self._side, self._side), Image.Resampling.BICUBIC)
+            resized = (
+                image
+                if image.width == self._side
+                else image.resize((self._side, self._side), Image.Resampling.BICUBIC)
+            )
             out[:] = np.asarray(resized)
 
     def release(self) -> None:

@@ -47,7 +47,9 @@ class PackedImages:
     @cached_property
     def _shelves(self) -> list[Shelf]:
         kind = RawShelf if self.encoding == "raw" else JpegShelf
-        return [kind(self.store.path, index, self.image_size) for index in range(len(self._starts) - 1)]
+        return [
+            kind(self.store.path, index, self.image_size) for index in range(len(self._starts) - 1)
+        ]
 
     @property
     def train_ids(self) -> Ids:
@@ -72,7 +74,9 @@ class PackedImages:
             IndexError: an id is negative or not in the store.
         """
         if len(ids) and not (ids.min() >= 0 and ids.max() < len(self)):
-            raise IndexError(f"sample ids {ids.min()} to {ids.max()} are not all in 0 to {len(self) - 1}")
+            raise IndexError(
+                f"sample ids {ids.min()} to {ids.max()} are not all in 0 to {len(self) - 1}"
+            )
         out = np.empty((len(ids), self.image_size, self.image_size, 3), np.uint8)
         shards = np.searchsorted(self._starts, ids, side="right") - 1
         for shard in np.unique(shards):

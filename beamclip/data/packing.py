@@ -24,7 +24,18 @@ from beamclip.data.files import Blob
 from beamclip.data.image_shards import JpegRows, RawRows
 from beamclip.data.packed import KIND, PackedImages
 from beamclip.data.sources.open import open_source
-from beamclip.stores import Progress, Runner, Shards, build_once, in_process, kept_shards, planned, run_shards, silent, store_path
+from beamclip.stores import (
+    Progress,
+    Runner,
+    Shards,
+    build_once,
+    in_process,
+    kept_shards,
+    planned,
+    run_shards,
+    silent,
+    store_path,
+)
 
 # Packing as work in shards: which items each shard holds, and how one is written.
 
@@ -54,8 +65,16 @@ class PackJob:
     @classmethod
     def over(cls, source: Source, config: DataConfig, images: int) -> "PackJob":
         """All items, so many images a shard."""
-        starts = ((split, start, source.count(split)) for split in SPLITS for start in range(0, source.count(split), images))
-        return cls(source, config, tuple((split, start, min(start + images, count)) for split, start, count in starts))
+        starts = (
+            (split, start, source.count(split))
+            for split in SPLITS
+            for start in range(0, source.count(split), images)
+        )
+        return cls(
+            source,
+            config,
+            tuple((split, start, min(start + images, count)) for split, start, count in starts),
+        )
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -75,16 +94,24 @@ class PackJob:
 
         return write
 
-    def _write(self, folder: Path, index: int, pool: ThreadPoolExecutor | None) -> tuple[dict[str, Path], dict[str, Any]]:
+    def _write(
+        self, folder: Path, index: int, pool: ThreadPoolExecutor | None
+    ) -> tuple[dict[str, Path], dict[str, Any]]:
         """Write a shard's files under temporary names. Returns these, and the facts for its record."""
         split, start, stop = self.spans[index]
         groups = self.source.groups(split)
         labels, kept, bad = list[int](), list[int](), list[Bad]()
-        rows = (RawRows if self.config.encoding == "raw" else JpegRows)(folder, index, self.config.image_size)
+        rows = (RawRows if self.config.encoding == "raw" else JpegRows)(
+            folder, index, self.config.image_size
+        )
         with rows, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we refuse these ourselves
+            warnings.simplefilter(
+                "ignore", Image.DecompressionBombWarning
+            )  # we refuse these ourselves
             items = self.source.items(split, start, stop)
-            decoded = map(self._decode, items) if pool is None else in_order(pool, self._decode, items)
+            decoded = (
+                map(self._decode, items) if pool is None else in_order(pool, self._decode, items)
+            )
             for place, (item, row) in enumerate(decoded, start):
                 if isinstance(row, str):
                     bad.append((item.name, row))
@@ -93,7 +120,13 @@ class PackJob:
                 labels.append(item.label)
                 kept.append(place)
         where = None if groups is None else groups[kept].tolist()
-        return rows.files, {"index": index, "split": split, "labels": labels, "groups": where or [-1] * len(labels), "bad": bad}
+        return rows.files, {
+            "index": index,
+            "split": split,
+            "labels": labels,
+            "groups": where or [-1] * len(labels),
+            "bad": bad,
+        }
 
     def _decode(self, item: Item) -> tuple[Item, Row | str]:
         return item, row_of(item, self.config)
@@ -115,19 +148,28 @@ def row_of(item: Item, config: DataConfig) -> Row | str:
     try:
         pixels = square(image, config.image_size, upscale=config.encoding == "raw")
         return pixels if config.encoding == "raw" else as_jpeg(pixels, config.quality)
-    except Exception as error:  # decoders raise anything on damaged files: OSError, SyntaxError, struct.error…
+    except (
+        Exception
+    ) as error:  # decoders raise anything on damaged files: OSError, SyntaxError, struct.error…
         # Pillow names the object it read from, whose address says nothing to anybody.
-        return " ".join(re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", str(error)).split()) or type(error).__name__
+        return (
+            " ".join(re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", str(error)).split())
+            or type(error).__name__
+        )
 
 
 def as_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
     """RGB pixels [S, S, 3] as a JPEG file. Colour is halved in both directions below quality 95, as cameras do."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0 if quality >= 95 else 2)
+    Image.fromarray(pixels).save(
+        file, "JPEG", quality=quality, subsampling=0 if quality >= 95 else 2
+    )
     return file.getvalue()
 
 
-def in_order(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int = 64) -> Iterator[R]:
+def in_order(
+    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int = 64
+) -> Iterator[R]:
     """Like `pool.map`, but takes at most `ahead` items before their results are asked for: memory stays bounded."""
     waiting: deque[Future[R]] = deque()
     for item in items:
@@ -143,7 +185,13 @@ _SAMPLE = 16
 _SHARDS = 64  # at least so many where there is enough to share out, so that many processes can help and a bar moves
 
 
-def pack(config: DataConfig, root: Path, progress: Progress = silent, run: Runner = in_process, repair: bool = False) -> PackedImages:
+def pack(
+    config: DataConfig,
+    root: Path,
+    progress: Progress = silent,
+    run: Runner = in_process,
+    repair: bool = False,
+) -> PackedImages:
     """The packed store of a configuration's images, built first where it does not exist.
 
     Broken images are left out of rows, labels and groups alike and listed in the store's bad.csv. Splits and subsets
@@ -161,7 +209,12 @@ def pack(config: DataConfig, root: Path, progress: Progress = silent, run: Runne
 
 
 def pack_source(
-    source: Source, config: DataConfig, root: Path, progress: Progress = silent, run: Runner = in_process, repair: bool = False
+    source: Source,
+    config: DataConfig,
+    root: Path,
+    progress: Progress = silent,
+    run: Runner = in_process,
+    repair: bool = False,
 ) -> PackedImages:
     """The same for a source that is already open."""
 
@@ -169,7 +222,9 @@ def pack_source(
         return _Builder(source, config, folder).build(run, progress)
 
     packed = PackedImages(build_once(root, KIND, parts_of(source, config), build, progress, repair))
-    _check_bad(packed.bad, len(packed) + len(packed.bad), config)  # the limit may be lower than when it was built
+    _check_bad(
+        packed.bad, len(packed) + len(packed.bad), config
+    )  # the limit may be lower than when it was built
     return packed
 
 
@@ -178,7 +233,12 @@ def parts_of(source: Source, config: DataConfig) -> dict[str, Any]:
     images.
     """
     quality = config.quality if config.encoding == "jpeg" else None
-    pixels = {"image_size": config.image_size, "encoding": config.encoding, "quality": quality, "resize": RESIZE_VERSION}
+    pixels = {
+        "image_size": config.image_size,
+        "encoding": config.encoding,
+        "quality": quality,
+        "resize": RESIZE_VERSION,
+    }
     return {"source": source.fingerprint, **pixels, "classes": len(source.names)}
 
 
@@ -187,7 +247,9 @@ def images_left(source: Source, config: DataConfig, root: Path) -> int:
     path = store_path(root, KIND, parts_of(source, config))
     if path.exists():
         return 0
-    return sum(map(source.count, SPLITS)) - sum(len(record["labels"]) + len(record["bad"]) for record in kept_shards(path))
+    return sum(map(source.count, SPLITS)) - sum(
+        len(record["labels"]) + len(record["bad"]) for record in kept_shards(path)
+    )
 
 
 def cost_of_an_image(source: Source, config: DataConfig) -> tuple[float, float]:
@@ -196,7 +258,9 @@ def cost_of_an_image(source: Source, config: DataConfig) -> tuple[float, float]:
     sizes, start = list[int](), time.perf_counter()
     for item in items:
         row = row_of(item, config)
-        sizes += [] if isinstance(row, str) else [len(row) if isinstance(row, bytes) else row.nbytes]
+        sizes += (
+            [] if isinstance(row, str) else [len(row) if isinstance(row, bytes) else row.nbytes]
+        )
     return (time.perf_counter() - start) / max(1, len(items)), sum(sizes) / max(1, len(sizes))
 
 
@@ -210,7 +274,9 @@ class _Builder:
 
     def build(self, run: Runner, progress: Progress) -> dict[str, Any]:
         total = sum(self.source.count(split) for split in SPLITS)
-        rows = planned(self.folder, lambda: {"shard_images": shard_images(total, self.config.image_size)})["shard_images"]
+        rows = planned(
+            self.folder, lambda: {"shard_images": shard_images(total, self.config.image_size)}
+        )["shard_images"]
         job = PackJob.over(self.source, self.config, rows)
         bad, records = list[Bad](), dict[int, dict[str, Any]]()
         for record in run_shards(job, self.folder, run, progress):
@@ -228,10 +294,18 @@ class _Builder:
             np.save(self.folder / "groups.npy", _joined(record["groups"] for record in records))
         with (self.folder / "bad.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("name", "reason"), *bad])
-        rows: dict[Split, int] = {split: sum(len(r["labels"]) for r in records if r["split"] == split) for split in SPLITS}
+        rows: dict[Split, int] = {
+            split: sum(len(r["labels"]) for r in records if r["split"] == split) for split in SPLITS
+        }
         classes = {"names": list(self.source.names), "keys": list(self.source.keys)}
         encoding = {"image_size": self.config.image_size, "encoding": self.config.encoding}
-        return {**encoding, "rows": rows, "shards": [len(r["labels"]) for r in records], "bad": len(bad), "classes": classes}
+        return {
+            **encoding,
+            "rows": rows,
+            "shards": [len(r["labels"]) for r in records],
+            "bad": len(bad),
+            "classes": classes,
+        }
 
 
 def shard_images(total: int, side: int) -> int:

@@ -27,7 +27,9 @@ class Ahead(Generic[P, T]):
 
     def __init__(self, items: Iterator[P], make: Callable[[P], T], device: torch.device) -> None:
         self._items, self._make, self._device = items, make, device
-        self._queue: queue.Queue[tuple[T, torch.cuda.Event | None] | BaseException | None] = queue.Queue(_AHEAD)
+        self._queue: queue.Queue[tuple[T, torch.cuda.Event | None] | BaseException | None] = (
+            queue.Queue(_AHEAD)
+        )
         self._stop = threading.Event()
         self.waited = 0.0
         """Seconds the consumer has stood still."""
@@ -75,10 +77,18 @@ class Ahead(Generic[P, T]):
                 continue
 
     def _side_stream(self) -> AbstractContextManager[object]:
-        return torch.cuda.stream(torch.cuda.Stream(self._device, priority=-1)) if self._device.type == "cuda" else nullcontext()  # type: ignore[no-untyped-call]
+        return (
+            torch.cuda.stream(torch.cuda.Stream(self._device, priority=-1))
+            if self._device.type == "cuda"
+            else nullcontext()
+        )  # type: ignore[no-untyped-call]
 
     def _mark(self) -> torch.cuda.Event | None:
-        return torch.cuda.current_stream(self._device).record_event() if self._device.type == "cuda" else None
+        return (
+            torch.cuda.current_stream(self._device).record_event()
+            if self._device.type == "cuda"
+            else None
+        )
 
 
 def to_device(array: Tensor, device: torch.device) -> Tensor:
@@ -86,4 +96,8 @@ def to_device(array: Tensor, device: torch.device) -> Tensor:
 
     A plain `.to(device)` would wait for all that its stream was given before, and beside training that is long.
     """
-    return array.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else array.to(device)
+    return (
+        array.pin_memory().to(device, non_blocking=True)
+        if device.type == "cuda"
+        else array.to(device)
+    )

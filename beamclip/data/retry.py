@@ -29,8 +29,12 @@ def tried(read: Callable[[], T], where: str) -> T:
             return read()
         except UserError:
             raise
-        except Exception as error:  # each kind of store has errors of its own, many of them no OSError
-            if isinstance(error, EOFError) or (isinstance(error, OSError) and error.errno in _FINAL):
+        except (
+            Exception
+        ) as error:  # each kind of store has errors of its own, many of them no OSError
+            if isinstance(error, EOFError) or (
+                isinstance(error, OSError) and error.errno in _FINAL
+            ):
                 mend = "see that it is there, whole and readable, and run the same command again"
                 raise UserError(f"{where} can't be read ({one_line(error)}); {mend}") from None
             if not waits:

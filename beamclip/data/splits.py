@@ -55,7 +55,9 @@ def _ranks(labels: Ids, rng: np.random.Generator) -> Ids:
     return ranks
 
 
-def _whole_groups(groups: Ids, labels: Ids, fraction: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+def _whole_groups(
+    groups: Ids, labels: Ids, fraction: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
     """Take groups in random order: each that brings classes nearer to their shares, or gives one its first images."""
     names, group = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(names), labels.max(initial=0) + 1))
@@ -69,7 +71,9 @@ def _whole_groups(groups: Ids, labels: Ids, fraction: float, rng: np.random.Gene
     return taken[group]
 
 
-def _check_classes(packed: PackedImages, labels: Ids, held_out: NDArray[np.bool_], config: DataConfig) -> None:
+def _check_classes(
+    packed: PackedImages, labels: Ids, held_out: NDArray[np.bool_], config: DataConfig
+) -> None:
     """A class that has no images at all is left alone: a name file may list more classes than a subset holds."""
     for label in np.unique(labels):
         val, total = int(held_out[labels == label].sum()), int((labels == label).sum())
@@ -99,5 +103,7 @@ def _draw(ids: Ids, labels: Ids, rng: np.random.Generator, config: DataConfig) -
     if wanted is None:
         return ids
     if wanted > len(ids):
-        raise UserError(f"data.train_images is {wanted} but only {len(ids)} are left beside val; lower it")
+        raise UserError(
+            f"data.train_images is {wanted} but only {len(ids)} are left beside val; lower it"
+        )
     return _evenly(ids, labels, wanted, rng)

@@ -64,15 +64,23 @@ class Relay(ray.tune.Callback):  # type: ignore[misc]
             ended = [trial for trial in trials if trial.is_finished()]
             for trial in ended if self.record.sweep.variants else ():
                 self._give_up(trial)  # whoever waits for it starts again, and it doesn't
-            self.over_before({trial.trial_id: report_of(trial.last_result, trial.config) for trial in ended})
+            self.over_before(
+                {trial.trial_id: report_of(trial.last_result, trial.config) for trial in ended}
+            )
 
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         if trial.trial_id not in self.begun:
             self.begun.add(trial.trial_id)
-            trial.max_failures = trial.num_failures + retries(self.record)  # those of earlier sessions don't count
+            trial.max_failures = trial.num_failures + retries(
+                self.record
+            )  # those of earlier sessions don't count
         self.listener.started(trial.trial_id, dict(trial.config["values"]))
 
-    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
         if FINAL in result:
             trial.max_failures = 0  # Tune would try again after any error
             return
@@ -80,17 +88,26 @@ class Relay(ray.tune.Callback):  # type: ignore[misc]
             self.failures[trial.trial_id] = str(result["failure"])
         self.listener.reported(trial.trial_id, result)
 
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         failure = self.failures.get(trial.trial_id)
         self._end(trial, "FAILED" if failure else "FINISHED", failure)
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         self._give_up(trial)
         self._end(trial, "FAILED", last_line(trial))
 
     def _give_up(self, trial: Trial) -> None:
-        with contextlib.suppress(OSError):  # an error of the storage's, which trials that wait there meet themselves
-            Handover(self.record.folder, cell(self.record.sweep, self.record.base, trial.config["values"])).give_up()
+        with contextlib.suppress(
+            OSError
+        ):  # an error of the storage's, which trials that wait there meet themselves
+            Handover(
+                self.record.folder,
+                cell(self.record.sweep, self.record.base, trial.config["values"]),
+            ).give_up()
 
     def _end(self, trial: Trial, status: Status, error: str | None) -> None:
         assert self.over is not None

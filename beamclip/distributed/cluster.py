@@ -55,15 +55,24 @@ def connect() -> bool:
         _check_answers(os.environ.get("RAY_ADDRESS", ""))
         try:
             with _own_signals():
-                ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **alone)
+                ray.init(
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    configure_logging=True,
+                    **alone,
+                )
         except (OSError, RuntimeError, ValueError) as error:
             if not existing:
-                raise UserError(f"Ray can't be started on this machine ({_first_line(error)}); its logs in /tmp/ray say more") from None
+                raise UserError(
+                    f"Ray can't be started on this machine ({_first_line(error)}); its logs in /tmp/ray say more"
+                ) from None
             address = os.environ.get("RAY_ADDRESS")
             mend = (
                 f"{address} can't be joined ({_first_line(error)}); mend or unset RAY_ADDRESS"
                 if address
-                else (f"of this machine can't be joined ({_first_line(error)}); `ray stop` forgets one that is gone")
+                else (
+                    f"of this machine can't be joined ({_first_line(error)}); `ray stop` forgets one that is gone"
+                )
             )
             raise UserError(f"the Ray cluster {mend}") from None
     for name in ("ray.train", "ray.tune", "ray"):
@@ -90,7 +99,9 @@ def _check_answers(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
     except OSError as error:
-        raise UserError(f"the Ray cluster {address} doesn't answer ({error.strerror or error}); mend or unset RAY_ADDRESS") from None
+        raise UserError(
+            f"the Ray cluster {address} doesn't answer ({error.strerror or error}); mend or unset RAY_ADDRESS"
+        ) from None
 
 
 def _first_line(error: Exception) -> str:
@@ -116,7 +127,9 @@ def _cluster_exists() -> bool:
 
 
 DRIVER_CPUS = 0.01  # so much a worker leaves free: what drivers ask for that an earlier version began and a resume restores
-_BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves the cluster's plan here, on its head
+_BOOTSTRAP = Path(
+    "~/ray_bootstrap_config.yaml"
+)  # `ray up` leaves the cluster's plan here, on its head
 
 
 Resources = dict[str, float]
@@ -144,7 +157,10 @@ def _planned_nodes(plan: dict[str, Any]) -> list[Resources]:
     heads: list[Resources] = []
     workers: list[Resources] = []
     for name, node in (plan.get("available_node_types") or {}).items():
-        resources = {resource: float(amount) for resource, amount in ((node or {}).get("resources") or {}).items()}
+        resources = {
+            resource: float(amount)
+            for resource, amount in ((node or {}).get("resources") or {}).items()
+        }
         is_head, most = name == plan.get("head_node_type"), (node or {}).get("max_workers")
         heads += [resources] if is_head else []
         usual = 0 if is_head else plan.get("max_workers") or 0
@@ -161,7 +177,11 @@ def _at_once(nodes: list[Resources], each: Resources) -> list[Resources]:
     most = _plan().get("max_workers")
     if most is None:
         return nodes
-    best = sorted(nodes[1:], key=lambda node: (_places(node, each), node.get("GPU", 0.0), node.get("CPU", 0.0)), reverse=True)
+    best = sorted(
+        nodes[1:],
+        key=lambda node: (_places(node, each), node.get("GPU", 0.0), node.get("CPU", 0.0)),
+        reverse=True,
+    )
     return nodes[:1] + best[:most]
 
 
@@ -172,7 +192,10 @@ def most_resources() -> Resources | None:
 
 
 def _together(nodes: list[Resources]) -> Resources:
-    return {name: sum(node.get(name, 0.0) for node in nodes) for name in {name for node in nodes for name in node}}
+    return {
+        name: sum(node.get(name, 0.0) for node in nodes)
+        for name in {name for node in nodes for name in node}
+    }
 
 
 def idle_gpus(experiment: Experiment) -> str | None:

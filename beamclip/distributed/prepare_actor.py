@@ -23,9 +23,13 @@ class Preparer:
     It holds torch and the first copy of each teacher, but no GPU: what falls into shards goes to pools of actors that do.
     """
 
-    def __init__(self, experiments: Mapping[str, str], root: str, repair: bool, resources: dict[str, float]) -> None:
+    def __init__(
+        self, experiments: Mapping[str, str], root: str, repair: bool, resources: dict[str, float]
+    ) -> None:
         """experiments: asset key -> experiment as JSON text. resources: what the cluster can give."""
-        self._experiments = {key: checked(Experiment, json.loads(text)) for key, text in experiments.items()}
+        self._experiments = {
+            key: checked(Experiment, json.loads(text)) for key, text in experiments.items()
+        }
         self._root, self._repair, self._resources = Path(root), repair, resources
         self._state: tuple[str, int, int] = ("", 0, 0)
         self._workshop: Any = None
@@ -38,7 +42,10 @@ class Preparer:
         """The stores that are needed, each a `beamclip.preparation.plan.Need` as a dict."""
         from beamclip.preparation.plan import Hands, plan
 
-        hands = Hands(pool_for(False, self._resources).most, pool_for(True, self._resources, self._actors()).most)
+        hands = Hands(
+            pool_for(False, self._resources).most,
+            pool_for(True, self._resources, self._actors()).most,
+        )
         return [asdict(need) for need in plan(self._experiments.values(), self._open(), hands)]
 
     def pack(self) -> dict[str, Any]:
@@ -46,8 +53,15 @@ class Preparer:
         from beamclip.data import pack
 
         (experiment,) = self._experiments.values()
-        packed = pack(experiment.data, self._root, self._show, ClusterRunner(self._resources), self._repair)
-        return {"path": str(packed.store.path), "images": len(packed), "bytes": packed.store.bytes, "bad": len(packed.bad)}
+        packed = pack(
+            experiment.data, self._root, self._show, ClusterRunner(self._resources), self._repair
+        )
+        return {
+            "path": str(packed.store.path),
+            "images": len(packed),
+            "bytes": packed.store.bytes,
+            "bad": len(packed.bad),
+        }
 
     def prepare(self, backbones: Sequence[str], untrained: bool) -> dict[str, Any]:
         """Build what is missing. Returns `assets` (key -> JSON) and `untrained` (metrics by key)."""
@@ -56,7 +70,10 @@ class Preparer:
 
         for name in backbones:
             check_backbone(name)
-        assets = {key: made.to_json() for key, made in prepare_all(self._experiments, self._open()).items()}
+        assets = {
+            key: made.to_json()
+            for key, made in prepare_all(self._experiments, self._open()).items()
+        }
         return {"assets": assets, "untrained": self._untrained(assets) if untrained else {}}
 
     def balance(self) -> dict[str, Any]:
@@ -80,7 +97,9 @@ class Preparer:
         if self._workshop is None:
             more = _of_gpus() if self._resources.get("GPU") else {}
             runner = ClusterRunner(self._resources, self._actors())
-            self._workshop = Workshop(self._root, progress=self._show, run=runner, repair=self._repair, **more)
+            self._workshop = Workshop(
+                self._root, progress=self._show, run=runner, repair=self._repair, **more
+            )
         return self._workshop
 
     def _actors(self) -> tuple[int, int] | None:
@@ -90,7 +109,9 @@ class Preparer:
         key, experiment = next(iter(self._experiments.items()))
         self._show("probing the untrained student", 0, 1)
         call = _on_a_gpu if self._resources.get("GPU") else _here
-        return dict(call(_untrained_metrics, experiment.model_dump_json(), assets[key], str(self._root)))
+        return dict(
+            call(_untrained_metrics, experiment.model_dump_json(), assets[key], str(self._root))
+        )
 
     def _show(self, label: str, done: int, total: int) -> None:
         self._state = (label, done, total)
@@ -103,7 +124,9 @@ def _untrained_metrics(experiment: str, assets: str, root: str) -> dict[str, flo
     from beamclip.training.evaluate import untrained_metrics
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return untrained_metrics(checked(Experiment, json.loads(experiment)), Assets.from_json(assets), Path(root), device)
+    return untrained_metrics(
+        checked(Experiment, json.loads(experiment)), Assets.from_json(assets), Path(root), device
+    )
 
 
 def _of_gpus() -> dict[str, Any]:
@@ -158,16 +181,22 @@ class Preparation:
         repair: build again what is damaged.
     """
 
-    def __init__(self, planned: Sequence[Experiment], root: Path, show: Progress, repair: bool = False) -> None:
+    def __init__(
+        self, planned: Sequence[Experiment], root: Path, show: Progress, repair: bool = False
+    ) -> None:
         self._backbones = sorted({experiment.student.backbone for experiment in planned})
         texts: dict[str, str] = {}
-        for experiment in planned:  # the first of each: later ones may start from students that are yet to be trained
+        for experiment in (
+            planned
+        ):  # the first of each: later ones may start from students that are yet to be trained
             texts.setdefault(asset_key(experiment), experiment.model_dump_json())
         self._show = show
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         # torch would give one thread to an actor that asks for no CPU; the cluster is idle now, so take a node's worth.
         environment = {"env_vars": {"OMP_NUM_THREADS": str(min(cpus, _node_cpus()))}}
-        options = ray.remote(Preparer).options(num_cpus=0, max_concurrency=2, runtime_env=environment)
+        options = ray.remote(Preparer).options(
+            num_cpus=0, max_concurrency=2, runtime_env=environment
+        )
         self._actor: Any = options.remote(texts, str(root), repair, _resources(planned))
 
     def plan(self) -> list[dict[str, Any]]:
@@ -215,7 +244,11 @@ def _resources(planned: Sequence[Experiment]) -> dict[str, float]:
     return resources | {"GPU": max(resources.get("GPU", 0.0), 1.0 if wants else 0.0)}
 
 
-_GONE = (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError, ray.exceptions.RaySystemError)
+_GONE = (
+    ray.exceptions.ActorDiedError,
+    ray.exceptions.ActorUnavailableError,
+    ray.exceptions.RaySystemError,
+)
 
 
 def _lost(error: Exception) -> UserError:

@@ -34,7 +34,9 @@ class Pool:
         return max(1, int(self.cpus))
 
 
-def pool_for(on_device: bool, resources: dict[str, float], wanted: tuple[int, int] | None = None) -> Pool:
+def pool_for(
+    on_device: bool, resources: dict[str, float], wanted: tuple[int, int] | None = None
+) -> Pool:
     """The pool for a job on a cluster.
 
     Args:
@@ -60,7 +62,9 @@ class ClusterRunner:
         actors: `teacher.actors`.
     """
 
-    def __init__(self, resources: dict[str, float] | None = None, actors: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, resources: dict[str, float] | None = None, actors: tuple[int, int] | None = None
+    ) -> None:
         self._resources, self._actors = resources or dict(ray.cluster_resources()), actors
 
     def __call__(self, job: Job, shards: Sequence[int], folder: Path) -> Iterator[int]:
@@ -71,7 +75,9 @@ class ClusterRunner:
         """
         if not shards:
             return
-        for row in _pipeline(job, shards, folder, pool_for(job.on_device, self._resources, self._actors)).iter_rows():
+        for row in _pipeline(
+            job, shards, folder, pool_for(job.on_device, self._resources, self._actors)
+        ).iter_rows():
             if row["said"]:
                 raise UserError(row["said"])
             yield int(row["shard"])
@@ -84,10 +90,18 @@ def _pipeline(job: Job, shards: Sequence[int], folder: Path, pool: Pool) -> Any:
     context.enable_progress_bars = False  # ours shows rate and time left
     for name in ("ray.data", "ray.data._internal.execution.streaming_executor"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    rows = ray.data.from_items([{"shard": index} for index in shards], override_num_blocks=len(shards))
+    rows = ray.data.from_items(
+        [{"shard": index} for index in shards], override_num_blocks=len(shards)
+    )
     # Two shards at once in each process where the processor does the work: one is decoded while the other goes to the disk.
-    threads = {} if job.on_device else {"enable_true_multi_threading": True, "max_concurrent_calls_per_actor": 2}
-    actors = ray.data.ActorPoolStrategy(min_size=min(pool.least, len(shards)), max_size=min(pool.most, len(shards)), **threads)
+    threads = (
+        {}
+        if job.on_device
+        else {"enable_true_multi_threading": True, "max_concurrent_calls_per_actor": 2}
+    )
+    actors = ray.data.ActorPoolStrategy(
+        min_size=min(pool.least, len(shards)), max_size=min(pool.most, len(shards)), **threads
+    )
     return rows.map_batches(
         _Writer,
         fn_constructor_args=(job, str(folder), pool.threads),
@@ -112,7 +126,10 @@ class _Writer:
             self._said = str(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {"shard": batch["shard"], "said": [self._said or self._one(index) for index in batch["shard"].tolist()]}
+        return {
+            "shard": batch["shard"],
+            "said": [self._said or self._one(index) for index in batch["shard"].tolist()],
+        }
 
     def _one(self, index: int) -> str:
         try:
@@ -128,7 +145,9 @@ def user_error_in(error: BaseException | None) -> UserError | None:
     seen = set[int]()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        inner = getattr(error, "cause", None)  # first: Ray's wrapping of a UserError is one too, with a text of its own
+        inner = getattr(
+            error, "cause", None
+        )  # first: Ray's wrapping of a UserError is one too, with a text of its own
         if inner is None and isinstance(error, UserError):
             return UserError(str(error))
         error = inner or error.__cause__ or error.__context__

@@ -37,15 +37,25 @@ class Handover:
             filesystem.delete_file(f"{path}/{self._name}.failed")  # of an earlier attempt
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if not self._left and not isinstance(error, RayError):  # after the loss of a process this trial is tried again
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._left and not isinstance(
+            error, RayError
+        ):  # after the loss of a process this trial is tried again
             self.give_up()
 
     def give_up(self) -> None:
         """Say that this trial leaves no student, unless it has left one."""
         filesystem, path = filesystem_of(self._folder)
         filesystem.create_dir(path, recursive=True)
-        if filesystem.get_file_info(f"{path}/{self._name}.safetensors").type == fs.FileType.NotFound:
+        if (
+            filesystem.get_file_info(f"{path}/{self._name}.safetensors").type
+            == fs.FileType.NotFound
+        ):
             with filesystem.open_output_stream(f"{path}/{self._name}.failed") as stream:
                 stream.write(b"")
 
@@ -57,7 +67,12 @@ class Handover:
         names = (f"{path}/{self._name}.part", f"{path}/{self._name}.safetensors")
         with checkpoint.as_directory() as here:
             if Path(here, "probe.safetensors").exists():
-                fs.copy_files(str(Path(here, "student.safetensors")), names[0], fs.LocalFileSystem(), filesystem)
+                fs.copy_files(
+                    str(Path(here, "student.safetensors")),
+                    names[0],
+                    fs.LocalFileSystem(),
+                    filesystem,
+                )
                 filesystem.move(*names)
                 self._left = True
 
@@ -69,8 +84,13 @@ class Handover:
         """
         filesystem, path = filesystem_of(self._folder)
         while True:
-            student, failed = (f"{path}/{_name(other)}.{ending}" for ending in ("safetensors", "failed"))
-            here, gone = (info.type != fs.FileType.NotFound for info in filesystem.get_file_info([student, failed]))
+            student, failed = (
+                f"{path}/{_name(other)}.{ending}" for ending in ("safetensors", "failed")
+            )
+            here, gone = (
+                info.type != fs.FileType.NotFound
+                for info in filesystem.get_file_info([student, failed])
+            )
             if here:
                 return f"{self._folder}/{_name(other)}.safetensors"
             if gone:

@@ -16,7 +16,9 @@ import ray.tune
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks import DatasetsCallback, placement_group_callback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.controller.placement_group_cleaner import PlacementGroupCleaner
+from ray.train.v2._internal.execution.controller.placement_group_cleaner import (
+    PlacementGroupCleaner,
+)
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from beamclip.config import Experiment, checked
@@ -58,15 +60,29 @@ class ProcessGroupBackend(Backend):  # type: ignore[misc]
         try:
             address, port = worker_group.execute_single(0, _free_address)
             size = len(worker_group)
-            join = {"backend": backend_config.backend, "address": address, "port": port, "world_size": size}
-            ray.get([worker_group.execute_single_async(i, _join, world_rank=i, **join) for i in range(size)])
+            join = {
+                "backend": backend_config.backend,
+                "address": address,
+                "port": port,
+                "world_size": size,
+            }
+            ray.get(
+                [
+                    worker_group.execute_single_async(i, _join, world_rank=i, **join)
+                    for i in range(size)
+                ]
+            )
         except Exception:
             _release(worker_group)
             raise
 
     def on_shutdown(self, worker_group: Any, backend_config: ProcessGroupConfig) -> None:
         """Leave in order; workers that hang are ended by Ray anyway."""
-        ray.wait(worker_group.execute_async(_leave), num_returns=len(worker_group), timeout=_SHUTDOWN_SECONDS)
+        ray.wait(
+            worker_group.execute_async(_leave),
+            num_returns=len(worker_group),
+            timeout=_SHUTDOWN_SECONDS,
+        )
 
 
 def _free_address() -> tuple[str, int]:
@@ -167,7 +183,11 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]
 
     def _create_default_callbacks(self) -> list[Any]:
         replaced = (DatasetsCallback, PlacementGroupCleanerCallback)
-        kept = [callback for callback in super()._create_default_callbacks() if not isinstance(callback, replaced)]
+        kept = [
+            callback
+            for callback in super()._create_default_callbacks()
+            if not isinstance(callback, replaced)
+        ]
         return [*kept, _CleanerCallback()]
 
 
@@ -185,7 +205,9 @@ def run_trial(config: dict[str, Any]) -> Any:
     experiment = checked(Experiment, json.loads(config["experiment"]))
     reports = TuneReportCallback()
     try:
-        result = build_trainer(experiment, config, ray.tune.get_context().get_trial_id(), [reports]).fit()
+        result = build_trainer(
+            experiment, config, ray.tune.get_context().get_trial_id(), [reports]
+        ).fit()
     finally:
         _wait_until_taken(reports)
     return result.checkpoint
@@ -198,7 +220,9 @@ def _wait_until_taken(reports: Any) -> None:
     time.sleep(0.3)
 
 
-def build_trainer(experiment: Experiment, config: dict[str, Any], name: str, callbacks: list[Any]) -> Trainer:
+def build_trainer(
+    experiment: Experiment, config: dict[str, Any], name: str, callbacks: list[Any]
+) -> Trainer:
     """A Train run whose name is a pure function of the trial: a restart finds its checkpoints by it."""
     scaling, storage = experiment.scaling, experiment.storage
     resources = {"CPU": worker_cpus(experiment)}
@@ -209,7 +233,9 @@ def build_trainer(experiment: Experiment, config: dict[str, Any], name: str, cal
         train_loop_config={"experiment": config["experiment"], "assets": config["assets"]},
         backend_config=ProcessGroupConfig("nccl" if scaling.gpus_per_worker else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=scaling.workers, use_gpu=scaling.gpus_per_worker > 0, resources_per_worker=resources
+            num_workers=scaling.workers,
+            use_gpu=scaling.gpus_per_worker > 0,
+            resources_per_worker=resources,
         ),
         run_config=ray.train.RunConfig(
             name=name,
@@ -238,7 +264,9 @@ def train_function(config: dict[str, Any]) -> None:
         device = torch.device("cpu")
         torch.set_num_threads(max(1, int(experiment.scaling.cpus_per_worker)))
     with _latest_checkpoint() as checkpoint:
-        context = Context(train.get_world_rank(), train.get_world_size(), device, _report, checkpoint)
+        context = Context(
+            train.get_world_rank(), train.get_world_size(), device, _report, checkpoint
+        )
         try:
             run_worker(experiment, Assets.from_json(config["assets"]), context)
         except TrainingDiverged as error:

@@ -10,7 +10,17 @@ import ray.tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
 
-from beamclip.config import Choice, Sweep, Uniform, UserError, cell, planned_values, start_of, trial_count, with_values
+from beamclip.config import (
+    Choice,
+    Sweep,
+    Uniform,
+    UserError,
+    cell,
+    planned_values,
+    start_of,
+    trial_count,
+    with_values,
+)
 from beamclip.distributed.callback import FINAL, Listener, Relay, report_of, retries
 from beamclip.distributed.student_handoff import Handover, forget_failures
 from beamclip.distributed.trainer import run_trial
@@ -76,7 +86,9 @@ def search_space(sweep: Sweep) -> Any:
 def _dimension(dimension: Choice | Uniform) -> Any:
     if isinstance(dimension, Choice):
         return ray.tune.choice(list(dimension.values))
-    return (ray.tune.loguniform if dimension.log else ray.tune.uniform)(dimension.low, dimension.high)
+    return (ray.tune.loguniform if dimension.log else ray.tune.uniform)(
+        dimension.low, dimension.high
+    )
 
 
 def search_algorithm(sweep: Sweep, concurrent: int) -> SearchAlgorithm | Searcher:
@@ -102,7 +114,9 @@ def _optuna(sweep: Sweep) -> Searcher:
     try:
         return AtTheEnd(metric=sweep.metric, mode="max", seed=sweep.seed)
     except (ImportError, AssertionError):
-        raise UserError('search is optuna, which is not installed; run pip install "beamclip[optuna]"') from None
+        raise UserError(
+            'search is optuna, which is not installed; run pip install "beamclip[optuna]"'
+        ) from None
 
 
 def scheduler(sweep: Sweep, epochs: int) -> TrialScheduler:
@@ -119,7 +133,9 @@ def scheduler(sweep: Sweep, epochs: int) -> TrialScheduler:
 _DRIVER = {"memory": 1}
 """A trial's driver only waits, and Tune starts all those that it restores at once: a byte each, since Tune wants something asked for, and
 no CPU, of which enough of them would starve the workers of the one that trains."""
-_Relay = Relay  # as Tune's kept state of sweeps names it that were begun before it had a file of its own
+_Relay = (
+    Relay  # as Tune's kept state of sweeps names it that were begun before it had a file of its own
+)
 
 
 def trainable(record: SweepRecord, turns: str | None = None) -> Callable[[dict[str, Any]], None]:
@@ -128,15 +144,33 @@ def trainable(record: SweepRecord, turns: str | None = None) -> Callable[[dict[s
     Args:
         turns: name of the actor that says when a trial may train; None where Tune starts no more than that.
     """
-    sweep, base, assets, folder = record.sweep, record.base, dict(record.assets), record.folder  # worked out here: a trial runs elsewhere
+    sweep, base, assets, folder = (
+        record.sweep,
+        record.base,
+        dict(record.assets),
+        record.folder,
+    )  # worked out here: a trial runs elsewhere
 
     def trial(config: dict[str, Any]) -> None:
-        experiment, before = cell(sweep, base, config["values"]), start_of(sweep, base, config["values"])
+        experiment, before = (
+            cell(sweep, base, config["values"]),
+            start_of(sweep, base, config["values"]),
+        )
         with _last_word(), Handover(folder, experiment) as handover:
-            started = experiment if before is None else with_values(experiment, {"student.init": handover.wait_for(before)})
-            if turns is not None:  # after the wait for another trial, which may need the turn itself
+            started = (
+                experiment
+                if before is None
+                else with_values(experiment, {"student.init": handover.wait_for(before)})
+            )
+            if (
+                turns is not None
+            ):  # after the wait for another trial, which may need the turn itself
                 wait_for_turn(turns)
-            config = {"experiment": started.model_dump_json(), "assets": assets[asset_key(experiment)], "folder": f"{folder}/trials"}
+            config = {
+                "experiment": started.model_dump_json(),
+                "assets": assets[asset_key(experiment)],
+                "folder": f"{folder}/trials",
+            }
             handover.leave(run_trial(config))
 
     wrapped: Callable[[dict[str, Any]], None] = ray.tune.with_resources(trial, _DRIVER)
@@ -169,10 +203,16 @@ def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume:
     results = tuner.fit()  # after Ctrl-C it returns as if all was well
     if Relay.over is not None:
         return len(Relay.over) >= trial_count(record.sweep)
-    by_itself: bool = results.num_terminated >= trial_count(record.sweep)  # where nothing was left to do, Tune takes no step
+    by_itself: bool = results.num_terminated >= trial_count(
+        record.sweep
+    )  # where nothing was left to do, Tune takes no step
     if by_itself:
-        last = [result.metrics for result in results if result.metrics and "config" in result.metrics]
-        Relay.over_before({metrics["trial_id"]: report_of(metrics, metrics["config"]) for metrics in last})
+        last = [
+            result.metrics for result in results if result.metrics and "config" in result.metrics
+        ]
+        Relay.over_before(
+            {metrics["trial_id"]: report_of(metrics, metrics["config"]) for metrics in last}
+        )
     return by_itself
 
 
@@ -187,10 +227,14 @@ def _restored_tuner(record: SweepRecord, concurrent: int) -> ray.tune.Tuner:
     name = f"turns of {record.sweep_id}"
     Relay.turns = open_turns(name, concurrent)
     function = trainable(record, name)
-    return ray.tune.Tuner.restore(f"{record.folder}/tune", function, resume_unfinished=True, resume_errored=True)
+    return ray.tune.Tuner.restore(
+        f"{record.folder}/tune", function, resume_unfinished=True, resume_errored=True
+    )
 
 
-def _new_tuner(function: Callable[..., Any], record: SweepRecord, concurrent: int) -> ray.tune.Tuner:
+def _new_tuner(
+    function: Callable[..., Any], record: SweepRecord, concurrent: int
+) -> ray.tune.Tuner:
     sweep: Sweep = record.sweep
     return ray.tune.Tuner(
         function,
@@ -200,7 +244,9 @@ def _new_tuner(function: Callable[..., Any], record: SweepRecord, concurrent: in
             scheduler=scheduler(sweep, record.base.optimiser.epochs),
             num_samples=1 if sweep.search == "grid" else sweep.trials,
             trial_name_creator=lambda trial: trial.trial_id,
-            trial_dirname_creator=lambda trial: trial.trial_id,  # names made of parameters grow too long (ray#29586)
+            trial_dirname_creator=lambda trial: (
+                trial.trial_id
+            ),  # names made of parameters grow too long (ray#29586)
         ),
         run_config=ray.tune.RunConfig(
             name="tune",

@@ -9,7 +9,12 @@ from beamclip.evaluation.few_shot import FewShot, few_shot
 from beamclip.evaluation.grid_probe import GridCell, fit_grid
 from beamclip.evaluation.knn import check_k, knn_predict
 from beamclip.evaluation.linear_probe import Probe, fit_probe, load_probe, save_probe
-from beamclip.evaluation.metrics import accuracy, confusions, expected_calibration_error, wilson_interval
+from beamclip.evaluation.metrics import (
+    accuracy,
+    confusions,
+    expected_calibration_error,
+    wilson_interval,
+)
 from beamclip.evaluation.paper_probe import PAPER_PROTOCOLS, fit_paper
 from beamclip.evaluation.protocols import Cell, ProbeResult, select_probe
 from beamclip.evaluation.report import report

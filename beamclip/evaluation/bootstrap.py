@@ -16,7 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from beamclip.evaluation.metrics import calibration_gaps, expected_calibration_error, wilson_interval
+from beamclip.evaluation.metrics import (
+    calibration_gaps,
+    expected_calibration_error,
+    wilson_interval,
+)
 
 BLOCK = 2**22
 """Drawn images held at once: 32 MiB."""
@@ -32,12 +36,16 @@ def resampled_sums(columns: Tensor, draws: int, seed: int) -> Tensor:
     sums = []
     for block in torch.split(torch.arange(draws), max(1, BLOCK // count)):
         drawn = torch.randint(count, (len(block), count), generator=generator)
-        times = torch.zeros(len(block), count, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+        times = torch.zeros(len(block), count, dtype=torch.float64).scatter_add_(
+            1, drawn, torch.ones_like(drawn, dtype=torch.float64)
+        )
         sums.append(times @ columns)
     return torch.cat(sums)
 
 
-def intervals(hits: Sequence[Tensor], confidence: Tensor, draws: int, seed: int) -> tuple[list[Interval], Interval]:
+def intervals(
+    hits: Sequence[Tensor], confidence: Tensor, draws: int, seed: int
+) -> tuple[list[Interval], Interval]:
     """Intervals in per cent of accuracies and of the calibration error, from the same draws.
 
     Args:
@@ -45,9 +53,17 @@ def intervals(hits: Sequence[Tensor], confidence: Tensor, draws: int, seed: int)
         confidence: fp [N] in 0-1.
     """
     shares = torch.stack([*hits], dim=1).double()
-    sums = 100 * resampled_sums(torch.cat([shares, calibration_gaps(confidence, hits[0])], dim=1), draws, seed) / len(confidence)
+    sums = (
+        100
+        * resampled_sums(
+            torch.cat([shares, calibration_gaps(confidence, hits[0])], dim=1), draws, seed
+        )
+        / len(confidence)
+    )
     accuracies = [_of_share(sums[:, column].numpy(), hit) for column, hit in enumerate(hits)]
-    return accuracies, _around(sums[:, len(hits) :].abs().sum(1).numpy(), expected_calibration_error(confidence, hits[0]))
+    return accuracies, _around(
+        sums[:, len(hits) :].abs().sum(1).numpy(), expected_calibration_error(confidence, hits[0])
+    )
 
 
 def class_intervals(images: Tensor, right: Tensor, draws: int, seed: int) -> list[Interval]:

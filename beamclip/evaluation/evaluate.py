@@ -38,7 +38,11 @@ class Evaluation:
 
 
 def evaluate(
-    train: LabelledFeatures, val: LabelledFeatures, test: LabelledFeatures, anchors: Tensor | None, config: ProbeConfig
+    train: LabelledFeatures,
+    val: LabelledFeatures,
+    test: LabelledFeatures,
+    anchors: Tensor | None,
+    config: ProbeConfig,
 ) -> Evaluation:
     """Probe on frozen features; everything on the device the features are on.
 
@@ -57,15 +61,29 @@ def evaluate(
         UserError: features are not finite, fewer train images than k, or a single class.
     """
     with _full_precision():
-        chosen, (k, neighbours) = choose(train, val, config), choose_k(train, val, config)  # test is not among their arguments
+        chosen, (k, neighbours) = (
+            choose(train, val, config),
+            choose_k(train, val, config),
+        )  # test is not among their arguments
         probed = report(_numbers(chosen.probe.logits(test.features), chosen), test.labels, config)
-        nearest = knn_predict(test.features, train.features, train.labels, [k], config.knn_temperature)[0]
+        nearest = knn_predict(
+            test.features, train.features, train.labels, [k], config.knn_temperature
+        )[0]
         metrics = {"linear_probe/val_top1": chosen.val_top1} | _named("linear_probe/test_", probed)
-        metrics |= {"knn/val_top1": neighbours[k], "knn/test_top1": accuracy(nearest, test.labels), "knn/k": k}
+        metrics |= {
+            "knn/val_top1": neighbours[k],
+            "knn/test_top1": accuracy(nearest, test.labels),
+            "knn/k": k,
+        }
         zero_shot = None
         if anchors is not None and val.embeddings is not None and test.embeddings is not None:
-            metrics["zero_shot/val_top1"] = accuracy(zero_shot_predict(val.embeddings, anchors.to(val.labels.device)), val.labels)
-            logits = zero_shot_logits(test.embeddings, anchors.to(test.labels.device)) / config.zero_shot_temperature
+            metrics["zero_shot/val_top1"] = accuracy(
+                zero_shot_predict(val.embeddings, anchors.to(val.labels.device)), val.labels
+            )
+            logits = (
+                zero_shot_logits(test.embeddings, anchors.to(test.labels.device))
+                / config.zero_shot_temperature
+            )
             zero_shot = report(logits, test.labels, config)
             metrics |= _named("zero_shot/test_", zero_shot)
         shots = few_shot(train, val, test, config)
@@ -76,7 +94,9 @@ def evaluate(
 
 def _numbers(logits: Tensor, chosen: ProbeResult) -> Tensor:
     if not bool(torch.isfinite(logits).all()):
-        settings = ", ".join(f"{name} {value}" for name, value in chosen.cells[chosen.chosen].settings.items())
+        settings = ", ".join(
+            f"{name} {value}" for name, value in chosen.cells[chosen.chosen].settings.items()
+        )
         raise UserError(f"the linear probe's weights ran away ({settings}); lower probe.grid.lr")
     return logits
 
@@ -86,7 +106,9 @@ def choose(train: LabelledFeatures, val: LabelledFeatures, config: ProbeConfig) 
     return select_probe(train, val, config)
 
 
-def choose_k(train: LabelledFeatures, val: LabelledFeatures, config: ProbeConfig) -> tuple[int, dict[int, float]]:
+def choose_k(
+    train: LabelledFeatures, val: LabelledFeatures, config: ProbeConfig
+) -> tuple[int, dict[int, float]]:
     """The number of neighbours, the smaller on a tie, and the val accuracy of each in per cent."""
     ks = sorted(set(config.knn_k))
     predicted = knn_predict(val.features, train.features, train.labels, ks, config.knn_temperature)
@@ -100,7 +122,11 @@ def _named(prefix: str, reported: Reported) -> dict[str, float]:
 
 def _few_shot_metrics(one: FewShot) -> dict[str, float]:
     values = {"": one.mean, "_low": one.low, "_high": one.high}
-    return {f"few_shot/{one.images_per_class}_top1{suffix}": value for suffix, value in values.items() if value is not None}
+    return {
+        f"few_shot/{one.images_per_class}_top1{suffix}": value
+        for suffix, value in values.items()
+        if value is not None
+    }
 
 
 def _details(
@@ -120,13 +146,22 @@ def _details(
         "knn": [{"k": k, "val_top1": top1} for k, top1 in neighbours.items()],
         "few_shot": [one.as_dict() for one in shots],
         "linear_probe": details_of(probed, test.labels, classes, config),
-        "zero_shot": None if zero_shot is None else details_of(zero_shot, test.labels, classes, config),
+        "zero_shot": None
+        if zero_shot is None
+        else details_of(zero_shot, test.labels, classes, config),
     }
 
 
-def _predictions(probed: Reported, zero_shot: Reported | None, test: LabelledFeatures) -> dict[str, Tensor]:
+def _predictions(
+    probed: Reported, zero_shot: Reported | None, test: LabelledFeatures
+) -> dict[str, Tensor]:
     ids = torch.arange(len(test.labels)) if test.ids is None else test.ids
-    columns = {"ids": ids, "labels": test.labels, "probe": probed.predicted, "probe_confidence": probed.confidence}
+    columns = {
+        "ids": ids,
+        "labels": test.labels,
+        "probe": probed.predicted,
+        "probe_confidence": probed.confidence,
+    }
     if zero_shot is not None:
         columns |= {"zero_shot": zero_shot.predicted, "zero_shot_confidence": zero_shot.confidence}
     return {name: column.cpu().contiguous() for name, column in columns.items()}
@@ -162,10 +197,19 @@ def save_evaluation(evaluation: Evaluation, folder: Path, names: Sequence[str] =
     Raises:
         UserError: a file can't be written.
     """
-    content = {"format": FORMAT, "names": list(names), "metrics": evaluation.metrics, **evaluation.details}
+    content = {
+        "format": FORMAT,
+        "names": list(names),
+        "metrics": evaluation.metrics,
+        **evaluation.details,
+    }
     path = folder / "evaluation.json"
     try:
         path.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path} can't be written ({error.strerror}); free space or choose another storage") from None
-    write_tensors(folder / "predictions.safetensors", evaluation.predictions, {"predictions_format": FORMAT})
+        raise UserError(
+            f"{path} can't be written ({error.strerror}); free space or choose another storage"
+        ) from None
+    write_tensors(
+        folder / "predictions.safetensors", evaluation.predictions, {"predictions_format": FORMAT}
+    )

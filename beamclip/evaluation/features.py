@@ -19,7 +19,9 @@ def check_finite(features: Tensor, what: str) -> None:
         UserError: some are NaN or infinite.
     """
     if not bool(torch.isfinite(features).all()):
-        raise UserError(f"{what} hold NaN or infinity, so training has diverged; lower optimiser.lr or set optimiser.clip_norm")
+        raise UserError(
+            f"{what} hold NaN or infinity, so training has diverged; lower optimiser.lr or set optimiser.clip_norm"
+        )
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,23 @@ class LabelledFeatures:
     """int64 [N], of the samples, where somebody wants to find them again."""
 
     def __post_init__(self) -> None:
-        rows = {len(t) for t in (self.features, self.embeddings, self.labels, self.ids) if t is not None}
+        rows = {
+            len(t) for t in (self.features, self.embeddings, self.labels, self.ids) if t is not None
+        }
         if len(rows) != 1 or 0 in rows:
-            raise ValueError(f"features, embeddings and labels must have the same number of rows, at least one, not {sorted(rows)}")
+            raise ValueError(
+                f"features, embeddings and labels must have the same number of rows, at least one, not {sorted(rows)}"
+            )
         check_finite(self.features, "the student's features")
         if self.embeddings is not None:
             check_finite(self.embeddings, "the student's embeddings")
 
 
 def extract(
-    student: Student, batches: Iterable[Tensor], device: torch.device | str, precision: Literal["fp32", "bf16"] = "fp32"
+    student: Student,
+    batches: Iterable[Tensor],
+    device: torch.device | str,
+    precision: Literal["fp32", "bf16"] = "fp32",
 ) -> Features:
     """Run the student over all images once, in evaluation mode, without gradients. Its modes are restored afterwards.
 

@@ -31,17 +31,28 @@ class FewShot:
         return asdict(self)
 
 
-def few_shot(train: LabelledFeatures, val: LabelledFeatures, test: LabelledFeatures, config: ProbeConfig) -> list[FewShot]:
+def few_shot(
+    train: LabelledFeatures, val: LabelledFeatures, test: LabelledFeatures, config: ProbeConfig
+) -> list[FewShot]:
     """Every number of `config.few_shot`, fitted on the drawn images by the probe's own protocol.
 
     Settings are chosen on all of val, and val is not fitted on. A number larger than the smallest class is left out with a note.
     """
     counts = train.labels.bincount()
     smallest = int(counts[counts > 0].min())
-    return [_one(shots, smallest, train, val, test, config) for shots in sorted(set(config.few_shot))]
+    return [
+        _one(shots, smallest, train, val, test, config) for shots in sorted(set(config.few_shot))
+    ]
 
 
-def _one(shots: int, smallest: int, train: LabelledFeatures, val: LabelledFeatures, test: LabelledFeatures, config: ProbeConfig) -> FewShot:
+def _one(
+    shots: int,
+    smallest: int,
+    train: LabelledFeatures,
+    val: LabelledFeatures,
+    test: LabelledFeatures,
+    config: ProbeConfig,
+) -> FewShot:
     if shots > smallest:
         return FewShot(shots, (), note=f"a class has only {smallest} train images")
     draws = []
@@ -54,7 +65,9 @@ def _one(shots: int, smallest: int, train: LabelledFeatures, val: LabelledFeatur
 
 def drawn(data: LabelledFeatures, shots: int, seed: int) -> LabelledFeatures:
     """So many images of each class, the same ones for the same seed; a smaller number is part of a larger one."""
-    order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed)).to(data.labels.device)
+    order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed)).to(
+        data.labels.device
+    )
     ranks = torch.empty_like(order)
     for label in torch.unique(data.labels):
         of_class = order[data.labels[order] == label]

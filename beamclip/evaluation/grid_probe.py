@@ -60,12 +60,20 @@ class FittedGrid:
         """One cell as a probe."""
         prepared = self.inputs[group]
         weight = self.weight[group, :, cell].T.contiguous()
-        return Probe(weight, self.bias[group, cell].clone(), prepared.mean, prepared.std, prepared.unit)
+        return Probe(
+            weight, self.bias[group, cell].clone(), prepared.mean, prepared.std, prepared.unit
+        )
 
 
 @torch.no_grad()
 def fit_grid(
-    features: Tensor, labels: Tensor, cells: Sequence[GridCell], units: Sequence[bool], epochs: int, batch_size: int, seed: int = 0
+    features: Tensor,
+    labels: Tensor,
+    cells: Sequence[GridCell],
+    units: Sequence[bool],
+    epochs: int,
+    batch_size: int,
+    seed: int = 0,
 ) -> FittedGrid:
     """Train every cell with every normalisation, in fp32 on the features' device.
 
@@ -99,7 +107,9 @@ def _rotated(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return F.pad(z @ basis, (0, 1), value=1.0), F.pad(scale, (0, 1), value=1.0), basis
 
 
-def _descend(z: Tensor, labels: Tensor, decay: Tensor, rates: Tensor, epochs: int, batch_size: int, seed: int) -> Tensor:
+def _descend(
+    z: Tensor, labels: Tensor, decay: Tensor, rates: Tensor, epochs: int, batch_size: int, seed: int
+) -> Tensor:
     """Parameters [G, R + 1, C, K] after training. decay: [R + 1, C, 1]; rates: [G, R + 1, C, K]."""
     parameters, momentum = torch.zeros_like(rates), torch.zeros_like(rates)
     per_epoch = math.ceil(len(labels) / batch_size)
@@ -119,6 +129,14 @@ def _descend(z: Tensor, labels: Tensor, decay: Tensor, rates: Tensor, epochs: in
 def _gradient(parameters: Tensor, z: Tensor, labels: Tensor) -> Tensor:
     """(softmax − one-hot)ᵀ z / B for every cell, [G, R + 1, C, K]."""
     groups, width, cells, classes = parameters.shape
-    error = torch.bmm(z, parameters.view(groups, width, -1)).view(groups, -1, cells, classes).softmax(-1)
+    error = (
+        torch.bmm(z, parameters.view(groups, width, -1))
+        .view(groups, -1, cells, classes)
+        .softmax(-1)
+    )
     error[:, torch.arange(len(labels), device=labels.device), :, labels] -= 1
-    return torch.bmm(z.transpose(1, 2), error.view(groups, len(labels), -1)).div_(len(labels)).view_as(parameters)
+    return (
+        torch.bmm(z.transpose(1, 2), error.view(groups, len(labels), -1))
+        .div_(len(labels))
+        .view_as(parameters)
+    )

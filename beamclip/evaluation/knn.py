@@ -22,11 +22,15 @@ def check_k(ks: Sequence[int], images: int) -> None:
         UserError: there are not.
     """
     if max(ks) > images:
-        raise UserError(f"probe.knn_k is {max(ks)}, but there are only {images} train images; set it to at most {images}")
+        raise UserError(
+            f"probe.knn_k is {max(ks)}, but there are only {images} train images; set it to at most {images}"
+        )
 
 
 @torch.no_grad()
-def knn_predict(queries: Tensor, bank: Tensor, labels: Tensor, ks: Sequence[int], temperature: float) -> Tensor:
+def knn_predict(
+    queries: Tensor, bank: Tensor, labels: Tensor, ks: Sequence[int], temperature: float
+) -> Tensor:
     """The class with the highest score for each number of neighbours, exact, int64 [len(ks), Q]; the lowest class on a tie.
 
     Args:
@@ -42,12 +46,18 @@ def knn_predict(queries: Tensor, bank: Tensor, labels: Tensor, ks: Sequence[int]
     check_k(ks, len(bank))
     bank, classes = F.normalize(bank.float(), dim=-1), int(labels.max()) + 1
     blocks = torch.split(F.normalize(queries.float(), dim=-1), max(1, BLOCK // len(bank)))
-    return torch.cat([_vote(block @ bank.T, labels, ks, temperature, classes) for block in blocks], dim=1)
+    return torch.cat(
+        [_vote(block @ bank.T, labels, ks, temperature, classes) for block in blocks], dim=1
+    )
 
 
-def _vote(similarities: Tensor, labels: Tensor, ks: Sequence[int], temperature: float, classes: int) -> Tensor:
+def _vote(
+    similarities: Tensor, labels: Tensor, ks: Sequence[int], temperature: float, classes: int
+) -> Tensor:
     nearest, index = similarities.topk(max(ks), dim=-1)
-    weights = ((nearest - nearest[:, :1]) / temperature).exp()  # relative to the nearest, so that a small T can't overflow
+    weights = (
+        (nearest - nearest[:, :1]) / temperature
+    ).exp()  # relative to the nearest, so that a small T can't overflow
     scores, counted, winners = weights.new_zeros(len(weights), classes), 0, {}
     for k in sorted(set(ks)):
         scores.scatter_add_(1, labels[index[:, counted:k]], weights[:, counted:k])

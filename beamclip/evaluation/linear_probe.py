@@ -42,7 +42,9 @@ def standardise(features: Tensor, unit: bool = False) -> Standardised:
 
     A constant feature has no scale: its standard deviation is rounding error and must not be divided by.
     """
-    std, mean = torch.std_mean(F.normalize(features.float(), dim=-1) if unit else features.float(), dim=0, correction=0)
+    std, mean = torch.std_mean(
+        F.normalize(features.float(), dim=-1) if unit else features.float(), dim=0, correction=0
+    )
     constant = std <= 1e-6 * mean.abs().clamp(min=1e-12)
     return Standardised(mean, torch.where(constant, 1.0, std), unit)
 
@@ -55,7 +57,9 @@ def check_fittable(features: Tensor, labels: Tensor) -> None:
     """
     check_finite(features, "the student's features")
     if bool((labels == labels[0]).all()):
-        raise UserError(f"a linear probe needs two classes, but all {len(labels)} train labels are {int(labels[0])}; look at the data")
+        raise UserError(
+            f"a linear probe needs two classes, but all {len(labels)} train labels are {int(labels[0])}; look at the data"
+        )
 
 
 # A fitted linear probe, and its file.
@@ -81,7 +85,9 @@ class Probe:
 
     def logits(self, features: Tensor) -> Tensor:
         """[N, F] -> [N, K]."""
-        return F.linear(Standardised(self.mean, self.std, self.unit)(features), self.weight, self.bias)
+        return F.linear(
+            Standardised(self.mean, self.std, self.unit)(features), self.weight, self.bias
+        )
 
     def predict(self, features: Tensor) -> Tensor:
         """[N, F] -> classes, int64 [N]."""
@@ -109,7 +115,9 @@ def load_probe(path: Path) -> Probe:
             unit = (file.metadata() or {}).get("unit") == "1"
             return Probe(**{name: file.get_tensor(name) for name in _TENSORS}, unit=unit)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} can't be read as a linear probe ({error}); check the path") from None
+        raise UserError(
+            f"{path} can't be read as a linear probe ({error}); check the path"
+        ) from None
 
 
 ROWS = 2**16
@@ -117,7 +125,13 @@ ROWS = 2**16
 
 
 @torch.no_grad()
-def fit_probe(features: Tensor, labels: Tensor, inverse_l2: float, max_iterations: int, init: Probe | None = None) -> Probe:
+def fit_probe(
+    features: Tensor,
+    labels: Tensor,
+    inverse_l2: float,
+    max_iterations: int,
+    init: Probe | None = None,
+) -> Probe:
     """Fit in fp32, on the features' device.
 
     Args:
@@ -137,13 +151,22 @@ def fit_probe(features: Tensor, labels: Tensor, inverse_l2: float, max_iteration
     if init is not None:
         start = torch.cat([init.weight, init.bias[:, None]], dim=1)
     solution = _minimise(start, inputs, labels, inverse_l2, max_iterations)
-    return Probe(solution[:, :-1].contiguous(), solution[:, -1].contiguous(), prepared.mean, prepared.std)
+    return Probe(
+        solution[:, :-1].contiguous(), solution[:, -1].contiguous(), prepared.mean, prepared.std
+    )
 
 
-def _minimise(start: Tensor, inputs: Tensor, labels: Tensor, inverse_l2: float, max_iterations: int) -> Tensor:
+def _minimise(
+    start: Tensor, inputs: Tensor, labels: Tensor, inverse_l2: float, max_iterations: int
+) -> Tensor:
     parameters = start.clone().requires_grad_()
     solver = torch.optim.LBFGS(
-        [parameters], max_iter=max_iterations, history_size=10, tolerance_grad=1e-6, tolerance_change=0.0, line_search_fn="strong_wolfe"
+        [parameters],
+        max_iter=max_iterations,
+        history_size=10,
+        tolerance_grad=1e-6,
+        tolerance_change=0.0,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
@@ -154,7 +177,9 @@ def _minimise(start: Tensor, inputs: Tensor, labels: Tensor, inverse_l2: float, 
     return parameters.detach()
 
 
-def loss_and_gradient(parameters: Tensor, inputs: Tensor, labels: Tensor, inverse_l2: float) -> tuple[Tensor, Tensor]:
+def loss_and_gradient(
+    parameters: Tensor, inputs: Tensor, labels: Tensor, inverse_l2: float
+) -> tuple[Tensor, Tensor]:
     """The objective over C·N, so that one tolerance serves all C and N, and its gradient (softmax − one-hot)ᵀ [z, 1].
 
     Args:
@@ -174,7 +199,9 @@ def loss_and_gradient(parameters: Tensor, inputs: Tensor, labels: Tensor, invers
     return loss, gradient
 
 
-def sweep_inverse_l2(features: Tensor, labels: Tensor, grid: Sequence[float], max_iterations: int) -> dict[float, Probe]:
+def sweep_inverse_l2(
+    features: Tensor, labels: Tensor, grid: Sequence[float], max_iterations: int
+) -> dict[float, Probe]:
     """Fit one probe a C, the smallest first, each from the last one's solution.
 
     Raises:
@@ -183,5 +210,7 @@ def sweep_inverse_l2(features: Tensor, labels: Tensor, grid: Sequence[float], ma
     probes: dict[float, Probe] = {}
     last = None
     for inverse_l2 in sorted(set(grid)):
-        last = probes[inverse_l2] = fit_probe(features, labels, inverse_l2, max_iterations, init=last)
+        last = probes[inverse_l2] = fit_probe(
+            features, labels, inverse_l2, max_iterations, init=last
+        )
     return probes

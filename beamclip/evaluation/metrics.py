@@ -32,7 +32,9 @@ def wilson_interval(per_cent: float, count: int, z: float = 1.959964) -> tuple[f
     middle = p + z * z / (2 * count)
     half = z * math.sqrt(p * (1 - p) / count + (z / (2 * count)) ** 2)
     scale = 1 + z * z / count
-    return 100 * max(0.0, min(p, (middle - half) / scale)), 100 * min(1.0, max(p, (middle + half) / scale))
+    return 100 * max(0.0, min(p, (middle - half) / scale)), 100 * min(
+        1.0, max(p, (middle + half) / scale)
+    )
 
 
 def expected_calibration_error(confidence: Tensor, hits: Tensor, bins: int = BINS) -> float:
@@ -59,12 +61,19 @@ def calibration_gaps(confidence: Tensor, hits: Tensor, bins: int = BINS) -> Tens
 
 def per_class(predicted: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """How many images of each class there are and how many of them were right, int64 [classes] each."""
-    return labels.bincount(minlength=classes), labels[predicted == labels].bincount(minlength=classes)
+    return labels.bincount(minlength=classes), labels[predicted == labels].bincount(
+        minlength=classes
+    )
 
 
 def confusions(predicted: Tensor, labels: Tensor) -> list[tuple[int, int, int]]:
     """What was taken for what: (true, predicted, images), the most frequent first, without what was right."""
     wrong = predicted != labels
-    pairs, counts = torch.unique(torch.stack([labels[wrong], predicted[wrong]], dim=1), dim=0, return_counts=True)
-    triples = [(true, taken, count) for (true, taken), count in zip(pairs.tolist(), counts.tolist(), strict=True)]
+    pairs, counts = torch.unique(
+        torch.stack([labels[wrong], predicted[wrong]], dim=1), dim=0, return_counts=True
+    )
+    triples = [
+        (true, taken, count)
+        for (true, taken), count in zip(pairs.tolist(), counts.tolist(), strict=True)
+    ]
     return sorted(triples, key=lambda triple: (-triple[2], triple[:2]))

@@ -66,21 +66,45 @@ def fit_paper(features: Tensor, labels: Tensor, protocol: PaperProtocol, seed: i
     momentum = torch.zeros_like(parameters)
     generator = torch.Generator().manual_seed(seed)
     for epoch in range(protocol.epochs):
-        batches = torch.split(torch.randperm(len(z), generator=generator).to(z.device), protocol.batch_size)
+        batches = torch.split(
+            torch.randperm(len(z), generator=generator).to(z.device), protocol.batch_size
+        )
         for number, batch in enumerate(batches):
-            _step(parameters, momentum, z[batch], labels[batch], protocol, protocol.rate(epoch + number / len(batches)))
-    return Probe(parameters[:-1].T.contiguous(), parameters[-1].clone(), inputs.mean, inputs.std, inputs.unit)
+            _step(
+                parameters,
+                momentum,
+                z[batch],
+                labels[batch],
+                protocol,
+                protocol.rate(epoch + number / len(batches)),
+            )
+    return Probe(
+        parameters[:-1].T.contiguous(), parameters[-1].clone(), inputs.mean, inputs.std, inputs.unit
+    )
 
 
 def _as_they_are(features: Tensor) -> Standardised:
     width = features.shape[1]
-    return Standardised(torch.zeros(width, device=features.device), torch.ones(width, device=features.device))
+    return Standardised(
+        torch.zeros(width, device=features.device), torch.ones(width, device=features.device)
+    )
 
 
-def _step(parameters: Tensor, momentum: Tensor, z: Tensor, labels: Tensor, protocol: PaperProtocol, rate: float) -> None:
+def _step(
+    parameters: Tensor,
+    momentum: Tensor,
+    z: Tensor,
+    labels: Tensor,
+    protocol: PaperProtocol,
+    rate: float,
+) -> None:
     """torch.optim.SGD's step; weight decay takes the bias too, as in the papers' code."""
     error = (z @ parameters).softmax(-1)
     error[torch.arange(len(labels), device=labels.device), labels] -= 1
-    gradient = torch.addmm(parameters, z.T, error, beta=protocol.weight_decay, alpha=1 / len(labels))
+    gradient = torch.addmm(
+        parameters, z.T, error, beta=protocol.weight_decay, alpha=1 / len(labels)
+    )
     momentum.mul_(0.9).add_(gradient)
-    parameters.sub_(gradient.add_(momentum, alpha=0.9) if protocol.nesterov else momentum, alpha=rate)
+    parameters.sub_(
+        gradient.add_(momentum, alpha=0.9) if protocol.nesterov else momentum, alpha=rate
+    )

@@ -51,7 +51,9 @@ class _Tried:
     """The same settings on other images."""
 
 
-def select_probe(train: LabelledFeatures, val: LabelledFeatures, config: ProbeConfig, refit: bool = True) -> ProbeResult:
+def select_probe(
+    train: LabelledFeatures, val: LabelledFeatures, config: ProbeConfig, refit: bool = True
+) -> ProbeResult:
     """Try every cell of the protocol on train and keep the best on val.
 
     Args:
@@ -70,7 +72,9 @@ def select_probe(train: LabelledFeatures, val: LabelledFeatures, config: ProbeCo
 
 
 def _joined(train: LabelledFeatures, val: LabelledFeatures) -> LabelledFeatures:
-    return LabelledFeatures(torch.cat([train.features, val.features]), None, torch.cat([train.labels, val.labels]))
+    return LabelledFeatures(
+        torch.cat([train.features, val.features]), None, torch.cat([train.labels, val.labels])
+    )
 
 
 def _grid(train: LabelledFeatures, val: LabelledFeatures, config: ProbeConfig) -> _Tried:
@@ -85,20 +89,36 @@ def _grid(train: LabelledFeatures, val: LabelledFeatures, config: ProbeConfig) -
 
     def again(cell: int, data: LabelledFeatures) -> Probe:
         group, place = places[cell]
-        one = fit_grid(data.features, data.labels, [settings[place]], [units[group]], grid.epochs, grid.batch_size)
+        one = fit_grid(
+            data.features,
+            data.labels,
+            [settings[place]],
+            [units[group]],
+            grid.epochs,
+            grid.batch_size,
+        )
         return one.probe(0, 0)
 
     return _Tried(cells, lambda cell: fitted.probe(*places[cell]), again)
 
 
 def _named(cell: GridCell, unit: bool) -> Settings:
-    return {"lr": cell.lr, "weight_decay": cell.weight_decay, "normalisation": "l2" if unit else "standardise"}
+    return {
+        "lr": cell.lr,
+        "weight_decay": cell.weight_decay,
+        "normalisation": "l2" if unit else "standardise",
+    }
 
 
 def _clip(train: LabelledFeatures, val: LabelledFeatures, config: ProbeConfig) -> _Tried:
     """CLIP's (arXiv 2103.00020, A.3), which also fits the chosen C again on train and val."""
-    probes = sweep_inverse_l2(train.features, train.labels, config.inverse_l2, config.max_iterations)
-    cells = tuple(Cell({"inverse_l2": c}, accuracy(probe.predict(val.features), val.labels)) for c, probe in probes.items())
+    probes = sweep_inverse_l2(
+        train.features, train.labels, config.inverse_l2, config.max_iterations
+    )
+    cells = tuple(
+        Cell({"inverse_l2": c}, accuracy(probe.predict(val.features), val.labels))
+        for c, probe in probes.items()
+    )
 
     def again(cell: int, data: LabelledFeatures) -> Probe:
         c = list(probes)[cell]
@@ -112,5 +132,10 @@ def _paper(train: LabelledFeatures, val: LabelledFeatures, config: ProbeConfig) 
     """Fixed settings: one cell, so that val chooses nothing and only says how good it is."""
     protocol = PAPER_PROTOCOLS[config.protocol]
     probe = fit_paper(train.features, train.labels, protocol)
-    cell = Cell({"lr": protocol.lr, "weight_decay": protocol.weight_decay}, accuracy(probe.predict(val.features), val.labels))
-    return _Tried((cell,), lambda _: probe, lambda _, data: fit_paper(data.features, data.labels, protocol))
+    cell = Cell(
+        {"lr": protocol.lr, "weight_decay": protocol.weight_decay},
+        accuracy(probe.predict(val.features), val.labels),
+    )
+    return _Tried(
+        (cell,), lambda _: probe, lambda _, data: fit_paper(data.features, data.labels, protocol)
+    )

@@ -30,20 +30,28 @@ def report(logits: Tensor, labels: Tensor, config: ProbeConfig) -> Reported:
         logits: [N, K].
         labels: int64 [N].
     """
-    predicted = logits.argmax(-1)  # the first of equals, in the number as in the files; top-k takes any
+    predicted = logits.argmax(
+        -1
+    )  # the first of equals, in the number as in the files; top-k takes any
     confidence = logits.float().softmax(-1).gather(-1, predicted[:, None])[:, 0]
     hits = {"top1": predicted == labels}
     if logits.shape[1] > 5:
         hits["top5"] = hits["top1"] | (logits.topk(5, dim=-1).indices == labels[:, None]).any(-1)
-    tops, calibration = intervals(list(hits.values()), confidence, config.bootstrap, config.bootstrap_seed)
+    tops, calibration = intervals(
+        list(hits.values()), confidence, config.bootstrap, config.bootstrap_seed
+    )
     metrics: dict[str, float] = {}
     for (name, right), interval in zip(hits.items(), tops, strict=True):
         metrics |= _with_interval(name, 100 * right.double().mean().item(), interval)
-    metrics |= _with_interval("ece", expected_calibration_error(confidence, hits["top1"]), calibration)
+    metrics |= _with_interval(
+        "ece", expected_calibration_error(confidence, hits["top1"]), calibration
+    )
     return Reported(metrics, predicted, confidence)
 
 
-def details_of(reported: Reported, labels: Tensor, classes: int, config: ProbeConfig) -> dict[str, Any]:
+def details_of(
+    reported: Reported, labels: Tensor, classes: int, config: ProbeConfig
+) -> dict[str, Any]:
     """Per-class accuracy, what was taken for what, and calibration bin by bin; JSON values only."""
     images, right = per_class(reported.predicted, labels, classes)
     spread = class_intervals(images, right, config.bootstrap, config.bootstrap_seed)
@@ -51,7 +59,13 @@ def details_of(reported: Reported, labels: Tensor, classes: int, config: ProbeCo
     return {
         **reported.metrics,
         "per_class": [
-            {"class": number, "images": n, "top1": 100 * hits / n if n else None, "low": low, "high": high}
+            {
+                "class": number,
+                "images": n,
+                "top1": 100 * hits / n if n else None,
+                "low": low,
+                "high": high,
+            }
             for number, (n, hits, (low, high)) in enumerate(per)
         ],
         "confusion": [list(triple) for triple in confusions(reported.predicted, labels)],

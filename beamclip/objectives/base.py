@@ -83,9 +83,13 @@ class Terms(Objective):
 
     def forward(self, seen: Seen) -> dict[str, Tensor]:
         """See `Objective`."""
-        said: dict[str, dict[str, Tensor]] = {name: objective(seen) for name, objective in self.objectives.items()}
+        said: dict[str, dict[str, Tensor]] = {
+            name: objective(seen) for name, objective in self.objectives.items()
+        }
         losses = [self.weights[name] * terms["loss"] for name, terms in said.items()]
-        parts = {f"{name}_{term}": value for name, terms in said.items() for term, value in terms.items()}
+        parts = {
+            f"{name}_{term}": value for name, terms in said.items() for term, value in terms.items()
+        }
         return {"loss": sum(losses[1:], start=losses[0]), **parts}
 
     def after_backward(self) -> None:

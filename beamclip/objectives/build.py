@@ -59,7 +59,9 @@ def _csm(config: ObjectiveConfig, material: Material) -> Objective:
     return CrossModalSimilarityMatching(material.anchors, temperatures, config.student_temperature)
 
 
-def _over_queue(kind: type[QueueDistillation], name: str, authors: int) -> Callable[[ObjectiveConfig, Material], Objective]:
+def _over_queue(
+    kind: type[QueueDistillation], name: str, authors: int
+) -> Callable[[ObjectiveConfig, Material], Objective]:
     """How an objective over a queue is built; authors: the length of theirs."""
 
     def build(config: ObjectiveConfig, material: Material) -> Objective:

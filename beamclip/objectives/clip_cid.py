@@ -39,7 +39,9 @@ class ClusterInstanceDiscrimination(Objective):
         self.config = config
         self.register_buffer("centres", unit(centres), persistent=False)
         self.register_buffer("anchors", unit(anchors), persistent=False)
-        self.seed = int(torch.randint(2**31, (), device="cpu"))  # drawn where all of a run's weights are: the same on every worker
+        self.seed = int(
+            torch.randint(2**31, (), device="cpu")
+        )  # drawn where all of a run's weights are: the same on every worker
 
     def forward(self, seen: Seen) -> dict[str, Tensor]:
         """See `Objective`."""
@@ -48,7 +50,9 @@ class ClusterInstanceDiscrimination(Objective):
         with torch.autocast(seen.embeddings.device.type, enabled=False):
             student, teacher = unit(seen.embeddings), unit(seen.teachers[0].detach())
             clusters = seen.clusters.repeat(len(student) // seen.count)
-            terms = self._cluster_terms(student, teacher, clusters, seen.epoch) | self._instance_terms(student, teacher)
+            terms = self._cluster_terms(
+                student, teacher, clusters, seen.epoch
+            ) | self._instance_terms(student, teacher)
             weighted = [self._weights[name] * value for name, value in terms.items()]
         return {"loss": sum(weighted[1:], start=weighted[0]), **terms}
 
@@ -57,7 +61,9 @@ class ClusterInstanceDiscrimination(Objective):
         c = self.config
         return {"cluster": c.label_weight, "cluster_kl": c.kl_weight, "instance": c.instance_weight}
 
-    def _cluster_terms(self, student: Tensor, teacher: Tensor, clusters: Tensor, epoch: float) -> dict[str, Tensor]:
+    def _cluster_terms(
+        self, student: Tensor, teacher: Tensor, clusters: Tensor, epoch: float
+    ) -> dict[str, Tensor]:
         """Cluster discrimination: which one is it, and how near are the others?"""
         columns, own = self._columns(clusters, epoch)
         centres = self.centres[columns]
@@ -66,7 +72,9 @@ class ClusterInstanceDiscrimination(Objective):
             margins = self.config.margin * F.one_hot(own, len(columns))
             terms["cluster"] = F.cross_entropy(self.config.scale * (cosines - margins), own)
         if self.config.kl_weight:
-            terms["cluster_kl"] = divergence(cosines / self.config.temperature, teacher @ centres.T / self.config.temperature)
+            terms["cluster_kl"] = divergence(
+                cosines / self.config.temperature, teacher @ centres.T / self.config.temperature
+            )
         return terms
 
     @torch.no_grad()
@@ -79,19 +87,30 @@ class ClusterInstanceDiscrimination(Objective):
         count, there = len(self.centres), gather_rows(clusters)
         if self.config.negatives is None or self.config.negatives + len(there) >= count:
             return torch.arange(count, device=clusters.device), clusters
-        generator = torch.Generator(clusters.device).manual_seed(self.seed + round(epoch * _MOMENTS))
+        generator = torch.Generator(clusters.device).manual_seed(
+            self.seed + round(epoch * _MOMENTS)
+        )
         chances = torch.rand(count, device=clusters.device, generator=generator)
         columns = chances.index_fill(0, there, 2.0).topk(self.config.negatives + len(there)).indices
-        places = clusters.new_zeros(count).index_copy(0, columns, torch.arange(len(columns), device=columns.device))
+        places = clusters.new_zeros(count).index_copy(
+            0, columns, torch.arange(len(columns), device=columns.device)
+        )
         return columns, places[clusters]
 
     def _instance_terms(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
         """Instance discrimination: which text goes with which image? This worker's images over all texts, its texts over all images."""
         if not self.config.instance_weight:
             return {}
-        texts, temperature = self.anchors[(teacher @ self.anchors.T).argmax(dim=-1)], self.config.temperature
+        texts, temperature = (
+            self.anchors[(teacher @ self.anchors.T).argmax(dim=-1)],
+            self.config.temperature,
+        )
         all_texts, all_taught = gather_rows(texts), gather_rows(teacher)
         all_students = gather_rows(student)
-        to_text = divergence(student @ all_texts.T / temperature, teacher @ all_texts.T / temperature)
-        to_image = divergence(texts @ all_students.T / temperature, texts @ all_taught.T / temperature)
+        to_text = divergence(
+            student @ all_texts.T / temperature, teacher @ all_texts.T / temperature
+        )
+        to_image = divergence(
+            texts @ all_students.T / temperature, texts @ all_taught.T / temperature
+        )
         return {"instance": (to_text + to_image) / 2}

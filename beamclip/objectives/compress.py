@@ -18,4 +18,7 @@ class Compress(QueueDistillation):
     def compare(self, student: Tensor, teacher: Tensor, batch: Tensor) -> Tensor:
         """See `QueueDistillation`."""
         earlier = self.earlier(batch)
-        return divergence(student @ earlier.T / self.student_temperature, teacher @ earlier.T / self.teacher_temperature)
+        return divergence(
+            student @ earlier.T / self.student_temperature,
+            teacher @ earlier.T / self.teacher_temperature,
+        )

@@ -40,10 +40,17 @@ class CrossModalSimilarityMatching(Distillation):
         student_temperature: τ_S > 0.
     """
 
-    def __init__(self, anchors: Sequence[Tensor], teacher_temperatures: Sequence[float], student_temperature: float) -> None:
+    def __init__(
+        self,
+        anchors: Sequence[Tensor],
+        teacher_temperatures: Sequence[float],
+        student_temperature: float,
+    ) -> None:
         super().__init__()
         assert len(anchors) == len(teacher_temperatures) > 0
-        for number, one in enumerate(anchors):  # not persistent: made again from the anchor store, never from a checkpoint
+        for number, one in enumerate(
+            anchors
+        ):  # not persistent: made again from the anchor store, never from a checkpoint
             self.register_buffer(f"anchors_{number}", one, persistent=False)
         self.teacher_temperatures = tuple(teacher_temperatures)
         self.student_temperature = student_temperature
@@ -51,12 +58,16 @@ class CrossModalSimilarityMatching(Distillation):
     @property
     def anchors(self) -> tuple[Tensor, ...]:
         """Each teacher's anchors."""
-        return tuple(self.get_buffer(f"anchors_{number}") for number in range(len(self.teacher_temperatures)))
+        return tuple(
+            self.get_buffer(f"anchors_{number}") for number in range(len(self.teacher_temperatures))
+        )
 
     def match(self, student: Tensor, *teachers: Tensor) -> dict[str, Tensor]:
         """See `Distillation`. Beside the loss: how often both sides' first anchors agree."""
         with torch.autocast(student.device.type, enabled=False):
-            student_log_p = similarity_logits(student, self.anchors[0], self.student_temperature).log_softmax(dim=-1)
+            student_log_p = similarity_logits(
+                student, self.anchors[0], self.student_temperature
+            ).log_softmax(dim=-1)
             with torch.no_grad():
                 teacher_log_p = self.teacher_log_probabilities(*teachers)
             loss = F.kl_div(student_log_p, teacher_log_p, reduction="batchmean", log_target=True)
@@ -67,6 +78,10 @@ class CrossModalSimilarityMatching(Distillation):
         """log p_T, [B, K]: the logarithm of the mean over the teachers' softmaxes."""
         each = [
             similarity_logits(embeddings, anchors, temperature).log_softmax(dim=-1)
-            for embeddings, anchors, temperature in zip(teachers, self.anchors, self.teacher_temperatures, strict=True)
+            for embeddings, anchors, temperature in zip(
+                teachers, self.anchors, self.teacher_temperatures, strict=True
+            )
         ]
-        return each[0] if len(each) == 1 else torch.stack(each).logsumexp(dim=0) - math.log(len(each))
+        return (
+            each[0] if len(each) == 1 else torch.stack(each).logsumexp(dim=0) - math.log(len(each))
+        )

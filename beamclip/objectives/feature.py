@@ -18,5 +18,7 @@ class FeatureRegression(Distillation):
         """See `Distillation`."""
         with torch.autocast(student.device.type, enabled=False):
             precision = torch.float64 if student.dtype == torch.float64 else torch.float32
-            cosines = F.cosine_similarity(student.to(precision), teachers[0].detach().to(precision), dim=-1)
+            cosines = F.cosine_similarity(
+                student.to(precision), teachers[0].detach().to(precision), dim=-1
+            )
         return {"loss": 1 - cosines.mean()}

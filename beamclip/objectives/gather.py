@@ -9,7 +9,11 @@ from torch import Tensor
 
 def workers() -> tuple[int, int]:
     """(rank, number of workers); (0, 1) where there is no process group."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+    return (
+        (dist.get_rank(), dist.get_world_size())
+        if dist.is_available() and dist.is_initialized()
+        else (0, 1)
+    )
 
 
 def gather_rows(rows: Tensor) -> Tensor:

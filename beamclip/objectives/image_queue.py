@@ -19,4 +19,7 @@ class ImageQueue(QueueDistillation):
     def compare(self, student: Tensor, teacher: Tensor, batch: Tensor) -> Tensor:
         """See `QueueDistillation`."""
         images = torch.cat([batch, self.queue.rows.to(batch.dtype)])[: self.queue.length]
-        return divergence(student @ images.T / self.student_temperature, teacher @ images.T / self.teacher_temperature)
+        return divergence(
+            student @ images.T / self.student_temperature,
+            teacher @ images.T / self.teacher_temperature,
+        )

@@ -20,7 +20,9 @@ def unit(rows: Tensor) -> Tensor:
 def divergence(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """mean KL(softmax(teacher) || softmax(student)) over the rows of [N, K] each, without a gradient for the teacher."""
     target = teacher_logits.detach().log_softmax(dim=-1)
-    return F.kl_div(student_logits.log_softmax(dim=-1), target, reduction="batchmean", log_target=True)
+    return F.kl_div(
+        student_logits.log_softmax(dim=-1), target, reduction="batchmean", log_target=True
+    )
 
 
 def queue_length(name: str, wanted: int | None, authors: int, train_images: int) -> int:
@@ -79,10 +81,15 @@ class QueueDistillation(Distillation):
         student_temperature: τ_S > 0.
     """
 
-    def __init__(self, length: int, width: int, teacher_temperature: float, student_temperature: float) -> None:
+    def __init__(
+        self, length: int, width: int, teacher_temperature: float, student_temperature: float
+    ) -> None:
         super().__init__()
         self.queue = Queue(length, width)
-        self.teacher_temperature, self.student_temperature = teacher_temperature, student_temperature
+        self.teacher_temperature, self.student_temperature = (
+            teacher_temperature,
+            student_temperature,
+        )
 
     def match(self, student: Tensor, *teachers: Tensor) -> dict[str, Tensor]:
         """See `Distillation`."""

@@ -67,7 +67,13 @@ def make_head(features: int, hidden: int, width: int, layers: int) -> nn.Sequent
     """
     parts: list[nn.Module] = []
     for inner in range(layers - 1):
-        parts += [nn.Linear(hidden if inner else features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU()]
+        parts += [
+            nn.Linear(hidden if inner else features, hidden, bias=False),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+        ]
     norm = nn.BatchNorm1d(width)
-    norm.bias.requires_grad_(False)  # it starts at 0 and stays there; torch has no norm with a scale alone
+    norm.bias.requires_grad_(
+        False
+    )  # it starts at 0 and stays there; torch has no norm with a scale alone
     return nn.Sequential(*parts, nn.Linear(hidden, width, bias=False), norm)

@@ -35,7 +35,9 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
     Returns:
         [N, K], rows add up to 1.
     """
-    log_codes = scores.to(torch.float64 if scores.dtype == torch.float64 else torch.float32) / epsilon
+    log_codes = (
+        scores.to(torch.float64 if scores.dtype == torch.float64 else torch.float32) / epsilon
+    )
     for _ in range(iterations):
         log_codes = log_codes - log_codes.logsumexp(dim=0, keepdim=True)
         log_codes = log_codes.log_softmax(dim=1)
@@ -82,15 +84,23 @@ class SwAV(Objective):
         super().__init__()
         self.config = config
         hidden = nn.Linear(features, config.hidden)
-        self.head = nn.Sequential(hidden, nn.BatchNorm1d(config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.width))
-        self.prototypes = nn.Parameter(F.normalize(torch.randn(config.prototypes, config.width), dim=-1))
-        self.queue = Queue(config.queue, LARGE * config.width)  # a row is an image: its large views side by side
+        self.head = nn.Sequential(
+            hidden, nn.BatchNorm1d(config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.width)
+        )
+        self.prototypes = nn.Parameter(
+            F.normalize(torch.randn(config.prototypes, config.width), dim=-1)
+        )
+        self.queue = Queue(
+            config.queue, LARGE * config.width
+        )  # a row is an image: its large views side by side
         self._frozen = False
 
     def forward(self, seen: Seen) -> dict[str, Tensor]:
         """See `Objective`. Beside the loss: `prototype_usage` of the large views of all workers."""
         with torch.autocast(seen.features.device.type, enabled=False):
-            features = seen.features if seen.crops is None else torch.cat([seen.features, seen.crops])
+            features = (
+                seen.features if seen.crops is None else torch.cat([seen.features, seen.crops])
+            )
             projected = F.normalize(self.head(features.to(self.prototypes.dtype)), dim=-1)
             return self.compare(projected.view(-1, seen.count, self.config.width), seen.epoch)
 
@@ -105,9 +115,14 @@ class SwAV(Objective):
             self.prototypes.copy_(F.normalize(self.prototypes, dim=-1))
         self._frozen = epoch < self.config.frozen_epochs
         # A gradient of zero, not none: DDP waits for one.
-        prototypes = self.prototypes.detach() + 0 * self.prototypes if self._frozen else self.prototypes
+        prototypes = (
+            self.prototypes.detach() + 0 * self.prototypes if self._frozen else self.prototypes
+        )
         codes, usage = self._codes(projected[:LARGE].detach(), epoch)
-        return {"loss": swapped_prediction(projected @ prototypes.T, codes, self.config.temperature), "prototype_usage": usage}
+        return {
+            "loss": swapped_prediction(projected @ prototypes.T, codes, self.config.temperature),
+            "prototype_usage": usage,
+        }
 
     def after_backward(self) -> None:
         """Frozen prototypes lose their gradient of zero: Adam would remember it, and take long steps for a while once they thaw."""
@@ -121,10 +136,17 @@ class SwAV(Objective):
         count, total, start = views.shape[1], len(images), workers()[0] * views.shape[1]
         known = torch.cat([images, self.queue.rows]) if self._queue_takes_part(epoch) else images
         scores = known.view(len(known), LARGE, -1).transpose(0, 1) @ self.prototypes.T
-        codes = [sinkhorn(one, self.config.epsilon, self.config.sinkhorn_iterations)[start : start + count] for one in scores]
+        codes = [
+            sinkhorn(one, self.config.epsilon, self.config.sinkhorn_iterations)[
+                start : start + count
+            ]
+            for one in scores
+        ]
         if self.training:
             self.queue.push(images)
         return torch.stack(codes), prototype_usage(scores[:, :total].flatten(0, 1))
 
     def _queue_takes_part(self, epoch: float) -> bool:
-        return epoch >= self.config.queue_from_epoch and len(self.queue.rows) == self.config.queue > 0
+        return (
+            epoch >= self.config.queue_from_epoch and len(self.queue.rows) == self.config.queue > 0
+        )

@@ -38,20 +38,36 @@ def banks_of(experiment: Experiment, workshop: Workshop) -> ExperimentBanks:
     own = own_classes(source.names, source.keys, experiment.data.class_names)
     senses, matched = senses_of(own, config), senses_of(own, config, config.vocabulary)
     if config.count is not None and config.count > len(matched):
-        what = "class names of the data" if config.vocabulary == "data" else f"names of anchors.vocabulary {config.vocabulary}"
-        raise UserError(f"anchors.count {config.count} is more than the {len(matched)} {what}; lower it or drop it")
+        what = (
+            "class names of the data"
+            if config.vocabulary == "data"
+            else f"names of anchors.vocabulary {config.vocabulary}"
+        )
+        raise UserError(
+            f"anchors.count {config.count} is more than the {len(matched)} {what}; lower it or drop it"
+        )
     if len(matched) < 2:
-        raise UserError(f"anchors.vocabulary {config.vocabulary} has one name only, which all images match alike; give at least two")
+        raise UserError(
+            f"anchors.vocabulary {config.vocabulary} has one name only, which all images match alike; give at least two"
+        )
     names = [(tower, _prompt_set(tower, experiment)) for tower in experiment.teachers]
-    plans = tuple((tower, BankPlan.of(matched, name, config.members(name))) for tower, name in names)
-    return ExperimentBanks(plans, (experiment.teacher, BankPlan.of(senses, config.prompt_set, config.members())))
+    plans = tuple(
+        (tower, BankPlan.of(matched, name, config.members(name))) for tower, name in names
+    )
+    return ExperimentBanks(
+        plans, (experiment.teacher, BankPlan.of(senses, config.prompt_set, config.members()))
+    )
 
 
 def _prompt_set(tower: TowerConfig, experiment: Experiment) -> str:
-    return (tower.prompt_set if isinstance(tower, OtherTeacher) else None) or experiment.anchors.prompt_set
+    return (
+        tower.prompt_set if isinstance(tower, OtherTeacher) else None
+    ) or experiment.anchors.prompt_set
 
 
-def make_banks(wanted: Iterable[ExperimentBanks], workshop: Workshop) -> Mapping[tuple[str, str], Store]:
+def make_banks(
+    wanted: Iterable[ExperimentBanks], workshop: Workshop
+) -> Mapping[tuple[str, str], Store]:
     """Make what is missing of the banks of many experiments.
 
     Returns:

@@ -54,7 +54,9 @@ class Assets:
     @classmethod
     def from_json(cls, text: str) -> "Assets":
         content = json.loads(text)
-        return cls(**content | {"teachers": tuple(TeacherAssets(**one) for one in content["teachers"])})
+        return cls(
+            **content | {"teachers": tuple(TeacherAssets(**one) for one in content["teachers"])}
+        )
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,9 @@ def open_assets(assets: Assets, config: DataConfig) -> OpenAssets:
     splits = split(packed, config)
     trained = splits.train if assets.trained is None else kept_ids(open_store(Path(assets.trained)))
     clusters = None if assets.clusters is None else Clusters(open_store(Path(assets.clusters)))
-    return OpenAssets(packed, splits, tuple(map(_open_teacher, assets.teachers)), classes, trained, clusters)
+    return OpenAssets(
+        packed, splits, tuple(map(_open_teacher, assets.teachers)), classes, trained, clusters
+    )
 
 
 def _open_teacher(assets: TeacherAssets) -> OpenTeacher:

@@ -58,7 +58,9 @@ class Workshop:
         """The packed images, made where they are not there yet."""
         key = _key(config.model_dump(mode="json", exclude=_SPLITTING - {"broken_fraction"}))
         if key not in self._packed:
-            self._packed[key] = pack_source(self.source(config), config, self.root, self.progress, self.run, self.repair)
+            self._packed[key] = pack_source(
+                self.source(config), config, self.root, self.progress, self.run, self.repair
+            )
         return self._packed[key]
 
     def demo_teacher_path(self) -> Path:
@@ -73,7 +75,11 @@ class Workshop:
         """
         key = _key(config.model_dump(mode="json", include=set(TowerConfig.model_fields)))
         if key not in self._teachers:
-            self._teachers[key] = self._demo_teacher(config) if config.model == "demo" else load_teacher(self._tower(config), self.device)
+            self._teachers[key] = (
+                self._demo_teacher(config)
+                if config.model == "demo"
+                else load_teacher(self._tower(config), self.device)
+            )
         return self._teachers[key]
 
     def pace(self, teacher: Teacher) -> Pace:
@@ -104,7 +110,9 @@ class Workshop:
             train_demo_teacher(folder, self.progress)
             return {}
 
-        store = build_once(self.root, "demo_teacher", _demo_parts(), build, self.progress, self.repair)
+        store = build_once(
+            self.root, "demo_teacher", _demo_parts(), build, self.progress, self.repair
+        )
         config = config.model_copy(update={"model": f"local-dir:{store.path}", "pretrained": None})
         return replace(load_teacher(self._tower(config), self.device), name="demo")
 

@@ -56,7 +56,9 @@ class Known:
     def beside(cls, root: Path, basis: dict[str, Any], views: ViewSet) -> "Known":
         """All finished stores that hold some of these views. basis: see `covering_store`."""
         likes = (store.path for store in stores_like(root, basis))
-        return cls(tuple(path for path in likes if np.isin(np.load(path / "ids.npy"), views.ids).any()))
+        return cls(
+            tuple(path for path in likes if np.isin(np.load(path / "ids.npy"), views.ids).any())
+        )
 
     @classmethod
     def named(cls, root: Path, names: Sequence[str]) -> "Known":
@@ -128,7 +130,9 @@ class EmbedJob:
         Raises:
             UserError: the teacher that this process finds under the name is another one.
         """
-        teacher = self.loaded or load_same_teacher(self.teacher, threads, lambda found: found.fingerprint, self.fingerprint)
+        teacher = self.loaded or load_same_teacher(
+            self.teacher, threads, lambda found: found.fingerprint, self.fingerprint
+        )
         packed = open_packed(self.packed)
         return lambda index: self._write(teacher, packed, folder, index)
 
@@ -146,7 +150,11 @@ class EmbedJob:
         temporary = temporary_for(folder / shard_name(index))
         with temporary.open("wb") as file:
             np.save(file, out)
-        Shards(folder).finish(index, {shard_name(index): temporary}, {"index": index, "rows": len(ids), "views": self.views.count})
+        Shards(folder).finish(
+            index,
+            {shard_name(index): temporary},
+            {"index": index, "rows": len(ids), "views": self.views.count},
+        )
         packed.release()
 
     def _batches(self, ids: Ids) -> Iterator[Place]:
@@ -154,25 +162,37 @@ class EmbedJob:
         missing = ~self.known.holds(ids, self.views.count)
         for view in range(self.views.count):
             rows = np.flatnonzero(missing[:, view])
-            yield from ((rows[start : start + self.batch_size], view) for start in range(0, len(rows), self.batch_size))
+            yield from (
+                (rows[start : start + self.batch_size], view)
+                for start in range(0, len(rows), self.batch_size)
+            )
 
 
 def sizes_of(views: ViewSet, shard_rows: int, known: Known) -> list[int]:
     """Images to encode for each shard of so many samples."""
     missing = (~known.holds(views.ids, views.count)).sum(axis=1)
-    return [int(missing[start : start + shard_rows].sum()) for start in range(0, len(views.ids), shard_rows)]
+    return [
+        int(missing[start : start + shard_rows].sum())
+        for start in range(0, len(views.ids), shard_rows)
+    ]
 
 
-def pixels_of(teacher: Teacher, packed: PackedImages, views: ViewSet, ids: Ids, view: int) -> torch.Tensor:
+def pixels_of(
+    teacher: Teacher, packed: PackedImages, views: ViewSet, ids: Ids, view: int
+) -> torch.Tensor:
     """What the teacher is fed for one view of these samples, [N, 3, S, S] on its device."""
     images = torch.from_numpy(packed.read(ids)).to(teacher.device)
-    return render(images, draw(views.recipe, ids, np.full(len(ids), view), views.seed), teacher.pixels)
+    return render(
+        images, draw(views.recipe, ids, np.full(len(ids), view), views.seed), teacher.pixels
+    )
 
 
 def _check_norms(embeddings: NDArray[np.float16], name: str) -> None:
     norms = np.linalg.norm(embeddings.astype(np.float32), axis=2)
     if not (np.abs(norms - 1) < 0.01).all():
-        raise UserError(f"the teacher {name} gave embeddings that are zero or not finite; try teacher.precision=fp32")
+        raise UserError(
+            f"the teacher {name} gave embeddings that are zero or not finite; try teacher.precision=fp32"
+        )
 
 
 _SHARDS = 64  # at least so many where there is enough to share out
@@ -234,14 +254,29 @@ def embed(
 
 
 def _build(
-    teacher: Teacher, packed: PackedImages, views: ViewSet, folder: Path, progress: Progress, run: Runner, pace: Callable[[Teacher], Pace]
+    teacher: Teacher,
+    packed: PackedImages,
+    views: ViewSet,
+    folder: Path,
+    progress: Progress,
+    run: Runner,
+    pace: Callable[[Teacher], Pace],
 ) -> tuple[dict[str, Any], int]:
     np.save(folder / "ids.npy", views.ids)
     root = folder.parents[1]
     known = Known.beside(root, basis_of(teacher, packed, views), views)
     plan = planned(folder, lambda: _plan(pace(teacher).batch_size, views, known))
     rows, known = plan["shard_rows"], Known.named(root, plan["known"])
-    job = EmbedJob(packed.store.path, teacher.config, key_of(teacher.fingerprint), views, plan["batch_size"], rows, known, teacher)
+    job = EmbedJob(
+        packed.store.path,
+        teacher.config,
+        key_of(teacher.fingerprint),
+        views,
+        plan["batch_size"],
+        rows,
+        known,
+        teacher,
+    )
     encoded = 0
 
     def counting(job: Job, shards: Sequence[int], folder: Path) -> Iterator[int]:
@@ -252,19 +287,33 @@ def _build(
 
     for _ in run_shards(job, folder, counting, progress):
         pass
-    shape = {"samples": len(views.ids), "views": views.count, "width": teacher.width, "dtype": "float16", "shard_rows": rows}
+    shape = {
+        "samples": len(views.ids),
+        "views": views.count,
+        "width": teacher.width,
+        "dtype": "float16",
+        "shard_rows": rows,
+    }
     return {**shape, "teacher": teacher.name, "teacher_output": teacher.probe_output}, encoded
 
 
 def _plan(batch_size: int, views: ViewSet, known: Known) -> dict[str, Any]:
-    return {"batch_size": batch_size, "shard_rows": shard_rows(len(views.ids)), "known": [path.name for path in known.paths]}
+    return {
+        "batch_size": batch_size,
+        "shard_rows": shard_rows(len(views.ids)),
+        "known": [path.name for path in known.paths],
+    }
 
 
 def images_left(teacher: Teacher, packed: PackedImages, views: ViewSet, root: Path) -> int:
     """Images that the teacher would have to see for a store that is not there: without rows of other stores and finished shards."""
     path = store_path(root, KIND, parts_of(teacher, packed, views))
     plan = read_json(partial_path(path) / PLAN) or read_json(path / PLAN)
-    known = Known.named(root, plan["known"]) if plan else Known.beside(root, basis_of(teacher, packed, views), views)
+    known = (
+        Known.named(root, plan["known"])
+        if plan
+        else Known.beside(root, basis_of(teacher, packed, views), views)
+    )
     sizes = sizes_of(views, plan["shard_rows"] if plan else shard_rows(len(views.ids)), known)
     left: int = sum(sizes) - sum(sizes[record["index"]] for record in kept_shards(path))
     return left

@@ -85,7 +85,13 @@ class Foreseen:
         return parts_of(self.teacher, self.packed, ViewSet.center(ids))
 
 
-def foresee(experiment: Experiment, packed: PackedImages | None, splits: Splits, teacher: Teacher | None, workshop: Workshop) -> Foreseen:
+def foresee(
+    experiment: Experiment,
+    packed: PackedImages | None,
+    splits: Splits,
+    teacher: Teacher | None,
+    workshop: Workshop,
+) -> Foreseen:
     """See `Foreseen`.
 
     Args:
@@ -100,14 +106,26 @@ def foresee(experiment: Experiment, packed: PackedImages | None, splits: Splits,
         return before
     store = _balance(before, workshop)
     about = ids[: max(1, round(len(ids) * (1 - (experiment.balance.remove or 0))))]
-    return Foreseen(experiment, ids, about if store is None else kept_ids(store), store is not None, packed, teacher)
+    return Foreseen(
+        experiment,
+        ids,
+        about if store is None else kept_ids(store),
+        store is not None,
+        packed,
+        teacher,
+    )
 
 
 def _balance(foreseen: Foreseen, workshop: Workshop) -> Store | None:
     basis = foreseen.basis(foreseen.offered)
     if basis is None:
         return None
-    return whole(store_path(workshop.root, balancing.KIND, balance_parts(basis, foreseen.experiment.balance)), workshop)
+    return whole(
+        store_path(
+            workshop.root, balancing.KIND, balance_parts(basis, foreseen.experiment.balance)
+        ),
+        workshop,
+    )
 
 
 def choosing_needs(foreseen: Foreseen, workshop: Workshop) -> dict[str, Need]:
@@ -122,11 +140,21 @@ def choosing_needs(foreseen: Foreseen, workshop: Workshop) -> dict[str, Need]:
 
 def _balance_need(foreseen: Foreseen, workshop: Workshop) -> dict[str, Need]:
     config, images = foreseen.experiment.balance, len(foreseen.offered)
-    asked = f"without {100 * (config.remove or 0):g} %" if config.threshold is None else f"joined below {config.threshold:g}"
+    asked = (
+        f"without {100 * (config.remove or 0):g} %"
+        if config.threshold is None
+        else f"joined below {config.threshold:g}"
+    )
     basis = foreseen.basis(foreseen.offered)
-    parts = {"images": images} | config.model_dump() if basis is None else balance_parts(basis, config)
+    parts = (
+        {"images": images} | config.model_dump() if basis is None else balance_parts(basis, config)
+    )
     exact = config.search != "index" and (config.search == "exact" or images <= balancing.EXACT)
-    seconds = 2 * seconds_to_compare(images, foreseen.teacher.width) if foreseen.teacher is not None and exact else None
+    seconds = (
+        2 * seconds_to_compare(images, foreseen.teacher.width)
+        if foreseen.teacher is not None and exact
+        else None
+    )
     path = None if basis is None else store_path(workshop.root, balancing.KIND, parts)
     what = f"{_images(foreseen.packed is not None, images)} {asked}"
     return _need("balance", what, parts, path, 56 * images + 300_000, seconds, workshop)
@@ -148,11 +176,21 @@ def _images(sure: bool, count: int) -> str:
 
 
 def _need(
-    kind: str, what: str, parts: dict[str, Any], path: Path | None, size: int, seconds: float | None, workshop: Workshop
+    kind: str,
+    what: str,
+    parts: dict[str, Any],
+    path: Path | None,
+    size: int,
+    seconds: float | None,
+    workshop: Workshop,
 ) -> dict[str, Need]:
     store = None if path is None else whole(path, workshop)
     there = store is not None
-    return {f"{kind} {key_of(parts)}": Need(kind, what, there, 0, store.bytes if store else size, 0.0 if there else seconds)}
+    return {
+        f"{kind} {key_of(parts)}": Need(
+            kind, what, there, 0, store.bytes if store else size, 0.0 if there else seconds
+        )
+    }
 
 
 @dataclass(frozen=True)
@@ -181,14 +219,21 @@ class ForeseenPass:
         return f"{self.views.count} view{'s' if self.views.count > 1 else ''}{f' ({self.name})' if several else ''}"
 
 
-def foreseen_passes(foreseen: Iterable[tuple[Foreseen, Splits]], workshop: Workshop) -> list[ForeseenPass]:
+def foreseen_passes(
+    foreseen: Iterable[tuple[Foreseen, Splits]], workshop: Workshop
+) -> list[ForeseenPass]:
     """The fewest passes that cover all that these experiments need, as `make_passes` will join them."""
     groups: dict[str, ForeseenPass] = {}
     for one, splits in foreseen:
-        canonical, images = canonical_view(one.experiment, one.offered), workshop.packed_path(one.experiment.data).name
+        canonical, images = (
+            canonical_view(one.experiment, one.offered),
+            workshop.packed_path(one.experiment.data).name,
+        )
         first = [] if canonical is None else [(one.experiment.teacher, canonical)]
         for tower, views in [*first, *towers_and_views(one.experiment, splits, one.trained)]:
-            sure = one.sure or (one.packed is not None and not views.recipe.random)  # canonical views are made of all that are offered
+            sure = one.sure or (
+                one.packed is not None and not views.recipe.random
+            )  # canonical views are made of all that are offered
             known = groups.get(group := group_of(tower, images, views))
             new = ForeseenPass(tower, one.packed, views, _named(one.experiment.shown), sure)
             groups[group] = new if known is None else joined(known, new)

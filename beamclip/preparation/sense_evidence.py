@@ -24,7 +24,9 @@ from beamclip.teachers import Embeddings, Teacher, covering_store, some_store
 _CHUNK = 1 << 16  # images compared at a time
 
 
-def evidence_of_images(images: NDArray[np.floating], texts: NDArray[np.floating], share: float) -> NDArray[np.float64]:
+def evidence_of_images(
+    images: NDArray[np.floating], texts: NDArray[np.floating], share: float
+) -> NDArray[np.float64]:
     """How well each candidate sense of one class is seen in unlabelled images.
 
     Args:
@@ -39,7 +41,9 @@ def evidence_of_images(images: NDArray[np.floating], texts: NDArray[np.floating]
     columns = texts.astype(np.float32).T
     nearest_cosines = np.empty((0, len(texts)), np.float32)
     for start in range(0, len(images), _CHUNK):
-        cosines = np.concatenate([nearest_cosines, images[start : start + _CHUNK].astype(np.float32) @ columns])
+        cosines = np.concatenate(
+            [nearest_cosines, images[start : start + _CHUNK].astype(np.float32) @ columns]
+        )
         keep = min(count, len(cosines))
         nearest_cosines = np.partition(cosines, len(cosines) - keep, axis=0)[len(cosines) - keep :]
     return np.asarray(nearest_cosines.mean(axis=0, dtype=np.float64))
@@ -54,7 +58,9 @@ def packed_if_there(experiment: Experiment, workshop: Workshop) -> PackedImages 
     return open_packed(path) if path.exists() else None
 
 
-def proposals(experiment: Experiment, senses: Sequence[Sense], workshop: Workshop) -> tuple[Sense, ...] | None:
+def proposals(
+    experiment: Experiment, senses: Sequence[Sense], workshop: Workshop
+) -> tuple[Sense, ...] | None:
     """The senses that the training images speak for, where a teacher has seen them. Encodes texts only.
 
     Returns:
@@ -81,24 +87,32 @@ def _seen_images(experiment: Experiment, workshop: Workshop) -> NDArray[np.float
         return None
     embeddings = Embeddings(store)
     train = np.intersect1d(embeddings.ids, split(packed, experiment.data).train)
-    evenly = train[:: -(-len(train) // _MOST) or 1]  # ids follow the source, which may have one class after the other
+    evenly = train[
+        :: -(-len(train) // _MOST) or 1
+    ]  # ids follow the source, which may have one class after the other
     return embeddings.gather(evenly, 0) if len(evenly) else None
 
 
 def _texts(name: str, candidates: Sequence[Synset], teacher: Teacher) -> NDArray[np.float32]:
     texts = [f"a photo of a {name.replace('_', ' ')}, {synset.gloss}." for synset in candidates]
     cut = shortened(texts, teacher.tokenizer)
-    embeddings: NDArray[np.float32] = teacher.encode_texts([cut.get(text, text) for text in texts]).numpy()
+    embeddings: NDArray[np.float32] = teacher.encode_texts(
+        [cut.get(text, text) for text in texts]
+    ).numpy()
     return embeddings
 
 
-def teacher_zero_shot(experiment: Experiment, own: AnchorBank, workshop: Workshop) -> tuple[float, float] | None:
+def teacher_zero_shot(
+    experiment: Experiment, own: AnchorBank, workshop: Workshop
+) -> tuple[float, float] | None:
     """The first teacher's own accuracy on val (per cent) and the lower end of its 95 % interval, where it has seen val already."""
     packed = packed_if_there(experiment, workshop)
     if packed is None:
         return None
     views = held_out_views(split(packed, experiment.data))
-    store = covering_store(workshop.root, basis_of(workshop.teacher(experiment.teacher), packed, views), views)
+    store = covering_store(
+        workshop.root, basis_of(workshop.teacher(experiment.teacher), packed, views), views
+    )
     if store is None:
         return None
     val = split(packed, experiment.data).val

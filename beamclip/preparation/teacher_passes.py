@@ -56,7 +56,9 @@ def training_views(experiment: Experiment, trained: Ids) -> ViewSet | None:
         return None
     if views.teacher == "center":
         return ViewSet.center(trained)
-    return ViewSet(trained, views.resolve(), views.stored if views.resolve().random else 1, views.seed)
+    return ViewSet(
+        trained, views.resolve(), views.stored if views.resolve().random else 1, views.seed
+    )
 
 
 def held_out_views(splits: Splits) -> ViewSet:
@@ -64,15 +66,29 @@ def held_out_views(splits: Splits) -> ViewSet:
     return ViewSet.center(np.sort(np.concatenate([splits.val, splits.test])))
 
 
-def wanted_by(experiment: Experiment, packed: PackedImages, splits: Splits, trained: Ids) -> list[Wanted]:
+def wanted_by(
+    experiment: Experiment, packed: PackedImages, splits: Splits, trained: Ids
+) -> list[Wanted]:
     """All passes an experiment needs to train and probe. See `towers_and_views`."""
-    return [Wanted(tower, packed, views) for tower, views in towers_and_views(experiment, splits, trained)]
+    return [
+        Wanted(tower, packed, views)
+        for tower, views in towers_and_views(experiment, splits, trained)
+    ]
 
 
-def towers_and_views(experiment: Experiment, splits: Splits, trained: Ids) -> list[tuple[TowerConfig, ViewSet]]:
+def towers_and_views(
+    experiment: Experiment, splits: Splits, trained: Ids
+) -> list[tuple[TowerConfig, ViewSet]]:
     """Who must have seen what: every teacher that is listened to the training views, the first one val and test."""
-    views, held_out = training_views(experiment, trained), (experiment.teacher, held_out_views(splits))
-    return [held_out] if views is None else [(tower, views) for tower in experiment.teachers] + [held_out]
+    views, held_out = (
+        training_views(experiment, trained),
+        (experiment.teacher, held_out_views(splits)),
+    )
+    return (
+        [held_out]
+        if views is None
+        else [(tower, views) for tower in experiment.teachers] + [held_out]
+    )
 
 
 def joined(passes: Iterable[Wanted]) -> dict[str, Wanted]:
@@ -80,7 +96,9 @@ def joined(passes: Iterable[Wanted]) -> dict[str, Wanted]:
     groups: dict[str, Wanted] = {}
     for one in passes:
         known = groups.get(one.group)
-        groups[one.group] = one if known is None else Wanted(one.tower, one.packed, known.views.joined(one.views))
+        groups[one.group] = (
+            one if known is None else Wanted(one.tower, one.packed, known.views.joined(one.views))
+        )
     return groups
 
 
@@ -103,7 +121,9 @@ class Passes:
     def encoded_for(self, experiment: Experiment, name: str) -> int:
         """How many images were encoded now for what this experiment needs."""
         packed, splits = self.opened[name]
-        needed = canonical_pass(experiment, packed, splits) + wanted_by(experiment, packed, splits, self.chosen[name].trained)
+        needed = canonical_pass(experiment, packed, splits) + wanted_by(
+            experiment, packed, splits, self.chosen[name].trained
+        )
         return sum(self.made[group][1] for group in {one.group for one in needed})
 
     @property
@@ -122,11 +142,17 @@ def make_passes(experiments: Mapping[str, Experiment], workshop: Workshop) -> Pa
     Raises:
         UserError: data or teacher are not what an experiment says, or leave too few images for what it asks.
     """
-    passes = Passes({name: _packed_and_split(experiment, workshop) for name, experiment in experiments.items()})
+    passes = Passes(
+        {name: _packed_and_split(experiment, workshop) for name, experiment in experiments.items()}
+    )
     _encode(_early(experiments, passes), passes, workshop)
     for name, experiment in experiments.items():
         passes.chosen[name] = _choose(experiment, *passes.opened[name], passes, workshop)
-    rest = joined(one for name, e in experiments.items() for one in wanted_by(e, *passes.opened[name], passes.chosen[name].trained))
+    rest = joined(
+        one
+        for name, e in experiments.items()
+        for one in wanted_by(e, *passes.opened[name], passes.chosen[name].trained)
+    )
     _encode(rest, passes, workshop)
     return passes
 
@@ -174,14 +200,30 @@ def _encode(wanted: Mapping[str, Wanted], passes: Passes, workshop: Workshop) ->
     for group, one in wanted.items():
         if group not in passes.made:
             passes.wanted[group] = one
-            passes.made[group] = embed(w.teacher(one.tower), one.packed, one.views, w.root, w.progress, w.run, w.repair, w.pace)
+            passes.made[group] = embed(
+                w.teacher(one.tower),
+                one.packed,
+                one.views,
+                w.root,
+                w.progress,
+                w.run,
+                w.repair,
+                w.pace,
+            )
 
 
-def _choose(experiment: Experiment, packed: PackedImages, splits: Splits, passes: Passes, workshop: Workshop) -> Chosen:
+def _choose(
+    experiment: Experiment, packed: PackedImages, splits: Splits, passes: Passes, workshop: Workshop
+) -> Chosen:
     canonical = canonical_pass(experiment, packed, splits)
     stored = passes.store_of(canonical[0]) if canonical else None
     chosen = choose(experiment, packed, offered(experiment, packed, splits), stored, workshop)
-    check_against_data(experiment, packed.classes, len(chosen.trained), " that balance leaves" if experiment.balance.active else "")
+    check_against_data(
+        experiment,
+        packed.classes,
+        len(chosen.trained),
+        " that balance leaves" if experiment.balance.active else "",
+    )
     return chosen
 
 
@@ -207,9 +249,15 @@ def check_against_data(experiment: Experiment, classes: int, images: int, which:
     """
     batch = experiment.optimiser.batch_size
     if batch > images:
-        raise UserError(f"optimiser.batch_size {batch} is more than the {images} training images{which}; lower it")
+        raise UserError(
+            f"optimiser.batch_size {batch} is more than the {images} training images{which}; lower it"
+        )
     if experiment.objective.needs.clusters:
         check_count(experiment.objective.clip_cid.clusters, images)
-    with torch.device("meta"):  # what an objective has to say of the data, it says as it is built; nothing is computed
+    with torch.device(
+        "meta"
+    ):  # what an objective has to say of the data, it says as it is built; nothing is computed
         nothing = torch.empty(2, 8)
-        build_objective(experiment.objective, Material(8, 8, images, classes, [nothing], [None], nothing))
+        build_objective(
+            experiment.objective, Material(8, 8, images, classes, [nothing], [None], nothing)
+        )

@@ -13,7 +13,9 @@ _WORTH = 1.05  # a batch twice as large must be so much faster to be worth its m
 
 def seconds_per_image(teacher: Teacher, batch_size: int) -> float:
     """How long the teacher takes for an image in batches of this size, measured now on one batch after a first for warmth."""
-    pixels = torch.zeros(batch_size, 3, teacher.pixels.size, teacher.pixels.size, device=teacher.device)
+    pixels = torch.zeros(
+        batch_size, 3, teacher.pixels.size, teacher.pixels.size, device=teacher.device
+    )
     teacher.encode_images(pixels[: min(batch_size, 8)])
     start = time.perf_counter()
     teacher.encode_images(pixels).cpu()  # which waits for the device
@@ -39,7 +41,10 @@ class Pace:
 def find_pace(teacher: Teacher) -> Pace:
     """The pace at the batch size given, or else at the smallest that is nearly as fast as the next one, within the memory there is."""
     if teacher.config.batch_size:
-        return Pace(teacher.config.batch_size, seconds_per_image(teacher, min(teacher.config.batch_size, _SIZES[2])))
+        return Pace(
+            teacher.config.batch_size,
+            seconds_per_image(teacher, min(teacher.config.batch_size, _SIZES[2])),
+        )
     best = Pace(_SIZES[0], seconds_per_image(teacher, _SIZES[0]))
     for size in _SIZES[1:]:
         try:

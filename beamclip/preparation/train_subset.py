@@ -63,7 +63,12 @@ def _kept(experiment: Experiment, packed: PackedImages) -> Kept:
 def _check_split(experiment: Experiment, kept: Kept, splits: Splits) -> None:
     """Under another split than it was balanced in, a list would leave out its own images too, and nobody would hear of it."""
     lost, data = len(np.intersect1d(splits.val, kept.ids)), experiment.data
-    if kept.split is None or not lost or (kept.split["split_seed"], kept.split["val_fraction"]) == (data.split_seed, data.val_fraction):
+    if (
+        kept.split is None
+        or not lost
+        or (kept.split["split_seed"], kept.split["val_fraction"])
+        == (data.split_seed, data.val_fraction)
+    ):
         return
     was = f"data.split_seed={kept.split['split_seed']} and data.val_fraction={kept.split['val_fraction']:g}"
     raise UserError(
@@ -74,10 +79,20 @@ def _check_split(experiment: Experiment, kept: Kept, splits: Splits) -> None:
 
 def canonical_view(experiment: Experiment, ids: Ids) -> ViewSet | None:
     """The canonical views of these `offered` images, where the first teacher must have seen them before any can be chosen."""
-    return ViewSet.center(ids) if experiment.balance.active or experiment.objective.needs.clusters else None
+    return (
+        ViewSet.center(ids)
+        if experiment.balance.active or experiment.objective.needs.clusters
+        else None
+    )
 
 
-def choose(experiment: Experiment, packed: PackedImages, ids: Ids, canonical: Embeddings | None, workshop: Workshop) -> Chosen:
+def choose(
+    experiment: Experiment,
+    packed: PackedImages,
+    ids: Ids,
+    canonical: Embeddings | None,
+    workshop: Workshop,
+) -> Chosen:
     """Balance and cluster an experiment's training images, or open the stores where that was done.
 
     Args:
@@ -96,17 +111,27 @@ def choose(experiment: Experiment, packed: PackedImages, ids: Ids, canonical: Em
     clusters = None
     if canonical is not None and experiment.objective.needs.clusters:
         count = experiment.objective.clip_cid.clusters
-        clusters = cluster(_basis(experiment, packed, ids, workshop), canonical, ids, count, *_hands(workshop))
+        clusters = cluster(
+            _basis(experiment, packed, ids, workshop), canonical, ids, count, *_hands(workshop)
+        )
     return Chosen(ids, store, clusters, facts)
 
 
-def balance_of(experiment: Experiment, packed: PackedImages, ids: Ids, canonical: Embeddings, workshop: Workshop) -> Store:
+def balance_of(
+    experiment: Experiment,
+    packed: PackedImages,
+    ids: Ids,
+    canonical: Embeddings,
+    workshop: Workshop,
+) -> Store:
     """The store of the images that are kept of these; see `beamclip.balance.balance`."""
     basis, data = _basis(experiment, packed, ids, workshop), experiment.data
     return balance(basis, canonical, packed, ids, experiment.balance, *_hands(workshop), data=data)
 
 
-def _basis(experiment: Experiment, packed: PackedImages, ids: Ids, workshop: Workshop) -> dict[str, Any]:
+def _basis(
+    experiment: Experiment, packed: PackedImages, ids: Ids, workshop: Workshop
+) -> dict[str, Any]:
     return parts_of(workshop.teacher(experiment.teacher), packed, ViewSet.center(ids))
 
 
@@ -128,13 +153,23 @@ def _as_store(packed: PackedImages, ids: Ids, workshop: Workshop) -> Store:
 def _list_facts(experiment: Experiment, packed: PackedImages) -> dict[str, Any]:
     """What a list is to train as it is split now: how much of it is there, and how much of train it knew nothing of."""
     kept, train = _kept(experiment, packed), split(packed, experiment.data).train
-    facts = {"path": experiment.data.keep, "listed": len(kept.ids), "listed_in_train": len(np.intersect1d(train, kept.ids))}
+    facts = {
+        "path": experiment.data.keep,
+        "listed": len(kept.ids),
+        "listed_in_train": len(np.intersect1d(train, kept.ids)),
+    }
     if kept.split is None:
         return facts | {"train": len(train)}
     before = split(packed, experiment.data.model_copy(update=dict(kept.split))).train
-    more = {"never_weighed": len(np.setdiff1d(train, before)), "made_with": {**kept.split, "weighed": kept.weighed}}
+    more = {
+        "never_weighed": len(np.setdiff1d(train, before)),
+        "made_with": {**kept.split, "weighed": kept.weighed},
+    }
     return facts | {"train": len(train), **more}
 
 
 def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: report[name] for name in ("threshold", "removed_share", "kept", "images", "sets", "largest", "search")}
+    return {
+        name: report[name]
+        for name in ("threshold", "removed_share", "kept", "images", "sets", "largest", "search")
+    }

@@ -16,7 +16,9 @@ from beamclip.teachers import Embeddings, Teacher, ViewSet
 # Does a store say what the teacher says now?
 
 
-def agreement(teacher: Teacher, packed: PackedImages, views: ViewSet, stored: Embeddings, count: int = 256) -> NDArray[np.float32]:
+def agreement(
+    teacher: Teacher, packed: PackedImages, views: ViewSet, stored: Embeddings, count: int = 256
+) -> NDArray[np.float32]:
     """Cosines between stored embeddings and what the teacher says now, of `count` views spread over the store, [count].
 
     Drawn, rendered and encoded anew from the sample and view ids alone, in batches of another size than the store's.
@@ -25,9 +27,15 @@ def agreement(teacher: Teacher, packed: PackedImages, views: ViewSet, stored: Em
     rows, view_ids = np.divmod(places, views.count)
     cosines = np.empty(len(places), np.float32)
     for view in np.unique(view_ids):
-        for chunk in np.array_split(np.flatnonzero(view_ids == view), max(1, (view_ids == view).sum() // 7)):
+        for chunk in np.array_split(
+            np.flatnonzero(view_ids == view), max(1, (view_ids == view).sum() // 7)
+        ):
             ids = views.ids[rows[chunk]]
-            live = teacher.encode_images(pixels_of(teacher, packed, views, ids, int(view))).cpu().numpy()
+            live = (
+                teacher.encode_images(pixels_of(teacher, packed, views, ids, int(view)))
+                .cpu()
+                .numpy()
+            )
             kept = stored.gather(ids, int(view))
             cosines[chunk] = (live * kept).sum(1) / np.linalg.norm(kept, axis=1)
     return cosines
@@ -57,11 +65,21 @@ class Verified:
 
 def verify(experiments: Iterable[Experiment], workshop: Workshop, count: int) -> list[Verified]:
     """Encode `count` views of each store of these experiments again, and compare. Stores that are missing are made first."""
-    passes = make_passes({str(number): experiment for number, experiment in enumerate(experiments)}, workshop)
+    passes = make_passes(
+        {str(number): experiment for number, experiment in enumerate(experiments)}, workshop
+    )
     found = list[Verified]()
     for one in passes.wanted.values():
         teacher, stored = workshop.teacher(one.tower), passes.store_of(one)
         workshop.progress("encoding again", len(found), len(passes.wanted))
         cosines = agreement(teacher, one.packed, one.views, stored, count)
-        found.append(Verified(str(stored.store.path), teacher.name, len(cosines), float(cosines.min()), float(cosines.mean())))
+        found.append(
+            Verified(
+                str(stored.store.path),
+                teacher.name,
+                len(cosines),
+                float(cosines.min()),
+                float(cosines.mean()),
+            )
+        )
     return found

@@ -58,7 +58,11 @@ class Comparison:
     def best(self) -> Row | None:
         """Its finished trial with the highest `metric`."""
         rows = self.best_cell.finished if self.best_cell else ()
-        return max((row for row in rows if self.metric in row.metrics), key=lambda row: row.metrics[self.metric], default=None)
+        return max(
+            (row for row in rows if self.metric in row.metrics),
+            key=lambda row: row.metrics[self.metric],
+            default=None,
+        )
 
     @property
     def measured(self) -> tuple[Row, ...]:
@@ -75,10 +79,17 @@ def compare(uri: str, experiment_name: str, sweep_id: str | None = None) -> Comp
     client = connect(uri, create=False)
     experiment_id = _experiment_id(client, experiment_name)
     parent = _parent(client, experiment_id, experiment_name, sweep_id)
-    space = {key.removeprefix("space."): text for key, text in parent.data.params.items() if key.startswith("space.")}
+    space = {
+        key.removeprefix("space."): text
+        for key, text in parent.data.params.items()
+        if key.startswith("space.")
+    }
     varied = tuple(space)
     metric = parent.data.params.get("sweep.metric", "linear_probe/val_top1")
-    children = _rows(search_all(client, experiment_id, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"), varied)
+    children = _rows(
+        search_all(client, experiment_id, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"),
+        varied,
+    )
     return Comparison(
         experiment=experiment_name,
         sweep_id=parent.data.tags["beamclip.sweep_id"],
@@ -87,8 +98,12 @@ def compare(uri: str, experiment_name: str, sweep_id: str | None = None) -> Comp
         metric=metric,
         varied=varied,
         trials=_best_first((row for row in children if row.kind == "trial"), metric),
-        references=tuple(sorted((row for row in children if row.kind == "reference"), key=lambda row: row.method)),
-        published=_best_first(_rows(read_published(client, experiment_id), ()), "linear_probe/test_top1"),
+        references=tuple(
+            sorted((row for row in children if row.kind == "reference"), key=lambda row: row.method)
+        ),
+        published=_best_first(
+            _rows(read_published(client, experiment_id), ()), "linear_probe/test_top1"
+        ),
         ranges=frozenset(key for key, text in space.items() if text.startswith(_RANGE)),
         run_id=str(parent.info.run_id),
         tags=dict(parent.data.tags),
@@ -100,8 +115,14 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None and found.lifecycle_stage == "active":
         return str(found.experiment_id)
-    known = [experiment.name for experiment in client.search_experiments() if experiment.name != "Default"]
-    raise UserError(f"MLflow experiment {name} does not exist{nearest(name, known) or '; run its sweep first'}")
+    known = [
+        experiment.name
+        for experiment in client.search_experiments()
+        if experiment.name != "Default"
+    ]
+    raise UserError(
+        f"MLflow experiment {name} does not exist{nearest(name, known) or '; run its sweep first'}"
+    )
 
 
 def _parent(client: MlflowClient, experiment_id: str, name: str, sweep_id: str | None) -> Run:
@@ -110,7 +131,9 @@ def _parent(client: MlflowClient, experiment_id: str, name: str, sweep_id: str |
     if not sweeps:
         raise UserError(f"MLflow experiment {name} holds no sweep; run one first")
     if sweep_id is not None and sweep_id not in ids:
-        raise UserError(f"sweep {sweep_id} is not in MLflow experiment {name}{nearest(sweep_id, ids)}")
+        raise UserError(
+            f"sweep {sweep_id} is not in MLflow experiment {name}{nearest(sweep_id, ids)}"
+        )
     return sweeps[0 if sweep_id is None else ids.index(sweep_id)]
 
 
@@ -129,16 +152,24 @@ def _row(run: Run, varied: tuple[str, ...]) -> Row:
         values=_values(data.params, data.tags, varied),
         metrics=dict(data.metrics),
         tags=dict(data.tags),
-        seconds=(info.end_time - info.start_time) / 1000 if info.end_time and info.status != "RUNNING" else None,
+        seconds=(info.end_time - info.start_time) / 1000
+        if info.end_time and info.status != "RUNNING"
+        else None,
     )
 
 
-def _values(params: dict[str, str], tags: dict[str, str], varied: tuple[str, ...]) -> dict[str, str]:
+def _values(
+    params: dict[str, str], tags: dict[str, str], varied: tuple[str, ...]
+) -> dict[str, str]:
     """A run's varied settings. A reference has no params, but its tags say which teacher and prompt set it stands for.
 
     A variant is a bundle of settings by name: a param of the trial or, where it is none, a tag.
     """
-    told = {"anchors.prompt_set": tags.get("prompt_set"), "teacher.model": tags.get("teacher"), "variant": tags.get("variant")}
+    told = {
+        "anchors.prompt_set": tags.get("prompt_set"),
+        "teacher.model": tags.get("teacher"),
+        "variant": tags.get("variant"),
+    }
     found = {key: params.get(key, told.get(key)) for key in varied}
     return {key: value for key, value in found.items() if value not in (None, VARIED)}
 

@@ -55,12 +55,16 @@ def cost_plot(comparison: Comparison, path: str | Path) -> Path | None:
     Returns `path`, or None where no two cells with different costs are finished.
     """
     priced = {key: points(comparison, key) for key in COSTS}
-    panels = {key: found for key, found in priced.items() if len({point.cost for point in found}) > 1}
+    panels = {
+        key: found for key, found in priced.items() if len({point.cost for point in found}) > 1
+    }
     if not panels:
         return None
     names = _letters([point.cell for found in panels.values() for point in pareto_front(found)])
     figure = Figure(figsize=(1.8 + 4.2 * len(panels) + 2.4, 4.2), layout="constrained")
-    for axes, (key, found) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True):
+    for axes, (key, found) in zip(
+        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True
+    ):
         _panel(axes, found, names)
         _untrained(axes, comparison)
         axes.set(xlabel=f"{COSTS[key]} (log)", title=f"{comparison.metric} against {COSTS[key]}")
@@ -75,13 +79,30 @@ def cost_plot(comparison: Comparison, path: str | Path) -> Path | None:
 def _letters(cells: Sequence[Cell]) -> dict[str, str]:
     """Name of settings -> a letter, or a number after z."""
     known = list(dict.fromkeys(cell.name for cell in cells))
-    return {name: ascii_lowercase[index] if index < 26 else str(index + 1) for index, name in enumerate(known)}
+    return {
+        name: ascii_lowercase[index] if index < 26 else str(index + 1)
+        for index, name in enumerate(known)
+    }
 
 
 def _panel(axes: Axes, found: Sequence[Point], names: dict[str, str]) -> None:
     front = pareto_front(found)
-    axes.plot([point.cost for point in found], [point.result for point in found], "o", color="C0", alpha=0.5, markersize=6)
-    axes.step([point.cost for point in front], [point.result for point in front], "o-", where="post", color="C1", label="Pareto front")
+    axes.plot(
+        [point.cost for point in found],
+        [point.result for point in found],
+        "o",
+        color="C0",
+        alpha=0.5,
+        markersize=6,
+    )
+    axes.step(
+        [point.cost for point in front],
+        [point.result for point in front],
+        "o-",
+        where="post",
+        color="C1",
+        label="Pareto front",
+    )
     for point in front:
         place, name = (point.cost, point.result), names[point.cell.name]
         axes.annotate(name, place, xytext=(4, 5), textcoords="offset points", fontweight="bold")
@@ -99,7 +120,9 @@ def _panel(axes: Axes, found: Sequence[Point], names: dict[str, str]) -> None:
 def _untrained(axes: Axes, comparison: Comparison) -> None:
     for row in comparison.references:
         if row.method == "untrained" and comparison.metric in row.metrics:
-            axes.axhline(row.metrics[comparison.metric], color="grey", linestyle=":", label="untrained")
+            axes.axhline(
+                row.metrics[comparison.metric], color="grey", linestyle=":", label="untrained"
+            )
 
 
 def _legend(figure: Figure, names: dict[str, str]) -> None:

@@ -50,7 +50,9 @@ class Cell:
     def numbers(self, key: str) -> tuple[float, ...]:
         """A metric of the finished trials, one a seed; of all trials while none is finished."""
         rows = self.finished or self.rows
-        return tuple(row.metrics[key] for row in rows if math.isfinite(row.metrics.get(key, math.nan)))
+        return tuple(
+            row.metrics[key] for row in rows if math.isfinite(row.metrics.get(key, math.nan))
+        )
 
     def mean(self, key: str) -> float | None:
         """Of `numbers`, None where there are none."""
@@ -65,7 +67,9 @@ class Cell:
 
 def half_interval(numbers: tuple[float, ...]) -> float:
     """t(0.975, n - 1) · s / √n, for two or more numbers that scatter as seeds do."""
-    from scipy.stats import t  # a second to import, which commands that print no table need not wait for
+    from scipy.stats import (
+        t,
+    )  # a second to import, which commands that print no table need not wait for
 
     return float(t.ppf(0.975, len(numbers) - 1)) * stdev(numbers) / math.sqrt(len(numbers))
 

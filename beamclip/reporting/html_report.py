@@ -17,7 +17,9 @@ from beamclip.stores.paths import local_folder, storage_root, tracking_uri
 from beamclip.tracking import Artifacts
 
 
-def report_sweep(base: Experiment, experiment: str, sweep_id: str | None = None, out: Path | None = None) -> Path:
+def report_sweep(
+    base: Experiment, experiment: str, sweep_id: str | None = None, out: Path | None = None
+) -> Path:
     """Write `report.html`, `report.md` and the pictures of the latter, and log them with the sweep as `report/`.
 
     Args:
@@ -30,10 +32,15 @@ def report_sweep(base: Experiment, experiment: str, sweep_id: str | None = None,
     Raises:
         UserError: no such sweep, or `out` can't be written. What a sweep lacks is said on the page instead.
     """
-    comparison, files = compare(tracking_uri(base), experiment, sweep_id), Artifacts(tracking_uri(base))
+    comparison, files = (
+        compare(tracking_uri(base), experiment, sweep_id),
+        Artifacts(tracking_uri(base)),
+    )
     out = out or _default_place(comparison, base)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "report"  # what is copied has the rights of a folder of its own; a temporary one is its owner's alone
+        folder = (
+            Path(name) / "report"
+        )  # what is copied has the rights of a folder of its own; a temporary one is its owner's alone
         folder.mkdir()
         _write(gathered(comparison, files, base, folder / "figures"), folder)
         _copy(folder, out)
@@ -59,7 +66,12 @@ def gathered(comparison: Comparison, files: Artifacts, base: Experiment, figures
         runs(comparison),
     ]
     question = comparison.question if comparison.question.strip("-") else ""
-    return Page(f"{comparison.experiment}, sweep {comparison.sweep_id}", question, _facts(comparison), tuple(sections))
+    return Page(
+        f"{comparison.experiment}, sweep {comparison.sweep_id}",
+        question,
+        _facts(comparison),
+        tuple(sections),
+    )
 
 
 def _facts(comparison: Comparison) -> tuple[tuple[str, str], ...]:
@@ -85,7 +97,9 @@ def _stores(comparison: Comparison, base: Experiment) -> tuple[Stores | None, st
 def _default_place(comparison: Comparison, base: Experiment) -> Path:
     root = local_folder(storage_root(base))
     if root is None:
-        raise UserError(f"storage {storage_root(base)} is no folder of this machine; name one for the page with --out")
+        raise UserError(
+            f"storage {storage_root(base)} is no folder of this machine; name one for the page with --out"
+        )
     return root / "sweeps" / comparison.experiment / comparison.sweep_id / "report"
 
 
@@ -103,10 +117,15 @@ def _copy(folder: Path, out: Path) -> None:
     try:
         shutil.copytree(folder, out, dirs_exist_ok=True)
     except OSError as error:
-        raise UserError(f"{out} can't be written ({error.strerror or error}); choose another folder with --out") from None
+        raise UserError(
+            f"{out} can't be written ({error.strerror or error}); choose another folder with --out"
+        ) from None
 
 
 def _log(files: Artifacts, comparison: Comparison, folder: Path, out: Path) -> None:
     """The page is there already, so a server that takes no files is worth a line, not a failure."""
     if trouble := files.write(comparison.run_id, folder, "report"):
-        print(f"beamclip: the page is in {out}, but could not be logged with the sweep ({trouble})", file=sys.stderr)
+        print(
+            f"beamclip: the page is in {out}, but could not be logged with the sweep ({trouble})",
+            file=sys.stderr,
+        )

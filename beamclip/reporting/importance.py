@@ -85,14 +85,24 @@ def effects(comparison: Comparison) -> tuple[Effect, ...]:
     explains all there is. Shares add up to 1 or less on a whole grid; the rest is what settings do together, and noise.
     """
     rows = measured(comparison)
-    found = [effect_of(rows, key, comparison.metric, key in comparison.ranges) for key in comparison.settings]
-    known = sorted((effect for effect in found if effect is not None), key=lambda effect: (-effect.share, effect.setting))
+    found = [
+        effect_of(rows, key, comparison.metric, key in comparison.ranges)
+        for key in comparison.settings
+    ]
+    known = sorted(
+        (effect for effect in found if effect is not None),
+        key=lambda effect: (-effect.share, effect.setting),
+    )
     return tuple(known) if len(known) > 1 else ()
 
 
 def measured(comparison: Comparison) -> list[Row]:
     """The finished trials with a finite `metric`, best first."""
-    return [row for row in comparison.trials if row.status == "FINISHED" and math.isfinite(row.metrics.get(comparison.metric, math.nan))]
+    return [
+        row
+        for row in comparison.trials
+        if row.status == "FINISHED" and math.isfinite(row.metrics.get(comparison.metric, math.nan))
+    ]
 
 
 def effect_of(rows: Iterable[Row], key: str, metric: str, drawn: bool = False) -> Effect | None:
@@ -108,8 +118,19 @@ def effect_of(rows: Iterable[Row], key: str, metric: str, drawn: bool = False) -
         return None
     trials.sort(key=lambda trial: (float(trial[0]) if numeric else 0.0, *trial))
     drawn = drawn and numeric
-    groups = _parts(trials) if drawn else [_group(digits(value), same) for value, same in groupby(trials, lambda trial: trial[0])]
-    return Effect(key, tuple(groups if numeric else sorted(groups, key=lambda group: group.mean)), numeric, drawn)
+    groups = (
+        _parts(trials)
+        if drawn
+        else [
+            _group(digits(value), same) for value, same in groupby(trials, lambda trial: trial[0])
+        ]
+    )
+    return Effect(
+        key,
+        tuple(groups if numeric else sorted(groups, key=lambda group: group.mean)),
+        numeric,
+        drawn,
+    )
 
 
 Trial = tuple[str, float]
@@ -148,8 +169,14 @@ def effects_line(comparison: Comparison) -> str | None:
     """The same in a line for people, and what chance would give where that is no less; None where `effects` has nothing to say."""
     found = effects(comparison)
     names = short_names((effect.setting for effect in found), symbols=False)
-    shares = [f"{names[effect.setting]} {100 * effect.share:.0f} %{_doubt(effect)}" for effect in found]
-    return f"what mattered (share of the variance of {comparison.metric}): {', '.join(shares)}" if found else None
+    shares = [
+        f"{names[effect.setting]} {100 * effect.share:.0f} %{_doubt(effect)}" for effect in found
+    ]
+    return (
+        f"what mattered (share of the variance of {comparison.metric}): {', '.join(shares)}"
+        if found
+        else None
+    )
 
 
 def _doubt(effect: Effect) -> str:

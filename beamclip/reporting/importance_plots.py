@@ -32,7 +32,9 @@ def effects_plot(comparison: Comparison, path: str | Path) -> Path | None:
     columns = 2 if len(found) in (2, 4) else 3
     lines = math.ceil(len(found) / columns)
     longest = max(len(label) for effect in found for label in _labels(effect))
-    figure = Figure(figsize=(3.6 * columns, (2.9 + 0.03 * longest) * lines + 0.5), layout="constrained")
+    figure = Figure(
+        figsize=(3.6 * columns, (2.9 + 0.03 * longest) * lines + 0.5), layout="constrained"
+    )
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False).flatten()
     names = short_names(effect.setting for effect in found)
     for axes, effect in zip(panels, found, strict=False):
@@ -53,13 +55,21 @@ def _panel(axes: Axes, effect: Effect, name: str) -> None:
         ends = (min(xs), max(xs)) if effect.drawn else (index - _HALF, index + _HALF)
         axes.plot(ends, [group.mean] * 2, color="C1", linewidth=2.5, solid_capstyle="butt")
     if effect.numeric and not effect.drawn:
-        axes.plot(range(len(effect.groups)), [group.mean for group in effect.groups], color="C1", linewidth=1)
+        axes.plot(
+            range(len(effect.groups)),
+            [group.mean for group in effect.groups],
+            color="C1",
+            linewidth=1,
+        )
     if effect.drawn:
         if _spans_decades(effect):
             _logarithmic(axes)
     else:
         _write_values(axes, _labels(effect))
-    axes.set_title(f"{name}: {100 * effect.share:.0f} % (by chance {100 * effect.by_chance:.0f} %)", fontsize="medium")
+    axes.set_title(
+        f"{name}: {100 * effect.share:.0f} % (by chance {100 * effect.by_chance:.0f} %)",
+        fontsize="medium",
+    )
     axes.grid(alpha=0.3)
 
 
@@ -67,7 +77,9 @@ def _logarithmic(axes: Axes) -> None:
     """Plain numbers, as many as there is room for."""
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 30 else (1, 3) if high / low < 1000 else (1,)))
+    axes.xaxis.set_major_locator(
+        LogLocator(subs=(1, 2, 5) if high / low < 30 else (1, 3) if high / low < 1000 else (1,))
+    )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -77,14 +89,18 @@ def _write_values(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_xlim(-0.6, len(labels) - 0.4)
     if sum(map(len, labels)) > _TURNED_FROM:
         for text in axes.get_xticklabels():
-            text.set(rotation=35, horizontalalignment="right", rotation_mode="anchor", fontsize="small")
+            text.set(
+                rotation=35, horizontalalignment="right", rotation_mode="anchor", fontsize="small"
+            )
 
 
 def _position(effect: Effect) -> Callable[[str], float]:
     """Where a value stands: numbers from a range where they are, listed values one apart."""
     if effect.drawn:
         return float
-    places = {value: float(index) for index, group in enumerate(effect.groups) for value in group.values}
+    places = {
+        value: float(index) for index, group in enumerate(effect.groups) for value in group.values
+    }
     return places.__getitem__
 
 
@@ -112,23 +128,42 @@ def parallel_plot(comparison: Comparison, path: str | Path) -> Path | None:
     found = effects(comparison)[::-1]  # what explains most stands beside the metric
     if len(found) < 3:
         return None
-    rows = [row for row in reversed(measured(comparison)) if all(effect.setting in row.values for effect in found)]
+    rows = [
+        row
+        for row in reversed(measured(comparison))
+        if all(effect.setting in row.values for effect in found)
+    ]
     figure = Figure(figsize=(1.9 * (len(found) + 1), 4.6), layout="constrained")
     axes = figure.subplots()
     results = [row.metrics[comparison.metric] for row in rows]
     scale = Normalize(min(results), max(results))
-    heights = [*(_heights(effect, rows) for effect in found), [float(scale(result)) for result in results]]
+    heights = [
+        *(_heights(effect, rows) for effect in found),
+        [float(scale(result)) for result in results],
+    ]
     chosen = comparison.best_cell.rows if comparison.best_cell else ()
     for row, result, *line in zip(rows, results, *heights, strict=True):
         best = row in chosen
-        axes.plot(line, color=colormaps["viridis"](scale(result)), linewidth=3.0 if best else 1.2, alpha=1.0 if best else 0.7)
+        axes.plot(
+            line,
+            color=colormaps["viridis"](scale(result)),
+            linewidth=3.0 if best else 1.2,
+            alpha=1.0 if best else 0.7,
+        )
     for index, effect in enumerate(found):
         _axis(axes, index, _ticks(effect))
-    _axis(axes, len(found), [(height, f"{scale.inverse(height):.3g}") for height in (0.0, 0.25, 0.5, 0.75, 1.0)])
+    _axis(
+        axes,
+        len(found),
+        [(height, f"{scale.inverse(height):.3g}") for height in (0.0, 0.25, 0.5, 0.75, 1.0)],
+    )
     names = short_names(effect.setting for effect in found)
     axes.set_xticks(range(len(found) + 1), [*names.values(), comparison.metric.replace("/", "/\n")])
     axes.set(xlim=(-0.15, len(found) + 0.35), ylim=(-0.06, 1.06), yticks=[])
-    axes.set_title("Every trial is a line, the best thick; settings that explain more stand further right", fontsize="medium")
+    axes.set_title(
+        "Every trial is a line, the best thick; settings that explain more stand further right",
+        fontsize="medium",
+    )
     axes.spines[:].set_visible(False)
     return _saved(figure, path)
 
@@ -136,7 +171,9 @@ def parallel_plot(comparison: Comparison, path: str | Path) -> Path | None:
 def _ticks(effect: Effect) -> list[tuple[float, str]]:
     if effect.drawn:
         ends = (effect.groups[0].values[0], effect.groups[-1].values[-1])
-        return [(height, f"{float(value):.3g}") for height, value in zip((0.0, 1.0), ends, strict=True)]
+        return [
+            (height, f"{float(value):.3g}") for height, value in zip((0.0, 1.0), ends, strict=True)
+        ]
     labels = _labels(effect, 18)
     return [(index / (len(labels) - 1), label) for index, label in enumerate(labels)]
 
@@ -148,14 +185,19 @@ def _heights(effect: Effect, rows: Sequence[Row]) -> list[float]:
     if effect.drawn:
         at = [math.log(x) for x in at] if _spans_decades(effect) else at
         return [(x - min(at)) / (max(at) - min(at)) for x in at]
-    return [x / last + 0.05 * (sum(other == x for other in at[:index]) / at.count(x) - 0.5) for index, x in enumerate(at)]
+    return [
+        x / last + 0.05 * (sum(other == x for other in at[:index]) / at.count(x) - 0.5)
+        for index, x in enumerate(at)
+    ]
 
 
 def _axis(axes: Axes, x: int, ticks: Sequence[tuple[float, str]]) -> None:
     axes.axvline(x, color="black", linewidth=0.8, zorder=3)
     for height, text in ticks:
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}
-        axes.text(x + 0.04, height, text, fontsize="small", verticalalignment="center", bbox=box, zorder=4)
+        axes.text(
+            x + 0.04, height, text, fontsize="small", verticalalignment="center", bbox=box, zorder=4
+        )
 
 
 def _saved(figure: Figure, path: str | Path) -> Path:

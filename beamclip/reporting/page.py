@@ -88,7 +88,12 @@ def _environment(markdown: bool = False) -> Environment:
         keep_trailing_newline=True,
         finalize=escaped_markdown if markdown else None,
     )
-    environment.filters |= {"data": data_uri, "head": _head, "fence": _fence, "file": lambda name: Markup(quote(name))}
+    environment.filters |= {
+        "data": data_uri,
+        "head": _head,
+        "fence": _fence,
+        "file": lambda name: Markup(quote(name)),
+    }
     return environment
 
 
@@ -96,7 +101,9 @@ def escaped_markdown(value: Any) -> Any:
     """Text that Markdown shows as it is, in a table's cell too: neither marks nor tags."""
     if isinstance(value, Markup):
         return value
-    text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = (
+        " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    )
     return Markup(_MARKS.sub(r"\\\1", text))
 
 
@@ -113,5 +120,7 @@ def _head(title: str) -> str:
 
 def data_uri(picture: Path | bytes) -> str:
     """A PNG file, or the bytes of a JPEG, as an address that holds all of it."""
-    kind, content = ("jpeg", picture) if isinstance(picture, bytes) else ("png", picture.read_bytes())
+    kind, content = (
+        ("jpeg", picture) if isinstance(picture, bytes) else ("png", picture.read_bytes())
+    )
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

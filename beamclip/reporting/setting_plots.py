@@ -11,7 +11,10 @@ from matplotlib.figure import Figure
 from beamclip.reporting.groups import SEED, Row
 from beamclip.tracking.serialize import short_names
 
-_PANELS = {"linear probe, val": "linear_probe/val_top1", "linear probe, test": "linear_probe/test_top1"}
+_PANELS = {
+    "linear probe, val": "linear_probe/val_top1",
+    "linear probe, test": "linear_probe/test_top1",
+}
 _FIRST_CHOICE = "objective.student_temperature"
 _DASHES = {"untrained": ":", "teacher": "--"}
 Line = dict[float, list[float]]
@@ -25,14 +28,23 @@ def temperature_plot(rows: Sequence[Row], path: str | Path) -> Path | None:
     Returns `path`, or None where no number varies or nothing is measured yet.
     """
     measured = set(_PANELS.values())
-    trials = [row for row in rows if row.kind == "trial" and row.status == "FINISHED" and measured & set(row.metrics)]
+    trials = [
+        row
+        for row in rows
+        if row.kind == "trial" and row.status == "FINISHED" and measured & set(row.metrics)
+    ]
     key = _x_key(trials)
     if key is None:
         return None
     figure = Figure(figsize=(9.6, 4.0), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, (title, metric) in zip(panels, _PANELS.items(), strict=True):
-        _draw(axes, _lines(trials, key, metric), [row for row in rows if row.kind == "reference"], metric)
+        _draw(
+            axes,
+            _lines(trials, key, metric),
+            [row for row in rows if row.kind == "reference"],
+            metric,
+        )
         axes.set(title=title, xlabel=short_names([key])[key])
         _scale(axes, sorted({float(row.values[key]) for row in trials}))
     panels[0].set_ylabel("top-1 (%)")
@@ -61,8 +73,14 @@ def _varied(rows: Sequence[Row]) -> dict[str, set[str]]:
 
 
 def _x_key(rows: Sequence[Row]) -> str | None:
-    numeric = {key: values for key, values in _varied(rows).items() if key != SEED and all(map(_is_number, values))}
-    numeric = {key: values for key, values in numeric.items() if all(key in row.values for row in rows)}
+    numeric = {
+        key: values
+        for key, values in _varied(rows).items()
+        if key != SEED and all(map(_is_number, values))
+    }
+    numeric = {
+        key: values for key, values in numeric.items() if all(key in row.values for row in rows)
+    }
     return max(numeric, key=lambda key: (key == _FIRST_CHOICE, len(numeric[key])), default=None)
 
 
@@ -80,7 +98,9 @@ def _lines(rows: Sequence[Row], x_key: str, metric: str) -> dict[str, Line]:
     names = short_names(others)
     lines: dict[str, Line] = defaultdict(lambda: defaultdict(list))
     for row in (row for row in rows if metric in row.metrics):
-        label = ", ".join(f"{names[key]} = {row.values.get(key, '-')}" for key in others) or "trials"
+        label = (
+            ", ".join(f"{names[key]} = {row.values.get(key, '-')}" for key in others) or "trials"
+        )
         lines[label][float(row.values[x_key])].append(row.metrics[metric])
     return dict(sorted(lines.items()))
 
@@ -92,11 +112,18 @@ def _draw(axes: Axes, lines: dict[str, Line], references: Sequence[Row], metric:
         for x in xs:
             axes.plot([x] * len(line[x]), line[x], ".", color=drawn.get_color(), alpha=0.4)
     for row in references:
-        keys = (metric, metric.replace("linear_probe", "zero_shot"))  # of the same split, or not at all
+        keys = (
+            metric,
+            metric.replace("linear_probe", "zero_shot"),
+        )  # of the same split, or not at all
         if shown := next((key for key in keys if key in row.metrics), None):
-            note = "" if shown.startswith("linear") else f" ({shown.split('/')[0].replace('_', '-')})"
+            note = (
+                "" if shown.startswith("linear") else f" ({shown.split('/')[0].replace('_', '-')})"
+            )
             style = _DASHES.get(row.method, "-.")
-            axes.axhline(row.metrics[shown], color="grey", linestyle=style, label=f"{row.method}{note}")
+            axes.axhline(
+                row.metrics[shown], color="grey", linestyle=style, label=f"{row.method}{note}"
+            )
     axes.grid(alpha=0.3)
 
 

@@ -24,9 +24,16 @@ def verdicts(comparison: Comparison) -> tuple[Verdict | None, ...]:
     best = comparison.best_cell
     if best is None:
         return (None,) * len(comparison.cells)
-    found = {index: p for index, cell in enumerate(comparison.cells) if cell is not best and (p := _p_value(best, cell)) is not None}
+    found = {
+        index: p
+        for index, cell in enumerate(comparison.cells)
+        if cell is not best and (p := _p_value(best, cell)) is not None
+    }
     told = dict(zip(found, holm(list(found.values())), strict=True))
-    return tuple(_verdict(best, cell, told[index]) if index in told else None for index, cell in enumerate(comparison.cells))
+    return tuple(
+        _verdict(best, cell, told[index]) if index in told else None
+        for index, cell in enumerate(comparison.cells)
+    )
 
 
 def over_seeds(comparison: Comparison) -> bool:
@@ -77,7 +84,9 @@ def p_over_images(one: Sequence[float], other: Sequence[float]) -> float:
     higher, lower = sorted((one, other), key=lambda run: -run[0])
     error = math.hypot(higher[0] - higher[1], lower[2] - lower[0]) / _Z
     difference = higher[0] - lower[0]
-    return 1.0 if difference == 0 else math.erfc(difference / error / math.sqrt(2)) if error else 0.0
+    return (
+        1.0 if difference == 0 else math.erfc(difference / error / math.sqrt(2)) if error else 0.0
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -37,7 +37,9 @@ def sweep_record(comparison: Comparison, base: Experiment) -> SweepRecord:
     with suppress(UserError):
         return read_record(own)
     places = " or ".join(dict.fromkeys(filter(None, (own, given))))
-    raise UserError(f"the sweep's record (sweep.json) can't be read in {places}; name its storage with --storage")
+    raise UserError(
+        f"the sweep's record (sweep.json) can't be read in {places}; name its storage with --storage"
+    )
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,12 @@ def open_stores(record: SweepRecord, trial: Row) -> Stores:
     packed = open_packed(Path(assets["packed"]))
     anchors = Path(assets["classes"]) if assets.get("classes") else None
     names = (read_json(anchors / "manifest.json") or {}).get("names") if anchors else None
-    return Stores(packed, tuple(names or packed.names), anchors, assets["facts"].get("teacher_fingerprint", ""))
+    return Stores(
+        packed,
+        tuple(names or packed.names),
+        anchors,
+        assets["facts"].get("teacher_fingerprint", ""),
+    )
 
 
 def _assets_of(record: SweepRecord, trial: Row) -> dict[str, Any]:
@@ -73,9 +80,14 @@ def _assets_of(record: SweepRecord, trial: Row) -> dict[str, Any]:
     known = [json.loads(text) for text in record.assets.values()]
     for assets in known:
         facts = assets.get("facts", {})
-        said = {"data_key": facts.get("data_key"), "teacher_fingerprint": facts.get("teacher_fingerprint")}
+        said = {
+            "data_key": facts.get("data_key"),
+            "teacher_fingerprint": facts.get("teacher_fingerprint"),
+        }
         said["anchors_hash"] = (facts.get("anchors") or {}).get("hash")
-        if "packed" in assets and all(trial.tags.get(tag) == str(value) for tag, value in said.items() if value is not None):
+        if "packed" in assets and all(
+            trial.tags.get(tag) == str(value) for tag, value in said.items() if value is not None
+        ):
             return dict(assets)
     raise UserError(f"the sweep's record names no stores of the trial {trial.name}")
 
@@ -96,10 +108,14 @@ def teacher_predictions(stores: Stores, ids: Ids) -> Ids:
         raise UserError("the trial has no class anchors, so its teacher's zero-shot is not known")
     root, views = stores.packed.store.path.parents[1], ViewSet.center(np.sort(ids))
     for teacher in _teachers(root, stores):
-        found = covering_store(root, {"images": stores.packed.key, "teacher": teacher, **views.drawn()}, views)
+        found = covering_store(
+            root, {"images": stores.packed.key, "teacher": teacher, **views.drawn()}, views
+        )
         if found is not None:
             seen = torch.from_numpy(Embeddings(found).gather(ids, 0))
-            best = zero_shot_logits(seen, AnchorBank.open(open_store(stores.anchors)).embeddings).argmax(-1)
+            best = zero_shot_logits(
+                seen, AnchorBank.open(open_store(stores.anchors)).embeddings
+            ).argmax(-1)
             return np.asarray(best.numpy(), np.int64)
     raise UserError(f"no store below {root} holds the teacher's embeddings of the test images")
 

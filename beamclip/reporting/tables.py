@@ -47,7 +47,9 @@ class Sheet:
     def without(self, name: str) -> "Sheet":
         """The same table less a column of numbers."""
         gone = self.head.index(name, self.text)
-        lines = tuple(replace(line, cells=line.cells[:gone] + line.cells[gone + 1 :]) for line in self.lines)
+        lines = tuple(
+            replace(line, cells=line.cells[:gone] + line.cells[gone + 1 :]) for line in self.lines
+        )
         return replace(self, head=self.head[:gone] + self.head[gone + 1 :], lines=lines)
 
 
@@ -62,16 +64,38 @@ def measured_sheet(comparison: Comparison, columns: int | None = None) -> Sheet:
     own = list(names.values()) if apart else ["settings"]
     extra = [] if comparison.metric == VAL else [comparison.metric]
     costed = any(DEVICE_SECONDS in row.metrics for row in comparison.trials)
-    numbers = [*extra, "probe\nval", "probe\ntest", "kNN", "zero-\nshot", SPEED, "device\ntime" if costed else "time"]
+    numbers = [
+        *extra,
+        "probe\nval",
+        "probe\ntest",
+        "kNN",
+        "zero-\nshot",
+        SPEED,
+        "device\ntime" if costed else "time",
+    ]
     lines = []
     for cell, verdict in zip(comparison.cells, verdicts(comparison), strict=True):
         best = cell is comparison.best_cell
-        settings = [short_number(cell.values.get(key, "-")) for key in names] if apart else [cell.name]
+        settings = (
+            [short_number(cell.values.get(key, "-")) for key in names] if apart else [cell.name]
+        )
         shown = (*settings, *_numbers(cell, extra, costed, True), _status(cell))
-        lines.append(Line("best", ("* best", *shown)) if best else Line("trial", (_MARKS[verdict], *shown)))
+        lines.append(
+            Line("best", ("* best", *shown)) if best else Line("trial", (_MARKS[verdict], *shown))
+        )
     for row in comparison.references:
         known = [row.values.get(key, "") for key in names] if apart else [""]
-        lines.append(Line("reference", (row.method, *known, *_numbers(Cell((row,)), extra, costed, False), _status(Cell((row,))))))
+        lines.append(
+            Line(
+                "reference",
+                (
+                    row.method,
+                    *known,
+                    *_numbers(Cell((row,)), extra, costed, False),
+                    _status(Cell((row,))),
+                ),
+            )
+        )
     title = "measured here, top-1 in %"
     return Sheet(title, ("run", *own, *numbers, "status"), tuple(lines), 1 + len(own))
 
@@ -85,7 +109,10 @@ def short_number(value: str) -> str:
 
 
 def _numbers(cell: Cell, extra: list[str], costed: bool, trial: bool) -> list[str]:
-    speed, seconds = cell.mean("train/images_per_second"), cell.mean(DEVICE_SECONDS) if costed else _wall_seconds(cell.rows)
+    speed, seconds = (
+        cell.mean("train/images_per_second"),
+        cell.mean(DEVICE_SECONDS) if costed else _wall_seconds(cell.rows),
+    )
     return [
         *(per_cent(cell, key) for key in [*extra, VAL]),
         over_images(cell) or per_cent(cell, TEST),
@@ -104,7 +131,11 @@ def per_cent(cell: Cell, key: str) -> str:
 def over_images(cell: Cell) -> str | None:
     """`44.0 (41.8-46.5)` of a single run that has its interval."""
     found = [cell.numbers(key) for key in (TEST, f"{TEST}_low", f"{TEST}_high")]
-    return "{:.1f} ({:.1f}-{:.1f})".format(*(numbers[0] for numbers in found)) if all(len(numbers) == 1 for numbers in found) else None
+    return (
+        "{:.1f} ({:.1f}-{:.1f})".format(*(numbers[0] for numbers in found))
+        if all(len(numbers) == 1 for numbers in found)
+        else None
+    )
 
 
 def _status(cell: Cell) -> str:
@@ -128,14 +159,20 @@ def duration(seconds: float | None) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
-    return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return (
+        f"{whole // 60}m{whole % 60:02d}s"
+        if whole < 3600
+        else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    )
 
 
 def published_sheet(rows: Sequence[Row]) -> Sheet:
     """What others report."""
     lines = [_published_line(row) for row in rows]
     title = "published (other data and probe; not measured here), top-1 in %"
-    return Sheet(title, ("method", "top-1", "data", "student", "teacher", "source"), tuple(lines), 1)
+    return Sheet(
+        title, ("method", "top-1", "data", "student", "teacher", "source"), tuple(lines), 1
+    )
 
 
 def _published_line(row: Row) -> Line:
@@ -151,48 +188,94 @@ _FAILURES = 3  # named; the others are counted
 
 def notes(comparison: Comparison) -> list[str]:
     """What marks and intervals mean, and what to know before believing them, in sentences."""
-    of_the_best = (_best_note, _student_note, _tie_note, _untrained_note, _interval_note, _noise_note)
+    of_the_best = (
+        _best_note,
+        _student_note,
+        _tie_note,
+        _untrained_note,
+        _interval_note,
+        _noise_note,
+    )
     said = [note(comparison) for note in of_the_best] if comparison.best_cell else []
-    return [line for line in [*said, _unfinished_note(comparison), *_failures(comparison), _chance_note(comparison)] if line]
+    return [
+        line
+        for line in [
+            *said,
+            _unfinished_note(comparison),
+            *_failures(comparison),
+            _chance_note(comparison),
+        ]
+        if line
+    ]
 
 
 def _best_note(comparison: Comparison) -> str:
-    seeds = comparison.best_cell is not None and len(comparison.best_cell.numbers(comparison.metric)) > 1
+    seeds = (
+        comparison.best_cell is not None
+        and len(comparison.best_cell.numbers(comparison.metric)) > 1
+    )
     return f"* best: chosen on {'the mean over seeds of ' if seeds else ''}{comparison.metric}, held out of train, not on test"
 
 
 def _student_note(comparison: Comparison) -> str:
     row = comparison.best
-    return f"the best student is run:{row.run_id}, to begin from with student.init or to probe again" if row else ""
+    return (
+        f"the best student is run:{row.run_id}, to begin from with student.init or to probe again"
+        if row
+        else ""
+    )
 
 
 def _tie_note(comparison: Comparison) -> str:
     best, metric = comparison.best_cell, comparison.metric
     assert best is not None
-    alike = [cell for cell in comparison.cells if cell.finished and len(cell.numbers(metric)) == len(best.numbers(metric))]
+    alike = [
+        cell
+        for cell in comparison.cells
+        if cell.finished and len(cell.numbers(metric)) == len(best.numbers(metric))
+    ]
     ties = sum(cell.mean(metric) == best.mean(metric) for cell in alike)
-    return f"{ties} settings have the very same {metric}; which of them is marked says nothing" if ties > 1 else ""
+    return (
+        f"{ties} settings have the very same {metric}; which of them is marked says nothing"
+        if ties > 1
+        else ""
+    )
 
 
 def _unfinished_note(comparison: Comparison) -> str:
     asked = int(comparison.params.get("sweep.trials", len(comparison.trials)))
     over = sum(row.status in ("FINISHED", "FAILED") for row in comparison.trials)
-    return "" if over >= asked else f"{over} of {asked} trials are over; what is missing is not in the table (go on with --resume)"
+    return (
+        ""
+        if over >= asked
+        else f"{over} of {asked} trials are over; what is missing is not in the table (go on with --resume)"
+    )
 
 
 def _failures(comparison: Comparison) -> list[str]:
     failed = [row for row in comparison.trials if row.status == "FAILED"]
-    said = [f"failed, {row.name}: {row.tags.get('beamclip.error', 'no reason is known')}" for row in failed[:_FAILURES]]
+    said = [
+        f"failed, {row.name}: {row.tags.get('beamclip.error', 'no reason is known')}"
+        for row in failed[:_FAILURES]
+    ]
     return [*said, f"{len(failed) - _FAILURES} more failed"] if len(failed) > _FAILURES else said
 
 
 def _chance_note(comparison: Comparison) -> str:
     near = comparison.tags.get("beamclip.teacher_near_chance")
-    return f"the teacher hardly knows these classes by these names, so what students learn may be noise: {near}" if near else ""
+    return (
+        f"the teacher hardly knows these classes by these names, so what students learn may be noise: {near}"
+        if near
+        else ""
+    )
 
 
 def _untrained_note(comparison: Comparison) -> str:
-    rows = [row for row in comparison.references if row.method == "untrained" and comparison.metric in row.metrics]
+    rows = [
+        row
+        for row in comparison.references
+        if row.method == "untrained" and comparison.metric in row.metrics
+    ]
     base = max((row.metrics[comparison.metric] for row in rows), default=None)
     mean = comparison.best_cell.mean(comparison.metric) if comparison.best_cell else None
     if base is None or mean is None or mean > base:
@@ -204,14 +287,21 @@ def _interval_note(comparison: Comparison) -> str:
     over = "a ±b: mean over seeds and half of its 95 % interval (Student's t)"
     images = "a (b-c): one run and its 95 % interval over test images, which does not cover seeds"
     several = any(len(cell.numbers(TEST)) > 1 for cell in comparison.cells)
-    single = any(over_images(cell) for cell in [*comparison.cells, *(Cell((row,)) for row in comparison.references)])
+    single = any(
+        over_images(cell)
+        for cell in [*comparison.cells, *(Cell((row,)) for row in comparison.references)]
+    )
     return "; ".join([over] * several + [images] * single)
 
 
 def _noise_note(comparison: Comparison) -> str:
     if not any(verdicts(comparison)):
         return ""
-    over = "Welch's t over seeds" if over_seeds(comparison) else "over test images, unpaired; other seeds may differ by more"
+    over = (
+        "Welch's t over seeds"
+        if over_seeds(comparison)
+        else "over test images, unpaired; other seeds may differ by more"
+    )
     return f"≈ best: not told apart from the best on {TEST}; worse, better: told apart ({over}; Holm, {100 * LEVEL:.0f} %)"
 
 
@@ -253,7 +343,11 @@ def _fitting(sheet: Sheet, console: Console) -> Table:
     """The whole table or, where the terminal is too narrow, the one without the trials' speed, which their device time says as well."""
     table = _measured(sheet)
     free = console.options.update(max_width=_ENDLESS)
-    return table if console.measure(table, options=free).maximum <= console.width else _measured(sheet.without(SPEED))
+    return (
+        table
+        if console.measure(table, options=free).maximum <= console.width
+        else _measured(sheet.without(SPEED))
+    )
 
 
 def _measured(sheet: Sheet) -> Table:
@@ -287,8 +381,16 @@ def _print_published(sheet: Sheet, console: Console) -> None:
     sources = list(dict.fromkeys(line.cells[-1] for line in sheet.lines))
     table = _table(sheet.title)
     for name in sheet.head:
-        table.add_column(name, justify="right" if name == "top-1" else "left", no_wrap=name != "teacher", min_width=5)
-    lines = tuple(replace(line, cells=(*line.cells[:-1], f"[{sources.index(line.cells[-1]) + 1}]")) for line in sheet.lines)
+        table.add_column(
+            name,
+            justify="right" if name == "top-1" else "left",
+            no_wrap=name != "teacher",
+            min_width=5,
+        )
+    lines = tuple(
+        replace(line, cells=(*line.cells[:-1], f"[{sources.index(line.cells[-1]) + 1}]"))
+        for line in sheet.lines
+    )
     console.print(_filled(table, replace(sheet, lines=lines)))
     for number, source in enumerate(sources, 1):
         console.print(f"[{number}] {source}", style="dim", highlight=False, markup=False)

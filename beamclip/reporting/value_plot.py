@@ -33,17 +33,39 @@ def value_plot(comparison: Comparison, key: str, path: str | Path) -> Path | Non
     panels = figure.subplots(1, len(_PANELS), sharey=False)
     for axes, (title, metric) in zip(panels, _PANELS.items(), strict=True):
         lines = _lines(cells, key, metric)
-        marks = "o" if len(lines) == 1 else "o:"  # dots that belong together are joined; the values themselves have no order
+        marks = (
+            "o" if len(lines) == 1 else "o:"
+        )  # dots that belong together are joined; the values themselves have no order
         for label, line in lines.items():
             places = [values.index(value) for value in line]
-            heights, halves = [fmean(mean for mean, _ in line[value]) for value in line], [line[value][0][1] or 0.0 for value in line]
-            axes.errorbar(places, heights, halves if any(halves) else None, fmt=marks, label=label, capsize=3, linewidth=1)
+            heights, halves = (
+                [fmean(mean for mean, _ in line[value]) for value in line],
+                [line[value][0][1] or 0.0 for value in line],
+            )
+            axes.errorbar(
+                places,
+                heights,
+                halves if any(halves) else None,
+                fmt=marks,
+                label=label,
+                capsize=3,
+                linewidth=1,
+            )
         axes.set_title(title)
-        axes.set_xticks(range(len(values)), values, rotation=35, ha="right", rotation_mode="anchor", fontsize="small")
+        axes.set_xticks(
+            range(len(values)),
+            values,
+            rotation=35,
+            ha="right",
+            rotation_mode="anchor",
+            fontsize="small",
+        )
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("top-1 (%)")
     if len(panels[0].get_legend_handles_labels()[1]) > 1:
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+        figure.legend(
+            *panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small"
+        )
     figure.suptitle(f"by {short_names([key])[key]}", fontsize="medium")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
@@ -60,7 +82,9 @@ def _lines(cells: Sequence[Cell], key: str, metric: str) -> dict[str, Line]:
         mean = cell.mean(metric)
         if mean is not None:
             label = run_name({other: value for other, value in cell.values.items() if other != key})
-            lines.setdefault(label, {}).setdefault(cell.values[key], []).append((mean, cell.half_interval(metric)))
+            lines.setdefault(label, {}).setdefault(cell.values[key], []).append(
+                (mean, cell.half_interval(metric))
+            )
     if len(lines) <= _MOST_LINES:
         return lines
     together: Line = {}

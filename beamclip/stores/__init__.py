@@ -6,7 +6,15 @@ the next one goes on from there.
 """
 
 from beamclip.stores.build import PLAN, build_once, kept_shards, partial_path, planned
-from beamclip.stores.io import disk_may_be_full, file_hash, key_of, make_folder, read_json, temporary_for, write_json
+from beamclip.stores.io import (
+    disk_may_be_full,
+    file_hash,
+    key_of,
+    make_folder,
+    read_json,
+    temporary_for,
+    write_json,
+)
 from beamclip.stores.shards import Job, Progress, Runner, Shards, in_process, run_shards, silent
 from beamclip.stores.store import FORMAT, Store, StoreDamaged, open_store, store_path
 

@@ -10,7 +10,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from beamclip import __version__
-from beamclip.stores.io import disk_may_be_full, file_hash, make_folder, read_json, stamp_of, write_json
+from beamclip.stores.io import (
+    disk_may_be_full,
+    file_hash,
+    make_folder,
+    read_json,
+    stamp_of,
+    write_json,
+)
 from beamclip.stores.shards import RECORDS, STAMPS, Progress, Shards, silent
 from beamclip.stores.store import FORMAT, Store, StoreDamaged, open_store, store_path
 
@@ -19,7 +26,14 @@ Build = Callable[[Path], dict[str, Any]]
 PLAN = "plan.json"
 
 
-def build_once(root: Path, kind: str, parts: Mapping[str, Any], build: Build, progress: Progress = silent, repair: bool = False) -> Store:
+def build_once(
+    root: Path,
+    kind: str,
+    parts: Mapping[str, Any],
+    build: Build,
+    progress: Progress = silent,
+    repair: bool = False,
+) -> Store:
     """Open the store that depends on exactly these parts, building it first where it does not exist.
 
     Args:
@@ -106,7 +120,14 @@ def _build(path: Path, parts: Mapping[str, Any], build: Build) -> None:
     facts = build(partial)
     files, stamps = _described(partial)
     versions = {"beamclip": __version__, "numpy": version("numpy")}
-    manifest = {"format": FORMAT, "key": path.name, "parts": dict(parts), "versions": versions, "files": files, **facts}
+    manifest = {
+        "format": FORMAT,
+        "key": path.name,
+        "parts": dict(parts),
+        "versions": versions,
+        "files": files,
+        **facts,
+    }
     write_json(partial / STAMPS, stamps)
     write_json(partial / "manifest.json", manifest)
     os.replace(partial, path)
@@ -126,7 +147,11 @@ def _described(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         files |= read_json(record)["files"]
         stamps |= read_json(record.with_suffix(".stamps")) or {}
         record.with_suffix(".stamps").unlink(missing_ok=True)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("manifest.json", STAMPS)):
+    for path in sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("manifest.json", STAMPS)
+    ):
         name = str(path.relative_to(folder))
         if name not in files:
             stamps[name] = stamp_of(path)

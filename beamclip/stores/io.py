@@ -80,10 +80,14 @@ def make_folder(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):  # nobody else's, and gone even where this process is killed
+        with tempfile.TemporaryFile(
+            dir=path
+        ):  # nobody else's, and gone even where this process is killed
             pass
     except OSError as error:
-        raise UserError(f"{path} can't be written ({error.strerror}); choose another folder with --storage") from None
+        raise UserError(
+            f"{path} can't be written ({error.strerror}); choose another folder with --storage"
+        ) from None
     return path
 
 

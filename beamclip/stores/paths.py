@@ -27,7 +27,9 @@ def storage_root(experiment: Experiment) -> str:
         return _resolved("storage.path", chosen)
     if "?" in chosen:
         instead = "write it without, and say in every node's environment what stands there (for S3: AWS_ENDPOINT_URL, AWS_REGION)"
-        raise UserError(f"storage {without_passwords(chosen)} ends in a query, behind which no folder can be named; {instead}")
+        raise UserError(
+            f"storage {without_passwords(chosen)} ends in a query, behind which no folder can be named; {instead}"
+        )
     return chosen
 
 
@@ -41,7 +43,11 @@ def stores_root(experiment: Experiment) -> Path:
     if chosen:
         return Path(_resolved("storage.cache", chosen))
     root = storage_root(experiment)
-    return Path(_resolved("storage.cache", "~/beamclip/stores")) if "://" in root else Path(root) / "stores"
+    return (
+        Path(_resolved("storage.cache", "~/beamclip/stores"))
+        if "://" in root
+        else Path(root) / "stores"
+    )
 
 
 def _resolved(key: str, text: str) -> str:
@@ -60,7 +66,9 @@ def names_a_place(key: str, text: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error).rstrip(".")
-        raise UserError(f"{key} {text} names no place here ({reason}); write another path") from None
+        raise UserError(
+            f"{key} {text} names no place here ({reason}); write another path"
+        ) from None
 
 
 def asset_key(experiment: Experiment) -> str:
@@ -70,7 +78,9 @@ def asset_key(experiment: Experiment) -> str:
     objective = experiment.objective
     clusters = objective.clip_cid.clusters if objective.needs.clusters else None
     sections["objective"] = {"embeddings": objective.needs.embeddings, "clusters": clusters}
-    sections["balance"] = experiment.balance.model_dump(mode="json") if experiment.balance.active else None
+    sections["balance"] = (
+        experiment.balance.model_dump(mode="json") if experiment.balance.active else None
+    )
     return key_of(sections)
 
 
@@ -83,7 +93,9 @@ def tracking_uri(experiment: Experiment) -> str:
     root = storage_root(experiment)
     given = experiment.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if given is None and "://" in root:
-        raise UserError(f"storage {without_passwords(root)} can't hold the default sqlite file; name an MLflow server with --tracking-uri")
+        raise UserError(
+            f"storage {without_passwords(root)} can't hold the default sqlite file; name an MLflow server with --tracking-uri"
+        )
     return given or f"sqlite:///{root}/mlflow.db"
 
 
@@ -113,7 +125,11 @@ def _make_remote(uri: str) -> None:
         filesystem.create_dir(path, recursive=True)
     except OSError as error:
         reason = str(error).splitlines()[0]
-        raise UserError(without_passwords(f"storage {uri} can't be written ({reason}); choose another with --storage")) from None
+        raise UserError(
+            without_passwords(
+                f"storage {uri} can't be written ({reason}); choose another with --storage"
+            )
+        ) from None
 
 
 def local_folder(uri: str) -> Path | None:
@@ -130,7 +146,11 @@ def fetched_files(root: str, path: str, names: Sequence[str], here: Path) -> lis
         path: of the folder, in that file system and without a scheme, as Ray says where a checkpoint lies.
     """
     filesystem, _ = filesystem_of(root)
-    infos = [info for info in filesystem.get_file_info([f"{path}/{name}" for name in names]) if info.type == fs.FileType.File]
+    infos = [
+        info
+        for info in filesystem.get_file_info([f"{path}/{name}" for name in names])
+        if info.type == fs.FileType.File
+    ]
     if isinstance(filesystem, fs.LocalFileSystem):
         return [Path(info.path) for info in infos]
     for info in infos:
@@ -141,7 +161,10 @@ def fetched_files(root: str, path: str, names: Sequence[str], here: Path) -> lis
 def entries(uri: str) -> list[str]:
     """Names in a folder; none where it does not exist."""
     filesystem, path = filesystem_of(uri)
-    return [entry.base_name for entry in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))]
+    return [
+        entry.base_name
+        for entry in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    ]
 
 
 def filesystem_of(uri: str) -> tuple[fs.FileSystem, str]:
@@ -155,11 +178,22 @@ def filesystem_of(uri: str) -> tuple[fs.FileSystem, str]:
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
     except (OSError, ValueError) as error:
-        raise UserError(without_passwords(f"storage {uri} is no folder or known URI: {str(error).splitlines()[0]}")) from None
+        raise UserError(
+            without_passwords(
+                f"storage {uri} is no folder or known URI: {str(error).splitlines()[0]}"
+            )
+        ) from None
     return filesystem, path
 
 
-_WORDS = ("random", "pretrained", "data", "imagenet-1k", "imagenet-21k", "lvis")  # which mean no file, even where one is called so
+_WORDS = (
+    "random",
+    "pretrained",
+    "data",
+    "imagenet-1k",
+    "imagenet-21k",
+    "lvis",
+)  # which mean no file, even where one is called so
 _FOLDER = "local-dir:"
 
 
@@ -183,7 +217,11 @@ def placed(base: Experiment) -> Experiment:
         UserError: as `pinned`.
     """
     own = {key: _of(base, key) for key in _PINS}
-    values = {"storage.path": storage_root(base), "storage.cache": str(stores_root(base)), "tracking.uri": _tracking(base)}
+    values = {
+        "storage.path": storage_root(base),
+        "storage.cache": str(stores_root(base)),
+        "tracking.uri": _tracking(base),
+    }
     return with_values(base, values | _bundle(own))
 
 
@@ -205,7 +243,9 @@ def _dimension(key: str, dimension: Any) -> Any:
 
 
 def _bundle(bundle: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _pin(key, value) if key in _PINS and value else value for key, value in bundle.items()}
+    return {
+        key: _pin(key, value) if key in _PINS and value else value for key, value in bundle.items()
+    }
 
 
 def _pin(key: str, value: Any) -> Any:
@@ -221,7 +261,11 @@ def _absolute(value: Any) -> str:
 def _file(value: Any) -> Any:
     """A name that is no file's stays, so that whoever knows such names can say what is wrong with it."""
     text = str(value)
-    return _absolute(text) if text not in _WORDS and "://" not in text and Path(text).expanduser().is_file() else value
+    return (
+        _absolute(text)
+        if text not in _WORDS and "://" not in text and Path(text).expanduser().is_file()
+        else value
+    )
 
 
 def _weights(value: Any) -> Any:
@@ -236,7 +280,12 @@ def _teacher(value: Any) -> Any:
 
 def _others(value: Any) -> Any:
     pins = {"model": _teacher, "pretrained": _weights}
-    return [{k: pins[k](v) if k in pins and v else v for k, v in one.items()} if isinstance(one, dict) else one for one in value]
+    return [
+        {k: pins[k](v) if k in pins and v else v for k, v in one.items()}
+        if isinstance(one, dict)
+        else one
+        for one in value
+    ]
 
 
 _PINS: Mapping[str, Callable[[Any], Any]] = {
@@ -254,5 +303,10 @@ def _tracking(base: Experiment) -> str | None:
     if base.tracking.uri is None and holds_password(uri):
         return None
     scheme, slashes, file = uri.partition(":///")
-    is_relative = scheme.startswith("sqlite") and bool(file) and file != ":memory:" and not file.startswith("/")
+    is_relative = (
+        scheme.startswith("sqlite")
+        and bool(file)
+        and file != ":memory:"
+        and not file.startswith("/")
+    )
     return f"{scheme}{slashes}{Path(file).absolute()}" if is_relative else uri

@@ -52,7 +52,9 @@ class Shards:
             os.replace(temporary, self.folder / name)
         path = self.folder / self.record_name(index)
         path.parent.mkdir(exist_ok=True)
-        write_json(path.with_suffix(".stamps"), {name: stamp_of(self.folder / name) for name in files})
+        write_json(
+            path.with_suffix(".stamps"), {name: stamp_of(self.folder / name) for name in files}
+        )
         write_json(path, {"files": described, **facts})
 
     def record(self, index: int) -> dict[str, Any] | None:
@@ -61,7 +63,10 @@ class Shards:
         record, stamps = read_json(path), read_json(path.with_suffix(".stamps")) or {}
         if record is None:
             return None
-        good = all(unchanged(self.folder / name, facts, stamps.get(name)) for name, facts in record["files"].items())
+        good = all(
+            unchanged(self.folder / name, facts, stamps.get(name))
+            for name, facts in record["files"].items()
+        )
         return dict(record) if good else None
 
     def finished(self) -> list[dict[str, Any]]:

@@ -67,10 +67,14 @@ def open_store(path: Path) -> Store:
     manifest = _read_manifest(path)
     stamps = read_json(path / STAMPS) or {}
     files: dict[str, Any] = manifest["files"]
-    damaged = tuple(name for name, facts in files.items() if not unchanged(path / name, facts, stamps.get(name)))
+    damaged = tuple(
+        name for name, facts in files.items() if not unchanged(path / name, facts, stamps.get(name))
+    )
     if damaged:
         more = f" and {len(damaged) - 1} more of its files" if len(damaged) > 1 else ""
-        raise StoreDamaged(f"{path / damaged[0]}{more} {_trouble(path / damaged[0], files[damaged[0]])}", damaged)
+        raise StoreDamaged(
+            f"{path / damaged[0]}{more} {_trouble(path / damaged[0], files[damaged[0]])}", damaged
+        )
     note_stamps(path, files, stamps)
     return Store(path, manifest)
 
@@ -80,9 +84,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise StoreDamaged(f"{path} holds no readable manifest.json, so it is no finished store")
     if isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT:
-        raise UserError(f"{path} was written by a newer beamclip (store format {manifest['format']}, not {FORMAT}); upgrade this one")
+        raise UserError(
+            f"{path} was written by a newer beamclip (store format {manifest['format']}, not {FORMAT}); upgrade this one"
+        )
     if manifest.get("format") != FORMAT:
-        raise StoreDamaged(f"{path} has store format {manifest.get('format')}, but {FORMAT} is read here")
+        raise StoreDamaged(
+            f"{path} has store format {manifest.get('format')}, but {FORMAT} is read here"
+        )
     return manifest
 
 
@@ -90,7 +98,11 @@ def _trouble(path: Path, facts: Mapping[str, Any]) -> str:
     if not path.exists():
         return "is missing"
     size = path.stat().st_size
-    return f"has {size} bytes instead of {facts['bytes']}" if size != facts["bytes"] else "has changed since it was written (its checksum)"
+    return (
+        f"has {size} bytes instead of {facts['bytes']}"
+        if size != facts["bytes"]
+        else "has changed since it was written (its checksum)"
+    )
 
 
 def note_stamps(path: Path, files: Mapping[str, Any], known: Mapping[str, Any]) -> None:

@@ -50,9 +50,13 @@ class SweepRecord:
             filesystem.create_dir(path, recursive=True)
             with filesystem.open_output_stream(f"{path}/sweep.json.part") as stream:
                 stream.write(json.dumps(content, indent=1).encode())
-            filesystem.move(f"{path}/sweep.json.part", f"{path}/sweep.json")  # a full disk must not cost the record that was there
+            filesystem.move(
+                f"{path}/sweep.json.part", f"{path}/sweep.json"
+            )  # a full disk must not cost the record that was there
         except OSError as error:
-            raise UserError(f"storage {self.folder} can't be written ({error.strerror or error}); choose another with --storage") from None
+            raise UserError(
+                f"storage {self.folder} can't be written ({error.strerror or error}); choose another with --storage"
+            ) from None
 
 
 def new_sweep_id() -> str:
@@ -68,12 +72,20 @@ def begun_sweep(name: str, experiment: Experiment, sweep_id: str | None = None) 
     """
     root = storage_root(experiment)
     sweeps = f"{root}/sweeps"
-    ids = sorted(entry for entry in entries(f"{sweeps}/{name}") if re.fullmatch(r"\d{8}-\d{6}-\d{4}", entry))
-    begun = (one for one in reversed(ids) if "sweep.json" in entries(f"{sweeps}/{name}/{one}"))  # a report makes a folder, too
+    ids = sorted(
+        entry for entry in entries(f"{sweeps}/{name}") if re.fullmatch(r"\d{8}-\d{6}-\d{4}", entry)
+    )
+    begun = (
+        one for one in reversed(ids) if "sweep.json" in entries(f"{sweeps}/{name}/{one}")
+    )  # a report makes a folder, too
     if sweep_id is not None and sweep_id not in ids:
-        raise UserError(f"no sweep {sweep_id} lies in {sweeps}/{name} to resume{nearest(sweep_id, ids)}")
+        raise UserError(
+            f"no sweep {sweep_id} lies in {sweeps}/{name} to resume{nearest(sweep_id, ids)}"
+        )
     if (found := sweep_id or next(begun, None)) is None:
-        raise UserError(f"no sweep {name} lies in {sweeps} to resume{nearest(name, {*entries(sweeps)} - {name})}")
+        raise UserError(
+            f"no sweep {name} lies in {sweeps} to resume{nearest(name, {*entries(sweeps)} - {name})}"
+        )
     return record_in(root, name, found)
 
 
@@ -87,9 +99,16 @@ def record_in(root: str, name: str, sweep_id: str) -> SweepRecord:
     old = record.base.storage.path
     if old is None or old == root:
         return replace(record, base=with_values(record.base, {"storage.path": root}))
-    sweep, base = (_elsewhere(part.model_dump(mode="json"), old, root) for part in (record.sweep, record.base))
-    assets = {key: json.dumps(_elsewhere(json.loads(text), old, root)) for key, text in record.assets.items()}
-    return replace(record, sweep=checked(Sweep, sweep), base=checked(Experiment, base), assets=assets)
+    sweep, base = (
+        _elsewhere(part.model_dump(mode="json"), old, root) for part in (record.sweep, record.base)
+    )
+    assets = {
+        key: json.dumps(_elsewhere(json.loads(text), old, root))
+        for key, text in record.assets.items()
+    }
+    return replace(
+        record, sweep=checked(Sweep, sweep), base=checked(Experiment, base), assets=assets
+    )
 
 
 def _elsewhere(tree: Any, old: str, new: str) -> Any:
@@ -100,7 +119,11 @@ def _elsewhere(tree: Any, old: str, new: str) -> Any:
         return [_elsewhere(value, old, new) for value in tree]
     if not isinstance(tree, str):
         return tree
-    return re.sub(rf"^(sqlite:///|local-dir:)?{re.escape(old)}(?=/|$)", lambda found: (found[1] or "") + new, tree)
+    return re.sub(
+        rf"^(sqlite:///|local-dir:)?{re.escape(old)}(?=/|$)",
+        lambda found: (found[1] or "") + new,
+        tree,
+    )
 
 
 def read_record(folder: str) -> SweepRecord:
@@ -116,4 +139,6 @@ def read_record(folder: str) -> SweepRecord:
         sweep, base = checked(Sweep, content.pop("sweep")), checked(Experiment, content.pop("base"))
         return SweepRecord(sweep, base, **content)
     except (OSError, AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError):
-        raise UserError(f"{folder}/sweep.json can't be read, so this sweep can't be resumed; start it again without --resume") from None
+        raise UserError(
+            f"{folder}/sweep.json can't be read, so this sweep can't be resumed; start it again without --resume"
+        ) from None

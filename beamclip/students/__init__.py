@@ -2,7 +2,14 @@
 
 from beamclip.students.backbones import check_backbone
 from beamclip.students.build import build_student, spent_before
-from beamclip.students.files import Spent, load_student, save_student, spent_on, was_projected, write_tensors
+from beamclip.students.files import (
+    Spent,
+    load_student,
+    save_student,
+    spent_on,
+    was_projected,
+    write_tensors,
+)
 from beamclip.students.student import Spec, Student
 
 __all__ = [

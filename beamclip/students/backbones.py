@@ -21,11 +21,15 @@ def check_backbone(name: str) -> None:
         UserError: it has not, or not with this weights tag; near names are given.
     """
     if not timm.is_model(name):
-        raise UserError(f"student.backbone {name} is not a timm model{nearest(name, timm.list_models())}")
+        raise UserError(
+            f"student.backbone {name} is not a timm model{nearest(name, timm.list_models())}"
+        )
     architecture, dot, _ = name.partition(".")
     tagged = timm.list_pretrained(f"{architecture}.*") if dot else [name]
     if name not in tagged:
-        raise UserError(f"student.backbone {name} names weights that timm does not have{nearest(name, tagged)}")
+        raise UserError(
+            f"student.backbone {name} names weights that timm does not have{nearest(name, tagged)}"
+        )
 
 
 def make_backbone(name: str, image_size: int, pretrained: bool) -> nn.Module:
@@ -41,7 +45,9 @@ def make_backbone(name: str, image_size: int, pretrained: bool) -> nn.Module:
     """
     check_backbone(name)
     if pretrained and not timm.is_model_pretrained(name):
-        raise UserError(f"student.init is pretrained, but timm has no weights for {name}; set student.init=random or another backbone")
+        raise UserError(
+            f"student.init is pretrained, but timm has no weights for {name}; set student.init=random or another backbone"
+        )
     facts = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
     size = {"img_size": image_size} if getattr(facts, "fixed_input_size", False) else {}
     return _fetch(name, size) if pretrained else _create(name, image_size, size)
@@ -83,7 +89,9 @@ def feature_width(backbone: nn.Module, name: str, image_size: int) -> int:
     finally:
         backbone.train(training)
     if len(shape) != 2:
-        raise UserError(f"student.backbone {name} gives features of shape {tuple(shape)}, not one vector an image; choose another backbone")
+        raise UserError(
+            f"student.backbone {name} gives features of shape {tuple(shape)}, not one vector an image; choose another backbone"
+        )
     return int(shape[1])
 
 
@@ -95,7 +103,9 @@ def pretrained_normalisation(backbone: nn.Module) -> tuple[Triple, Triple]:
 
 def _wrong_size(name: str, image_size: int, error: Exception) -> UserError:
     reason = _first_line(error)
-    return UserError(f"student.backbone {name} can't take images of student.image_size {image_size} px ({reason}); change one of the two")
+    return UserError(
+        f"student.backbone {name} can't take images of student.image_size {image_size} px ({reason}); change one of the two"
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -120,7 +130,9 @@ def use_small_stem(backbone: nn.Module) -> None:
     """
     first = backbone.conv1
     if isinstance(first, nn.Conv2d):
-        small = nn.Conv2d(first.in_channels, first.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+        small = nn.Conv2d(
+            first.in_channels, first.out_channels, kernel_size=3, stride=1, padding=1, bias=False
+        )
         nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")
         backbone.conv1 = small
     backbone.maxpool = nn.Identity()

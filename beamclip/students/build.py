@@ -13,7 +13,12 @@ from torch import nn
 
 from beamclip.config import StudentConfig, UserError
 from beamclip.stores.paths import filesystem_of
-from beamclip.students.backbones import Triple, has_small_stem, make_backbone, pretrained_normalisation
+from beamclip.students.backbones import (
+    Triple,
+    has_small_stem,
+    make_backbone,
+    pretrained_normalisation,
+)
 from beamclip.students.files import Spent, read_student, spent_on
 from beamclip.students.student import Spec, Student, assemble, unfilled
 
@@ -40,11 +45,15 @@ def build_student(config: StudentConfig, width: int, seed: int) -> Student:
         UserError: the backbone, its weights or the file don't exist or don't fit together.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed would reset the devices' generators too
+        torch.default_generator.manual_seed(
+            seed
+        )  # the CPU's alone: torch.manual_seed would reset the devices' generators too
         if config.init in ("random", "pretrained"):
             student = _fresh(config, width)
             if config.init == "random" and config.drawn == "torch":
-                torch.default_generator.manual_seed(seed)  # again: whatever projector there is must not matter
+                torch.default_generator.manual_seed(
+                    seed
+                )  # again: whatever projector there is must not matter
                 redraw(student.backbone)
             return student
         return _from_file(config, width, _here(config.init))
@@ -65,20 +74,36 @@ def spent_before(config: StudentConfig) -> Spent:
 def _fresh(config: StudentConfig, width: int) -> Student:
     pretrained = config.init == "pretrained"
     backbone = make_backbone(config.backbone, config.image_size, pretrained)
-    normalisation = pretrained_normalisation(backbone) if pretrained else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    normalisation = (
+        pretrained_normalisation(backbone)
+        if pretrained
+        else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    )
     return assemble(_spec(config, width, _stem(config, backbone), normalisation), backbone)
 
 
 def _stem(config: StudentConfig, backbone: nn.Module) -> Stem:
     known, wanted = has_small_stem(backbone), config.small_image_stem
     if wanted == "always" and not known:
-        raise UserError(f"student.small_image_stem is always, but only timm's ResNets have one, not {config.backbone}; set it to auto")
+        raise UserError(
+            f"student.small_image_stem is always, but only timm's ResNets have one, not {config.backbone}; set it to auto"
+        )
     fitting = known and config.image_size <= SMALL_IMAGE and config.init == "random"
     return "small" if wanted == "always" or (wanted == "auto" and fitting) else "original"
 
 
-def _spec(config: StudentConfig, width: int, stem: Stem, normalisation: tuple[Triple, Triple]) -> Spec:
-    return Spec(config.backbone, config.image_size, stem, width, config.projector, config.projector_width, *normalisation)
+def _spec(
+    config: StudentConfig, width: int, stem: Stem, normalisation: tuple[Triple, Triple]
+) -> Spec:
+    return Spec(
+        config.backbone,
+        config.image_size,
+        stem,
+        width,
+        config.projector,
+        config.projector_width,
+        *normalisation,
+    )
 
 
 def _from_file(config: StudentConfig, width: int, path: Path) -> Student:
@@ -125,17 +150,27 @@ def _copied(url: str) -> TemporaryDirectory[str]:
 
 def _check_same_kind(config: StudentConfig, there: Spec, path: Path) -> None:
     if there.backbone != config.backbone:
-        raise UserError(f"student.init {path} is a {there.backbone}, but student.backbone is {config.backbone}; make them the same")
+        raise UserError(
+            f"student.init {path} is a {there.backbone}, but student.backbone is {config.backbone}; make them the same"
+        )
     wanted = config.small_image_stem
     if wanted != "auto" and (wanted == "always") != (there.stem == "small"):
-        raise UserError(f"student.init {path} has the {there.stem} stem, but student.small_image_stem is {wanted}; set it to auto")
+        raise UserError(
+            f"student.init {path} has the {there.stem} stem, but student.small_image_stem is {wanted}; set it to auto"
+        )
 
 
 def _load_part(part: nn.Module, prefix: str, tensors: dict[str, torch.Tensor]) -> bool:
     """Load all of a part's tensors, or none where a name or shape differs."""
-    found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    found = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
     wanted = part.state_dict()
-    fits = found.keys() == wanted.keys() and all(found[name].shape == wanted[name].shape for name in wanted)
+    fits = found.keys() == wanted.keys() and all(
+        found[name].shape == wanted[name].shape for name in wanted
+    )
     if fits:
         part.load_state_dict(found)
     return fits

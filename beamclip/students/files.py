@@ -17,7 +17,11 @@ from beamclip.students.student import Spec, Student, unfilled
 
 FORMAT = "beamclip-student-1"
 _PROJECTED = "projected"
-_PROJECTORS: dict[str, Literal["linear", "mlp", "mlp4"]] = {"linear": "linear", "mlp": "mlp", "mlp4": "mlp4"}
+_PROJECTORS: dict[str, Literal["linear", "mlp", "mlp4"]] = {
+    "linear": "linear",
+    "mlp": "mlp",
+    "mlp4": "mlp4",
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,12 @@ class Spent:
         return Spent(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Spent)))
 
 
-def save_student(student: Student, path: Path, metadata: Mapping[str, str] | None = None, spent: Spent | None = None) -> None:
+def save_student(
+    student: Student,
+    path: Path,
+    metadata: Mapping[str, str] | None = None,
+    spent: Spent | None = None,
+) -> None:
     """Write weights, batch statistics, the spec and whether the projector was trained, whole or not at all.
 
     Args:
@@ -43,10 +52,19 @@ def save_student(student: Student, path: Path, metadata: Mapping[str, str] | Non
     Raises:
         UserError: the file can't be written.
     """
-    costs = {} if spent is None else {f"spent_{name}": str(value) for name, value in asdict(spent).items()}
+    costs = (
+        {}
+        if spent is None
+        else {f"spent_{name}": str(value) for name, value in asdict(spent).items()}
+    )
     costs[_PROJECTED] = str(any(part.requires_grad for part in student.projector.parameters()))
-    spec = {name: " ".join(map(str, value)) if isinstance(value, tuple) else str(value) for name, value in asdict(student.spec).items()}
-    write_tensors(path, student.state_dict(), {**(metadata or {}), **costs, **spec, "student_format": FORMAT})
+    spec = {
+        name: " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for name, value in asdict(student.spec).items()
+    }
+    write_tensors(
+        path, student.state_dict(), {**(metadata or {}), **costs, **spec, "student_format": FORMAT}
+    )
 
 
 def load_student(path: Path) -> Student:
@@ -63,7 +81,9 @@ def load_student(path: Path) -> Student:
     try:
         student.load_state_dict(tensors)
     except RuntimeError:
-        raise UserError(f"the weights in {path} don't fit the {spec.backbone} its header describes; save the student again") from None
+        raise UserError(
+            f"the weights in {path} don't fit the {spec.backbone} its header describes; save the student again"
+        ) from None
     student.projector.requires_grad_(was_projected(path) is not False)
     return student.eval()
 
@@ -81,16 +101,25 @@ def read_student(path: Path) -> tuple[Spec, dict[str, Tensor]]:
     except (OSError, SafetensorError) as error:
         raise UserError(_unreadable(path, error)) from None
     if header.get("student_format") != FORMAT:
-        raise UserError(f"{path} is not a student saved by this version (its header lacks {FORMAT}); give a student.safetensors of ours")
+        raise UserError(
+            f"{path} is not a student saved by this version (its header lacks {FORMAT}); give a student.safetensors of ours"
+        )
     return _spec(header, path), tensors
 
 
 def spent_on(path: Path) -> Spent:
     """What the student in a file took to train; nothing where it does not say, as the files of earlier versions."""
     header = _header(path)
-    number = {name: header.get(f"spent_{name}", "0") for name in ("device_seconds", "images_seen", "teacher_images")}
+    number = {
+        name: header.get(f"spent_{name}", "0")
+        for name in ("device_seconds", "images_seen", "teacher_images")
+    }
     try:
-        return Spent(float(number["device_seconds"]), int(number["images_seen"]), int(number["teacher_images"]))
+        return Spent(
+            float(number["device_seconds"]),
+            int(number["images_seen"]),
+            int(number["teacher_images"]),
+        )
     except ValueError as error:
         raise UserError(_unreadable(path, error)) from None
 
@@ -125,7 +154,9 @@ def _spec(header: Mapping[str, str], path: Path) -> Spec:
             std=_triple(header["std"]),
         )
     except (KeyError, ValueError) as error:
-        raise UserError(f"the header of {path} is damaged ({error}); save the student again") from None
+        raise UserError(
+            f"the header of {path} is damaged ({error}); save the student again"
+        ) from None
 
 
 def _positive(text: str) -> int:
@@ -146,7 +177,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         UserError: the file can't be written.
     """
     temporary = temporary_for(path)
-    own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    own = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
     try:
         save_file(own, temporary, metadata={**metadata, "format": "pt"})
         temporary.chmod(0o644)

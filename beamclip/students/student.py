@@ -65,7 +65,9 @@ def has_batch_statistics(module: nn.Module) -> bool:
     return any(isinstance(part, _BatchNorm) for part in module.modules())
 
 
-def make_projector(kind: str, features: int, hidden: int, width: int, batch_norm: bool) -> nn.Module:
+def make_projector(
+    kind: str, features: int, hidden: int, width: int, batch_norm: bool
+) -> nn.Module:
     """F -> D: `linear`, `mlp` = Linear, BatchNorm, ReLU, Linear (SimCLR's head, arXiv 2002.05709), or `mlp4` (SimReg's, 2201.05131):
     two such, of hidden width 2F, of which the first gives F.
 
@@ -75,14 +77,21 @@ def make_projector(kind: str, features: int, hidden: int, width: int, batch_norm
     if kind == "linear":
         return nn.Linear(features, width)
     if kind == "mlp4":
-        first, second = (_two_layers(features, 2 * features, out, batch_norm) for out in (features, width))
+        first, second = (
+            _two_layers(features, 2 * features, out, batch_norm) for out in (features, width)
+        )
         return nn.Sequential(*first, *second)
     return nn.Sequential(*_two_layers(features, hidden, width, batch_norm))
 
 
 def _two_layers(features: int, hidden: int, width: int, batch_norm: bool) -> list[nn.Module]:
     norm = [nn.BatchNorm1d(hidden)] if batch_norm else []
-    return [nn.Linear(features, hidden, bias=not batch_norm), *norm, nn.ReLU(), nn.Linear(hidden, width)]
+    return [
+        nn.Linear(features, hidden, bias=not batch_norm),
+        *norm,
+        nn.ReLU(),
+        nn.Linear(hidden, width),
+    ]
 
 
 def assemble(spec: Spec, backbone: nn.Module) -> Student:
@@ -94,7 +103,9 @@ def assemble(spec: Spec, backbone: nn.Module) -> Student:
     if spec.stem == "small":
         use_small_stem(backbone)
     features = feature_width(backbone, spec.backbone, spec.image_size)
-    projector = make_projector(spec.projector, features, spec.projector_width, spec.width, has_batch_statistics(backbone))
+    projector = make_projector(
+        spec.projector, features, spec.projector_width, spec.width, has_batch_statistics(backbone)
+    )
     return Student(spec, backbone, projector)
 
 

@@ -9,7 +9,9 @@ from beamclip.stores.paths import storage_root, tracking_uri
 from beamclip.stores.sweep_record import SweepRecord
 
 
-def next_lines(name: str, base: Experiment, best: str | None = None, sweep_id: str | None = None) -> str:
+def next_lines(
+    name: str, base: Experiment, best: str | None = None, sweep_id: str | None = None
+) -> str:
     """The lines for whoever wants to look closer. A tracking server's own address is opened as it is; passwords are left out.
 
     Args:
@@ -20,7 +22,11 @@ def next_lines(name: str, base: Experiment, best: str | None = None, sweep_id: s
     which = [name, "--sweep", sweep_id] if sweep_id else [name]
     words = {"Compare again here": ["compare", *which], "A page to send around": ["report", *which]}
     words |= {"Probe its best again": ["evaluate", f"run:{best}"]} if best else {}
-    lines = {"Compare in the browser": uri if uri.startswith("http") else shlex.join(["mlflow", "ui", "--backend-store-uri", uri])}
+    lines = {
+        "Compare in the browser": uri
+        if uri.startswith("http")
+        else shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
+    }
     lines |= {what: shlex.join(["beamclip", *verb, *elsewhere]) for what, verb in words.items()}
     return "\n" + "\n".join(f"{what + ':':<24} {line}" for what, line in lines.items())
 
@@ -28,7 +34,11 @@ def next_lines(name: str, base: Experiment, best: str | None = None, sweep_id: s
 def _elsewhere(base: Experiment) -> list[str]:
     root, uri = storage_root(base), tracking_uri(base)
     where = ["--storage", without_passwords(root)] if root != _usual_root() else []
-    return [*where, "--tracking-uri", without_passwords(uri)] if uri != f"sqlite:///{root}/mlflow.db" else where
+    return (
+        [*where, "--tracking-uri", without_passwords(uri)]
+        if uri != f"sqlite:///{root}/mlflow.db"
+        else where
+    )
 
 
 def _usual_root() -> str | None:
@@ -45,5 +55,9 @@ def resume_line(record: SweepRecord) -> str:
     words = program() if script else [*program(), *sys.argv[1:2]]
     if not script or any(word.startswith("--name") for word in sys.argv):
         words += ["--name", record.sweep.name]
-    where = ["--storage", without_passwords(record.base.storage.path)] if record.base.storage.path else []
+    where = (
+        ["--storage", without_passwords(record.base.storage.path)]
+        if record.base.storage.path
+        else []
+    )
     return shlex.join([*words, *where, "--resume", record.sweep_id])

@@ -20,12 +20,27 @@ def show_plan(needs: Sequence[Need], root: Path) -> None:
     Raises:
         UserError: they would not fit on the disk.
     """
-    table = Table("store", "holds", "state", "images", "size", "time", title=f"Stores in {root}", title_justify="left")
+    table = Table(
+        "store",
+        "holds",
+        "state",
+        "images",
+        "size",
+        "time",
+        title=f"Stores in {root}",
+        title_justify="left",
+    )
     for need in needs:
         images = f"{need['images']:,}" if need["images"] else ""
         size = human_bytes(need["bytes"]) if need["bytes"] else ""
-        time = "" if need["there"] else ("soon known" if need["seconds"] is None else human_seconds(need["seconds"]))
-        table.add_row(need["store"], need["what"], "there" if need["there"] else "to make", images, size, time)
+        time = (
+            ""
+            if need["there"]
+            else ("soon known" if need["seconds"] is None else human_seconds(need["seconds"]))
+        )
+        table.add_row(
+            need["store"], need["what"], "there" if need["there"] else "to make", images, size, time
+        )
     Console(stderr=True).print(table)
     missing = [need for need in needs if not need["there"]]
     _check_room(sum(need["bytes"] for need in missing), root)
@@ -35,7 +50,9 @@ def _check_room(needed: int, root: Path) -> None:
     free = shutil.disk_usage(root).free
     if needed > free:
         text = f"{root} has {human_bytes(free)} free, and the missing stores take {human_bytes(needed)}"
-        raise UserError(f"{text}; make room, choose another folder with --storage, or store less (data.encoding=jpeg, views.stored)")
+        raise UserError(
+            f"{text}; make room, choose another folder with --storage, or store less (data.encoding=jpeg, views.stored)"
+        )
 
 
 def human_bytes(count: float) -> str:

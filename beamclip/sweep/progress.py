@@ -15,13 +15,24 @@ class Bars:
         self._label, self._total = "", 0
 
     def __call__(self, label: str, done: int, total: int) -> None:
-        if (label, total) != (self._label, self._total):  # two passes in a row may have one name; each has a time of its own
+        if (label, total) != (
+            self._label,
+            self._total,
+        ):  # two passes in a row may have one name; each has a time of its own
             self._complete()  # what comes next has begun, though the last we heard of this may be some moments old
             self.close()
             self._label, self._total = label, total
             if label:
                 # What an earlier command did counts as done, not as done in no time.
-                self._bar = tqdm(total=total, initial=done, desc=label, unit="", dynamic_ncols=True, file=sys.stderr, leave=True)
+                self._bar = tqdm(
+                    total=total,
+                    initial=done,
+                    desc=label,
+                    unit="",
+                    dynamic_ncols=True,
+                    file=sys.stderr,
+                    leave=True,
+                )
         if self._bar is not None and done != self._bar.n:
             self._bar.update(done - self._bar.n)
 
@@ -47,5 +58,10 @@ class Bars:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()

@@ -54,7 +54,9 @@ class Outbox:
         """
         self._new.put(None)
         self._thread.join(patience)
-        return self._error or (TimeoutError("it does not answer") if self._thread.is_alive() else None)
+        return self._error or (
+            TimeoutError("it does not answer") if self._thread.is_alive() else None
+        )
 
     def _run(self) -> None:
         goes_on = True
@@ -66,7 +68,9 @@ class Outbox:
     def _take(self) -> bool:
         """Keep the next note that comes, or none by the time for another try. False where none will come any more."""
         try:
-            new = self._new.get(timeout=max(0.0, self._due - time.monotonic()) if self._kept else None)
+            new = self._new.get(
+                timeout=max(0.0, self._due - time.monotonic()) if self._kept else None
+            )
         except queue.Empty:
             return True
         if new is not None:
@@ -82,7 +86,10 @@ class Outbox:
                     notes[0]()
                     notes.popleft()
             except Exception as error:
-                failed, self._kept[trial_id] = error, notes  # now the last, so that the others come first another time
+                failed, self._kept[trial_id] = (
+                    error,
+                    notes,
+                )  # now the last, so that the others come first another time
                 if time.monotonic() - since > _SLOW:
                     break
             since = time.monotonic()
@@ -91,7 +98,9 @@ class Outbox:
     def _tell(self, failed: Exception | None) -> None:
         before, self._error = self._error, failed
         if failed is not None and before is None:
-            self._try_to_say(f"results can't be written for now ({first_line(failed)}); they are kept and tried again")
+            self._try_to_say(
+                f"results can't be written for now ({first_line(failed)}); they are kept and tried again"
+            )
         elif failed is None and before is not None:
             self._try_to_say("results are written again, and none is lost")
         self._wait = 0.0 if failed is None else min(LONGEST_WAIT, max(FIRST_WAIT, 2 * self._wait))
@@ -177,16 +186,24 @@ class Recorder:
     def _open(self, trial_id: str, values: Mapping[str, Any]) -> None:
         experiment = cell(self.record.sweep, self.record.base, values)
         facts = json.loads(self.record.assets[asset_key(experiment)])["facts"]
-        tags = {name: str(facts[name]) for name in ("data_key", "teacher_fingerprint")} | {"anchors_hash": facts["anchors"]["hash"]}
+        tags = {name: str(facts[name]) for name in ("data_key", "teacher_fingerprint")} | {
+            "anchors_hash": facts["anchors"]["hash"]
+        }
         run_id = self._runs[trial_id] = self.tracker.trial(trial_id, values, experiment, tags)
         self.tracker.client.log_text(run_id, settings_text(experiment), "config.yaml")
         self.tracker.client.log_text(run_id, json.dumps(facts["anchors"], indent=1), "anchors.json")
         if "balance" in facts:
-            self.tracker.client.log_text(run_id, json.dumps(facts["balance"], indent=1), "balance.json")
+            self.tracker.client.log_text(
+                run_id, json.dumps(facts["balance"], indent=1), "balance.json"
+            )
 
     def _log(self, trial_id: str, metrics: Mapping[str, Any], now: int) -> None:
         history = [(key, value, step, now) for key, value, step in metrics.get("history", ())]
-        numbers = {key: float(value) for key, value in metrics.items() if "/" in key and isinstance(value, int | float)}
+        numbers = {
+            key: float(value)
+            for key, value in metrics.items()
+            if "/" in key and isinstance(value, int | float)
+        }
         self.tracker.trial_metrics(trial_id, numbers, int(metrics.get("epoch", 0)), history)
         if "evidence" in metrics:
             self.tracker.client.log_text(self._runs[trial_id], metrics["evidence"], "diverged.json")
@@ -200,7 +217,9 @@ class Recorder:
             for file in files:
                 self.tracker.trial_artifact(trial_id, file)
         if not files:
-            self.bars.say(f"beamclip: WARNING: no student lies in {checkpoint}, so that MLflow keeps none of trial {trial_id}")
+            self.bars.say(
+                f"beamclip: WARNING: no student lies in {checkpoint}, so that MLflow keeps none of trial {trial_id}"
+            )
 
 
 def facts_of(record: SweepRecord) -> dict[str, Any]:

@@ -21,20 +21,39 @@ def write_references(tracker: Any, record: SweepRecord, say: Callable[[str], Non
     Where a teacher is near chance on val, say so, loudly, and tag the sweep with it.
     """
     for tags, facts in _teachers(record):
-        accuracy = {f"zero_shot/{name}_top1": facts[f"teacher/zero_shot_{name}_top1"] for name in ("val", "test")}
-        tracker.reference("teacher", tags, accuracy | {"teacher/images_encoded": facts["teacher/images_encoded_in_all"]})
+        accuracy = {
+            f"zero_shot/{name}_top1": facts[f"teacher/zero_shot_{name}_top1"]
+            for name in ("val", "test")
+        }
+        tracker.reference(
+            "teacher",
+            tags,
+            accuracy | {"teacher/images_encoded": facts["teacher/images_encoded_in_all"]},
+        )
     if record.untrained:
-        tracker.reference("untrained", {}, {key: value for key, value in record.untrained.items() if not key.startswith("zero_shot/")})
+        tracker.reference(
+            "untrained",
+            {},
+            {
+                key: value
+                for key, value in record.untrained.items()
+                if not key.startswith("zero_shot/")
+            },
+        )
     if cases := _cases_near_chance(record):
         say(_WARNING.format(cases="\n".join(f"  {case}" for case in cases)))
-        tracker.client.set_tag(tracker.run_id, "beamclip.teacher_near_chance", "; ".join(cases)[:_TAG_LENGTH])
+        tracker.client.set_tag(
+            tracker.run_id, "beamclip.teacher_near_chance", "; ".join(cases)[:_TAG_LENGTH]
+        )
 
 
 def demo_elsewhere(experiment: Experiment) -> str | None:
     """What to say to whoever forgot --preset beside --data: the demo's teacher has seen nothing but its own digits."""
     if experiment.teacher.model != "demo" or experiment.data.source == "demo":
         return None
-    others = "a preset with a CLIP (--preset cifar10, imagenette …) or a teacher (--set teacher.model=…)"
+    others = (
+        "a preset with a CLIP (--preset cifar10, imagenette …) or a teacher (--set teacher.model=…)"
+    )
     return f"teacher.model is demo, which knows nothing but the demo's own digits; give {others} for other images"
 
 
@@ -45,14 +64,23 @@ def _teachers(record: SweepRecord) -> list[tuple[dict[str, str], dict[str, Any]]
     for key, text in record.assets.items():
         facts = json.loads(text)["facts"]
         tags = {"teacher": facts["teacher"]} if "teacher" in varied else {}
-        tags |= {"prompt_set": cells[key].anchors.prompt_set} if "anchors.prompt_set" in record.sweep.varied else {}
+        tags |= (
+            {"prompt_set": cells[key].anchors.prompt_set}
+            if "anchors.prompt_set" in record.sweep.varied
+            else {}
+        )
         found.setdefault(tuple(tags.items()), facts)
     return [(dict(tags), facts) for tags, facts in found.items()]
 
 
 def _cells(record: SweepRecord) -> dict[str, Experiment]:
     """The cells of a sweep by the stores they read."""
-    return {asset_key(one): one for one in (cell(record.sweep, record.base, values) for values in planned_values(record.sweep))}
+    return {
+        asset_key(one): one
+        for one in (
+            cell(record.sweep, record.base, values) for values in planned_values(record.sweep)
+        )
+    }
 
 
 _TAG_LENGTH = 5000  # MLflow takes 8000, older servers 5000
@@ -73,8 +101,14 @@ def _cases_near_chance(record: SweepRecord) -> list[str]:
     """A line for each teacher and prompt set of the sweep that is near chance on val."""
     cells = _cells(record)
     found = {key: json.loads(text)["facts"] for key, text in record.assets.items()}
-    near = {key: facts for key, facts in found.items() if near_chance(facts["teacher/zero_shot_val_top1_low"], facts["classes"])}
-    return list(dict.fromkeys(_case(facts, cells[key].anchors.prompt_set) for key, facts in near.items()))
+    near = {
+        key: facts
+        for key, facts in found.items()
+        if near_chance(facts["teacher/zero_shot_val_top1_low"], facts["classes"])
+    }
+    return list(
+        dict.fromkeys(_case(facts, cells[key].anchors.prompt_set) for key, facts in near.items())
+    )
 
 
 def _case(facts: dict[str, Any], prompt_set: str) -> str:

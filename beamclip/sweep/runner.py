@@ -8,7 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from beamclip.config import Experiment, Sweep, UserError, cell, check_space, planned_values, trial_count
+from beamclip.config import (
+    Experiment,
+    Sweep,
+    UserError,
+    cell,
+    check_space,
+    planned_values,
+    trial_count,
+)
 from beamclip.stores.paths import check_writable, local_folder, pinned, stores_root
 from beamclip.stores.sweep_record import SweepRecord, begun_sweep, new_sweep_id
 from beamclip.sweep.next_steps import resume_line
@@ -17,7 +25,13 @@ from beamclip.sweep.progress import Bars
 from beamclip.sweep.recorder import Recorder
 from beamclip.sweep.reference_runs import demo_elsewhere
 from beamclip.sweep.student_init import with_starts
-from beamclip.sweep.tracking_log import open_tracker, print_comparison, write_beginning, write_found, write_summary
+from beamclip.sweep.tracking_log import (
+    open_tracker,
+    print_comparison,
+    write_beginning,
+    write_found,
+    write_summary,
+)
 
 # One driver for a sweep at a time.
 
@@ -39,7 +53,9 @@ def held(record: SweepRecord) -> Iterator[None]:
     if folder is None:
         yield
         return
-    with _opened(folder.with_name(f".{record.sweep_id}.lock")) as file:  # beside the folder, which is not there before the record is
+    with _opened(
+        folder.with_name(f".{record.sweep_id}.lock")
+    ) as file:  # beside the folder, which is not there before the record is
         if not _lock(file):
             what = f"sweep {record.sweep.name}, {record.sweep_id}, is being run by another process"
             raise UserError(f"{what}; wait for its end, or stop it before --resume")
@@ -64,7 +80,9 @@ def _opened(path: Path) -> IO[bytes]:
         return path.open("ab")
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"storage {path.parent} can't be written ({reason}); choose another with --storage") from None
+        raise UserError(
+            f"storage {path.parent} can't be written ({reason}); choose another with --storage"
+        ) from None
 
 
 def _lock(file: IO[bytes]) -> bool:
@@ -80,7 +98,9 @@ def _lock(file: IO[bytes]) -> bool:
     return True
 
 
-def run_sweep(sweep: Sweep, base: Experiment, resume: bool | str = False, repair: bool = False) -> str:
+def run_sweep(
+    sweep: Sweep, base: Experiment, resume: bool | str = False, repair: bool = False
+) -> str:
     """Run a sweep, or go on with one of its name, and print how its trials compare.
 
     Args:
@@ -95,7 +115,11 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool | str = False, repair
             whoever started the command hears of it.
         KeyboardInterrupt: after Ctrl-C or SIGTERM. What is finished is kept, the rest marked KILLED; its text is what to type to go on.
     """
-    record = _begun(sweep, base, resume) if resume else SweepRecord(*with_starts(*pinned(sweep, base)), new_sweep_id())
+    record = (
+        _begun(sweep, base, resume)
+        if resume
+        else SweepRecord(*with_starts(*pinned(sweep, base)), new_sweep_id())
+    )
     check_space(record.sweep, record.base)
     check_writable(record.base)
     with held(record), Bars() as bars, open_tracker(record, bool(resume)) as tracker:
@@ -117,7 +141,9 @@ def run_sweep(sweep: Sweep, base: Experiment, resume: bool | str = False, repair
             tracker.close("FAILED")
     print_comparison(record)
     if not done:
-        raise UserError(f"no trial of {record.sweep.name} finished with a result; the reasons stand above, under the table")
+        raise UserError(
+            f"no trial of {record.sweep.name} finished with a result; the reasons stand above, under the table"
+        )
     return record.sweep_id
 
 

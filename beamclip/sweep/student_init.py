@@ -23,16 +23,28 @@ def with_starts(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
     found = {init: fetched(init, base) for init in _inits(sweep, base) if init.startswith(_RUN)}
     if not found:
         return sweep, base
-    space = {key: _replaced(dimension, found) if key == _KEY else dimension for key, dimension in sweep.space.items()}
+    space = {
+        key: _replaced(dimension, found) if key == _KEY else dimension
+        for key, dimension in sweep.space.items()
+    }
     variants = {name: _in_bundle(bundle, found) for name, bundle in sweep.variants.items()}
     init = base.student.init
-    return sweep.model_copy(update={"space": space, "variants": variants}), with_values(base, {_KEY: found.get(init, init)})
+    return sweep.model_copy(update={"space": space, "variants": variants}), with_values(
+        base, {_KEY: found.get(init, init)}
+    )
 
 
 def _inits(sweep: Sweep, base: Experiment) -> list[str]:
     dimension = sweep.space.get(_KEY)
     listed = dimension.values if isinstance(dimension, Choice) else ()
-    return [str(init) for init in (base.student.init, *listed, *(bundle.get(_KEY, "") for bundle in sweep.variants.values()))]
+    return [
+        str(init)
+        for init in (
+            base.student.init,
+            *listed,
+            *(bundle.get(_KEY, "") for bundle in sweep.variants.values()),
+        )
+    ]
 
 
 def _replaced(dimension: Any, found: Mapping[str, str]) -> Choice:
@@ -40,7 +52,9 @@ def _replaced(dimension: Any, found: Mapping[str, str]) -> Choice:
 
 
 def _in_bundle(bundle: Mapping[str, Any], found: Mapping[str, str]) -> dict[str, Any]:
-    return {key: found.get(str(value), value) if key == _KEY else value for key, value in bundle.items()}
+    return {
+        key: found.get(str(value), value) if key == _KEY else value for key, value in bundle.items()
+    }
 
 
 def fetched(init: str, base: Experiment) -> str:
@@ -66,7 +80,10 @@ def as_trained(init: str, values: Mapping[str, Any]) -> Experiment | None:
     """
     from beamclip.tracking import fetch_settings
 
-    given = checked(Experiment, assign({}, {key: value for key, value in values.items() if key.startswith(_PLACES)}))
+    given = checked(
+        Experiment,
+        assign({}, {key: value for key, value in values.items() if key.startswith(_PLACES)}),
+    )
     text = fetch_settings(tracking_uri(given), _id_of(init))
     if text is None:
         return None
@@ -75,8 +92,14 @@ def as_trained(init: str, values: Mapping[str, Any]) -> Experiment | None:
     except yaml.YAMLError:
         settings = None
     if not isinstance(settings, dict):
-        raise UserError(f"config.yaml of {init} holds no settings; name those to judge it by with --preset")
-    here = {"storage.path": given.storage.path, "storage.cache": given.storage.cache, "tracking.uri": given.tracking.uri}
+        raise UserError(
+            f"config.yaml of {init} holds no settings; name those to judge it by with --preset"
+        )
+    here = {
+        "storage.path": given.storage.path,
+        "storage.cache": given.storage.cache,
+        "tracking.uri": given.tracking.uri,
+    }
     return checked(Experiment, assign(settings, {**here, **values}))
 
 

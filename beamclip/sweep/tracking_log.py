@@ -20,7 +20,17 @@ from beamclip.sweep.reference_runs import write_references
 
 
 _PICTURES = 12  # banks that are drawn; the table has all
-_COLUMNS = ("prompt_set", "anchors", "prompts", "prompts_per_class", "bare", "shortened", "duplicates", "near", "hash")
+_COLUMNS = (
+    "prompt_set",
+    "anchors",
+    "prompts",
+    "prompts_per_class",
+    "bare",
+    "shortened",
+    "duplicates",
+    "near",
+    "hash",
+)
 
 
 def log_anchors(tracker: Any, record: SweepRecord) -> None:
@@ -41,7 +51,11 @@ def _banks(record: SweepRecord) -> list[tuple[dict[str, Any], Path]]:
 def _row(facts: Mapping[str, Any]) -> dict[str, Any]:
     own = {name: facts["anchors"][name] for name in _COLUMNS}
     own["prompts_per_class"] = " to ".join(map(str, dict.fromkeys(own["prompts_per_class"])))
-    return {"teacher": facts["teacher"], **own, "teacher_zero_shot_val_top1": round(facts["teacher/zero_shot_val_top1"], 2)}
+    return {
+        "teacher": facts["teacher"],
+        **own,
+        "teacher_zero_shot_val_top1": round(facts["teacher/zero_shot_val_top1"], 2),
+    }
 
 
 def _log_bank(tracker: Any, facts: Mapping[str, Any], place: Path) -> None:
@@ -52,7 +66,10 @@ def _log_bank(tracker: Any, facts: Mapping[str, Any], place: Path) -> None:
 
     report, names = facts["anchors"], (read_json(place / "manifest.json") or {}).get("names", [])
     title = f"{facts['teacher']}, {report['prompt_set']}: cosines of anchors"
-    tracker.log_figure(heat_map(np.load(place / "anchors.npy"), names, title), f"anchors/{report['hash']}/heat_map.png")
+    tracker.log_figure(
+        heat_map(np.load(place / "anchors.npy"), names, title),
+        f"anchors/{report['hash']}/heat_map.png",
+    )
     pairs = [{"class": a, "other class": b, "cosine": cosine} for a, b, cosine in report["nearest"]]
     tracker.log_table(pairs, f"anchors/{report['hash']}/nearest_pairs.csv")
 
@@ -66,8 +83,13 @@ def open_tracker(record: SweepRecord, resume: bool) -> Any:
     from beamclip.tracking import SweepTracker, told
 
     uri, root = tracking_uri(record.base), artifact_root(record.base)
-    with told("the sweep's run can't be written", "mend the tracking server, or choose another with --tracking-uri"):
-        return SweepTracker.open(uri, root, record.sweep, record.base, record.sweep_id, resume, provenance_tags())
+    with told(
+        "the sweep's run can't be written",
+        "mend the tracking server, or choose another with --tracking-uri",
+    ):
+        return SweepTracker.open(
+            uri, root, record.sweep, record.base, record.sweep_id, resume, provenance_tags()
+        )
 
 
 def write_beginning(tracker: Any, record: SweepRecord) -> None:
@@ -81,7 +103,9 @@ def write_beginning(tracker: Any, record: SweepRecord) -> None:
     with told("the sweep's run can't be written", "mend the tracking server and begin again"):
         write_published(tracker.client, tracker.experiment_id)
         folder = without_passwords(record.folder)
-        tracker.tag_once({"beamclip.command": command_line(), "beamclip.folder": folder})  # resumed: as it was started
+        tracker.tag_once(
+            {"beamclip.command": command_line(), "beamclip.folder": folder}
+        )  # resumed: as it was started
 
 
 def write_found(tracker: Any, record: SweepRecord, bars: Bars) -> None:
@@ -125,7 +149,10 @@ def _log_summary(tracker: Any, comparison: Any) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plots = [temperature_plot(comparison.measured, folder / "accuracy.png")]
-        plots += [effects_plot(comparison, folder / "effects.png"), parallel_plot(comparison, folder / "parallel.png")]
+        plots += [
+            effects_plot(comparison, folder / "effects.png"),
+            parallel_plot(comparison, folder / "parallel.png"),
+        ]
         plots.append(cost_plot(comparison, folder / "accuracy_cost.png"))
         for plot in filter(None, plots):
             tracker.client.log_artifact(tracker.run_id, str(plot))

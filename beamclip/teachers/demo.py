@@ -32,14 +32,22 @@ class Captions:
     vocabulary: Tensor
 
     @classmethod
-    def of(cls, templates: Sequence[Template], digits: Sequence[str], colours: Sequence[str], tokenizer: Any) -> "Captions":
+    def of(
+        cls,
+        templates: Sequence[Template],
+        digits: Sequence[str],
+        colours: Sequence[str],
+        tokenizer: Any,
+    ) -> "Captions":
         """Tokenise "a photo of a three.", "a photo of a red three." and so on."""
         named = [f"{colour} {digit}".strip() for digit in digits for colour in ("", *colours)]
         tokens: Tensor = tokenizer([template(name) for template in templates for name in named])
         vocabulary, compact = torch.unique(tokens, return_inverse=True)
         return cls(compact.view(len(templates), len(digits), 1 + len(colours), -1), vocabulary)
 
-    def draw(self, each: int, coloured: float, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(
+        self, each: int, coloured: float, random: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """`each` captions for each of K digits; `coloured` is the chance that one names a colour.
 
         Returns:
@@ -61,7 +69,9 @@ def small_vocabulary(model: Any, vocabulary: Tensor) -> Iterator[None]:
     order is kept, which matters: open_clip reads the text at its largest id, the end of text.
     """
     whole = model.token_embedding
-    model.token_embedding = nn.Embedding(len(vocabulary), whole.embedding_dim, _weight=whole.weight[vocabulary].detach().clone())
+    model.token_embedding = nn.Embedding(
+        len(vocabulary), whole.embedding_dim, _weight=whole.weight[vocabulary].detach().clone()
+    )
     try:
         yield
     finally:
@@ -96,8 +106,16 @@ def _one_way(logits: Tensor, true: Tensor) -> Tensor:
 DEMO_TEACHER_VERSION = 2
 """Goes up whenever the trained weights change."""
 READING_STEPS, STEPS, BATCH, SCENES = 60, 800, 128, 51200
-_PEAK_LR, _TEXT_LR, _WARMUP, _WEIGHT_DECAY = 3e-3, 1e-3, 0.05, 0.05  # at 3e-3 the text transformer collapses
-_CAPTIONS_A_DIGIT, _COLOURED = 3, 0.25  # colours from half way on: they are easy, and learned first they hide the digits
+_PEAK_LR, _TEXT_LR, _WARMUP, _WEIGHT_DECAY = (
+    3e-3,
+    1e-3,
+    0.05,
+    0.05,
+)  # at 3e-3 the text transformer collapses
+_CAPTIONS_A_DIGIT, _COLOURED = (
+    3,
+    0.25,
+)  # colours from half way on: they are easy, and learned first they hide the digits
 _MODEL: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {
@@ -110,8 +128,20 @@ _MODEL: dict[str, Any] = {
     "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
 }
 _MEAN, _STD = 0.5, 0.25
-_PREPROCESS = {"mean": [_MEAN] * 3, "std": [_STD] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
-_TEMPLATES = ("{}", "{}.", "the number {}.", "the digit {}.", "a handwritten {}.", "a drawing of the number {}.")
+_PREPROCESS = {
+    "mean": [_MEAN] * 3,
+    "std": [_STD] * 3,
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+_TEMPLATES = (
+    "{}",
+    "{}.",
+    "the number {}.",
+    "the digit {}.",
+    "a handwritten {}.",
+    "a drawing of the number {}.",
+)
 
 
 def train_demo_teacher(folder: Path, progress: Progress = silent, seed: int = 0) -> None:
@@ -180,20 +210,36 @@ def _read_first(model: Any, captions: Captions, random: torch.Generator) -> None
         optimiser.step()
 
 
-def _train(model: Any, scenes: TeacherScenes, captions: Captions, random: torch.Generator, progress: Progress) -> None:
+def _train(
+    model: Any,
+    scenes: TeacherScenes,
+    captions: Captions,
+    random: torch.Generator,
+    progress: Progress,
+) -> None:
     model.visual.to(memory_format=torch.channels_last).train()
     model.train()
     slow = list(model.transformer.parameters())
-    fast = [parameter for name, parameter in model.named_parameters() if not name.startswith("transformer.")]
+    fast = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if not name.startswith("transformer.")
+    ]
     optimiser = torch.optim.AdamW([{"params": fast}, {"params": slow}], weight_decay=_WEIGHT_DECAY)
     peaks = [_PEAK_LR, _TEXT_LR]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peaks, total_steps=STEPS, pct_start=_WARMUP)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, peaks, total_steps=STEPS, pct_start=_WARMUP
+    )
     for step, (images, digits, colours) in enumerate(_batches(scenes, random), 1):
-        tokens, said_digits, said_colours = captions.draw(_CAPTIONS_A_DIGIT, 0.0 if step <= STEPS / 2 else _COLOURED, random)
+        tokens, said_digits, said_colours = captions.draw(
+            _CAPTIONS_A_DIGIT, 0.0 if step <= STEPS / 2 else _COLOURED, random
+        )
         right_colour = (said_colours == -1) | (colours[:, None] == said_colours)
         image, text, scale = model(images, tokens)
         optimiser.zero_grad()
-        contrastive_loss(scale * image @ text.T, right_colour & (digits[:, None] == said_digits)).backward()  # type: ignore[no-untyped-call]
+        contrastive_loss(
+            scale * image @ text.T, right_colour & (digits[:, None] == said_digits)
+        ).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
@@ -201,11 +247,18 @@ def _train(model: Any, scenes: TeacherScenes, captions: Captions, random: torch.
             progress("training the demo teacher", step, STEPS)
 
 
-def _batches(scenes: TeacherScenes, random: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _batches(
+    scenes: TeacherScenes, random: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """`STEPS` batches: images [B, 3, 32, 32] as the preprocessing makes them, digits [B], colours [B]."""
     digits, colours = torch.from_numpy(scenes.labels), torch.from_numpy(scenes.colours)
     images = torch.from_numpy(scenes.images).permute(0, 3, 1, 2)
-    order = torch.cat([torch.randperm(len(digits), generator=random) for _ in range(-(-STEPS * BATCH // len(digits)))])
+    order = torch.cat(
+        [
+            torch.randperm(len(digits), generator=random)
+            for _ in range(-(-STEPS * BATCH // len(digits)))
+        ]
+    )
     for start in range(0, STEPS * BATCH, BATCH):
         rows = order[start : start + BATCH]
         yield (images[rows].float() / 255 - _MEAN) / _STD, digits[rows], colours[rows]
@@ -216,6 +269,10 @@ def _save(model: Any, folder: Path) -> None:
     from safetensors.torch import save_file
 
     weights = folder / "open_clip_model.safetensors"
-    save_file({name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}, weights)
+    save_file(
+        {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}, weights
+    )
     weights.chmod(0o644)
-    write_json(folder / "open_clip_config.json", {"model_cfg": _MODEL, "preprocess_cfg": _PREPROCESS})
+    write_json(
+        folder / "open_clip_config.json", {"model_cfg": _MODEL, "preprocess_cfg": _PREPROCESS}
+    )

@@ -39,12 +39,21 @@ class ViewSet:
     def drawn(self) -> dict[str, Any]:
         """What decides how a view looks. One that is not random depends on no seed."""
         seed = self.seed if self.recipe.random else 0
-        return {"recipe": self.recipe.model_dump(mode="json"), "seed": seed, "render": RENDER_VERSION}
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "seed": seed,
+            "render": RENDER_VERSION,
+        }
 
     def parts(self) -> dict[str, Any]:
         """What of it goes into a store's key."""
         ids = np.ascontiguousarray(self.ids, dtype="<i8")
-        return {"ids": hashlib.sha256(ids.tobytes()).hexdigest()[:16], "samples": len(ids), "views": self.count, **self.drawn()}
+        return {
+            "ids": hashlib.sha256(ids.tobytes()).hexdigest()[:16],
+            "samples": len(ids),
+            "views": self.count,
+            **self.drawn(),
+        }
 
     @property
     def images(self) -> int:
@@ -54,7 +63,9 @@ class ViewSet:
     def joined(self, other: "ViewSet") -> "ViewSet":
         """The views of both, for two sets that are drawn alike."""
         assert self.drawn() == other.drawn()
-        return ViewSet(np.union1d(self.ids, other.ids), self.recipe, max(self.count, other.count), self.seed)
+        return ViewSet(
+            np.union1d(self.ids, other.ids), self.recipe, max(self.count, other.count), self.seed
+        )
 
 
 KIND = "embeddings"
@@ -75,7 +86,9 @@ class Embeddings:
         self.ids: Ids = np.load(store.file("ids.npy"), mmap_mode="r")
         self._shard_rows = int(store.manifest["shard_rows"])
         count = -(-len(self.ids) // self._shard_rows)
-        self._shards = [np.load(store.file(shard_name(i)), mmap_mode="r").view(np.ndarray) for i in range(count)]
+        self._shards = [
+            np.load(store.file(shard_name(i)), mmap_mode="r").view(np.ndarray) for i in range(count)
+        ]
 
     @property
     def bytes(self) -> int:
@@ -100,7 +113,9 @@ class Embeddings:
             ValueError: a sample or view is not in the store.
         """
         if not 0 <= view < self.views:
-            raise ValueError(f"view {view} is not in the embedding store, which has {self.views} of each sample")
+            raise ValueError(
+                f"view {view} is not in the embedding store, which has {self.views} of each sample"
+            )
         rows = self.rows_of(ids)
         out = np.empty((len(ids), self.width), np.float32)
         shards, places = np.divmod(rows, self._shard_rows)
@@ -126,11 +141,15 @@ def covering_store(root: Path, basis: dict[str, Any], views: ViewSet) -> Store |
     return None
 
 
-def stores_like(root: Path, basis: dict[str, Any], samples: int = 0, views: int = 0) -> Iterator[Store]:
+def stores_like(
+    root: Path, basis: dict[str, Any], samples: int = 0, views: int = 0
+) -> Iterator[Store]:
     """Finished and whole stores on the same basis, with at least so many samples and views of each."""
     for manifest_path in sorted((root / KIND).glob("*/manifest.json")):
         parts = (read_json(manifest_path) or {}).get("parts", {})
-        rest = {key: value for key, value in parts.items() if key not in ("ids", "samples", "views")}
+        rest = {
+            key: value for key, value in parts.items() if key not in ("ids", "samples", "views")
+        }
         if rest == basis and parts["samples"] >= samples and parts["views"] >= views:
             store = if_good(manifest_path.parent)
             if store is not None:

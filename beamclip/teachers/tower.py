@@ -60,7 +60,9 @@ class Teacher:
         """Normalised pixels [N, 3, S, S] -> image embeddings [N, D], fp32, unit length."""
         _encoded.add(len(images))
         layout = images.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
+        with torch.autocast(
+            self.device.type, dtype=self.precision, enabled=self.precision != torch.float32
+        ):
             embeddings = self.model.encode_image(layout)
         return nn.functional.normalize(embeddings.float(), dim=-1)
 
@@ -74,26 +76,47 @@ class Teacher:
     @cached_property
     def width(self) -> int:
         """D, the width of the shared space."""
-        return int(self.encode_images(torch.zeros(1, 3, self.pixels.size, self.pixels.size)).shape[1])
+        return int(
+            self.encode_images(torch.zeros(1, 3, self.pixels.size, self.pixels.size)).shape[1]
+        )
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What an embedding depends on beside the pixels: weights, architecture, activation, preprocessing and tokens."""
         mean, std = list(self.pixels.mean), list(self.pixels.std)
-        pixels = {"size": self.pixels.size, "mean": mean, "std": std, "interpolation": self.pixels.interpolation}
-        parts = {"activations": self._activations, "pixels": pixels, "precision": str(self.precision), "tokens": self._tokens}
+        pixels = {
+            "size": self.pixels.size,
+            "mean": mean,
+            "std": std,
+            "interpolation": self.pixels.interpolation,
+        }
+        parts = {
+            "activations": self._activations,
+            "pixels": pixels,
+            "precision": str(self.precision),
+            "tokens": self._tokens,
+        }
         return {"weights": _weights_hash(self.model), "architecture": self.architecture, **parts}
 
     @cached_property
     def text_fingerprint(self) -> dict[str, Any]:
         """What a text embedding depends on beside the text: two teachers that share a text tower share their anchors."""
-        architecture = {name: value for name, value in self.architecture.items() if name != "vision_cfg"}
+        architecture = {
+            name: value for name, value in self.architecture.items() if name != "vision_cfg"
+        }
         weights = _weights_hash(self.model, without=("visual.", "logit_"))
-        return {"weights": weights, "architecture": architecture, "activations": self._activations, "tokens": self._tokens}
+        return {
+            "weights": weights,
+            "architecture": architecture,
+            "activations": self._activations,
+            "tokens": self._tokens,
+        }
 
     @property
     def _activations(self) -> list[str]:
-        return sorted({type(m).__name__ for m in self.model.modules() if "GELU" in type(m).__name__})
+        return sorted(
+            {type(m).__name__ for m in self.model.modules() if "GELU" in type(m).__name__}
+        )
 
     @property
     def _tokens(self) -> list[list[int]]:

@@ -31,7 +31,9 @@ import os
 
 # Before mlflow is imported, which reads it once: the demo promises to need no network. Set it to false to have it back.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for every file of a few kilobytes
+os.environ.setdefault(
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"
+)  # a bar for every file of a few kilobytes
 
 from beamclip.tracking.artifacts import Artifacts, fetch_settings, fetch_student
 from beamclip.tracking.client import connect, told

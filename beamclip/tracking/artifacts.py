@@ -53,11 +53,15 @@ def fetch_student(uri: str, run_id: str, folder: Path) -> Path:
     """
     client = _client_of(uri, run_id)
     if not (folder / _FILE).exists():
-        with tempfile.TemporaryDirectory(dir=make_folder(folder)) as beside:  # half a file would be taken for the student ever after
+        with tempfile.TemporaryDirectory(
+            dir=make_folder(folder)
+        ) as beside:  # half a file would be taken for the student ever after
             try:
                 client.download_artifacts(run_id, _FILE, beside)
             except (MlflowException, OSError):
-                raise UserError(f"run:{run_id} kept no {_FILE}; it has to be a trial that finished") from None
+                raise UserError(
+                    f"run:{run_id} kept no {_FILE}; it has to be a trial that finished"
+                ) from None
             os.replace(Path(beside) / _FILE, folder / _FILE)
     return folder / _FILE
 
@@ -71,7 +75,9 @@ def fetch_settings(uri: str, run_id: str) -> str | None:
     client = _client_of(uri, run_id)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return Path(client.download_artifacts(run_id, _SETTINGS, folder)).read_text(encoding="utf-8")
+            return Path(client.download_artifacts(run_id, _SETTINGS, folder)).read_text(
+                encoding="utf-8"
+            )
         except (MlflowException, OSError):
             return None
 
@@ -81,5 +87,7 @@ def _client_of(uri: str, run_id: str) -> MlflowClient:
     try:
         client.get_run(run_id)
     except MlflowException:
-        raise UserError(f"run:{run_id} is no run of {without_passwords(uri)}; copy the id from MLflow, or set --tracking-uri") from None
+        raise UserError(
+            f"run:{run_id} is no run of {without_passwords(uri)}; copy the id from MLflow, or set --tracking-uri"
+        ) from None
     return client

@@ -30,7 +30,11 @@ def follow_move(database: Path) -> None:
 
     MLflow has no call for it. Nothing is changed of what lies elsewhere, nor where none of the files is found beside the database.
     """
-    with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as connection, connection:  # read only: they are looked for in vain
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(database)) as connection,
+        connection,
+    ):  # read only: they are looked for in vain
         uris = [uri for (uri,) in connection.execute("SELECT artifact_uri FROM runs")]
         for old in _gone(uris, database.parent):
             _rename(connection, old, str(database.parent))
@@ -38,8 +42,14 @@ def follow_move(database: Path) -> None:
 
 def _gone(uris: Iterable[str], here: Path) -> set[str]:
     """Folders that are there no more, while files of a run in one of them are found in this one."""
-    parts = [uri.partition(f"{_PART}/") for uri in uris if uri and "://" not in uri and f"{_PART}/" in uri]
-    found = {old for old, _, rest in parts if old != str(here) and (here / "artifacts" / rest).exists()}
+    parts = [
+        uri.partition(f"{_PART}/")
+        for uri in uris
+        if uri and "://" not in uri and f"{_PART}/" in uri
+    ]
+    found = {
+        old for old, _, rest in parts if old != str(here) and (here / "artifacts" / rest).exists()
+    }
     return {old for old in found if not Path(old).exists()}
 
 
@@ -47,7 +57,9 @@ def _rename(connection: sqlite3.Connection, old: str, new: str) -> None:
     before = f"{old}{_PART}"
     for table, column in _WHERE:
         change = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?"
-        connection.execute(change, (f"{new}{_PART}", len(before) + 1, before, len(before) + 1, f"{before}/"))
+        connection.execute(
+            change, (f"{new}{_PART}", len(before) + 1, before, len(before) + 1, f"{before}/")
+        )
 
 
 ANSWER_SECONDS = 4
@@ -74,7 +86,9 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
     if not create:
         client = _answered_client(uri)
     else:
-        with alone(uri):  # the first client makes MLflow's tables, and two at once make some of them twice
+        with alone(
+            uri
+        ):  # the first client makes MLflow's tables, and two at once make some of them twice
             client = _answered_client(uri)
     if database := make_url(uri).database if scheme == "sqlite" else None:
         follow_move(Path(database).absolute())
@@ -103,7 +117,9 @@ def _check_sqlite(uri: str, create: bool) -> None:
     """MLflow would retry an unwritable file for minutes: take the write lock once ourselves."""
     database = make_url(uri).database
     if not database or database == ":memory:":
-        raise UserError(f"tracking.uri {without_passwords(uri)} names no file, so nothing would be kept; write sqlite:///FOLDER/mlflow.db")
+        raise UserError(
+            f"tracking.uri {without_passwords(uri)} names no file, so nothing would be kept; write sqlite:///FOLDER/mlflow.db"
+        )
     if not create and not Path(database).is_file():
         mend = "run a sweep first, or say where one was run with --storage or --tracking-uri"
         raise UserError(f"tracking.uri {without_passwords(uri)} does not exist; {mend}")
@@ -115,7 +131,9 @@ def _check_sqlite(uri: str, create: bool) -> None:
             raise PermissionError("it belongs to somebody else")
     except (OSError, sqlite3.Error) as error:
         use = "written" if create else "read"
-        raise UserError(f"tracking.uri {without_passwords(uri)} can't be {use} ({error}); name a database that you may use") from None
+        raise UserError(
+            f"tracking.uri {without_passwords(uri)} can't be {use} ({error}); name a database that you may use"
+        ) from None
 
 
 def _check_port(uri: str, scheme: str) -> None:
@@ -163,7 +181,9 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def told(what: str, mend: str = "mend the tracking server and go on with --resume") -> Iterator[None]:
+def told(
+    what: str, mend: str = "mend the tracking server and go on with --resume"
+) -> Iterator[None]:
     """Turn a tracking server's or its file system's errors into a sentence.
 
     Raises:
@@ -188,12 +208,18 @@ def find_or_create_experiment(client: MlflowClient, name: str, artifact_root: st
         try:
             return client.create_experiment(name, artifact_location=artifact_root)
         except MlflowException as error:
-            found = client.get_experiment_by_name(name)  # another sweep may have been a moment faster
+            found = client.get_experiment_by_name(
+                name
+            )  # another sweep may have been a moment faster
             if found is None:
                 first = str(error).splitlines()[0]
-                raise UserError(f"MLflow experiment {name} can't be made ({first}); mend the server") from None
+                raise UserError(
+                    f"MLflow experiment {name} can't be made ({first}); mend the server"
+                ) from None
     if found.lifecycle_stage == "deleted":
-        _log.warning("MLflow experiment %s had been deleted; it is restored, with its old runs.", name)
+        _log.warning(
+            "MLflow experiment %s had been deleted; it is restored, with its old runs.", name
+        )
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
 
@@ -203,7 +229,9 @@ def search_all(client: MlflowClient, experiment_id: str, where: str) -> list[Run
     runs: list[Run] = []
     token: str | None = None
     while True:
-        page = client.search_runs([experiment_id], where, order_by=["attributes.start_time DESC"], page_token=token)
+        page = client.search_runs(
+            [experiment_id], where, order_by=["attributes.start_time DESC"], page_token=token
+        )
         runs += page
         token = page.token
         if not token:

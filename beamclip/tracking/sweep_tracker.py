@@ -15,7 +15,13 @@ from mlflow.entities import Run
 from beamclip.config import Experiment, Sweep, UserError, first_line, with_values
 from beamclip.stores.paths import settings_text
 from beamclip.tracking import serialize as entries
-from beamclip.tracking.client import connect, default_artifacts, find_or_create_experiment, impatient, search_all
+from beamclip.tracking.client import (
+    connect,
+    default_artifacts,
+    find_or_create_experiment,
+    impatient,
+    search_all,
+)
 from beamclip.tracking.serialize import Point, run_name
 
 # Writing into runs by their ids, and remembering which are still running.
@@ -42,10 +48,14 @@ class RunWriter:
         self.client.update_run(run_id, status="RUNNING")
         self.running.add(run_id)
 
-    def log(self, run_id: str, metrics: Mapping[str, float], step: int, history: Iterable[Point] = ()) -> None:
+    def log(
+        self, run_id: str, metrics: Mapping[str, float], step: int, history: Iterable[Point] = ()
+    ) -> None:
         """Points in lots; NaN and inf are left out, and a tag says where the first of this call was."""
         now = int(time.time() * 1000)
-        finite, others = entries.split_finite([*history, *((key, value, step, now) for key, value in metrics.items())])
+        finite, others = entries.split_finite(
+            [*history, *((key, value, step, now) for key, value in metrics.items())]
+        )
         for batch in entries.metric_batches(finite):
             self.client.log_batch(run_id, metrics=batch)
         if others:
@@ -72,8 +82,14 @@ class SweepTracker:
     `is_over`.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str, parent: Run, base: Experiment, tags: Tags) -> None:
-        self.client, self.experiment_id, self.run_id = client, experiment_id, str(parent.info.run_id)
+    def __init__(
+        self, client: MlflowClient, experiment_id: str, parent: Run, base: Experiment, tags: Tags
+    ) -> None:
+        self.client, self.experiment_id, self.run_id = (
+            client,
+            experiment_id,
+            str(parent.info.run_id),
+        )
         self._writer = RunWriter(client)
         self._base, self._tags = base, dict(tags)
         self._trials: dict[str, str] = {}
@@ -106,13 +122,21 @@ class SweepTracker:
         experiment_id = find_or_create_experiment(client, sweep.name, root)
         shared = entries.sweep_tags(sweep, base, sweep_id) | dict(tags or {})
         parent = _find_parent(client, experiment_id, sweep.name, sweep_id, resume)
-        parent = parent or client.create_run(experiment_id, tags=shared | {"kind": "sweep"}, run_name=sweep_id)
+        parent = parent or client.create_run(
+            experiment_id, tags=shared | {"kind": "sweep"}, run_name=sweep_id
+        )
         tracker = cls(client, experiment_id, parent, base, shared)
         tracker._writer.start(tracker.run_id, entries.params(base) | entries.space_params(sweep))
         client.log_text(tracker.run_id, settings_text(base), "config.yaml")
         return tracker
 
-    def trial(self, trial_id: str, values: Mapping[str, Any], experiment: Experiment | None = None, tags: Tags | None = None) -> str:
+    def trial(
+        self,
+        trial_id: str,
+        values: Mapping[str, Any],
+        experiment: Experiment | None = None,
+        tags: Tags | None = None,
+    ) -> str:
         """A trial starts, or goes on after a resume, then in the same run. Returns the run id.
 
         Args:
@@ -122,13 +146,17 @@ class SweepTracker:
         experiment = experiment or with_values(self._base, values)
         if trial_id not in self._trials:
             described = entries.describe(experiment).items()
-            own = {tag: value for tag, value in described if self._tags[tag] == entries.VARIED} | dict(tags or {})
+            own = {
+                tag: value for tag, value in described if self._tags[tag] == entries.VARIED
+            } | dict(tags or {})
             self._child(run_name(values), own | {"kind": "trial", "beamclip.trial_id": trial_id})
         variant = {"variant": str(values["variant"])} if "variant" in values else {}
         self._writer.start(self._trials[trial_id], entries.params(experiment) | variant)
         return self._trials[trial_id]
 
-    def trial_metrics(self, trial_id: str, metrics: Mapping[str, float], step: int, history: Iterable[Point] = ()) -> None:
+    def trial_metrics(
+        self, trial_id: str, metrics: Mapping[str, float], step: int, history: Iterable[Point] = ()
+    ) -> None:
         """Write metrics at `step`, now, and `history` (key, value, step, Unix ms). NaN and inf are left out, with a tag."""
         self._writer.log(self._trials[trial_id], metrics, step, history)
 
@@ -144,14 +172,23 @@ class SweepTracker:
     def is_over(self, trial_id: str) -> bool:
         """Whether how a trial ended is written. A run that is KILLED was left by a sweep that was interrupted."""
         run_id = self._trials.get(trial_id)
-        return run_id is not None and self.client.get_run(run_id).info.status in ("FINISHED", "FAILED")
+        return run_id is not None and self.client.get_run(run_id).info.status in (
+            "FINISHED",
+            "FAILED",
+        )
 
-    def reference(self, kind: Literal["untrained", "teacher"], tags: Tags, metrics: Mapping[str, float]) -> str:
+    def reference(
+        self, kind: Literal["untrained", "teacher"], tags: Tags, metrics: Mapping[str, float]
+    ) -> str:
         """A row beside the trials, once a kind, dataset, teacher, student and prompt set. Returns its run id."""
         described = self._tags | dict(tags)
-        key = " | ".join([kind, *(described[tag] for tag in ("dataset", "teacher", "student", "prompt_set"))])
+        key = " | ".join(
+            [kind, *(described[tag] for tag in ("dataset", "teacher", "student", "prompt_set"))]
+        )
         if key not in self._references:
-            self._child(kind, {**tags, "method": kind, "kind": "reference", "beamclip.reference": key})
+            self._child(
+                kind, {**tags, "method": kind, "kind": "reference", "beamclip.reference": key}
+            )
         run_id = self._references[key]
         if self.client.get_run(run_id).info.status != "FINISHED":
             self._writer.log(run_id, metrics, step=0)
@@ -189,7 +226,12 @@ class SweepTracker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         interrupted = kind is not None and not issubclass(kind, Exception)
         try:
             with impatient() if interrupted else nullcontext():
@@ -197,7 +239,9 @@ class SweepTracker:
         except Exception as failed:
             reason = f"how the sweep ended can't be written ({first_line(failed)})"
             if kind is None:
-                raise UserError(f"{reason}; mend the tracking server and go on with --resume") from None
+                raise UserError(
+                    f"{reason}; mend the tracking server and go on with --resume"
+                ) from None
             _log.warning("beamclip: %s.", reason)  # what is on its way says more
 
     def _child(self, name: str, tags: Tags) -> None:
@@ -214,8 +258,14 @@ class SweepTracker:
             self._writer.running.add(run_id)
 
 
-def _find_parent(client: MlflowClient, experiment_id: str, name: str, sweep_id: str, resume: bool) -> Run | None:
-    found = search_all(client, experiment_id, f"tags.kind = 'sweep' and tags.`beamclip.sweep_id` = '{sweep_id}'")
+def _find_parent(
+    client: MlflowClient, experiment_id: str, name: str, sweep_id: str, resume: bool
+) -> Run | None:
+    found = search_all(
+        client, experiment_id, f"tags.kind = 'sweep' and tags.`beamclip.sweep_id` = '{sweep_id}'"
+    )
     if found and not resume:
-        raise UserError(f"sweep {sweep_id} is in MLflow experiment {name} already; go on with --resume or rename it")
+        raise UserError(
+            f"sweep {sweep_id} is in MLflow experiment {name} already; go on with --resume or rename it"
+        )
     return found[0] if found else None

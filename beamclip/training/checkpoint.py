@@ -59,11 +59,19 @@ def save_checkpoint(
     return folder
 
 
-def load_checkpoint(folder: Path, student: Student, objective: nn.Module, optimiser: Optimizer, schedule: LRScheduler) -> Progress:
+def load_checkpoint(
+    folder: Path,
+    student: Student,
+    objective: nn.Module,
+    optimiser: Optimizer,
+    schedule: LRScheduler,
+) -> Progress:
     """Put a checkpoint's state into these objects. Returns how far it was."""
     state: dict[str, Any] = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     student.load_state_dict(load_file(folder / "student.safetensors"))
     objective.load_state_dict(state["objective"])
     optimiser.load_state_dict(state["optimiser"])
     schedule.load_state_dict(state["schedule"])
-    return Progress(state["epoch"], state.get("seconds", 0.0), state.get("encoded", 0))  # older ones kept less
+    return Progress(
+        state["epoch"], state.get("seconds", 0.0), state.get("encoded", 0)
+    )  # older ones kept less

@@ -52,7 +52,9 @@ class Context:
         """
         if self.world_size == 1:
             return rows
-        counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(self.world_size)]
+        counts = [
+            torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(self.world_size)
+        ]
         dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
         longest = int(torch.cat(counts).max())
         padded = torch.zeros(longest, *rows.shape[1:], dtype=rows.dtype, device=rows.device)

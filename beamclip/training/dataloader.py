@@ -117,7 +117,9 @@ class ResidentImages:
         side = packed.image_size
         self._images = torch.empty(len(ids), side, side, 3, dtype=torch.uint8, device=device)
         for start in range(0, len(ids), _CHUNK):
-            self._images[start : start + _CHUNK] = torch.from_numpy(packed.read(ids[start : start + _CHUNK])).to(device)
+            self._images[start : start + _CHUNK] = torch.from_numpy(
+                packed.read(ids[start : start + _CHUNK])
+            ).to(device)
         packed.release()
 
     def take(self, ids: Ids) -> Tensor:
@@ -191,12 +193,16 @@ class Feed:
     def global_ids(self, epoch: int, step: int) -> Ids:
         """The samples of all workers in a step."""
         size = self.experiment.optimiser.batch_size
-        return epoch_order(self.opened.trained, self.experiment.seed, epoch)[step * size : (step + 1) * size]
+        return epoch_order(self.opened.trained, self.experiment.seed, epoch)[
+            step * size : (step + 1) * size
+        ]
 
     def batches(self, epoch: int) -> Ahead[tuple[int, Ids], Batch]:
         """This worker's batches of an epoch."""
         order = epoch_order(self.opened.trained, self.experiment.seed, epoch)
-        mine = rank_batches(order, self.experiment.optimiser.batch_size, self.context.rank, self.context.world_size)
+        mine = rank_batches(
+            order, self.experiment.optimiser.batch_size, self.context.rank, self.context.world_size
+        )
         return Ahead(enumerate(mine), partial(self._made, epoch), self.context.device)
 
     def _made(self, epoch: int, place: tuple[int, Ids]) -> Batch:
@@ -206,14 +212,22 @@ class Feed:
         """The views of these samples in this epoch, and what teachers and others say of them."""
         views, needs = self.experiment.shown, self.experiment.objective.needs
         images = self.images.take(ids)
-        drawn = [(view, self._drawn(ids, view)) for view in views.views_of(epoch, needs.views, needs.embeddings)]
+        drawn = [
+            (view, self._drawn(ids, view))
+            for view in views.views_of(epoch, needs.views, needs.embeddings)
+        ]
         return Batch(
             self._rendered(images, (parameters for _, parameters in drawn), self.pixels),
-            tuple(_asked(teacher, ids, images, drawn, views.teacher == "center") for teacher in self.teachers),
+            tuple(
+                _asked(teacher, ids, images, drawn, views.teacher == "center")
+                for teacher in self.teachers
+            ),
             len(ids),
             self._crops(images, ids, epoch),
             self._numbers(self.opened.packed.labels[ids]) if needs.labels else None,
-            self._numbers(self.opened.clusters.labels_of(ids)) if self.opened.clusters is not None else None,
+            self._numbers(self.opened.clusters.labels_of(ids))
+            if self.opened.clusters is not None
+            else None,
             epoch + step / self.steps,
         )
 
@@ -221,41 +235,71 @@ class Feed:
         views = self.experiment.shown
         return draw(views.resolve(), ids, np.full(len(ids), view), views.seed, small)
 
-    def _rendered(self, images: Tensor, parameters: Iterator[ViewParameters], pixels: PixelFormat) -> Tensor:
+    def _rendered(
+        self, images: Tensor, parameters: Iterator[ViewParameters], pixels: PixelFormat
+    ) -> Tensor:
         together = render_all(images, list(parameters), pixels)
-        return together.contiguous(memory_format=torch.channels_last) if self.experiment.optimiser.channels_last else together
+        return (
+            together.contiguous(memory_format=torch.channels_last)
+            if self.experiment.optimiser.channels_last
+            else together
+        )
 
     def _crops(self, images: Tensor, ids: Ids, epoch: int) -> Tensor | None:
         count = self.experiment.shown.resolve().small_crops
         if self.small is None:
             return None
-        parameters = (self._drawn(ids, crop, small=True) for crop in range(epoch * count, (epoch + 1) * count))
+        parameters = (
+            self._drawn(ids, crop, small=True) for crop in range(epoch * count, (epoch + 1) * count)
+        )
         return self._rendered(images, parameters, self.small)
 
     def _numbers(self, values: Ids) -> Tensor:
-        return to_device(torch.from_numpy(np.ascontiguousarray(values, np.int64)), self.context.device)
+        return to_device(
+            torch.from_numpy(np.ascontiguousarray(values, np.int64)), self.context.device
+        )
 
 
-def _asked(teacher: TeacherSide, ids: Ids, images: Tensor, drawn: list[tuple[int, ViewParameters]], center: bool) -> Tensor:
+def _asked(
+    teacher: TeacherSide,
+    ids: Ids,
+    images: Tensor,
+    drawn: list[tuple[int, ViewParameters]],
+    center: bool,
+) -> Tensor:
     """What one teacher says of each of these views, [V · B, D]."""
-    said = [teacher.take(ids, 0 if center else view, images, parameters) for view, parameters in drawn]
+    said = [
+        teacher.take(ids, 0 if center else view, images, parameters) for view, parameters in drawn
+    ]
     return said[0] if len(said) == 1 else torch.cat(said)
 
 
-def build_feed(experiment: Experiment, opened: OpenAssets, context: Context, pixels: PixelFormat) -> Feed:
+def build_feed(
+    experiment: Experiment, opened: OpenAssets, context: Context, pixels: PixelFormat
+) -> Feed:
     """Open images and teachers, on the device where they fit and that is wanted."""
     needs, recipe = experiment.objective.needs, experiment.shown.resolve()
     teachers = opened.teachers if needs.embeddings else ()
     resident = _resident(experiment, opened, context)
-    images = ResidentImages(opened.packed, opened.trained, context.device) if resident else MappedImages(opened.packed, context.device)
+    images = (
+        ResidentImages(opened.packed, opened.trained, context.device)
+        if resident
+        else MappedImages(opened.packed, context.device)
+    )
     sides = tuple(_teacher_side(teacher, resident, context.device) for teacher in teachers)
-    small = replace(pixels, size=max(8, round(recipe.small_side * pixels.size))) if needs.crops and recipe.small_crops else None
+    small = (
+        replace(pixels, size=max(8, round(recipe.small_side * pixels.size)))
+        if needs.crops and recipe.small_crops
+        else None
+    )
     return Feed(experiment, context, opened, pixels, small, images, sides)
 
 
 def _resident(experiment: Experiment, opened: OpenAssets, context: Context) -> bool:
     stored = [teacher.views for teacher in opened.teachers if teacher.views is not None]
-    size = len(opened.trained) * opened.packed.image_size**2 * 3 + sum(views.bytes for views in stored)
+    size = len(opened.trained) * opened.packed.image_size**2 * 3 + sum(
+        views.bytes for views in stored
+    )
     wish = experiment.scaling.resident
     return wish == "always" or (wish == "auto" and fits(size, context.device))
 
@@ -263,4 +307,8 @@ def _resident(experiment: Experiment, opened: OpenAssets, context: Context) -> b
 def _teacher_side(teacher: OpenTeacher, resident: bool, device: torch.device) -> TeacherSide:
     if teacher.views is None:
         return LiveTeacher(load_teacher(teacher.tower, device))
-    return ResidentEmbeddings(teacher.views, device) if resident else MappedEmbeddings(teacher.views, device)
+    return (
+        ResidentEmbeddings(teacher.views, device)
+        if resident
+        else MappedEmbeddings(teacher.views, device)
+    )

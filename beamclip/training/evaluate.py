@@ -30,22 +30,36 @@ def student_pixels(student: Student, size: int) -> PixelFormat:
     return PixelFormat(size, mean, std, "bilinear")
 
 
-def center_views(packed: PackedImages, ids: Ids, pixels: PixelFormat, device: torch.device) -> Iterator[Tensor]:
+def center_views(
+    packed: PackedImages, ids: Ids, pixels: PixelFormat, device: torch.device
+) -> Iterator[Tensor]:
     """The canonical view of these samples in order, [≤256, 3, S, S] a batch."""
     for start in range(0, len(ids), _BATCH):
         batch = ids[start : start + _BATCH]
         images = torch.from_numpy(packed.read(batch)).to(device)
-        yield render(images, draw(RECIPES["center"], batch, np.zeros(len(batch), np.int64), 0), pixels)
+        yield render(
+            images, draw(RECIPES["center"], batch, np.zeros(len(batch), np.int64), 0), pixels
+        )
 
 
-def labelled_features(packed: PackedImages, ids: Ids, student: Student, pixels: PixelFormat, context: Context) -> LabelledFeatures:
+def labelled_features(
+    packed: PackedImages, ids: Ids, student: Student, pixels: PixelFormat, context: Context
+) -> LabelledFeatures:
     """Features and embeddings of these samples in order, on every worker; each worker computes its share."""
     mine = ids[context.rank :: context.world_size]
     # A worker without a share, where samples are fewer than workers, runs one all the same and hands on no row of it.
-    out = extract(student, center_views(packed, mine if len(mine) else ids[:1], pixels, context.device), context.device)
-    features, embeddings = (context.gather_rows(rows[: len(mine)]) for rows in (out.features, out.embeddings))
+    out = extract(
+        student,
+        center_views(packed, mine if len(mine) else ids[:1], pixels, context.device),
+        context.device,
+    )
+    features, embeddings = (
+        context.gather_rows(rows[: len(mine)]) for rows in (out.features, out.embeddings)
+    )
     labels = torch.from_numpy(np.asarray(packed.labels[ids]))
-    return LabelledFeatures(features, embeddings, labels.to(features.device), torch.from_numpy(ids.astype(np.int64)))
+    return LabelledFeatures(
+        features, embeddings, labels.to(features.device), torch.from_numpy(ids.astype(np.int64))
+    )
 
 
 def evaluation_features(
@@ -69,7 +83,12 @@ def evaluation_features(
 
 
 def probe_student(
-    student: Student, opened: OpenAssets, pixels: PixelFormat, config: ProbeConfig, context: Context, projected: bool = True
+    student: Student,
+    opened: OpenAssets,
+    pixels: PixelFormat,
+    config: ProbeConfig,
+    context: Context,
+    projected: bool = True,
 ) -> Evaluation | None:
     """The whole evaluation of a student, as every method gets it.
 
@@ -84,9 +103,14 @@ def probe_student(
     return evaluate(*parts, anchors, config) if context.rank == 0 else None
 
 
-def untrained_metrics(experiment: Experiment, assets: Assets, root: Path, device: torch.device) -> dict[str, float]:
+def untrained_metrics(
+    experiment: Experiment, assets: Assets, root: Path, device: torch.device
+) -> dict[str, float]:
     """Metrics of the student with random weights, whatever its own would start from; computed once and kept."""
-    experiment = with_values(experiment, {"student.init": "random", "student.small_image_stem": _stem(experiment.student)})
+    experiment = with_values(
+        experiment,
+        {"student.init": "random", "student.small_image_stem": _stem(experiment.student)},
+    )
     keys = [Path(path).name for path in (assets.packed, assets.classes)]
     sections = experiment.model_dump(mode="json", include={"student", "probe", "data", "seed"})
 
@@ -94,14 +118,22 @@ def untrained_metrics(experiment: Experiment, assets: Assets, root: Path, device
         opened = open_assets(assets, experiment.data)
         student = build_student(experiment.student, opened.width, experiment.seed).to(device)
         pixels = student_pixels(student, experiment.student.image_size)
-        evaluation = probe_student(student, opened, pixels, experiment.probe, Context(device=device))
+        evaluation = probe_student(
+            student, opened, pixels, experiment.probe, Context(device=device)
+        )
         assert evaluation is not None
         return {"metrics": evaluation.metrics}
 
-    metrics: dict[str, float] = build_once(root, "untrained", {"stores": keys, **sections}, build).manifest["metrics"]
+    metrics: dict[str, float] = build_once(
+        root, "untrained", {"stores": keys, **sections}, build
+    ).manifest["metrics"]
     return metrics
 
 
 def _stem(student: StudentConfig) -> str:
     """timm's weights keep their own stem at any side, where random ones may not."""
-    return "never" if student.init == "pretrained" and student.small_image_stem == "auto" else student.small_image_stem
+    return (
+        "never"
+        if student.init == "pretrained" and student.small_image_stem == "auto"
+        else student.small_image_stem
+    )

@@ -60,7 +60,9 @@ def train_step(machinery: Machinery, batch: Batch) -> dict[str, Tensor]:
     return {name: term.detach() for name, term in terms.items()}
 
 
-def train_epoch(machinery: Machinery, batches: Ahead[Any, Batch], context: Context, first_step: int) -> EpochResult:
+def train_epoch(
+    machinery: Machinery, batches: Ahead[Any, Batch], context: Context, first_step: int
+) -> EpochResult:
     """Train on all batches of one epoch.
 
     Args:
@@ -74,7 +76,10 @@ def train_epoch(machinery: Machinery, batches: Ahead[Any, Batch], context: Conte
         use_on_current_stream(batch)
         recorded.append(train_step(machinery, batch))
         images += batch.count
-    terms = {name: context.mean(torch.stack([step[name] for step in recorded]).float()).cpu() for name in recorded[0]}
+    terms = {
+        name: context.mean(torch.stack([step[name] for step in recorded]).float()).cpu()
+        for name in recorded[0]
+    }
     seconds = time.perf_counter() - start  # after .cpu(), which waits for the device
     result = EpochResult({f"train/{name}": float(values.mean()) for name, values in terms.items()})
     result.metrics |= {
@@ -83,7 +88,11 @@ def train_epoch(machinery: Machinery, batches: Ahead[Any, Batch], context: Conte
         "train/data_wait": 100 * batches.waited / seconds,
         "train/lr": learning_rate,
     }
-    result.history, result.bad_step, result.seconds = _history(terms, first_step), _first_bad(terms["loss"]), seconds
+    result.history, result.bad_step, result.seconds = (
+        _history(terms, first_step),
+        _first_bad(terms["loss"]),
+        seconds,
+    )
     return result
 
 

@@ -25,7 +25,10 @@ def decay_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict
         listed = getattr(module, "no_weight_decay", tuple)
         for group in param_groups_weight_decay(module, 1.0, no_weight_decay_list=listed()):
             (decayed if group["weight_decay"] else spared).extend(group["params"])
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
 
 
 def build_optimiser(config: OptimiserConfig, modules: Iterable[nn.Module]) -> Optimizer:
@@ -35,7 +38,11 @@ def build_optimiser(config: OptimiserConfig, modules: Iterable[nn.Module]) -> Op
     if config.decay == "all":
         groups = [{**group, "weight_decay": config.weight_decay} for group in groups]
     optimiser: Optimizer = create_optimizer_v2(
-        groups, opt=_TIMM_NAMES[config.name], lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
+        groups,
+        opt=_TIMM_NAMES[config.name],
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
     )
     return optimiser
 
@@ -47,7 +54,9 @@ def lr_factor(step: int, warmup_steps: int, total_steps: int) -> float:
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, total_steps - warmup_steps)))
+    return 0.5 * (
+        1 + math.cos(math.pi * (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    )
 
 
 def build_schedule(config: OptimiserConfig, optimiser: Optimizer, steps_per_epoch: int) -> LambdaLR:

@@ -41,11 +41,15 @@ class Learner(nn.Module):
         autocast: the precision of the student.
     """
 
-    def __init__(self, student: Student, objective: Objective, needs: Needs, autocast: Autocast) -> None:
+    def __init__(
+        self, student: Student, objective: Objective, needs: Needs, autocast: Autocast
+    ) -> None:
         super().__init__()
         self.student, self.objective = student, objective
         self._needs, self.autocast = needs, autocast
-        student.projector.requires_grad_(needs.projected)  # what has no gradient is not waited for by DDP, nor decayed
+        student.projector.requires_grad_(
+            needs.projected
+        )  # what has no gradient is not waited for by DDP, nor decayed
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The objective's terms for one worker's share of a step."""
@@ -56,9 +60,20 @@ class Learner(nn.Module):
         with torch.autocast(batch.images.device.type, enabled=False):
             return self._terms(batch, features, embeddings, crops)
 
-    def _terms(self, batch: Batch, features: Tensor, embeddings: Tensor | None, crops: Tensor | None) -> dict[str, Tensor]:
+    def _terms(
+        self, batch: Batch, features: Tensor, embeddings: Tensor | None, crops: Tensor | None
+    ) -> dict[str, Tensor]:
         crops, embeddings = (None if rows is None else rows.float() for rows in (crops, embeddings))
-        seen = Seen(batch.count, features.float(), embeddings, crops, batch.teachers, batch.labels, batch.clusters, batch.epoch)
+        seen = Seen(
+            batch.count,
+            features.float(),
+            embeddings,
+            crops,
+            batch.teachers,
+            batch.labels,
+            batch.clusters,
+            batch.epoch,
+        )
         terms: dict[str, Tensor] = self.objective(seen)
         return terms
 
@@ -99,23 +114,43 @@ def build_run(experiment: Experiment, assets: Assets, context: Context) -> Run:
     pixels = student_pixels(student, experiment.student.image_size)
     feed = build_feed(experiment, opened, context, pixels)
     _check_crops(student, feed)
-    objective = _drawn_from(experiment.seed, lambda: build_objective(experiment.objective, _material(experiment, opened, student)))
+    objective = _drawn_from(
+        experiment.seed,
+        lambda: build_objective(experiment.objective, _material(experiment, opened, student)),
+    )
     student, objective = student.to(context.device), objective.to(context.device)
-    learner = Learner(student, objective, experiment.objective.needs, _autocast(experiment, context))
+    learner = Learner(
+        student, objective, experiment.objective.needs, _autocast(experiment, context)
+    )
     optimiser = build_optimiser(config, [student.backbone, student.projector, objective])
     schedule = build_schedule(config, optimiser, feed.steps)
-    machinery = Machinery(wrap(learner, experiment, context), objective, optimiser, schedule, config.clip_norm)
-    return Run(experiment, context, opened, student, pixels, machinery, feed, spent_before(experiment.student))
+    machinery = Machinery(
+        wrap(learner, experiment, context), objective, optimiser, schedule, config.clip_norm
+    )
+    return Run(
+        experiment,
+        context,
+        opened,
+        student,
+        pixels,
+        machinery,
+        feed,
+        spent_before(experiment.student),
+    )
 
 
 def _material(experiment: Experiment, opened: OpenAssets, student: Student) -> Material:
-    features = feature_width(student.backbone, experiment.student.backbone, experiment.student.image_size)
+    features = feature_width(
+        student.backbone, experiment.student.backbone, experiment.student.image_size
+    )
     return Material(
         features=features,
         width=opened.width,
         train_images=len(opened.trained),
         classes=opened.packed.classes,
-        anchors=[teacher.anchors.embeddings[: experiment.anchors.count] for teacher in opened.teachers],
+        anchors=[
+            teacher.anchors.embeddings[: experiment.anchors.count] for teacher in opened.teachers
+        ],
         temperatures=[teacher.temperature for teacher in opened.teachers],
         centres=None if opened.clusters is None else opened.clusters.centres,
     )
@@ -159,7 +194,11 @@ def wrap(learner: Learner, experiment: Experiment, context: Context) -> nn.Modul
 
 def synchronise_norms(learner: Learner) -> None:
     """Batch norm over the batches of all workers, in place. timm's conversion: torch's would drop the activation of `BatchNormAct2d`."""
-    for parent, name in ((learner.student, "backbone"), (learner.student, "projector"), (learner, "objective")):
+    for parent, name in (
+        (learner.student, "backbone"),
+        (learner.student, "projector"),
+        (learner, "objective"),
+    ):
         setattr(parent, name, convert_sync_batchnorm(getattr(parent, name)))
 
 
@@ -171,7 +210,9 @@ def _over_workers(learner: Learner, context: Context) -> nn.Module:
     return ddp(learner, device_ids=[context.device] if context.device.type == "cuda" else None)
 
 
-def _autocast(experiment: Experiment, context: Context) -> Callable[[], AbstractContextManager[Any]]:
+def _autocast(
+    experiment: Experiment, context: Context
+) -> Callable[[], AbstractContextManager[Any]]:
     precision = precision_for(experiment.optimiser.precision, context.device)
     if precision == torch.float32:
         return nullcontext

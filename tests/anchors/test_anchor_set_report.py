@@ -34,7 +34,11 @@ def test_it_says_what_the_bank_is_like(made):
     report = report_of(store, "mine", senses)
     assert (report.prompt_set, report.anchors, report.hash) == ("mine", 5, store.key)
     counts = [7 + len(sense.synset.lemmas if sense.synset else [sense.name]) for sense in senses]
-    assert report.prompts == sum(counts) and report.prompts_per_class == (min(counts), max(counts)) and min(counts) < max(counts)
+    assert (
+        report.prompts == sum(counts)
+        and report.prompts_per_class == (min(counts), max(counts))
+        and min(counts) < max(counts)
+    )
     assert report.bare == 1  # nothing is known of qwrtz
     assert (report.shortened, report.duplicates) == (0, 0)
 
@@ -44,14 +48,20 @@ def test_pairs_are_named(made):
     report = report_of(store, "plain", senses)
     assert report.duplicates == 1 and report.near == 1 and report.threshold == 0.95
     assert report.nearest[0] == ("missile", "missile", 1.0) and len(report.nearest) == 10
-    assert [cosine for *_, cosine in report.nearest] == sorted((cosine for *_, cosine in report.nearest), reverse=True)
+    assert [cosine for *_, cosine in report.nearest] == sorted(
+        (cosine for *_, cosine in report.nearest), reverse=True
+    )
     apart, _ = made("gloss")
     assert report_of(apart, "gloss", senses).duplicates == 0
 
 
 def test_sentences_that_were_shortened_are_counted(made):
     store, senses = made("gloss", context=16)
-    assert report_of(store, "gloss", senses).shortened == len(json.loads(store.file("shortened.json").read_text())) == 3
+    assert (
+        report_of(store, "gloss", senses).shortened
+        == len(json.loads(store.file("shortened.json").read_text()))
+        == 3
+    )
 
 
 def test_what_is_logged_is_json_with_a_few_of_the_pairs(made):
@@ -59,7 +69,9 @@ def test_what_is_logged_is_json_with_a_few_of_the_pairs(made):
     report = report_of(store, "plain", senses)
     logged = report.summary(pairs=2)
     assert json.loads(json.dumps(logged)) == logged
-    assert logged["nearest"] == [list(pair) for pair in report.nearest[:2]] and logged["prompts_per_class"] == [1, 1]
+    assert logged["nearest"] == [list(pair) for pair in report.nearest[:2]] and logged[
+        "prompts_per_class"
+    ] == [1, 1]
     assert set(logged) == set(vars(report)) and len(report.summary()["nearest"]) == 10
 
 
@@ -69,4 +81,7 @@ def test_another_threshold_counts_anew_and_leaves_the_rest(made):
     alike = likeness(AnchorBank.open(store).embeddings, threshold=-1.0, most=3)
     other = report.with_likeness(alike, senses)
     assert (other.threshold, other.near, other.duplicates, len(other.nearest)) == (-1.0, 10, 1, 3)
-    assert other.nearest == report.nearest[:3] and (other.hash, other.prompts) == (report.hash, report.prompts)
+    assert other.nearest == report.nearest[:3] and (other.hash, other.prompts) == (
+        report.hash,
+        report.prompts,
+    )

@@ -46,12 +46,20 @@ def test_thousands_are_drawn_as_means_over_neighbours():
     cosines, _, _ = drawn(figure)
     assert cosines.shape == (1000, 1000)
     assert cosines[0, 0] == pytest.approx((rows[:2] @ rows[:2].T).mean(), abs=1e-5)
-    assert figure.axes[0].images[0].get_extent() == [-0.5, 2499.5, 2499.5, -0.5]  # classes are still counted along the edges
+    assert figure.axes[0].images[0].get_extent() == [
+        -0.5,
+        2499.5,
+        2499.5,
+        -0.5,
+    ]  # classes are still counted along the edges
 
 
 def test_neighbours_are_averaged_in_groups_as_equal_as_can_be():
     rows = np.arange(7, dtype=np.float32)[:, None]
-    assert neighbours_averaged(rows, 7).tolist() == rows.tolist() and neighbours_averaged(rows, 99).tolist() == rows.tolist()
+    assert (
+        neighbours_averaged(rows, 7).tolist() == rows.tolist()
+        and neighbours_averaged(rows, 99).tolist() == rows.tolist()
+    )
     assert neighbours_averaged(rows, 3)[:, 0].tolist() == [0.5, 2.5, 5.0]
     assert neighbours_averaged(rows, 1).tolist() == [[3.0]]
 

@@ -11,13 +11,28 @@ from beamclip.config import TowerConfig, UserError
 from beamclip.teachers import load_teacher
 
 CONTEXT = 12
-WORDS = ["a", "photo", "of", "crane", "bird", "large", "long", "necked", "wading", "bass", "guitar", "the"]
+WORDS = [
+    "a",
+    "photo",
+    "of",
+    "crane",
+    "bird",
+    "large",
+    "long",
+    "necked",
+    "wading",
+    "bass",
+    "guitar",
+    "the",
+]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A tiny SigLIP of random weights, with a tokenizer of whole words that ends, pads and lower-cases as SigLIP's does."""
-    transformers = pytest.importorskip("transformers", reason='SigLIP needs transformers: pip install "beamclip[siglip]"')
+    transformers = pytest.importorskip(
+        "transformers", reason='SigLIP needs transformers: pip install "beamclip[siglip]"'
+    )
     import open_clip
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -25,19 +40,40 @@ def folder(tmp_path_factory):
     vocabulary = {word: number for number, word in enumerate(["<unk>", "</s>", *WORDS])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="</s>", unk_token="<unk>").save_pretrained(
-        folder
+    words.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
     )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="</s>", pad_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
     config = open_clip.get_model_config("ViT-B-16-SigLIP")
     config["embed_dim"] = 16
-    config["vision_cfg"] = {"image_size": 32, "layers": 1, "width": 16, "head_width": 16, "patch_size": 8}
-    config["text_cfg"] |= {"context_length": CONTEXT, "vocab_size": len(vocabulary), "width": 16, "heads": 2, "layers": 1}
+    config["vision_cfg"] = {
+        "image_size": 32,
+        "layers": 1,
+        "width": 16,
+        "head_width": 16,
+        "patch_size": 8,
+    }
+    config["text_cfg"] |= {
+        "context_length": CONTEXT,
+        "vocab_size": len(vocabulary),
+        "width": 16,
+        "heads": 2,
+        "layers": 1,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = open_clip.CustomTextCLIP(**{key: value for key, value in config.items() if key != "custom_text"})
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"size": [32, 32]}}))
+        model = open_clip.CustomTextCLIP(
+            **{key: value for key, value in config.items() if key != "custom_text"}
+        )
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": {"size": [32, 32]}})
+    )
     return folder
 
 
@@ -59,10 +95,15 @@ def test_it_shortens_at_its_own_context_and_end_token(siglip):
     assert shortened([fits, too_long], siglip.tokenizer) == {too_long: f"{fits}."}
 
 
-def test_where_transformers_is_missing_the_sentence_says_what_to_install(teacher_folder, monkeypatch):
+def test_where_transformers_is_missing_the_sentence_says_what_to_install(
+    teacher_folder, monkeypatch
+):
     def missing(*arguments, **settings):
         raise ModuleNotFoundError("No module named 'transformers'", name="transformers")
 
     monkeypatch.setattr("open_clip.get_tokenizer", missing)
-    with pytest.raises(UserError, match=r'needs transformers, which is not installed; run pip install "beamclip\[siglip\]"'):
+    with pytest.raises(
+        UserError,
+        match=r'needs transformers, which is not installed; run pip install "beamclip\[siglip\]"',
+    ):
         load_teacher(TowerConfig(model=f"local-dir:{teacher_folder}"), torch.device("cpu"))

@@ -10,7 +10,9 @@ from beamclip.anchors.similarity import NEAR, Likeness, likeness
 
 
 def anchors(count, width=6, seed=0):
-    return F.normalize(torch.randn(count, width, generator=torch.Generator().manual_seed(seed)), dim=1)
+    return F.normalize(
+        torch.randn(count, width, generator=torch.Generator().manual_seed(seed)), dim=1
+    )
 
 
 def slow(rows, threshold, most):
@@ -39,7 +41,11 @@ def test_more_classes_than_fit_one_block():
     for first, second in ((0, 2499), (1023, 1024), (2048, 2049)):
         some[second] = some[first]
     found = likeness(some, most=3)
-    assert found.duplicates == 3 and {(i, j) for i, j, _ in found.nearest} == {(0, 2499), (1023, 1024), (2048, 2049)}
+    assert found.duplicates == 3 and {(i, j) for i, j, _ in found.nearest} == {
+        (0, 2499),
+        (1023, 1024),
+        (2048, 2049),
+    }
     cosines = (some @ some.T).triu(1)
     assert found.near == int((cosines >= NEAR).sum()) > 100
 
@@ -48,7 +54,10 @@ def test_three_of_a_kind_are_three_pairs():
     assert likeness(anchors(5)[[0, 1, 0, 2, 0]]).duplicates == 3
 
 
-@pytest.mark.parametrize(("threshold", "near"), [(-1.0, 3), (0.7, 3), (0.708, 2), (0.9, 2), (0.92, 1), (0.94, 0), (1.0, 0)])
+@pytest.mark.parametrize(
+    ("threshold", "near"),
+    [(-1.0, 3), (0.7, 3), (0.708, 2), (0.9, 2), (0.92, 1), (0.94, 0), (1.0, 0)],
+)
 def test_near_are_those_at_the_threshold_and_above(threshold, near):
     """At 0°, 20° and 45°: cosines of 0.9397, 0.9063 and 0.7071."""
     angles = torch.deg2rad(torch.tensor([0.0, 20.0, 45.0]))

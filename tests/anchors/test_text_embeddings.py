@@ -22,13 +22,19 @@ def encode(teacher, texts, root, run=in_process, progress=silent, repair=False):
 def files(root):
     """Bytes of every file of the store but those that name times."""
     (folder,) = [path.parent for path in root.glob("texts/*/manifest.json")]
-    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "stamps" not in path.name}
+    return {
+        path.name: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "stamps" not in path.name
+    }
 
 
 def test_every_text_gets_what_the_tower_says_of_it(tower, tmp_path):
     encoded = encode(tower(), TEXTS, tmp_path)
     some = [TEXTS[299], TEXTS[0], TEXTS[128], TEXTS[0]]
-    torch.testing.assert_close(encoded.of(some), torch.stack([tower().said(text) for text in some]), rtol=0, atol=0)
+    torch.testing.assert_close(
+        encoded.of(some), torch.stack([tower().said(text) for text in some]), rtol=0, atol=0
+    )
     assert encoded.embeddings.shape == (300, 8) and encoded.embeddings.dtype == np.float32
     assert encoded.shortened == {}
 
@@ -37,7 +43,12 @@ def test_they_are_kept_in_shards_each_encoded_once(tower, tmp_path):
     teacher, told = tower(), []
     encode(teacher, TEXTS, tmp_path, progress=lambda *state: told.append(state))
     assert teacher.asked == TEXTS
-    assert told == [("prompts", 0, 300), ("prompts", 128, 300), ("prompts", 256, 300), ("prompts", 300, 300)]
+    assert told == [
+        ("prompts", 0, 300),
+        ("prompts", 128, 300),
+        ("prompts", 256, 300),
+        ("prompts", 300, 300),
+    ]
     rows = {name: content for name, content in files(tmp_path).items() if name.startswith("rows-")}
     assert sorted(rows) == ["rows-00000.npy", "rows-00001.npy", "rows-00002.npy"]
     manifest = json.loads(files(tmp_path)["manifest.json"])
@@ -47,17 +58,24 @@ def test_they_are_kept_in_shards_each_encoded_once(tower, tmp_path):
 def test_a_second_call_encodes_nothing(tower, tmp_path):
     first, again = encode(tower(), TEXTS, tmp_path), tower()
     second = encode(again, TEXTS, tmp_path)
-    assert again.asked == [] and np.array_equal(first.embeddings, second.embeddings) and first.rows == second.rows
+    assert (
+        again.asked == []
+        and np.array_equal(first.embeddings, second.embeddings)
+        and first.rows == second.rows
+    )
 
 
 @pytest.mark.parametrize("finished", [1, 2])
-def test_a_killed_pass_goes_on_at_its_first_missing_shard_and_the_bytes_are_the_same(tower, tmp_path, monkeypatch, finished):
+def test_a_killed_pass_goes_on_at_its_first_missing_shard_and_the_bytes_are_the_same(
+    tower, tmp_path, monkeypatch, finished
+):
     encode(tower(), TEXTS, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         encode(tower(patience=finished), TEXTS, tmp_path / "killed")
     assert not list((tmp_path / "killed" / "texts").glob("*/manifest.json"))
     monkeypatch.setattr(
-        "beamclip.anchors.text_embeddings.shortened", lambda *arguments: pytest.fail("what was looked at is looked at again")
+        "beamclip.anchors.text_embeddings.shortened",
+        lambda *arguments: pytest.fail("what was looked at is looked at again"),
     )
     again, told = tower(), []
     encode(again, TEXTS, tmp_path / "killed", progress=lambda *state: told.append(state[1]))
@@ -66,7 +84,10 @@ def test_a_killed_pass_goes_on_at_its_first_missing_shard_and_the_bytes_are_the_
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("weights", "texts"), [("b", TEXTS[:9]), ("a", TEXTS[:10]), ("a", [*TEXTS[:8], "a photo of a heron."])])
+@pytest.mark.parametrize(
+    ("weights", "texts"),
+    [("b", TEXTS[:9]), ("a", TEXTS[:10]), ("a", [*TEXTS[:8], "a photo of a heron."])],
+)
 def test_another_tower_and_other_texts_are_another_store(tower, tmp_path, weights, texts):
     encode(tower(), TEXTS[:9], tmp_path)
     other = tower(weights)
@@ -86,12 +107,16 @@ def with_other(teacher, part):
 @pytest.mark.parametrize("part", ["visual.proj", "logit_scale"])
 def test_the_image_tower_does_not_matter(teacher, tmp_path, monkeypatch, part):
     before = encode(teacher, TEXTS[:3], tmp_path)
-    monkeypatch.setattr(type(teacher), "encode_texts", lambda *arguments: pytest.fail("a text was encoded again"))
+    monkeypatch.setattr(
+        type(teacher), "encode_texts", lambda *arguments: pytest.fail("a text was encoded again")
+    )
     after = encode(with_other(teacher, part), TEXTS[:3], tmp_path)
     assert np.array_equal(before.embeddings, after.embeddings)
 
 
-@pytest.mark.parametrize("part", ["text_projection", "ln_final.bias", "positional_embedding", "token_embedding.weight"])
+@pytest.mark.parametrize(
+    "part", ["text_projection", "ln_final.bias", "positional_embedding", "token_embedding.weight"]
+)
 def test_every_part_of_the_text_tower_matters(teacher, part):
     assert with_other(teacher, part).text_fingerprint != teacher.text_fingerprint
 
@@ -120,12 +145,18 @@ def test_a_job_that_is_sent_elsewhere_loads_the_same_tower_and_writes_the_same(t
     for name in ("rows-00000.npy", "rows-00001.npy"):
         here, there = (np.load(tmp_path / folder / name) for folder in ("here", "there"))
         np.testing.assert_allclose(here, there, atol=1e-6)
-        np.testing.assert_allclose(here, teacher.encode_texts(TEXTS[:128] if "0.npy" in name else TEXTS[128:200]), atol=1e-6)
+        np.testing.assert_allclose(
+            here,
+            teacher.encode_texts(TEXTS[:128] if "0.npy" in name else TEXTS[128:200]),
+            atol=1e-6,
+        )
 
 
 def test_a_node_that_has_another_tower_under_the_same_name_is_a_sentence(teacher, tmp_path):
     job = TextJob(tuple(TEXTS[:2]), teacher.config, key_of({"weights": "others"}))
-    with pytest.raises(UserError, match="has other weights on this node than on the first; give all nodes the same"):
+    with pytest.raises(
+        UserError, match="has other weights on this node than on the first; give all nodes the same"
+    ):
         job.open(tmp_path, 1)
 
 
@@ -144,7 +175,9 @@ def test_a_damaged_shard_is_named_and_encoded_again_only_with_repair(tower, tmp_
     before = files(tmp_path)
     (shard,) = tmp_path.glob("texts/*/rows-00001.npy")
     shard.write_bytes(b"x" * len(shard.read_bytes()))
-    with pytest.raises(StoreDamaged, match=r"rows-00001.npy has changed since it was written.*--repair"):
+    with pytest.raises(
+        StoreDamaged, match=r"rows-00001.npy has changed since it was written.*--repair"
+    ):
         encode(tower(), TEXTS, tmp_path)
     again = tower()
     encode(again, TEXTS, tmp_path, repair=True)

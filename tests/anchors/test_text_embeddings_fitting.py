@@ -33,7 +33,10 @@ class LikeSigLIP:
 
     def pieces(self, text):
         """Syllables of up to four letters, by numbers that are no special token."""
-        return [200 + sum(map(ord, piece)) for piece in re.findall(r"[a-z]{1,4}", re.sub(r"[^\w\s]", "", text.lower()))]
+        return [
+            200 + sum(map(ord, piece))
+            for piece in re.findall(r"[a-z]{1,4}", re.sub(r"[^\w\s]", "", text.lower()))
+        ]
 
     def __call__(self, texts, context_length=None):
         length = context_length or self.context_length
@@ -70,7 +73,10 @@ TOKENIZERS = {"clip": clip, "siglip": LikeSigLIP, "bert": LikeBert, "clips": Lik
 SPECIAL = {"clip": 2, "siglip": 1, "bert": 2, "clips": 3}
 
 
-@pytest.fixture(params=[(kind, context) for kind in TOKENIZERS for context in (16, 77)], ids=lambda one: f"{one[0]}-{one[1]}")
+@pytest.fixture(
+    params=[(kind, context) for kind in TOKENIZERS for context in (16, 77)],
+    ids=lambda one: f"{one[0]}-{one[1]}",
+)
 def tower(request):
     """A tokenizer, and how many tokens of text it reads."""
     kind, context = request.param
@@ -79,7 +85,11 @@ def tower(request):
 
 def tokens(text, tokenizer):
     """How many a text has, however many the tower reads."""
-    return len(tokenizer.encode(text) if isinstance(tokenizer, open_clip.SimpleTokenizer) else tokenizer.pieces(text))
+    return len(
+        tokenizer.encode(text)
+        if isinstance(tokenizer, open_clip.SimpleTokenizer)
+        else tokenizer.pieces(text)
+    )
 
 
 def of_length(count, tokenizer, end=""):
@@ -136,12 +146,17 @@ def test_clip_s_padding_is_also_a_letter_of_its_alphabet():
 def test_what_is_left_always_fits_and_the_next_word_would_not(tower, seed):
     tokenizer, room = tower
     random = np.random.default_rng(seed)
-    texts = ["a photo of a " + " ".join(random.choice(WORDS, count)) + "." for count in random.integers(1, 2 * room, 6)]
+    texts = [
+        "a photo of a " + " ".join(random.choice(WORDS, count)) + "."
+        for count in random.integers(1, 2 * room, 6)
+    ]
     left = shortened(texts, tokenizer)
     assert set(left) == {text for text in texts if tokens(text, tokenizer) > room}
     for text, short in left.items():
         words, kept = text.split(), short.split()
         assert tokens(short, tokenizer) <= room and short.endswith(".")
-        assert [word.rstrip(".,;:(-") for word in kept] == [word.rstrip(".,;:(-") for word in words[: len(kept)]]  # never inside a word
+        assert [word.rstrip(".,;:(-") for word in kept] == [
+            word.rstrip(".,;:(-") for word in words[: len(kept)]
+        ]  # never inside a word
         longer = " ".join(words[: len(kept) + 1]).rstrip(" .,;:(-") + "."
         assert tokens(longer, tokenizer) > room

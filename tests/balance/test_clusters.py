@@ -20,7 +20,9 @@ def test_clear_groups_are_found_and_centres_have_length_one(groups, method):
     vectors, own = groups
     centres = unit_centres(vectors, 4, method)
     labels = nearest_centres(vectors, centres)
-    assert centres.shape == (4, 8) and np.linalg.norm(centres, axis=1) == pytest.approx([1] * 4, abs=1e-5)
+    assert centres.shape == (4, 8) and np.linalg.norm(centres, axis=1) == pytest.approx(
+        [1] * 4, abs=1e-5
+    )
     assert len(set(zip(labels, own, strict=True))) == 4
     for number in range(4):
         mean = vectors[labels == number].mean(axis=0)
@@ -35,7 +37,9 @@ def test_twice_the_same_clusters(groups, method):
 def test_labels_are_those_of_the_highest_cosine(groups):
     vectors, _ = groups
     centres = unit_centres(vectors, 9, "kmeans")
-    assert nearest_centres(vectors, centres).tolist() == [max(range(9), key=lambda k: row @ centres[k]) for row in vectors]
+    assert nearest_centres(vectors, centres).tolist() == [
+        max(range(9), key=lambda k: row @ centres[k]) for row in vectors
+    ]
 
 
 def test_fewer_different_images_than_clusters_still_give_finite_centres():
@@ -45,7 +49,10 @@ def test_fewer_different_images_than_clusters_still_give_finite_centres():
 
 def test_more_clusters_than_images_is_a_sentence():
     check_count(10, 10)
-    with pytest.raises(UserError, match="objective.clip_cid.clusters 11 is more than the 10 images trained on; lower it"):
+    with pytest.raises(
+        UserError,
+        match="objective.clip_cid.clusters 11 is more than the 10 images trained on; lower it",
+    ):
         check_count(11, 10)
 
 
@@ -53,9 +60,18 @@ def test_a_store_of_clusters_knows_each_image(balanced_inputs, tmp_path):
     basis, embeddings, ids = balanced_inputs
     store = cluster(basis, embeddings, ids, 6, tmp_path)
     clusters = Clusters(store)
-    assert clusters.centres.shape == (6, 16) and clusters.centres.norm(dim=1).tolist() == pytest.approx([1] * 6, abs=1e-5)
+    assert clusters.centres.shape == (6, 16) and clusters.centres.norm(
+        dim=1
+    ).tolist() == pytest.approx([1] * 6, abs=1e-5)
     vectors = unit(embeddings.gather(ids, 0))
-    assert clusters.labels_of(ids[[5, 150, 5]]).tolist() == (vectors[[5, 150, 5]] @ clusters.centres.numpy().T).argmax(1).tolist()
+    assert (
+        clusters.labels_of(ids[[5, 150, 5]]).tolist()
+        == (vectors[[5, 150, 5]] @ clusters.centres.numpy().T).argmax(1).tolist()
+    )
     with pytest.raises(ValueError, match="not in the store of clusters"):
         clusters.labels_of(np.array([160]))
-    assert cluster(basis, embeddings, ids, 6, tmp_path).path == store.path != cluster(basis, embeddings, ids, 7, tmp_path).path
+    assert (
+        cluster(basis, embeddings, ids, 6, tmp_path).path
+        == store.path
+        != cluster(basis, embeddings, ids, 7, tmp_path).path
+    )

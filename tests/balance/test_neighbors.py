@@ -8,7 +8,11 @@ from beamclip.config import UserError
 
 def by_hand(vectors, groups, row):
     """All vectors of other groups, from the nearest on."""
-    return sorted((1 - float(vectors[row] @ vectors[other]), other) for other in range(len(vectors)) if groups[other] != groups[row])
+    return sorted(
+        (1 - float(vectors[row] @ vectors[other]), other)
+        for other in range(len(vectors))
+        if groups[other] != groups[row]
+    )
 
 
 @pytest.mark.parametrize("cells", [2**25, 1500])  # all at once, and two or three rows a block
@@ -26,7 +30,9 @@ def test_nearest_of_other_groups_are_found_by_comparing_with_all(clustered, monk
 def test_an_image_never_finds_itself_but_finds_its_double(clustered):
     rows, distances = nearest_outside(clustered, np.arange(600), np.arange(600), 1)
     assert (rows[:, 0] != np.arange(600)).all()
-    assert rows[:10, 0].tolist() == list(range(590, 600)) and distances[:10, 0] == pytest.approx(0, abs=1e-6)
+    assert rows[:10, 0].tolist() == list(range(590, 600)) and distances[:10, 0] == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_where_all_are_of_one_group_there_is_nobody_to_find(on_a_circle):
@@ -42,18 +48,29 @@ def test_an_index_that_looks_into_all_its_lists_misses_nothing(clustered):
     found = indexed_neighbours(clustered, 6)
     _, true = nearest_outside(clustered, np.arange(600), np.arange(600), 6)
     assert np.sort(found.distances, axis=1)[:, :6] == pytest.approx(true, abs=1e-5)
-    assert found.facts == {"method": "index", "lists": 15, "probed": 15, "neighbours": 6, "recall": 1.0}
+    assert found.facts == {
+        "method": "index",
+        "lists": 15,
+        "probed": 15,
+        "neighbours": 6,
+        "recall": 1.0,
+    }
     assert not (np.isfinite(found.distances) & (found.rows == np.arange(600)[:, None])).any()
 
 
 def test_recall_is_the_share_of_the_true_ten_that_are_in_the_lists(clustered):
     rows, distances = nearest_outside(clustered, np.arange(600), np.arange(600), 11)
     assert recall(clustered, rows, distances) == 1
-    half = np.where(np.arange(11) % 2, np.inf, distances)  # the 1st, 3rd … are kept: six of eleven, so the list is short
+    half = np.where(
+        np.arange(11) % 2, np.inf, distances
+    )  # the 1st, 3rd … are kept: six of eleven, so the list is short
     assert recall(clustered, rows, half.astype(np.float32)) < 0.5
 
 
 def test_without_faiss_a_sentence_says_what_to_do(clustered, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
-    with pytest.raises(UserError, match=r'needs faiss; install it with pip install "beamclip\[index\]", or compare every pair with'):
+    with pytest.raises(
+        UserError,
+        match=r'needs faiss; install it with pip install "beamclip\[index\]", or compare every pair with',
+    ):
         indexed_neighbours(clustered, 4)

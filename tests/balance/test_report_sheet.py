@@ -18,14 +18,24 @@ def drawn(sizes):
         rows.append(ids.tolist())
         return np.full((len(ids), 8, 8, 3), 99, np.uint8)
 
-    return contact_sheet(vectors, 1000 + np.arange(len(sets)), sets, kept, read), rows, 1000 + kept, sets
+    return (
+        contact_sheet(vectors, 1000 + np.arange(len(sets)), sets, kept, read),
+        rows,
+        1000 + kept,
+        sets,
+    )
 
 
 def test_the_kept_image_comes_first_in_a_frame_and_the_others_after_it():
     sheet, rows, kept, _ = drawn([1, 3, 2])
-    assert [row[0] for row in rows] == [kept[1], kept[2]] and [len(row) for row in rows] == [3, 2]  # the largest first, no single ones
+    assert [row[0] for row in rows] == [kept[1], kept[2]] and [len(row) for row in rows] == [
+        3,
+        2,
+    ]  # the largest first, no single ones
     left, top = module._LABEL, module._GAP
-    assert sheet.getpixel((left - 2, top + 5)) == FRAME and sheet.getpixel((left + 10, top + 10)) == (99, 99, 99)
+    assert sheet.getpixel((left - 2, top + 5)) == FRAME and sheet.getpixel(
+        (left + 10, top + 10)
+    ) == (99, 99, 99)
     assert sheet.getpixel((left + module._CELL + module._GAP, top + 5)) == (99, 99, 99)
 
 

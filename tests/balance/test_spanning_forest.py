@@ -8,7 +8,9 @@ from beamclip.balance.spanning_forest import exact_forest, indexed_forest, pair_
 
 def all_distances(vectors):
     rows = vectors.astype(np.float64)
-    return np.maximum(np.round(1 - rows @ rows.T / np.outer(*[np.linalg.norm(rows, axis=1)] * 2), 7), 0)
+    return np.maximum(
+        np.round(1 - rows @ rows.T / np.outer(*[np.linalg.norm(rows, axis=1)] * 2), 7), 0
+    )
 
 
 def by_union_find(distances, threshold):
@@ -31,16 +33,22 @@ def same_sets(a, b):
 
 def test_the_forest_is_as_short_as_scipys_on_all_pairs(clustered):
     forest = exact_forest(clustered)
-    true = np.sort(minimum_spanning_tree(all_distances(clustered) + 1e-3).data) - 1e-3  # a length of 0 would be no edge to SciPy
+    true = (
+        np.sort(minimum_spanning_tree(all_distances(clustered) + 1e-3).data) - 1e-3
+    )  # a length of 0 would be no edge to SciPy
     assert forest.edges.shape == (599, 2)
     assert forest.distances == pytest.approx(true, abs=2e-7)
     assert (np.diff(forest.distances) >= 0).all()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kept", [1, 2, 16])  # with few remembered neighbours most rounds compare again
+@pytest.mark.parametrize(
+    "kept", [1, 2, 16]
+)  # with few remembered neighbours most rounds compare again
 @pytest.mark.parametrize("threshold", [0.0001, 0.02, 0.1, 0.3, 0.7])
-def test_cutting_the_forest_gives_the_sets_of_union_find_over_all_pairs(clustered, monkeypatch, kept, threshold):
+def test_cutting_the_forest_gives_the_sets_of_union_find_over_all_pairs(
+    clustered, monkeypatch, kept, threshold
+):
     monkeypatch.setattr(module, "_KEPT", kept)
     sets = sets_at(exact_forest(clustered), threshold).tolist()
     assert same_sets(sets, by_union_find(all_distances(clustered), threshold))
@@ -53,7 +61,10 @@ def test_an_index_whose_lists_reach_out_of_every_cluster_gives_the_same_sets(clu
 
 
 def test_an_index_with_few_neighbours_leaves_sets_apart_and_joins_none_that_are(clustered):
-    exact, indexed = sets_at(exact_forest(clustered), 0.1), sets_at(indexed_forest(clustered, 1), 0.1)
+    exact, indexed = (
+        sets_at(exact_forest(clustered), 0.1),
+        sets_at(indexed_forest(clustered, 1), 0.1),
+    )
     assert indexed.max() > exact.max()
     for number in range(indexed.max() + 1):
         assert len(set(exact[indexed == number])) == 1

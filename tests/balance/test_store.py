@@ -24,17 +24,27 @@ def balanced(balanced_inputs, packed, tmp_path):
 
 def test_one_image_of_each_set_is_kept_and_all_files_agree(balanced, balanced_inputs, packed):
     store = balanced(remove=0.4)
-    kept, ids, sets = kept_ids(store), np.load(store.file("ids.npy")), np.load(store.file("sets.npy"))
+    kept, ids, sets = (
+        kept_ids(store),
+        np.load(store.file("ids.npy")),
+        np.load(store.file("sets.npy")),
+    )
     assert ids.tolist() == list(range(160)) and (np.diff(kept) > 0).all()
     assert sorted(sets[kept].tolist()) == list(range(sets.max() + 1))
     report = report_in(store)
-    assert report["kept"] == len(kept) == report["sets"] == 96 and report["removed_share"] == pytest.approx(0.4)
+    assert report["kept"] == len(kept) == report["sets"] == 96 and report[
+        "removed_share"
+    ] == pytest.approx(0.4)
     assert report["largest"]["size"] == np.bincount(sets).max() == report["sizes"][0]
     vectors = unit(balanced_inputs[1].gather(ids, 0))
     a, b = report["largest"]["farthest"]
-    assert sets[a] == sets[b] and report["largest"]["distance"] == pytest.approx(1 - vectors[a] @ vectors[b], abs=1e-6)
+    assert sets[a] == sets[b] and report["largest"]["distance"] == pytest.approx(
+        1 - vectors[a] @ vectors[b], abs=1e-6
+    )
     assert read_kept(store.file("kept.json"), packed).ids.tolist() == kept.tolist()
-    assert json.loads(store.file("kept.json").read_text())["removed_share"] == report["removed_share"]
+    assert (
+        json.loads(store.file("kept.json").read_text())["removed_share"] == report["removed_share"]
+    )
     with Image.open(store.file("merged.png")) as sheet:
         assert sheet.width > 500
 
@@ -45,32 +55,50 @@ def test_classes_are_counted(balanced, packed):
     assert [one["name"] for one in classes] == list(packed.names)
     for label, one in enumerate(classes):
         left = int((packed.labels[kept] == label).sum())
-        assert (one["images"], one["removed"], one["share"]) == (40, 40 - left, pytest.approx(1 - left / 40))
+        assert (one["images"], one["removed"], one["share"]) == (
+            40,
+            40 - left,
+            pytest.approx(1 - left / 40),
+        )
 
 
 def test_a_threshold_found_for_a_share_gives_the_same_set_when_given(balanced):
     by_share = balanced(remove=0.4)
     by_threshold = balanced(threshold=report_in(by_share)["threshold"])
-    assert by_share.key != by_threshold.key and kept_ids(by_share).tolist() == kept_ids(by_threshold).tolist()
+    assert (
+        by_share.key != by_threshold.key
+        and kept_ids(by_share).tolist() == kept_ids(by_threshold).tolist()
+    )
 
 
 def test_one_forest_serves_every_share_and_nothing_is_made_twice(balanced, tmp_path, monkeypatch):
     stores = [balanced(remove=share) for share in (0.2, 0.437, 0.6)]
     assert len(list((tmp_path / "forests").glob("*/manifest.json"))) == 1
     assert [report_in(store)["kept"] for store in stores] == [128, 90, 64]
-    monkeypatch.setattr("beamclip.stores.build._build", lambda *arguments: pytest.fail("a store was built"))
+    monkeypatch.setattr(
+        "beamclip.stores.build._build", lambda *arguments: pytest.fail("a store was built")
+    )
     assert balanced(remove=0.6).path == stores[2].path
 
 
 def test_an_index_gives_what_comparing_every_pair_gives_on_small_data(balanced):
-    exact, index = balanced(remove=0.4, search="exact"), balanced(remove=0.4, search="index", neighbours=100)
+    exact, index = (
+        balanced(remove=0.4, search="exact"),
+        balanced(remove=0.4, search="index", neighbours=100),
+    )
     assert exact.key != index.key and kept_ids(exact).tolist() == kept_ids(index).tolist()
-    assert report_in(exact)["search"]["method"] == "exact" and report_in(index)["search"]["recall"] == 1
+    assert (
+        report_in(exact)["search"]["method"] == "exact"
+        and report_in(index)["search"]["recall"] == 1
+    )
 
 
 def test_auto_takes_an_index_where_there_are_many_images(balanced_inputs, monkeypatch):
     basis = balanced_inputs[0]
-    parts = {search: module.forest_parts(basis, BalanceConfig(remove=0.2, search=search)) for search in ("auto", "exact", "index")}
+    parts = {
+        search: module.forest_parts(basis, BalanceConfig(remove=0.2, search=search))
+        for search in ("auto", "exact", "index")
+    }
     assert key_of(parts["auto"]) == key_of(parts["exact"]) != key_of(parts["index"])
     monkeypatch.setattr(module, "EXACT", 100)
     assert module.forest_parts(basis, BalanceConfig(remove=0.2))["search"] == "index"
@@ -81,10 +109,15 @@ def test_a_damaged_store_is_mended(balanced, balanced_inputs, packed, tmp_path):
     before = store.file("kept.npy").read_bytes()
     store.file("kept.npy").write_bytes(before[:-8])
     basis, embeddings, ids = balanced_inputs
-    again = balance(basis, embeddings, packed, ids, BalanceConfig(remove=0.4), tmp_path, repair=True)
+    again = balance(
+        basis, embeddings, packed, ids, BalanceConfig(remove=0.4), tmp_path, repair=True
+    )
     assert again.file("kept.npy").read_bytes() == before
 
 
 def test_reports_are_plain_json(balanced):
     store = balanced(threshold=0.0001)
-    assert json.loads(store.file("report.json").read_text())["asked"] == {"threshold": 0.0001, "remove": None}
+    assert json.loads(store.file("report.json").read_text())["asked"] == {
+        "threshold": 0.0001,
+        "remove": None,
+    }

@@ -52,11 +52,15 @@ def unit(rows: Floats) -> Floats:
 
 def kinship(lexicon: Lexicon, one: str, other: str) -> float:
     """Lin's likeness of two synsets, 0 to 1."""
-    shared = max(map(lexicon.information, lexicon.ancestors(one) & lexicon.ancestors(other)), default=0.0)
+    shared = max(
+        map(lexicon.information, lexicon.ancestors(one) & lexicon.ancestors(other)), default=0.0
+    )
     return 2 * shared / max(1e-9, lexicon.information(one) + lexicon.information(other))
 
 
-def neighbourhood(anchors: Floats, senses: Sequence[Sense], lexicon: Lexicon) -> dict[str, list[float]]:
+def neighbourhood(
+    anchors: Floats, senses: Sequence[Sense], lexicon: Lexicon
+) -> dict[str, list[float]]:
     """Of ambiguous and of other names: cosine to the nearest other, and how alike in kind the nearest five are, on average."""
     cosines = anchors @ anchors.T
     np.fill_diagonal(cosines, -1)
@@ -72,13 +76,17 @@ def neighbourhood(anchors: Floats, senses: Sequence[Sense], lexicon: Lexicon) ->
     return groups
 
 
-def print_neighbourhood(title: str, anchors: Floats, senses: Sequence[Sense], lexicon: Lexicon) -> None:
+def print_neighbourhood(
+    title: str, anchors: Floats, senses: Sequence[Sense], lexicon: Lexicon
+) -> None:
     """A line for a set of anchors."""
     groups = neighbourhood(anchors, senses, lexicon)
     cells = []
     for group in ("ambiguous", "one sense"):
         nearest, kin = np.array(groups[f"{group}: nearest"]), np.array(groups[f"{group}: kinship"])
-        cells.append(f"{len(nearest):4} {100 * (nearest >= 0.95).mean():5.1f} % {100 * (nearest >= 0.9).mean():5.1f} % {kin.mean():6.3f}")
+        cells.append(
+            f"{len(nearest):4} {100 * (nearest >= 0.95).mean():5.1f} % {100 * (nearest >= 0.9).mean():5.1f} % {kin.mean():6.3f}"
+        )
     print(f"{title:14} | {cells[0]} | {cells[1]}")
 
 
@@ -93,15 +101,21 @@ def _same_name(senses: Sequence[Sense]) -> list[tuple[Sense, Sense]]:
     by_name: dict[str, list[Sense]] = defaultdict(list)
     for sense in senses:
         by_name[sense.name.lower()].append(sense)
-    return [(a, b) for group in by_name.values() for i, a in enumerate(group) for b in group[i + 1 :]]
+    return [
+        (a, b) for group in by_name.values() for i, a in enumerate(group) for b in group[i + 1 :]
+    ]
 
 
-def anchors_of(teacher: Teacher, senses: Sequence[Sense], names: Sequence[str], root: Path, bars: Bars) -> dict[str, Floats]:
+def anchors_of(
+    teacher: Teacher, senses: Sequence[Sense], names: Sequence[str], root: Path, bars: Bars
+) -> dict[str, Floats]:
     """Anchors of these classes under each prompt set, made together."""
     plans = [BankPlan.of(senses, name, members_of(name, {})) for name in names]
     stores = build_banks(teacher, plans, root, bars)
     bars.close()
-    return {n: AnchorBank.open(store).embeddings.numpy() for n, store in zip(names, stores, strict=True)}
+    return {
+        n: AnchorBank.open(store).embeddings.numpy() for n, store in zip(names, stores, strict=True)
+    }
 
 
 def lvis_senses(lexicon: Lexicon) -> tuple[Sense, ...]:
@@ -115,7 +129,9 @@ def collisions(lvis: Path | None, teacher: Teacher | None, root: Path, bars: Bar
     senses, names = lvis_senses(lexicon), list(built_in_prompt_sets())
     if lvis or teacher:
         columns = f"{'names':>4} {'≥.95':>6} {'≥.90':>8} {'kin':>6}"
-        print(f"LVIS, {len(senses)} names: nearest other name by cosine, and likeness in kind of the nearest {_NEIGHBOURS}")
+        print(
+            f"LVIS, {len(senses)} names: nearest other name by cosine, and likeness in kind of the nearest {_NEIGHBOURS}"
+        )
         print(f"{'':14} | several senses: {columns} | one sense: {columns}")
     if lvis:
         rows = unit(np.load(lvis / "embeddings.npy").astype(np.float32))
@@ -127,11 +143,15 @@ def collisions(lvis: Path | None, teacher: Teacher | None, root: Path, bars: Bar
         print_neighbourhood(name, anchors, senses, lexicon)
     pairs = homographs(lexicon)
     flat = [sense for pair in pairs for sense in pair]
-    print(f"\nImageNet-1K, {len(pairs)} pairs of classes with the same first name: {', '.join(sorted({a.name for a, _ in pairs}))}")
+    print(
+        f"\nImageNet-1K, {len(pairs)} pairs of classes with the same first name: {', '.join(sorted({a.name for a, _ in pairs}))}"
+    )
     for name, anchors in anchors_of(teacher, flat, names, root, bars).items():
         cosines = (anchors[::2] * anchors[1::2]).sum(1)
         same = (cosines > 1 - 1e-5).sum()
-        print(f"{name:10} cosine of the two: mean {cosines.mean():.3f}, largest {cosines.max():.3f}, one and the same: {same}")
+        print(
+            f"{name:10} cosine of the two: mean {cosines.mean():.3f}, largest {cosines.max():.3f}, one and the same: {same}"
+        )
 
 
 def zero_shot(what: str, side: int, folder: str, teacher: Teacher, root: Path, bars: Bars) -> None:
@@ -139,11 +159,16 @@ def zero_shot(what: str, side: int, folder: str, teacher: Teacher, root: Path, b
     config = DataConfig(path=folder, image_size=side)
     packed, source = pack(config, root, bars), open_source(config)
     stored, _ = embed(teacher, packed, ViewSet.center(packed.test_ids), root, bars)
-    images, labels = torch.from_numpy(stored.gather(packed.test_ids, 0)), torch.from_numpy(packed.labels[packed.test_ids])
+    images, labels = (
+        torch.from_numpy(stored.gather(packed.test_ids, 0)),
+        torch.from_numpy(packed.labels[packed.test_ids]),
+    )
     senses = choose_senses(own_classes(source.names, source.keys, None), open_lexicon())
     bars.close()
     print(f"\n{what}: zero-shot top-1 of {teacher.name} on {len(labels):,} test images")
-    for name, anchors in anchors_of(teacher, senses, list(built_in_prompt_sets()), root, bars).items():
+    for name, anchors in anchors_of(
+        teacher, senses, list(built_in_prompt_sets()), root, bars
+    ).items():
         print_accuracy(name, images, torch.from_numpy(anchors), labels)
 
 
@@ -155,15 +180,23 @@ def imagenet(file: Path, teacher: Teacher, root: Path, bars: Bars) -> None:
     parts = []
     for start in range(0, len(pixels), 64):
         ids = np.arange(start, min(start + 64, len(pixels)))
-        parts.append(teacher.encode_images(render(pixels[ids], draw(center, ids, np.zeros_like(ids), 0), teacher.pixels)))
+        parts.append(
+            teacher.encode_images(
+                render(pixels[ids], draw(center, ids, np.zeros_like(ids), 0), teacher.pixels)
+            )
+        )
     images, senses = torch.cat(parts), choose_senses(open_vocabulary("imagenet-1k"), open_lexicon())
-    print(f"\nImageNet-1K's classes: zero-shot top-1 of {teacher.name} on {len(labels):,} images of {file.name}")
+    print(
+        f"\nImageNet-1K's classes: zero-shot top-1 of {teacher.name} on {len(labels):,} images of {file.name}"
+    )
     names = [name for name in built_in_prompt_sets() if name != "openai_80"]
     for name, anchors in anchors_of(teacher, senses, names, root, bars).items():
         print_accuracy(name, images, torch.from_numpy(anchors), labels)
 
 
-def print_accuracy(name: str, images: torch.Tensor, anchors: torch.Tensor, labels: torch.Tensor) -> None:
+def print_accuracy(
+    name: str, images: torch.Tensor, anchors: torch.Tensor, labels: torch.Tensor
+) -> None:
     """A line for a prompt set."""
     right = accuracy(zero_shot_logits(images, anchors), labels)
     low, high = wilson_interval(right, len(labels))
@@ -172,7 +205,9 @@ def print_accuracy(name: str, images: torch.Tensor, anchors: torch.Tensor, label
 
 def main() -> None:
     """Run what can be run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--lvis", type=Path)
     parser.add_argument("--teacher")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=SIDE:DIR")
@@ -181,7 +216,11 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, Bars() as bars:
         root = options.storage or Path(scratch)
-        teacher = load_teacher(TowerConfig(model=f"local-dir:{options.teacher}"), torch.device("cpu")) if options.teacher else None
+        teacher = (
+            load_teacher(TowerConfig(model=f"local-dir:{options.teacher}"), torch.device("cpu"))
+            if options.teacher
+            else None
+        )
         collisions(options.lvis, teacher, root, bars)
         for pair in options.data if teacher else ():
             what, _, place = pair.partition("=")

@@ -25,7 +25,12 @@ from beamclip.config.prompts import members_of
 from beamclip.sweep.progress import Bars
 from beamclip.teachers import load_teacher
 
-_PIXELS = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic", "size": [224, 224]}
+_PIXELS = {
+    "mean": [0.48, 0.46, 0.41],
+    "std": [0.27, 0.26, 0.28],
+    "interpolation": "bicubic",
+    "size": [224, 224],
+}
 
 
 def random_clip(name: str, folder: Path) -> Path:
@@ -35,9 +40,20 @@ def random_clip(name: str, folder: Path) -> Path:
 
     folder.mkdir()
     config = open_clip.get_model_config(name)
-    model = open_clip.CLIP(**{key: value for key, value in config.items() if key in ("embed_dim", "vision_cfg", "text_cfg")})
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": _PIXELS}))
+    model = open_clip.CLIP(
+        **{
+            key: value
+            for key, value in config.items()
+            if key in ("embed_dim", "vision_cfg", "text_cfg")
+        }
+    )
+    save_file(
+        {key: value.contiguous() for key, value in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": _PIXELS})
+    )
     return folder
 
 
@@ -47,7 +63,11 @@ def make(folder: Path, prompt_set: str, root: Path) -> tuple[float, float, Ancho
 
     def call() -> tuple[float, AnchorBank, BankPlan]:
         start = time.perf_counter()
-        plan = BankPlan.of(choose_senses(open_vocabulary("imagenet-1k"), open_lexicon()), prompt_set, members_of(prompt_set, {}))
+        plan = BankPlan.of(
+            choose_senses(open_vocabulary("imagenet-1k"), open_lexicon()),
+            prompt_set,
+            members_of(prompt_set, {}),
+        )
         with Bars() as bars:
             (store,) = build_banks(teacher, [plan], root, bars)
         return time.perf_counter() - start, AnchorBank.open(store), plan
@@ -73,7 +93,9 @@ def killed(words: list[str], root: Path, after: int) -> int:
 
 def main() -> None:
     """Print what it takes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--teacher", type=Path)
     parser.add_argument("--prompt-set", default="cpa")
     parser.add_argument("--kill-after", type=int, default=20)
@@ -99,7 +121,9 @@ def main() -> None:
         first, second, bank, plan = make(folder, options.prompt_set, scratch / "stores")
         work = f"{len(bank.names):,} classes, {len(plan.texts):,} different prompts, {torch.get_num_threads()} threads"
         print(f"{work}: {kept} shards of 128 were kept,")
-        print(f"the rest took {first:.1f} s ({(len(plan.texts) - 128 * kept) / first:.0f} prompts/s), a second call {second:.2f} s")
+        print(
+            f"the rest took {first:.1f} s ({(len(plan.texts) - 128 * kept) / first:.0f} prompts/s), a second call {second:.2f} s"
+        )
 
 
 if __name__ == "__main__":

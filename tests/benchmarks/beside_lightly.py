@@ -38,7 +38,9 @@ from beamclip.training.setup import Run, build_run
 class Pairs(Dataset):
     """Two views of each image, by a transform of lightly's."""
 
-    def __init__(self, pixels: np.ndarray, transform: Callable[[Image.Image], list[Tensor]]) -> None:
+    def __init__(
+        self, pixels: np.ndarray, transform: Callable[[Image.Image], list[Tensor]]
+    ) -> None:
         self.images, self.transform = [Image.fromarray(one) for one in pixels], transform
 
     def __len__(self) -> int:
@@ -67,7 +69,12 @@ class Swav(nn.Module):
     """lightly's SwAV on features of two views."""
 
     transform = SwaVTransform(
-        crop_sizes=(32,), crop_counts=(2,), crop_min_scales=(0.08,), crop_max_scales=(1.0,), cj_strength=0.5, gaussian_blur=0.0
+        crop_sizes=(32,),
+        crop_counts=(2,),
+        crop_min_scales=(0.08,),
+        crop_max_scales=(1.0,),
+        cj_strength=0.5,
+        gaussian_blur=0.0,
     )
 
     def __init__(self, features: int, experiment: Experiment) -> None:
@@ -86,8 +93,13 @@ class Swav(nn.Module):
 def train_lightly(run: Run) -> None:
     """The run's student, as it stands, with lightly's part in place of our objective and our views."""
     experiment, student = run.experiment, run.student
-    theirs = (Simclr if experiment.objective.name == "simclr" else Swav)(student.backbone.num_features, experiment)
-    parameters, config = [*student.backbone.parameters(), *theirs.parameters()], experiment.optimiser
+    theirs = (Simclr if experiment.objective.name == "simclr" else Swav)(
+        student.backbone.num_features, experiment
+    )
+    parameters, config = (
+        [*student.backbone.parameters(), *theirs.parameters()],
+        experiment.optimiser,
+    )
     sgd = config.name == "sgd"
     optimiser = (
         torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=config.weight_decay)
@@ -95,7 +107,10 @@ def train_lightly(run: Run) -> None:
         else torch.optim.Adam(parameters, config.lr, weight_decay=config.weight_decay)
     )
     loader = DataLoader(
-        Pairs(run.opened.packed.read(run.opened.trained), theirs.transform), config.batch_size, shuffle=True, drop_last=True
+        Pairs(run.opened.packed.read(run.opened.trained), theirs.transform),
+        config.batch_size,
+        shuffle=True,
+        drop_last=True,
     )
     schedule = build_schedule(config, optimiser, len(loader))
     student.train()
@@ -114,18 +129,27 @@ def train_lightly(run: Run) -> None:
 def train_ours(run: Run) -> None:
     """As in every trial."""
     for epoch in range(run.experiment.optimiser.epochs):
-        metrics = train_epoch(run.machinery, run.batches(epoch), run.context, epoch * run.steps_per_epoch).metrics
+        metrics = train_epoch(
+            run.machinery, run.batches(epoch), run.context, epoch * run.steps_per_epoch
+        ).metrics
         print(f"ours, epoch {epoch + 1}: loss {metrics['train/loss']:.4f}", flush=True)
 
 
 def judged(run: Run) -> Iterator[str]:
     """k-NN and logistic regression on the student's features."""
-    train, test = (labelled_features(run.opened.packed, ids, run.student, run.pixels, run.context) for ids in ids_of(run))
+    train, test = (
+        labelled_features(run.opened.packed, ids, run.student, run.pixels, run.context)
+        for ids in ids_of(run)
+    )
     config = run.experiment.probe
     for k in config.knn_k:
-        found = knn_predict(test.features, train.features, train.labels, [k], config.knn_temperature)[0]
+        found = knn_predict(
+            test.features, train.features, train.labels, [k], config.knn_temperature
+        )[0]
         yield f"k-NN (k = {k}) {100 * (found == test.labels).float().mean():.2f}"
-    regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)).fit(train.features, train.labels)
+    regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)).fit(
+        train.features, train.labels
+    )
     yield f"logistic regression {100 * regression.score(test.features, test.labels):.2f}"
 
 
@@ -136,14 +160,21 @@ def ids_of(run: Run) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     """Train one side or both and print what they reach."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", required=True)
     parser.add_argument("--data", required=True, metavar="DIR")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--side", choices=("ours", "lightly"), help="default: both")
     options = parser.parse_args()
-    experiment = load_experiment(options.preset, {"data.path": options.data, "data.source": "auto"} | parse_assignments(options.set))
-    assert experiment.objective.name in ("simclr", "swav"), "lightly's other methods are not compared"
+    experiment = load_experiment(
+        options.preset,
+        {"data.path": options.data, "data.source": "auto"} | parse_assignments(options.set),
+    )
+    assert experiment.objective.name in ("simclr", "swav"), (
+        "lightly's other methods are not compared"
+    )
     with tempfile.TemporaryDirectory() as scratch:
         assets = prepare(experiment, Workshop(Path(scratch), torch.device("cpu")))
         for side, train in (("lightly", train_lightly), ("ours", train_ours)):

@@ -62,10 +62,26 @@ def vit_b_16(folder: Path) -> Path:
 
     folder.mkdir()
     config = open_clip.get_model_config("ViT-B-16")
-    model = open_clip.CLIP(**{key: value for key, value in config.items() if key in ("embed_dim", "vision_cfg", "text_cfg")})
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
-    pixels = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic", "size": [224, 224]}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": pixels}))
+    model = open_clip.CLIP(
+        **{
+            key: value
+            for key, value in config.items()
+            if key in ("embed_dim", "vision_cfg", "text_cfg")
+        }
+    )
+    save_file(
+        {k: v.contiguous() for k, v in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
+    pixels = {
+        "mean": [0.48, 0.46, 0.41],
+        "std": [0.27, 0.26, 0.28],
+        "interpolation": "bicubic",
+        "size": [224, 224],
+    }
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": pixels})
+    )
     return folder
 
 
@@ -78,15 +94,23 @@ def epoch_seconds(run: Run, batches: Callable[[int], object], epoch: int) -> tup
 
 def main() -> None:
     """Run the ways in turn and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--student", default="resnet18")
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--recipe", default="simclr")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--teacher", type=Path, help="an open_clip folder; default a tiny one of random weights")
-    parser.add_argument("--no-live", action="store_true", help="leave out the two ways with a teacher inside training, which take longest")
+    parser.add_argument(
+        "--teacher", type=Path, help="an open_clip folder; default a tiny one of random weights"
+    )
+    parser.add_argument(
+        "--no-live",
+        action="store_true",
+        help="leave out the two ways with a teacher inside training, which take longest",
+    )
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as name:
@@ -95,11 +119,19 @@ def main() -> None:
 
         teacher = options.teacher or tiny.make_teacher(scratch / "teacher")
         folder = tree(made_up(scratch / "made", 128), scratch / "tree", -(-options.images // 96))
-        experiment = with_values(experiment_of(options, folder, teacher), {"data.train_images": options.images})
+        experiment = with_values(
+            experiment_of(options, folder, teacher), {"data.train_images": options.images}
+        )
         ways = build_ways(experiment, scratch, device)
         if not options.no_live:
             ways |= build_live_ways(experiment, scratch, device)
-        report(ways, options, len(next(iter(ways.values()))[0].opened.splits.train) // options.batch_size * options.batch_size)
+        report(
+            ways,
+            options,
+            len(next(iter(ways.values()))[0].opened.splits.train)
+            // options.batch_size
+            * options.batch_size,
+        )
 
 
 Way = tuple[Run, Callable[[int], object]]
@@ -119,21 +151,35 @@ def build_ways(experiment: Experiment, scratch: Path, device: torch.device) -> d
 
 def build_live_ways(experiment: Experiment, scratch: Path, device: torch.device) -> dict[str, Way]:
     """The same with a teacher inside training."""
-    vit = {"teacher.model": f"local-dir:{vit_b_16(scratch / 'vit')}", "teacher.batch_size": 8 if device.type == "cpu" else 256}
+    vit = {
+        "teacher.model": f"local-dir:{vit_b_16(scratch / 'vit')}",
+        "teacher.batch_size": 8 if device.type == "cpu" else 256,
+    }
     live = run_of(experiment, {"views.teacher": "live"}, scratch, device)
     large = run_of(experiment, {"views.teacher": "live", **vit}, scratch, device)
-    return {"live, the teacher given": (live, live.batches), "live, ViT-B/16": (large, large.batches)}
+    return {
+        "live, the teacher given": (live, live.batches),
+        "live, ViT-B/16": (large, large.batches),
+    }
 
 
-def run_of(experiment: Experiment, settings: dict[str, object], scratch: Path, device: torch.device) -> Run:
+def run_of(
+    experiment: Experiment, settings: dict[str, object], scratch: Path, device: torch.device
+) -> Run:
     """A run of this experiment with some settings changed, on stores that are made where they are missing."""
     changed = with_values(experiment, settings)
-    return build_run(changed, prepare(changed, Workshop(scratch / "stores", device)), Context(device=device))
+    return build_run(
+        changed, prepare(changed, Workshop(scratch / "stores", device)), Context(device=device)
+    )
 
 
 def device_name() -> str:
     """What the numbers were measured on."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
 
 
 def report(ways: dict[str, Way], options: argparse.Namespace, images: int) -> None:
@@ -155,10 +201,14 @@ def report(ways: dict[str, Way], options: argparse.Namespace, images: int) -> No
     print(f"{'way':26} {'ms/image':>9} {'data wait':>10} {'time against stores':>20}")
     for name, times in seconds.items():
         ratio = statistics.median(t / b for t, b in zip(times, base, strict=False))
-        print(f"{name:26} {1000 * statistics.median(times) / images:9.2f} {statistics.median(waits[name]):9.1f} % {ratio:20.3f}")
+        print(
+            f"{name:26} {1000 * statistics.median(times) / images:9.2f} {statistics.median(waits[name]):9.1f} % {ratio:20.3f}"
+        )
     speed = statistics.median(s / t for s, t in zip(seconds["synthetic"], base, strict=True))
     against = statistics.median(t / s for s, t in zip(seconds["supervised"], base, strict=True))
-    print(f"from the stores: {speed:.3f} of the speed on synthetic data; {against:.3f} of the time without a teacher")
+    print(
+        f"from the stores: {speed:.3f} of the speed on synthetic data; {against:.3f} of the time without a teacher"
+    )
 
 
 if __name__ == "__main__":

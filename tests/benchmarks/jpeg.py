@@ -43,7 +43,11 @@ def embedded(teacher: Teacher, pixels: list[Pixels]) -> Tensor:
     for start in range(0, len(pixels), 100):
         images = torch.from_numpy(np.stack(pixels[start : start + 100]))
         ids = np.arange(len(images))
-        parts.append(teacher.encode_images(render(images, draw(RECIPES["center"], ids, np.zeros_like(ids), 0), teacher.pixels)))
+        parts.append(
+            teacher.encode_images(
+                render(images, draw(RECIPES["center"], ids, np.zeros_like(ids), 0), teacher.pixels)
+            )
+        )
     return torch.cat(parts)
 
 
@@ -72,7 +76,9 @@ def write(source: Source, change: Callable[[Pixels], bytes], folder: Path, side:
 
 def main() -> None:
     """Print both lines."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", required=True, metavar="DIR")
     parser.add_argument("--teacher", required=True)
     parser.add_argument("--side", type=int, default=32)
@@ -82,12 +88,20 @@ def main() -> None:
     options = parser.parse_args()
     source = open_source(DataConfig(source="auto", path=options.data, image_size=options.side))
     items = list(source.items("test", 0, options.images))
-    originals, labels = [square(item.image, options.side) for item in items], torch.tensor([item.label for item in items])
+    originals, labels = (
+        [square(item.image, options.side) for item in items],
+        torch.tensor([item.label for item in items]),
+    )
     files = [as_jpeg(one, options.quality) for one in originals]
     teacher = load_teacher(TeacherConfig(model=options.teacher), torch.device("cpu"))
     anchors = teacher.encode_texts([f"a photo of a {name}." for name in source.names])
-    print(f"{len(items)} test images, {np.mean([len(file) for file in files]):.0f} bytes each as JPEG of quality {options.quality}")
-    for name, pixels in (("as they are", originals), ("as JPEG", [square(file, options.side) for file in files])):
+    print(
+        f"{len(items)} test images, {np.mean([len(file) for file in files]):.0f} bytes each as JPEG of quality {options.quality}"
+    )
+    for name, pixels in (
+        ("as they are", originals),
+        ("as JPEG", [square(file, options.side) for file in files]),
+    ):
         print(f"{name}: {judged(embedded(teacher, pixels), anchors, labels)}", flush=True)
     if options.write:
         write(source, lambda pixels: as_jpeg(pixels, options.quality), options.write, options.side)

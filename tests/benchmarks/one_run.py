@@ -26,18 +26,32 @@ from beamclip.training.setup import Run, build_run
 
 def main() -> None:
     """Prepare, train, probe, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", required=True)
     parser.add_argument("--data", required=True, metavar="DIR")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--stores", type=Path, help="where stores are looked for and kept (default: nowhere)")
-    parser.add_argument("--every", type=int, default=10, metavar="N", help="print a line every so many epochs")
-    parser.add_argument("--fit", type=float, metavar="SECONDS", help="train fewer epochs where they would not fit; measured on the first")
+    parser.add_argument(
+        "--stores", type=Path, help="where stores are looked for and kept (default: nowhere)"
+    )
+    parser.add_argument(
+        "--every", type=int, default=10, metavar="N", help="print a line every so many epochs"
+    )
+    parser.add_argument(
+        "--fit",
+        type=float,
+        metavar="SECONDS",
+        help="train fewer epochs where they would not fit; measured on the first",
+    )
     parser.add_argument("--no-probe", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        experiment = load_experiment(options.preset, {"data.path": options.data, "data.source": "auto"} | parse_assignments(options.set))
+        experiment = load_experiment(
+            options.preset,
+            {"data.path": options.data, "data.source": "auto"} | parse_assignments(options.set),
+        )
         start = time.perf_counter()
         assets = prepare(experiment, Workshop(options.stores or Path(scratch), device))
         print(f"prepared in {time.perf_counter() - start:.1f} s", flush=True)
@@ -53,9 +67,13 @@ def main() -> None:
 def fitting(run: Run, seconds: float) -> Experiment:
     """The experiment of as many epochs as fit, at the rate of this run's third epoch."""
     for epoch in range(3):
-        rate = train_epoch(run.machinery, run.batches(epoch), run.context, 0).metrics["train/images_per_second"]
+        rate = train_epoch(run.machinery, run.batches(epoch), run.context, 0).metrics[
+            "train/images_per_second"
+        ]
     wanted = run.experiment.optimiser.epochs
-    epochs = min(wanted, int(seconds * rate / (run.steps_per_epoch * run.experiment.optimiser.batch_size)))
+    epochs = min(
+        wanted, int(seconds * rate / (run.steps_per_epoch * run.experiment.optimiser.batch_size))
+    )
     print(f"{rate:.0f} images/s: {epochs} of {wanted} epochs fit into {seconds:.0f} s", flush=True)
     return with_values(run.experiment, {"optimiser.epochs": epochs})
 
@@ -65,14 +83,22 @@ def train(run: Run, every: int) -> None:
     start, rates, waits = time.perf_counter(), [], []
     epochs = run.experiment.optimiser.epochs
     for epoch in range(epochs):
-        metrics = train_epoch(run.machinery, run.batches(epoch), run.context, epoch * run.steps_per_epoch).metrics
+        metrics = train_epoch(
+            run.machinery, run.batches(epoch), run.context, epoch * run.steps_per_epoch
+        ).metrics
         rates.append(metrics["train/images_per_second"])
         waits.append(metrics["train/data_wait"])
         if epoch % every == 0 or epoch == epochs - 1:
             took = time.perf_counter() - start
-            print(f"epoch {epoch + 1}: loss {metrics['train/loss']:.4f}, {rates[-1]:.0f} images/s, {took:.0f} s", flush=True)
+            print(
+                f"epoch {epoch + 1}: loss {metrics['train/loss']:.4f}, {rates[-1]:.0f} images/s, {took:.0f} s",
+                flush=True,
+            )
     rate, wait = statistics.median(rates[1:] or rates), statistics.median(waits[1:] or waits)
-    print(f"{time.perf_counter() - start:.1f} s of training; {rate:.0f} images/s, data wait {wait:.1f} % (medians)", flush=True)
+    print(
+        f"{time.perf_counter() - start:.1f} s of training; {rate:.0f} images/s, data wait {wait:.1f} % (medians)",
+        flush=True,
+    )
 
 
 def probe(run: Run) -> None:

@@ -36,8 +36,12 @@ def made_up(folder: Path, count: int = 240) -> list[Path]:
     random = np.random.default_rng(0)
     folder.mkdir()
     for number in range(count):
-        small = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8)).resize((500, 375), Image.Resampling.BICUBIC)
-        noisy = np.clip(np.asarray(small) + random.normal(0, 8, (375, 500, 3)), 0, 255).astype(np.uint8)
+        small = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8)).resize(
+            (500, 375), Image.Resampling.BICUBIC
+        )
+        noisy = np.clip(np.asarray(small) + random.normal(0, 8, (375, 500, 3)), 0, 255).astype(
+            np.uint8
+        )
         Image.fromarray(noisy).save(folder / f"{number}.jpg", quality=90)
     return sorted(folder.iterdir())
 
@@ -75,7 +79,11 @@ def packed(folder: Path) -> float:
 
     with tempfile.TemporaryDirectory(dir=folder.parent) as root:
         start = time.perf_counter()
-        images = pack(DataConfig(source="folder", path=str(folder), image_size=SIDE), Path(root), run=ClusterRunner())
+        images = pack(
+            DataConfig(source="folder", path=str(folder), image_size=SIDE),
+            Path(root),
+            run=ClusterRunner(),
+        )
         return len(images) / (time.perf_counter() - start)
 
 
@@ -89,14 +97,24 @@ def speed(files: list[Path], scratch: Path, copies: int) -> None:
     rounds = []
     for number in range(5):
         rounds.append((bare(folder, cores), packed(folder)))
-        print(f"round {number + 1}: bare {rounds[-1][0]:.0f} images/s, pack {rounds[-1][1]:.0f} images/s", flush=True)
+        print(
+            f"round {number + 1}: bare {rounds[-1][0]:.0f} images/s, pack {rounds[-1][1]:.0f} images/s",
+            flush=True,
+        )
     ratio = statistics.median(b / a for a, b in rounds)
-    print(f"{len(files) * copies} images to {SIDE} px on {cores} cores: pack runs at {ratio:.2f} of bare decode + resize")
+    print(
+        f"{len(files) * copies} images to {SIDE} px on {cores} cores: pack runs at {ratio:.2f} of bare decode + resize"
+    )
 
 
 def peak_memory(command: list[str]) -> float:
     """The largest resident memory, in MB, of a command and all its descendants together."""
-    process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"RAY_ADDRESS": "local"})
+    process = psutil.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"RAY_ADDRESS": "local"},
+    )
     peak, over = [0.0], threading.Event()
 
     def watch() -> None:
@@ -125,9 +143,25 @@ def memory(files: list[Path], scratch: Path, copies: int, teacher: str) -> None:
         peaks = []
         for times in (1, 10):
             folder = tree(files, scratch / f"{verb}{times}", copies * times)
-            settings = ["data.image_size=224", f"teacher.model=local-dir:{teacher}", "views.recipe=center", "data.source=folder"]
-            words = [beamclip, verb, "--preset", "imagenette", "--data", str(folder), "--storage", str(scratch / f"stores{times}")]
-            peaks.append(peak_memory(words + [word for setting in settings for word in ("--set", setting)]))
+            settings = [
+                "data.image_size=224",
+                f"teacher.model=local-dir:{teacher}",
+                "views.recipe=center",
+                "data.source=folder",
+            ]
+            words = [
+                beamclip,
+                verb,
+                "--preset",
+                "imagenette",
+                "--data",
+                str(folder),
+                "--storage",
+                str(scratch / f"stores{times}"),
+            ]
+            peaks.append(
+                peak_memory(words + [word for setting in settings for word in ("--set", setting)])
+            )
         count = len(files) * copies
         print(
             f"{verb}: {count} images {peaks[0]:.0f} MB, {10 * count} images {peaks[1]:.0f} MB: {100 * (peaks[1] / peaks[0] - 1):+.1f} %",
@@ -137,11 +171,15 @@ def memory(files: list[Path], scratch: Path, copies: int, teacher: str) -> None:
 
 def main() -> None:
     """Run one of the two."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("speed", "memory"))
     parser.add_argument("--images", type=Path)
     parser.add_argument("--copies", type=int)
-    parser.add_argument("--teacher", help="open_clip folder, for memory; default a tiny one of random weights")
+    parser.add_argument(
+        "--teacher", help="open_clip folder, for memory; default a tiny one of random weights"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)

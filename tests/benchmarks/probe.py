@@ -31,16 +31,25 @@ def made_up(count: int, width: int, classes: int, seed: int) -> LabelledFeatures
     """The same classes and layers for every seed."""
     g = torch.Generator().manual_seed(7)
     groups = max(2, classes // 5)
-    centres = torch.randn(groups, 64, generator=g)[torch.arange(classes) % groups] + 0.7 * torch.randn(classes, 64, generator=g)
-    first, second = torch.randn(64, 2 * width, generator=g) / 8, torch.randn(2 * width, width, generator=g) / math.sqrt(2 * width)
+    centres = torch.randn(groups, 64, generator=g)[
+        torch.arange(classes) % groups
+    ] + 0.7 * torch.randn(classes, 64, generator=g)
+    first, second = (
+        torch.randn(64, 2 * width, generator=g) / 8,
+        torch.randn(2 * width, width, generator=g) / math.sqrt(2 * width),
+    )
     g.manual_seed(seed)
     labels = torch.randint(0, classes, (count,), generator=g)
     hidden = SIGNAL.get(classes, 0.4) * centres[labels] + torch.randn(count, 64, generator=g)
     hidden = F.relu(hidden @ first + 0.3 * torch.randn(count, 2 * width, generator=g))
-    return LabelledFeatures(F.relu(1.5 * hidden @ second + 0.1 * torch.randn(count, width, generator=g)), None, labels)
+    return LabelledFeatures(
+        F.relu(1.5 * hidden @ second + 0.1 * torch.randn(count, width, generator=g)), None, labels
+    )
 
 
-def ours(train: LabelledFeatures, val: LabelledFeatures, test: LabelledFeatures, config: ProbeConfig) -> tuple[float, float, int]:
+def ours(
+    train: LabelledFeatures, val: LabelledFeatures, test: LabelledFeatures, config: ProbeConfig
+) -> tuple[float, float, int]:
     """Seconds, test accuracy, cells."""
     start = time.perf_counter()
     result = select_probe(train, val, config)
@@ -48,19 +57,25 @@ def ours(train: LabelledFeatures, val: LabelledFeatures, test: LabelledFeatures,
     return seconds, accuracy(result.probe.predict(test.features), test.labels), len(result.cells)
 
 
-def theirs(train: LabelledFeatures, val: LabelledFeatures, test: LabelledFeatures, grid: list[float]) -> tuple[float, float, float]:
+def theirs(
+    train: LabelledFeatures, val: LabelledFeatures, test: LabelledFeatures, grid: list[float]
+) -> tuple[float, float, float]:
     """Seconds, test accuracy, the chosen C."""
     start = time.perf_counter()
     fitted = {c: _logistic(train.features, train.labels, c) for c in grid}
     scores = {c: _score(model, val) for c, model in fitted.items()}
     best = max(scores, key=scores.__getitem__)
-    model = _logistic(torch.cat([train.features, val.features]), torch.cat([train.labels, val.labels]), best)
+    model = _logistic(
+        torch.cat([train.features, val.features]), torch.cat([train.labels, val.labels]), best
+    )
     return time.perf_counter() - start, _score(model, test), best
 
 
 def _logistic(features, labels, c):
     inputs = standardise(features)
-    return inputs, LogisticRegression(C=c, max_iter=1000).fit(inputs(features).numpy(), labels.numpy())
+    return inputs, LogisticRegression(C=c, max_iter=1000).fit(
+        inputs(features).numpy(), labels.numpy()
+    )
 
 
 def _score(fitted, data: LabelledFeatures) -> float:
@@ -70,11 +85,18 @@ def _score(fitted, data: LabelledFeatures) -> float:
 
 def main() -> None:
     """Measure each number of classes in turn and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 200])
-    parser.add_argument("--cells", type=int, default=20, help="values of C for scikit-learn; beamclip's grid is its default of 20 cells")
+    parser.add_argument(
+        "--cells",
+        type=int,
+        default=20,
+        help="values of C for scikit-learn; beamclip's grid is its default of 20 cells",
+    )
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -82,9 +104,14 @@ def main() -> None:
     config = ProbeConfig()
     low, high = min(config.grid.weight_decay), max(config.grid.weight_decay)
     grid = [1 / (decay * options.images) for decay in np.geomspace(high, low, options.cells)]
-    print(f"{'classes':>7} {'cells':>5} {'beamclip s':>10} {'top-1':>6} {'C':>3} {'sklearn s':>9} {'top-1':>6} {'chosen C':>9}  ratio")
+    print(
+        f"{'classes':>7} {'cells':>5} {'beamclip s':>10} {'top-1':>6} {'C':>3} {'sklearn s':>9} {'top-1':>6} {'chosen C':>9}  ratio"
+    )
     for classes in options.classes:
-        parts = [made_up(count, options.width, classes, seed) for seed, count in enumerate((options.images, 2000, 5000))]
+        parts = [
+            made_up(count, options.width, classes, seed)
+            for seed, count in enumerate((options.images, 2000, 5000))
+        ]
         ours(*parts, config)  # warm up
         with threadpool_limits(options.threads):
             seconds, top1, cells = ours(*parts, config)

@@ -21,7 +21,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from beamclip.anchors.wordnet import ClassName, Excerpt, Lexicon, Synset, open_lexicon, open_vocabulary
+from beamclip.anchors.wordnet import (
+    ClassName,
+    Excerpt,
+    Lexicon,
+    Synset,
+    open_lexicon,
+    open_vocabulary,
+)
 from beamclip.anchors.wordnet import imagenet_tables as tables
 from beamclip.anchors.wordnet.class_lists import table_rows
 from beamclip.anchors.wordnet.disambiguate import weigh
@@ -44,14 +51,20 @@ def unnamed(names: Sequence[str], options: Options, lexicon: Lexicon) -> list[st
 
 def alone(names: Sequence[str], options: Options, lexicon: Lexicon) -> list[str]:
     """Each class as if there were no other."""
-    return [chosen([name], [of_class], lexicon)[0] for name, of_class in zip(names, options, strict=True)]
+    return [
+        chosen([name], [of_class], lexicon)[0]
+        for name, of_class in zip(names, options, strict=True)
+    ]
 
 
 def chosen(names: Sequence[str], options: Options, lexicon: Lexicon) -> list[str]:
     """What `choose_senses` does with names it knows nothing else about."""
     those = possible(options)
     chances = weigh(names, those, lexicon)
-    return [of_class[int(np.argmax(chance))].id if of_class else "" for of_class, chance in zip(those, chances, strict=True)]
+    return [
+        of_class[int(np.argmax(chance))].id if of_class else ""
+        for of_class, chance in zip(those, chances, strict=True)
+    ]
 
 
 CHOICES: tuple[Choice, ...] = (first, unnamed, alone, chosen)
@@ -66,14 +79,23 @@ def score(classes: Sequence[ClassName], choice: Choice, lexicon: Lexicon) -> Sco
     """How many are right, of how many."""
     names = [one.name for one in classes]
     options = [lexicon.senses(name) for name in names]
-    counted = [len(of) > 1 and one.synset in {each.id for each in of} for one, of in zip(classes, options, strict=True)]
+    counted = [
+        len(of) > 1 and one.synset in {each.id for each in of}
+        for one, of in zip(classes, options, strict=True)
+    ]
     picked = choice(names, options, lexicon)
-    return sum(count and id == one.synset for one, id, count in zip(classes, picked, counted, strict=True)), sum(counted)
+    return sum(
+        count and id == one.synset for one, id, count in zip(classes, picked, counted, strict=True)
+    ), sum(counted)
 
 
 def known(title: str) -> list[ClassName]:
     """The package's table of a data set."""
-    return [ClassName(spellings.split("|")[0], id) for of, spellings, id in table_rows("classes.tsv") if of == title]
+    return [
+        ClassName(spellings.split("|")[0], id)
+        for of, spellings, id in table_rows("classes.tsv")
+        if of == title
+    ]
 
 
 def lists() -> dict[str, list[list[ClassName]]]:
@@ -92,17 +114,28 @@ def lists() -> dict[str, list[list[ClassName]]]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--excerpt", action="store_true", help="use the excerpt even where WordNet is installed")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--excerpt", action="store_true", help="use the excerpt even where WordNet is installed"
+    )
     lexicon = Excerpt() if parser.parse_args().excerpt else open_lexicon()
-    print(f"{'':22}{'counted':>9}" + "".join(f"{choice.__name__:>9}" for choice in CHOICES) + f"{'seconds':>9}")
+    print(
+        f"{'':22}{'counted':>9}"
+        + "".join(f"{choice.__name__:>9}" for choice in CHOICES)
+        + f"{'seconds':>9}"
+    )
     for title, those in lists().items():
         row, start = [], time.perf_counter()
         for choice in CHOICES:
             scores = [score(classes, choice, lexicon) for classes in those]
             counted = sum(count for _, count in scores)
             row.append(f"{100 * sum(right for right, _ in scores) / counted:8.1f}%")
-        print(f"{title:22}{counted:9}" + "".join(row) + f"{time.perf_counter() - start:9.1f}", flush=True)
+        print(
+            f"{title:22}{counted:9}" + "".join(row) + f"{time.perf_counter() - start:9.1f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ def train_function(config: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "state").write_text("done")
         first = ray.train.get_context().get_world_rank() == 0
-        ray.train.report({"loss": 1.0}, checkpoint=ray.train.Checkpoint.from_directory(folder) if first else None)
+        ray.train.report(
+            {"loss": 1.0}, checkpoint=ray.train.Checkpoint.from_directory(folder) if first else None
+        )
 
 
 def drive(config: dict[str, Any]) -> None:
@@ -33,13 +35,20 @@ def drive(config: dict[str, Any]) -> None:
     from ray.tune.integration.ray_train import TuneReportCallback
 
     run_config = ray.train.RunConfig(
-        name=ray.tune.get_context().get_trial_id(), storage_path=config["storage"], callbacks=[TuneReportCallback()]
+        name=ray.tune.get_context().get_trial_id(),
+        storage_path=config["storage"],
+        callbacks=[TuneReportCallback()],
     )
     scaling = ray.train.ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.9})
     if config["ours"]:
         from beamclip.distributed.trainer import ProcessGroupConfig, Trainer
 
-        Trainer(train_function, backend_config=ProcessGroupConfig("gloo"), scaling_config=scaling, run_config=run_config).fit()
+        Trainer(
+            train_function,
+            backend_config=ProcessGroupConfig("gloo"),
+            scaling_config=scaling,
+            run_config=run_config,
+        ).fit()
     else:
         from ray.train.torch import TorchTrainer
 
@@ -59,7 +68,11 @@ def measure(ours: bool, trials: int) -> None:
     if not ours:
         ray.init(address="local", log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
-        space = {"x": ray.tune.grid_search(list(range(trials))), "ours": ours, "storage": f"{folder}/train"}
+        space = {
+            "x": ray.tune.grid_search(list(range(trials))),
+            "ours": ours,
+            "storage": f"{folder}/train",
+        }
         tuner = ray.tune.Tuner(
             ray.tune.with_resources(drive, {"CPU": 0.01}),
             param_space=space,
@@ -83,7 +96,10 @@ def main() -> None:
     for number in range(options.rounds):
         seconds = {name: _run(name, options.trials) for name in ("ray", "ours")}
         ray, ours = seconds["ray"], seconds["ours"]
-        print(f"round {number + 1}: TorchTrainer {ray:.1f} s a trial, ours {ours:.1f} s, {ray / ours:.1f} times faster", flush=True)
+        print(
+            f"round {number + 1}: TorchTrainer {ray:.1f} s a trial, ours {ours:.1f} s, {ray / ours:.1f} times faster",
+            flush=True,
+        )
     return None
 
 

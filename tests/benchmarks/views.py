@@ -59,13 +59,18 @@ CASES = (
 
 def transform(recipe: Recipe, side: int) -> T.Compose:
     """The recipe in torchvision, step by step as SimCLR's code has it."""
-    steps: list[Callable] = [T.RandomResizedCrop(side, recipe.area, recipe.ratio), T.RandomHorizontalFlip(recipe.flip)]
+    steps: list[Callable] = [
+        T.RandomResizedCrop(side, recipe.area, recipe.ratio),
+        T.RandomHorizontalFlip(recipe.flip),
+    ]
     if recipe.jitter:
         jitter = T.ColorJitter(recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
         steps += [T.RandomApply([jitter], recipe.jitter), T.RandomGrayscale(recipe.grey)]
     if recipe.blur:
         low, high = (sigma * side / 224 for sigma in recipe.blur_sigma)
-        steps.append(T.RandomApply([T.GaussianBlur(2 * blur_reach(side) + 1, (low, high))], recipe.blur))
+        steps.append(
+            T.RandomApply([T.GaussianBlur(2 * blur_reach(side) + 1, (low, high))], recipe.blur)
+        )
     return T.Compose([*steps, T.ToTensor(), T.Normalize(MEAN, STD)])
 
 
@@ -85,34 +90,58 @@ def torchvision_seconds(folder: ImageFolder, batches: list[np.ndarray]) -> float
     return (time.perf_counter() - start) / sum(map(len, batches))
 
 
-def beamclip_seconds(images: PackedImages, case: Case, batches: list[np.ndarray], view: int) -> float:
+def beamclip_seconds(
+    images: PackedImages, case: Case, batches: list[np.ndarray], view: int
+) -> float:
     """Seconds an image."""
     start = time.perf_counter()
     for ids in batches:
         pixels = torch.from_numpy(images.read(ids))
-        render(pixels, draw(RECIPES[case.recipe], ids, np.full(len(ids), view), 0), PixelFormat(case.side, MEAN, STD))
+        render(
+            pixels,
+            draw(RECIPES[case.recipe], ids, np.full(len(ids), view), 0),
+            PixelFormat(case.side, MEAN, STD),
+        )
     return (time.perf_counter() - start) / sum(map(len, batches))
 
 
-def measure(case: Case, folder: Path, images: PackedImages, rounds: int) -> tuple[float, float, list[float]]:
+def measure(
+    case: Case, folder: Path, images: PackedImages, rounds: int
+) -> tuple[float, float, list[float]]:
     """Images a second of torchvision and of beamclip, and each round's ratio."""
-    files, random = ImageFolder(folder / "train", transform(RECIPES[case.recipe], case.side)), np.random.default_rng(0)
+    files, random = (
+        ImageFolder(folder / "train", transform(RECIPES[case.recipe], case.side)),
+        np.random.default_rng(0),
+    )
     rates = []
     for view in range(rounds + 1):
         order = random.permutation(images.train_ids)
         batches = [order[i : i + case.batch_size] for i in range(0, len(order), case.batch_size)]
-        rates.append((1 / torchvision_seconds(files, batches), 1 / beamclip_seconds(images, case, batches, view)))
+        rates.append(
+            (
+                1 / torchvision_seconds(files, batches),
+                1 / beamclip_seconds(images, case, batches, view),
+            )
+        )
     ours = [b / a for a, b in rates[1:]]
-    return statistics.median(a for a, _ in rates[1:]), statistics.median(b for _, b in rates[1:]), ours
+    return (
+        statistics.median(a for a, _ in rates[1:]),
+        statistics.median(b for _, b in rates[1:]),
+        ours,
+    )
 
 
 def main() -> None:
     """Measure each case in turn and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=Path)
     parser.add_argument("--sides", type=int, nargs="+", default=[32, 96, 224])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--copies", type=int, default=1, help="links to every file, for a longer round")
+    parser.add_argument(
+        "--copies", type=int, default=1, help="links to every file, for a longer round"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -123,12 +152,18 @@ def main() -> None:
             if options.images
             else made_up(scratch / "made")
         )
-        print(f"{'side':>4} {'files':>6} {'stored':>6} {'recipe':12} {'batch':>5} {'torchvision/s':>13} {'beamclip/s':>10}  ratio (rounds)")
+        print(
+            f"{'side':>4} {'files':>6} {'stored':>6} {'recipe':12} {'batch':>5} {'torchvision/s':>13} {'beamclip/s':>10}  ratio (rounds)"
+        )
         trees: dict[int | None, Path] = {}
         stores: dict[tuple[int | None, int], PackedImages] = {}
         for case in (case for case in CASES if case.side in options.sides):
             if case.files not in trees:
-                files = whole if case.files is None else squares(whole, scratch / f"files{case.files}", case.files)
+                files = (
+                    whole
+                    if case.files is None
+                    else squares(whole, scratch / f"files{case.files}", case.files)
+                )
                 copies = options.copies * (1 if case.files is None else 4)
                 trees[case.files] = tree(files, scratch / f"tree{case.files}", copies)
             folder, key = trees[case.files], (case.files, case.stored)

@@ -33,7 +33,10 @@ class Preparing:
 
 @pytest.mark.parametrize("settings", [{}, {"balance__remove": 0}])
 def test_without_a_threshold_or_a_share_a_sentence_says_what_to_give(preset, tmp_path, settings):
-    with pytest.raises(UserError, match=r"give a share such as --set balance.remove=0.437, or .*--set balance.threshold=0.1"):
+    with pytest.raises(
+        UserError,
+        match=r"give a share such as --set balance.remove=0.437, or .*--set balance.threshold=0.1",
+    ):
         balance_images(tiny.experiment(preset, tmp_path, **settings), False, [])
 
 
@@ -45,7 +48,12 @@ def test_the_report_and_the_line_to_train_with(preset, tmp_path, monkeypatch, ca
         main(["balance", *words, "--set", "balance.remove=0.5"])
     said = capsys.readouterr().out
     assert ended.value.code == 0
-    for part in ("400, 40.0 %", "cosine distance 0.125", "120 images; the two farthest are at least 0.310 apart", "99.5 % of the ten"):
+    for part in (
+        "400, 40.0 %",
+        "cosine distance 0.125",
+        "120 images; the two farthest are at least 0.310 apart",
+        "99.5 % of the ten",
+    ):
         assert part in said
     assert "class [9]  90.0 % of 10" in said and "…" in said and said.count("class [") == 20
     assert "asked for 50.0 %, found 40.0 %" in said
@@ -59,7 +67,11 @@ def test_a_folder_with_a_space_is_quoted_in_the_line_to_type():
 
 
 def test_the_line_to_train_with_balances_no_second_time_whatever_the_preset_asks_for(tmp_path):
-    (tmp_path / "mine.yaml").write_text("data: {source: demo, image_size: 32}\nstudent: {image_size: 32}\nbalance: {remove: 0.25}\n")
+    (tmp_path / "mine.yaml").write_text(
+        "data: {source: demo, image_size: 32}\nstudent: {image_size: 32}\nbalance: {remove: 0.25}\n"
+    )
     _, _, *words = shlex.split(train_line(["--preset", str(tmp_path / "mine.yaml")], "/s"))
-    values = parse_assignments([value for word, value in zip(words[::2], words[1::2], strict=True) if word == "--set"])
+    values = parse_assignments(
+        [value for word, value in zip(words[::2], words[1::2], strict=True) if word == "--set"]
+    )
     assert not load_experiment(str(tmp_path / "mine.yaml"), values).balance.active

@@ -12,18 +12,30 @@ def test_doctor_prints_a_line_for_every_check(preset, storage, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert caught.value.code == 0
     assert [line.split()[:2] for line in lines[:7]] == [
-        ["✓", name] for name in ("storage", "tracking", "data", "teacher", "student", "devices", "ray")
+        ["✓", name]
+        for name in ("storage", "tracking", "data", "teacher", "student", "devices", "ray")
     ]
     assert lines[-1] == "ready"
     assert "4 classes, 160 train, 40 test images" in lines[2]
 
 
 def test_doctor_goes_on_after_a_bad_line_and_exits_with_1(preset, storage, tmp_path, capsys):
-    bad = ["--data", str(tmp_path / "none"), "--set", "student.backbone=resnet1888", "--gpus-per-worker", "1"]
+    bad = [
+        "--data",
+        str(tmp_path / "none"),
+        "--set",
+        "student.backbone=resnet1888",
+        "--gpus-per-worker",
+        "1",
+    ]
     with pytest.raises(SystemExit) as caught:
         main(["doctor", "--preset", str(preset), "--storage", str(storage), *bad])
     said = capsys.readouterr()
     assert caught.value.code == 1
     marks = {line.split()[1]: line[0] for line in said.out.splitlines()[:7]}
     good = dict.fromkeys(("storage", "tracking", "teacher", "ray"), "✓")
-    assert marks == good | {"data": "✗", "student": "✗", "devices": "✓" if torch.cuda.is_available() else "✗"}
+    assert marks == good | {
+        "data": "✗",
+        "student": "✗",
+        "devices": "✓" if torch.cuda.is_available() else "✗",
+    }

@@ -19,8 +19,26 @@ def named(path):
 def test_data_are_called_after_their_folder_however_it_is_written(tmp_path, monkeypatch):
     (tmp_path / "pets" / "more").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "pets")
-    written = (".", "..", "more/..", "../pets", str(tmp_path / "pets"), "~/pets/", "s3://bucket/pets", "/")
-    assert [named(path) for path in written] == ["pets", tmp_path.name, "pets", "pets", "pets", "pets", "pets", "/"]
+    written = (
+        ".",
+        "..",
+        "more/..",
+        "../pets",
+        str(tmp_path / "pets"),
+        "~/pets/",
+        "s3://bucket/pets",
+        "/",
+    )
+    assert [named(path) for path in written] == [
+        "pets",
+        tmp_path.name,
+        "pets",
+        "pets",
+        "pets",
+        "pets",
+        "pets",
+        "/",
+    ]
 
 
 def test_a_link_keeps_the_name_it_was_given(tmp_path):
@@ -45,7 +63,10 @@ def make_tars(folder):
     for split in ("train", "test"):
         with tarfile.open(folder / f"{split}-0.tar", "w") as tar:
             for number in range(4):
-                for name, content in ((f"{number}.jpg", jpeg(number)), (f"{number}.cls", str(number % 2).encode())):
+                for name, content in (
+                    (f"{number}.jpg", jpeg(number)),
+                    (f"{number}.cls", str(number % 2).encode()),
+                ):
                     info = tarfile.TarInfo(name)
                     info.size = len(content)
                     tar.addfile(info, io.BytesIO(content))
@@ -55,7 +76,10 @@ def make_tars(folder):
 def make_parquet(folder):
     folder.mkdir()
     for split in ("train", "test"):
-        rows = {"image": [{"bytes": jpeg(number), "path": None} for number in range(4)], "label": [0, 1, 0, 1]}
+        rows = {
+            "image": [{"bytes": jpeg(number), "path": None} for number in range(4)],
+            "label": [0, 1, 0, 1],
+        }
         pq.write_table(pa.table(rows), folder / f"{split}-0.parquet")
     return folder
 
@@ -66,7 +90,8 @@ def test_other_data_without_class_names_are_told_where_to_write_them_and_not_of_
 ):
     pets = other_data("pets", str(make(tmp_path / "there")), experiment, 32, "demo")
     with pytest.raises(
-        UserError, match=r"--transfer pets: .*there has no class names; write them into classnames.txt beside tar"
+        UserError,
+        match=r"--transfer pets: .*there has no class names; write them into classnames.txt beside tar",
     ) as caught:
         pets.check(Workshop(tmp_path))
     assert "data.class_names" not in str(caught.value)
@@ -75,11 +100,17 @@ def test_other_data_without_class_names_are_told_where_to_write_them_and_not_of_
 def test_tar_shards_with_a_list_of_names_beside_them_can_be_judged_on(experiment, tmp_path):
     (make_tars(tmp_path / "there") / "classnames.txt").write_text("cat\ndog\n")
     pets = other_data("pets", str(tmp_path / "there"), experiment, 32, "demo")
-    assert pets.transferred and Workshop(tmp_path).source(pets.experiment.data).names == ("cat", "dog")
+    assert pets.transferred and Workshop(tmp_path).source(pets.experiment.data).names == (
+        "cat",
+        "dog",
+    )
 
 
 def test_a_folder_that_is_not_there_is_said_of_the_option_that_was_typed(experiment, tmp_path):
-    with pytest.raises(UserError, match=r"--transfer pets: data.path .*none does not exist; say --transfer pets=DIR with the folder"):
+    with pytest.raises(
+        UserError,
+        match=r"--transfer pets: data.path .*none does not exist; say --transfer pets=DIR with the folder",
+    ):
         other_data("pets", str(tmp_path / "none"), experiment, 32, "demo").check(Workshop(tmp_path))
 
 

@@ -24,7 +24,10 @@ TAU_T = "objective.teacher_temperature"
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--set", "objective.teacher_temp=1"], "objective.teacher_temp is not a setting; did you mean objective.teacher_temperature"),
+        (
+            ["--set", "objective.teacher_temp=1"],
+            "objective.teacher_temp is not a setting; did you mean objective.teacher_temperature",
+        ),
         (["--set", "optimiser.lr=fast"], "optimiser.lr is 'fast'"),
         (["--set", "optimiser.lr"], "--set optimiser.lr has no value"),
         (["--set", f"{TAU_T}=0"], f"{TAU_T} is 0"),
@@ -51,11 +54,20 @@ def test_a_bad_setting_is_named(complaint, storage, options, says):
         (["--space", f"{TAU_T}=[]"], "needs a list"),
         (["--space", TAU_T], f"--space {TAU_T} has no value"),
         (["--space", "optimiser.betas=[1]"], "optimiser.betas is not a setting"),
-        (["--space", f"{TAU_T}=[0.1, 0]"], f"{TAU_T} is 0: input should be greater than 0 (in the trial {TAU_T}=0)"),
+        (
+            ["--space", f"{TAU_T}=[0.1, 0]"],
+            f"{TAU_T} is 0: input should be greater than 0 (in the trial {TAU_T}=0)",
+        ),
         (["--space", "probe.inverse_l2=[[1], [2]]"], "space.probe.inverse_l2"),
         (["--space", f"{TAU_T}={{low: 1, high: 2}}"], "is a range, which a grid can't walk"),
-        (["--space", f"{TAU_T}={{low: 2, high: 1}}", "--search", "random"], "holds nothing to draw"),
-        (["--space", f"{TAU_T}={{lo: 2}}", "--search", "random"], "is not given, and has no default"),
+        (
+            ["--space", f"{TAU_T}={{low: 2, high: 1}}", "--search", "random"],
+            "holds nothing to draw",
+        ),
+        (
+            ["--space", f"{TAU_T}={{lo: 2}}", "--search", "random"],
+            "is not given, and has no default",
+        ),
         (["--search", "random", "--trials", "0"], "trials is 0"),
     ],
 )
@@ -71,29 +83,49 @@ def test_a_storage_that_cannot_be_written_is_named(complaint, tmp_path):
     assert "--storage" in says
 
 
-def test_a_bucket_needs_a_tracking_server_and_must_exist_before_anything_starts(complaint, tmp_path):
+def test_a_bucket_needs_a_tracking_server_and_must_exist_before_anything_starts(
+    complaint, tmp_path
+):
     (tmp_path / "file").touch()
-    says = complaint("train", "--storage", f"file://{tmp_path}/file/below", "--set", f"storage.cache={tmp_path}/cache")
+    says = complaint(
+        "train",
+        "--storage",
+        f"file://{tmp_path}/file/below",
+        "--set",
+        f"storage.cache={tmp_path}/cache",
+    )
     assert "can't be written" in says
-    says = complaint("train", "--storage", f"file://{tmp_path}/runs", "--set", f"storage.cache={tmp_path}/cache")
+    says = complaint(
+        "train", "--storage", f"file://{tmp_path}/runs", "--set", f"storage.cache={tmp_path}/cache"
+    )
     assert "--tracking-uri" in says
 
 
-def test_a_tracking_server_that_does_not_answer_is_named_and_nothing_is_prepared(complaint, storage):
+def test_a_tracking_server_that_does_not_answer_is_named_and_nothing_is_prepared(
+    complaint, storage
+):
     with socket.socket() as closed:  # bound but not listening: nobody else can take the port
         closed.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        assert f"tracking.uri {uri}" in complaint("train", "--storage", storage, "--tracking-uri", uri)
+        assert f"tracking.uri {uri}" in complaint(
+            "train", "--storage", storage, "--tracking-uri", uri
+        )
     assert tiny.left_behind(storage) == []
 
 
 def test_there_must_be_something_to_resume(complaint, storage):
-    assert f"no sweep train lies in {storage}/sweeps to resume" in complaint("train", "--storage", storage, "--resume")
+    assert f"no sweep train lies in {storage}/sweeps to resume" in complaint(
+        "train", "--storage", storage, "--resume"
+    )
     (storage / "sweeps" / "csm_temp").mkdir(parents=True)
-    assert "did you mean csm_temp?" in complaint("train", "--name", "csm_tmp", "--storage", storage, "--resume")
+    assert "did you mean csm_temp?" in complaint(
+        "train", "--name", "csm_tmp", "--storage", storage, "--resume"
+    )
     (storage / "sweeps" / "csm_temp" / "20260101-000000-0001").mkdir()
     (storage / "sweeps" / "csm_temp" / "20260101-000000-0001" / "sweep.json").touch()
-    assert "sweep.json can't be read" in complaint("train", "--name", "csm_temp", "--storage", storage, "--resume")
+    assert "sweep.json can't be read" in complaint(
+        "train", "--name", "csm_temp", "--storage", storage, "--resume"
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,12 +142,17 @@ def test_resuming_takes_no_new_settings(complaint, storage, options, names):
 
 
 def test_a_new_space_is_not_taken_by_resuming_either(complaint, storage):
-    assert "leave --space out" in complaint("sweep", "--storage", storage, "--resume", "--space", f"{TAU_T}=[1]")
+    assert "leave --space out" in complaint(
+        "sweep", "--storage", storage, "--resume", "--space", f"{TAU_T}=[1]"
+    )
 
 
 def test_a_scripts_sweep_takes_the_same_options(capsys, storage):
     with pytest.raises(SystemExit) as caught:
-        sweep_main(Sweep(name="s", space={TAU_T: choice(0.1)}), ["--storage", str(storage), "--set", "nothing=1"])
+        sweep_main(
+            Sweep(name="s", space={TAU_T: choice(0.1)}),
+            ["--storage", str(storage), "--set", "nothing=1"],
+        )
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith("beamclip: nothing is not a setting")
 
@@ -138,18 +175,36 @@ def test_a_name_that_can_name_no_folder_is_a_sentence(capsys):
     assert capsys.readouterr().err.startswith("beamclip: name")
 
 
-def test_evaluating_needs_a_model_that_exists_before_images_are_packed(complaint, preset, storage, tmp_path):
+def test_evaluating_needs_a_model_that_exists_before_images_are_packed(
+    complaint, preset, storage, tmp_path
+):
     options = ["--preset", preset, "--storage", storage]
-    assert "none.safetensors can't be read" in complaint("evaluate", tmp_path / "none.safetensors", *options)
-    assert "resnet19 is not a timm model; did you mean resnet18" in complaint("evaluate", "resnet19", "--untrained", *options)
+    assert "none.safetensors can't be read" in complaint(
+        "evaluate", tmp_path / "none.safetensors", *options
+    )
+    assert "resnet19 is not a timm model; did you mean resnet18" in complaint(
+        "evaluate", "resnet19", "--untrained", *options
+    )
     (tmp_path / "other.safetensors").write_bytes(b"{}")
-    assert "other.safetensors can't be read" in complaint("evaluate", tmp_path / "other.safetensors", *options)
+    assert "other.safetensors can't be read" in complaint(
+        "evaluate", tmp_path / "other.safetensors", *options
+    )
     assert tiny.left_behind(storage) == []
 
 
 def test_a_timm_model_is_probed_without_a_teacher(capsys, preset, storage):
     with pytest.raises(SystemExit) as caught:
-        main(["evaluate", "test_resnet", "--untrained", "--preset", str(preset), "--storage", str(storage)])
+        main(
+            [
+                "evaluate",
+                "test_resnet",
+                "--untrained",
+                "--preset",
+                str(preset),
+                "--storage",
+                str(storage),
+            ]
+        )
     assert caught.value.code == 0
     said = capsys.readouterr().out
     assert "linear probe" in said
@@ -158,24 +213,44 @@ def test_a_timm_model_is_probed_without_a_teacher(capsys, preset, storage):
 
 
 def test_comparing_needs_a_sweep_that_exists(complaint, storage, capsys):
-    assert "does not exist; run a sweep first" in complaint("compare", "csm_temp", "--storage", storage)
+    assert "does not exist; run a sweep first" in complaint(
+        "compare", "csm_temp", "--storage", storage
+    )
     assert not storage.exists()
-    with pytest.raises(SystemExit):  # makes the database, then finds that there is nothing to train on
-        main(["doctor", "--storage", str(storage), "--data", str(storage / "none"), "--set", "teacher.model=none"])
+    with pytest.raises(
+        SystemExit
+    ):  # makes the database, then finds that there is nothing to train on
+        main(
+            [
+                "doctor",
+                "--storage",
+                str(storage),
+                "--data",
+                str(storage / "none"),
+                "--set",
+                "teacher.model=none",
+            ]
+        )
     capsys.readouterr()
-    assert "MLflow experiment csm_temp does not exist" in complaint("compare", "csm_temp", "--storage", storage)
+    assert "MLflow experiment csm_temp does not exist" in complaint(
+        "compare", "csm_temp", "--storage", storage
+    )
 
 
 def test_the_command_itself_answers():
     command = Path(sys.executable).with_name("beamclip")
     result = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
     assert result.stdout == f"beamclip {__version__}\n"
-    result = subprocess.run([command, "train", "--preset", "nothing"], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [command, "train", "--preset", "nothing"], capture_output=True, text=True, check=False
+    )
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("beamclip: preset nothing does not exist; known are ")
 
 
-@pytest.mark.parametrize("listens", [True, False], ids=["", "started with & in a script, which is deaf to Ctrl-C"])
+@pytest.mark.parametrize(
+    "listens", [True, False], ids=["", "started with & in a script, which is deaf to Ctrl-C"]
+)
 def test_a_sigterm_is_taken_as_ctrl_c(capsys, listens):
     def ended():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -199,7 +274,10 @@ def test_what_to_type_to_go_on_is_said_last(capsys):
     before = signal.getsignal(signal.SIGTERM)
     assert cli._guarded(interrupted) == cli.EXIT_INTERRUPTED
     signal.signal(signal.SIGTERM, before)
-    assert capsys.readouterr().err == "beamclip: interrupted; what is finished is kept; go on with  beamclip sweep --resume\n"
+    assert (
+        capsys.readouterr().err
+        == "beamclip: interrupted; what is finished is kept; go on with  beamclip sweep --resume\n"
+    )
 
 
 def test_a_sweep_may_be_started_from_any_thread():

@@ -34,7 +34,9 @@ def test_ray_takes_it(plan):
 
 def test_only_ssh_is_open_to_the_world(plan):
     rules = plan["provider"]["security_group"]["IpPermissions"]
-    assert {(rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) for rule in rules} == {("tcp", 22, 22)}
+    assert {(rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) for rule in rules} == {
+        ("tcp", 22, 22)
+    }
     (start,) = [line for line in plan["head_start_ray_commands"] if "ray start" in line]
     assert "--dashboard-host=127.0.0.1" in start
     assert "0.0.0.0" not in start
@@ -58,7 +60,11 @@ def test_workers_are_spot_and_none_stays_when_nothing_waits(plan):
 
 
 def test_every_node_installs_the_same_versions(plan):
-    (install,) = [line for line in plan["setup_commands"] if "pip install" in line and "beamclip-source" in line]
+    (install,) = [
+        line
+        for line in plan["setup_commands"]
+        if "pip install" in line and "beamclip-source" in line
+    ]
     constraints = re.search(r"-c ~/beamclip-source/(\S+)", install).group(1)
     assert "==" in (ROOT / constraints).read_text()
     assert (plan["file_mounts"]["~/beamclip-source"], "optuna" in install) == (".", True)
@@ -76,12 +82,18 @@ def test_every_command_is_one_that_a_shell_takes_as_ray_wraps_it(plan):
     for command in commands(plan):
         wrapped = _with_interactive(command)
         line = shlex.split(wrapped[-1])[-1] if isinstance(wrapped, list) else wrapped
-        checked = subprocess.run(["bash", "-n", "-c", line], capture_output=True, text=True, check=False)
+        checked = subprocess.run(
+            ["bash", "-n", "-c", line], capture_output=True, text=True, check=False
+        )
         assert (checked.returncode, checked.stderr) == (0, ""), command
 
 
 def test_what_the_user_must_replace_is_marked(plan):
     text = (ROOT / "cluster" / "gpu.yaml").read_text()
-    places = [line for line in text.splitlines() if re.search(r"YOUR-|fs-0000|us-west-2\S*$|us-west-2 ", line) and not line.startswith("#")]
+    places = [
+        line
+        for line in text.splitlines()
+        if re.search(r"YOUR-|fs-0000|us-west-2\S*$|us-west-2 ", line) and not line.startswith("#")
+    ]
     assert text.count("# EDIT") == 4
     assert all("EDIT" in line or "fs-0000" in line or "YOUR-BUCKET" in line for line in places)

@@ -5,10 +5,18 @@ from beamclip.config import UserError, load_experiment
 
 @pytest.mark.parametrize(
     ("values", "active"),
-    [({}, False), ({"remove": 0}, False), ({"remove": 0.2}, True), ({"threshold": 0.1}, True), ({"search": "index"}, False)],
+    [
+        ({}, False),
+        ({"remove": 0}, False),
+        ({"remove": 0.2}, True),
+        ({"threshold": 0.1}, True),
+        ({"search": "index"}, False),
+    ],
 )
 def test_balance_is_off_unless_something_may_be_left_out(values, active):
-    balance = load_experiment("demo", {f"balance.{key}": value for key, value in values.items()}).balance
+    balance = load_experiment(
+        "demo", {f"balance.{key}": value for key, value in values.items()}
+    ).balance
     assert balance.active == active
 
 

@@ -1,6 +1,15 @@
 import pytest
 
-from beamclip.config import Experiment, UserError, checked, flatten, load_experiment, parse_assignments, preset_names, with_values
+from beamclip.config import (
+    Experiment,
+    UserError,
+    checked,
+    flatten,
+    load_experiment,
+    parse_assignments,
+    preset_names,
+    with_values,
+)
 from beamclip.config.load import read_preset
 
 
@@ -11,7 +20,14 @@ def test_every_preset_is_a_valid_experiment():
 
 
 def test_values_win_over_the_preset_and_keep_their_types():
-    values = parse_assignments(["optimiser.lr=1e-3", "anchors.count=5", "probe.inverse_l2=[0.1, 1e1]", "data.train_images=null"])
+    values = parse_assignments(
+        [
+            "optimiser.lr=1e-3",
+            "anchors.count=5",
+            "probe.inverse_l2=[0.1, 1e1]",
+            "data.train_images=null",
+        ]
+    )
     experiment = load_experiment("demo", values)
     assert experiment.optimiser.lr == 0.001
     assert experiment.anchors.count == 5
@@ -42,19 +58,25 @@ def test_numbers_and_names_are_what_people_take_them_for(text, value):
 
 def test_a_preset_s_numbers_are_read_as_on_the_command_line(tmp_path):
     mine = tmp_path / "mine.yaml"
-    mine.write_text("data: {path: 2026-11-26, image_size: 32}\nstudent: {image_size: 32}\noptimiser: {lr: 1e-3}\n")
+    mine.write_text(
+        "data: {path: 2026-11-26, image_size: 32}\nstudent: {image_size: 32}\noptimiser: {lr: 1e-3}\n"
+    )
     experiment = load_experiment(str(mine))
     assert (experiment.optimiser.lr, experiment.data.path) == (0.001, "2026-11-26")
 
 
 def test_a_users_own_file_is_a_preset_too(tmp_path):
     mine = tmp_path / "mine.yaml"
-    mine.write_text("data: {source: demo, image_size: 32}\nstudent: {image_size: 32}\noptimiser: {epochs: 3}\n")
+    mine.write_text(
+        "data: {source: demo, image_size: 32}\nstudent: {image_size: 32}\noptimiser: {epochs: 3}\n"
+    )
     assert load_experiment(str(mine)).optimiser.epochs == 3
 
 
 def test_the_resolved_tree_makes_the_same_experiment_again():
-    experiment = load_experiment("cifar10", {"views.custom": {"mild": {"area": [0.5, 1.0]}}, "views.recipe": "mild"})
+    experiment = load_experiment(
+        "cifar10", {"views.custom": {"mild": {"area": [0.5, 1.0]}}, "views.recipe": "mild"}
+    )
     assert with_values(experiment, {}) == experiment
     assert flatten(experiment.model_dump(mode="json"))["views.custom.mild.area"] == [0.5, 1.0]
 
@@ -62,28 +84,61 @@ def test_the_resolved_tree_makes_the_same_experiment_again():
 @pytest.mark.parametrize(
     ("assignment", "says"),
     [
-        ("objective.teacher_temp=0.1", "objective.teacher_temp is not a setting; did you mean objective.teacher_temperature"),
+        (
+            "objective.teacher_temp=0.1",
+            "objective.teacher_temp is not a setting; did you mean objective.teacher_temperature",
+        ),
         ("teacher_temperature=1", "did you mean objective.teacher_temperature"),
         ("objctive.name=csm", "objctive is not a setting; did you mean objective.name"),
         ("optimiser.lr=fast", "optimiser.lr is 'fast': input should be a valid number"),
         ("optimiser.epochs=1.5", "optimiser.epochs is 1.5: input should be a valid integer"),
-        ("objective.student_temperature=0", "objective.student_temperature is 0: input should be greater than 0"),
-        ("objective.teacher_temperature=-0.1", "objective.teacher_temperature is -0.1: input should be greater than 0"),
-        ("objective.name=cms", "objective.name: objective cms does not exist; did you mean csm or compress?"),
+        (
+            "objective.student_temperature=0",
+            "objective.student_temperature is 0: input should be greater than 0",
+        ),
+        (
+            "objective.teacher_temperature=-0.1",
+            "objective.teacher_temperature is -0.1: input should be greater than 0",
+        ),
+        (
+            "objective.name=cms",
+            "objective.name: objective cms does not exist; did you mean csm or compress?",
+        ),
         ("anchors.prompt_set=openai_8", "did you mean openai_80"),
         ("views.recipe=simcrl", "recipe simcrl does not exist; did you mean simclr"),
         ("views.custom={weak: {}}", "weak is the name of a built-in recipe"),
         ("views.custom={a: {area: [0.9, 0.1]}}", "area runs from 0.9 down to 0.1"),
-        ("scaling.workers=3", "optimiser.batch_size 128 can't be shared evenly by scaling.workers 3; 126 can"),
-        ("student.image_size=64", "student.image_size 64 is larger than the stored images of data.image_size 32"),
+        (
+            "scaling.workers=3",
+            "optimiser.batch_size 128 can't be shared evenly by scaling.workers 3; 126 can",
+        ),
+        (
+            "student.image_size=64",
+            "student.image_size 64 is larger than the stored images of data.image_size 32",
+        ),
         ("optimiser.warmup_epochs=100", "leaves nothing"),
         ("data.path=x", "data.source is demo, which needs no data.path"),
         ("data=3", "data is 3; write its settings, such as {key: 1}"),
-        ("optimiser.batch_size=2", "optimiser.batch_size 2 gives each of scaling.workers 2 one image"),
-        ("seed=18446744073709551616", "seed is 18446744073709551616: input should be less than or equal to"),
-        ("objective.compress.queue=1", "objective.compress.queue is 1: input should be greater than or equal to 2"),
-        ("objective.image_queue.queue=1", "objective.image_queue.queue is 1: input should be greater than or equal to 2"),
-        ("scaling.gpus_per_worker=0.5", "scaling.gpus_per_worker 0.5 is a fraction, which only a single worker"),
+        (
+            "optimiser.batch_size=2",
+            "optimiser.batch_size 2 gives each of scaling.workers 2 one image",
+        ),
+        (
+            "seed=18446744073709551616",
+            "seed is 18446744073709551616: input should be less than or equal to",
+        ),
+        (
+            "objective.compress.queue=1",
+            "objective.compress.queue is 1: input should be greater than or equal to 2",
+        ),
+        (
+            "objective.image_queue.queue=1",
+            "objective.image_queue.queue is 1: input should be greater than or equal to 2",
+        ),
+        (
+            "scaling.gpus_per_worker=0.5",
+            "scaling.gpus_per_worker 0.5 is a fraction, which only a single worker",
+        ),
         ("scaling={workers: 1, gpus_per_worker: 1.5}", "scaling.gpus_per_worker 1.5 is a fraction"),
         ("probe.few_shot=4", "probe.few_shot is 4; write a list, such as [1, 2]"),
         ("objective.terms=3", "objective.terms is 3; write a mapping, such as {name: 1}"),
@@ -137,9 +192,17 @@ def test_the_key_that_gives_no_two_views_is_the_one_named():
 
 
 @pytest.mark.parametrize(
-    ("model", "kept"), [("ViT-B-32", "openai"), ("local-dir:/teachers/own", None), ("hf-hub:somebody/clip", None), ("demo", None)]
+    ("model", "kept"),
+    [
+        ("ViT-B-32", "openai"),
+        ("local-dir:/teachers/own", None),
+        ("hf-hub:somebody/clip", None),
+        ("demo", None),
+    ],
 )
 def test_a_tag_that_has_no_use_is_dropped_so_that_nobody_takes_it_for_the_weights(model, kept):
-    experiment = load_experiment("cifar10", {"teacher.model": model, "teacher.pretrained": "openai"})
+    experiment = load_experiment(
+        "cifar10", {"teacher.model": model, "teacher.pretrained": "openai"}
+    )
     assert experiment.teacher.pretrained == kept
     assert checked(Experiment, experiment.model_dump(mode="json")) == experiment

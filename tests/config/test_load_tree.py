@@ -29,7 +29,9 @@ def test_an_empty_mapping_empties_a_setting_that_is_a_mapping(mine):
 
 def test_a_mapping_is_added_to_where_it_is_not_emptied_first(mine):
     preset = mine("anchors: {senses: {crane: n02012849}}\n")
-    assert load_experiment(preset, parse_assignments(["anchors.senses={maillot: a swimsuit}"])).anchors.senses == {
+    assert load_experiment(
+        preset, parse_assignments(["anchors.senses={maillot: a swimsuit}"])
+    ).anchors.senses == {
         "crane": "n02012849",
         "maillot": "a swimsuit",
     }
@@ -42,7 +44,12 @@ def test_a_section_can_t_be_emptied_since_nothing_in_it_was_given(section):
 
 def test_a_recipe_of_ones_own_can_be_emptied_to_the_canonical_view(mine):
     preset = mine("views: {recipe: mild, custom: {mild: {flip: 0.5}}}\n")
-    assert load_experiment(preset, parse_assignments(["views.custom.mild={}"])).views.custom["mild"].flip == 0
+    assert (
+        load_experiment(preset, parse_assignments(["views.custom.mild={}"]))
+        .views.custom["mild"]
+        .flip
+        == 0
+    )
 
 
 def test_trees_that_are_no_settings_are_merged_all_the_same():
@@ -53,8 +60,14 @@ def test_trees_that_are_no_settings_are_merged_all_the_same():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("data.path: /x\n", "data.path is written with dots, which is for the command line; write it nested: data: {path: …}"),
-        ("probe: {grid.lr: [1]}\n", "probe.grid.lr is written with dots.*nested: probe: {grid: {lr: …}}"),
+        (
+            "data.path: /x\n",
+            "data.path is written with dots, which is for the command line; write it nested: data: {path: …}",
+        ),
+        (
+            "probe: {grid.lr: [1]}\n",
+            "probe.grid.lr is written with dots.*nested: probe: {grid: {lr: …}}",
+        ),
         ("optimiser.speed: 1\n", "optimiser.speed is not a setting"),
     ],
 )

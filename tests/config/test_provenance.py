@@ -11,11 +11,25 @@ from beamclip.config import provenance
 def test_tags_name_the_revision_and_every_version_that_decides_results():
     tags = provenance.provenance_tags()
     assert tags["version.torch"] == version("torch")
-    assert {"version.beamclip", "version.timm", "version.open_clip_torch", "version.ray", "version.mlflow", "git_revision"} <= tags.keys()
+    assert {
+        "version.beamclip",
+        "version.timm",
+        "version.open_clip_torch",
+        "version.ray",
+        "version.mlflow",
+        "git_revision",
+    } <= tags.keys()
     assert re.fullmatch(r"none|[0-9a-f]{40}(-dirty)?", tags["git_revision"])
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError("git"), subprocess.TimeoutExpired("git", 9), subprocess.CalledProcessError(1, "git")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError("git"),
+        subprocess.TimeoutExpired("git", 9),
+        subprocess.CalledProcessError(1, "git"),
+    ],
+)
 def test_without_git_or_a_checkout_the_revision_is_none(monkeypatch, error):
     def fail(*arguments, **options):
         raise error
@@ -46,10 +60,19 @@ def test_a_package_that_is_not_installed_is_said_so(monkeypatch):
     [
         (["/opt/bin/beamclip", "train", "--set", "a=[1, 2]"], "beamclip train --set 'a=[1, 2]'"),
         (["sweeps/mine.py", "--data", "my images"], "python sweeps/mine.py --data 'my images'"),
-        (["beamclip", "--tracking-uri", "postgresql://me:secret@host/db"], "beamclip --tracking-uri postgresql://…@host/db"),
+        (
+            ["beamclip", "--tracking-uri", "postgresql://me:secret@host/db"],
+            "beamclip --tracking-uri postgresql://…@host/db",
+        ),
         (["beamclip", "--data", "s3://bucket/a@b"], "beamclip --data s3://bucket/a@b"),
-        (["beamclip", "--storage", "s3://KEY:SEC/RET@bucket/x"], "beamclip --storage s3://…@bucket/x"),
-        (["beamclip", "--tracking-uri", "mysql://h/d?password=s'x&a=1"], "beamclip --tracking-uri 'mysql://h/d?password=…&a=1'"),
+        (
+            ["beamclip", "--storage", "s3://KEY:SEC/RET@bucket/x"],
+            "beamclip --storage s3://…@bucket/x",
+        ),
+        (
+            ["beamclip", "--tracking-uri", "mysql://h/d?password=s'x&a=1"],
+            "beamclip --tracking-uri 'mysql://h/d?password=…&a=1'",
+        ),
     ],
 )
 def test_the_command_line_can_be_typed_again_but_tells_no_password(monkeypatch, arguments, typed):
@@ -66,7 +89,10 @@ def test_the_command_line_can_be_typed_again_but_tells_no_password(monkeypatch, 
         ("postgresql://u@corp:p@s/s@h/db", "postgresql://…@h/db"),
         ("https://token@h", "https://…@h"),
         ("postgresql://h/db?user=u&password=secret", "postgresql://h/db?user=u&password=…"),
-        ('{"uri": "mysql://h/db?ssl=1&PASSWD=a/b@c", "b": 1}', '{"uri": "mysql://h/db?ssl=1&PASSWD=…", "b": 1}'),
+        (
+            '{"uri": "mysql://h/db?ssl=1&PASSWD=a/b@c", "b": 1}',
+            '{"uri": "mysql://h/db?ssl=1&PASSWD=…", "b": 1}',
+        ),
         ("https://h/f?X-Amz-Signature=abc&sig=d e", "https://h/f?X-Amz-Signature=…&sig=… e"),
     ],
 )
@@ -86,5 +112,10 @@ def test_what_is_no_secret_stays(text):
 
 
 def test_a_name_alone_is_no_password():
-    told = ["http://h", "postgresql://me@h/db", "postgresql://me:x@h/db", "postgresql://me@h/db?password=x"]
+    told = [
+        "http://h",
+        "postgresql://me@h/db",
+        "postgresql://me:x@h/db",
+        "postgresql://me@h/db?password=x",
+    ]
     assert [provenance.holds_password(one) for one in told] == [False, False, True, True]

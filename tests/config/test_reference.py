@@ -13,20 +13,47 @@ def test_every_setting_is_in_the_reference():
 
 def test_recipes_and_prompt_sets_are_explained_with_those_that_are_built_in():
     recipe, prompt_set = reference().split("\n## A recipe\n")[1].split("\n## A prompt set\n")
-    assert "Built in: `center`, `weak`, `simclr`, `simclr_small`, `multicrop`. Your own go under `views.custom`." in recipe
-    assert "every phrase of `names` in every template. Built in: `plain`, `openai_7`, `openai_80`, `hypernym`," in prompt_set
+    assert (
+        "Built in: `center`, `weak`, `simclr`, `simclr_small`, `multicrop`. Your own go under `views.custom`."
+        in recipe
+    )
+    assert (
+        "every phrase of `names` in every template. Built in: `plain`, `openai_7`, `openai_80`, `hypernym`,"
+        in prompt_set
+    )
     assert "Your own go under `anchors.custom`." in prompt_set
-    assert "| `templates` | tuple[str, ...] or `openai_7`, `openai_80` | `['a photo of a {name}.']` | Sentences around" in prompt_set
-    assert [line.split("`")[1] for line in prompt_set.splitlines() if line.startswith("| `")] == list(PromptSet.model_fields)
+    assert (
+        "| `templates` | tuple[str, ...] or `openai_7`, `openai_80` | `['a photo of a {name}.']` | Sentences around"
+        in prompt_set
+    )
+    assert [
+        line.split("`")[1] for line in prompt_set.splitlines() if line.startswith("| `")
+    ] == list(PromptSet.model_fields)
 
 
 def test_types_are_written_for_people():
     text = reference()
-    assert "| `anchors.custom` | dict[str, PromptSet] | `{}` |" in text and "| `anchors.count` | int or None | `null` |" in text
-    assert "| `teacher.others` | tuple[OtherTeacher, ...] |" in text and "| `teacher.actors` | tuple[int, int] or None |" in text
+    assert (
+        "| `anchors.custom` | dict[str, PromptSet] | `{}` |" in text
+        and "| `anchors.count` | int or None | `null` |" in text
+    )
+    assert (
+        "| `teacher.others` | tuple[OtherTeacher, ...] |" in text
+        and "| `teacher.actors` | tuple[int, int] or None |" in text
+    )
     assert "| `views.teacher` | `same`, `center`, `live` | `same` |" in text
     assert not [
-        word for word in ("beamclip.config.inputs", "typing", "<class", "Optional", "Literal", "Annotated", "Union") if word in text
+        word
+        for word in (
+            "beamclip.config.inputs",
+            "typing",
+            "<class",
+            "Optional",
+            "Literal",
+            "Annotated",
+            "Union",
+        )
+        if word in text
     ]
 
 

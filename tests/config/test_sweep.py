@@ -62,10 +62,15 @@ def test_a_bad_cell_is_found_before_anything_starts(space, says):
 @pytest.mark.parametrize("search", ["random", "optuna"])
 def test_more_draws_than_there_are_cells_are_refused(search):
     space, base = {"seed": choice(0, 1), "views.stored": choice(1, 2)}, load_experiment("demo")
-    with pytest.raises(UserError, match=f"search={search} would draw 5 trials from 4 cells.*use search=grid"):
+    with pytest.raises(
+        UserError, match=f"search={search} would draw 5 trials from 4 cells.*use search=grid"
+    ):
         check_space(Sweep(name="s", search=search, trials=5, space=space), base)
     check_space(Sweep(name="s", search=search, trials=4, space=space), base)
-    check_space(Sweep(name="s", search=search, trials=5, space=space | {"optimiser.lr": uniform(0.1, 0.2)}), base)
+    check_space(
+        Sweep(name="s", search=search, trials=5, space=space | {"optimiser.lr": uniform(0.1, 0.2)}),
+        base,
+    )
 
 
 def test_asha_can_judge_only_what_is_scored_in_every_epoch():
@@ -92,7 +97,10 @@ def test_configuration_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-VARIANTS = {"a": {"objective.name": "simclr", "optimiser.lr": 0.5}, "b": {"objective.name": "csm", "student.init": "variant:a"}}
+VARIANTS = {
+    "a": {"objective.name": "simclr", "optimiser.lr": 0.5},
+    "b": {"objective.name": "csm", "student.init": "variant:a"},
+}
 
 
 def varied(**settings):
@@ -101,7 +109,10 @@ def varied(**settings):
 
 
 def test_a_variant_is_a_bundle_under_the_cell_s_own_values():
-    sweep, base = varied(space={"variant": choice("a", "b"), "optimiser.lr": choice(0.1)}), load_experiment("demo")
+    sweep, base = (
+        varied(space={"variant": choice("a", "b"), "optimiser.lr": choice(0.1)}),
+        load_experiment("demo"),
+    )
     one = cell(sweep, base, {"variant": "a", "optimiser.lr": 0.1})
     assert (one.objective.name, one.optimiser.lr) == ("simclr", 0.1)
     assert cell(varied(), base, {"variant": "a"}).optimiser.lr == 0.5
@@ -111,7 +122,9 @@ def test_a_variant_is_a_bundle_under_the_cell_s_own_values():
 def test_a_trial_starts_from_the_variant_listed_before_it_with_the_same_values():
     base = load_experiment("demo")
     assert start_of(varied(), base, {"variant": "a", "seed": 1}) is None
-    assert start_of(varied(), base, {"variant": "b", "seed": 1}) == cell(varied(), base, {"variant": "a", "seed": 1})
+    assert start_of(varied(), base, {"variant": "b", "seed": 1}) == cell(
+        varied(), base, {"variant": "a", "seed": 1}
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,20 +144,34 @@ def test_a_start_that_would_never_be_there_is_found_before_anything_starts(setti
 def test_a_variant_may_be_nested_like_a_preset_and_mappings_that_are_settings_stay_whole():
     """A class name is no dotted key, though it may hold dots."""
     senses = {"St. Bernard": "a dog"}
-    nested = {"objective": {"name": "simclr", "simclr": {"temperature": 0.3}}, "anchors": {"senses": senses}, "optimiser.lr": 0.5}
+    nested = {
+        "objective": {"name": "simclr", "simclr": {"temperature": 0.3}},
+        "anchors": {"senses": senses},
+        "optimiser.lr": 0.5,
+    }
     sweep = varied(variants={"a": nested, "b": {"student": {"init": "variant:a"}}})
-    flat = {"objective.name": "simclr", "objective.simclr.temperature": 0.3, "anchors.senses": senses, "optimiser.lr": 0.5}
+    flat = {
+        "objective.name": "simclr",
+        "objective.simclr.temperature": 0.3,
+        "anchors.senses": senses,
+        "optimiser.lr": 0.5,
+    }
     assert sweep.variants == {"a": flat, "b": {"student.init": "variant:a"}}
     assert {"objective.name", "student.init"} <= set(sweep.varied)
     one = cell(sweep, load_experiment("demo"), {"variant": "a"})
     assert (one.objective.name, one.anchors.senses, one.optimiser.lr) == ("simclr", senses, 0.5)
     with pytest.raises(UserError, match=r"optimiser.speed is not a setting"):
-        check_space(varied(variants={"a": {"optimiser": {"speed": 1}}, "b": {}}), load_experiment("demo"))
+        check_space(
+            varied(variants={"a": {"optimiser": {"speed": 1}}, "b": {}}), load_experiment("demo")
+        )
 
 
 @pytest.mark.parametrize("name", [".", ".."])
 def test_a_sweep_is_not_called_like_a_folder_that_is_there_already(name):
-    with pytest.raises(UserError, match=rf"^name: {re.escape(name)} means a folder that is there already; use letters"):
+    with pytest.raises(
+        UserError,
+        match=rf"^name: {re.escape(name)} means a folder that is there already; use letters",
+    ):
         checked(Sweep, {"name": name})
     assert Sweep(name=f"{name}a").name == f"{name}a"
 
@@ -155,4 +182,6 @@ def test_variants_and_the_space_name_each_other():
     with pytest.raises(ValueError, match="no trial takes a variant"):
         varied(space={})
     with pytest.raises(UserError, match=r"optimiser.speed.*in the trial variant=a"):
-        check_space(varied(variants={"a": {"optimiser.speed": 1}, "b": {}}), load_experiment("demo"))
+        check_space(
+            varied(variants={"a": {"optimiser.speed": 1}, "b": {}}), load_experiment("demo")
+        )

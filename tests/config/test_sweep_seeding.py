@@ -21,7 +21,11 @@ def test_every_cell_is_repeated_from_the_experiments_seed_on():
     ("sweep", "count", "says"),
     [
         (Sweep(name="s", space={"seed": choice(1, 2)}), 3, "sweep s varies seed already"),
-        (Sweep(name="s", space={"variant": choice("a")}, variants={"a": {"seed": 3}}), 2, "sweep s varies seed already"),
+        (
+            Sweep(name="s", space={"variant": choice("a")}, variants={"a": {"seed": 3}}),
+            2,
+            "sweep s varies seed already",
+        ),
         (SWEEP, 0, "--seeds is 0"),
         (Sweep(name="s", search="random", space={TAU_T: uniform(0.1, 0.2)}), 2, "search is random"),
     ],
@@ -36,7 +40,9 @@ def test_what_can_not_be_repeated_is_told(sweep, count, says):
 def asked(monkeypatch):
     """What would be run or planned."""
     found = []
-    monkeypatch.setattr(options, "run_sweep", lambda sweep, base, resume, repair: found.append(("run", sweep)))
+    monkeypatch.setattr(
+        options, "run_sweep", lambda sweep, base, resume, repair: found.append(("run", sweep))
+    )
     monkeypatch.setattr(options, "plan_sweep", lambda sweep, base: found.append(("plan", sweep)))
     return found
 

@@ -16,19 +16,33 @@ def test_a_range_has_two_ends(end, number):
 
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])
 def test_what_is_no_number_can_t_be_tried(number):
-    with pytest.raises(UserError, match=r"space.optimiser.lr.choice.values: (inf|nan) is no number to try"):
+    with pytest.raises(
+        UserError, match=r"space.optimiser.lr.choice.values: (inf|nan) is no number to try"
+    ):
         checked(Sweep, swept(kind="choice", values=[0.1, number]))
 
 
 def test_values_of_every_kind_keep_theirs():
     values = [True, 1, 1.5, "a", None]
-    assert checked(Sweep, swept(kind="choice", values=values)).space["optimiser.lr"] == choice(*values)
-    assert checked(Sweep, swept(kind="uniform", low=0.1, high=1, log=True)).space["optimiser.lr"] == loguniform(0.1, 1.0)
+    assert checked(Sweep, swept(kind="choice", values=values)).space["optimiser.lr"] == choice(
+        *values
+    )
+    assert checked(Sweep, swept(kind="uniform", low=0.1, high=1, log=True)).space[
+        "optimiser.lr"
+    ] == loguniform(0.1, 1.0)
     with pytest.raises(UserError, match="space.optimiser.lr.choice.values is 3; write a list"):
         checked(Sweep, swept(kind="choice", values=3))
 
 
-@pytest.mark.parametrize("key", ["optimiser.lr", "optimiser.weight_decay", "objective.student_temperature", "probe.knn_temperature"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "optimiser.lr",
+        "optimiser.weight_decay",
+        "objective.student_temperature",
+        "probe.knn_temperature",
+    ],
+)
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])
 def test_no_setting_is_endless(key, number):
     with pytest.raises(UserError, match=f"{key} is {number}: input should be a finite number"):

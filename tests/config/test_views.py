@@ -4,7 +4,17 @@ import pytest
 
 from beamclip.config import RECIPES, Recipe, UserError, ViewsConfig, load_experiment
 
-STRONG = Recipe(area=(0.2, 1.0), ratio=(0.5, 2.0), flip=0.5, jitter=0.8, brightness=0.8, hue=0.2, grey=0.2, blur=0.5, blur_sigma=(0.1, 2.1))
+STRONG = Recipe(
+    area=(0.2, 1.0),
+    ratio=(0.5, 2.0),
+    flip=0.5,
+    jitter=0.8,
+    brightness=0.8,
+    hue=0.2,
+    grey=0.2,
+    blur=0.5,
+    blur_sigma=(0.1, 2.1),
+)
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -28,7 +38,10 @@ def test_twice_the_strength_stops_at_what_can_be_drawn():
     assert twice.ratio == pytest.approx((0.25, 4))
     assert (twice.brightness, twice.hue) == (1.0, 0.4)
     assert Recipe(jitter=1.0, hue=0.4).scaled(2).hue == 0.5
-    assert Recipe(area=(0.01, 1.0)).scaled(2).area == (0.01, 1.0)  # already smaller than any strength would make it
+    assert Recipe(area=(0.01, 1.0)).scaled(2).area == (
+        0.01,
+        1.0,
+    )  # already smaller than any strength would make it
 
 
 def test_the_upper_end_of_the_area_stays_and_bounds_the_lower_one():
@@ -50,7 +63,11 @@ def test_what_a_recipe_never_does_is_not_scaled_so_that_equal_views_share_a_stor
 
 def test_small_crops_keep_their_size_and_number():
     strong, scaled = RECIPES["multicrop"], RECIPES["multicrop"].scaled(0.5)
-    assert (scaled.small_crops, scaled.small_area, scaled.small_side) == (strong.small_crops, strong.small_area, strong.small_side)
+    assert (scaled.small_crops, scaled.small_area, scaled.small_side) == (
+        strong.small_crops,
+        strong.small_area,
+        strong.small_side,
+    )
 
 
 def test_the_order_of_factors_does_not_make_another_store():
@@ -59,7 +76,9 @@ def test_the_order_of_factors_does_not_make_another_store():
 
 
 def test_recipes_of_ones_own_are_scaled_too():
-    assert ViewsConfig(recipe="mine", custom={"mine": STRONG}, strength=0.5).resolve() == STRONG.scaled(0.5)
+    assert ViewsConfig(
+        recipe="mine", custom={"mine": STRONG}, strength=0.5
+    ).resolve() == STRONG.scaled(0.5)
 
 
 @pytest.mark.parametrize("value", [-0.1, 2.1, float("nan"), "strong"])

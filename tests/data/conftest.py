@@ -84,7 +84,9 @@ def make_tree(tmp_path):
                 folder = tmp_path / name / split / kind
                 folder.mkdir(parents=True)
                 for number in range(count):
-                    (folder / f"{number:03}.jpg").write_bytes(encoded((40 * label, 10 * number, 128)))
+                    (folder / f"{number:03}.jpg").write_bytes(
+                        encoded((40 * label, 10 * number, 128))
+                    )
         return tmp_path / name
 
     return make
@@ -94,12 +96,18 @@ def make_tree(tmp_path):
 def write_parquet(tmp_path):
     """Write one Hugging Face-style parquet file."""
 
-    def write(file, labels, names=("red", "blue"), images=None, columns=("image", "label"), paths=None) -> Path:
-        images = images if images is not None else [encoded((250 * label, 0, 250)) for label in labels]
+    def write(
+        file, labels, names=("red", "blue"), images=None, columns=("image", "label"), paths=None
+    ) -> Path:
+        images = (
+            images if images is not None else [encoded((250 * label, 0, 250)) for label in labels]
+        )
         paths = paths or [None] * len(labels)
         rows = [{"bytes": image, "path": path} for image, path in zip(images, paths, strict=True)]
         kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-        table = pa.table({columns[0]: pa.array(rows, kind), columns[1]: pa.array(np.asarray(labels, np.int64))})
+        table = pa.table(
+            {columns[0]: pa.array(rows, kind), columns[1]: pa.array(np.asarray(labels, np.int64))}
+        )
         if names:
             listed = ", ".join(f'"{name}"' for name in names)
             features = f'{{"info": {{"features": {{"{columns[1]}": {{"names": [{listed}]}}}}}}}}'

@@ -60,7 +60,13 @@ def imagenet():
     ids = known.label_names()
     lemmas = [known.label_name_to_description(id) for id in ids]
     firsts = [name.split(",")[0] for name in lemmas]
-    return {"ids": ids, "lemmas": lemmas, "firsts": firsts, "clip": list(IMAGENET_CLASSNAMES), "torchvision": _IMAGENET_CATEGORIES}
+    return {
+        "ids": ids,
+        "lemmas": lemmas,
+        "firsts": firsts,
+        "clip": list(IMAGENET_CLASSNAMES),
+        "torchvision": _IMAGENET_CATEGORIES,
+    }
 
 
 def distinct(names):
@@ -73,8 +79,13 @@ def distinct(names):
 
 @pytest.mark.parametrize("own", ["ids", "lemmas", "firsts", "clip", "torchvision"])
 @pytest.mark.parametrize("listed", ["firsts", "clip", "torchvision"])
-def test_other_words_in_the_same_order_are_taken_and_in_another_refused(imagenet, tmp_path, own, listed):
-    config, names = DataConfig(class_names=str(tmp_path / "names.txt")), list(distinct(imagenet[listed]))
+def test_other_words_in_the_same_order_are_taken_and_in_another_refused(
+    imagenet, tmp_path, own, listed
+):
+    config, names = (
+        DataConfig(class_names=str(tmp_path / "names.txt")),
+        list(distinct(imagenet[listed])),
+    )
 
     def resolved(names):
         (tmp_path / "names.txt").write_text("\n".join(names))
@@ -84,20 +95,33 @@ def test_other_words_in_the_same_order_are_taken_and_in_another_refused(imagenet
     swapped = [names[1], names[0], *names[2:]]
     moved = [*names[:100], *names[101:500], names[100], *names[500:]]
     for wrong in (names[::-1], swapped, moved):
-        with pytest.raises(UserError, match=r"names.txt has '.*' in line \d+, but its class is number \d+; write the lines in the order"):
+        with pytest.raises(
+            UserError,
+            match=r"names.txt has '.*' in line \d+, but its class is number \d+; write the lines in the order",
+        ):
             resolved(wrong)
 
 
 def test_a_list_of_another_length_than_the_own_names_is_not_compared(tmp_path):
     (tmp_path / "names.txt").write_text("dog\ncat\nhorse\n")
-    assert resolve_classes(DataConfig(class_names=str(tmp_path / "names.txt")), ["cat", "dog"], 2)[0] == ("dog", "cat", "horse")
+    assert resolve_classes(DataConfig(class_names=str(tmp_path / "names.txt")), ["cat", "dog"], 2)[
+        0
+    ] == ("dog", "cat", "horse")
 
 
 def test_a_list_beside_the_images_counts_where_no_other_is_given(tmp_path):
-    folders, beside = ["n01440764", "n01443537"], (["tench, Tinca tinca", "gold fish"], "here/classes.txt")
-    assert resolve_classes(DataConfig(), folders, 2, True, beside) == (("tench", "gold fish"), tuple(folders))
+    folders, beside = (
+        ["n01440764", "n01443537"],
+        (["tench, Tinca tinca", "gold fish"], "here/classes.txt"),
+    )
+    assert resolve_classes(DataConfig(), folders, 2, True, beside) == (
+        ("tench", "gold fish"),
+        tuple(folders),
+    )
     (tmp_path / "names.txt").write_text("a\nb\n")
-    assert resolve_classes(DataConfig(class_names=str(tmp_path / "names.txt")), folders, 2, True, beside) == (("a", "b"), tuple(folders))
+    assert resolve_classes(
+        DataConfig(class_names=str(tmp_path / "names.txt")), folders, 2, True, beside
+    ) == (("a", "b"), tuple(folders))
 
 
 def test_an_unknown_wordnet_id_stays(tmp_path):
@@ -107,7 +131,10 @@ def test_an_unknown_wordnet_id_stays(tmp_path):
 def test_a_name_file_wins_and_keeps_the_keys(tmp_path):
     (tmp_path / "names.txt").write_text("fish\ndog\n")
     config = DataConfig(class_names=str(tmp_path / "names.txt"))
-    assert resolve_classes(config, ["n01440764", "n02102040"], 2) == (("fish", "dog"), ("n01440764", "n02102040"))
+    assert resolve_classes(config, ["n01440764", "n02102040"], 2) == (
+        ("fish", "dog"),
+        ("n01440764", "n02102040"),
+    )
 
 
 def test_wordnet_ids_in_paths():

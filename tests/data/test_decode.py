@@ -19,14 +19,20 @@ def encode(image, format="PNG", **options):
 
 
 def photograph(width, height, seed=0):
-    noise = np.random.default_rng(seed).integers(256, size=(height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
+    noise = np.random.default_rng(seed).integers(
+        256, size=(height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8
+    )
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
 
-@pytest.mark.parametrize("size", [(64, 48), (48, 65), (301, 200), (33, 32), (32, 32), (20, 31), (500, 61)])
+@pytest.mark.parametrize(
+    "size", [(64, 48), (48, 65), (301, 200), (33, 32), (32, 32), (20, 31), (500, 61)]
+)
 def test_equals_torchvisions_resize_and_centre_crop(size):
     image = photograph(*size)
-    steps = v2.Compose([v2.Resize(32, v2.InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(32)])
+    steps = v2.Compose(
+        [v2.Resize(32, v2.InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(32)]
+    )
     difference = square(encode(image), 32).astype(int) - np.asarray(steps(image)).astype(int)
     assert np.abs(difference).max() <= 2
 
@@ -57,7 +63,11 @@ def test_reads_a_file_only_when_it_is_decoded(tmp_path):
 
 def test_small_ones_are_kept_small_where_that_is_wanted():
     small, large = np.full((20, 30, 3), 90, np.uint8), np.full((50, 60, 3), 90, np.uint8)
-    assert square(small, 32, upscale=False).shape == (20, 20, 3) and square(small, 32).shape == (32, 32, 3)
+    assert square(small, 32, upscale=False).shape == (20, 20, 3) and square(small, 32).shape == (
+        32,
+        32,
+        3,
+    )
     assert square(large, 32, upscale=False).shape == (32, 32, 3)
 
 
@@ -66,7 +76,9 @@ def test_exif_orientation_is_applied():
     pixels[:8] = 255  # white above; stored turned by a quarter, with the tag that says so
     exif = Image.Exif()
     exif[0x0112] = 6
-    turned = encode(Image.fromarray(np.rot90(pixels).copy()), "JPEG", exif=exif, quality=100, subsampling=0)
+    turned = encode(
+        Image.fromarray(np.rot90(pixels).copy()), "JPEG", exif=exif, quality=100, subsampling=0
+    )
     assert np.abs(square(turned, 16).astype(int) - pixels).max() < 20
 
 
@@ -85,12 +97,16 @@ def with_exif(payload):
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload + data[2:]
 
 
-@pytest.mark.parametrize("exif", [b"garbagegarbage", b"", b"II*\0", b"II*\0\xff\xff\0\0", b"II*\0\x08\0\0\0\x05\0abc"])
+@pytest.mark.parametrize(
+    "exif", [b"garbagegarbage", b"", b"II*\0", b"II*\0\xff\xff\0\0", b"II*\0\x08\0\0\0\x05\0abc"]
+)
 def test_malformed_exif_says_nothing(exif):
     plain = square(encode(photograph(16, 16), "JPEG"), 16)
     assert np.array_equal(square(with_exif(b"Exif\0\0" + exif), 16), plain)
     for format in ("PNG", "WEBP"):
-        assert square(encode(photograph(16, 16), format, exif=b"Exif\0\0" + exif or b"x"), 16).shape == (16, 16, 3)
+        assert square(
+            encode(photograph(16, 16), format, exif=b"Exif\0\0" + exif or b"x"), 16
+        ).shape == (16, 16, 3)
 
 
 WHITE, GREY = (255, 255, 255), (100, 100, 100)
@@ -124,7 +140,10 @@ def test_every_kind_becomes_rgb(data, expected):
     assert np.abs(pixels.astype(int) - expected).max() <= 2
 
 
-@pytest.mark.parametrize("data", [b"", b"not an image", encode(photograph(64, 64), "JPEG")[:900], encode(photograph(9, 9))[:60]])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"not an image", encode(photograph(64, 64), "JPEG")[:900], encode(photograph(9, 9))[:60]],
+)
 def test_broken_files_are_refused(data):
     with pytest.raises(Exception, match="."):
         square(data, 8)

@@ -14,9 +14,19 @@ from beamclip.data.files import Blob, Files
 @pytest.fixture(params=["plain", "file", "memory"])
 def files(request, tmp_path):
     """The same small tree on three file systems."""
-    url = {"plain": str(tmp_path), "file": f"file://{tmp_path}", "memory": f"memory://{tmp_path.name}"}[request.param]
+    url = {
+        "plain": str(tmp_path),
+        "file": f"file://{tmp_path}",
+        "memory": f"memory://{tmp_path.name}",
+    }[request.param]
     system, root = fsspec.core.url_to_fs(url)
-    for path, content in {"a/x.bin": b"0123456789", "a/deep/y.bin": b"abc", "a/.hidden": b"", "b/z.bin": b"", "top.bin": b"t"}.items():
+    for path, content in {
+        "a/x.bin": b"0123456789",
+        "a/deep/y.bin": b"abc",
+        "a/.hidden": b"",
+        "b/z.bin": b"",
+        "top.bin": b"t",
+    }.items():
         system.makedirs(f"{root}/{path}".rsplit("/", 1)[0], exist_ok=True)
         system.pipe_file(f"{root}/{path}", content)
     return Files(url)
@@ -73,9 +83,15 @@ def test_files_over_http_are_asked_for_their_stamps(served):
     listed = Files(url).files()
     assert [(entry.size, entry.stamp) for entry in listed] == [(0, "")] * 2
     before = Files(url).stamped(listed)
-    assert [(entry.path, entry.size, bool(entry.stamp)) for entry in before] == [("a.bin", 4, True), ("b.bin", 4, True)]
+    assert [(entry.path, entry.size, bool(entry.stamp)) for entry in before] == [
+        ("a.bin", 4, True),
+        ("b.bin", 4, True),
+    ]
     os.utime(folder / "b.bin", (1, 1))
-    assert [old == new for old, new in zip(before, Files(url).stamped(listed), strict=True)] == [True, False]
+    assert [old == new for old, new in zip(before, Files(url).stamped(listed), strict=True)] == [
+        True,
+        False,
+    ]
 
 
 def test_files_with_stamps_are_not_asked(files, monkeypatch):
@@ -107,7 +123,10 @@ def test_only_what_is_here_is_local(tmp_path):
     ("url", "match"),
     [
         ("nosuch://bucket/x", "^data.path nosuch://bucket/x is of no kind that can be read: "),
-        ("http://127.0.0.1:9/x", "^data.path http://127.0.0.1:9/x (can't be listed|needs a package)"),
+        (
+            "http://127.0.0.1:9/x",
+            "^data.path http://127.0.0.1:9/x (can't be listed|needs a package)",
+        ),
     ],
 )
 def test_an_address_that_leads_nowhere_is_a_sentence(url, match):

@@ -13,7 +13,10 @@ def test_a_read_that_fails_for_a_moment_is_tried_again(tmp_path, network):
 def test_a_read_that_goes_on_failing_is_a_sentence(tmp_path, network):
     (tmp_path / "x.bin").write_bytes(b"short")
     network.errors = [TimeoutError("Read timed out")] * 4
-    with pytest.raises(UserError, match=r"x.bin can't be read \(tried 4 times: Read timed out\); see that its disk or network works"):
+    with pytest.raises(
+        UserError,
+        match=r"x.bin can't be read \(tried 4 times: Read timed out\); see that its disk or network works",
+    ):
         Blob(Files(f"flaky://{tmp_path}"), "x.bin").read()
     with pytest.raises(UserError, match=r"\(tried 4 times: it gave 2 bytes instead of 9\)"):
         Blob(Files(f"flaky://{tmp_path}"), "x.bin", 3, 9).read()
@@ -21,9 +24,14 @@ def test_a_read_that_goes_on_failing_is_a_sentence(tmp_path, network):
 
 def test_what_is_cut_short_or_gone_here_is_a_sentence_at_once(tmp_path):
     (tmp_path / "x.bin").write_bytes(b"short")
-    with pytest.raises(UserError, match=r"x.bin can't be read \(it gave 2 bytes instead of 9\); see that it is there, whole and readable"):
+    with pytest.raises(
+        UserError,
+        match=r"x.bin can't be read \(it gave 2 bytes instead of 9\); see that it is there, whole and readable",
+    ):
         Blob(Files(str(tmp_path)), "x.bin", 3, 9).read()
-    with pytest.raises(UserError, match=r"y.bin can't be read \(.*No such file.*\); see that it is there"):
+    with pytest.raises(
+        UserError, match=r"y.bin can't be read \(.*No such file.*\); see that it is there"
+    ):
         Blob(Files(str(tmp_path)), "y.bin").read()
 
 
@@ -32,6 +40,11 @@ def test_a_link_that_leads_nowhere_is_known(tmp_path):
     (tmp_path / "self").symlink_to("self")
     (tmp_path / "good").symlink_to(tmp_path / "file")
     (tmp_path / "file").touch()
-    found = {name: Blob(Files(str(tmp_path)), name).leads_nowhere for name in ("gone", "self", "good", "file", "never")}
+    found = {
+        name: Blob(Files(str(tmp_path)), name).leads_nowhere
+        for name in ("gone", "self", "good", "file", "never")
+    }
     assert found == {"gone": True, "self": True, "good": False, "file": False, "never": False}
-    assert not Blob(Files(str(tmp_path)), "gone", 512, 10).leads_nowhere, "a shard that is gone is no bad image"
+    assert not Blob(Files(str(tmp_path)), "gone", 512, 10).leads_nowhere, (
+        "a shard that is gone is no bad image"
+    )

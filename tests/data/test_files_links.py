@@ -16,9 +16,17 @@ def test_links_are_what_they_lead_to(tmp_path):
     files = Files(str(tmp_path / "set"))
     assert files.folders() == ["folder"] and files.folders("folder") == ["deep"]
     before = files.below("")
-    assert [(e.path, e.size) for e in before] == [("file.bin", 10), ("folder/x.bin", 10), ("nowhere", 0)]
+    assert [(e.path, e.size) for e in before] == [
+        ("file.bin", 10),
+        ("folder/x.bin", 10),
+        ("nowhere", 0),
+    ]
     os.utime(tmp_path / "real/x.bin", (1, 1))
-    assert [new == old for new, old in zip(files.below(""), before, strict=True)] == [False, False, True]
+    assert [new == old for new, old in zip(files.below(""), before, strict=True)] == [
+        False,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("target", [".", "..", "../../other/back"])
@@ -27,5 +35,7 @@ def test_a_link_that_leads_back_is_a_sentence(tmp_path, target):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "other/back/again").symlink_to(tmp_path / "set/a")
     (tmp_path / "set/a/loop").symlink_to(target)
-    with pytest.raises(UserError, match="is a link to a folder that it lies in, which has no end; remove the link"):
+    with pytest.raises(
+        UserError, match="is a link to a folder that it lies in, which has no end; remove the link"
+    ):
         Files(str(tmp_path / "set")).below("")

@@ -30,7 +30,10 @@ def _clear_where_bright(image):
 def odd_images():
     """The same quiet picture in every kind of pixels, with the reasons of those that are no pictures."""
     ramp = np.linspace(40, 200, 24 * 32).reshape(24, 32)
-    grey, colour = Image.fromarray(ramp.astype(np.uint8)), Image.fromarray(np.stack([ramp] * 3, -1).astype(np.uint8))
+    grey, colour = (
+        Image.fromarray(ramp.astype(np.uint8)),
+        Image.fromarray(np.stack([ramp] * 3, -1).astype(np.uint8)),
+    )
     turned = Image.Exif()
     turned[0x0112] = 3  # upside down
     good = {
@@ -39,15 +42,24 @@ def odd_images():
         "palette.png": saved(colour.quantize(256), "PNG"),
         "palette_clear.png": saved(_clear_where_bright(colour), "PNG"),
         "deep.png": saved(Image.fromarray((ramp * 257).astype(np.uint16)), "PNG"),
-        "exif.jpg": saved(colour.transpose(Image.Transpose.ROTATE_180), "JPEG", quality=98, exif=turned),
+        "exif.jpg": saved(
+            colour.transpose(Image.Transpose.ROTATE_180), "JPEG", quality=98, exif=turned
+        ),
         "rgb.png": saved(colour, "PNG"),
     }
     truncated = saved(colour.resize((300, 300)), "JPEG")[:1000]
-    return good, {"bomb.png": b"", "empty.jpg": b"", "truncated.jpg": truncated, "words.jpg": b"not an image at all"}
+    return good, {
+        "bomb.png": b"",
+        "empty.jpg": b"",
+        "truncated.jpg": truncated,
+        "words.jpg": b"not an image at all",
+    }
 
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
-def test_every_kind_of_pixels_becomes_right_rgb_and_the_rest_is_listed(tmp_path, encoding, monkeypatch):
+def test_every_kind_of_pixels_becomes_right_rgb_and_the_rest_is_listed(
+    tmp_path, encoding, monkeypatch
+):
     good, broken = odd_images()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200_000)
     broken["bomb.png"] = saved(Image.new("L", (550, 550)), "PNG")
@@ -57,19 +69,35 @@ def test_every_kind_of_pixels_becomes_right_rgb_and_the_rest_is_listed(tmp_path,
             for name, content in (good | broken).items():
                 (tmp_path / "tree" / split / kind / name).write_bytes(content)
     packed = pack(
-        DataConfig(path=str(tmp_path / "tree"), image_size=24, broken_fraction=0.5, encoding=encoding, quality=98), tmp_path / "s"
+        DataConfig(
+            path=str(tmp_path / "tree"),
+            image_size=24,
+            broken_fraction=0.5,
+            encoding=encoding,
+            quality=98,
+        ),
+        tmp_path / "s",
     )
     images = pixels(packed).astype(int)
     assert len(packed) == 4 * len(good)
     plain, clear = (sorted(good).index(name) for name in ("rgb.png", "palette_clear.png"))
     others = np.delete(images[: len(good)], clear, axis=0)
     assert np.abs(others - images[plain]).max() <= 12  # JPEG's and the palette's own loss
-    assert np.abs(images[clear, :19] - images[plain, :19]).max() <= 12 and images[clear, -1].min() >= 240
-    assert np.array_equal(images.reshape(4, len(good), *images.shape[1:]), np.stack([images[: len(good)]] * 4))
+    assert (
+        np.abs(images[clear, :19] - images[plain, :19]).max() <= 12
+        and images[clear, -1].min() >= 240
+    )
+    assert np.array_equal(
+        images.reshape(4, len(good), *images.shape[1:]), np.stack([images[: len(good)]] * 4)
+    )
     assert len({name for name, _ in packed.bad}) == 16
     reasons = {name.rsplit("/", 1)[1]: reason for name, reason in packed.bad}
     assert reasons.keys() == broken.keys()
-    assert "550 x 550 pixels" in reasons["bomb.png"] and reasons["empty.jpg"] == "empty" and "truncated" in reasons["truncated.jpg"]
+    assert (
+        "550 x 550 pixels" in reasons["bomb.png"]
+        and reasons["empty.jpg"] == "empty"
+        and "truncated" in reasons["truncated.jpg"]
+    )
     assert reasons["words.jpg"].startswith("cannot identify image file")
 
 
@@ -80,23 +108,36 @@ def test_jpeg_is_near_raw_and_smaller(tmp_path):
             (tmp_path / "tree" / split / kind).mkdir(parents=True)
             for number in range(4):
                 small = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8))
-                small.resize((120, 100), Image.Resampling.BICUBIC).save(tmp_path / "tree" / split / kind / f"{number}.png")
-    configs = [DataConfig(path=str(tmp_path / "tree"), image_size=96, encoding=encoding) for encoding in ("raw", "jpeg")]
+                small.resize((120, 100), Image.Resampling.BICUBIC).save(
+                    tmp_path / "tree" / split / kind / f"{number}.png"
+                )
+    configs = [
+        DataConfig(path=str(tmp_path / "tree"), image_size=96, encoding=encoding)
+        for encoding in ("raw", "jpeg")
+    ]
     raw, jpeg = (pack(config, tmp_path / "stores") for config in configs)
     difference = pixels(raw).astype(float) - pixels(jpeg)
     assert 10 * np.log10(255**2 / (difference**2).mean()) > 32  # dB; measured 38
     assert jpeg.store.bytes < raw.store.bytes / 4
     for packed, config in ((raw, configs[0]), (jpeg, configs[1])):
         seconds, size = cost_of_an_image(open_source(config), config)
-        assert 0 < seconds < 1 and abs(16 * size / packed.store.bytes - 1) < 0.2  # the plan's estimate is near what is written
+        assert (
+            0 < seconds < 1 and abs(16 * size / packed.store.bytes - 1) < 0.2
+        )  # the plan's estimate is near what is written
 
 
 def test_jpeg_keeps_small_originals_small_and_gives_them_at_full_size(tmp_path):
     for split in ("train", "test"):
         for kind in ("a", "b"):
             (tmp_path / "tree" / split / kind).mkdir(parents=True)
-            Image.new("RGB", (20, 30), (90, 140, 60)).save(tmp_path / "tree" / split / kind / "x.png")
-    packed = pack(DataConfig(path=str(tmp_path / "tree"), image_size=64, encoding="jpeg"), tmp_path / "stores")
+            Image.new("RGB", (20, 30), (90, 140, 60)).save(
+                tmp_path / "tree" / split / kind / "x.png"
+            )
+    packed = pack(
+        DataConfig(path=str(tmp_path / "tree"), image_size=64, encoding="jpeg"), tmp_path / "stores"
+    )
     with Image.open(io.BytesIO(packed.store.file("images-00000.jpegs").read_bytes())) as first:
         assert first.size == (20, 20)
-    assert np.abs(pixels(packed).astype(int) - [90, 140, 60]).max() < 6 and pixels(packed).shape == (4, 64, 64, 3)
+    assert np.abs(pixels(packed).astype(int) - [90, 140, 60]).max() < 6 and pixels(
+        packed
+    ).shape == (4, 64, 64, 3)

@@ -10,7 +10,9 @@ from beamclip.data import pack
 @pytest.fixture(params=["raw", "jpeg"])
 def packed(request, make_tree, tmp_path):
     tree = make_tree({"train": {"a": 3, "b": 2}, "test": {"a": 1, "b": 1}})
-    return pack(DataConfig(path=str(tree), image_size=8, encoding=request.param), tmp_path / "stores")
+    return pack(
+        DataConfig(path=str(tree), image_size=8, encoding=request.param), tmp_path / "stores"
+    )
 
 
 def test_reads_by_id_in_the_order_asked(packed):
@@ -28,7 +30,9 @@ def test_ids_that_are_not_there_are_an_error(packed, ids):
 
 
 def test_knows_its_rows(packed):
-    assert len(packed) == 7 and packed.image_size == 8 and packed.groups is None and packed.bad == []
+    assert (
+        len(packed) == 7 and packed.image_size == 8 and packed.groups is None and packed.bad == []
+    )
     assert packed.train_ids.tolist() == [0, 1, 2, 3, 4] and packed.test_ids.tolist() == [5, 6]
 
 
@@ -48,7 +52,9 @@ def test_letting_go_of_pages_changes_nothing(packed):
 def test_random_ids_over_many_shards(make_tree, tmp_path, encoding):
     """Colours say class and number: a row of the wrong shard would show."""
     tree = make_tree({"train": {"a": 100, "b": 90}, "test": {"a": 20, "b": 30}})
-    packed = pack(DataConfig(path=str(tree), image_size=8, encoding=encoding, quality=95), tmp_path / "stores")
+    packed = pack(
+        DataConfig(path=str(tree), image_size=8, encoding=encoding, quality=95), tmp_path / "stores"
+    )
     assert len(packed.store.manifest["shards"]) == 4
     ids = np.random.default_rng(0).permutation(240)[:150]
     number = np.concatenate([np.arange(100), np.arange(90), np.arange(20), np.arange(30)])
@@ -62,4 +68,6 @@ def test_raw_images_are_mapped_not_loaded(packed):
     packed.read(np.arange(7))
     if packed.encoding == "raw":
         shelf = packed._shelves[0]
-        assert isinstance(shelf._rows, np.memmap) and shelf._rows.filename == packed.store.file("images-00000.npy")
+        assert isinstance(shelf._rows, np.memmap) and shelf._rows.filename == packed.store.file(
+            "images-00000.npy"
+        )

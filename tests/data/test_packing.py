@@ -26,7 +26,9 @@ def test_in_order_keeps_order_and_reads_only_a_little_ahead():
         assert list(results) == list(range(1, 100))
 
 
-@pytest.mark.parametrize(("image", "reason"), [(b"", "empty"), (b"GIF89a", ""), (b"\xff\xd8\xff", "")])
+@pytest.mark.parametrize(
+    ("image", "reason"), [(b"", "empty"), (b"GIF89a", ""), (b"\xff\xd8\xff", "")]
+)
 def test_what_is_no_image_gives_its_reason_in_a_line(image, reason):
     said = row_of(Item("x", image, 0), DataConfig(image_size=8))
     assert isinstance(said, str) and said and "\n" not in said and said.startswith(reason)
@@ -40,7 +42,9 @@ def test_an_image_that_could_not_be_read_is_not_a_bad_one(tmp_path):
 
 @pytest.mark.parametrize("target", ["gone.jpg", "a.jpg"])
 def test_a_link_that_leads_nowhere_is_a_bad_image_at_once(tmp_path, monkeypatch, target):
-    monkeypatch.setattr("beamclip.data.retry.time.sleep", lambda _: pytest.fail("it was tried again"))
+    monkeypatch.setattr(
+        "beamclip.data.retry.time.sleep", lambda _: pytest.fail("it was tried again")
+    )
     (tmp_path / "a.jpg").symlink_to(target)
     said = row_of(Item("a.jpg", Blob(Files(str(tmp_path)), "a.jpg"), 0), DataConfig(image_size=8))
     assert said == "a link that leads nowhere"
@@ -71,7 +75,11 @@ def test_two_threads_write_the_shards_that_one_writes(data_config, tmp_path, enc
         write = job.open(folder, 1)
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(write, range(len(job.spans))))
-        return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.suffix not in (".stamps", "")}
+        return {
+            path.name: path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.suffix not in (".stamps", "")
+        }
 
     monkeypatch.setattr("beamclip.data.packing.row_of", watched)
     assert written(tmp_path / "two", 2) == written(tmp_path / "one", 1)
@@ -87,4 +95,7 @@ def test_a_worker_that_outlived_its_builder_spoils_no_shard(tmp_path):
         new.write(pixels)
         old.file.close()
     (written,) = new.files.values()
-    assert np.array_equal(np.load(written), np.stack([pixels, pixels])) and written not in old.files.values()
+    assert (
+        np.array_equal(np.load(written), np.stack([pixels, pixels]))
+        and written not in old.files.values()
+    )

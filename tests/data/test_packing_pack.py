@@ -32,18 +32,28 @@ def test_rows_are_train_then_test_in_the_sources_order(tree, tmp_path):
     packed = pack(config_of(tree), tmp_path / "stores")
     images = pixels(packed)
     assert images.shape == (10, 16, 16, 3) and images.dtype == np.uint8
-    assert packed.labels.tolist() == [0] * 4 + [1] * 3 + [0, 0, 1] and packed.rows == {"train": 7, "test": 3}
+    assert packed.labels.tolist() == [0] * 4 + [1] * 3 + [0, 0, 1] and packed.rows == {
+        "train": 7,
+        "test": 3,
+    }
     middle = images[:, 8, 8].astype(int)
-    assert np.abs(middle[:, 0] - 40 * packed.labels).max() < 6  # what make_tree painted: red says the class, green the number
+    assert (
+        np.abs(middle[:, 0] - 40 * packed.labels).max() < 6
+    )  # what make_tree painted: red says the class, green the number
     assert np.abs(middle[:, 1] - 10 * np.array([0, 1, 2, 3, 0, 1, 2, 0, 1, 0])).max() < 6
 
 
 def test_the_store_depends_on_images_size_and_encoding_but_not_on_splits(tree, tmp_path):
     root = tmp_path / "stores"
     first = pack(config_of(tree), root).key
-    assert pack(config_of(tree, val_fraction=0.3, split_seed=5, train_images=2, quality=30), root).key == first
+    assert (
+        pack(config_of(tree, val_fraction=0.3, split_seed=5, train_images=2, quality=30), root).key
+        == first
+    )
     keys = {first, pack(DataConfig(path=str(tree), image_size=8), root).key}
-    keys |= {pack(config_of(tree, encoding="jpeg", quality=quality), root).key for quality in (90, 30)}
+    keys |= {
+        pack(config_of(tree, encoding="jpeg", quality=quality), root).key for quality in (90, 30)
+    }
     assert len(keys) == 4
     (tree / "train/a/new.jpg").write_bytes((tree / "train/a/000.jpg").read_bytes())
     assert pack(config_of(tree), root).key not in keys
@@ -51,7 +61,9 @@ def test_the_store_depends_on_images_size_and_encoding_but_not_on_splits(tree, t
 
 def test_is_built_once(tree, tmp_path, monkeypatch):
     first = pack(config_of(tree), tmp_path / "stores")
-    monkeypatch.setattr(sys.modules["beamclip.data.packing"], "_Builder", None)  # the package's `pack` is the function
+    monkeypatch.setattr(
+        sys.modules["beamclip.data.packing"], "_Builder", None
+    )  # the package's `pack` is the function
     assert pack(config_of(tree), tmp_path / "stores").key == first.key
 
 
@@ -63,15 +75,24 @@ def test_nothing_shifts_when_images_are_broken(tree, tmp_path, encoding):
     (tree / "test/b/notes.txt").write_text("hello")
     packed = pack(config_of(tree, broken_fraction=0.5, encoding=encoding), tmp_path / "stores")
     kept = [0, 2, 3, 5, 6, 7, 8, 9]
-    assert packed.rows == {"train": 5, "test": 3} and packed.labels.tolist() == whole.labels[kept].tolist()
+    assert (
+        packed.rows == {"train": 5, "test": 3}
+        and packed.labels.tolist() == whole.labels[kept].tolist()
+    )
     assert np.array_equal(pixels(packed), pixels(whole)[kept])
-    assert [name for name, _ in packed.bad] == ["train/a/001.jpg", "train/b/000.jpg", "test/b/notes.txt"]
+    assert [name for name, _ in packed.bad] == [
+        "train/a/001.jpg",
+        "train/b/000.jpg",
+        "test/b/notes.txt",
+    ]
     assert open_store(packed.store.path).manifest["bad"] == 3
     rows = list(csv.reader(packed.store.file("bad.csv").open()))
     assert rows[0] == ["name", "reason"] and all(reason for _, reason in rows[1:])
 
 
-def test_the_key_changes_when_images_are_read_again_that_were_left_out(tree, tmp_path, jpeg, monkeypatch):
+def test_the_key_changes_when_images_are_read_again_that_were_left_out(
+    tree, tmp_path, jpeg, monkeypatch
+):
     """A repair then numbers the images anew: nothing that was made of the old ids may be taken for the new ones'."""
     (tree / "train/a/001.jpg").write_bytes(jpeg(size=(90, 90)))
     config = config_of(tree, broken_fraction=0.5)
@@ -81,13 +102,20 @@ def test_the_key_changes_when_images_are_read_again_that_were_left_out(tree, tmp
     assert [name for name, _ in first.bad] == ["train/a/001.jpg"]
     flip(first.store.file("images-00000.npy"))
     mended = pack(config, tmp_path / "stores", repair=True)
-    assert not mended.bad and first.key == same.key == f"{mended.store.key}-{first.key[-8:]}" and mended.key == mended.store.key
+    assert (
+        not mended.bad
+        and first.key == same.key == f"{mended.store.key}-{first.key[-8:]}"
+        and mended.key == mended.store.key
+    )
 
 
 def test_too_many_broken_images_fail_and_more_can_be_allowed_afterwards(tree, tmp_path):
     for name in ("001", "002"):
         (tree / f"train/a/{name}.jpg").write_bytes(b"broken")
-    with pytest.raises(UserError, match=r"^train/a/001.jpg can't be read \(.*\), and so 2 of 10 images, more than data.broken_"):
+    with pytest.raises(
+        UserError,
+        match=r"^train/a/001.jpg can't be read \(.*\), and so 2 of 10 images, more than data.broken_",
+    ):
         pack(config_of(tree, broken_fraction=0.1), tmp_path / "stores")
     assert not list((tmp_path / "stores/packed").glob("[0-9a-f]*/manifest.json"))
     assert len(pack(config_of(tree, broken_fraction=0.2), tmp_path / "stores")) == 8
@@ -162,17 +190,28 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-5])
 
 
-SHARDS = [("raw", "images-00001.npy"), ("jpeg", "images-00001.jpegs"), ("jpeg", "offsets-00001.npy")]
+SHARDS = [
+    ("raw", "images-00001.npy"),
+    ("jpeg", "images-00001.jpegs"),
+    ("jpeg", "offsets-00001.npy"),
+]
 
 
-@pytest.mark.parametrize(("harm", "says"), [(flip, "has changed since it was written"), (cut, "bytes instead of")])
+@pytest.mark.parametrize(
+    ("harm", "says"), [(flip, "has changed since it was written"), (cut, "bytes instead of")]
+)
 @pytest.mark.parametrize(("encoding", "name"), SHARDS)
-def test_a_damaged_shard_is_named_never_used_and_packed_again_alone(many, tmp_path, encoding, name, harm, says):
+def test_a_damaged_shard_is_named_never_used_and_packed_again_alone(
+    many, tmp_path, encoding, name, harm, says
+):
     config, written = config_of(many, encoding=encoding), []
     packed = pack(config, tmp_path)
     before = files(packed)
     harm(packed.store.file(name))
-    for use in (lambda: open_packed(packed.store.path), lambda: pack(config, tmp_path, run=recording(written))):
+    for use in (
+        lambda: open_packed(packed.store.path),
+        lambda: pack(config, tmp_path, run=recording(written)),
+    ):
         with pytest.raises(StoreDamaged, match=f"{name} .*{says}.*; run again with --repair"):
             use()
     assert written == []
@@ -184,7 +223,9 @@ def test_a_store_of_an_older_format_is_a_sentence_and_packed_anew_with_repair(tr
     config, written = config_of(tree), []
     manifest = pack(config, tmp_path).store.file("manifest.json")
     manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
-    with pytest.raises(UserError, match="has store format 1, but 2 is read here; run again with --repair"):
+    with pytest.raises(
+        UserError, match="has store format 1, but 2 is read here; run again with --repair"
+    ):
         pack(config, tmp_path)
     pack(config, tmp_path, run=recording(written), repair=True)
     assert written == [0, 1] and len(pack(config, tmp_path)) == 10
@@ -203,7 +244,10 @@ def folder(request, make_tree, write_parquet, tmp_path, jpeg):
     for split, count in (("train", 80), ("test", 3)):
         with tarfile.open(tmp_path / "tar" / f"{split}-0.tar", "w") as tar:
             for number in range(count):
-                for name, content in ((f"{number:03}.jpg", jpeg((3 * number, 0, 128))), (f"{number:03}.cls", str(number % 2).encode())):
+                for name, content in (
+                    (f"{number:03}.jpg", jpeg((3 * number, 0, 128))),
+                    (f"{number:03}.cls", str(number % 2).encode()),
+                ):
                     info = tarfile.TarInfo(name)
                     info.size = len(content)
                     tar.addfile(info, io.BytesIO(content))
@@ -213,18 +257,26 @@ def folder(request, make_tree, write_parquet, tmp_path, jpeg):
 def test_a_source_over_fsspec_packs_to_the_same_bytes(folder, tmp_path):
     fsspec.filesystem("memory").put(str(folder), f"/{tmp_path.name}", recursive=True)
     urls = {"here": str(folder), "file": f"file://{folder}", "memory": f"memory://{tmp_path.name}"}
-    packed = {name: pack(DataConfig(path=url, image_size=16), tmp_path / "stores" / name) for name, url in urls.items()}
+    packed = {
+        name: pack(DataConfig(path=url, image_size=16), tmp_path / "stores" / name)
+        for name, url in urls.items()
+    }
     assert packed["file"].key == packed["here"].key
     ours, theirs = files(packed["here"]), files(packed["memory"])
     assert files(packed["file"]) == ours
-    manifest = json.loads(theirs.pop("manifest.json"))  # holds a key of its own, since a store has other stamps than a disk
+    manifest = json.loads(
+        theirs.pop("manifest.json")
+    )  # holds a key of its own, since a store has other stamps than a disk
     assert manifest["files"] == json.loads(ours.pop("manifest.json"))["files"]
     assert theirs == ours and sum(name.startswith("images") for name in ours) >= 3
 
 
 def test_no_shard_holds_images_of_two_splits(many, tmp_path):
     packed = pack(config_of(many), tmp_path / "stores")
-    assert packed.store.manifest["shards"] == [64] * 5 + [30] + [64, 16] and packed.rows == {"train": 350, "test": 80}
+    assert packed.store.manifest["shards"] == [64] * 5 + [30] + [64, 16] and packed.rows == {
+        "train": 350,
+        "test": 80,
+    }
     assert packed.labels[350:].tolist() == [0] * 60 + [1] * 20
 
 
@@ -242,7 +294,14 @@ def test_groups_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("total", "side", "images"), [(100, 32, 64), (60_000, 32, 938), (1_281_167, 224, 445), (10**7, 8, 156_250), (5000, 1024, 64)]
+    ("total", "side", "images"),
+    [
+        (100, 32, 64),
+        (60_000, 32, 938),
+        (1_281_167, 224, 445),
+        (10**7, 8, 156_250),
+        (5000, 1024, 64),
+    ],
 )
 def test_shards_are_many_and_never_huge(total, side, images):
     assert shard_images(total, side) == images

@@ -26,7 +26,9 @@ def test_results_come_in_order_and_the_thread_ends():
 
 def test_results_are_made_ahead_in_another_thread_and_not_far():
     made = []
-    batches = iter(Ahead(numbers(50), lambda ids: made.append(threading.current_thread()) or True, CPU))
+    batches = iter(
+        Ahead(numbers(50), lambda ids: made.append(threading.current_thread()) or True, CPU)
+    )
     next(batches)
     deadline = time.monotonic() + 5
     while len(made) < 4 and time.monotonic() < deadline:

@@ -25,12 +25,16 @@ def test_a_file_goes_on_where_a_read_failed(tmp_path, network):
             file.seek(-1)
 
 
-@pytest.mark.parametrize("error", [StoreError(), FSTimeoutError(), ConnectionResetError(), StoreError("two\nlines.")])
+@pytest.mark.parametrize(
+    "error", [StoreError(), FSTimeoutError(), ConnectionResetError(), StoreError("two\nlines.")]
+)
 def test_what_goes_on_failing_is_one_sentence_whatever_its_kind(tmp_path, network, error):
     (tmp_path / "x.bin").touch()
     network.errors = [error] * 4
     says = "two lines" if error.args else type(error).__name__
-    with pytest.raises(UserError, match=rf"x.bin can't be read \(tried 4 times: {says}\); ") as caught:
+    with pytest.raises(
+        UserError, match=rf"x.bin can't be read \(tried 4 times: {says}\); "
+    ) as caught:
         Files(f"flaky://{tmp_path}").open("x.bin").read()
     assert "\n" not in str(caught.value)
 
@@ -43,7 +47,10 @@ def test_what_a_disk_would_say_again_is_asked_once(number):
         asked.append(1)
         raise OSError(number, "said by the disk")
 
-    with pytest.raises(UserError, match=r"^x can't be read \(.*said by the disk\); see that it is there, whole and readable"):
+    with pytest.raises(
+        UserError,
+        match=r"^x can't be read \(.*said by the disk\); see that it is there, whole and readable",
+    ):
         tried(read, "x")
     assert len(asked) == 1
 

@@ -15,17 +15,29 @@ def data_of(counts, groups=None, test=5):
     names = [f"class {n}" for n in range(len(counts))]
     groups = None if groups is None else np.concatenate([groups(train), np.full(test, 99)])
     rows = {"train": len(train), "test": test}
-    return SimpleNamespace(labels=labels, groups=groups, names=names, rows=rows, train_ids=ids[: len(train)], test_ids=ids[len(train) :])
+    return SimpleNamespace(
+        labels=labels,
+        groups=groups,
+        names=names,
+        rows=rows,
+        train_ids=ids[: len(train)],
+        test_ids=ids[len(train) :],
+    )
 
 
-@pytest.mark.parametrize(("fraction", "expected"), [(0.1, [10, 3, 1]), (0.5, [50, 13, 3]), (0.3, [30, 8, 2])])
+@pytest.mark.parametrize(
+    ("fraction", "expected"), [(0.1, [10, 3, 1]), (0.5, [50, 13, 3]), (0.3, [30, 8, 2])]
+)
 def test_val_takes_its_share_of_each_class(fraction, expected):
     data = data_of([100, 25, 5])
     splits = split(data, DataConfig(val_fraction=fraction))
     assert np.bincount(data.labels[splits.val]).tolist() == expected
     together = np.concatenate([splits.train, splits.val, splits.test])
     assert sorted(together) == list(range(135))
-    assert all((np.diff(part) > 0).all() and part.dtype == np.int64 for part in (splits.train, splits.val, splits.test))
+    assert all(
+        (np.diff(part) > 0).all() and part.dtype == np.int64
+        for part in (splits.train, splits.val, splits.test)
+    )
 
 
 def test_val_depends_on_the_seed_alone():
@@ -45,7 +57,9 @@ def test_a_draw_is_even_and_part_of_a_larger_one():
 def test_groups_are_never_cut():
     data = data_of([60, 60], groups=lambda labels: np.arange(len(labels)) % 6)
     splits = split(data, DataConfig(val_fraction=0.3))
-    assert not set(data.groups[splits.train]) & set(data.groups[splits.val]) and len(splits.val) == 40
+    assert (
+        not set(data.groups[splits.train]) & set(data.groups[splits.val]) and len(splits.val) == 40
+    )
 
 
 def test_groups_within_classes_are_stratified():
@@ -67,8 +81,16 @@ def test_a_class_without_images_is_left_alone():
 @pytest.mark.parametrize(
     ("counts", "config", "match"),
     [
-        ([50, 4], {}, "class class 1 has 4 readable training images, of which data.val_fraction 0.1 leaves none for val"),
-        ([50, 1], {"val_fraction": 0.8}, "class class 1 has 1 readable training images, .* leaves none for train"),
+        (
+            [50, 4],
+            {},
+            "class class 1 has 4 readable training images, of which data.val_fraction 0.1 leaves none for val",
+        ),
+        (
+            [50, 1],
+            {"val_fraction": 0.8},
+            "class class 1 has 1 readable training images, .* leaves none for train",
+        ),
         ([50, 50], {"train_images": 91}, "data.train_images is 91 but only 90 are left beside val"),
     ],
 )

@@ -52,7 +52,9 @@ def two_images(folder, jpeg):
 
 
 def two_images_of_odd_endings(folder, jpeg):
-    write_tar(folder / "set-train-000001.tar", {"0.a.jpg": jpeg(), "0.b.jpg": jpeg(), "0.cls": b"1"})
+    write_tar(
+        folder / "set-train-000001.tar", {"0.a.jpg": jpeg(), "0.b.jpg": jpeg(), "0.cls": b"1"}
+    )
 
 
 def garble_json(folder, jpeg):
@@ -60,11 +62,21 @@ def garble_json(folder, jpeg):
 
 
 def link_nowhere(folder, jpeg):
-    linked(write_tar(folder / "set-train-000001.tar", {"000000.cls": b"0"}), "000000.jpg", "gone.jpg", tarfile.LNKTYPE)
+    linked(
+        write_tar(folder / "set-train-000001.tar", {"000000.cls": b"0"}),
+        "000000.jpg",
+        "gone.jpg",
+        tarfile.LNKTYPE,
+    )
 
 
 def label_linked_to_itself(folder, jpeg):
-    linked(write_tar(folder / "set-train-000001.tar", {"0.jpg": jpeg()}), "0.cls", "0.cls", tarfile.SYMTYPE)
+    linked(
+        write_tar(folder / "set-train-000001.tar", {"0.jpg": jpeg()}),
+        "0.cls",
+        "0.cls",
+        tarfile.SYMTYPE,
+    )
 
 
 def nested_json(folder, jpeg):
@@ -105,7 +117,9 @@ def too_large_a_label(folder, jpeg):
 
 
 def latin_name(folder, jpeg):
-    with tarfile.open(folder / "set-train-000001.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
+    with tarfile.open(
+        folder / "set-train-000001.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1"
+    ) as tar:
         for name, content in {"caf\xe9.jpg": jpeg(), "caf\xe9.cls": b"1"}.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -136,28 +150,61 @@ def no_test(folder, jpeg):
     ("harm", "match"),
     [
         (break_headers, r"set-train-000001.tar can't be read as an uncompressed tar \("),
-        (break_header_inside, r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one should be, at byte"),
-        (zeros_inside, r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one should be, at byte"),
-        (cut_between_members, r"set-train-000000.tar can't be read as an uncompressed tar \(cut short: it has no end\)"),
-        (cut_in_a_header, r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one should be, at byte"),
+        (
+            break_header_inside,
+            r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one should be, at byte",
+        ),
+        (
+            zeros_inside,
+            r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one should be, at byte",
+        ),
+        (
+            cut_between_members,
+            r"set-train-000000.tar can't be read as an uncompressed tar \(cut short: it has no end\)",
+        ),
+        (
+            cut_in_a_header,
+            r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one should be, at byte",
+        ),
         (compress, r"set-train-000001.tar can't be read as an uncompressed tar \("),
         (drop_label, "set-train-000001.tar has no label for the sample 000009; "),
         (drop_image, "set-train-000001.tar has no image for the sample 000009; "),
-        (two_images, "set-train-000001.tar has 000000.jpg and 000000.png in one sample; leave one of them with a plain ending"),
+        (
+            two_images,
+            "set-train-000001.tar has 000000.jpg and 000000.png in one sample; leave one of them with a plain ending",
+        ),
         (two_images_of_odd_endings, "set-train-000001.tar has 0.a.jpg and 0.b.jpg in one sample; "),
         (garble_json, "set-train-000001.tar 0.json holds no class index; "),
-        (link_nowhere, "set-train-000001.tar has 000000.jpg as a link to gone.jpg, no file in it; write the image itself"),
-        (label_linked_to_itself, "set-train-000001.tar 0.cls is a link to 0.cls, no file in the shard; write the label itself"),
+        (
+            link_nowhere,
+            "set-train-000001.tar has 000000.jpg as a link to gone.jpg, no file in it; write the image itself",
+        ),
+        (
+            label_linked_to_itself,
+            "set-train-000001.tar 0.cls is a link to 0.cls, no file in the shard; write the label itself",
+        ),
         (nested_json, "set-train-000001.tar 0.json holds no class index; "),
-        (one_key_twice, "set-train-000001.tar 0.jpg is there twice, and only one would count; give every sample a name of its own"),
+        (
+            one_key_twice,
+            "set-train-000001.tar 0.jpg is there twice, and only one would count; give every sample a name of its own",
+        ),
         (nothing, "has no images in its train shards; write some"),
         (garble_label, "set-train-000001.tar 0.cls holds no class index; "),
-        (too_large_a_label, "has the label 3 in its train shards, which is none of its 3 classes; "),
+        (
+            too_large_a_label,
+            "has the label 3 in its train shards, which is none of its 3 classes; ",
+        ),
         (latin_name, r"has the file caf\\xe9.jpg, whose name is not UTF-8; give it one that is"),
-        (latin_classes, "classnames.txt is not UTF-8; save it as UTF-8 text, one class name a line"),
+        (
+            latin_classes,
+            "classnames.txt is not UTF-8; save it as UTF-8 text, one class name a line",
+        ),
         (twice_a_class, "classnames.txt has 'ant' 2 times; every class needs a name of its own"),
         (no_name_in_a_line, "classnames.txt is empty in line 2; write one class name a line"),
-        (no_names, "has no class names; list them in classnames.txt there, or give data.class_names"),
+        (
+            no_names,
+            "has no class names; list them in classnames.txt there, or give data.class_names",
+        ),
         (no_test, r"has no test shards; name them test-\*.tar or val-\*.tar"),
     ],
 )

@@ -34,8 +34,14 @@ class Listener:
 
 
 def trial(trial_id, finished=False, error_file=None):
-    known = {"config": {"values": {"seed": 1}}, "is_finished": lambda: finished, "error_file": error_file}
-    return SimpleNamespace(trial_id=trial_id, last_result={"epoch": 3}, num_failures=1, max_failures=2, **known)
+    known = {
+        "config": {"values": {"seed": 1}},
+        "is_finished": lambda: finished,
+        "error_file": error_file,
+    }
+    return SimpleNamespace(
+        trial_id=trial_id, last_result={"epoch": 3}, num_failures=1, max_failures=2, **known
+    )
 
 
 class Results(list):
@@ -53,7 +59,10 @@ def ended_by_itself(monkeypatch, tmp_path):
     def run(steps, terminated=0, sweep=SWEEP):
         def fit():
             steps(Relay())
-            return Results({"trial_id": name, "config": {"values": {"seed": 1}}, "epoch": 3} for name in "ab"[:terminated])
+            return Results(
+                {"trial_id": name, "config": {"values": {"seed": 1}}, "epoch": 3}
+                for name in "ab"[:terminated]
+            )
 
         base = load_experiment("demo", {"storage.path": str(tmp_path)})
         record = SweepRecord(sweep, base, "id")
@@ -89,7 +98,10 @@ def test_a_sweep_ended_when_all_its_trials_did_however_they_did(ended_by_itself,
 def test_a_run_that_said_why_it_cannot_go_on_has_failed(ended_by_itself):
     def steps(relay):
         relay.on_step_begin(0, [])
-        for name, result in (("a", {"failure": "the loss stopped being a number"}), ("b", {"epoch": 1})):
+        for name, result in (
+            ("a", {"failure": "the loss stopped being a number"}),
+            ("b", {"epoch": 1}),
+        ):
             relay.on_trial_start(0, [], trial(name))
             relay.on_trial_result(0, [], trial(name), result)
             relay.on_trial_complete(0, [], trial(name))
@@ -113,9 +125,13 @@ def test_nobody_waits_for_a_trial_whose_process_was_lost_for_good(ended_by_itsel
         Handover(record.folder, record.base).wait_for(with_values(record.base, {"seed": 1}))
 
 
-def test_a_trial_that_is_over_without_a_student_is_not_waited_for_by_those_that_start_again(ended_by_itself):
+def test_a_trial_that_is_over_without_a_student_is_not_waited_for_by_those_that_start_again(
+    ended_by_itself,
+):
     variants = {"first": {"optimiser.lr": 1.0}, "second": {"student.init": "variant:first"}}
-    sweep = Sweep(name="s", variants=variants, space={"variant": choice(*variants), "seed": choice(1)})
+    sweep = Sweep(
+        name="s", variants=variants, space={"variant": choice(*variants), "seed": choice(1)}
+    )
 
     def steps(relay):
         over = trial("a", finished=True)
@@ -125,10 +141,14 @@ def test_a_trial_that_is_over_without_a_student_is_not_waited_for_by_those_that_
     ended_by_itself(steps, sweep=sweep)
     waiting = cell(sweep, Relay.record.base, {"variant": "second", "seed": 1})
     with pytest.raises(UserError, match="has failed"):
-        Handover(Relay.record.folder, waiting).wait_for(start_of(sweep, Relay.record.base, {"variant": "second", "seed": 1}))
+        Handover(Relay.record.folder, waiting).wait_for(
+            start_of(sweep, Relay.record.base, {"variant": "second", "seed": 1})
+        )
 
 
-def test_a_lost_process_is_tried_again_as_often_as_scaling_says_and_a_final_error_never(ended_by_itself):
+def test_a_lost_process_is_tried_again_as_often_as_scaling_says_and_a_final_error_never(
+    ended_by_itself,
+):
     one = trial("a")
 
     def steps(relay):
@@ -185,7 +205,10 @@ def test_a_second_interruption_before_the_unfinished_trial_started_again_is_one(
     ("error", "line"),
     [
         ("  \n ", "unknown"),
-        ("Traceback\nray.train.v2.WorkerGroupError: a worker died\n", "ray.train.v2.WorkerGroupError: a worker died"),
+        (
+            "Traceback\nray.train.v2.WorkerGroupError: a worker died\n",
+            "ray.train.v2.WorkerGroupError: a worker died",
+        ),
     ],
 )
 def test_why_a_trial_failed_is_a_line(error, line, tmp_path):
@@ -194,4 +217,8 @@ def test_why_a_trial_failed_is_a_line(error, line, tmp_path):
 
 
 def test_a_trial_that_left_no_reason_failed_all_the_same(tmp_path):
-    assert last_line(trial("a")) == last_line(trial("a", error_file=f"{tmp_path}/none.txt")) == "unknown"
+    assert (
+        last_line(trial("a"))
+        == last_line(trial("a", error_file=f"{tmp_path}/none.txt"))
+        == "unknown"
+    )

@@ -3,11 +3,23 @@ import yaml
 
 from beamclip.config import UserError, load_experiment
 from beamclip.distributed import cluster
-from beamclip.distributed.cluster import DRIVER_CPUS, concurrent_trials, idle_gpus, most_resources, needs, worker_cpus
+from beamclip.distributed.cluster import (
+    DRIVER_CPUS,
+    concurrent_trials,
+    idle_gpus,
+    most_resources,
+    needs,
+    worker_cpus,
+)
 
 
 def experiment(workers=1, cpus=1.0, gpus=0.0, most=None):
-    scaling = {"workers": workers, "cpus_per_worker": cpus, "gpus_per_worker": gpus, "max_concurrent": most}
+    scaling = {
+        "workers": workers,
+        "cpus_per_worker": cpus,
+        "gpus_per_worker": gpus,
+        "max_concurrent": most,
+    }
     return load_experiment("demo", {"scaling": scaling, "optimiser.batch_size": 64 * workers})
 
 
@@ -53,8 +65,20 @@ def test_fewer_are_run_at_once_where_that_was_asked_for(holds):
 @pytest.mark.parametrize(
     ("workers", "cpus", "gpus", "have", "says"),
     [
-        (3, 1, 0, {"CPU": 2}, "workers 3 × 1 CPU is more than the 2 CPU this cluster can ever give; lower scaling.workers or"),
-        (2, 1, 1, {"CPU": 8, "GPU": 1}, "workers 2 × 1 GPU is more than the 1 GPU this cluster can ever give; lower scaling.workers or"),
+        (
+            3,
+            1,
+            0,
+            {"CPU": 2},
+            "workers 3 × 1 CPU is more than the 2 CPU this cluster can ever give; lower scaling.workers or",
+        ),
+        (
+            2,
+            1,
+            1,
+            {"CPU": 8, "GPU": 1},
+            "workers 2 × 1 GPU is more than the 1 GPU this cluster can ever give; lower scaling.workers or",
+        ),
         (1, 1, 1, {"CPU": 8}, "more than the 0 GPU"),
     ],
 )
@@ -73,7 +97,9 @@ def test_more_than_the_cluster_can_ever_give_is_a_sentence(holds, workers, cpus,
         (3, 5, 0, [{"CPU": 8}] * 2, "hold 2 workers of 5 CPU, where scaling.workers is 3"),
     ],
 )
-def test_what_no_node_can_hold_is_a_sentence_where_all_of_them_together_could(holds, workers, cpus, gpus, have, says):
+def test_what_no_node_can_hold_is_a_sentence_where_all_of_them_together_could(
+    holds, workers, cpus, gpus, have, says
+):
     """Or Ray would wait for such a node for ever."""
     holds(*have)
     with pytest.raises(UserError, match="a worker has to be on one node") as caught:
@@ -112,7 +138,10 @@ def test_nodes_that_have_not_started_count_too(monkeypatch, tmp_path):
     plan = tmp_path / "bootstrap.yaml"
     plan.write_text(yaml.safe_dump(PLAN | {"max_workers": 8}))
     monkeypatch.setattr(cluster, "_BOOTSTRAP", plan)
-    assert most_resources() == {"CPU": 4 + 8 * 8, "GPU": 8 * 2}  # and no small one beside them: 8 may be there at once
+    assert most_resources() == {
+        "CPU": 4 + 8 * 8,
+        "GPU": 8 * 2,
+    }  # and no small one beside them: 8 may be there at once
 
 
 @pytest.fixture
@@ -124,18 +153,37 @@ def planned(monkeypatch, tmp_path):
 
 def test_no_more_nodes_are_counted_than_the_plan_lets_be_there_at_once(planned):
     gpu = {"max_workers": 2, "resources": {"CPU": 8, "GPU": 1}}
-    kinds = {"head": {"resources": {"CPU": 1}}, "cpu": {"max_workers": 2, "resources": {"CPU": 64}}, "spot": gpu, "ondemand": gpu}
+    kinds = {
+        "head": {"resources": {"CPU": 1}},
+        "cpu": {"max_workers": 2, "resources": {"CPU": 64}},
+        "spot": gpu,
+        "ondemand": gpu,
+    }
     planned({"max_workers": 2, "head_node_type": "head", "available_node_types": kinds})
     assert most_resources() == {"CPU": 1 + 2 * 8, "GPU": 2}
     assert concurrent_trials(experiment(1, cpus=1, gpus=1)) == 2
-    assert concurrent_trials(experiment(1, cpus=1)) == 1 + 2 * 64  # a sweep on CPUs gets the nodes that hold most of its workers
-    with pytest.raises(UserError, match="4 × 1 GPU is more than the 2 GPU this cluster can ever give"):
+    assert (
+        concurrent_trials(experiment(1, cpus=1)) == 1 + 2 * 64
+    )  # a sweep on CPUs gets the nodes that hold most of its workers
+    with pytest.raises(
+        UserError, match="4 × 1 GPU is more than the 2 GPU this cluster can ever give"
+    ):
         concurrent_trials(experiment(4, cpus=1, gpus=1))
 
 
-def test_a_head_s_kind_may_have_workers_too_and_what_is_left_empty_is_as_if_it_was_not_there(planned):
-    head, empty = {"max_workers": 1, "resources": {"CPU": 4}}, {"resources": None, "max_workers": None}
-    kinds = {"gpu": {"max_workers": None, "resources": {"GPU": 1}}, "empty": empty, "nothing": None, "head": head}
+def test_a_head_s_kind_may_have_workers_too_and_what_is_left_empty_is_as_if_it_was_not_there(
+    planned,
+):
+    head, empty = (
+        {"max_workers": 1, "resources": {"CPU": 4}},
+        {"resources": None, "max_workers": None},
+    )
+    kinds = {
+        "gpu": {"max_workers": None, "resources": {"GPU": 1}},
+        "empty": empty,
+        "nothing": None,
+        "head": head,
+    }
     planned({"max_workers": 3, "head_node_type": "head", "available_node_types": kinds})
     assert most_resources() == {"CPU": 4, "GPU": 3}
     planned({"max_workers": None, "head_node_type": "head", "available_node_types": kinds})

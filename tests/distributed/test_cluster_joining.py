@@ -25,7 +25,9 @@ def test_a_cluster_that_takes_nobody_in_is_a_sentence(monkeypatch):
 
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    with pytest.raises(UserError, match=r"the Ray cluster auto can't be joined \(nobody is there\)"):
+    with pytest.raises(
+        UserError, match=r"the Ray cluster auto can't be joined \(nobody is there\)"
+    ):
         connect()
 
 
@@ -37,7 +39,10 @@ def test_where_ray_cannot_start_its_processes_it_is_a_sentence(monkeypatch):
 
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    with pytest.raises(UserError, match=r"Ray can't be started on this machine \(.*Permission denied.*\); its logs in /tmp/ray say more"):
+    with pytest.raises(
+        UserError,
+        match=r"Ray can't be started on this machine \(.*Permission denied.*\); its logs in /tmp/ray say more",
+    ):
         connect()
 
 
@@ -45,7 +50,11 @@ def test_what_a_sigterm_does_stays_the_programs_to_say(monkeypatch):
     import ray
 
     heard = []
-    monkeypatch.setattr(ray, "init", lambda **options: signal.signal(signal.SIGTERM, lambda *_: heard.append("Ray's")))
+    monkeypatch.setattr(
+        ray,
+        "init",
+        lambda **options: signal.signal(signal.SIGTERM, lambda *_: heard.append("Ray's")),
+    )
     monkeypatch.setenv("RAY_ADDRESS", "local")
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append("ours"))
     try:

@@ -32,7 +32,14 @@ def embedding(environment, preset):
     def start(storage):
         words = [BEAMCLIP, "embed", "--preset", str(preset), "--storage", str(storage)]
         words += [word for setting in settings for word in ("--set", setting)]
-        return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        return subprocess.Popen(
+            words,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
 
     return start
 
@@ -48,7 +55,10 @@ def encoded(said):
 
 
 def records(storage):
-    return {path: path.stat().st_mtime_ns for path in storage.glob("stores/embeddings/.*.partial/shards/*.json")}
+    return {
+        path: path.stat().st_mtime_ns
+        for path in storage.glob("stores/embeddings/.*.partial/shards/*.json")
+    }
 
 
 def wait_for_a_shard(process, storage):
@@ -61,7 +71,11 @@ def wait_for_a_shard(process, storage):
 
 def stores(storage):
     """Content of every finished embedding store."""
-    paths = [path for path in storage.glob("stores/embeddings/[0-9a-f]*/**/*") if path.is_file() and path.name != "stamps.json"]
+    paths = [
+        path
+        for path in storage.glob("stores/embeddings/[0-9a-f]*/**/*")
+        if path.is_file() and path.name != "stamps.json"
+    ]
     return {str(path.relative_to(storage)): path.read_bytes() for path in paths}
 
 
@@ -69,16 +83,37 @@ def stores(storage):
 def undisturbed(environment, preset, tmp_path_factory):
     """What the same command writes when nothing happens to it."""
     storage = tmp_path_factory.mktemp("undisturbed")
-    words = [BEAMCLIP, "embed", "--preset", str(preset), "--storage", str(storage), "--set", f"views.stored={VIEWS}"]
-    subprocess.run([*words, "--set", "teacher.batch_size=1"], env=environment, check=True, capture_output=True, timeout=180)
-    assert len([name for name in stores(storage) if "rows-" in name]) == 4  # three shards of train, one of val and test
+    words = [
+        BEAMCLIP,
+        "embed",
+        "--preset",
+        str(preset),
+        "--storage",
+        str(storage),
+        "--set",
+        f"views.stored={VIEWS}",
+    ]
+    subprocess.run(
+        [*words, "--set", "teacher.batch_size=1"],
+        env=environment,
+        check=True,
+        capture_output=True,
+        timeout=180,
+    )
+    assert (
+        len([name for name in stores(storage) if "rows-" in name]) == 4
+    )  # three shards of train, one of val and test
     return stores(storage)
 
 
 def test_a_killed_teacher_is_replaced_and_the_pass_goes_on(embedding, undisturbed, tmp_path):
     process = embedding(tmp_path)
     wait_for_a_shard(process, tmp_path)
-    killed = [child for child in psutil.Process(process.pid).children(recursive=True) if "MapWorker" in " ".join(child.cmdline())]
+    killed = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "MapWorker" in " ".join(child.cmdline())
+    ]
     assert killed
     for child in killed:
         child.kill()
@@ -87,7 +122,9 @@ def test_a_killed_teacher_is_replaced_and_the_pass_goes_on(embedding, undisturbe
     assert stores(tmp_path) == undisturbed
 
 
-def test_a_killed_driver_leaves_finished_shards_and_the_next_goes_on(embedding, undisturbed, tmp_path):
+def test_a_killed_driver_leaves_finished_shards_and_the_next_goes_on(
+    embedding, undisturbed, tmp_path
+):
     process = embedding(tmp_path)
     wait_for_a_shard(process, tmp_path)
     process.kill()
@@ -108,7 +145,9 @@ def _until_quiet(storage):
             seen, since = records(storage), time.time()
 
 
-def test_a_killed_cluster_is_said_in_a_sentence_and_the_next_goes_on(embedding, undisturbed, tmp_path):
+def test_a_killed_cluster_is_said_in_a_sentence_and_the_next_goes_on(
+    embedding, undisturbed, tmp_path
+):
     process = embedding(tmp_path)
     wait_for_a_shard(process, tmp_path)
     for child in psutil.Process(process.pid).children(recursive=True):
@@ -129,20 +168,41 @@ def test_two_that_start_together_encode_every_image_once(embedding, undisturbed,
     assert stores(tmp_path) == undisturbed
 
 
-def test_a_flipped_byte_is_found_named_and_repaired(embedding, environment, preset, undisturbed, tmp_path):
+def test_a_flipped_byte_is_found_named_and_repaired(
+    embedding, environment, preset, undisturbed, tmp_path
+):
     assert finish(embedding(tmp_path))[0] == 0
     shard = next(path for path in tmp_path.glob("stores/embeddings/*/rows-00001.npy"))
     content = bytearray(shard.read_bytes())
     content[1000] ^= 1
     shard.write_bytes(content)
-    words = [BEAMCLIP, "sweep", "--preset", str(preset), "--storage", str(tmp_path), "--set", f"views.stored={VIEWS}"]
+    words = [
+        BEAMCLIP,
+        "sweep",
+        "--preset",
+        str(preset),
+        "--storage",
+        str(tmp_path),
+        "--set",
+        f"views.stored={VIEWS}",
+    ]
     words += ["--set", "teacher.batch_size=1"]
-    result = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    result = subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
     assert result.returncode == 2
-    assert f"beamclip: {shard} has changed since it was written (its checksum); run again with --repair" in result.stderr
+    assert (
+        f"beamclip: {shard} has changed since it was written (its checksum); run again with --repair"
+        in result.stderr
+    )
     assert "Traceback" not in result.stderr
     result = subprocess.run(
-        [BEAMCLIP, "embed", "--repair", *words[2:]], env=environment, capture_output=True, text=True, timeout=180, check=False
+        [BEAMCLIP, "embed", "--repair", *words[2:]],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
     )
     assert result.returncode == 0 and encoded(result.stdout) == 64 * VIEWS  # that shard alone
     assert stores(tmp_path) == undisturbed

@@ -28,7 +28,9 @@ def sweep(environment, tmp_path):
 
     def run(*arguments):
         command = [sys.executable, str(SCRIPT), str(tmp_path), *map(str, arguments)]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+        result = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=240, check=False
+        )
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout.splitlines()[-1])
 
@@ -36,14 +38,19 @@ def sweep(environment, tmp_path):
 
 
 def ends(said):
-    return sorted((status, error) for word, status, error in (note for note in said["heard"] if note[0] == "ended"))
+    return sorted(
+        (status, error)
+        for word, status, error in (note for note in said["heard"] if note[0] == "ended")
+    )
 
 
 def begun(said, name):
     return sorted(seed for _, word, which, seed in said["done"] if (word, which) == ("begun", name))
 
 
-def test_a_trial_whose_process_was_lost_is_tried_again_and_the_one_that_waits_for_it_waits_on(sweep):
+def test_a_trial_whose_process_was_lost_is_tried_again_and_the_one_that_waits_for_it_waits_on(
+    sweep,
+):
     said = sweep("killed once", 4)
     assert said["ended"] and [status for status, _ in ends(said)] == ["FINISHED"] * 4
     assert begun(said, "first") == [0, 0, 1, 1] and begun(said, "second") == [0, 1]
@@ -59,7 +66,9 @@ def test_where_it_is_lost_again_and_again_nobody_waits_for_ever(sweep):
 def test_an_error_is_final_until_the_sweep_is_gone_on_with(sweep):
     said = sweep("raises", 4)
     assert begun(said, "first") == [0, 1] and begun(said, "second") == []
-    assert sum(error == "RuntimeError: boom" for _, error in ends(said)) == 2 and len(ends(said)) == 4
+    assert (
+        sum(error == "RuntimeError: boom" for _, error in ends(said)) == 2 and len(ends(said)) == 4
+    )
     said = sweep("killed once", 4, "--resume")
     assert said["ended"] and [status for status, _ in ends(said)] == ["FINISHED"] * 4
     assert begun(said, "first") == [0, 0, 1, 1]  # what was lost in this session is tried again, too

@@ -25,12 +25,18 @@ def test_the_plan_comes_true(cluster, preset, tmp_path):
     from beamclip.distributed.prepare_actor import Preparation
 
     planned = [
-        tiny.experiment(preset, tmp_path, views__stored=stored, objective__student_temperature=t) for stored in (1, 2) for t in (0.1, 0.2)
+        tiny.experiment(preset, tmp_path, views__stored=stored, objective__student_temperature=t)
+        for stored in (1, 2)
+        for t in (0.1, 0.2)
     ]
     seen = []
     preparation = Preparation(planned, tmp_path / "stores", lambda *state: seen.append(state))
     before = preparation.plan()
-    assert not any(need["there"] for need in before) and {need["store"] for need in before} == {"images", "embeddings", "anchors"}
+    assert not any(need["there"] for need in before) and {need["store"] for need in before} == {
+        "images",
+        "embeddings",
+        "anchors",
+    }
     assert not list(tmp_path.rglob("manifest.json"))
     made = preparation.build(untrained=True)
     after = preparation.plan()
@@ -50,10 +56,20 @@ def test_what_is_wrong_arrives_as_one_sentence(cluster, preset, tmp_path):
     from beamclip.distributed.prepare_actor import Preparation
 
     for settings, match in (
-        ({"teacher__model": "local-dir:/nowhere"}, "^teacher.model names the folder /nowhere, which does not exist"),
-        ({"optimiser__batch_size": 1000}, "^optimiser.batch_size 1000 is more than the 144 training images"),
+        (
+            {"teacher__model": "local-dir:/nowhere"},
+            "^teacher.model names the folder /nowhere, which does not exist",
+        ),
+        (
+            {"optimiser__batch_size": 1000},
+            "^optimiser.batch_size 1000 is more than the 144 training images",
+        ),
     ):
-        preparation = Preparation([tiny.experiment(preset, tmp_path, **settings)], tmp_path / "stores", lambda *state: None)
+        preparation = Preparation(
+            [tiny.experiment(preset, tmp_path, **settings)],
+            tmp_path / "stores",
+            lambda *state: None,
+        )
         with pytest.raises(UserError, match=match):
             preparation.build(untrained=False)
         preparation.close()
@@ -64,7 +80,11 @@ def test_a_lost_preparer_is_a_sentence(cluster, preset, tmp_path):
 
     from beamclip.distributed.prepare_actor import Preparation
 
-    preparation = Preparation([tiny.experiment(preset, tmp_path)], tmp_path / "stores", lambda *state: None)
+    preparation = Preparation(
+        [tiny.experiment(preset, tmp_path)], tmp_path / "stores", lambda *state: None
+    )
     ray.kill(preparation._actor)
-    with pytest.raises(UserError, match="is gone .*finished shards are kept: run the same command again to go on"):
+    with pytest.raises(
+        UserError, match="is gone .*finished shards are kept: run the same command again to go on"
+    ):
         preparation.plan()

@@ -64,7 +64,11 @@ class Numbers:
     def open(self, folder, threads):
         def write(index):
             if index == self.fail_at:
-                raise UserError("shard three is no good") if self.error == "user" else OSError(28, "No space left on device")
+                raise (
+                    UserError("shard three is no good")
+                    if self.error == "user"
+                    else OSError(28, "No space left on device")
+                )
             temporary = folder / f"{index}.tmp"
             temporary.write_text(f"{index} in {threads}")
             Shards(folder).finish(index, {f"{index}.txt": temporary}, {"index": index})
@@ -77,7 +81,14 @@ def test_a_pool_that_holds_the_only_gpu_comes_to_its_end(cluster, tmp_path):
     """The GPU is but a number to Ray here; what is tried is whether Ray Data gives it out."""
     from beamclip.distributed.shard_pool import ClusterRunner
 
-    assert sorted(ClusterRunner()(Numbers(on_device=True), range(6), tmp_path)) == [0, 1, 2, 3, 4, 5]
+    assert sorted(ClusterRunner()(Numbers(on_device=True), range(6), tmp_path)) == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
 
 
 @pytest.mark.ray
@@ -91,7 +102,10 @@ def test_every_shard_is_written_once_and_told_of(cluster, tmp_path):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(("error", "sentence"), [("user", "^shard three is no good$"), ("full", "is full; finished shards are kept")])
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [("user", "^shard three is no good$"), ("full", "is full; finished shards are kept")],
+)
 def test_what_a_worker_has_to_say_arrives_as_one_sentence(cluster, tmp_path, error, sentence):
     from beamclip.distributed.shard_pool import ClusterRunner
 
@@ -101,7 +115,11 @@ def test_what_a_worker_has_to_say_arrives_as_one_sentence(cluster, tmp_path, err
 
 def files_of(store):
     """Everything but what differs from machine to machine: times, and when the store was made."""
-    return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file() and path.name != "stamps.json"}
+    return {
+        str(path.relative_to(store)): path.read_bytes()
+        for path in store.rglob("*")
+        if path.is_file() and path.name != "stamps.json"
+    }
 
 
 @pytest.mark.ray
@@ -121,15 +139,23 @@ def test_two_teachers_on_the_cluster_agree_with_one_here(cluster, teacher, packe
     views, seen = ViewSet(np.arange(160), RECIPES["simclr"], 2, 0), []
     here, _ = embed(teacher, packed, views, tmp_path / "here")
     runner = ClusterRunner(actors=(2, 2))
-    there, encoded = embed(teacher, packed, views, tmp_path / "there", lambda *state: seen.append(state), runner)
-    assert encoded == 320 and seen[0] == ("teacher images", 0, 320) and seen[-1] == ("teacher images", 320, 320)
+    there, encoded = embed(
+        teacher, packed, views, tmp_path / "there", lambda *state: seen.append(state), runner
+    )
+    assert (
+        encoded == 320
+        and seen[0] == ("teacher images", 0, 320)
+        and seen[-1] == ("teacher images", 320, 320)
+    )
     for view in (0, 1):
         cosines = (here.gather(views.ids, view) * there.gather(views.ids, view)).sum(1)
         assert cosines.min() > 0.999
 
 
 @pytest.mark.ray
-def test_a_node_with_other_weights_under_the_same_name_is_found(cluster, teacher_folder, packed, tmp_path):
+def test_a_node_with_other_weights_under_the_same_name_is_found(
+    cluster, teacher_folder, packed, tmp_path
+):
     """The job says which teacher it wants; a process that loads another one under that name must not write a row."""
     import shutil
 
@@ -145,4 +171,6 @@ def test_a_node_with_other_weights_under_the_same_name_is_found(cluster, teacher
     weights["visual.proj"] *= -1
     save_file(weights, folder / "open_clip_model.safetensors")
     with pytest.raises(UserError, match="has other weights on this node than on the first"):
-        embed(teacher, packed, ViewSet.center(np.arange(64)), tmp_path / "stores", run=ClusterRunner())
+        embed(
+            teacher, packed, ViewSet.center(np.arange(64)), tmp_path / "stores", run=ClusterRunner()
+        )

@@ -61,7 +61,11 @@ def test_nobody_waits_for_a_trial_that_failed(tmp_path, how):
         with Handover(str(tmp_path), OTHER) as handover:
             if how == "it raised":
                 raise ZeroDivisionError
-            handover.leave(Checkpoint(tmp_path / "checkpoint", probed=False) if how == "it was never probed" else None)
+            handover.leave(
+                Checkpoint(tmp_path / "checkpoint", probed=False)
+                if how == "it was never probed"
+                else None
+            )
     except ZeroDivisionError:
         pass
     with pytest.raises(UserError, match="has failed"), Handover(str(tmp_path), BASE) as handover:

@@ -42,7 +42,9 @@ def environment():
 
 def run(environment, *command, timeout=240):
     words = list(map(str, command))
-    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
 
 
 def sentences(result):
@@ -57,7 +59,11 @@ class Runs:
         self.experiment = self.client.get_experiment_by_name(name)
 
     def of(self, kind):
-        return self.client.search_runs([self.experiment.experiment_id], f"tags.kind = '{kind}'", order_by=["attributes.start_time"])
+        return self.client.search_runs(
+            [self.experiment.experiment_id],
+            f"tags.kind = '{kind}'",
+            order_by=["attributes.start_time"],
+        )
 
     def statuses(self):
         return sorted(run.info.status for run in self.of("trial"))
@@ -76,7 +82,17 @@ def two_trials(environment, preset, storage, tmp_path_factory):
     """A script as those in sweeps/, with two trials of two workers each."""
     script = tmp_path_factory.mktemp("script") / "two.py"
     script.write_text(SCRIPT)
-    result = run(environment, sys.executable, script, "--preset", preset, "--storage", storage, "--workers", 2)
+    result = run(
+        environment,
+        sys.executable,
+        script,
+        "--preset",
+        preset,
+        "--storage",
+        storage,
+        "--workers",
+        2,
+    )
     assert result.returncode == 0, result.stderr
     return result
 
@@ -88,7 +104,10 @@ def test_a_sweep_is_a_parent_with_its_trials_one_level_below(two_trials, storage
     children = [*trials, *runs.of("reference")]
     assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
     assert {child.info.status for child in [parent, *children]} == {"FINISHED"}
-    assert sorted(child.data.tags["method"] for child in runs.of("reference")) == ["teacher", "untrained"]
+    assert sorted(child.data.tags["method"] for child in runs.of("reference")) == [
+        "teacher",
+        "untrained",
+    ]
     assert len(runs.of("published")) == len(load_published())
     assert {run.data.tags["source"] for run in runs.of("published")} == {"published"}
 
@@ -97,28 +116,78 @@ def test_a_trial_carries_its_settings_where_it_comes_from_and_what_it_reached(tw
     trials = Runs(storage, "two").of("trial")
     assert sorted(trial.data.params[TAU_T] for trial in trials) == ["0.05", "0.2"]
     for trial in trials:
-        assert (trial.data.params["scaling.workers"], trial.data.params["student.backbone"]) == ("2", "test_resnet")
-        expected = {"method": "csm", "source": "measured", "student": "test_resnet", "prompt_set": "plain", "kind": "trial"}
+        assert (trial.data.params["scaling.workers"], trial.data.params["student.backbone"]) == (
+            "2",
+            "test_resnet",
+        )
+        expected = {
+            "method": "csm",
+            "source": "measured",
+            "student": "test_resnet",
+            "prompt_set": "plain",
+            "kind": "trial",
+        }
         assert expected.items() <= trial.data.tags.items()
-        assert {"dataset", "teacher", "git_revision", "version.torch", "data_key", "teacher_fingerprint"} <= trial.data.tags.keys()
-        keys = {"train/loss", "train/images_per_second", "train/data_wait", "zero_shot/val_top1", "zero_shot/test_top1"}
-        keys |= {"linear_probe/val_top1", "linear_probe/test_top1", "linear_probe/test_top1_low", "knn/test_top1"}
+        assert {
+            "dataset",
+            "teacher",
+            "git_revision",
+            "version.torch",
+            "data_key",
+            "teacher_fingerprint",
+        } <= trial.data.tags.keys()
+        keys = {
+            "train/loss",
+            "train/images_per_second",
+            "train/data_wait",
+            "zero_shot/val_top1",
+            "zero_shot/test_top1",
+        }
+        keys |= {
+            "linear_probe/val_top1",
+            "linear_probe/test_top1",
+            "linear_probe/test_top1_low",
+            "knn/test_top1",
+        }
         assert keys <= trial.data.metrics.keys()
         assert trial.data.metrics["teacher/images_encoded"] == 0
-        assert trial.data.metrics["linear_probe/test_top1"] > 50  # four colours; one in four by chance
+        assert (
+            trial.data.metrics["linear_probe/test_top1"] > 50
+        )  # four colours; one in four by chance
 
 
 def test_a_trials_files_and_the_sweeps_settings_and_plot_are_kept(two_trials, storage):
     runs = Runs(storage, "two")
     (parent,) = runs.of("sweep")
-    assert runs.artifacts(parent) == ["accuracy.png", "accuracy_cost.png", "anchors", "anchors.csv", "config.yaml"]
-    config = yaml.safe_load(Path(runs.client.download_artifacts(parent.info.run_id, "config.yaml")).read_text())
+    assert runs.artifacts(parent) == [
+        "accuracy.png",
+        "accuracy_cost.png",
+        "anchors",
+        "anchors.csv",
+        "config.yaml",
+    ]
+    config = yaml.safe_load(
+        Path(runs.client.download_artifacts(parent.info.run_id, "config.yaml")).read_text()
+    )
     assert config["scaling"]["workers"] == 2
     for trial in runs.of("trial"):
-        kept = ["anchors.json", "config.yaml", "evaluation.json", "predictions.safetensors", "probe.safetensors", "student.safetensors"]
+        kept = [
+            "anchors.json",
+            "config.yaml",
+            "evaluation.json",
+            "predictions.safetensors",
+            "probe.safetensors",
+            "student.safetensors",
+        ]
         assert runs.artifacts(trial) == kept
-        report = json.loads(Path(runs.client.download_artifacts(trial.info.run_id, "anchors.json")).read_text())
-        assert (report["anchors"], report["prompts"], report["hash"]) == (4, 4, trial.data.tags["anchors_hash"])
+        report = json.loads(
+            Path(runs.client.download_artifacts(trial.info.run_id, "anchors.json")).read_text()
+        )
+        assert (report["anchors"], report["prompts"], report["hash"]) == (
+            4,
+            4,
+            trial.data.tags["anchors_hash"],
+        )
     pictures = runs.client.download_artifacts(parent.info.run_id, f"anchors/{report['hash']}")
     assert {path.name for path in Path(pictures).iterdir()} == {"heat_map.png", "nearest_pairs.csv"}
 
@@ -133,26 +202,55 @@ def test_a_kept_student_is_probed_by_evaluate(two_trials, storage, environment, 
     runs = Runs(storage, "two")
     trial = runs.of("trial")[0]
     student = runs.client.download_artifacts(trial.info.run_id, "student.safetensors")
-    result = run(environment, BEAMCLIP, "evaluate", student, "--preset", preset, "--storage", storage)
+    result = run(
+        environment, BEAMCLIP, "evaluate", student, "--preset", preset, "--storage", storage
+    )
     assert result.returncode == 0, result.stderr
     found = re.search(r"linear probe +│ *[\d.]+ │ *([\d.]+)", result.stdout)
-    assert float(found.group(1)) == pytest.approx(trial.data.metrics["linear_probe/test_top1"], abs=0.01)
+    assert float(found.group(1)) == pytest.approx(
+        trial.data.metrics["linear_probe/test_top1"], abs=0.01
+    )
 
 
-def test_a_trial_that_diverges_fails_with_a_sentence_and_the_others_go_on_on_the_same_stores(two_trials, storage, environment, preset):
+def test_a_trial_that_diverges_fails_with_a_sentence_and_the_others_go_on_on_the_same_stores(
+    two_trials, storage, environment, preset
+):
     space = ["--space", "optimiser.lr=[1e37, 0.05]"]
-    result = run(environment, BEAMCLIP, "sweep", "--name", "lr", "--preset", preset, "--storage", storage, *space)
+    result = run(
+        environment,
+        BEAMCLIP,
+        "sweep",
+        "--name",
+        "lr",
+        "--preset",
+        preset,
+        "--storage",
+        storage,
+        *space,
+    )
     assert result.returncode == 0, result.stderr  # the sweep itself ended as it should
     runs = Runs(storage, "lr")
-    diverged, fine = sorted(runs.of("trial"), key=lambda trial: -float(trial.data.params["optimiser.lr"]))
-    assert (diverged.info.status, fine.info.status, runs.of("sweep")[0].info.status) == ("FAILED", "FINISHED", "FINISHED")
-    assert diverged.data.tags["beamclip.error"].startswith("the loss stopped being a number at step")
+    diverged, fine = sorted(
+        runs.of("trial"), key=lambda trial: -float(trial.data.params["optimiser.lr"])
+    )
+    assert (diverged.info.status, fine.info.status, runs.of("sweep")[0].info.status) == (
+        "FAILED",
+        "FINISHED",
+        "FINISHED",
+    )
+    assert diverged.data.tags["beamclip.error"].startswith(
+        "the loss stopped being a number at step"
+    )
     assert "Traceback" not in result.stderr
-    evidence = json.loads(Path(runs.client.download_artifacts(diverged.info.run_id, "diverged.json")).read_text())
+    evidence = json.loads(
+        Path(runs.client.download_artifacts(diverged.info.run_id, "diverged.json")).read_text()
+    )
     assert evidence["config"]["optimiser"]["lr"] == 1e37 and evidence["step"] >= 1
     assert len(set(evidence["samples"])) == evidence["config"]["optimiser"]["batch_size"]
     (teacher,) = [run for run in runs.of("reference") if run.data.tags["method"] == "teacher"]
-    assert teacher.data.metrics["teacher/images_encoded"] == 0  # the first sweep's embeddings serve this one too
+    assert (
+        teacher.data.metrics["teacher/images_encoded"] == 0
+    )  # the first sweep's embeddings serve this one too
 
 
 STARTS = """
@@ -165,19 +263,40 @@ if __name__ == "__main__":
 """
 
 
-def test_a_trial_starts_from_another_of_its_sweep_and_a_run_from_any(two_trials, storage, environment, preset, tmp_path):
+def test_a_trial_starts_from_another_of_its_sweep_and_a_run_from_any(
+    two_trials, storage, environment, preset, tmp_path
+):
     script = tmp_path / "starts.py"
     script.write_text(STARTS)
-    options = ["--preset", preset, "--storage", os.path.relpath(storage)]  # a trial runs in a folder of its own
-    result = run(environment, sys.executable, script, *options, "--seeds", "2", "--set", "scaling.max_concurrent=1")
+    options = [
+        "--preset",
+        preset,
+        "--storage",
+        os.path.relpath(storage),
+    ]  # a trial runs in a folder of its own
+    result = run(
+        environment,
+        sys.executable,
+        script,
+        *options,
+        "--seeds",
+        "2",
+        "--set",
+        "scaling.max_concurrent=1",
+    )
     assert result.returncode == 0, result.stderr
     trials = Runs(storage, "starts").of("trial")
-    assert sorted((t.data.params["variant"], t.data.params["seed"], t.info.status) for t in trials) == [
-        (variant, seed, "FINISHED") for variant in ("first", "second") for seed in "01"
-    ]
+    assert sorted(
+        (t.data.params["variant"], t.data.params["seed"], t.info.status) for t in trials
+    ) == [(variant, seed, "FINISHED") for variant in ("first", "second") for seed in "01"]
     last = next(t for t in trials if t.data.params["variant"] == "second")
-    assert last.data.params["student.init"] == "variant:first" and "zero_shot/test_top1" in last.data.metrics
-    result = run(environment, BEAMCLIP, "train", *options, "--set", f"student.init=run:{last.info.run_id}")
+    assert (
+        last.data.params["student.init"] == "variant:first"
+        and "zero_shot/test_top1" in last.data.metrics
+    )
+    result = run(
+        environment, BEAMCLIP, "train", *options, "--set", f"student.init=run:{last.info.run_id}"
+    )
     assert result.returncode == 0, result.stderr
     (again,) = Runs(storage, "train").of("trial")
     assert last.info.run_id in again.data.params["student.init"]
@@ -185,12 +304,34 @@ def test_a_trial_starts_from_another_of_its_sweep_and_a_run_from_any(two_trials,
 
 def test_asha_stops_a_poor_trial_and_the_next_gets_its_place(environment, preset, tmp_path):
     whole_machine = f"scaling.cpus_per_worker={os.cpu_count()}"  # a place not given back would stop the third trial for good
-    options = ["--space", "optimiser.lr=[0.05, 1e-12, 0.04]", "--asha", "--set", "optimiser.epochs=6", "--set", whole_machine]
-    result = run(environment, BEAMCLIP, "sweep", "--name", "asha", "--preset", preset, "--storage", tmp_path, *options)
+    options = [
+        "--space",
+        "optimiser.lr=[0.05, 1e-12, 0.04]",
+        "--asha",
+        "--set",
+        "optimiser.epochs=6",
+        "--set",
+        whole_machine,
+    ]
+    result = run(
+        environment,
+        BEAMCLIP,
+        "sweep",
+        "--name",
+        "asha",
+        "--preset",
+        preset,
+        "--storage",
+        tmp_path,
+        *options,
+    )
     assert result.returncode == 0, result.stderr
     runs = Runs(tmp_path, "asha")
     assert runs.statuses() == ["FINISHED"] * 3
-    evaluated = {float(t.data.params["optimiser.lr"]): "linear_probe/test_top1" in t.data.metrics for t in runs.of("trial")}
+    evaluated = {
+        float(t.data.params["optimiser.lr"]): "linear_probe/test_top1" in t.data.metrics
+        for t in runs.of("trial")
+    }
     assert evaluated == {0.05: True, 1e-12: False, 0.04: evaluated[0.04]}
 
 
@@ -201,7 +342,9 @@ class Background:
         self.log = log
         self.file = log.open("w")
         streams = {"stdout": self.file, "stderr": subprocess.STDOUT}
-        self.process = subprocess.Popen(list(map(str, command)), env=environment, start_new_session=True, **streams)
+        self.process = subprocess.Popen(
+            list(map(str, command)), env=environment, start_new_session=True, **streams
+        )
 
     def wait_for(self, storage, name, finished):
         """Until so many trials are finished and the next has reported an epoch."""
@@ -210,7 +353,11 @@ class Background:
             assert self.process.poll() is None, self.log.read_text()
             if list((storage / "sweeps" / name).glob("*/sweep.json")):
                 trials = Runs(storage, name).of("trial")
-                running = [t for t in trials if t.info.status == "RUNNING" and "train/loss" in t.data.metrics]
+                running = [
+                    t
+                    for t in trials
+                    if t.info.status == "RUNNING" and "train/loss" in t.data.metrics
+                ]
                 if running and sum(t.info.status == "FINISHED" for t in trials) == finished:
                     return
             time.sleep(0.3)
@@ -224,8 +371,17 @@ class Background:
         return code
 
 
-def test_a_sweep_goes_on_in_the_same_runs_after_ctrl_c_a_sigterm_and_a_kill(environment, preset, tmp_path):
-    space = ["--space", f"{TAU_T}=[0.05, 0.1, 0.2]", "--set", "optimiser.epochs=12", "--set", "scaling.max_concurrent=1"]
+def test_a_sweep_goes_on_in_the_same_runs_after_ctrl_c_a_sigterm_and_a_kill(
+    environment, preset, tmp_path
+):
+    space = [
+        "--space",
+        f"{TAU_T}=[0.05, 0.1, 0.2]",
+        "--set",
+        "optimiser.epochs=12",
+        "--set",
+        "scaling.max_concurrent=1",
+    ]
     start = [BEAMCLIP, "sweep", "--name", "long", "--preset", preset, "--storage", tmp_path, *space]
 
     sweep = Background(environment, start, tmp_path / "first.log")
@@ -235,15 +391,23 @@ def test_a_sweep_goes_on_in_the_same_runs_after_ctrl_c_a_sigterm_and_a_kill(envi
     first = {run.info.run_id: run.info.status for run in runs.of("trial")}
     assert sorted(first.values()) == ["FINISHED", "KILLED"]
     assert runs.of("sweep")[0].info.status == "KILLED"
-    line = re.search(r"interrupted; what is finished is kept; go on with  (.+)", sweep.log.read_text()).group(1)
-    assert re.fullmatch(rf"beamclip sweep --name long --storage {tmp_path} --resume \d{{8}}-\d{{6}}-\d{{4}}", line)
+    line = re.search(
+        r"interrupted; what is finished is kept; go on with  (.+)", sweep.log.read_text()
+    ).group(1)
+    assert re.fullmatch(
+        rf"beamclip sweep --name long --storage {tmp_path} --resume \d{{8}}-\d{{6}}-\d{{4}}", line
+    )
 
     resume = [BEAMCLIP, *shlex.split(line)[1:]]
     again = Background(environment, resume, tmp_path / "second.log")
     again.wait_for(tmp_path, "long", finished=2)
-    assert again.end(signal.SIGTERM, whole_group=False) == 130  # as `ray job stop`, Slurm and Kubernetes do
+    assert (
+        again.end(signal.SIGTERM, whole_group=False) == 130
+    )  # as `ray job stop`, Slurm and Kubernetes do
     assert sorted(runs.statuses()) == ["FINISHED", "FINISHED", "KILLED"]
-    assert f"go on with  {line}" in again.log.read_text() and "Traceback" not in again.log.read_text()
+    assert (
+        f"go on with  {line}" in again.log.read_text() and "Traceback" not in again.log.read_text()
+    )
 
     once_more = Background(environment, resume, tmp_path / "third.log")
     once_more.wait_for(tmp_path, "long", finished=2)
@@ -261,7 +425,9 @@ def test_a_sweep_goes_on_in_the_same_runs_after_ctrl_c_a_sigterm_and_a_kill(envi
         # What was reported between the driver's death and the workers' is missing, but nothing began from the start again.
         assert max(epochs) == 12
         assert epochs.count(1) == 1
-        assert len(epochs) <= 12 + 2  # after each interruption, an epoch whose checkpoint was not whole is done again
+        assert (
+            len(epochs) <= 12 + 2
+        )  # after each interruption, an epoch whose checkpoint was not whole is done again
         assert "linear_probe/test_top1" in trials[run_id].data.metrics
 
     result = run(environment, *resume)  # nothing is left to do
@@ -270,7 +436,16 @@ def test_a_sweep_goes_on_in_the_same_runs_after_ctrl_c_a_sigterm_and_a_kill(envi
 
 
 def test_more_workers_than_the_cluster_can_ever_give_is_a_sentence(environment, preset, tmp_path):
-    options = ["--preset", preset, "--storage", tmp_path, "--set", "optimiser.batch_size=8192", "--workers", 4096]
+    options = [
+        "--preset",
+        preset,
+        "--storage",
+        tmp_path,
+        "--set",
+        "optimiser.batch_size=8192",
+        "--workers",
+        4096,
+    ]
     result = run(environment, BEAMCLIP, "train", *options)
     assert result.returncode == 2, result.stderr
     (sentence,) = sentences(result)
@@ -280,11 +455,20 @@ def test_more_workers_than_the_cluster_can_ever_give_is_a_sentence(environment, 
 
 
 def test_what_only_the_preparation_can_find_is_a_sentence_too(environment, preset, tmp_path):
-    options = ["--preset", preset, "--storage", tmp_path, "--space", "student.backbone=[resnet999, test_resnet]"]
+    options = [
+        "--preset",
+        preset,
+        "--storage",
+        tmp_path,
+        "--space",
+        "student.backbone=[resnet999, test_resnet]",
+    ]
     result = run(environment, BEAMCLIP, "sweep", *options)
     assert result.returncode == 2, result.stderr
     (sentence,) = sentences(result)
-    assert sentence.startswith("beamclip: student.backbone resnet999 is not a timm model; did you mean ")
+    assert sentence.startswith(
+        "beamclip: student.backbone resnet999 is not a timm model; did you mean "
+    )
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "sweeps").exists()
     assert list((tmp_path / "stores").iterdir()) == []

@@ -14,7 +14,14 @@ GRID = Sweep(name="s", space={"a.b": choice(1, 2), "c.d": choice("x", "y")})
 
 
 def sweep(**settings):
-    return Sweep(name="s", **{"space": {"a": choice(1, 2), "b": uniform(0, 1), "c": loguniform(1e-4, 1)}, "search": "random"} | settings)
+    return Sweep(
+        name="s",
+        **{
+            "space": {"a": choice(1, 2), "b": uniform(0, 1), "c": loguniform(1e-4, 1)},
+            "search": "random",
+        }
+        | settings,
+    )
 
 
 def test_a_grid_is_every_cell_once():
@@ -36,7 +43,12 @@ def test_the_same_seed_draws_the_same_trials(tmp_path):
     def draw(seed):
         register_trainable("nothing", lambda config: None)
         algorithm = search_algorithm(sweep(seed=seed), concurrent=4)
-        spec = {"run": "nothing", "config": {"values": search_space(sweep())}, "num_samples": 3, "storage_path": str(tmp_path)}
+        spec = {
+            "run": "nothing",
+            "config": {"values": search_space(sweep())},
+            "num_samples": 3,
+            "storage_path": str(tmp_path),
+        }
         algorithm.add_configurations({"s": spec})
         return [algorithm.next_trial().config["values"] for _ in range(3)]
 
@@ -57,7 +69,9 @@ def test_optuna_maximises_the_val_metric_and_learns_at_the_end_only():
     algorithm.set_search_properties(None, None, {"values": search_space(sweep(search="optuna"))})
     values = algorithm.suggest("one")["values"]
     assert values["a"] in (1, 2)
-    algorithm.on_trial_result("one", {"zero_shot/val_top1": 5.0, "training_iteration": 1})  # an epoch has no probe
+    algorithm.on_trial_result(
+        "one", {"zero_shot/val_top1": 5.0, "training_iteration": 1}
+    )  # an epoch has no probe
     algorithm.on_trial_complete("one", {"linear_probe/val_top1": 30.0})
     assert algorithm.searcher._ot_study.best_value == 30.0
 

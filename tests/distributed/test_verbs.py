@@ -22,19 +22,41 @@ def environment():
 
 def test_plan_pack_and_embed(environment, preset, tmp_path):
     def run(*words):
-        words = [BEAMCLIP, *words, "--preset", str(preset), "--storage", str(tmp_path), "--set", "data.encoding=jpeg"]
-        result = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=240, check=False)
+        words = [
+            BEAMCLIP,
+            *words,
+            "--preset",
+            str(preset),
+            "--storage",
+            str(tmp_path),
+            "--set",
+            "data.encoding=jpeg",
+        ]
+        result = subprocess.run(
+            words, env=environment, capture_output=True, text=True, timeout=240, check=False
+        )
         assert result.returncode == 0, result.stderr
         return result
 
     planned = run("sweep", "--plan", "--space", "objective.student_temperature=[0.1, 0.2]").stderr
-    assert "200 images, 32 px jpeg" in planned and "about 144 images" in planned and planned.count("to make") == 4
+    assert (
+        "200 images, 32 px jpeg" in planned
+        and "about 144 images" in planned
+        and planned.count("to make") == 4
+    )
     assert "2 trials, " in planned and " at once" in planned
     assert not list(tmp_path.rglob("manifest.json")) and not list(tmp_path.rglob("mlflow.db"))
     packed = run("pack")
-    assert "200 images, 32 px jpeg: about " in packed.stdout and "packed 200 images, " in packed.stdout and "100%" in packed.stderr
+    assert (
+        "200 images, 32 px jpeg: about " in packed.stdout
+        and "packed 200 images, " in packed.stdout
+        and "100%" in packed.stderr
+    )
     embedded = run("embed", "--verify", "40")
     assert "the teacher saw 200 images for it now" in embedded.stdout
-    assert embedded.stdout.count("stored and live tiny agree: cosine at least ") == 2 and "over 40 views encoded again" in embedded.stdout
+    assert (
+        embedded.stdout.count("stored and live tiny agree: cosine at least ") == 2
+        and "over 40 views encoded again" in embedded.stdout
+    )
     planned = run("sweep", "--plan", "--space", "objective.student_temperature=[0.1, 0.2]").stderr
     assert "to make" not in planned and "200 images, 32 px jpeg" in planned

@@ -22,8 +22,12 @@ def test_of_an_accuracy_it_is_wilson_s(right, count):
 def test_it_is_scipy_s():
     values = np.random.default_rng(0).random(200)
     sums = resampled_sums(torch.from_numpy(values)[:, None], 4000, 0)[:, 0].numpy() / 200
-    expected = bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)).confidence_interval
-    assert np.percentile(sums, (2.5, 97.5)) == pytest.approx([expected.low, expected.high], abs=0.003)
+    expected = bootstrap(
+        (values,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert np.percentile(sums, (2.5, 97.5)) == pytest.approx(
+        [expected.low, expected.high], abs=0.003
+    )
 
 
 def test_calibration_is_drawn_with_its_images():
@@ -33,12 +37,18 @@ def test_calibration_is_drawn_with_its_images():
     _, found = intervals([hits], confidence, 500, 0)
     drawn = torch.randint(300, (500, 300), generator=torch.Generator().manual_seed(5))
     errors = [expected_calibration_error(confidence[rows], hits[rows]) for rows in drawn]
-    low, high = expected_calibration_error(confidence, hits) + np.percentile(errors, (2.5, 97.5)) - np.mean(errors)
+    low, high = (
+        expected_calibration_error(confidence, hits)
+        + np.percentile(errors, (2.5, 97.5))
+        - np.mean(errors)
+    )
     assert found == pytest.approx((low, high), abs=1.0)
 
 
 @pytest.mark.parametrize("too_sure", [0.0, 0.1])
-def test_the_interval_of_calibration_holds_its_number_and_is_as_wide_as_such_numbers_scatter(too_sure):
+def test_the_interval_of_calibration_holds_its_number_and_is_as_wide_as_such_numbers_scatter(
+    too_sure,
+):
     """Also of a model that is right as often as it says, whose true error is 0 and whose number never is."""
     g, numbers, found = torch.Generator().manual_seed(1), [], []
     for _ in range(120):
@@ -46,7 +56,10 @@ def test_the_interval_of_calibration_holds_its_number_and_is_as_wide_as_such_num
         hits = torch.rand(500, generator=g) < confidence - too_sure
         numbers.append(expected_calibration_error(confidence, hits))
         found.append(intervals([hits], confidence, 200, 0)[1])
-    assert all(0 <= low <= number <= high and low < high for (low, high), number in zip(found, numbers, strict=True))
+    assert all(
+        0 <= low <= number <= high and low < high
+        for (low, high), number in zip(found, numbers, strict=True)
+    )
     inside = np.mean([low <= np.mean(numbers) <= high for low, high in found])
     assert inside >= 0.9  # where numbers of this size of test set lie, on average
 
@@ -54,7 +67,11 @@ def test_the_interval_of_calibration_holds_its_number_and_is_as_wide_as_such_num
 def test_seeds_decide_and_blocks_do_not(monkeypatch):
     hits, confidence = hits_of(30, 50), torch.full((50,), 0.5)
     once = intervals([hits, ~hits], confidence, 200, 3)
-    assert intervals([hits, ~hits], confidence, 200, 3) == once != intervals([hits, ~hits], confidence, 200, 4)
+    assert (
+        intervals([hits, ~hits], confidence, 200, 3)
+        == once
+        != intervals([hits, ~hits], confidence, 200, 4)
+    )
     monkeypatch.setattr(module, "BLOCK", 50 * 40)
     blocked = intervals([hits, ~hits], confidence, 200, 3)
     assert blocked[0][0] == pytest.approx(once[0][0], abs=1e-9)

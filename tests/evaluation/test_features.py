@@ -8,7 +8,9 @@ from beamclip.students import build_student
 
 @pytest.fixture
 def student():
-    return build_student(StudentConfig(backbone="test_resnet", image_size=32, projector_width=24), 16, 0)
+    return build_student(
+        StudentConfig(backbone="test_resnet", image_size=32, projector_width=24), 16, 0
+    )
 
 
 @pytest.fixture
@@ -55,8 +57,14 @@ def test_results_are_fp32_under_bf16_and_are_ordinary_tensors(student, images):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_numbers_that_are_none_are_a_sentence(bad):
-    good, broken, labels = torch.zeros(2, 3), torch.tensor([[0.0, 1, 2], [bad, 0, 0]]), torch.zeros(2, dtype=torch.int64)
-    with pytest.raises(UserError, match=r"student's features hold NaN or infinity, .* lower optimiser.lr"):
+    good, broken, labels = (
+        torch.zeros(2, 3),
+        torch.tensor([[0.0, 1, 2], [bad, 0, 0]]),
+        torch.zeros(2, dtype=torch.int64),
+    )
+    with pytest.raises(
+        UserError, match=r"student's features hold NaN or infinity, .* lower optimiser.lr"
+    ):
         LabelledFeatures(broken, None, labels)
     with pytest.raises(UserError, match="student's embeddings hold NaN"):
         LabelledFeatures(good, broken, labels)

@@ -21,8 +21,15 @@ def data():
 @pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (20, 0.07), (200, 0.5)])
 def test_equals_scikit_learn(data, k, temperature):
     bank, labels, queries = data
-    reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / temperature))
-    expected = reference.fit(bank.double().numpy(), labels.numpy()).predict(queries.double().numpy())
+    reference = KNeighborsClassifier(
+        k,
+        metric="cosine",
+        algorithm="brute",
+        weights=lambda distance: np.exp((1 - distance) / temperature),
+    )
+    expected = reference.fit(bank.double().numpy(), labels.numpy()).predict(
+        queries.double().numpy()
+    )
     assert knn_predict(queries, bank, labels, [k], temperature)[0].tolist() == expected.tolist()
 
 
@@ -31,27 +38,40 @@ def test_with_equal_weights_it_is_scikit_learn_s_vote(data):
     bank, labels, queries = data
     odd = [3, 7, 31]
     for k, predicted in zip(odd, knn_predict(queries, bank, labels, odd, 1e4), strict=True):
-        reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(bank.double().numpy(), labels.numpy())
+        reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(
+            bank.double().numpy(), labels.numpy()
+        )
         top = np.sort(reference.predict_proba(queries.double().numpy()), axis=1)
         clear = top[:, -1] > top[:, -2]
         assert clear.sum() > 60
-        assert predicted.numpy()[clear].tolist() == reference.predict(queries.double().numpy())[clear].tolist()
+        assert (
+            predicted.numpy()[clear].tolist()
+            == reference.predict(queries.double().numpy())[clear].tolist()
+        )
 
 
 def test_several_k_in_one_pass_are_each_k_alone(data):
     bank, labels, queries = data
     ks = [50, 1, 20, 200, 20]
     together = knn_predict(queries, bank, labels, ks, 0.07)
-    assert torch.equal(together, torch.cat([knn_predict(queries, bank, labels, [k], 0.07) for k in ks]))
+    assert torch.equal(
+        together, torch.cat([knn_predict(queries, bank, labels, [k], 0.07) for k in ks])
+    )
     assert not torch.equal(together[0], together[1])
 
 
 def test_equals_the_equation_written_out(data):
     bank, labels, queries = data
-    for query, predicted in zip(queries[:10], knn_predict(queries[:10], bank, labels, [15], 0.1)[0], strict=True):
-        pairs = zip(torch.cosine_similarity(query[None], bank).tolist(), labels.tolist(), strict=True)
+    for query, predicted in zip(
+        queries[:10], knn_predict(queries[:10], bank, labels, [15], 0.1)[0], strict=True
+    ):
+        pairs = zip(
+            torch.cosine_similarity(query[None], bank).tolist(), labels.tolist(), strict=True
+        )
         cosines = sorted(pairs, reverse=True)
-        scores = [sum(math.exp(c / 0.1) for c, y in cosines[:15] if y == label) for label in range(4)]
+        scores = [
+            sum(math.exp(c / 0.1) for c, y in cosines[:15] if y == label) for label in range(4)
+        ]
         assert predicted == scores.index(max(scores))
 
 
@@ -64,7 +84,10 @@ def test_blocks_change_nothing(data, monkeypatch):
 
 def test_a_tiny_temperature_is_the_single_nearest(data):
     bank, labels, queries = data
-    assert torch.equal(knn_predict(queries, bank, labels, [20], 1e-6), knn_predict(queries, bank, labels, [1], 0.07))
+    assert torch.equal(
+        knn_predict(queries, bank, labels, [20], 1e-6),
+        knn_predict(queries, bank, labels, [1], 0.07),
+    )
 
 
 def test_more_neighbours_than_images_is_a_sentence(data):

@@ -21,10 +21,17 @@ def test_equals_scikit_learn(c):
     probe = fit_probe(x, y, c, 200)
     z, z_new = ((part - x.mean(0)) / x.std(0, correction=0) for part in (x, x_new))
     reference = LogisticRegression(C=c, max_iter=5000, tol=1e-8).fit(z.double().numpy(), y.numpy())
-    ours, theirs = objective(probe.weight, probe.bias, z, y, c), objective(reference.coef_, reference.intercept_, z, y, c)
+    ours, theirs = (
+        objective(probe.weight, probe.bias, z, y, c),
+        objective(reference.coef_, reference.intercept_, z, y, c),
+    )
     assert ours == pytest.approx(theirs, rel=1e-5)
-    assert accuracy(probe.predict(x_new), y_new) == pytest.approx(100 * reference.score(z_new.double().numpy(), y_new.numpy()), abs=0.3)
-    torch.testing.assert_close(probe.weight.double(), torch.tensor(reference.coef_), atol=0.02, rtol=0.02)
+    assert accuracy(probe.predict(x_new), y_new) == pytest.approx(
+        100 * reference.score(z_new.double().numpy(), y_new.numpy()), abs=0.3
+    )
+    torch.testing.assert_close(
+        probe.weight.double(), torch.tensor(reference.coef_), atol=0.02, rtol=0.02
+    )
 
 
 def test_the_gradient_is_autograd_s_and_rows_in_blocks_change_nothing(monkeypatch):
@@ -40,13 +47,17 @@ def test_the_gradient_is_autograd_s_and_rows_in_blocks_change_nothing(monkeypatc
 
 def objective_tensor(parameters, x, y, c):
     logits = x @ parameters[:, :-1].T + parameters[:, -1]
-    return torch.nn.functional.cross_entropy(logits, y) + parameters[:, :-1].square().sum() / (2 * c * len(x))
+    return torch.nn.functional.cross_entropy(logits, y) + parameters[:, :-1].square().sum() / (
+        2 * c * len(x)
+    )
 
 
 def test_scale_and_shift_of_features_do_not_matter():
     x, y = blobs(300)
     moved = fit_probe(1000 * x - 7, y, 1.0, 200)
-    torch.testing.assert_close(moved.logits(1000 * x - 7), fit_probe(x, y, 1.0, 200).logits(x), atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(
+        moved.logits(1000 * x - 7), fit_probe(x, y, 1.0, 200).logits(x), atol=1e-2, rtol=1e-2
+    )
 
 
 def test_a_constant_feature_is_ignored():
@@ -54,13 +65,17 @@ def test_a_constant_feature_is_ignored():
     padded = torch.cat([x, torch.full((300, 1), 0.1), torch.zeros(300, 1)], dim=1)
     probe = fit_probe(padded, y, 1.0, 200)
     assert probe.weight[:, -2:].abs().max() < 1e-5
-    torch.testing.assert_close(probe.logits(padded), fit_probe(x, y, 1.0, 200).logits(x), atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(
+        probe.logits(padded), fit_probe(x, y, 1.0, 200).logits(x), atol=1e-2, rtol=1e-2
+    )
 
 
 def test_a_warm_start_ends_at_the_same_optimum_sooner():
     x, y = blobs(300)
     cold, near = fit_probe(x, y, 1.0, 200), fit_probe(x, y, 0.9, 200)
-    torch.testing.assert_close(fit_probe(x, y, 1.0, 200, init=near).weight, cold.weight, atol=2e-3, rtol=1e-2)
+    torch.testing.assert_close(
+        fit_probe(x, y, 1.0, 200, init=near).weight, cold.weight, atol=2e-3, rtol=1e-2
+    )
     few_cold, few_warm = fit_probe(x, y, 1.0, 2), fit_probe(x, y, 1.0, 2, init=near)
     assert (few_warm.weight - cold.weight).norm() < 0.2 * (few_cold.weight - cold.weight).norm()
 
@@ -87,4 +102,6 @@ def test_bad_features_and_a_single_class_are_sentences():
 def test_a_gpu_gives_the_same_probe():
     x, y = blobs(600)
     there = fit_probe(x.cuda(), y.cuda(), 1.0, 200)
-    torch.testing.assert_close(there.weight.cpu(), fit_probe(x, y, 1.0, 200).weight, atol=2e-3, rtol=1e-2)
+    torch.testing.assert_close(
+        there.weight.cpu(), fit_probe(x, y, 1.0, 200).weight, atol=2e-3, rtol=1e-2
+    )

@@ -10,12 +10,16 @@ from beamclip.evaluation.linear_probe import check_fittable, standardise
 def test_it_is_scikit_learn_s(unit):
     x = 3 * torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) + 5
     expected = scale(normalize(x.double().numpy()) if unit else x.double().numpy())
-    torch.testing.assert_close(standardise(x, unit)(x).double(), torch.from_numpy(expected), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        standardise(x, unit)(x).double(), torch.from_numpy(expected), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_new_features_are_moved_by_what_train_says():
     x = torch.tensor([[0.0, 7.0], [2.0, 7.0]])
-    assert standardise(x)(torch.tensor([[5.0, 8.0]])).tolist() == [[4.0, 1.0]]  # the constant feature is only moved
+    assert standardise(x)(torch.tensor([[5.0, 8.0]])).tolist() == [
+        [4.0, 1.0]
+    ]  # the constant feature is only moved
 
 
 def test_what_can_not_be_fitted_is_a_sentence():

@@ -11,7 +11,9 @@ from beamclip.evaluation import Probe, load_probe, save_probe
 def probe(request):
     g = torch.Generator().manual_seed(0)
     mean, std = torch.randn(8, generator=g), torch.rand(8, generator=g) + 0.5
-    return Probe(torch.randn(3, 8, generator=g), torch.randn(3, generator=g), mean, std, request.param)
+    return Probe(
+        torch.randn(3, 8, generator=g), torch.randn(3, generator=g), mean, std, request.param
+    )
 
 
 def test_logits_are_linear_in_standardised_features(probe):

@@ -9,7 +9,9 @@ from beamclip.evaluation.metrics import per_class
 
 
 def test_top_k_counts_the_k_highest():
-    scores = torch.tensor([[9.0, 8, 7, 6, 5, 4], [4, 5, 6, 7, 8, 9], [9, 8, 7, 6, 5, 4], [4, 9, 5, 6, 7, 8]])
+    scores = torch.tensor(
+        [[9.0, 8, 7, 6, 5, 4], [4, 5, 6, 7, 8, 9], [9, 8, 7, 6, 5, 4], [4, 9, 5, 6, 7, 8]]
+    )
     labels = torch.tensor([0, 1, 5, 0])
     assert accuracy(scores, labels) == 25.0
     assert accuracy(scores, labels, k=5) == 50.0
@@ -42,13 +44,17 @@ def test_wilson_covers_the_truth_as_often_as_it_says(p):
 def guesses():
     g = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 8, (400,), generator=g)
-    return 2 * torch.nn.functional.one_hot(labels, 8) + 1.5 * torch.randn(400, 8, generator=g), labels
+    return 2 * torch.nn.functional.one_hot(labels, 8) + 1.5 * torch.randn(
+        400, 8, generator=g
+    ), labels
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_top_k_is_scikit_learn_s(guesses, k):
     logits, labels = guesses
-    assert accuracy(logits, labels, k) == pytest.approx(100 * top_k_accuracy_score(labels.numpy(), logits.numpy(), k=k))
+    assert accuracy(logits, labels, k) == pytest.approx(
+        100 * top_k_accuracy_score(labels.numpy(), logits.numpy(), k=k)
+    )
 
 
 def test_confusions_and_class_accuracies_are_scikit_learn_s(guesses):
@@ -56,12 +62,19 @@ def test_confusions_and_class_accuracies_are_scikit_learn_s(guesses):
     predicted = logits.argmax(1)
     matrix = confusion_matrix(labels.numpy(), predicted.numpy(), labels=range(9))
     images, right = per_class(predicted, labels, 9)  # of which the last has no image
-    assert right.tolist() == matrix.diagonal().tolist() and images.tolist() == matrix.sum(1).tolist()
+    assert (
+        right.tolist() == matrix.diagonal().tolist() and images.tolist() == matrix.sum(1).tolist()
+    )
     triples = confusions(predicted, labels)
     assert {(true, taken): count for true, taken, count in triples} == {
-        (true, taken): matrix[true, taken] for true in range(9) for taken in range(9) if true != taken and matrix[true, taken]
+        (true, taken): matrix[true, taken]
+        for true in range(9)
+        for taken in range(9)
+        if true != taken and matrix[true, taken]
     }
-    assert [count for _, _, count in triples] == sorted((count for _, _, count in triples), reverse=True)
+    assert [count for _, _, count in triples] == sorted(
+        (count for _, _, count in triples), reverse=True
+    )
     assert confusions(labels, labels) == []
 
 
@@ -70,16 +83,27 @@ def test_calibration_error_is_the_equation_written_out(guesses):
     confidence, predicted = logits.softmax(1).max(1)
     hits, total = predicted == labels, 0.0
     for m in range(15):
-        inside = [(float(c), bool(h)) for c, h in zip(confidence, hits, strict=True) if m / 15 < c <= (m + 1) / 15]
+        inside = [
+            (float(c), bool(h))
+            for c, h in zip(confidence, hits, strict=True)
+            if m / 15 < c <= (m + 1) / 15
+        ]
         if inside:
-            right, sure = (sum(values) / len(inside) for values in zip(*((h, c) for c, h in inside), strict=True))
+            right, sure = (
+                sum(values) / len(inside)
+                for values in zip(*((h, c) for c, h in inside), strict=True)
+            )
             total += len(inside) / 400 * abs(right - sure)
     assert expected_calibration_error(confidence, hits) == pytest.approx(100 * total, abs=1e-4)
 
 
 def test_calibration_error_in_closed_form():
     sure, hits = torch.full((100,), 0.7), torch.arange(100) < 70
-    assert expected_calibration_error(sure, hits) == pytest.approx(0, abs=1e-5)  # right as often as it says
+    assert expected_calibration_error(sure, hits) == pytest.approx(
+        0, abs=1e-5
+    )  # right as often as it says
     assert expected_calibration_error(torch.ones(100), hits) == pytest.approx(30)
-    both = torch.cat([torch.full((50,), 0.9), torch.full((50,), 0.1)])  # too sure and not sure enough do not cancel
+    both = torch.cat(
+        [torch.full((50,), 0.9), torch.full((50,), 0.1)]
+    )  # too sure and not sure enough do not cancel
     assert expected_calibration_error(both, torch.arange(100) % 2 == 0) == pytest.approx(40)

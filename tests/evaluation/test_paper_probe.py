@@ -13,7 +13,13 @@ def by_torch(x, y, protocol, seed=0):
     inputs = standardise(x, True)(x) if protocol.standardised else x
     layer = torch.nn.Linear(x.shape[1], int(y.max()) + 1)
     torch.nn.init.zeros_(layer.weight), torch.nn.init.zeros_(layer.bias)
-    solver = torch.optim.SGD(layer.parameters(), protocol.lr, 0.9, weight_decay=protocol.weight_decay, nesterov=protocol.nesterov)
+    solver = torch.optim.SGD(
+        layer.parameters(),
+        protocol.lr,
+        0.9,
+        weight_decay=protocol.weight_decay,
+        nesterov=protocol.nesterov,
+    )
     generator = torch.Generator().manual_seed(seed)
     for epoch in range(protocol.epochs):
         batches = torch.randperm(len(x), generator=generator).split(protocol.batch_size)
@@ -43,7 +49,9 @@ def test_it_is_torch_s_sgd(protocol):
 
 def test_rates_fall_as_the_papers_say():
     seed, swav = PAPER_PROTOCOLS["seed"], PAPER_PROTOCOLS["swav"]
-    assert [seed.rate(epoch) for epoch in (0, 59.9, 60, 79.9, 80)] == pytest.approx([30, 30, 3, 3, 0.3])
+    assert [seed.rate(epoch) for epoch in (0, 59.9, 60, 79.9, 80)] == pytest.approx(
+        [30, 30, 3, 3, 0.3]
+    )
     assert [swav.rate(epoch) for epoch in (0, 50, 100)] == pytest.approx([0.3, 0.15, 0])
 
 

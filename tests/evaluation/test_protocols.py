@@ -16,27 +16,50 @@ def both(train, val):
 def test_the_grid_is_every_combination_the_strongest_first():
     result = select_probe(part(150), part(100, seed=1), ProbeConfig(grid=GRID))
     tried = [tuple(cell.settings.values()) for cell in result.cells]
-    assert tried == [(lr, wd, name) for wd in (10.0, 0.1, 0.001) for lr in (0.1, 0.5) for name in ("standardise", "l2")]
-    assert result.val_top1 == max(cell.val_top1 for cell in result.cells) == result.cells[result.chosen].val_top1
+    assert tried == [
+        (lr, wd, name)
+        for wd in (10.0, 0.1, 0.001)
+        for lr in (0.1, 0.5)
+        for name in ("standardise", "l2")
+    ]
+    assert (
+        result.val_top1
+        == max(cell.val_top1 for cell in result.cells)
+        == result.cells[result.chosen].val_top1
+    )
 
 
 def test_val_chooses_c():
     train, val = part(150), part(2000, seed=1)
     result = select_probe(train, val, CLIP)
-    alone = [accuracy(fit_probe(train.features, train.labels, c, 200).predict(val.features), val.labels) for c in (0.001, 0.1, 10.0)]
+    alone = [
+        accuracy(fit_probe(train.features, train.labels, c, 200).predict(val.features), val.labels)
+        for c in (0.001, 0.1, 10.0)
+    ]
     assert [cell.val_top1 for cell in result.cells] == pytest.approx(alone, abs=0.15)
-    assert [cell.settings for cell in result.cells] == [{"inverse_l2": c} for c in (0.001, 0.1, 10.0)]
+    assert [cell.settings for cell in result.cells] == [
+        {"inverse_l2": c} for c in (0.001, 0.1, 10.0)
+    ]
     assert result.chosen == 1
 
 
 def test_the_chosen_settings_are_fitted_again_on_train_and_val():
     train, val = part(150), part(2000, seed=1)
-    again, once = select_probe(train, val, CLIP).probe, select_probe(train, val, CLIP, refit=False).probe
-    torch.testing.assert_close(
-        again.logits(val.features), fit_probe(*both(train, val), 0.1, 200).logits(val.features), atol=0.02, rtol=0.02
+    again, once = (
+        select_probe(train, val, CLIP).probe,
+        select_probe(train, val, CLIP, refit=False).probe,
     )
     torch.testing.assert_close(
-        once.logits(val.features), fit_probe(train.features, train.labels, 0.1, 200).logits(val.features), atol=0.02, rtol=0.02
+        again.logits(val.features),
+        fit_probe(*both(train, val), 0.1, 200).logits(val.features),
+        atol=0.02,
+        rtol=0.02,
+    )
+    torch.testing.assert_close(
+        once.logits(val.features),
+        fit_probe(train.features, train.labels, 0.1, 200).logits(val.features),
+        atol=0.02,
+        rtol=0.02,
     )
 
 
@@ -49,7 +72,9 @@ def test_more_images_make_every_protocol_better(protocol):
     assert after > before + 3
 
 
-@pytest.mark.parametrize("config", [ProbeConfig(protocol="clip", inverse_l2=(1.0, 0.1, 10.0)), ProbeConfig(grid=GRID)])
+@pytest.mark.parametrize(
+    "config", [ProbeConfig(protocol="clip", inverse_l2=(1.0, 0.1, 10.0)), ProbeConfig(grid=GRID)]
+)
 def test_of_equals_the_more_strongly_regularised_wins(config):
     result = select_probe(part(200, signal=9), part(200, seed=1, signal=9), config)
     perfect = [cell.val_top1 == 100 for cell in result.cells]
@@ -59,9 +84,14 @@ def test_of_equals_the_more_strongly_regularised_wins(config):
 
 def test_a_class_that_only_val_has_is_learnt_from_val():
     train, val = part(200), part(200, seed=1)
-    without = LabelledFeatures(train.features[train.labels != 5], None, train.labels[train.labels != 5])
+    without = LabelledFeatures(
+        train.features[train.labels != 5], None, train.labels[train.labels != 5]
+    )
     for protocol in ("grid", "clip", "seed"):
-        assert len(select_probe(without, val, ProbeConfig(protocol=protocol, grid=GRID)).probe.bias) == 6
+        assert (
+            len(select_probe(without, val, ProbeConfig(protocol=protocol, grid=GRID)).probe.bias)
+            == 6
+        )
 
 
 def test_a_single_class_is_a_sentence():

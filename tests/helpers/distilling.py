@@ -12,7 +12,10 @@ from helpers.gloo import in_processes
 def embeddings(images=8, width=16, seed=0, dtype=torch.float32):
     """student, teacher; the same whenever called."""
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(images, width, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2)]
+    return [
+        torch.randn(images, width, generator=generator, dtype=torch.float64).to(dtype)
+        for _ in range(2)
+    ]
 
 
 def cosine(x, y):
@@ -34,7 +37,10 @@ def kl(p, q):
 def slow_kl(student, teacher, columns, tau_t, tau_s):
     """mean KL between both sides' softmaxes over the columns, one image at a time; all are lists of lists."""
     each = [
-        kl(distribution([cosine(t, c) / tau_t for c in columns]), distribution([cosine(s, c) / tau_s for c in columns]))
+        kl(
+            distribution([cosine(t, c) / tau_t for c in columns]),
+            distribution([cosine(s, c) / tau_s for c in columns]),
+        )
         for s, t in zip(student, teacher, strict=True)
     ]
     return sum(each) / len(each)
@@ -43,7 +49,9 @@ def slow_kl(student, teacher, columns, tau_t, tau_s):
 def layer(width=16):
     """A student: the same weights whenever called."""
     made = nn.Linear(width, width)
-    made.load_state_dict({"weight": torch.eye(width).roll(1, 0) + 0.1, "bias": torch.linspace(-1, 1, width)})
+    made.load_state_dict(
+        {"weight": torch.eye(width).roll(1, 0) + 0.1, "bias": torch.linspace(-1, 1, width)}
+    )
     return made
 
 
@@ -53,7 +61,9 @@ def share(rank, count, step, images=8):
     clusters = torch.arange(images) * (step + 3) % 5
     mine = slice(rank * images // count, (rank + 1) * images // count)
     student, teacher, clusters = student[mine], teacher[mine], clusters[mine]
-    return Seen(len(student), student, student, teachers=(teacher,), clusters=clusters, epoch=step / 4)
+    return Seen(
+        len(student), student, student, teachers=(teacher,), clusters=clusters, epoch=step / 4
+    )
 
 
 def trained(rank, count, build, steps=4):

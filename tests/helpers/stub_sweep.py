@@ -21,7 +21,10 @@ from beamclip.distributed.cluster import DRIVER_CPUS
 from beamclip.stores.paths import asset_key
 from beamclip.stores.sweep_record import SweepRecord
 
-VARIANTS = {"first": {"objective.name": "simclr"}, "second": {"objective.name": "csm", "student.init": "variant:first"}}
+VARIANTS = {
+    "first": {"objective.name": "simclr"},
+    "second": {"objective.name": "csm", "student.init": "variant:first"},
+}
 
 
 class Listener:
@@ -58,7 +61,9 @@ def stub(storage, what):
             raise RuntimeError("boom")
         if what == "fills the machine":
             whole = ray.cluster_resources()["CPU"] - DRIVER_CPUS
-            worker = ray.remote(lambda: None).options(num_cpus=whole, scheduling_strategy="DEFAULT")  # not in the driver's own place
+            worker = ray.remote(lambda: None).options(
+                num_cpus=whole, scheduling_strategy="DEFAULT"
+            )  # not in the driver's own place
             ray.get(worker.remote(), timeout=60)
         folder = tempfile.mkdtemp()
         for part in ("student", "probe"):
@@ -80,7 +85,10 @@ def main(storage, what, concurrent, *resume):
     from beamclip.distributed.cluster import connect, disconnect
 
     space = {"variant": choice(*VARIANTS), "seed": choice(0, 1)}
-    sweep, base = Sweep(name="stub", variants=VARIANTS, space=space), load_experiment("demo", {"storage.path": storage})
+    sweep, base = (
+        Sweep(name="stub", variants=VARIANTS, space=space),
+        load_experiment("demo", {"storage.path": storage}),
+    )
     keys = {asset_key(cell(sweep, base, values)): "{}" for values in planned_values(sweep)}
     record, listener = SweepRecord(sweep, base, "20260101-000000-0001", keys), Listener()
     sweeps.run_trial = stub(storage, what)
@@ -88,7 +96,15 @@ def main(storage, what, concurrent, *resume):
     ended = sweeps.run_trials(record, listener, int(concurrent), bool(resume))
     disconnect()
     log = Path(storage, "log.jsonl")
-    print(json.dumps({"ended": ended, "heard": listener.heard, "done": [json.loads(line) for line in log.read_text().splitlines()]}))
+    print(
+        json.dumps(
+            {
+                "ended": ended,
+                "heard": listener.heard,
+                "done": [json.loads(line) for line in log.read_text().splitlines()],
+            }
+        )
+    )
     log.unlink()
 
 

@@ -9,23 +9,38 @@ from PIL import Image
 
 from beamclip.config import Experiment, load_experiment
 
-COLOURS = {"blue": (30, 40, 200), "green": (40, 180, 60), "red": (200, 50, 40), "yellow": (220, 200, 50)}
+COLOURS = {
+    "blue": (30, 40, 200),
+    "green": (40, 180, 60),
+    "red": (200, 50, 40),
+    "yellow": (220, 200, 50),
+}
 TOWERS = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
 }
-PREPROCESS = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic", "resize_mode": "shortest", "size": [32, 32]}
+PREPROCESS = {
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+    "size": [32, 32],
+}
 
 
-def make_images(folder: Path, train: int = 40, test: int = 10, classes: int = 4, side: int = 40) -> Path:
+def make_images(
+    folder: Path, train: int = 40, test: int = 10, classes: int = 4, side: int = 40
+) -> Path:
     """train/CLASS/N.jpg and test/CLASS/N.jpg: one colour a class, with noise."""
     random = np.random.default_rng(0)
     for split, count in (("train", train), ("test", test)):
         for name in sorted(COLOURS)[:classes]:
             (folder / split / name).mkdir(parents=True)
             for number in range(count):
-                pixels = np.clip(random.normal(COLOURS[name], 40, (side, side, 3)), 0, 255).astype(np.uint8)
+                pixels = np.clip(random.normal(COLOURS[name], 40, (side, side, 3)), 0, 255).astype(
+                    np.uint8
+                )
                 Image.fromarray(pixels).save(folder / split / name / f"{number}.jpg")
     return folder
 
@@ -39,8 +54,13 @@ def make_teacher(folder: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = _learn_colours()
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TOWERS, "preprocess_cfg": PREPROCESS}))
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": TOWERS, "preprocess_cfg": PREPROCESS})
+    )
     return folder
 
 
@@ -49,7 +69,9 @@ def _learn_colours(steps: int = 40):
     import torch
 
     model = open_clip.CLIP(**TOWERS)
-    texts = open_clip.SimpleTokenizer(context_length=16)([f"a photo of a {name}." for name in sorted(COLOURS)])
+    texts = open_clip.SimpleTokenizer(context_length=16)(
+        [f"a photo of a {name}." for name in sorted(COLOURS)]
+    )
     colours = torch.tensor([COLOURS[name] for name in sorted(COLOURS)])[:, :, None, None] / 255
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(steps):
@@ -69,7 +91,13 @@ def settings(images: Path, teacher: Path) -> dict:
         "teacher": {"model": f"local-dir:{teacher}", "batch_size": 64},
         "anchors": {"prompt_set": "plain"},
         "student": {"backbone": "test_resnet", "image_size": 32, "projector": "linear"},
-        "optimiser": {"name": "sgd", "lr": 0.05, "epochs": 2, "warmup_epochs": 0.5, "batch_size": 32},
+        "optimiser": {
+            "name": "sgd",
+            "lr": 0.05,
+            "epochs": 2,
+            "warmup_epochs": 0.5,
+            "batch_size": 32,
+        },
         "probe": {"grid": {"lr": [0.3], "weight_decay": [0.1, 0.01]}, "knn_k": 5, "bootstrap": 100},
         "scaling": {"workers": 1, "cpus_per_worker": 0.5},
     }
@@ -89,4 +117,8 @@ def experiment(preset: Path | str, storage: Path, **values) -> Experiment:
 
 def left_behind(folder):
     """Files that a failure left, beside empty locks and a database."""
-    return [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith((".lock", ".db"))]
+    return [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.endswith((".lock", ".db"))
+    ]

@@ -22,7 +22,11 @@ def experiment(data_config, teacher_folder):
             "anchors": {"prompt_set": "plain"},
             "student": {"backbone": "test_vit", "image_size": 32, "projector_width": 32},
             "optimiser": {"name": "adamw", "lr": 0.001, "epochs": 2, "batch_size": 16},
-            "probe": {"grid": {"lr": (0.3,), "weight_decay": (0.1, 0.01)}, "knn_k": 5, "bootstrap": 100},
+            "probe": {
+                "grid": {"lr": (0.3,), "weight_decay": (0.1, 0.01)},
+                "knn_k": 5,
+                "bootstrap": 100,
+            },
         }
     )
 
@@ -59,7 +63,10 @@ def other_folder(teacher_folder, tmp_path_factory):
     import open_clip
 
     config = json.loads((teacher_folder / "open_clip_config.json").read_text())
-    config["model_cfg"] |= {"embed_dim": 24, "vision_cfg": config["model_cfg"]["vision_cfg"] | {"patch_size": 16, "image_size": 48}}
+    config["model_cfg"] |= {
+        "embed_dim": 24,
+        "vision_cfg": config["model_cfg"]["vision_cfg"] | {"patch_size": 16, "image_size": 48},
+    }
     config["preprocess_cfg"]["mean"] = [0.45, 0.5, 0.55]
     folder = tmp_path_factory.mktemp("other_clip")
     with torch.random.fork_rng(devices=[]):

@@ -21,7 +21,9 @@ def test_the_loss_is_the_weighted_sum_of_each_one_s():
     alone = {name: build(name)(seen) for name in ("csm", "simreg", "seed")}
     expected = alone["csm"]["loss"] + 0.25 * alone["simreg"]["loss"] + 3 * alone["seed"]["loss"]
     torch.testing.assert_close(together["loss"], expected)
-    parts = {f"{name}_{term}": value for name, terms in alone.items() for term, value in terms.items()}
+    parts = {
+        f"{name}_{term}": value for name, terms in alone.items() for term, value in terms.items()
+    }
     assert parts.keys() == {"csm_loss", "csm_top1_agreement", "simreg_loss", "seed_loss"}
     assert {"loss": together["loss"], **parts} == together
 
@@ -30,7 +32,10 @@ def test_the_gradient_is_the_weighted_sum_too():
     seen = share(0, 1, 0)
     seen.embeddings.requires_grad_()
     (both,) = torch.autograd.grad(build("csm+simreg", simreg=0.25)(seen)["loss"], seen.embeddings)
-    csm, simreg = (torch.autograd.grad(build(name)(seen)["loss"], seen.embeddings)[0] for name in ("csm", "simreg"))
+    csm, simreg = (
+        torch.autograd.grad(build(name)(seen)["loss"], seen.embeddings)[0]
+        for name in ("csm", "simreg")
+    )
     torch.testing.assert_close(both, csm + 0.25 * simreg)
 
 
@@ -53,5 +58,9 @@ def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
 
 
 def test_a_part_s_bad_setting_is_a_sentence():
-    with pytest.raises(UserError, match=r"objective\.seed\.queue is 101, but there are 100 training images"):
-        build_objective(ObjectiveConfig.model_validate({"name": "csm+seed", "seed": {"queue": 101}}), material())
+    with pytest.raises(
+        UserError, match=r"objective\.seed\.queue is 101, but there are 100 training images"
+    ):
+        build_objective(
+            ObjectiveConfig.model_validate({"name": "csm+seed", "seed": {"queue": 101}}), material()
+        )

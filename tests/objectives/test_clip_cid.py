@@ -3,7 +3,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.distilling import check_gradient, check_two_workers, cosine, distribution, embeddings, share, slow_kl
+from helpers.distilling import (
+    check_gradient,
+    check_two_workers,
+    cosine,
+    distribution,
+    embeddings,
+    share,
+    slow_kl,
+)
 from sklearn.metrics import log_loss
 
 from beamclip.config import ClipCidConfig, ObjectiveConfig
@@ -24,7 +32,9 @@ def anchors(count=7, width=16):
 def build(width=16, clusters=5, only=None, **values):
     """With one term alone, or all of them."""
     weights = {weight: float(only in (None, term)) for term, weight in TERMS.items()}
-    config = ClipCidConfig(**(weights | {"clusters": clusters, "scale": 8.0, "temperature": 0.2} | values))
+    config = ClipCidConfig(
+        **(weights | {"clusters": clusters, "scale": 8.0, "temperature": 0.2} | values)
+    )
     return ClusterInstanceDiscrimination(config, centres(clusters, width), anchors(width=width))
 
 
@@ -39,13 +49,19 @@ def test_the_cluster_loss_equals_the_equation_written_out():
 def test_without_margin_it_is_scikit_learn_s_log_loss():
     seen = share(0, 1, 0)
     p = (8 * F.cosine_similarity(seen.embeddings[:, None], centres(), dim=-1)).softmax(-1)
-    expected = log_loss(seen.clusters.tolist(), p.double().numpy() / p.double().sum(-1, keepdim=True).numpy(), labels=range(5))
+    expected = log_loss(
+        seen.clusters.tolist(),
+        p.double().numpy() / p.double().sum(-1, keepdim=True).numpy(),
+        labels=range(5),
+    )
     assert build()(seen)["cluster"].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_kl_over_centres_equals_the_equation_written_out():
     seen = share(0, 1, 0)
-    expected = slow_kl(seen.embeddings.tolist(), seen.teachers[0].tolist(), centres().tolist(), 0.2, 0.2)
+    expected = slow_kl(
+        seen.embeddings.tolist(), seen.teachers[0].tolist(), centres().tolist(), 0.2, 0.2
+    )
     torch.testing.assert_close(build(margin=0.3)(seen)["cluster_kl"], torch.tensor(expected))
 
 
@@ -56,7 +72,9 @@ def test_the_instance_loss_equals_the_equation_written_out():
     to_text = slow_kl(student, teacher, texts, 0.2, 0.2)
     to_image = 0.0
     for text in texts:
-        p, q = (distribution([cosine(x, text) / 0.2 for x in images]) for images in (teacher, student))
+        p, q = (
+            distribution([cosine(x, text) / 0.2 for x in images]) for images in (teacher, student)
+        )
         to_image += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / 8
     torch.testing.assert_close(build()(seen)["instance"], torch.tensor((to_text + to_image) / 2))
 
@@ -65,7 +83,9 @@ def test_the_loss_is_the_weighted_sum_and_terms_of_weight_zero_are_left_out():
     seen = share(0, 1, 0)
     out = build(label_weight=2.0, kl_weight=0.5, instance_weight=3.0)(seen)
     assert out.keys() == {"loss", *TERMS}
-    torch.testing.assert_close(out["loss"], 2 * out["cluster"] + 0.5 * out["cluster_kl"] + 3 * out["instance"])
+    torch.testing.assert_close(
+        out["loss"], 2 * out["cluster"] + 0.5 * out["cluster_kl"] + 3 * out["instance"]
+    )
     for term in TERMS:
         alone = build(only=term)(seen)
         assert alone.keys() == {"loss", term}
@@ -91,7 +111,10 @@ def test_the_label_loss_of_a_student_that_sees_no_difference_is_the_logarithm_of
 
 def test_several_views_of_an_image_have_its_cluster():
     once, twice = share(0, 1, 0), share(0, 1, 0)
-    twice.embeddings, twice.teachers = once.embeddings.repeat(2, 1), (once.teachers[0].repeat(2, 1), torch.ones(16, 3))
+    twice.embeddings, twice.teachers = (
+        once.embeddings.repeat(2, 1),
+        (once.teachers[0].repeat(2, 1), torch.ones(16, 3)),
+    )
     for term in ("cluster", "cluster_kl"):
         torch.testing.assert_close(build()(twice)[term], build()(once)[term])
 
@@ -121,7 +144,9 @@ def test_drawn_centres_are_those_of_the_batch_and_as_many_others_and_change_with
     assert len(columns) == len(columns.unique()) == 14
     assert torch.equal(columns[own], clusters)
     assert torch.equal(objective._columns(clusters, 0.0)[0], columns)
-    assert not torch.equal(objective._columns(clusters, 0.01)[0].sort().values, columns.sort().values)
+    assert not torch.equal(
+        objective._columns(clusters, 0.01)[0].sort().values, columns.sort().values
+    )
 
 
 def test_all_centres_are_drawn_equally_often():
@@ -136,7 +161,9 @@ def test_all_centres_are_drawn_equally_often():
 def test_the_loss_over_drawn_centres_is_that_over_these_alone():
     seen, objective = share(0, 1, 0), build(clusters=50, negatives=10, margin=0.3)
     columns, own = objective._columns(seen.clusters, seen.epoch)
-    fewer = ClusterInstanceDiscrimination(objective.config.model_copy(update={"negatives": None}), centres(50)[columns], anchors())
+    fewer = ClusterInstanceDiscrimination(
+        objective.config.model_copy(update={"negatives": None}), centres(50)[columns], anchors()
+    )
     out = objective(seen)
     seen.clusters = own
     torch.testing.assert_close(fewer(seen), out)
@@ -168,6 +195,10 @@ def test_teacher_centres_and_anchors_get_no_gradient_and_nothing_is_saved():
 
 
 def test_a_config_builds_it():
-    config = ObjectiveConfig.model_validate({"name": "clip_cid", "clip_cid": {"clusters": 5, "scale": 8.0, "temperature": 0.2}})
-    built = build_objective(config, Material(8, 16, 100, 7, [anchors(), torch.ones(7, 3)], centres=centres()))
+    config = ObjectiveConfig.model_validate(
+        {"name": "clip_cid", "clip_cid": {"clusters": 5, "scale": 8.0, "temperature": 0.2}}
+    )
+    built = build_objective(
+        config, Material(8, 16, 100, 7, [anchors(), torch.ones(7, 3)], centres=centres())
+    )
     torch.testing.assert_close(built(share(0, 1, 0)), build()(share(0, 1, 0)))

@@ -3,7 +3,14 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.distilling import check_gradient, check_precision, check_two_workers, embeddings, share, slow_kl
+from helpers.distilling import (
+    check_gradient,
+    check_precision,
+    check_two_workers,
+    embeddings,
+    share,
+    slow_kl,
+)
 
 from beamclip.config import ObjectiveConfig
 from beamclip.objectives import Material, Seen, build_objective
@@ -26,22 +33,31 @@ def test_equals_the_equation_written_out_over_the_queue_before_the_batch():
     objective = filled(length=12)
     queue = torch.cat([embeddings(seed=1)[1], embeddings(seed=0)[1][:4]])
     student, teacher = embeddings(seed=2)
-    torch.testing.assert_close(objective.match(student, teacher)["loss"], slow(student, teacher, queue, 0.1, 0.2))
+    torch.testing.assert_close(
+        objective.match(student, teacher)["loss"], slow(student, teacher, queue, 0.1, 0.2)
+    )
 
 
 def test_a_first_batch_is_compared_with_itself():
     student, teacher = embeddings()
-    torch.testing.assert_close(Compress(20, 16, 0.1, 0.2).match(student, teacher)["loss"], slow(student, teacher, teacher, 0.1, 0.2))
+    torch.testing.assert_close(
+        Compress(20, 16, 0.1, 0.2).match(student, teacher)["loss"],
+        slow(student, teacher, teacher, 0.1, 0.2),
+    )
 
 
 def test_equals_torch_s_own_divergence_of_two_categoricals():
     objective = filled()
     student, teacher = embeddings(seed=2)
     p, q = (
-        torch.distributions.Categorical(logits=F.cosine_similarity(rows[:, None], objective.queue.rows, dim=-1) / tau)
+        torch.distributions.Categorical(
+            logits=F.cosine_similarity(rows[:, None], objective.queue.rows, dim=-1) / tau
+        )
         for rows, tau in ((teacher, 0.1), (student, 0.2))
     )
-    torch.testing.assert_close(objective.match(student, teacher)["loss"], torch.distributions.kl_divergence(p, q).mean())
+    torch.testing.assert_close(
+        objective.match(student, teacher)["loss"], torch.distributions.kl_divergence(p, q).mean()
+    )
 
 
 def test_a_perfect_student_has_no_loss_at_the_authors_temperatures():

@@ -7,21 +7,32 @@ from helpers.gloo import in_processes
 from torch import nn
 
 from beamclip.config import ObjectiveConfig
-from beamclip.objectives import CrossModalSimilarityMatching, Material, Seen, build_objective, similarity_logits
+from beamclip.objectives import (
+    CrossModalSimilarityMatching,
+    Material,
+    Seen,
+    build_objective,
+    similarity_logits,
+)
 
 
 def slow_csm(student, teacher, anchors, tau_t, tau_s):
     """The equation written out, one image and one class at a time, in Python floats."""
 
     def distribution(x, tau):
-        cosines = [sum(map(math.prod, zip(x, a, strict=True))) / math.hypot(*x) / math.hypot(*a) / tau for a in anchors.tolist()]
+        cosines = [
+            sum(map(math.prod, zip(x, a, strict=True))) / math.hypot(*x) / math.hypot(*a) / tau
+            for a in anchors.tolist()
+        ]
         weights = [math.exp(c - max(cosines)) for c in cosines]
         return [w / sum(weights) for w in weights]
 
     total, agreements = 0.0, 0
     for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
         p, q = distribution(t, tau_t), distribution(s, tau_s)
-        total += sum(pk * (math.log(pk) - math.log(qk)) for pk, qk in zip(p, q, strict=True) if pk > 0)
+        total += sum(
+            pk * (math.log(pk) - math.log(qk)) for pk, qk in zip(p, q, strict=True) if pk > 0
+        )
         agreements += p.index(max(p)) == q.index(max(q))
     return total / len(student), agreements / len(student)
 
@@ -29,7 +40,10 @@ def slow_csm(student, teacher, anchors, tau_t, tau_s):
 def tensors(batch=5, width=16, classes=7, dtype=torch.float32):
     """student, teacher, anchors; the same whenever called."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(rows, width, generator=generator, dtype=torch.float64).to(dtype) for rows in (batch, batch, classes)]
+    return [
+        torch.randn(rows, width, generator=generator, dtype=torch.float64).to(dtype)
+        for rows in (batch, batch, classes)
+    ]
 
 
 @pytest.mark.parametrize(("tau_t", "tau_s"), [(1.0, 1.0), (0.1, 0.2), (0.05, 0.02)])
@@ -43,8 +57,12 @@ def test_equals_the_equation_written_out(tau_t, tau_s):
 
 def test_the_configuration_s_temperatures_go_to_their_sides():
     student, teacher, anchors = tensors()
-    built = build_objective(ObjectiveConfig(teacher_temperature=0.1, student_temperature=0.3), material([anchors]))
-    assert built.match(student, teacher)["loss"].item() == pytest.approx(slow_csm(student, teacher, anchors, 0.1, 0.3)[0], rel=1e-4)
+    built = build_objective(
+        ObjectiveConfig(teacher_temperature=0.1, student_temperature=0.3), material([anchors])
+    )
+    assert built.match(student, teacher)["loss"].item() == pytest.approx(
+        slow_csm(student, teacher, anchors, 0.1, 0.3)[0], rel=1e-4
+    )
 
 
 def material(anchors, temperatures=()):
@@ -55,20 +73,29 @@ def others(count=2, width=9):
     """Embeddings of the same five images and anchors of the same seven classes, from teachers of other widths."""
     generator = torch.Generator().manual_seed(1)
     widths = range(width, width + count)
-    return [(torch.randn(5, w, generator=generator), torch.randn(7, w, generator=generator)) for w in widths]
+    return [
+        (torch.randn(5, w, generator=generator), torch.randn(7, w, generator=generator))
+        for w in widths
+    ]
 
 
 def test_several_teachers_are_the_mean_of_their_probabilities_each_at_its_own_temperature():
     student, teacher, anchors = tensors()
     (second, second_anchors), (third, third_anchors) = others()
-    objective = CrossModalSimilarityMatching([anchors, second_anchors, third_anchors], [0.1, 0.5, 0.02], 0.2)
+    objective = CrossModalSimilarityMatching(
+        [anchors, second_anchors, third_anchors], [0.1, 0.5, 0.02], 0.2
+    )
     said = zip((teacher, second, third), objective.anchors, (0.1, 0.5, 0.02), strict=True)
     mean = torch.stack([similarity_logits(*one).softmax(-1) for one in said]).mean(0)
-    log_q = similarity_logits(student, anchors, 0.2).log_softmax(-1)  # the student matches the first one's anchors
+    log_q = similarity_logits(student, anchors, 0.2).log_softmax(
+        -1
+    )  # the student matches the first one's anchors
     expected = (mean * (mean.log() - log_q)).sum(-1).mean()
     out = objective.match(student, teacher, second, third)
     assert out["loss"].item() == pytest.approx(expected.item(), rel=1e-4)
-    assert out["top1_agreement"].item() == pytest.approx((mean.argmax(-1) == log_q.argmax(-1)).float().mean().item())
+    assert out["top1_agreement"].item() == pytest.approx(
+        (mean.argmax(-1) == log_q.argmax(-1)).float().mean().item()
+    )
 
 
 def test_a_second_teacher_without_a_temperature_has_the_configuration_s():
@@ -78,7 +105,9 @@ def test_a_second_teacher_without_a_temperature_has_the_configuration_s():
     built = build_objective(config, material([anchors, second_anchors], [None, 0.02]))
     assert built.teacher_temperatures == (0.1, 0.02)
     plain = CrossModalSimilarityMatching([anchors, second_anchors], [0.1, 0.02], 0.3)
-    assert torch.equal(built.match(student, teacher, second)["loss"], plain.match(student, teacher, second)["loss"])
+    assert torch.equal(
+        built.match(student, teacher, second)["loss"], plain.match(student, teacher, second)["loss"]
+    )
 
 
 def test_it_compares_all_views_that_were_seen():
@@ -108,13 +137,17 @@ def test_at_a_huge_teacher_temperature_the_target_is_uniform():
 def test_the_gradient_is_the_derivative():
     student, teacher, anchors = tensors(batch=3, width=4, classes=5, dtype=torch.float64)
     objective = CrossModalSimilarityMatching([anchors], [0.2], 0.3)
-    assert torch.autograd.gradcheck(lambda x: objective.match(x, teacher)["loss"], student.requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda x: objective.match(x, teacher)["loss"], student.requires_grad_()
+    )
 
 
 def test_the_gradient_is_that_of_the_cross_entropy():
     student, teacher, anchors = tensors()
     student.requires_grad_()
-    (ours,) = torch.autograd.grad(CrossModalSimilarityMatching([anchors], [0.1], 0.2).match(student, teacher)["loss"], student)
+    (ours,) = torch.autograd.grad(
+        CrossModalSimilarityMatching([anchors], [0.1], 0.2).match(student, teacher)["loss"], student
+    )
     p = (F.cosine_similarity(teacher[:, None], anchors, dim=-1) / 0.1).softmax(-1)
     logits = F.cosine_similarity(student[:, None], anchors, dim=-1) / 0.2
     (expected,) = torch.autograd.grad(F.cross_entropy(logits, p), student)
@@ -139,7 +172,9 @@ def test_half_precision_embeddings_are_compared_in_full_precision():
     assert logits.dtype == torch.float32
     assert torch.equal(logits, similarity_logits(half[0].float(), anchors.bfloat16().float(), 0.01))
     objective = CrossModalSimilarityMatching([anchors], [0.05], 0.05)
-    assert objective.match(*half)["loss"].item() == pytest.approx(objective.match(student, teacher)["loss"].item(), rel=0.01)
+    assert objective.match(*half)["loss"].item() == pytest.approx(
+        objective.match(student, teacher)["loss"].item(), rel=0.01
+    )
 
 
 def test_an_autocast_region_changes_no_bit():
@@ -155,7 +190,9 @@ def test_an_autocast_region_changes_no_bit():
 
 def linear(width=16):
     layer = nn.Linear(width, width)
-    layer.load_state_dict({"weight": torch.eye(width).roll(1, 0), "bias": torch.linspace(-1, 1, width)})
+    layer.load_state_dict(
+        {"weight": torch.eye(width).roll(1, 0), "bias": torch.linspace(-1, 1, width)}
+    )
     return layer
 
 
@@ -163,7 +200,9 @@ def loss_and_gradient(rank, count):
     student, teacher, anchors = tensors(batch=8)
     mine = slice(rank * 8 // count, (rank + 1) * 8 // count)
     network = nn.parallel.DistributedDataParallel(linear()) if count > 1 else linear()
-    loss = CrossModalSimilarityMatching([anchors], [0.1], 0.2).match(network(student[mine]), teacher[mine])["loss"]
+    loss = CrossModalSimilarityMatching([anchors], [0.1], 0.2).match(
+        network(student[mine]), teacher[mine]
+    )["loss"]
     loss.backward()
     return loss.item(), next(network.parameters()).grad
 

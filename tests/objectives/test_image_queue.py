@@ -1,7 +1,14 @@
 from functools import partial
 
 import torch
-from helpers.distilling import check_gradient, check_precision, check_two_workers, embeddings, share, slow_kl
+from helpers.distilling import (
+    check_gradient,
+    check_precision,
+    check_two_workers,
+    embeddings,
+    share,
+    slow_kl,
+)
 
 from beamclip.config import ObjectiveConfig
 from beamclip.objectives import CrossModalSimilarityMatching, Material, Seen, build_objective
@@ -30,7 +37,9 @@ def test_a_queue_of_one_batch_is_csm_with_the_batch_as_anchors():
         objective = ImageQueue(length, 16, 0.1, 0.2)
         objective(share(0, 1, 5))
         csm = CrossModalSimilarityMatching([teacher[:length]], [0.1], 0.2)
-        torch.testing.assert_close(objective.match(student, teacher)["loss"], csm.match(student, teacher)["loss"])
+        torch.testing.assert_close(
+            objective.match(student, teacher)["loss"], csm.match(student, teacher)["loss"]
+        )
 
 
 def test_a_perfect_student_has_no_loss_at_the_default_temperatures():

@@ -15,7 +15,10 @@ OVER_QUEUES = ("seed", "compress", "image_queue")
 
 
 def build(name, queue=None, train_images=100):
-    return build_objective(ObjectiveConfig.model_validate({"name": name, name: {"queue": queue}}), Material(8, 16, train_images, 7))
+    return build_objective(
+        ObjectiveConfig.model_validate({"name": name, name: {"queue": queue}}),
+        Material(8, 16, train_images, 7),
+    )
 
 
 def batches(count, size, width=3):
@@ -146,14 +149,20 @@ def test_minimising_it_brings_a_student_near_its_teacher(name):
 def test_divergence_is_scikit_learn_s_log_loss_less_the_teacher_s_entropy():
     student, teacher = embeddings(6, 4, dtype=torch.float64)
     p, q = teacher.softmax(-1), student.softmax(-1)
-    labels = [k for _ in range(6) for k in range(4)]  # each image once as each class, weighted by how much the teacher believes it
+    labels = [
+        k for _ in range(6) for k in range(4)
+    ]  # each image once as each class, weighted by how much the teacher believes it
     rows = q.repeat_interleave(4, 0)
     crossed = log_loss(labels, rows.numpy(), sample_weight=p.flatten().numpy(), labels=[0, 1, 2, 3])
     entropy = -(p * p.log()).sum(-1).mean()
-    torch.testing.assert_close(divergence(student, teacher), torch.tensor(crossed, dtype=torch.float64) - entropy)
+    torch.testing.assert_close(
+        divergence(student, teacher), torch.tensor(crossed, dtype=torch.float64) - entropy
+    )
 
 
-@pytest.mark.parametrize(("name", "authors"), [("seed", 65_536), ("compress", 128_000), ("image_queue", 8_192)])
+@pytest.mark.parametrize(
+    ("name", "authors"), [("seed", 65_536), ("compress", 128_000), ("image_queue", 8_192)]
+)
 def test_its_length_is_the_authors_or_that_of_the_data_or_what_is_asked_for(name, authors):
     assert build(name, None, 10**6).queue.length == authors
     assert build(name, None, 50).queue.length == 50
@@ -163,6 +172,9 @@ def test_its_length_is_the_authors_or_that_of_the_data_or_what_is_asked_for(name
 
 @pytest.mark.parametrize("name", OVER_QUEUES)
 def test_a_queue_longer_than_the_data_is_a_sentence(name):
-    with pytest.raises(UserError, match=rf"^objective\.{name}\.queue is 51, but there are 50 training images; give 50 or fewer, or null$"):
+    with pytest.raises(
+        UserError,
+        match=rf"^objective\.{name}\.queue is 51, but there are 50 training images; give 50 or fewer, or null$",
+    ):
         build(name, 51, 50)
     assert queue_length(name, None, 51, 50) == 50

@@ -3,7 +3,15 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from helpers.distilling import check_gradient, check_precision, check_two_workers, cosine, distribution, embeddings, share
+from helpers.distilling import (
+    check_gradient,
+    check_precision,
+    check_two_workers,
+    cosine,
+    distribution,
+    embeddings,
+    share,
+)
 
 from beamclip.config import ObjectiveConfig
 from beamclip.objectives import Material, Seen, build_objective
@@ -33,7 +41,9 @@ def test_equals_the_equation_written_out_over_the_queue_before_the_batch():
     objective = filled(length=12)
     queue = torch.cat([embeddings(seed=1)[1], embeddings(seed=0)[1][:4]])
     student, teacher = embeddings(seed=2)
-    torch.testing.assert_close(objective.match(student, teacher)["loss"], slow_seed(student, teacher, queue, 0.1, 0.2))
+    torch.testing.assert_close(
+        objective.match(student, teacher)["loss"], slow_seed(student, teacher, queue, 0.1, 0.2)
+    )
 
 
 def test_a_first_batch_is_compared_with_itself():
@@ -56,7 +66,9 @@ def test_a_perfect_student_at_one_temperature_is_left_with_the_teacher_s_entropy
     objective = filled(0.1, 0.1)
     _, teacher = embeddings(seed=2)
     columns = torch.stack([torch.cat([own[None], objective.queue.rows]) for own in teacher])
-    p = torch.distributions.Categorical(logits=F.cosine_similarity(teacher[:, None], columns, dim=-1) / 0.1)
+    p = torch.distributions.Categorical(
+        logits=F.cosine_similarity(teacher[:, None], columns, dim=-1) / 0.1
+    )
     torch.testing.assert_close(objective.match(teacher, teacher)["loss"], p.entropy().mean())
 
 

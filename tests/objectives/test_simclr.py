@@ -14,7 +14,12 @@ def slow_nt_xent(views, temperature):
     """The equation written out, one pair at a time, in Python floats. views: two lists of vectors."""
 
     def likeness(a, b):
-        return math.exp(sum(map(math.prod, zip(a, b, strict=True))) / math.hypot(*a) / math.hypot(*b) / temperature)
+        return math.exp(
+            sum(map(math.prod, zip(a, b, strict=True)))
+            / math.hypot(*a)
+            / math.hypot(*b)
+            / temperature
+        )
 
     rows, count, total, right = [*views[0], *views[1]], len(views[0]), 0.0, 0
     for a in range(2 * count):
@@ -28,7 +33,10 @@ def slow_nt_xent(views, temperature):
 def pairs(count=6, width=8, dtype=torch.float32, noise=1.0):
     """[2, count, width]: two noisy views of each image; the same whenever called."""
     generator = torch.Generator().manual_seed(0)
-    image, apart = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((count, width), (2, count, width)))
+    image, apart = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((count, width), (2, count, width))
+    )
     return (image + noise * apart).to(dtype)
 
 
@@ -44,7 +52,9 @@ def test_equals_the_equation_written_out(temperature):
 
 @pytest.mark.parametrize("temperature", [0.5, 0.1])
 def test_equals_lightly_s_loss_and_gradient(temperature):
-    lightly = pytest.importorskip("lightly.loss", reason="lightly is not installed; it is in the test extra")
+    lightly = pytest.importorskip(
+        "lightly.loss", reason="lightly is not installed; it is in the test extra"
+    )
     ours, theirs = (pairs(32, 16).requires_grad_() for _ in range(2))
     loss = nt_xent(ours, temperature)["loss"]
     expected = lightly.NTXentLoss(temperature)(theirs[0], theirs[1])
@@ -72,7 +82,9 @@ def test_collapsed_views_are_at_chance_and_the_length_does_not_matter():
 
 def test_the_order_of_views_does_not_matter():
     projected = pairs()
-    assert nt_xent(projected.flip(0), 0.2)["loss"].item() == pytest.approx(nt_xent(projected, 0.2)["loss"].item(), rel=1e-6)
+    assert nt_xent(projected.flip(0), 0.2)["loss"].item() == pytest.approx(
+        nt_xent(projected, 0.2)["loss"].item(), rel=1e-6
+    )
 
 
 def test_the_gradient_is_the_derivative():
@@ -84,13 +96,17 @@ def test_half_precision_is_compared_in_full_precision():
     projected = pairs(64, 128, noise=0.5)
     half = projected.bfloat16()
     assert torch.equal(nt_xent(half, 0.1)["loss"], nt_xent(half.float(), 0.1)["loss"])
-    assert nt_xent(half, 0.1)["loss"].item() == pytest.approx(nt_xent(projected, 0.1)["loss"].item(), rel=0.01)
+    assert nt_xent(half, 0.1)["loss"].item() == pytest.approx(
+        nt_xent(projected, 0.1)["loss"].item(), rel=0.01
+    )
 
 
 def built(features=12, **settings):
     torch.manual_seed(0)
     config = SimclrConfig(**{"hidden": 16, "width": 8} | settings)
-    return build_objective(ObjectiveConfig(name="simclr", simclr=config), Material(features, 4, 100, 4))
+    return build_objective(
+        ObjectiveConfig(name="simclr", simclr=config), Material(features, 4, 100, 4)
+    )
 
 
 def test_views_are_told_apart_by_their_place():
@@ -114,12 +130,17 @@ def test_bf16_features_and_autocast_leave_the_head_in_full_precision():
     assert torch.equal(inside, full)
 
 
-@pytest.mark.parametrize(("layers", "kinds"), [(2, "Linear Norm ReLU Linear Norm"), (3, "Linear Norm ReLU Linear Norm ReLU Linear Norm")])
+@pytest.mark.parametrize(
+    ("layers", "kinds"),
+    [(2, "Linear Norm ReLU Linear Norm"), (3, "Linear Norm ReLU Linear Norm ReLU Linear Norm")],
+)
 def test_the_head_is_the_authors(layers, kinds):
     head = make_head(12, 16, 8, layers)
     assert [type(part).__name__.replace("BatchNorm1d", "Norm") for part in head] == kinds.split()
     assert all(part.bias is None for part in head if isinstance(part, nn.Linear))
-    assert [part.bias.requires_grad for part in head if isinstance(part, nn.BatchNorm1d)] == [True] * (layers - 1) + [False]
+    assert [part.bias.requires_grad for part in head if isinstance(part, nn.BatchNorm1d)] == [
+        True
+    ] * (layers - 1) + [False]
     assert head(torch.randn(4, 12)).shape == (4, 8)
 
 
@@ -145,7 +166,11 @@ def loss_and_gradient(rank, count):
     network = nn.parallel.DistributedDataParallel(objective) if count > 1 else objective
     out = network(Seen(8 // count, mine))
     out["loss"].backward()
-    return out["loss"].item(), out["contrast_accuracy"].item(), [p.grad for p in objective.parameters() if p.requires_grad]
+    return (
+        out["loss"].item(),
+        out["contrast_accuracy"].item(),
+        [p.grad for p in objective.parameters() if p.requires_grad],
+    )
 
 
 def with_fixed_statistics():
@@ -166,5 +191,7 @@ def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
 
 def test_without_the_other_worker_s_negatives_it_would_be_another_loss():
     projected = pairs(8)
-    halves = [nt_xent(projected[:, half], 0.2)["loss"].item() for half in (slice(0, 4), slice(4, 8))]
+    halves = [
+        nt_xent(projected[:, half], 0.2)["loss"].item() for half in (slice(0, 4), slice(4, 8))
+    ]
     assert sum(halves) / 2 < nt_xent(projected, 0.2)["loss"].item() - 0.1

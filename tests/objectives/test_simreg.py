@@ -18,7 +18,10 @@ def test_it_is_the_squared_distance_of_unit_vectors():
 
 def test_equals_lightly_s_negative_cosine():
     student, teacher = embeddings(32)
-    torch.testing.assert_close(SimReg().match(student, teacher)["loss"], 2 + 2 * NegativeCosineSimilarity()(student, teacher))
+    torch.testing.assert_close(
+        SimReg().match(student, teacher)["loss"],
+        2 + 2 * NegativeCosineSimilarity()(student, teacher),
+    )
 
 
 def test_a_perfect_student_of_any_length_has_no_loss_and_no_gradient():

@@ -23,28 +23,38 @@ def slow_cross_entropy(logits, labels, smoothing):
 
 def built(features=6, classes=4, smoothing=0.0):
     torch.manual_seed(0)
-    config = ObjectiveConfig(name="supervised", supervised=SupervisedConfig(label_smoothing=smoothing))
+    config = ObjectiveConfig(
+        name="supervised", supervised=SupervisedConfig(label_smoothing=smoothing)
+    )
     return build_objective(config, Material(features, 8, 100, classes))
 
 
 def batch(count=10, features=6, classes=4, dtype=torch.float32):
     """Features and labels; the same whenever called."""
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(count, features, generator=generator, dtype=torch.float64).to(dtype), torch.arange(count) % classes
+    return torch.randn(count, features, generator=generator, dtype=torch.float64).to(
+        dtype
+    ), torch.arange(count) % classes
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_equals_the_equation_written_out(smoothing):
     objective, (features, labels) = built(smoothing=smoothing), batch()
-    expected = slow_cross_entropy(objective.classifier(features).tolist(), labels.tolist(), smoothing)
-    assert objective(Seen(10, features, labels=labels))["loss"].item() == pytest.approx(expected, rel=1e-5)
+    expected = slow_cross_entropy(
+        objective.classifier(features).tolist(), labels.tolist(), smoothing
+    )
+    assert objective(Seen(10, features, labels=labels))["loss"].item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_equals_scikit_learn_s_log_loss_and_accuracy():
     objective, (features, labels) = built(), batch(200)
     out = objective(Seen(200, features, labels=labels))
     p = objective.classifier(features).softmax(-1).detach().numpy().astype(np.float64)
-    assert out["loss"].item() == pytest.approx(log_loss(labels.numpy(), p / p.sum(1, keepdims=True), labels=range(4)), rel=1e-5)
+    assert out["loss"].item() == pytest.approx(
+        log_loss(labels.numpy(), p / p.sum(1, keepdims=True), labels=range(4)), rel=1e-5
+    )
     assert out["accuracy"].item() == pytest.approx(accuracy_score(labels.numpy(), p.argmax(1)))
 
 
@@ -52,7 +62,9 @@ def test_a_classifier_that_says_nothing_is_at_chance():
     objective, (features, labels) = built(classes=5, smoothing=0.2), batch(classes=5)
     nn.init.zeros_(objective.classifier.weight)
     nn.init.zeros_(objective.classifier.bias)
-    assert objective(Seen(10, features, labels=labels))["loss"].item() == pytest.approx(math.log(5), rel=1e-6)
+    assert objective(Seen(10, features, labels=labels))["loss"].item() == pytest.approx(
+        math.log(5), rel=1e-6
+    )
 
 
 def test_all_views_count_and_have_their_image_s_label():
@@ -66,12 +78,16 @@ def test_all_views_count_and_have_their_image_s_label():
 
 def test_the_gradient_is_the_derivative():
     objective, (features, labels) = built(smoothing=0.1).double(), batch(dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda x: objective(Seen(10, x, labels=labels))["loss"], features.requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda x: objective(Seen(10, x, labels=labels))["loss"], features.requires_grad_()
+    )
 
 
 def test_bf16_features_and_autocast_leave_the_classifier_in_full_precision():
     objective, (features, labels) = built(), batch(64)
-    full, half = (objective(Seen(64, x, labels=labels))["loss"] for x in (features, features.bfloat16()))
+    full, half = (
+        objective(Seen(64, x, labels=labels))["loss"] for x in (features, features.bfloat16())
+    )
     assert half.dtype == torch.float32
     assert half.item() == pytest.approx(full.item(), rel=0.01)
     with torch.autocast("cpu", torch.bfloat16):
@@ -96,5 +112,7 @@ def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
 
 
 def test_one_class_only_is_refused_in_a_sentence():
-    with pytest.raises(UserError, match="the training images have only one; give images of two classes or more"):
+    with pytest.raises(
+        UserError, match="the training images have only one; give images of two classes or more"
+    ):
         built(classes=1)

@@ -29,17 +29,27 @@ def slow_swav(scores, config, queue=None):
     """The loss written out, one pair of views and one image at a time. scores: [views][image][prototype], queue: [2][image][prototype]."""
     total = 0.0
     for large in range(2):
-        codes = slow_sinkhorn(scores[large] + (queue[large] if queue else []), config.epsilon, config.sinkhorn_iterations)
+        codes = slow_sinkhorn(
+            scores[large] + (queue[large] if queue else []),
+            config.epsilon,
+            config.sinkhorn_iterations,
+        )
         others = [scores[view] for view in range(len(scores)) if view != large]
         for other in others:
             for row, code in zip(other, codes, strict=False):  # the queue's codes are dropped
                 weights = [math.exp(value / config.temperature) for value in row]
-                total -= sum(q * math.log(w / sum(weights)) for q, w in zip(code, weights, strict=True)) / len(other) / len(others)
+                total -= (
+                    sum(q * math.log(w / sum(weights)) for q, w in zip(code, weights, strict=True))
+                    / len(other)
+                    / len(others)
+                )
     return total / 2
 
 
 def random(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).to(dtype)
 
 
 def unit(*shape, **options):
@@ -47,7 +57,10 @@ def unit(*shape, **options):
 
 
 def configuration(**settings):
-    return SwavConfig(**{"prototypes": 7, "width": 5, "hidden": 16, "frozen_epochs": 0.0, "queue_from_epoch": 1.0} | settings)
+    return SwavConfig(
+        **{"prototypes": 7, "width": 5, "hidden": 16, "frozen_epochs": 0.0, "queue_from_epoch": 1.0}
+        | settings
+    )
 
 
 def built(features=12, seed=0, **settings):
@@ -62,19 +75,29 @@ def built(features=12, seed=0, **settings):
 def test_codes_equal_the_algorithm_written_out(epsilon, iterations):
     scores = unit(9, 5) @ unit(4, 5, seed=1).T
     expected = torch.tensor(slow_sinkhorn(scores.tolist(), epsilon, iterations))
-    torch.testing.assert_close(sinkhorn(scores, epsilon, iterations), expected, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(
+        sinkhorn(scores, epsilon, iterations), expected, rtol=1e-3, atol=1e-6
+    )
 
 
 def test_codes_equal_lightly_s():
-    lightly = pytest.importorskip("lightly.loss.swav_loss", reason="lightly is not installed; it is in the test extra")
+    lightly = pytest.importorskip(
+        "lightly.loss.swav_loss", reason="lightly is not installed; it is in the test extra"
+    )
     scores = unit(64, 16, dtype=torch.float64) @ unit(30, 16, seed=1, dtype=torch.float64).T
-    torch.testing.assert_close(sinkhorn(scores, 0.05, 3), lightly.sinkhorn(scores, 3, 0.05), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        sinkhorn(scores, 0.05, 3), lightly.sinkhorn(scores, 3, 0.05), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_codes_have_sinkhorn_s_marginals():
-    codes = sinkhorn(unit(60, 8, dtype=torch.float64) @ unit(6, 8, seed=1, dtype=torch.float64).T, 0.05, 500)
+    codes = sinkhorn(
+        unit(60, 8, dtype=torch.float64) @ unit(6, 8, seed=1, dtype=torch.float64).T, 0.05, 500
+    )
     torch.testing.assert_close(codes.sum(1), torch.ones(60, dtype=torch.float64))
-    torch.testing.assert_close(codes.sum(0), torch.full((6,), 10.0, dtype=torch.float64), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        codes.sum(0), torch.full((6,), 10.0, dtype=torch.float64), rtol=1e-6, atol=0
+    )
 
 
 def test_after_three_iterations_samples_are_exact_and_prototypes_nearly_even():
@@ -116,13 +139,17 @@ def test_equals_the_equation_written_out(small, queue):
     queued = (earlier.transpose(0, 1) @ objective.prototypes.T).tolist() if queue else None
     scores = (projected @ objective.prototypes.T).tolist()
     out = objective.compare(projected, epoch=1.0)
-    assert out["loss"].item() == pytest.approx(slow_swav(scores, objective.config, queued), rel=1e-4)
+    assert out["loss"].item() == pytest.approx(
+        slow_swav(scores, objective.config, queued), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("small", [0, 4])
 @pytest.mark.parametrize("queue", [0, 24])
 def test_equals_lightly_s_loss_and_gradient(small, queue):
-    lightly = pytest.importorskip("lightly.loss", reason="lightly is not installed; it is in the test extra")
+    lightly = pytest.importorskip(
+        "lightly.loss", reason="lightly is not installed; it is in the test extra"
+    )
     objective = built(queue=queue, prototypes=20, width=16, temperature=0.2)
     ours, theirs = (unit(2 + small, 8, 16).requires_grad_() for _ in range(2))
     earlier = unit(queue, 2, 16, seed=3)
@@ -139,7 +166,9 @@ def test_equals_lightly_s_loss_and_gradient(small, queue):
 
 def test_at_a_huge_temperature_the_loss_is_that_of_a_uniform_guess():
     objective = built(temperature=1e6)
-    assert objective.compare(unit(4, 6, 5), 1.0)["loss"].item() == pytest.approx(math.log(7), rel=1e-5)
+    assert objective.compare(unit(4, 6, 5), 1.0)["loss"].item() == pytest.approx(
+        math.log(7), rel=1e-5
+    )
 
 
 def test_views_that_name_their_prototype_have_no_loss():
@@ -153,14 +182,23 @@ def test_views_that_name_their_prototype_have_no_loss():
 
 def test_only_the_other_views_are_predicted():
     scores, codes = random(2, 6, 7), sinkhorn(random(12, 7), 0.5, 3).view(2, 6, 7)
-    expected = F.cross_entropy(scores[1] / 0.3, codes[0]) + F.cross_entropy(scores[0] / 0.3, codes[1])
-    assert swapped_prediction(scores, codes, 0.3).item() == pytest.approx(expected.item() / 2, rel=1e-5)
+    expected = F.cross_entropy(scores[1] / 0.3, codes[0]) + F.cross_entropy(
+        scores[0] / 0.3, codes[1]
+    )
+    assert swapped_prediction(scores, codes, 0.3).item() == pytest.approx(
+        expected.item() / 2, rel=1e-5
+    )
 
 
 def test_the_gradient_is_the_derivative():
     codes = sinkhorn(random(6, 5, dtype=torch.float64), 0.5, 3).view(2, 3, 5)
-    views, prototypes = unit(4, 3, 4, dtype=torch.float64).requires_grad_(), unit(5, 4, seed=1, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda z, c: swapped_prediction(z @ c.T, codes, 0.2), (views, prototypes))
+    views, prototypes = (
+        unit(4, 3, 4, dtype=torch.float64).requires_grad_(),
+        unit(5, 4, seed=1, dtype=torch.float64).requires_grad_(),
+    )
+    assert torch.autograd.gradcheck(
+        lambda z, c: swapped_prediction(z @ c.T, codes, 0.2), (views, prototypes)
+    )
 
 
 def test_codes_have_no_gradient():
@@ -172,7 +210,13 @@ def test_codes_have_no_gradient():
 
 def test_in_double_precision_all_of_it_is():
     objective = built(queue=4).double()
-    out = objective(Seen(6, random(12, 12, dtype=torch.float64), crops=random(18, 12, seed=1, dtype=torch.float64)))
+    out = objective(
+        Seen(
+            6,
+            random(12, 12, dtype=torch.float64),
+            crops=random(18, 12, seed=1, dtype=torch.float64),
+        )
+    )
     assert out["loss"].dtype == objective.queue.rows.dtype == torch.float64
 
 
@@ -189,7 +233,9 @@ def test_large_views_and_small_crops_go_through_the_head_in_their_places():
     objective, features, crops = built(), random(12, 12), random(18, 12, seed=1)
     twin = copy.deepcopy(objective)
     views = F.normalize(twin.head(torch.cat([features, crops])), dim=-1).unflatten(0, (5, 6))
-    assert torch.equal(objective(Seen(6, features, crops=crops))["loss"], twin.compare(views, 0.0)["loss"])
+    assert torch.equal(
+        objective(Seen(6, features, crops=crops))["loss"], twin.compare(views, 0.0)["loss"]
+    )
 
 
 # prototypes
@@ -210,7 +256,9 @@ def test_prototypes_stay_while_they_are_frozen_whatever_weight_decay_does(optimi
     objective = built(frozen_epochs=1.5)
     drawn, head = objective.prototypes.detach().clone(), objective.head[0].weight.detach().clone()
     moves = getattr(torch.optim, optimiser)(objective.parameters(), lr=0.1, weight_decay=0.1)
-    torch.testing.assert_close(trained(objective, [0.0, 1.0, 1.49], moves), drawn, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        trained(objective, [0.0, 1.0, 1.49], moves), drawn, rtol=0, atol=1e-6
+    )
     assert objective.prototypes not in moves.state
     assert not torch.equal(objective.head[0].weight, head)
     assert (trained(objective, [1.5], moves) - drawn).abs().max() > 1e-3
@@ -252,7 +300,9 @@ def test_prototypes_have_unit_length_at_every_step():
 def test_usage_is_the_share_of_prototypes_that_are_someone_s_nearest():
     assert prototype_usage(torch.eye(4).repeat(3, 1)).item() == pytest.approx(1)
     assert prototype_usage(torch.eye(4)[:2].repeat(3, 1)).item() == pytest.approx(0.5)
-    assert prototype_usage(torch.eye(8)[:2]).item() == pytest.approx(1)  # two rows can use no more than two
+    assert prototype_usage(torch.eye(8)[:2]).item() == pytest.approx(
+        1
+    )  # two rows can use no more than two
     p = [3 / 4, 1 / 4]
     skewed = prototype_usage(torch.eye(2)[[0, 0, 0, 1]]).item()
     assert skewed == pytest.approx(math.exp(-sum(x * math.log(x) for x in p)) / 2)
@@ -272,9 +322,14 @@ def test_usage_shows_a_collapse_that_codes_hide():
 def test_the_queue_is_filled_from_the_start_but_takes_part_only_later():
     with_queue, without = built(queue=12), built()
     views = [unit(2, 6, 5, seed=step) for step in range(4)]
-    early = [with_queue.compare(view, epoch)["loss"] for view, epoch in zip(views[:3], (0.0, 0.5, 0.99), strict=True)]
+    early = [
+        with_queue.compare(view, epoch)["loss"]
+        for view, epoch in zip(views[:3], (0.0, 0.5, 0.99), strict=True)
+    ]
     assert early == [without.compare(view, 0.0)["loss"] for view in views[:3]]
-    expected = torch.cat([views[2], views[1]], dim=1).transpose(0, 1).flatten(1)  # full, newest first
+    expected = (
+        torch.cat([views[2], views[1]], dim=1).transpose(0, 1).flatten(1)
+    )  # full, newest first
     assert torch.equal(with_queue.queue.rows, expected)
     loss = with_queue.compare(views[3], 1.0)["loss"]
     assert loss.isfinite()
@@ -319,13 +374,17 @@ def test_the_queue_is_in_the_checkpoint(tmp_path):
     second = built(seed=1, queue=10)
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert torch.equal(second.queue.rows, first.queue.rows)
-    assert second.compare(unit(2, 6, 5, seed=2), 1.0)["loss"] == first.compare(unit(2, 6, 5, seed=2), 1.0)["loss"]
+    assert (
+        second.compare(unit(2, 6, 5, seed=2), 1.0)["loss"]
+        == first.compare(unit(2, 6, 5, seed=2), 1.0)["loss"]
+    )
 
 
 def test_a_queue_longer_than_the_data_is_refused_in_a_sentence():
     config = ObjectiveConfig(name="swav", swav=configuration(queue=101))
     with pytest.raises(
-        UserError, match=r"objective.swav.queue is 101, but there are 100 training images; give 100 or fewer, or 0 for none"
+        UserError,
+        match=r"objective.swav.queue is 101, but there are 100 training images; give 100 or fewer, or 0 for none",
     ):
         build_objective(config, Material(12, 4, 100, 4))
     assert build_objective(config, Material(12, 4, 101, 4)).config.queue == 101
@@ -341,21 +400,38 @@ def some_steps(rank, count):
     """
     objective = built(queue=20, frozen_epochs=0.5)
     objective.head[1].eval()
-    network = nn.parallel.DistributedDataParallel(ignoring_queue(objective)) if count > 1 else objective
+    network = (
+        nn.parallel.DistributedDataParallel(ignoring_queue(objective)) if count > 1 else objective
+    )
     mine, told = slice(rank * 8 // count, (rank + 1) * 8 // count), []
     for step in range(5):
         large, small = random(2, 8, 12, seed=step), random(3, 8, 12, seed=100 + step)
         objective.zero_grad()
-        out = network(Seen(8 // count, large[:, mine].flatten(0, 1), crops=small[:, mine].flatten(0, 1), epoch=step / 3))
+        out = network(
+            Seen(
+                8 // count,
+                large[:, mine].flatten(0, 1),
+                crops=small[:, mine].flatten(0, 1),
+                epoch=step / 3,
+            )
+        )
         out["loss"].backward()
-        told.append((out["loss"].item(), out["prototype_usage"].item(), [p.grad.clone() for p in objective.parameters()]))
+        told.append(
+            (
+                out["loss"].item(),
+                out["prototype_usage"].item(),
+                [p.grad.clone() for p in objective.parameters()],
+            )
+        )
     return told, objective.queue.rows
 
 
 def ignoring_queue(objective):
     """As training does it: buffers that are alike by themselves are not sent."""
     names = [name for name, _ in objective.named_buffers()]
-    nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(objective, names)
+    nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+        objective, names
+    )
     return objective
 
 

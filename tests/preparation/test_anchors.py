@@ -24,7 +24,15 @@ from beamclip.training.setup import build_run
 from beamclip.training.worker import run_worker
 
 pytestmark = [pytest.mark.usefixtures("excerpt"), pytest.mark.slow]
-WORDS = ("crane\tn02012849", "heron", "moss", "tractor", "crane\tn03126707", "rose\ta flower", "sand")
+WORDS = (
+    "crane\tn02012849",
+    "heron",
+    "moss",
+    "tractor",
+    "crane\tn03126707",
+    "rose\ta flower",
+    "sand",
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +47,12 @@ def words(tmp_path_factory):
 def asked(monkeypatch):
     """The sentences that text towers are asked for, and with them how many passes there were."""
     texts, passes, original, encode = [], [], bank.encode_texts_once, Teacher.encode_texts
-    monkeypatch.setattr(bank, "encode_texts_once", lambda *arguments: passes.append(1) or original(*arguments))
-    monkeypatch.setattr(Teacher, "encode_texts", lambda self, some: texts.extend(some) or encode(self, some))
+    monkeypatch.setattr(
+        bank, "encode_texts_once", lambda *arguments: passes.append(1) or original(*arguments)
+    )
+    monkeypatch.setattr(
+        Teacher, "encode_texts", lambda self, some: texts.extend(some) or encode(self, some)
+    )
     return texts, passes
 
 
@@ -48,37 +60,63 @@ def embeddings(path):
     return AnchorBank.open(open_store(Path(path))).embeddings
 
 
-def test_a_space_over_prompt_sets_and_vocabularies_is_one_pass_over_texts_and_none_over_images(experiment, packed_only, words, asked):
+def test_a_space_over_prompt_sets_and_vocabularies_is_one_pass_over_texts_and_none_over_images(
+    experiment, packed_only, words, asked
+):
     prepare(experiment, Workshop(packed_only))
     for calls in asked:
         calls.clear()
-    space = list(product(("plain", "openai_7", "hypernym", "gloss", "synonyms", "cpa"), ("data", words)))
-    cells = {str(cell): with_values(experiment, {"anchors.prompt_set": cell[0], "anchors.vocabulary": cell[1]}) for cell in space}
+    space = list(
+        product(("plain", "openai_7", "hypernym", "gloss", "synonyms", "cpa"), ("data", words))
+    )
+    cells = {
+        str(cell): with_values(
+            experiment, {"anchors.prompt_set": cell[0], "anchors.vocabulary": cell[1]}
+        )
+        for cell in space
+    }
     workshop = Workshop(packed_only)
     tokenizer, before = workshop.teacher(experiment.teacher).tokenizer, images_encoded()
     made = prepare_all(cells, workshop)
     assert images_encoded() - before <= 1  # the teacher's width is asked of an image
     assert [assets.facts["teacher/images_encoded"] for assets in made.values()] == [0] * 12
-    plans = {place_of(tower, plan, workshop): plan for cell in cells.values() for tower, plan in banks_of(cell, workshop).all()}
+    plans = {
+        place_of(tower, plan, workshop): plan
+        for cell in cells.values()
+        for tower, plan in banks_of(cell, workshop).all()
+    }
     there = place_of(*banks_of(experiment, workshop).own, workshop)
-    sentences = sorted(set().union(*(plan.texts for place, plan in plans.items() if place != there)))
+    sentences = sorted(
+        set().union(*(plan.texts for place, plan in plans.items() if place != there))
+    )
     cut, (texts, passes) = shortened(sentences, tokenizer), asked
     assert texts == [cut.get(sentence, sentence) for sentence in sentences] and len(passes) == 1
     assert len(list((packed_only / "anchors").glob("*/manifest.json"))) == len(plans) >= 10
     again = prepare_all(cells, Workshop(packed_only))
-    assert len(passes) == 1 and {key: assets.teachers for key, assets in again.items()} == {key: one.teachers for key, one in made.items()}
+    assert len(passes) == 1 and {key: assets.teachers for key, assets in again.items()} == {
+        key: one.teachers for key, one in made.items()
+    }
 
 
-def test_zero_shot_is_on_the_data_s_own_classes_whatever_the_vocabulary(experiment, copied_stores, assets, words):
+def test_zero_shot_is_on_the_data_s_own_classes_whatever_the_vocabulary(
+    experiment, copied_stores, assets, words
+):
     made = prepare(with_values(experiment, {"anchors.vocabulary": words}), Workshop(copied_stores))
-    assert Path(made.classes).name == Path(assets.classes).name and made.classes != made.teachers[0].anchors
+    assert (
+        Path(made.classes).name == Path(assets.classes).name
+        and made.classes != made.teachers[0].anchors
+    )
     zero_shot = {key: value for key, value in assets.facts.items() if "zero_shot" in key}
     assert len(zero_shot) == 4 and zero_shot == {key: made.facts[key] for key in zero_shot}
     opened = open_assets(made, experiment.data)
     assert opened.classes.names == ("moss", "rose", "sand", "sea_ice")
     assert opened.teachers[0].anchors.names == tuple(line.split("\t")[0] for line in WORDS)
     report = made.facts["anchors"]
-    assert (report["anchors"], report["prompt_set"], report["duplicates"]) == (7, "plain", 1)  # two cranes by their bare name
+    assert (report["anchors"], report["prompt_set"], report["duplicates"]) == (
+        7,
+        "plain",
+        1,
+    )  # two cranes by their bare name
     json.dumps(made.facts)
 
 
@@ -93,28 +131,49 @@ def test_fewer_anchors_are_fewer_of_the_vocabulary(experiment, copied_stores, wo
     assert run.opened.classes.embeddings.shape == (4, 16)
 
 
-@pytest.mark.parametrize(("vocabulary", "what"), [("data", "class names of the data"), ("words", "names of anchors.vocabulary")])
-def test_more_anchors_than_there_are_is_a_sentence(experiment, copied_stores, words, vocabulary, what):
+@pytest.mark.parametrize(
+    ("vocabulary", "what"),
+    [("data", "class names of the data"), ("words", "names of anchors.vocabulary")],
+)
+def test_more_anchors_than_there_are_is_a_sentence(
+    experiment, copied_stores, words, vocabulary, what
+):
     path, most = (words, 7) if vocabulary == "words" else ("data", 4)
     cell = with_values(experiment, {"anchors.vocabulary": path, "anchors.count": most + 1})
-    with pytest.raises(UserError, match=rf"anchors.count {most + 1} is more than the {most} {what}.*; lower it or drop it"):
+    with pytest.raises(
+        UserError,
+        match=rf"anchors.count {most + 1} is more than the {most} {what}.*; lower it or drop it",
+    ):
         prepare(cell, Workshop(copied_stores))
 
 
 def test_a_single_anchor_is_a_sentence(experiment, copied_stores, tmp_path):
     (tmp_path / "one.txt").write_text("crane\n")
     cell = with_values(experiment, {"anchors.vocabulary": str(tmp_path / "one.txt")})
-    with pytest.raises(UserError, match=r"anchors.vocabulary .*one.txt has one name only, which all images match alike; give at least two"):
+    with pytest.raises(
+        UserError,
+        match=r"anchors.vocabulary .*one.txt has one name only, which all images match alike; give at least two",
+    ):
         prepare(cell, Workshop(copied_stores))
 
 
 def test_students_learn_over_a_vocabulary_of_another_size(experiment, copied_stores, words):
-    cell = with_values(experiment, {"anchors.vocabulary": words, "anchors.prompt_set": "cpa", "optimiser.epochs": 3})
+    cell = with_values(
+        experiment,
+        {"anchors.vocabulary": words, "anchors.prompt_set": "cpa", "optimiser.epochs": 3},
+    )
     reports = []
-    run_worker(cell, prepare(cell, Workshop(copied_stores)), Context(report=lambda metrics, checkpoint: reports.append(metrics)))
+    run_worker(
+        cell,
+        prepare(cell, Workshop(copied_stores)),
+        Context(report=lambda metrics, checkpoint: reports.append(metrics)),
+    )
     losses = [metrics["train/loss"] for metrics in reports[:3]]
     assert losses == sorted(losses, reverse=True) and losses[0] > losses[2]
-    assert 0 <= reports[-1]["zero_shot/test_top1"] <= 100 and reports[-1]["teacher/images_encoded"] == 0
+    assert (
+        0 <= reports[-1]["zero_shot/test_top1"] <= 100
+        and reports[-1]["teacher/images_encoded"] == 0
+    )
 
 
 @pytest.fixture
@@ -131,14 +190,24 @@ def relative(teacher_folder, tmp_path):
     return make
 
 
-def test_teachers_that_share_a_text_tower_share_their_banks(experiment, copied_stores, assets, relative, asked):
+def test_teachers_that_share_a_text_tower_share_their_banks(
+    experiment, copied_stores, assets, relative, asked
+):
     texts, passes = asked
-    others = [{"model": relative("visual.proj")}, {"model": relative("visual.conv1.weight"), "prompt_set": "gloss"}]
+    others = [
+        {"model": relative("visual.proj")},
+        {"model": relative("visual.conv1.weight"), "prompt_set": "gloss"},
+    ]
     made = prepare(with_values(experiment, {"teacher.others": others}), Workshop(copied_stores))
     first, second, third = made.teachers
     assert len({one.views for one in made.teachers}) == 3
-    assert Path(first.anchors).name == Path(second.anchors).name == Path(assets.classes).name and third.anchors != first.anchors
-    assert len(passes) <= 1 and len(texts) <= 4  # at most the definitions, where the excerpt has them
+    assert (
+        Path(first.anchors).name == Path(second.anchors).name == Path(assets.classes).name
+        and third.anchors != first.anchors
+    )
+    assert (
+        len(passes) <= 1 and len(texts) <= 4
+    )  # at most the definitions, where the excerpt has them
 
 
 def test_another_text_tower_has_banks_of_its_own(experiment, copied_stores, relative, asked):
@@ -147,11 +216,18 @@ def test_another_text_tower_has_banks_of_its_own(experiment, copied_stores, rela
     first, second = made.teachers
     assert first.anchors != second.anchors and made.classes == first.anchors
     assert not torch.equal(embeddings(first.anchors), embeddings(second.anchors))
-    assert sorted(asked[0]) == [f"a photo of a {name}." for name in ("moss", "rose", "sand", "sea ice")]
+    assert sorted(asked[0]) == [
+        f"a photo of a {name}." for name in ("moss", "rose", "sand", "sea ice")
+    ]
 
 
-def test_better_names_cost_no_packing_and_no_teacher_pass(experiment, copied_stores, assets, tmp_path, monkeypatch, asked):
-    for job in ("beamclip.preparation.embedding_store.EmbedJob.open", "beamclip.data.packing.PackJob.open"):
+def test_better_names_cost_no_packing_and_no_teacher_pass(
+    experiment, copied_stores, assets, tmp_path, monkeypatch, asked
+):
+    for job in (
+        "beamclip.preparation.embedding_store.EmbedJob.open",
+        "beamclip.data.packing.PackJob.open",
+    ):
         monkeypatch.setattr(job, lambda *arguments: pytest.fail("an image was read again"))
     names = tmp_path / "names.txt"
     names.write_text("peat moss\nwild rose\nsand\tloose grains on a beach\nsea ice\n")
@@ -161,12 +237,22 @@ def test_better_names_cost_no_packing_and_no_teacher_pass(experiment, copied_sto
         Path(path).name for path in (assets.packed, assets.teachers[0].views)
     ]
     assert made.facts["teacher/images_encoded"] == 0
-    assert open_assets(made, named.data).classes.names == ("peat moss", "wild rose", "sand", "sea ice")
+    assert open_assets(made, named.data).classes.names == (
+        "peat moss",
+        "wild rose",
+        "sand",
+        "sea ice",
+    )
     assert "a photo of a sand, loose grains on a beach." in asked[0]
 
 
-def test_what_banks_will_be_made_of_is_known_without_a_teacher(experiment, tmp_path, words, monkeypatch):
-    monkeypatch.setattr("beamclip.preparation.context.load_teacher", lambda *arguments: pytest.fail("a teacher was loaded"))
+def test_what_banks_will_be_made_of_is_known_without_a_teacher(
+    experiment, tmp_path, words, monkeypatch
+):
+    monkeypatch.setattr(
+        "beamclip.preparation.context.load_teacher",
+        lambda *arguments: pytest.fail("a teacher was loaded"),
+    )
     values = {
         "anchors.vocabulary": words,
         "anchors.prompt_set": "hypernym",
@@ -184,25 +270,40 @@ def test_what_banks_will_be_made_of_is_known_without_a_teacher(experiment, tmp_p
 
 
 def test_a_sense_that_is_pinned_reaches_the_sentences(experiment, tmp_path):
-    pinned = with_values(experiment, {"anchors.senses": {"sea_ice": "frozen sea water"}, "anchors.prompt_set": "gloss"})
-    assert banks_of(pinned, Workshop(tmp_path)).own[1].prompts[3] == (("a photo of a sea ice, frozen sea water.",),)
+    pinned = with_values(
+        experiment,
+        {"anchors.senses": {"sea_ice": "frozen sea water"}, "anchors.prompt_set": "gloss"},
+    )
+    assert banks_of(pinned, Workshop(tmp_path)).own[1].prompts[3] == (
+        ("a photo of a sea ice, frozen sea water.",),
+    )
 
 
-def test_sets_that_make_the_same_sentences_share_a_bank_under_each_s_name(experiment, copied_stores, assets):
+def test_sets_that_make_the_same_sentences_share_a_bank_under_each_s_name(
+    experiment, copied_stores, assets
+):
     mine = {"anchors.custom": {"mine": {"names": ["{name}"]}}, "anchors.prompt_set": "mine"}
     made = prepare(with_values(experiment, mine), Workshop(copied_stores))
     assert Path(made.teachers[0].anchors).name == Path(assets.teachers[0].anchors).name
-    assert (made.facts["anchors"]["prompt_set"], assets.facts["anchors"]["prompt_set"]) == ("mine", "plain")
+    assert (made.facts["anchors"]["prompt_set"], assets.facts["anchors"]["prompt_set"]) == (
+        "mine",
+        "plain",
+    )
 
 
 def test_banks_are_found_by_tower_and_sentences(experiment, copied_stores, words):
     workshop = Workshop(copied_stores)
-    cells = [with_values(experiment, {"anchors.vocabulary": words, "anchors.count": count}) for count in (2, 3)]
+    cells = [
+        with_values(experiment, {"anchors.vocabulary": words, "anchors.count": count})
+        for count in (2, 3)
+    ]
     banks = [banks_of(cell, workshop) for cell in cells]
     stores = make_banks(banks, workshop)
     assert len(stores) == 2 and len(list((copied_stores / "anchors").glob("*/manifest.json"))) >= 2
     for one in banks:
         for tower, plan in one.all():
-            assert stores[place_of(tower, plan, workshop)].manifest["names"] == [sense.name for sense in plan.senses]
+            assert stores[place_of(tower, plan, workshop)].manifest["names"] == [
+                sense.name for sense in plan.senses
+            ]
     renamed = dataclasses.replace(banks[0].own[1], prompt_set="other")
     assert place_of(banks[0].own[0], renamed, workshop) == place_of(*banks[0].own, workshop)

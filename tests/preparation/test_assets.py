@@ -9,7 +9,10 @@ from beamclip.preparation.context import Workshop
 
 def test_they_survive_json(assets):
     assert Assets.from_json(assets.to_json()) == assets
-    others = (TeacherAssets(None, "/anchors/b", {"model": "demo"}, 0.02), TeacherAssets("/views/c", "/anchors/c", {"model": "demo"}))
+    others = (
+        TeacherAssets(None, "/anchors/b", {"model": "demo"}, 0.02),
+        TeacherAssets("/views/c", "/anchors/c", {"model": "demo"}),
+    )
     several = Assets(assets.packed, (*assets.teachers, *others), "/anchors/a", assets.facts)
     assert Assets.from_json(several.to_json()) == several
 
@@ -20,10 +23,14 @@ def test_what_is_opened_belongs_together(experiment, assets):
     assert np.array_equal(opened.teachers[0].views.ids, opened.splits.train)
     assert assets.classes == assets.teachers[0].anchors  # the students match the data's own classes
     assert opened.classes.names == opened.teachers[0].anchors.names == opened.packed.names
-    assert opened.classes.embeddings.shape == (4, opened.width) == (4, opened.teachers[0].views.width)
+    assert (
+        opened.classes.embeddings.shape == (4, opened.width) == (4, opened.teachers[0].views.width)
+    )
 
 
-def test_each_teacher_is_opened_with_its_own_stores_tower_and_temperature(experiment, stores, other_folder, teacher_folder):
+def test_each_teacher_is_opened_with_its_own_stores_tower_and_temperature(
+    experiment, stores, other_folder, teacher_folder
+):
     values = {"teacher.others": [{"model": f"local-dir:{other_folder}", "temperature": 0.02}]}
     several = with_values(experiment, values)
     first, second = open_assets(prepare(several, Workshop(stores)), several.data).teachers
@@ -43,7 +50,11 @@ def test_a_teacher_that_runs_inside_training_has_anchors_and_no_views(experiment
 
 def test_a_store_that_was_damaged_meanwhile_is_a_sentence(experiment, copied_stores):
     assets = prepare(experiment, Workshop(copied_stores))
-    path = next((copied_stores / "embeddings" / assets.teachers[0].views.rsplit("/", 1)[1]).glob("rows-*.npy"))
+    path = next(
+        (copied_stores / "embeddings" / assets.teachers[0].views.rsplit("/", 1)[1]).glob(
+            "rows-*.npy"
+        )
+    )
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"rows-00000.npy has .* bytes instead of .*--repair"):
         open_assets(assets, experiment.data)

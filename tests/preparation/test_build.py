@@ -51,14 +51,21 @@ def test_teacher_zero_shot_is_that_of_the_canonical_test_views(experiment, asset
     opened = open_assets(assets, experiment.data)
     ids = opened.splits.test
     views = draw(RECIPES["center"], ids, np.zeros(len(ids), int), 0)
-    embeddings = teacher.encode_images(render(torch.from_numpy(opened.packed.read(ids)), views, teacher.pixels))
+    embeddings = teacher.encode_images(
+        render(torch.from_numpy(opened.packed.read(ids)), views, teacher.pixels)
+    )
     nearest = (embeddings @ opened.classes.embeddings.T).argmax(1).numpy()
     expected = 100 * (nearest == opened.packed.labels[ids]).mean()
-    assert assets.facts["teacher/zero_shot_test_top1"] == pytest.approx(expected, abs=100 / len(ids) + 1e-6)  # fp16 may turn one
+    assert assets.facts["teacher/zero_shot_test_top1"] == pytest.approx(
+        expected, abs=100 / len(ids) + 1e-6
+    )  # fp16 may turn one
 
 
 def test_a_second_call_encodes_nothing_and_opens_the_same(experiment, stores, assets, monkeypatch):
-    for job in ("beamclip.preparation.embedding_store.EmbedJob.open", "beamclip.data.packing.PackJob.open"):
+    for job in (
+        "beamclip.preparation.embedding_store.EmbedJob.open",
+        "beamclip.data.packing.PackJob.open",
+    ):
         monkeypatch.setattr(job, lambda *arguments: pytest.fail("something was made again"))
     again = prepare(experiment, Workshop(stores))
     assert again.facts["teacher/images_encoded"] == 0
@@ -74,10 +81,17 @@ def test_a_second_call_encodes_nothing_and_opens_the_same(experiment, stores, as
         {"teacher.batch_size": 5, "teacher.actors": [1, 1]},
     ],
 )
-def test_temperatures_students_and_seeds_need_nothing_new(experiment, stores, assets, monkeypatch, values):
-    monkeypatch.setattr("beamclip.stores.build._build", lambda *arguments: pytest.fail("a store was built"))
+def test_temperatures_students_and_seeds_need_nothing_new(
+    experiment, stores, assets, monkeypatch, values
+):
+    monkeypatch.setattr(
+        "beamclip.stores.build._build", lambda *arguments: pytest.fail("a store was built")
+    )
     made = prepare(with_values(experiment, values), Workshop(stores))
-    assert (made.teachers[0].views, made.teachers[0].anchors) == (assets.teachers[0].views, assets.teachers[0].anchors)
+    assert (made.teachers[0].views, made.teachers[0].anchors) == (
+        assets.teachers[0].views,
+        assets.teachers[0].anchors,
+    )
 
 
 def test_another_prompt_set_passes_no_image(experiment, stores, assets, seen):
@@ -87,9 +101,17 @@ def test_another_prompt_set_passes_no_image(experiment, stores, assets, seen):
     assert other.teachers[0].views == assets.teachers[0].views
 
 
-def test_canonical_teacher_views_serve_every_recipe_and_any_number_of_views(experiment, packed_only, seen):
+def test_canonical_teacher_views_serve_every_recipe_and_any_number_of_views(
+    experiment, packed_only, seen
+):
     made = [
-        prepare(with_values(experiment, {"views.teacher": "center", "views.recipe": recipe, "views.stored": stored}), Workshop(packed_only))
+        prepare(
+            with_values(
+                experiment,
+                {"views.teacher": "center", "views.recipe": recipe, "views.stored": stored},
+            ),
+            Workshop(packed_only),
+        )
         for recipe, stored in (("weak", 2), ("simclr", 2), ("simclr", 7))
     ]
     assert [assets.facts["teacher/images_encoded"] for assets in made] == [192, 0, 0]
@@ -104,18 +126,41 @@ SPACES = {
     "both": ([{"views.stored": 1}, {"views.stored": 3, "data.train_images": 32}], 384 + HELD_OUT),
     "two recipes": ([{"views.recipe": recipe} for recipe in ("weak", "simclr")], 512 + HELD_OUT),
     "two seeds": ([{"views.seed": seed} for seed in (0, 1)], 512 + HELD_OUT),
-    "center beside same": ([{"views.teacher": teacher} for teacher in ("same", "center")], 256 + 192),
-    "center over recipes": ([{"views.teacher": "center", "views.recipe": recipe} for recipe in ("weak", "simclr", "center")], 192),
-    "live beside same": ([{"views.teacher": teacher} for teacher in ("live", "same")], 256 + HELD_OUT),
-    "two splits": ([{"data.val_fraction": fraction} for fraction in (0.2, 0.4)], 256 + 96),  # the larger val holds 32 of the other's train
-    "batch sizes": ([{"teacher.batch_size": size, "views.stored": stored} for size, stored in ((16, 1), (64, 3))], 384 + HELD_OUT),
+    "center beside same": (
+        [{"views.teacher": teacher} for teacher in ("same", "center")],
+        256 + 192,
+    ),
+    "center over recipes": (
+        [
+            {"views.teacher": "center", "views.recipe": recipe}
+            for recipe in ("weak", "simclr", "center")
+        ],
+        192,
+    ),
+    "live beside same": (
+        [{"views.teacher": teacher} for teacher in ("live", "same")],
+        256 + HELD_OUT,
+    ),
+    "two splits": (
+        [{"data.val_fraction": fraction} for fraction in (0.2, 0.4)],
+        256 + 96,
+    ),  # the larger val holds 32 of the other's train
+    "batch sizes": (
+        [
+            {"teacher.batch_size": size, "views.stored": stored}
+            for size, stored in ((16, 1), (64, 3))
+        ],
+        384 + HELD_OUT,
+    ),
 }
 
 
 @pytest.mark.parametrize("space", SPACES)
 def test_over_a_whole_space_no_teacher_sees_a_view_twice(experiment, packed_only, seen, space):
     cells, images = SPACES[space]
-    experiments = {str(number): with_values(experiment, values) for number, values in enumerate(cells)}
+    experiments = {
+        str(number): with_values(experiment, values) for number, values in enumerate(cells)
+    }
     made = prepare_all(experiments, Workshop(packed_only))
     assert len(seen) == len(set(seen)) == images
     for key, assets in made.items():
@@ -126,16 +171,31 @@ def _serves(assets, experiment):
     """Every view that the experiment will ask for in any epoch is there."""
     opened = open_assets(assets, experiment.data)
     if experiment.views.teacher != "live":
-        wanted = {experiment.views.views_of(epoch)[0] for epoch in range(12)} if experiment.views.teacher == "same" else {0}
-        assert all(opened.teachers[0].views.gather(opened.splits.train, view).any(axis=1).all() for view in wanted)
+        wanted = (
+            {experiment.views.views_of(epoch)[0] for epoch in range(12)}
+            if experiment.views.teacher == "same"
+            else {0}
+        )
+        assert all(
+            opened.teachers[0].views.gather(opened.splits.train, view).any(axis=1).all()
+            for view in wanted
+        )
 
 
-def test_a_space_of_eight_cells_has_what_one_cell_has_encoded(experiment, packed_only, seen, tmp_path):
+def test_a_space_of_eight_cells_has_what_one_cell_has_encoded(
+    experiment, packed_only, seen, tmp_path
+):
     other = shutil.copytree(packed_only, tmp_path / "other")
     prepare(experiment, Workshop(packed_only))
     one, eight = list(seen), {}
-    for tau, backbone, prompts in product((0.01, 0.1), ("test_vit", "test_resnet"), ("plain", "openai_7")):
-        values = {"objective.student_temperature": tau, "student.backbone": backbone, "anchors.prompt_set": prompts}
+    for tau, backbone, prompts in product(
+        (0.01, 0.1), ("test_vit", "test_resnet"), ("plain", "openai_7")
+    ):
+        values = {
+            "objective.student_temperature": tau,
+            "student.backbone": backbone,
+            "anchors.prompt_set": prompts,
+        }
         eight[str(values)] = with_values(experiment, values)
     made = prepare_all(eight, Workshop(other))
     assert len(made) == 8 and seen[len(one) :] == one
@@ -143,7 +203,9 @@ def test_a_space_of_eight_cells_has_what_one_cell_has_encoded(experiment, packed
     assert len({assets.teachers[0].anchors for assets in made.values()}) == 2
 
 
-def test_every_teacher_has_its_own_store_anchors_and_temperature(experiment, packed_only, other_folder, seen):
+def test_every_teacher_has_its_own_store_anchors_and_temperature(
+    experiment, packed_only, other_folder, seen
+):
     other = {"model": f"local-dir:{other_folder}", "temperature": 0.02, "prompt_set": "openai_7"}
     several = with_values(experiment, {"teacher.others": [other]})
     made = prepare(several, Workshop(packed_only))
@@ -153,9 +215,15 @@ def test_every_teacher_has_its_own_store_anchors_and_temperature(experiment, pac
     assert first.views != second.views and first.anchors != second.anchors
     assert (first.temperature, second.temperature) == (None, 0.02)
     banks = [json.loads((Path(one.anchors) / "manifest.json").read_text()) for one in made.teachers]
-    assert [(bank["prompt_set"], bank["width"]) for bank in banks] == [("plain", 16), ("openai_7", 24)]
+    assert [(bank["prompt_set"], bank["width"]) for bank in banks] == [
+        ("plain", 16),
+        ("openai_7", 24),
+    ]
     stored = [one.views for one in open_assets(made, several.data).teachers]
-    assert [(views.views, views.width, len(views.ids)) for views in stored] == [(2, 16, 128), (2, 24, 128)]
+    assert [(views.views, views.width, len(views.ids)) for views in stored] == [
+        (2, 16, 128),
+        (2, 24, 128),
+    ]
     alone = prepare(experiment, Workshop(packed_only))
     assert alone.facts["teacher/images_encoded"] == 0 and alone.teachers[0].views == first.views
 
@@ -173,10 +241,14 @@ def test_a_teacher_inside_training_has_no_store_of_training_views(experiment, pa
     assert made.teachers[0].views is None
     assert made.facts["teacher/images_encoded"] == len(seen) == HELD_OUT
     (store,) = (packed_only / "embeddings").glob("*/manifest.json")
-    assert np.load(store.with_name("ids.npy")).tolist() == sorted({sample for _, _, sample, _ in seen})
+    assert np.load(store.with_name("ids.npy")).tolist() == sorted(
+        {sample for _, _, sample, _ in seen}
+    )
 
 
-def test_an_image_tower_with_other_weights_is_another_teacher_with_the_same_anchors(experiment, packed_only, teacher_folder, tmp_path):
+def test_an_image_tower_with_other_weights_is_another_teacher_with_the_same_anchors(
+    experiment, packed_only, teacher_folder, tmp_path
+):
     folder = shutil.copytree(teacher_folder, tmp_path / "clip")
     named = with_values(experiment, {"teacher.model": f"local-dir:{folder}"})
     before = prepare(named, Workshop(packed_only))
@@ -185,26 +257,59 @@ def test_an_image_tower_with_other_weights_is_another_teacher_with_the_same_anch
     weights["visual.proj"][0, 0] += 1e-6
     save_file(weights, folder / "open_clip_model.safetensors")
     after = prepare(named, Workshop(packed_only))
-    assert after.facts["teacher/images_encoded"] == before.facts["teacher/images_encoded"] == 256 + HELD_OUT
+    assert (
+        after.facts["teacher/images_encoded"]
+        == before.facts["teacher/images_encoded"]
+        == 256 + HELD_OUT
+    )
     assert after.facts["teacher"] == before.facts["teacher"]
     assert after.facts["teacher_fingerprint"] != before.facts["teacher_fingerprint"]
-    assert after.teachers[0].views != before.teachers[0].views and after.teachers[0].anchors == before.teachers[0].anchors
+    assert (
+        after.teachers[0].views != before.teachers[0].views
+        and after.teachers[0].anchors == before.teachers[0].anchors
+    )
 
 
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"anchors.count": 5}, r"anchors.count 5 is more than the 4 class names of the data; lower it"),
-        ({"optimiser.batch_size": 129}, r"optimiser.batch_size 129 is more than the 128 training images; lower it"),
-        ({"objective.name": "csm+seed", "objective.seed.queue": 129}, r"objective.seed.queue is 129.*128"),
-        ({"objective.name": "swav", "objective.swav.queue": 129}, r"objective.swav.queue is 129.*128"),
-        ({"data.train_images": 12}, r"optimiser.batch_size 16 is more than the 12 training images; lower it"),
-        ({"data.train_images": 129}, r"data.train_images is 129 but only 128 are left beside val; lower it"),
-        ({"student.backbone": "test_vitt"}, r"student.backbone test_vitt is not a timm model; did you mean .*test_vit"),
+        (
+            {"anchors.count": 5},
+            r"anchors.count 5 is more than the 4 class names of the data; lower it",
+        ),
+        (
+            {"optimiser.batch_size": 129},
+            r"optimiser.batch_size 129 is more than the 128 training images; lower it",
+        ),
+        (
+            {"objective.name": "csm+seed", "objective.seed.queue": 129},
+            r"objective.seed.queue is 129.*128",
+        ),
+        (
+            {"objective.name": "swav", "objective.swav.queue": 129},
+            r"objective.swav.queue is 129.*128",
+        ),
+        (
+            {"data.train_images": 12},
+            r"optimiser.batch_size 16 is more than the 12 training images; lower it",
+        ),
+        (
+            {"data.train_images": 129},
+            r"data.train_images is 129 but only 128 are left beside val; lower it",
+        ),
+        (
+            {"student.backbone": "test_vitt"},
+            r"student.backbone test_vitt is not a timm model; did you mean .*test_vit",
+        ),
     ],
 )
-def test_what_does_not_fit_is_a_sentence_before_any_teacher_is_loaded(experiment, stores, assets, monkeypatch, values, expected):
-    monkeypatch.setattr("beamclip.preparation.context.load_teacher", lambda *arguments: pytest.fail("a teacher was loaded"))
+def test_what_does_not_fit_is_a_sentence_before_any_teacher_is_loaded(
+    experiment, stores, assets, monkeypatch, values, expected
+):
+    monkeypatch.setattr(
+        "beamclip.preparation.context.load_teacher",
+        lambda *arguments: pytest.fail("a teacher was loaded"),
+    )
     experiments = {"good": experiment, "bad": with_values(experiment, values)}
     with pytest.raises(UserError, match=expected):
         prepare_all(experiments, Workshop(stores))
@@ -216,7 +321,9 @@ def _flip(path):
     path.write_bytes(content)
 
 
-def test_a_damaged_shard_is_named_and_encoded_again_only_with_repair(experiment, copied_stores, assets, seen):
+def test_a_damaged_shard_is_named_and_encoded_again_only_with_repair(
+    experiment, copied_stores, assets, seen
+):
     shard = copied_stores / "embeddings" / Path(assets.teachers[0].views).name / "rows-00001.npy"
     whole = shard.read_bytes()
     _flip(shard)
@@ -224,10 +331,14 @@ def test_a_damaged_shard_is_named_and_encoded_again_only_with_repair(experiment,
         prepare(experiment, Workshop(copied_stores))
     assert seen == []
     made = prepare(experiment, Workshop(copied_stores, repair=True))
-    assert made.facts["teacher/images_encoded"] == len(seen) == 2 * 64 and shard.read_bytes() == whole
+    assert (
+        made.facts["teacher/images_encoded"] == len(seen) == 2 * 64 and shard.read_bytes() == whole
+    )
 
 
-def test_a_damaged_shard_of_images_is_named_and_packed_again_only_with_repair(experiment, copied_stores, assets, seen):
+def test_a_damaged_shard_of_images_is_named_and_packed_again_only_with_repair(
+    experiment, copied_stores, assets, seen
+):
     shard = copied_stores / "packed" / Path(assets.packed).name / "images-00001.npy"
     whole = shard.read_bytes()
     _flip(shard)
@@ -239,4 +350,7 @@ def test_a_damaged_shard_of_images_is_named_and_packed_again_only_with_repair(ex
 
 def test_repair_does_not_encode_what_a_larger_store_holds(experiment, copied_stores, seen):
     smaller = with_values(experiment, {"views.stored": 1, "data.train_images": 64})
-    assert prepare(smaller, Workshop(copied_stores, repair=True)).facts["teacher/images_encoded"] == 0 and seen == []
+    assert (
+        prepare(smaller, Workshop(copied_stores, repair=True)).facts["teacher/images_encoded"] == 0
+        and seen == []
+    )

@@ -17,7 +17,11 @@ def opened(monkeypatch):
 
     def count(name):
         calls, original = [], getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *arguments, **options: calls.append(1) or original(*arguments, **options))
+        monkeypatch.setattr(
+            module,
+            name,
+            lambda *arguments, **options: calls.append(1) or original(*arguments, **options),
+        )
         return calls
 
     return count
@@ -25,7 +29,13 @@ def opened(monkeypatch):
 
 def test_a_source_is_opened_once_however_it_is_split(data_config, tmp_path, opened):
     calls, workshop = opened("open_source"), Workshop(tmp_path)
-    for values in ({}, {"train_images": 12}, {"val_fraction": 0.5}, {"split_seed": 3}, {"broken_fraction": 0.3}):
+    for values in (
+        {},
+        {"train_images": 12},
+        {"val_fraction": 0.5},
+        {"split_seed": 3},
+        {"broken_fraction": 0.3},
+    ):
         workshop.source(data_config.model_copy(update=values))
     assert len(calls) == 1
     workshop.source(data_config.model_copy(update={"image_size": 16}))
@@ -37,7 +47,14 @@ def test_images_are_packed_once_where_the_path_says(data_config, tmp_path, opene
     path = workshop.packed_path(data_config)
     assert path.parent == tmp_path / "packed" and not path.exists()
     packed = workshop.packed(data_config)
-    assert workshop.packed(data_config.model_copy(update={"train_images": 12, "val_fraction": 0.5, "split_seed": 3})) is packed
+    assert (
+        workshop.packed(
+            data_config.model_copy(
+                update={"train_images": 12, "val_fraction": 0.5, "split_seed": 3}
+            )
+        )
+        is packed
+    )
     assert len(calls) == 1 and packed.store.path == path
     assert workshop.packed_path(data_config.model_copy(update={"encoding": "jpeg"})) != path
 
@@ -45,24 +62,40 @@ def test_images_are_packed_once_where_the_path_says(data_config, tmp_path, opene
 def test_a_stricter_limit_for_broken_images_is_looked_at_again(data_config, tmp_path):
     folder = shutil.copytree(data_config.path, tmp_path / "images")
     (folder / "train" / "moss" / "00.png").write_bytes(b"no image")
-    config, workshop = data_config.model_copy(update={"path": str(folder)}), Workshop(tmp_path / "stores")
+    config, workshop = (
+        data_config.model_copy(update={"path": str(folder)}),
+        Workshop(tmp_path / "stores"),
+    )
     assert len(workshop.packed(config)) == 191
     with pytest.raises(UserError, match="1 of 192 images"):
         workshop.packed(config.model_copy(update={"broken_fraction": 0.0}))
 
 
-def test_a_teacher_is_loaded_once_whatever_else_a_configuration_says(teacher_folder, other_folder, tmp_path, opened):
+def test_a_teacher_is_loaded_once_whatever_else_a_configuration_says(
+    teacher_folder, other_folder, tmp_path, opened
+):
     calls, workshop = opened("load_teacher"), Workshop(tmp_path)
     tower = TowerConfig(model=f"local-dir:{teacher_folder}")
     first = workshop.teacher(tower)
-    assert workshop.teacher(TeacherConfig(model=tower.model, actors=(1, 1))) is first and len(calls) == 1
-    assert workshop.teacher(TowerConfig(model=f"local-dir:{other_folder}")) is not first and len(calls) == 2
+    assert (
+        workshop.teacher(TeacherConfig(model=tower.model, actors=(1, 1))) is first
+        and len(calls) == 1
+    )
+    assert (
+        workshop.teacher(TowerConfig(model=f"local-dir:{other_folder}")) is not first
+        and len(calls) == 2
+    )
 
 
 def test_a_pace_is_tried_once_for_the_same_weights(teacher_folder, tmp_path):
     tried = []
-    workshop = Workshop(tmp_path, find_pace=lambda teacher: tried.append(teacher.name) or Pace(8, 0.5))
-    towers = [TowerConfig(model=f"local-dir:{shutil.copytree(teacher_folder, tmp_path / name)}") for name in ("a", "b")]
+    workshop = Workshop(
+        tmp_path, find_pace=lambda teacher: tried.append(teacher.name) or Pace(8, 0.5)
+    )
+    towers = [
+        TowerConfig(model=f"local-dir:{shutil.copytree(teacher_folder, tmp_path / name)}")
+        for name in ("a", "b")
+    ]
     assert [workshop.pace(workshop.teacher(tower)) for tower in towers] == [Pace(8, 0.5)] * 2
     assert tried == ["a"]
 
@@ -77,9 +110,13 @@ def test_a_pace_is_tried_once_for_the_same_weights(teacher_folder, tmp_path):
         ("fp32", "bf16", "bf16", torch.bfloat16),
     ],
 )
-def test_precision_means_what_it_means_where_the_work_is_done(teacher_folder, tmp_path, found, wanted, said, used):
+def test_precision_means_what_it_means_where_the_work_is_done(
+    teacher_folder, tmp_path, found, wanted, said, used
+):
     """Else a preparer without a GPU would give another key than the actors that have one."""
-    teacher = Workshop(tmp_path, precision=found).teacher(TowerConfig(model=f"local-dir:{teacher_folder}", precision=wanted))
+    teacher = Workshop(tmp_path, precision=found).teacher(
+        TowerConfig(model=f"local-dir:{teacher_folder}", precision=wanted)
+    )
     assert (teacher.config.precision, teacher.precision) == (said, used)
 
 
@@ -97,14 +134,19 @@ def trained(monkeypatch, teacher_folder):
     return times
 
 
-def test_the_demo_s_teacher_is_trained_once_and_then_loaded_like_any_other(teacher_folder, tmp_path, trained):
+def test_the_demo_s_teacher_is_trained_once_and_then_loaded_like_any_other(
+    teacher_folder, tmp_path, trained
+):
     path = Workshop(tmp_path).demo_teacher_path()
     assert not path.exists()
     first = Workshop(tmp_path, precision="bf16").teacher(TowerConfig(model="demo", batch_size=9))
     again = Workshop(tmp_path).teacher(TowerConfig(model="demo"))
     assert len(trained) == 1 and path.exists()
     assert (first.name, again.name) == ("demo", "demo")
-    assert (first.config.model, first.config.batch_size) == (f"local-dir:{path}", 9)  # by which other processes load it
+    assert (first.config.model, first.config.batch_size) == (
+        f"local-dir:{path}",
+        9,
+    )  # by which other processes load it
     assert first.precision == torch.bfloat16
     plain = Workshop(tmp_path).teacher(TowerConfig(model=f"local-dir:{teacher_folder}"))
     assert again.fingerprint == plain.fingerprint

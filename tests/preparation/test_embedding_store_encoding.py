@@ -17,7 +17,15 @@ from beamclip.teachers.tower import images_encoded
 @pytest.fixture
 def job(teacher, packed):
     views = ViewSet(np.arange(100), RECIPES["weak"], 2, 0)
-    return EmbedJob(packed.store.path, teacher.config, key_of(teacher.fingerprint), views, batch_size=16, shard_rows=64, loaded=teacher)
+    return EmbedJob(
+        packed.store.path,
+        teacher.config,
+        key_of(teacher.fingerprint),
+        views,
+        batch_size=16,
+        shard_rows=64,
+        loaded=teacher,
+    )
 
 
 def test_sizes_are_samples_times_views(job):
@@ -53,9 +61,18 @@ def test_every_image_is_counted(job, tmp_path):
 def test_other_weights_under_the_same_name_are_refused(teacher_folder, packed, tmp_path):
     folder = Path(shutil.copytree(teacher_folder, tmp_path / "clip"))
     teacher = load_teacher(TowerConfig(model=f"local-dir:{folder}"), torch.device("cpu"))
-    job = EmbedJob(packed.store.path, teacher.config, key_of(teacher.fingerprint), ViewSet.center(np.arange(8)), 8, 64)
+    job = EmbedJob(
+        packed.store.path,
+        teacher.config,
+        key_of(teacher.fingerprint),
+        ViewSet.center(np.arange(8)),
+        8,
+        64,
+    )
     weights = load_file(folder / "open_clip_model.safetensors")
     weights["visual.proj"] *= 2
     save_file(weights, folder / "open_clip_model.safetensors")
-    with pytest.raises(UserError, match="has other weights on this node than on the first; give all nodes the same"):
+    with pytest.raises(
+        UserError, match="has other weights on this node than on the first; give all nodes the same"
+    ):
         job.open(tmp_path, torch.get_num_threads())

@@ -47,7 +47,9 @@ def test_only_what_no_store_holds_is_encoded(ask, wanted, images):
     assert ask(wanted)[1] == 0
 
 
-def test_what_is_copied_is_what_was_stored_and_the_rest_what_the_teacher_says(teacher, packed, ask, tmp_path):
+def test_what_is_copied_is_what_was_stored_and_the_rest_what_the_teacher_says(
+    teacher, packed, ask, tmp_path
+):
     first, _ = ask(views(0, 80))
     both, _ = ask(views(40, 120, 3))
     alone, _ = embed(teacher, packed, views(40, 120, 3), tmp_path / "elsewhere")
@@ -95,7 +97,9 @@ def test_a_store_that_was_deleted_meanwhile_is_encoded_again(teacher, packed, as
     assert Known.named(tmp_path, [first.key]).paths == ()
 
 
-def test_a_pass_that_was_killed_goes_on_without_a_store_that_was_damaged_meanwhile(teacher, packed, ask, tmp_path):
+def test_a_pass_that_was_killed_goes_on_without_a_store_that_was_damaged_meanwhile(
+    teacher, packed, ask, tmp_path
+):
     first, _ = ask(views(70, 110))
     with pytest.raises(KeyboardInterrupt):
         embed(teacher, packed, views(0, 160), tmp_path, run=killed)

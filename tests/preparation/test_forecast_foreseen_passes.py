@@ -14,9 +14,17 @@ def foreseen(ids, count=2, sure=True, recipe="weak"):
 
 
 @pytest.mark.parametrize(
-    ("count", "several", "says"), [(1, False, "1 view"), (4, False, "4 views"), (4, True, "4 views (weak)"), (1, True, "1 view (weak)")]
+    ("count", "several", "says"),
+    [
+        (1, False, "1 view"),
+        (4, False, "4 views"),
+        (4, True, "4 views (weak)"),
+        (1, True, "1 view (weak)"),
+    ],
 )
-def test_a_pass_says_how_many_views_and_of_which_recipe_where_there_are_several(count, several, says):
+def test_a_pass_says_how_many_views_and_of_which_recipe_where_there_are_several(
+    count, several, says
+):
     assert foreseen(range(3), count).described(several) == says
 
 
@@ -28,7 +36,11 @@ def test_central_views_need_no_number():
     ("one", "other", "sure"),
     [
         ((range(4), True), (range(2, 6), True), True),
-        ((range(4), True), (range(2, 6), False), False),  # which of the six there will be is not known
+        (
+            (range(4), True),
+            (range(2, 6), False),
+            False,
+        ),  # which of the six there will be is not known
         ((range(6), True), (range(2, 6), False), True),  # the sure one holds them all
         ((range(6), False), (range(2, 6), True), False),
     ],

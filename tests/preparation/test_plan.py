@@ -23,7 +23,9 @@ AUGMENTATIONS = [
 @pytest.fixture
 def planned(experiment):
     """`planned(folder, [values, …])`: the needs of these cells."""
-    return lambda folder, cells: plan([with_values(experiment, values) for values in cells], Workshop(folder))
+    return lambda folder, cells: plan(
+        [with_values(experiment, values) for values in cells], Workshop(folder)
+    )
 
 
 def of(needs, store):
@@ -31,7 +33,9 @@ def of(needs, store):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_each_recipe_at_each_strength_is_one_pass_of_the_most_views(planned, packed_only, tmp_path, packed):
+def test_each_recipe_at_each_strength_is_one_pass_of_the_most_views(
+    planned, packed_only, tmp_path, packed
+):
     needs = planned(packed_only if packed else tmp_path, AUGMENTATIONS)
     about = "" if packed else "about "
     names = ("weak × 0.5", "weak", "simclr × 0.5", "simclr")
@@ -42,8 +46,13 @@ def test_each_recipe_at_each_strength_is_one_pass_of_the_most_views(planned, pac
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_teacher_of_central_views_makes_one_pass_for_every_recipe(planned, packed_only, tmp_path, packed):
-    needs = planned(packed_only if packed else tmp_path, [{"views.teacher": "center", **values} for values in AUGMENTATIONS])
+def test_a_teacher_of_central_views_makes_one_pass_for_every_recipe(
+    planned, packed_only, tmp_path, packed
+):
+    needs = planned(
+        packed_only if packed else tmp_path,
+        [{"views.teacher": "center", **values} for values in AUGMENTATIONS],
+    )
     assert [images for _, images in of(needs, "embeddings")] == [192]
 
 
@@ -52,17 +61,25 @@ def test_the_plan_comes_true_for_augmentations(planned, experiment, packed_only)
     experiments = {str(values): with_values(experiment, values) for values in AUGMENTATIONS}
     made = prepare_all(experiments, Workshop(packed_only))
     assert len({assets.teachers[0].views for assets in made.values()}) == 4
-    assert len(list((packed_only / "embeddings").glob("*/manifest.json"))) == len(of(before, "embeddings"))
+    assert len(list((packed_only / "embeddings").glob("*/manifest.json"))) == len(
+        of(before, "embeddings")
+    )
     assert all(need.there for need in planned(packed_only, AUGMENTATIONS))
 
 
 def test_strengths_that_draw_the_same_views_share_a_pass(planned, packed_only):
-    needs = planned(packed_only, [{"views.recipe": "center", "views.strength": strength} for strength in (0.5, 1.0, 2.0)])
+    needs = planned(
+        packed_only,
+        [{"views.recipe": "center", "views.strength": strength} for strength in (0.5, 1.0, 2.0)],
+    )
     assert [images for _, images in of(needs, "embeddings")] == [192]
 
 
 def test_a_single_recipe_needs_no_name(planned, packed_only):
-    assert of(planned(packed_only, [{}, {"views.stored": 1}]), "embeddings")[0] == ("tiny_clip0, 2 views of 128 images", 256)
+    assert of(planned(packed_only, [{}, {"views.stored": 1}]), "embeddings")[0] == (
+        "tiny_clip0, 2 views of 128 images",
+        256,
+    )
 
 
 def flip(path):
@@ -78,7 +95,10 @@ def images(needs, store="embeddings"):
 def made_by(experiments, workshop):
     """Have everything made; returns how many views the embedding stores hold then."""
     prepare_all({str(number): one for number, one in enumerate(experiments)}, workshop)
-    manifests = [json.loads(path.read_text()) for path in (workshop.root / "embeddings").glob("*/manifest.json")]
+    manifests = [
+        json.loads(path.read_text())
+        for path in (workshop.root / "embeddings").glob("*/manifest.json")
+    ]
     return sum(manifest["samples"] * manifest["views"] for manifest in manifests)
 
 
@@ -95,11 +115,19 @@ def test_a_plan_makes_nothing(experiment, tmp_path):
 
 
 def test_everything_is_there_once_it_is_made(experiment, stores, assets):
-    needs = plan([experiment, with_values(experiment, {"data.train_images": 32, "views.stored": 1})], Workshop(stores))
+    needs = plan(
+        [experiment, with_values(experiment, {"data.train_images": 32, "views.stored": 1})],
+        Workshop(stores),
+    )
     assert [need.store for need in needs] == ["images", "embeddings", "embeddings", "anchors"]
     assert all(need.there and (need.images, need.seconds) == (0, 0.0) for need in needs)
-    sizes = [json.loads((Path(path) / "manifest.json").read_text())["files"] for path in (assets.packed, assets.teachers[0].views)]
-    assert [need.bytes for need in needs[:2]] == [sum(file["bytes"] for file in files.values()) for files in sizes]
+    sizes = [
+        json.loads((Path(path) / "manifest.json").read_text())["files"]
+        for path in (assets.packed, assets.teachers[0].views)
+    ]
+    assert [need.bytes for need in needs[:2]] == [
+        sum(file["bytes"] for file in files.values()) for files in sizes
+    ]
 
 
 SPACES = {
@@ -112,28 +140,43 @@ SPACES = {
     "live": [{"views.teacher": "live"}],
     "two splits": [{"data.val_fraction": fraction} for fraction in (0.2, 0.4)],
     "prompt sets and vocabularies": [
-        {"anchors.prompt_set": prompts, "anchors.vocabulary": words} for prompts, words in (("plain", "lvis"), ("ensemble", "data"))
+        {"anchors.prompt_set": prompts, "anchors.vocabulary": words}
+        for prompts, words in (("plain", "lvis"), ("ensemble", "data"))
     ],
     "two encodings": [{"data.encoding": encoding} for encoding in ("raw", "jpeg")],
     "prompts, temperatures and students": [
-        {"anchors.prompt_set": prompts, "objective.student_temperature": tau, "student.backbone": backbone}
-        for prompts, tau, backbone in product(("plain", "openai_7"), (0.1, 0.2), ("test_vit", "test_resnet"))
+        {
+            "anchors.prompt_set": prompts,
+            "objective.student_temperature": tau,
+            "student.backbone": backbone,
+        }
+        for prompts, tau, backbone in product(
+            ("plain", "openai_7"), (0.1, 0.2), ("test_vit", "test_resnet")
+        )
     ],
 }
 
 
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("space", SPACES)
-def test_every_missing_store_is_planned_once_and_exactly_its_images_are_encoded(experiment, packed_only, tmp_path, space, packed):
+def test_every_missing_store_is_planned_once_and_exactly_its_images_are_encoded(
+    experiment, packed_only, tmp_path, space, packed
+):
     """Before the images are packed, too, as long as none of them is broken."""
     root = packed_only if packed else tmp_path
     cells = [with_values(experiment, values) for values in SPACES[space]]
     before = plan(cells, Workshop(root))
     assert images(before) == made_by(cells, Workshop(root))
-    for store, folder in (("images", "packed"), ("embeddings", "embeddings"), ("anchors", "anchors")):
+    for store, folder in (
+        ("images", "packed"),
+        ("embeddings", "embeddings"),
+        ("anchors", "anchors"),
+    ):
         planned = [need for need in before if need.store == store]
         assert len(planned) == len(list((root / folder).glob("*/manifest.json")))
-    assert [(need.store, need.there, need.images) for need in plan(cells, Workshop(root))] == [(need.store, True, 0) for need in before]
+    assert [(need.store, need.there, need.images) for need in plan(cells, Workshop(root))] == [
+        (need.store, True, 0) for need in before
+    ]
 
 
 def test_other_teachers_are_planned_with_their_own_stores(experiment, packed_only, other_folder):
@@ -144,7 +187,11 @@ def test_other_teachers_are_planned_with_their_own_stores(experiment, packed_onl
         (f"{other_folder.name}, 2 views of 128 images", 256),
         ("tiny_clip0, the central view of 64 images", 64),
     ]
-    assert [need.bytes for need in needs if need.store == "embeddings"] == [256 * 16 * 2, 256 * 24 * 2, 64 * 16 * 2]
+    assert [need.bytes for need in needs if need.store == "embeddings"] == [
+        256 * 16 * 2,
+        256 * 24 * 2,
+        64 * 16 * 2,
+    ]
     assert of(needs, "anchors") == [
         ("tiny_clip0, plain for 4 classes, 4 prompts", 0),
         (f"{other_folder.name}, openai_7 for 4 classes, 28 prompts", 0),
@@ -152,17 +199,33 @@ def test_other_teachers_are_planned_with_their_own_stores(experiment, packed_onl
 
 
 def test_what_it_takes_is_the_pace_found_shared_out(experiment, packed_only, tmp_path, monkeypatch):
-    monkeypatch.setattr("beamclip.preparation.plan.cost_of_an_image", lambda source, config: (0.5, 1000.0))
-    monkeypatch.setattr("beamclip.preparation.context.seconds_per_text", lambda teacher, count: 0.125)
+    monkeypatch.setattr(
+        "beamclip.preparation.plan.cost_of_an_image", lambda source, config: (0.5, 1000.0)
+    )
+    monkeypatch.setattr(
+        "beamclip.preparation.context.seconds_per_text", lambda teacher, count: 0.125
+    )
     workshop = Workshop(packed_only, find_pace=lambda teacher: Pace(64, 0.25))
-    assert [need.seconds for need in plan([experiment], workshop)] == [0.0, 256 * 0.25, 64 * 0.25, 4 * 0.125]
-    assert [need.seconds for need in plan([experiment], workshop, Hands(encoding=4))] == [0.0, 16.0, 4.0, 0.5]
+    assert [need.seconds for need in plan([experiment], workshop)] == [
+        0.0,
+        256 * 0.25,
+        64 * 0.25,
+        4 * 0.125,
+    ]
+    assert [need.seconds for need in plan([experiment], workshop, Hands(encoding=4))] == [
+        0.0,
+        16.0,
+        4.0,
+        0.5,
+    ]
     workshop = Workshop(tmp_path / "empty", find_pace=lambda teacher: Pace(64, 0.25))
     packing = plan([experiment], workshop, Hands(packing=3))[0]
     assert packing == Need("images", "192 images, 32 px raw", False, 192, 192_000, 32.0)
 
 
-def test_changed_weights_under_the_same_name_are_missing_again(experiment, packed_only, teacher_folder, other_folder, tmp_path):
+def test_changed_weights_under_the_same_name_are_missing_again(
+    experiment, packed_only, teacher_folder, other_folder, tmp_path
+):
     folder = shutil.copytree(teacher_folder, tmp_path / "clip")
     named = with_values(experiment, {"teacher.model": f"local-dir:{folder}"})
     prepare(named, Workshop(packed_only))
@@ -173,24 +236,43 @@ def test_changed_weights_under_the_same_name_are_missing_again(experiment, packe
     assert [need.there for need in needs] == [True, False, False, False] and images(needs) == 320
 
 
-def test_a_damaged_shard_is_a_sentence_and_with_repair_the_only_one_to_make(experiment, copied_stores, assets):
+def test_a_damaged_shard_is_a_sentence_and_with_repair_the_only_one_to_make(
+    experiment, copied_stores, assets
+):
     shard = copied_stores / "embeddings" / Path(assets.teachers[0].views).name / "rows-00001.npy"
     flip(shard)
-    with pytest.raises(StoreDamaged, match=r"rows-00001.npy has changed since it was written.*--repair"):
+    with pytest.raises(
+        StoreDamaged, match=r"rows-00001.npy has changed since it was written.*--repair"
+    ):
         plan([experiment], Workshop(copied_stores))
     needs = plan([experiment], Workshop(copied_stores, repair=True))
-    assert [(need.there, need.images) for need in needs] == [(True, 0), (False, 128), (True, 0), (True, 0)]
+    assert [(need.there, need.images) for need in needs] == [
+        (True, 0),
+        (False, 128),
+        (True, 0),
+        (True, 0),
+    ]
     assert not shard.parent.with_name(f".{shard.parent.name}.partial").exists()
-    assert prepare(experiment, Workshop(copied_stores, repair=True)).facts["teacher/images_encoded"] == 128
+    assert (
+        prepare(experiment, Workshop(copied_stores, repair=True)).facts["teacher/images_encoded"]
+        == 128
+    )
 
 
-@pytest.mark.parametrize(("name", "left"), [("ids.npy", 0), ("shards/00000.json", 128), ("manifest.json", 256)])
-def test_whatever_is_damaged_repair_costs_what_was_planned(experiment, copied_stores, assets, name, left):
+@pytest.mark.parametrize(
+    ("name", "left"), [("ids.npy", 0), ("shards/00000.json", 128), ("manifest.json", 256)]
+)
+def test_whatever_is_damaged_repair_costs_what_was_planned(
+    experiment, copied_stores, assets, name, left
+):
     file = copied_stores / "embeddings" / Path(assets.teachers[0].views).name / name
     file.write_bytes(b"")
     needs = plan([experiment], Workshop(copied_stores, repair=True))
     assert (needs[1].there, needs[1].images) == (False, left)
-    assert prepare(experiment, Workshop(copied_stores, repair=True)).facts["teacher/images_encoded"] == left
+    assert (
+        prepare(experiment, Workshop(copied_stores, repair=True)).facts["teacher/images_encoded"]
+        == left
+    )
 
 
 def test_repair_plans_nothing_that_a_larger_store_holds(experiment, copied_stores, assets):
@@ -200,9 +282,16 @@ def test_repair_plans_nothing_that_a_larger_store_holds(experiment, copied_store
 
 @pytest.mark.parametrize(
     ("name", "left", "known"),
-    [("images-00001.npy", 64, True), ("bad.csv", 0, True), ("labels.npy", 0, False), ("manifest.json", 192, False)],
+    [
+        ("images-00001.npy", 64, True),
+        ("bad.csv", 0, True),
+        ("labels.npy", 0, False),
+        ("manifest.json", 192, False),
+    ],
 )
-def test_damaged_images_are_a_sentence_and_with_repair_only_what_is_damaged_is_packed(experiment, copied_stores, assets, name, left, known):
+def test_damaged_images_are_a_sentence_and_with_repair_only_what_is_damaged_is_packed(
+    experiment, copied_stores, assets, name, left, known
+):
     """Which images are train's can't be known without labels; with them, embeddings are found although pixels are damaged."""
     file = copied_stores / "packed" / Path(assets.packed).name / name
     file.write_bytes(b"")
@@ -211,7 +300,10 @@ def test_damaged_images_are_a_sentence_and_with_repair_only_what_is_damaged_is_p
     needs = plan([experiment], Workshop(copied_stores, repair=True))
     assert (needs[0].there, needs[0].images) == (False, left)
     assert [need.there for need in needs[1:3]] == [known, known]
-    assert prepare(experiment, Workshop(copied_stores, repair=True)).facts["teacher/images_encoded"] == 0
+    assert (
+        prepare(experiment, Workshop(copied_stores, repair=True)).facts["teacher/images_encoded"]
+        == 0
+    )
 
 
 def killed_after(count):
@@ -227,7 +319,9 @@ def killed_after(count):
 def test_what_a_killed_command_has_finished_is_not_planned_again(experiment, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         prepare(experiment, Workshop(tmp_path, run=killed_after(1)))
-    assert of(plan([experiment], Workshop(tmp_path)), "images") == [("192 images, 32 px raw", 192 - 64)]
+    assert of(plan([experiment], Workshop(tmp_path)), "images") == [
+        ("192 images, 32 px raw", 192 - 64)
+    ]
     Workshop(tmp_path).packed(experiment.data)
     with pytest.raises(KeyboardInterrupt):
         prepare(experiment, Workshop(tmp_path, run=killed_after(1)))
@@ -235,7 +329,9 @@ def test_what_a_killed_command_has_finished_is_not_planned_again(experiment, tmp
     assert prepare(experiment, Workshop(tmp_path)).facts["teacher/images_encoded"] == 128 + 64
 
 
-def test_what_a_demo_teacher_will_take_is_known_once_it_is_trained(experiment, packed_only, teacher_folder, monkeypatch):
+def test_what_a_demo_teacher_will_take_is_known_once_it_is_trained(
+    experiment, packed_only, teacher_folder, monkeypatch
+):
     def train(folder, progress):
         for path in teacher_folder.iterdir():
             shutil.copy(path, folder)
@@ -244,12 +340,19 @@ def test_what_a_demo_teacher_will_take_is_known_once_it_is_trained(experiment, p
     demo = with_values(experiment, {"teacher.model": "demo"})
     needs = plan([demo], Workshop(packed_only))
     assert of(needs, "teacher") == [("the demo's own", 0)]
-    assert of(needs, "embeddings") == [("demo, 2 views of 128 images", 256), ("demo, the central view of 64 images", 64)]
+    assert of(needs, "embeddings") == [
+        ("demo, 2 views of 128 images", 256),
+        ("demo, the central view of 64 images", 64),
+    ]
     assert of(needs, "anchors") == [("demo, plain for 4 classes, 4 prompts", 0)]
-    assert [need.seconds for need in needs[2:]] == [None] * 3 and not any(need.there for need in needs[1:])
+    assert [need.seconds for need in needs[2:]] == [None] * 3 and not any(
+        need.there for need in needs[1:]
+    )
     Workshop(packed_only).teacher(demo.teacher)
     needs = plan([demo], Workshop(packed_only))
-    assert [need.there for need in needs] == [True, True, False, False, False] and images(needs) == 320
+    assert [need.there for need in needs] == [True, True, False, False, False] and images(
+        needs
+    ) == 320
     assert prepare(demo, Workshop(packed_only)).facts["teacher/images_encoded"] == 320
     assert all(need.there for need in plan([demo], Workshop(packed_only)))
 
@@ -264,6 +367,8 @@ TOO_MUCH = [
 
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize(("values", "says"), TOO_MUCH)
-def test_more_than_there_are_images_is_refused_by_the_plan(experiment, packed_only, tmp_path, values, says, packed):
+def test_more_than_there_are_images_is_refused_by_the_plan(
+    experiment, packed_only, tmp_path, values, says, packed
+):
     with pytest.raises(UserError, match=says):
         plan([with_values(experiment, values)], Workshop(packed_only if packed else tmp_path))

@@ -22,6 +22,15 @@ def test_is_the_mean_of_the_nearest(monkeypatch, share, chunk):
 def test_a_sense_that_images_show_wins():
     random = np.random.default_rng(0)
     birds, machines, other = unit(random.normal(size=(3, 32)))
-    images = unit(np.concatenate([birds + 0.05 * random.normal(size=(20, 32)), other + 0.05 * random.normal(size=(80, 32))]))
-    scores = seen.evidence_of_images(images.astype(np.float16), np.stack([machines, birds]), share=0.2)
+    images = unit(
+        np.concatenate(
+            [
+                birds + 0.05 * random.normal(size=(20, 32)),
+                other + 0.05 * random.normal(size=(80, 32)),
+            ]
+        )
+    )
+    scores = seen.evidence_of_images(
+        images.astype(np.float16), np.stack([machines, birds]), share=0.2
+    )
     assert scores[1] > 0.9 > scores[0]

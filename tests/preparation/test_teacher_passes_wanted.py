@@ -26,8 +26,23 @@ def images(passes):
     [
         ({}, "weak", 2, 0),
         ({"views.stored": 5, "views.seed": 3}, "weak", 5, 3),
-        ({"views.recipe": "center", "views.stored": 5}, "center", 1, 0),  # all its views are the same one
-        ({"views.teacher": "center", "views.recipe": "simclr", "views.stored": 5, "views.seed": 3}, "center", 1, 0),
+        (
+            {"views.recipe": "center", "views.stored": 5},
+            "center",
+            1,
+            0,
+        ),  # all its views are the same one
+        (
+            {
+                "views.teacher": "center",
+                "views.recipe": "simclr",
+                "views.stored": 5,
+                "views.seed": 3,
+            },
+            "center",
+            1,
+            0,
+        ),
     ],
 )
 def test_the_views_that_students_are_taught_from(experiment, splits, values, recipe, count, seed):
@@ -50,7 +65,9 @@ OTHER = {"model": "local-dir:/other", "temperature": 0.02, "prompt_set": "openai
 
 
 @pytest.mark.parametrize(("teacher", "of_train"), [("same", 2), ("center", 2), ("live", 0)])
-def test_every_teacher_sees_train_and_the_first_one_val_and_test(experiment, packed, splits, teacher, of_train):
+def test_every_teacher_sees_train_and_the_first_one_val_and_test(
+    experiment, packed, splits, teacher, of_train
+):
     passes = wanted(experiment, packed, views__teacher=teacher, teacher__others=[OTHER])
     assert [len(one.views.ids) for one in passes] == [128] * of_train + [64]
     first, other = experiment.teacher.model, "local-dir:/other"
@@ -58,8 +75,16 @@ def test_every_teacher_sees_train_and_the_first_one_val_and_test(experiment, pac
 
 
 @pytest.mark.parametrize(("objective", "of_train"), [("seed", 1), ("seed+csm", 2), ("simclr", 0)])
-def test_other_teachers_see_only_what_an_objective_listens_to(experiment, packed, objective, of_train):
-    passes = wanted(experiment, packed, objective__name=objective, teacher__others=[OTHER], views__pair_recipe="simclr")
+def test_other_teachers_see_only_what_an_objective_listens_to(
+    experiment, packed, objective, of_train
+):
+    passes = wanted(
+        experiment,
+        packed,
+        objective__name=objective,
+        teacher__others=[OTHER],
+        views__pair_recipe="simclr",
+    )
     assert [len(one.views.ids) for one in passes] == [128] * of_train + [64]
 
 
@@ -98,11 +123,17 @@ def copied_packed(data_config, tmp_path):
 
 
 def test_joined_passes_hold_the_samples_and_the_most_views_of_all(experiment, packed, splits):
-    cells = [{"views__stored": 3, "data__train_images": 32}, {"views__stored": 1}, {"data__train_images": 64}]
+    cells = [
+        {"views__stored": 3, "data__train_images": 32},
+        {"views__stored": 1},
+        {"data__train_images": 64},
+    ]
     passes = joined(one for values in cells for one in wanted(experiment, packed, **values))
     training, held_out = passes.values()
     assert np.array_equal(training.views.ids, splits.train) and training.views.count == 3
-    assert np.array_equal(held_out.views.ids, held_out_views(splits).ids) and held_out.views.count == 1
+    assert (
+        np.array_equal(held_out.views.ids, held_out_views(splits).ids) and held_out.views.count == 1
+    )
 
 
 def test_central_views_of_train_val_and_test_are_one_pass(experiment, packed):

@@ -32,11 +32,16 @@ def test_a_larger_batch_must_be_worth_its_memory(teacher, monkeypatch):
 
 
 def test_what_does_not_fit_the_memory_is_not_taken(teacher, monkeypatch):
-    assert found(monkeypatch, teacher, {8: 1.0, 16: 0.5, 32: torch.OutOfMemoryError("full")}) == Pace(16, 0.5)
+    assert found(
+        monkeypatch, teacher, {8: 1.0, 16: 0.5, 32: torch.OutOfMemoryError("full")}
+    ) == Pace(16, 0.5)
 
 
 def test_the_largest_is_the_end(teacher, monkeypatch):
-    assert found(monkeypatch, teacher, {2**power: 1 / 2**power for power in range(3, 11)}).batch_size == 1024
+    assert (
+        found(monkeypatch, teacher, {2**power: 1 / 2**power for power in range(3, 11)}).batch_size
+        == 1024
+    )
 
 
 @pytest.mark.parametrize("size", [1, 8])
@@ -45,9 +50,15 @@ def test_really_measures(teacher, size):
 
 
 @pytest.mark.parametrize("count", [1, 32])
-def test_the_text_tower_s_pace_is_that_of_a_batch_after_a_first_for_warmth(teacher, monkeypatch, count):
+def test_the_text_tower_s_pace_is_that_of_a_batch_after_a_first_for_warmth(
+    teacher, monkeypatch, count
+):
     asked, encode = [], Teacher.encode_texts
-    monkeypatch.setattr(Teacher, "encode_texts", lambda self, texts: asked.append(list(texts)) or encode(self, texts))
+    monkeypatch.setattr(
+        Teacher,
+        "encode_texts",
+        lambda self, texts: asked.append(list(texts)) or encode(self, texts),
+    )
     assert 0 < seconds_per_text(teacher, count) < 1
     assert [len(texts) for texts in asked] == [1, count] and len(set(asked[1])) == count
 

@@ -22,7 +22,9 @@ def prepared(experiment, packed_only):
     """Function: settings -> (experiment, assets, opened), all in one folder."""
 
     def make(**values):
-        cell = with_values(experiment, {key.replace("__", "."): value for key, value in values.items()})
+        cell = with_values(
+            experiment, {key.replace("__", "."): value for key, value in values.items()}
+        )
         assets = prepare(cell, Workshop(packed_only))
         return cell, assets, open_assets(assets, cell.data)
 
@@ -35,7 +37,16 @@ def keep(experiment, packed, tmp_path):
 
     def write(ids, data=None):
         path, facts = tmp_path / "mine.json", {} if data is None else split_facts(data, 128)
-        path.write_text(json.dumps({"format": FORMAT, "images": packed.key, "ids": [int(number) for number in ids], **facts}))
+        path.write_text(
+            json.dumps(
+                {
+                    "format": FORMAT,
+                    "images": packed.key,
+                    "ids": [int(number) for number in ids],
+                    **facts,
+                }
+            )
+        )
         return str(path)
 
     return write
@@ -43,9 +54,13 @@ def keep(experiment, packed, tmp_path):
 
 def test_a_balanced_run_trains_on_less_and_is_probed_on_all(prepared):
     _, assets, opened = prepared(balance__remove=0.437)
-    assert len(opened.trained) == 72 == assets.facts["train_images"] and set(opened.trained) < set(opened.splits.train)
+    assert len(opened.trained) == 72 == assets.facts["train_images"] and set(opened.trained) < set(
+        opened.splits.train
+    )
     assert len(opened.splits.train) == 128
-    assert np.array_equal(opened.teachers[0].views.ids, opened.trained)  # no other image's views were encoded
+    assert np.array_equal(
+        opened.teachers[0].views.ids, opened.trained
+    )  # no other image's views were encoded
     assert assets.facts["balance"]["removed_share"] == pytest.approx(1 - 72 / 128)
     assert assets.facts["teacher/images_encoded"] == 128 + 72 * 2 + 64
 
@@ -57,13 +72,21 @@ def test_without_balance_nothing_is_chosen(prepared):
     assert assets.facts["teacher/images_encoded"] == 128 * 2 + 64
 
 
-def test_a_sweep_over_shares_makes_one_canonical_pass_one_forest_and_joined_views(experiment, packed_only):
-    cells = {str(share): with_values(experiment, {"balance.remove": share}) for share in (0, 0.2, 0.437, 0.6)}
+def test_a_sweep_over_shares_makes_one_canonical_pass_one_forest_and_joined_views(
+    experiment, packed_only
+):
+    cells = {
+        str(share): with_values(experiment, {"balance.remove": share})
+        for share in (0, 0.2, 0.437, 0.6)
+    }
     assets = prepare_all(cells, Workshop(packed_only))
     opened = {share: open_assets(one, cells[share].data) for share, one in assets.items()}
     assert [len(one.trained) for one in opened.values()] == [128, 102, 72, 51]
     assert len({one.teachers[0].views for one in assets.values()}) == 1  # remove=0 wants them all
-    manifests = [json.loads(path.read_text()) for path in (packed_only / "embeddings").glob("*/manifest.json")]
+    manifests = [
+        json.loads(path.read_text())
+        for path in (packed_only / "embeddings").glob("*/manifest.json")
+    ]
     assert sorted(manifest["samples"] * manifest["views"] for manifest in manifests) == [192, 256]
     assert len(list((packed_only / "forests").glob("*/manifest.json"))) == 1
 
@@ -76,39 +99,59 @@ def test_where_the_teacher_sees_central_views_balance_costs_no_pass(prepared):
 @pytest.mark.parametrize("teacher", ["same", "live"])
 def test_clusters_are_those_of_the_images_trained_on(prepared, teacher):
     _, _, opened = prepared(
-        balance__remove=0.25, views__teacher=teacher, **{key.replace(".", "__"): value for key, value in CLIP_CID.items()}
+        balance__remove=0.25,
+        views__teacher=teacher,
+        **{key.replace(".", "__"): value for key, value in CLIP_CID.items()},
     )
-    assert np.array_equal(opened.clusters.ids, opened.trained) and opened.clusters.centres.shape == (7, 16)
+    assert np.array_equal(
+        opened.clusters.ids, opened.trained
+    ) and opened.clusters.centres.shape == (7, 16)
     assert set(opened.clusters.labels_of(opened.trained).tolist()) <= set(range(7))
 
 
 def test_a_second_call_makes_nothing(prepared, monkeypatch):
-    settings = {"balance__threshold": 0.01, **{key.replace(".", "__"): value for key, value in CLIP_CID.items()}}
+    settings = {
+        "balance__threshold": 0.01,
+        **{key.replace(".", "__"): value for key, value in CLIP_CID.items()},
+    }
     first = prepared(**settings)[1]
-    monkeypatch.setattr("beamclip.stores.build._build", lambda *arguments: pytest.fail("a store was built"))
+    monkeypatch.setattr(
+        "beamclip.stores.build._build", lambda *arguments: pytest.fail("a store was built")
+    )
     again = prepared(**settings)[1]
-    assert (again.trained, again.clusters) == (first.trained, first.clusters) and again.facts["teacher/images_encoded"] == 0
+    assert (again.trained, again.clusters) == (first.trained, first.clusters) and again.facts[
+        "teacher/images_encoded"
+    ] == 0
 
 
 def test_what_is_planned_is_what_is_made(experiment, packed_only):
     cells = [with_values(experiment, {"balance.remove": share, **CLIP_CID}) for share in (0, 0.437)]
     before = plan(cells, Workshop(packed_only))
-    assert [(need.store, need.what) for need in before if need.store in ("balance", "clusters")] == [
+    assert [
+        (need.store, need.what) for need in before if need.store in ("balance", "clusters")
+    ] == [
         ("clusters", "7 of 128 images"),
         ("balance", "128 images without 43.7 %"),
         ("clusters", "7 of about 72 images"),
     ]
     views = [(need.what, need.images) for need in before if need.store == "embeddings"]
-    assert sorted(views) == [("tiny_clip0, 2 views of 128 images", 256), ("tiny_clip0, the central view of 192 images", 192)]
+    assert sorted(views) == [
+        ("tiny_clip0, 2 views of 128 images", 256),
+        ("tiny_clip0, the central view of 192 images", 192),
+    ]
     prepare_all({str(number): cell for number, cell in enumerate(cells)}, Workshop(packed_only))
     after = plan(cells, Workshop(packed_only))
     assert all(need.there and need.images == 0 for need in after) and len(after) == len(before)
     for kind in ("balance", "clusters"):
-        assert len(list((packed_only / kind).glob("*/manifest.json"))) == sum(need.store == kind for need in after)
+        assert len(list((packed_only / kind).glob("*/manifest.json"))) == sum(
+            need.store == kind for need in after
+        )
 
 
 def test_before_images_are_packed_a_plan_is_near(experiment, tmp_path):
-    needs = plan([with_values(experiment, {"balance.threshold": 0.1, **CLIP_CID})], Workshop(tmp_path))
+    needs = plan(
+        [with_values(experiment, {"balance.threshold": 0.1, **CLIP_CID})], Workshop(tmp_path)
+    )
     assert [need.what for need in needs if need.store in ("balance", "clusters")] == [
         "about 128 images joined below 0.1",
         "7 of about 128 images",
@@ -119,8 +162,18 @@ def test_before_images_are_packed_a_plan_is_near(experiment, tmp_path):
 def test_a_kept_list_of_ones_own_is_what_is_trained_on(prepared, keep):
     ids = [number for number in range(160) if number % 2]
     _, assets, opened = prepared(data__keep=keep(ids))
-    assert assets.facts["balance"] == {"kept_list": {"path": keep(ids), "listed": 80, "listed_in_train": len(opened.trained), "train": 128}}
-    assert opened.trained.tolist() == sorted(set(ids) & set(opened.splits.train.tolist())) and len(opened.splits.train) == 128
+    assert assets.facts["balance"] == {
+        "kept_list": {
+            "path": keep(ids),
+            "listed": 80,
+            "listed_in_train": len(opened.trained),
+            "train": 128,
+        }
+    }
+    assert (
+        opened.trained.tolist() == sorted(set(ids) & set(opened.splits.train.tolist()))
+        and len(opened.splits.train) == 128
+    )
     assert np.array_equal(opened.teachers[0].views.ids, opened.trained)
 
 
@@ -129,11 +182,23 @@ def test_a_list_that_the_balance_wrote_trains_on_the_same_images(prepared):
     _, again, listed = prepared(data__keep=f"{assets.trained}/kept.json")
     assert np.array_equal(listed.trained, balanced.trained)
     facts = again.facts["balance"]["kept_list"]
-    assert (facts["listed"], facts["listed_in_train"], facts["train"], facts["never_weighed"]) == (72, 72, 128, 0)
-    assert facts["made_with"] == {"split_seed": 0, "val_fraction": 0.2, "train_images": None, "weighed": 128}
+    assert (facts["listed"], facts["listed_in_train"], facts["train"], facts["never_weighed"]) == (
+        72,
+        72,
+        128,
+        0,
+    )
+    assert facts["made_with"] == {
+        "split_seed": 0,
+        "val_fraction": 0.2,
+        "train_images": None,
+        "weighed": 128,
+    }
 
 
-def test_a_list_that_lost_images_to_val_by_another_split_is_refused_and_the_split_it_was_made_with_named(experiment, packed, keep):
+def test_a_list_that_lost_images_to_val_by_another_split_is_refused_and_the_split_it_was_made_with_named(
+    experiment, packed, keep
+):
     kept = split(packed, experiment.data).train[::2]
     cell = with_values(experiment, {"data.keep": keep(kept, experiment.data), "data.split_seed": 1})
     splits = split(packed, cell.data)
@@ -142,29 +207,46 @@ def test_a_list_that_lost_images_to_val_by_another_split_is_refused_and_the_spli
     with pytest.raises(UserError, match=said):
         offered(cell, packed, splits)
     with pytest.raises(UserError, match=said):
-        offered(with_values(cell, {"data.train_images": 32}), packed, split(packed, with_values(cell, {"data.train_images": 32}).data))
+        offered(
+            with_values(cell, {"data.train_images": 32}),
+            packed,
+            split(packed, with_values(cell, {"data.train_images": 32}).data),
+        )
 
 
-def test_a_list_may_meet_fewer_or_more_images_than_it_was_made_from_and_the_run_keeps_count(prepared, experiment, packed, keep):
+def test_a_list_may_meet_fewer_or_more_images_than_it_was_made_from_and_the_run_keeps_count(
+    prepared, experiment, packed, keep
+):
     """Train sizes are compared with one list; a smaller val gives train images that the balance has never seen."""
     path = keep(split(packed, experiment.data).train[::2], experiment.data)
     _, fewer, _ = prepared(data__keep=path, data__train_images=48)
     facts = fewer.facts["balance"]["kept_list"]
-    assert facts["listed_in_train"] == fewer.facts["train_images"] < 64 and (facts["train"], facts["never_weighed"]) == (48, 0)
+    assert facts["listed_in_train"] == fewer.facts["train_images"] < 64 and (
+        facts["train"],
+        facts["never_weighed"],
+    ) == (48, 0)
     _, more, _ = prepared(data__keep=path, data__val_fraction=0.1)
     facts = more.facts["balance"]["kept_list"]
     assert (facts["listed_in_train"], facts["train"], facts["never_weighed"]) == (64, 144, 16)
 
 
 def test_a_list_of_ones_own_may_meet_any_split(prepared, keep):
-    _, assets, _ = prepared(data__keep=keep(range(0, 160, 2)), data__split_seed=1, data__val_fraction=0.4)
-    assert assets.facts["balance"]["kept_list"]["listed_in_train"] == assets.facts["train_images"] < 80
+    _, assets, _ = prepared(
+        data__keep=keep(range(0, 160, 2)), data__split_seed=1, data__val_fraction=0.4
+    )
+    assert (
+        assets.facts["balance"]["kept_list"]["listed_in_train"] == assets.facts["train_images"] < 80
+    )
 
 
 def test_a_list_and_balance_follow_one_another(prepared, keep):
     kept = list(range(0, 160, 2))
-    _, assets, opened = prepared(data__keep=keep(kept), balance__remove=0.25, optimiser__batch_size=8)
-    assert assets.facts["balance"]["kept_list"]["listed"] == 80 and assets.facts["balance"]["kept"] == len(opened.trained)
+    _, assets, opened = prepared(
+        data__keep=keep(kept), balance__remove=0.25, optimiser__batch_size=8
+    )
+    assert assets.facts["balance"]["kept_list"]["listed"] == 80 and assets.facts["balance"][
+        "kept"
+    ] == len(opened.trained)
     left = set(kept) & set(opened.splits.train.tolist())
     assert set(opened.trained.tolist()) < left and len(opened.trained) == round(0.75 * len(left))
 
@@ -172,16 +254,27 @@ def test_a_list_and_balance_follow_one_another(prepared, keep):
 def test_a_list_without_any_training_image_is_a_sentence(experiment, packed, keep):
     splits = split(packed, experiment.data)
     cell = with_values(experiment, {"data.keep": keep(splits.val)})
-    with pytest.raises(UserError, match=r"data.keep .*mine.json lists no image of train as it is split here"):
+    with pytest.raises(
+        UserError, match=r"data.keep .*mine.json lists no image of train as it is split here"
+    ):
         offered(cell, packed, splits)
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"balance.threshold": 2.0}, r"optimiser.batch_size 16 is more than the \d+ training images that balance leaves; lower it"),
-        ({**CLIP_CID, "objective.clip_cid.clusters": 129}, "objective.clip_cid.clusters 129 is more than the 128 images trained on"),
-        ({**CLIP_CID, "objective.clip_cid.clusters": 100, "balance.remove": 0.437}, "clusters 100 is more than the 72 images trained on"),
+        (
+            {"balance.threshold": 2.0},
+            r"optimiser.batch_size 16 is more than the \d+ training images that balance leaves; lower it",
+        ),
+        (
+            {**CLIP_CID, "objective.clip_cid.clusters": 129},
+            "objective.clip_cid.clusters 129 is more than the 128 images trained on",
+        ),
+        (
+            {**CLIP_CID, "objective.clip_cid.clusters": 100, "balance.remove": 0.437},
+            "clusters 100 is more than the 72 images trained on",
+        ),
     ],
 )
 def test_what_asks_for_more_than_there_is_is_a_sentence(experiment, packed_only, values, said):

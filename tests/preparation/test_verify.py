@@ -25,7 +25,9 @@ def overwrite(store, change):
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
-def test_every_recipe_agrees_with_its_teacher_in_batches_of_another_size(experiment, packed_only, recipe):
+def test_every_recipe_agrees_with_its_teacher_in_batches_of_another_size(
+    experiment, packed_only, recipe
+):
     cell = with_values(experiment, {"views.recipe": recipe, "teacher.batch_size": None})
     workshop = Workshop(packed_only, find_pace=lambda teacher: Pace(23, 0.0))
     prepare(cell, workshop)
@@ -33,16 +35,28 @@ def test_every_recipe_agrees_with_its_teacher_in_batches_of_another_size(experim
     assert sum(one.views for one in found) == 60 * len(found)
     assert all(one.teacher == Path(experiment.teacher.model).name for one in found)
     assert all(ENOUGH < one.lowest <= one.mean <= 1.001 for one in found)
-    plans = [json.loads(path.read_text()) for path in (packed_only / "embeddings").glob("*/plan.json")]
+    plans = [
+        json.loads(path.read_text()) for path in (packed_only / "embeddings").glob("*/plan.json")
+    ]
     assert {plan["batch_size"] for plan in plans} == {23}
 
 
 def test_every_store_of_every_experiment_is_verified_once(experiment, stores, other_folder):
     others = {"teacher.others": [{"model": f"local-dir:{other_folder}"}]}
-    cells = [experiment, with_values(experiment, others), with_values(experiment, {"views.teacher": "center"}), experiment]
+    cells = [
+        experiment,
+        with_values(experiment, others),
+        with_values(experiment, {"views.teacher": "center"}),
+        experiment,
+    ]
     found = verify(cells, Workshop(stores), 20)
-    assert len({one.store for one in found}) == len(found) == 3  # train of both teachers; train, val and test from the middle
-    assert {one.teacher for one in found} == {Path(experiment.teacher.model).name, other_folder.name}
+    assert (
+        len({one.store for one in found}) == len(found) == 3
+    )  # train of both teachers; train, val and test from the middle
+    assert {one.teacher for one in found} == {
+        Path(experiment.teacher.model).name,
+        other_folder.name,
+    }
     assert all(one.lowest > ENOUGH for one in found)
 
 
@@ -51,7 +65,9 @@ def test_every_store_of_every_experiment_is_verified_once(experiment, stores, ot
     [
         lambda rows: rows[::-1],  # rows under the wrong ids
         lambda rows: rows[:, ::-1],  # views under the wrong numbers
-        lambda rows: np.where(np.arange(len(rows))[:, None, None] == 5, np.roll(rows, 1, axis=2), rows),  # one sample
+        lambda rows: np.where(
+            np.arange(len(rows))[:, None, None] == 5, np.roll(rows, 1, axis=2), rows
+        ),  # one sample
     ],
 )
 def test_a_store_that_says_something_else_is_found(experiment, copied_stores, change):
@@ -63,7 +79,9 @@ def test_a_store_that_says_something_else_is_found(experiment, copied_stores, ch
     assert held_out.lowest > ENOUGH
 
 
-def test_what_is_missing_is_made_and_a_teacher_inside_training_has_only_val_and_test(experiment, packed_only):
+def test_what_is_missing_is_made_and_a_teacher_inside_training_has_only_val_and_test(
+    experiment, packed_only
+):
     live = with_values(experiment, {"views.teacher": "live"})
     (one,) = verify([live], Workshop(packed_only), 1000)
     assert one.views == 64 and one.lowest > ENOUGH

@@ -26,4 +26,7 @@ def test_rows_in_another_order_are_found_out(teacher, packed, tmp_path):
     manifest = json.loads(stored.store.file("manifest.json").read_text())
     manifest["files"]["rows-00000.npy"] |= {"sha256": file_hash(path), "bytes": path.stat().st_size}
     stored.store.file("manifest.json").write_text(json.dumps(manifest))
-    assert np.median(agreement(teacher, packed, VIEWS, Embeddings(open_store(stored.store.path)), 60)) < 0.99
+    assert (
+        np.median(agreement(teacher, packed, VIEWS, Embeddings(open_store(stored.store.path)), 60))
+        < 0.99
+    )

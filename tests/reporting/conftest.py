@@ -34,12 +34,18 @@ def stores(tmp_path_factory, teacher):
         for label, name in enumerate(NAMES):
             (folder / split / name).mkdir(parents=True)
             for number in range(count):
-                pixels = np.clip(rng.normal(80 * label + 40, 40, (32, 32, 3)), 0, 255).astype(np.uint8)
+                pixels = np.clip(rng.normal(80 * label + 40, 40, (32, 32, 3)), 0, 255).astype(
+                    np.uint8
+                )
                 Image.fromarray(pixels).save(folder / split / name / f"{number}.jpg")
     (folder / "train" / "sand" / "broken.jpg").write_bytes(b"no image at all")
     root = tmp_path_factory.mktemp("report_stores")
-    packed = pack(DataConfig(source="folder", path=str(folder), image_size=32, broken_fraction=0.5), root)
-    embed(teacher, packed, ViewSet.center(np.arange(5, len(packed))), root)  # a store that holds more than test
+    packed = pack(
+        DataConfig(source="folder", path=str(folder), image_size=32, broken_fraction=0.5), root
+    )
+    embed(
+        teacher, packed, ViewSet.center(np.arange(5, len(packed))), root
+    )  # a store that holds more than test
     senses = choose_senses(tuple(ClassName(name) for name in packed.names), Excerpt())
     (bank,) = build_banks(teacher, [BankPlan.of(senses, "plain", members_of("plain", {}))], root)
     return {"packed": packed, "anchors": bank.path, "fingerprint": key_of(teacher.fingerprint)}
@@ -61,30 +67,61 @@ def swept(page_base, page_uri, stores, tmp_path_factory):
     """Two temperatures, two prompt sets and two seeds, with everything that a sweep of this version leaves."""
     space = {TAU_S: choice(0.05, 0.1), PROMPTS: choice("plain", "openai_7"), "seed": choice(0, 1)}
     swept = Sweep(name="page", question="Which <b>words</b>?", space=space)
-    facts = {"data_key": stores["packed"].key, "teacher_fingerprint": stores["fingerprint"], "anchors": {"hash": "cafe"}}
-    assets = {"packed": str(stores["packed"].store.path), "classes": str(stores["anchors"]), "teachers": [], "facts": facts}
+    facts = {
+        "data_key": stores["packed"].key,
+        "teacher_fingerprint": stores["fingerprint"],
+        "anchors": {"hash": "cafe"},
+    }
+    assets = {
+        "packed": str(stores["packed"].store.path),
+        "classes": str(stores["anchors"]),
+        "teachers": [],
+        "facts": facts,
+    }
     record = SweepRecord(swept, page_base, "20260101-000000-0001", {"key": json.dumps(assets)})
     record.save()
     tags = {"git_revision": "a" * 40 + "-dirty", "version.torch": "2.14"}
     with SweepTracker.open(page_uri, None, swept, page_base, record.sweep_id, tags=tags) as tracker:
-        tracker.tag_once({"beamclip.command": "python sweeps/page.py --set a='<i>'", "beamclip.folder": record.folder})
+        tracker.tag_once(
+            {
+                "beamclip.command": "python sweeps/page.py --set a='<i>'",
+                "beamclip.folder": record.folder,
+            }
+        )
         write_published(tracker.client, tracker.experiment_id)
-        own = {"data_key": facts["data_key"], "teacher_fingerprint": facts["teacher_fingerprint"], "anchors_hash": "cafe"}
-        for number, (tau, prompts, seed) in enumerate([(t, p, s) for t in (0.05, 0.1) for p in ("plain", "openai_7") for s in (0, 1)]):
+        own = {
+            "data_key": facts["data_key"],
+            "teacher_fingerprint": facts["teacher_fingerprint"],
+            "anchors_hash": "cafe",
+        }
+        for number, (tau, prompts, seed) in enumerate(
+            [(t, p, s) for t in (0.05, 0.1) for p in ("plain", "openai_7") for s in (0, 1)]
+        ):
             tracker.trial(f"t{number}", {TAU_S: tau, PROMPTS: prompts, "seed": seed}, tags=own)
             tracker.trial_metrics(f"t{number}", metrics_of(number), 1)
             for file in trial_files(tmp_path_factory.mktemp(f"t{number}"), stores["packed"]):
                 tracker.trial_artifact(f"t{number}", file)
             tracker.trial_finished(f"t{number}", "FINISHED")
         tracker.reference("untrained", {}, {VAL: 21.0, TEST: 20.0})
-        tracker.reference("teacher", {}, {"zero_shot/test_top1": 60.0, "teacher/images_encoded": 42.0})
+        tracker.reference(
+            "teacher", {}, {"zero_shot/test_top1": 60.0, "teacher/images_encoded": 42.0}
+        )
     return compare(page_uri, "page")
 
 
 def metrics_of(number):
     val = 40.0 + 3 * number + number % 2
-    cost = {"cost/device_seconds": 10.0 + number, "cost/images_seen": 100.0 * (1 + number // 2), "cost/teacher_images": 48.0}
-    return {VAL: val, TEST: val - 1.3, "knn/test_top1": val - 5, "zero_shot/test_top1": val - 9} | cost
+    cost = {
+        "cost/device_seconds": 10.0 + number,
+        "cost/images_seen": 100.0 * (1 + number // 2),
+        "cost/teacher_images": 48.0,
+    }
+    return {
+        VAL: val,
+        TEST: val - 1.3,
+        "knn/test_top1": val - 5,
+        "zero_shot/test_top1": val - 9,
+    } | cost
 
 
 def trial_files(folder, packed):

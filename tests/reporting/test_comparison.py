@@ -19,9 +19,18 @@ def rendered(comparison, **options):
 
 def test_a_sweep_reads_back_best_first_and_the_best_is_a_finished_one(uri, finished):
     comparison = compare(uri, "temp")
-    assert (comparison.sweep_id, comparison.question, comparison.status) == ("s1", "which temperature?", "FINISHED")
+    assert (comparison.sweep_id, comparison.question, comparison.status) == (
+        "s1",
+        "which temperature?",
+        "FINISHED",
+    )
     assert comparison.varied == (TAU_T, TAU_S)
-    assert [row.metrics["linear_probe/val_top1"] for row in comparison.trials] == [99.0, 45.0, 44.0, 40.0]
+    assert [row.metrics["linear_probe/val_top1"] for row in comparison.trials] == [
+        99.0,
+        45.0,
+        44.0,
+        40.0,
+    ]
     assert comparison.best.values == {TAU_T: "0.02", TAU_S: "0.1"}
     assert [row.method for row in comparison.references] == ["teacher", "untrained"]
     assert all(row.seconds >= 0 for row in comparison.trials)
@@ -64,7 +73,17 @@ def test_without_a_terminal_the_table_is_plain_and_fits_100_columns(uri, finishe
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 100
     best = next(line for line in lines if line.startswith("* best "))
-    assert best.split()[2:] == ["0.02", "0.1", "45.0", "44.0", "(41.8-46.5)", "40.0", "36.0", "1234", *best.split()[-2:]]
+    assert best.split()[2:] == [
+        "0.02",
+        "0.1",
+        "45.0",
+        "44.0",
+        "(41.8-46.5)",
+        "40.0",
+        "36.0",
+        "1234",
+        *best.split()[-2:],
+    ]
     apart = next(i for i, line in enumerate(lines) if "not measured here" in line)
     assert any(line.startswith("SimReg") for line in lines[apart:])
     assert not any(line.startswith(("teacher", "untrained", "* best")) for line in lines[apart:])
@@ -83,12 +102,25 @@ def test_a_narrow_terminal_loses_no_column_but_the_speed(uri, finished):
 def test_published_results_take_a_line_each_and_name_their_sources_once(uri, finished):
     write_published(finished.client, finished.experiment_id)
     comparison = compare(uri, "temp")
-    lines = rendered(comparison, width=80, force_terminal=True, color_system=None).split("not measured here")[1].splitlines()
-    rows, sources = [line for line in lines if "resnet18" in line], [line for line in lines if line.startswith("[")]
+    lines = (
+        rendered(comparison, width=80, force_terminal=True, color_system=None)
+        .split("not measured here")[1]
+        .splitlines()
+    )
+    rows, sources = (
+        [line for line in lines if "resnet18" in line],
+        [line for line in lines if line.startswith("[")],
+    )
     assert len(rows) == len(comparison.published) and all(len(line) <= 80 for line in rows)
     (simreg,) = (row for row in rows if row.startswith("SimReg"))
-    assert sources[int(simreg.split("[")[1].split("]")[0]) - 1].endswith("SimReg (paper or authors' code)")
-    assert len(sources) == len(set(sources)) == len({row.tags["reference"] for row in comparison.published})
+    assert sources[int(simreg.split("[")[1].split("]")[0]) - 1].endswith(
+        "SimReg (paper or authors' code)"
+    )
+    assert (
+        len(sources)
+        == len(set(sources))
+        == len({row.tags["reference"] for row in comparison.published})
+    )
 
 
 def test_one_trial_is_no_plural(uri, opened):
@@ -99,5 +131,7 @@ def test_one_trial_is_no_plural(uri, opened):
 
 def test_many_varied_keys_share_a_column(uri, finished):
     comparison = compare(uri, "temp")
-    wide = type(comparison)(**{**vars(comparison), "varied": (TAU_T, TAU_S, "optimiser.lr", "optimiser.name")})
+    wide = type(comparison)(
+        **{**vars(comparison), "varied": (TAU_T, TAU_S, "optimiser.lr", "optimiser.name")}
+    )
     assert "τ_T=0.02 τ_S=0.1" in rendered(wide, width=140)

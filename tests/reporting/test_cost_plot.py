@@ -12,8 +12,14 @@ BLANK = Row("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
 
 def comparison(*rows):
     """From (name, device-seconds, images seen, val)."""
-    metrics = [{VAL: val} | {key: cost for key, cost in zip(COSTS, costs, strict=True) if cost is not None} for _, *costs, val in rows]
-    trials = [replace(BLANK, name=row[0], values={"a": row[0]}, metrics=found) for row, found in zip(rows, metrics, strict=True)]
+    metrics = [
+        {VAL: val} | {key: cost for key, cost in zip(COSTS, costs, strict=True) if cost is not None}
+        for _, *costs, val in rows
+    ]
+    trials = [
+        replace(BLANK, name=row[0], values={"a": row[0]}, metrics=found)
+        for row, found in zip(rows, metrics, strict=True)
+    ]
     untrained = replace(BLANK, kind="reference", method="untrained", metrics={VAL: 20.0})
     return Comparison("e", "s", "q", "FINISHED", VAL, ("a",), tuple(trials), (untrained,), ())
 
@@ -34,13 +40,19 @@ def test_on_the_front_is_what_nothing_cheaper_beats():
         ("fair", 100, 60.0),
         ("dear", 1000, 70.0),
     ]
-    assert [point.cell.name for point in pareto_front(points(comparison(("x", 5, 1, 40.0), ("y", 9, 1, 40.0)), SECONDS))] == ["x"]
+    assert [
+        point.cell.name
+        for point in pareto_front(points(comparison(("x", 5, 1, 40.0), ("y", 9, 1, 40.0)), SECONDS))
+    ] == ["x"]
     assert pareto_front([]) == []
 
 
 def test_seeds_are_one_point_at_their_means():
     one, two = comparison(("a", 10, 1, 40.0), ("a", 30, 1, 44.0)).trials
-    rows = (replace(one, values={"a": "x", "seed": "0"}), replace(two, values={"a": "x", "seed": "1"}))
+    rows = (
+        replace(one, values={"a": "x", "seed": "0"}),
+        replace(two, values={"a": "x", "seed": "1"}),
+    )
     (point,) = points(replace(comparison(), trials=rows), SECONDS)
     assert (point.cost, point.result) == (20.0, 42.0)
     assert point.half == pytest.approx(12.706 * 2, rel=1e-3)
@@ -48,11 +60,20 @@ def test_seeds_are_one_point_at_their_means():
 
 def test_both_costs_are_drawn_on_a_logarithm_with_the_front_named(tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: figures.append(figure) or path.write_bytes(b""))
-    assert cost_plot(comparison(*SPREAD), tmp_path / "deep" / "cost.png") == tmp_path / "deep" / "cost.png"
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig",
+        lambda figure, path, **_: figures.append(figure) or path.write_bytes(b""),
+    )
+    assert (
+        cost_plot(comparison(*SPREAD), tmp_path / "deep" / "cost.png")
+        == tmp_path / "deep" / "cost.png"
+    )
     (figure,) = figures
     assert [axes.get_xscale() for axes in figure.axes] == ["log", "log"]
-    assert [axes.get_xlabel() for axes in figure.axes] == ["device-seconds (log)", "images seen (log)"]
+    assert [axes.get_xlabel() for axes in figure.axes] == [
+        "device-seconds (log)",
+        "images seen (log)",
+    ]
     assert [text.get_text() for text in figure.axes[0].texts] == ["a", "b", "c"]
     assert [text.get_text() for text in figure.axes[1].texts] == ["a", "d", "b", "c"]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]

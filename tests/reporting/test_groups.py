@@ -10,7 +10,12 @@ BLANK = Row("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
 
 
 def trial(val, status="FINISHED", **values):
-    return replace(BLANK, status=status, values={key: str(value) for key, value in values.items()}, metrics={VAL: val})
+    return replace(
+        BLANK,
+        status=status,
+        values={key: str(value) for key, value in values.items()},
+        metrics={VAL: val},
+    )
 
 
 def test_trials_that_differ_in_the_seed_alone_are_one_cell():
@@ -32,11 +37,18 @@ def test_without_a_seed_equal_settings_are_still_trials_of_their_own():
 def test_the_interval_is_students():
     """From tables: t(0.975) is 12.706 with one degree of freedom and 4.303 with two."""
     assert half_interval((40.0, 42.0)) == pytest.approx(12.706 * stdev((40, 42)) / 2**0.5, rel=1e-4)
-    assert half_interval((40.0, 42.0, 47.0)) == pytest.approx(4.303 * stdev((40, 42, 47)) / 3**0.5, rel=1e-4)
+    assert half_interval((40.0, 42.0, 47.0)) == pytest.approx(
+        4.303 * stdev((40, 42, 47)) / 3**0.5, rel=1e-4
+    )
 
 
 def test_failed_seeds_count_for_nothing_and_a_whole_cell_goes_before_a_lucky_rest():
-    rows = [trial(99.0, "FAILED", a=0, seed=0), trial(60.0, a=0, seed=1), trial(50.0, a=1, seed=0), trial(52.0, a=1, seed=1)]
+    rows = [
+        trial(99.0, "FAILED", a=0, seed=0),
+        trial(60.0, a=0, seed=1),
+        trial(50.0, a=1, seed=0),
+        trial(52.0, a=1, seed=1),
+    ]
     cells = cells_of(rows, VAL)
     assert [(cell.values["a"], cell.mean(VAL)) for cell in cells] == [("0", 60.0), ("1", 51.0)]
     assert best_of(cells, VAL).values == {"a": "1"}

@@ -21,8 +21,22 @@ pytestmark = pytest.mark.slow
 
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 SECTIONS = [
-    *("Results", "Curves", "What mattered", "Accuracy against cost", "Confusion pairs", "Where teacher and student disagree"),
-    *("Costs", "Data problems met", "How choices were made", "To make it again", "All settings", "Runs"),
+    *(
+        "Results",
+        "Curves",
+        "What mattered",
+        "Accuracy against cost",
+        "Confusion pairs",
+        "Where teacher and student disagree",
+    ),
+    *(
+        "Costs",
+        "Data problems met",
+        "How choices were made",
+        "To make it again",
+        "All settings",
+        "Runs",
+    ),
 ]
 
 
@@ -38,7 +52,11 @@ class Read(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.sources += [value for name, value in attributes if name in ("src", "srcset", "href", "data", "poster", "action", "style")]
+        self.sources += [
+            value
+            for name, value in attributes
+            if name in ("src", "srcset", "href", "data", "poster", "action", "style")
+        ]
         assert not any(name.startswith("on") for name, _ in attributes)
         if tag not in VOID:
             self.open.append(tag)
@@ -54,7 +72,11 @@ class Read(HTMLParser):
 @pytest.fixture(scope="session")
 def page(swept, page_base, tmp_path_factory):
     path = report_sweep(page_base, "page", out=tmp_path_factory.mktemp("report") / "out")
-    return Read(path.read_text(encoding="utf-8")), path.with_suffix(".md").read_text(encoding="utf-8"), path
+    return (
+        Read(path.read_text(encoding="utf-8")),
+        path.with_suffix(".md").read_text(encoding="utf-8"),
+        path,
+    )
 
 
 def test_the_page_holds_every_section_and_all_of_it_in_one_file(page):
@@ -80,9 +102,15 @@ def test_whatever_comes_from_users_is_text(page):
     assert "python sweeps/page.py --set a='<i>'" in "".join(html.texts["pre"])
 
 
-def test_what_it_was_made_from_is_named_by_key_since_a_name_may_come_to_hold_something_else(page, stores):
+def test_what_it_was_made_from_is_named_by_key_since_a_name_may_come_to_hold_something_else(
+    page, stores
+):
     html, markdown, _ = page
-    for name, key in (("packed images", stores["packed"].key), ("teacher", stores["fingerprint"]), ("anchors", "cafe")):
+    for name, key in (
+        ("packed images", stores["packed"].key),
+        ("teacher", stores["fingerprint"]),
+        ("anchors", "cafe"),
+    ):
         assert f"{name}, by key" in html.texts["td"] and key in html.texts["td"]
         assert f"| {name}, by key | {key} |" in markdown
 
@@ -90,34 +118,57 @@ def test_what_it_was_made_from_is_named_by_key_since_a_name_may_come_to_hold_som
 def test_the_twin_holds_the_same_numbers(page, swept):
     html, markdown, _ = page
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
-    heads = {index for index, line in enumerate(lines) if "---" in lines[min(index + 1, len(lines) - 1)] or "---" in line}
-    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for index, line in enumerate(lines) if index not in heads]
+    heads = {
+        index
+        for index, line in enumerate(lines)
+        if "---" in lines[min(index + 1, len(lines) - 1)] or "---" in line
+    }
+    cells = [
+        re.split(r"(?<!\\)\|", line)[1:-1] for index, line in enumerate(lines) if index not in heads
+    ]
     rows = [[unescape(re.sub(r"\\(.)", r"\1", cell.strip())) for cell in row] for row in cells]
     assert [cell for row in rows for cell in row if cell] == html.texts["td"]
-    assert [line.removeprefix("## ") for line in markdown.splitlines() if line.startswith("## ")] == SECTIONS
+    assert [
+        line.removeprefix("## ") for line in markdown.splitlines() if line.startswith("## ")
+    ] == SECTIONS
     best = next(row for row in rows if row[0] == "* best")
     assert best[1:5] == ["0.1", "openai_7", "60.0 ±25.4", "58.7 ±25.4"]
-    assert len([row for row in rows if row[0] in ("\\* best", "", "≈ best", "worse", "untrained", "teacher")]) == len(
-        measured_sheet(swept).lines
-    )
+    assert len(
+        [
+            row
+            for row in rows
+            if row[0] in ("\\* best", "", "≈ best", "worse", "untrained", "teacher")
+        ]
+    ) == len(measured_sheet(swept).lines)
 
 
 def test_pictures_of_the_twin_lie_beside_it(page):
     _, markdown, path = page
     links = re.findall(r"\]\(([^)]+)\)", markdown)
     assert {Path(link).parts[0] for link in links} == {"figures", "images"}
-    assert {"figures/accuracy.png", "figures/prompt_set.png", "figures/effects.png", "figures/accuracy_cost.png"} <= set(links)
+    assert {
+        "figures/accuracy.png",
+        "figures/prompt_set.png",
+        "figures/effects.png",
+        "figures/accuracy_cost.png",
+    } <= set(links)
     for link in links:
         Image.open(path.parent / link).verify()
 
 
 def test_mistakes_costs_and_problems_are_told(page, stores):
     html, _, _ = page
-    text = " ".join(html.texts["p"] + html.texts["td"] + html.texts["figcaption"] + html.texts["dd"])
+    text = " ".join(
+        html.texts["p"] + html.texts["td"] + html.texts["figcaption"] + html.texts["dd"]
+    )
     assert "over 2 trained student(s)" in text
-    pairs = [html.texts["td"][i : i + 3] for i, cell in enumerate(html.texts["td"]) if cell == "sand"]
+    pairs = [
+        html.texts["td"][i : i + 3] for i, cell in enumerate(html.texts["td"]) if cell == "sand"
+    ]
     assert ["sand", "<script>alert(1)<∕script>", "12"] in pairs  # six test images, two seeds
-    assert "its own zero-shot says on" in text and re.search(r"student: <script>alert\(1\)<∕script> \(0\.\d\d\)", text)
+    assert "its own zero-shot says on" in text and re.search(
+        r"student: <script>alert\(1\)<∕script> \(0\.\d\d\)", text
+    )
     assert "1 of 43 images could not be read" in text
     assert "teachers encoded 42 images" in text
     assert "All 8 trials together took 1m48s of device time" in text
@@ -138,7 +189,9 @@ def test_without_a_folder_it_lies_beside_the_trials(swept, page_base, capsys):
     path = report_sweep(page_base, "page")
     assert str(path) == f"{page_base.storage.path}/sweeps/page/{swept.sweep_id}/report/report.html"
     assert capsys.readouterr().out.splitlines() == [str(path), str(path.with_suffix(".md"))]
-    assert path.parent.stat().st_mode & 0o777 == path.parent.parent.stat().st_mode & 0o777  # not a temporary folder's
+    assert (
+        path.parent.stat().st_mode & 0o777 == path.parent.parent.stat().st_mode & 0o777
+    )  # not a temporary folder's
 
 
 def test_a_sweep_of_an_older_version_says_what_is_missing(page_base, page_uri, tmp_path):

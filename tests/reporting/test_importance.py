@@ -16,11 +16,18 @@ BLANK = Row("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
 
 
 def trial(result, status="FINISHED", **values):
-    return replace(BLANK, status=status, values={key: str(value) for key, value in values.items()}, metrics={VAL: result})
+    return replace(
+        BLANK,
+        status=status,
+        values={key: str(value) for key, value in values.items()},
+        metrics={VAL: result},
+    )
 
 
 def comparison(rows, *varied, ranges=()):
-    return Comparison("e", "s", "q", "FINISHED", VAL, varied, tuple(rows), (), (), frozenset(ranges))
+    return Comparison(
+        "e", "s", "q", "FINISHED", VAL, varied, tuple(rows), (), (), frozenset(ranges)
+    )
 
 
 def grid(result, **space):
@@ -76,7 +83,12 @@ def test_a_seed_repeats_and_has_no_effect():
 
 def test_failed_stopped_and_unmeasured_trials_are_left_out():
     good = grid(lambda a, b: 40.0 + a, a=[0, 10], b=[0, 1])
-    bad = [trial(99.0, "FAILED", a=0, b=0), trial(98.0, "KILLED", a=0, b=1), trial(math.nan, a=10, b=0), trial(math.inf, a=10, b=1)]
+    bad = [
+        trial(99.0, "FAILED", a=0, b=0),
+        trial(98.0, "KILLED", a=0, b=1),
+        trial(math.nan, a=10, b=0),
+        trial(math.inf, a=10, b=1),
+    ]
     bad.append(replace(trial(0.0, a=0, b=0), metrics={"zero_shot/val_top1": 90.0}))
     found = effects(replace(good, trials=(*good.trials, *bad)))
     assert found == effects(good)
@@ -92,7 +104,13 @@ def test_numbers_stand_in_their_order_and_names_by_their_means():
         ("9", "bare"): 30.0,
         ("10", "bare"): 31.0,
     }
-    found = effects(grid(lambda number, prompts: results[number, prompts], number=["10", "9"], prompts=["plain", "cpa", "bare"]))
+    found = effects(
+        grid(
+            lambda number, prompts: results[number, prompts],
+            number=["10", "9"],
+            prompts=["plain", "cpa", "bare"],
+        )
+    )
     order = {effect.setting: [group.label for group in effect.groups] for effect in found}
     assert order == {"number": ["9", "10"], "prompts": ["bare", "plain", "cpa"]}
     assert [effect.numeric for effect in found] == [False, True]
@@ -100,7 +118,10 @@ def test_numbers_stand_in_their_order_and_names_by_their_means():
 
 @pytest.mark.parametrize(
     ("count", "parts", "share"),
-    [(9, ["1e-09 to 1e-07", "1e-06 to 0.0001", "0.001 to 0.1"], 54 / 60), (8, ["1e-08 to 1e-05", "0.0001 to 0.1"], 32 / 42)],
+    [
+        (9, ["1e-09 to 1e-07", "1e-06 to 0.0001", "0.001 to 0.1"], 54 / 60),
+        (8, ["1e-08 to 1e-05", "0.0001 to 0.1"], 32 / 42),
+    ],
 )
 def test_a_range_is_cut_into_parts_of_equal_numbers(count, parts, share):
     rows = [trial(float(rank), lr=10.0**-rank) for rank in range(1, count + 1)]
@@ -120,10 +141,18 @@ def test_the_best_part_of_a_range_may_be_its_middle():
 def test_chance_is_what_results_dealt_at_random_explain_on_average():
     values, results = ["a", "a", "b", "b", "b"], [1.0, 2.0, 4.0, 8.0, 16.0]
     dealt = [
-        effect_of([trial(result, key=value) for value, result in zip(values, deal, strict=True)], "key", VAL)
+        effect_of(
+            [trial(result, key=value) for value, result in zip(values, deal, strict=True)],
+            "key",
+            VAL,
+        )
         for deal in itertools.permutations(results)
     ]
-    assert fmean(effect.share for effect in dealt) == pytest.approx(dealt[0].by_chance) == pytest.approx(1 / 4)
+    assert (
+        fmean(effect.share for effect in dealt)
+        == pytest.approx(dealt[0].by_chance)
+        == pytest.approx(1 / 4)
+    )
 
 
 def test_the_table_says_which_value_is_best_and_what_it_is_worth():
@@ -144,7 +173,9 @@ def test_the_line_names_every_setting_and_what_chance_would_explain(uri, finishe
     line = "what mattered (share of the variance of linear_probe/val_top1): "
     line += "student_temperature 43 % (by chance 50 %), teacher_temperature 11 % (by chance 50 %)"
     assert effects_line(compare(uri, "temp")) == line
-    assert effects_line(grid(lambda a, b: 10.0 * a, a=[0, 1, 2], b=[0, 1])).endswith("): a 100 %, b 0 % (by chance 20 %)")
+    assert effects_line(grid(lambda a, b: 10.0 * a, a=[0, 1, 2], b=[0, 1])).endswith(
+        "): a 100 %, b 0 % (by chance 20 %)"
+    )
 
 
 def test_a_sweep_reads_back_which_settings_are_drawn_from_ranges(uri, base):

@@ -14,7 +14,12 @@ VAL = "linear_probe/val_top1"
 BLANK = Row("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
 SPACE = {
     "objective.student_temperature": [0.02, 0.1],
-    "anchors.prompt_set": ["plain", "openai_80", "ensemble_of_openai_80_hypernym_and_gloss", "ensemble_of_openai_7_hypernym_and_gloss"],
+    "anchors.prompt_set": [
+        "plain",
+        "openai_80",
+        "ensemble_of_openai_80_hypernym_and_gloss",
+        "ensemble_of_openai_7_hypernym_and_gloss",
+    ],
     "teacher.model": ["ViT-B-32", "local-dir:/data/teachers/clip-vit-b-16-datacomp-xl"],
     "views.recipe": ["weak", "simclr_small", "multicrop"],
     "optimiser.lr": [0.001, 0.003, 0.01, 0.03],
@@ -28,10 +33,23 @@ def comparison(varied, ranges=(), trials=None):
     space = dict(itertools.islice(SPACE.items(), varied))
     cells = [dict(zip(space, cell, strict=True)) for cell in itertools.product(*space.values())]
     if trials:
-        cells = [{key: 10 ** dice.uniform(-3, 0) if key in ranges else dice.choice(space[key]) for key in space} for _ in range(trials)]
-    rows = [replace(BLANK, values={k: str(v) for k, v in cell.items()}, metrics={VAL: dice.gauss(40, 3)}) for cell in cells]
+        cells = [
+            {
+                key: 10 ** dice.uniform(-3, 0) if key in ranges else dice.choice(space[key])
+                for key in space
+            }
+            for _ in range(trials)
+        ]
+    rows = [
+        replace(
+            BLANK, values={k: str(v) for k, v in cell.items()}, metrics={VAL: dice.gauss(40, 3)}
+        )
+        for cell in cells
+    ]
     rows.sort(key=lambda row: -row.metrics[VAL])
-    return Comparison("e", "s", "q", "FINISHED", VAL, tuple(space), tuple(rows), (), (), frozenset(ranges))
+    return Comparison(
+        "e", "s", "q", "FINISHED", VAL, tuple(space), tuple(rows), (), (), frozenset(ranges)
+    )
 
 
 @pytest.fixture
@@ -60,19 +78,30 @@ _HAIR = 5  # pixels: boxes of turned text are a little larger than the text
 RANDOM = {"ranges": ["objective.student_temperature", "optimiser.lr"], "trials": 24}
 
 
-@pytest.mark.parametrize(("varied", "options"), [(2, {}), (3, {}), (4, {}), (5, {}), (6, {}), (6, RANDOM)])
+@pytest.mark.parametrize(
+    ("varied", "options"), [(2, {}), (3, {}), (4, {}), (5, {}), (6, {}), (6, RANDOM)]
+)
 def test_everything_written_lies_inside_and_apart(drawn, tmp_path, varied, options):
-    assert is_picture(effects_plot(comparison(varied, **options), tmp_path / "plots" / "effects.png"))
+    assert is_picture(
+        effects_plot(comparison(varied, **options), tmp_path / "plots" / "effects.png")
+    )
     (figure,) = drawn
     panels = [axes for axes in figure.axes if axes.axison]
     titles = boxes(figure, [axes.title for axes in panels])
     assert len(panels) == len(titles) == varied
     assert not any(one.overlaps(other) for one, other in itertools.combinations(titles, 2))
     for axes in panels:
-        labels = [text for text in axes.get_xticklabels() if axes.get_xlim()[0] <= text.get_position()[0] <= axes.get_xlim()[1]]
+        labels = [
+            text
+            for text in axes.get_xticklabels()
+            if axes.get_xlim()[0] <= text.get_position()[0] <= axes.get_xlim()[1]
+        ]
         extents = boxes(figure, labels)
         assert len(extents) > 1
-        assert all(box.x0 > -_HAIR and box.x1 < figure.bbox.x1 + _HAIR and box.y0 > -_HAIR for box in extents)
+        assert all(
+            box.x0 > -_HAIR and box.x1 < figure.bbox.x1 + _HAIR and box.y0 > -_HAIR
+            for box in extents
+        )
         turned = labels[0].get_rotation() > 0  # then their boxes overlap, though they do not
         assert turned or not any(one.overlaps(other) for one, other in itertools.pairwise(extents))
 
@@ -85,7 +114,9 @@ def test_panels_stand_in_the_order_of_what_they_explain_and_hold_every_trial(dra
     assert shares == sorted(shares, reverse=True) and shares[0] > shares[-1]
     for axes in panels:
         dots = [line for line in axes.lines if line.get_marker() == "o"]
-        assert sorted(y for line in dots for y in line.get_ydata()) == sorted(row.metrics[VAL] for row in made.trials)
+        assert sorted(y for line in dots for y in line.get_ydata()) == sorted(
+            row.metrics[VAL] for row in made.trials
+        )
 
 
 def test_long_names_are_cut_where_they_do_not_differ(drawn, tmp_path):
@@ -98,7 +129,9 @@ def test_long_names_are_cut_where_they_do_not_differ(drawn, tmp_path):
 
 
 @pytest.mark.parametrize(("varied", "options"), [(3, {}), (6, RANDOM)])
-def test_every_trial_is_a_line_across_all_settings_and_the_best_is_thick(drawn, tmp_path, varied, options):
+def test_every_trial_is_a_line_across_all_settings_and_the_best_is_thick(
+    drawn, tmp_path, varied, options
+):
     made = comparison(varied, **options)
     assert is_picture(parallel_plot(made, tmp_path / "parallel.png"))
     (axes,) = drawn[0].axes
@@ -110,11 +143,17 @@ def test_every_trial_is_a_line_across_all_settings_and_the_best_is_thick(drawn, 
     last = [text.get_text() for text in axes.get_xticklabels()]
     assert last[-1] == "linear_probe/\nval_top1"
     for texts in (axes.get_xticklabels(), axes.texts):
-        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes(drawn[0], texts), 2))
+        assert not any(
+            one.overlaps(other) for one, other in itertools.combinations(boxes(drawn[0], texts), 2)
+        )
 
 
 def test_the_seed_gets_no_panel_and_all_seeds_of_the_best_settings_are_thick(drawn, tmp_path):
-    rows = [replace(row, values=row.values | {"seed": str(seed)}) for row in comparison(3).trials for seed in (0, 1)]
+    rows = [
+        replace(row, values=row.values | {"seed": str(seed)})
+        for row in comparison(3).trials
+        for seed in (0, 1)
+    ]
     made = replace(comparison(3), varied=(*comparison(3).varied, "seed"), trials=tuple(rows))
     effects_plot(made, tmp_path / "effects.png")
     parallel_plot(made, tmp_path / "parallel.png")

@@ -23,19 +23,37 @@ class Files:
 
 @pytest.fixture
 def opened(stores):
-    return Stores(stores["packed"], stores["packed"].names, stores["anchors"], stores["fingerprint"])
+    return Stores(
+        stores["packed"], stores["packed"].names, stores["anchors"], stores["fingerprint"]
+    )
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b'{"linear_probe": null}', b'{"linear_probe": {"confusion": [[1, 2]]}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"",
+        b"{}",
+        b"[1]",
+        b'{"linear_probe": null}',
+        b'{"linear_probe": {"confusion": [[1, 2]]}}',
+    ],
+)
 def test_an_evaluation_that_says_nothing_is_missing_not_a_failure(swept, content):
     assert confusion_pairs(swept, Files(content), ()).missing
 
 
 def test_pairs_are_added_up_over_seeds_with_names_from_wherever_they_are_known(swept):
     triples = [[0, 1, 3], [2, 1, 5], [9, 0, 1]]
-    files = Files(json.dumps({"linear_probe": {"confusion": triples}, "names": ["a", "b", "c"]}).encode())
+    files = Files(
+        json.dumps({"linear_probe": {"confusion": triples}, "names": ["a", "b", "c"]}).encode()
+    )
     (sheet,) = confusion_pairs(swept, files, ()).sheets
-    assert [line.cells for line in sheet.lines] == [("c", "b", "10"), ("a", "b", "6"), ("class 9", "a", "2")]
+    assert [line.cells for line in sheet.lines] == [
+        ("c", "b", "10"),
+        ("a", "b", "6"),
+        ("class 9", "a", "2"),
+    ]
     (sheet,) = confusion_pairs(swept, files, ("x", "y", "z")).sheets
     assert sheet.lines[0].cells == ("z", "y", "10")
 
@@ -48,7 +66,12 @@ def test_a_probe_without_mistakes_has_no_table(swept):
 def predictions(stores, **other):
     ids = stores["packed"].test_ids
     labels = stores["packed"].labels[ids].astype(np.int64)
-    said = {"ids": ids, "labels": labels, "probe": labels, "probe_confidence": np.full(len(ids), 0.5, np.float32)} | other
+    said = {
+        "ids": ids,
+        "labels": labels,
+        "probe": labels,
+        "probe_confidence": np.full(len(ids), 0.5, np.float32),
+    } | other
     return Files(save({key: value for key, value in said.items() if value is not None}))
 
 
@@ -87,6 +110,12 @@ def test_the_surest_are_shown_first(swept, stores, opened):
     ids = stores["packed"].test_ids
     sure = np.linspace(0.1, 0.9, len(ids), dtype=np.float32)
     labels = stores["packed"].labels[ids].astype(np.int64)
-    section = disagreement(swept.best, predictions(stores, probe=(labels + 1) % 3, probe_confidence=sure), opened, "")
-    shown = [float(re.search(r"\((\d\.\d\d)\)", image.caption)[1]) for image in section.images if image.caption.startswith("both")]
+    section = disagreement(
+        swept.best, predictions(stores, probe=(labels + 1) % 3, probe_confidence=sure), opened, ""
+    )
+    shown = [
+        float(re.search(r"\((\d\.\d\d)\)", image.caption)[1])
+        for image in section.images
+        if image.caption.startswith("both")
+    ]
     assert shown == sorted(shown, reverse=True)

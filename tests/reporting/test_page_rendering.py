@@ -2,7 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from beamclip.reporting.page import Page, Section, Shown, data_uri, escaped_markdown, html_of, markdown_of
+from beamclip.reporting.page import (
+    Page,
+    Section,
+    Shown,
+    data_uri,
+    escaped_markdown,
+    html_of,
+    markdown_of,
+)
 from beamclip.reporting.tables import Line, Sheet
 
 
@@ -28,10 +36,19 @@ def test_markdown_shows_text_as_it_is(text, safe):
 
 
 def test_a_table_is_one_in_both(tmp_path):
-    sheet = Sheet("", ("name", "probe\ntest", "zero-\nshot"), (Line("best", ("a", "1.0", "2.0")), Line("trial", ("b", "3.0", "4.0"))), 1)
+    sheet = Sheet(
+        "",
+        ("name", "probe\ntest", "zero-\nshot"),
+        (Line("best", ("a", "1.0", "2.0")), Line("trial", ("b", "3.0", "4.0"))),
+        1,
+    )
     lines = markdown_of(page(sheets=(sheet,))).splitlines()
     start = lines.index("| name | probe test | zero-shot |")
-    assert lines[start + 1 : start + 4] == ["| --- | ---: | ---: |", "| a | 1.0 | 2.0 |", "| b | 3.0 | 4.0 |"]
+    assert lines[start + 1 : start + 4] == [
+        "| --- | ---: | ---: |",
+        "| a | 1.0 | 2.0 |",
+        "| b | 3.0 | 4.0 |",
+    ]
     html = html_of(page(sheets=(sheet,)))
     assert '<tr class="best"><td class="text">a</td><td>1.0</td><td>2.0</td></tr>' in html
 

@@ -10,7 +10,13 @@ BLANK = Row("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
 
 
 def trial(val, **values):
-    keys = {"t": TAU_T, "s": TAU_S, "seed": "seed", "prompts": "anchors.prompt_set", "lr": "optimiser.lr"}
+    keys = {
+        "t": TAU_T,
+        "s": TAU_S,
+        "seed": "seed",
+        "prompts": "anchors.prompt_set",
+        "lr": "optimiser.lr",
+    }
     metrics = {"linear_probe/val_top1": val, "linear_probe/test_top1": val - 1}
     return replace(BLANK, values={keys[k]: str(v) for k, v in values.items()}, metrics=metrics)
 
@@ -33,11 +39,20 @@ def test_one_varied_number_is_enough(tmp_path):
 def test_student_temperature_is_x_and_the_other_makes_the_lines():
     rows = [trial(40, t=t, s=s) for t, s in itertools.product((0.01, 0.02, 0.05), (0.05, 0.1))]
     assert _x_key(rows) == TAU_S
-    assert list(_lines(rows, TAU_S, "linear_probe/val_top1")) == ["τ_T = 0.01", "τ_T = 0.02", "τ_T = 0.05"]
+    assert list(_lines(rows, TAU_S, "linear_probe/val_top1")) == [
+        "τ_T = 0.01",
+        "τ_T = 0.02",
+        "τ_T = 0.05",
+    ]
 
 
 def test_seeds_share_a_point_and_prompt_sets_do_not():
-    rows = [trial(40 + seed, s=s, seed=seed, prompts=p) for s in (0.1, 0.2) for seed in (0, 1) for p in ("a", "b")]
+    rows = [
+        trial(40 + seed, s=s, seed=seed, prompts=p)
+        for s in (0.1, 0.2)
+        for seed in (0, 1)
+        for p in ("a", "b")
+    ]
     lines = _lines(rows, TAU_S, "linear_probe/val_top1")
     assert list(lines) == ["prompt_set = a", "prompt_set = b"]
     assert lines["prompt_set = a"] == {0.1: [40, 41], 0.2: [40, 41]}

@@ -9,7 +9,13 @@ from beamclip.anchors import AnchorBank
 from beamclip.config import UserError, load_experiment
 from beamclip.evaluation import zero_shot_predict
 from beamclip.preparation.embedding_store import pixels_of
-from beamclip.reporting.sources import Stores, jpeg_of, open_stores, sweep_record, teacher_predictions
+from beamclip.reporting.sources import (
+    Stores,
+    jpeg_of,
+    open_stores,
+    sweep_record,
+    teacher_predictions,
+)
 from beamclip.stores import open_store
 from beamclip.teachers import ViewSet
 
@@ -18,10 +24,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def opened(stores):
-    return Stores(stores["packed"], stores["packed"].names, stores["anchors"], stores["fingerprint"])
+    return Stores(
+        stores["packed"], stores["packed"].names, stores["anchors"], stores["fingerprint"]
+    )
 
 
-def test_the_record_is_found_where_the_sweep_noted_it_and_where_the_storage_is_named(swept, page_base, tmp_path):
+def test_the_record_is_found_where_the_sweep_noted_it_and_where_the_storage_is_named(
+    swept, page_base, tmp_path
+):
     elsewhere = load_experiment("demo", {"storage.path": str(tmp_path / "other")})
     assert sweep_record(swept, elsewhere).sweep_id == swept.sweep_id
     untagged = replace(swept, tags={})
@@ -33,7 +43,11 @@ def test_the_record_is_found_where_the_sweep_noted_it_and_where_the_storage_is_n
 def test_a_trials_stores_are_those_its_tags_name(swept, page_base, stores):
     record = sweep_record(swept, page_base)
     found = open_stores(record, swept.best)
-    assert (found.packed.key, found.names, found.fingerprint) == (stores["packed"].key, stores["packed"].names, stores["fingerprint"])
+    assert (found.packed.key, found.names, found.fingerprint) == (
+        stores["packed"].key,
+        stores["packed"].names,
+        stores["fingerprint"],
+    )
     with pytest.raises(UserError, match="names no stores of the trial"):
         open_stores(record, replace(swept.best, tags={"data_key": "other"}))
 

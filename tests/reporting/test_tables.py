@@ -16,26 +16,46 @@ VAL, TEST = "linear_probe/val_top1", "linear_probe/test_top1"
 @pytest.fixture
 def repeated(uri, base):
     """Two temperatures, three seeds each; the last trial failed."""
-    sweep = Sweep(name="seeds", question="?", space={TAU_T: choice(0.02, 0.05), "seed": choice(0, 1, 2)})
+    sweep = Sweep(
+        name="seeds", question="?", space={TAU_T: choice(0.02, 0.05), "seed": choice(0, 1, 2)}
+    )
     with SweepTracker.open(uri, None, sweep, base, "s1") as tracker:
-        for number, (tau, seed, val) in enumerate([(t, s, v + s) for t, v in ((0.02, 40.0), (0.05, 60.0)) for s in (0, 1, 2)]):
+        for number, (tau, seed, val) in enumerate(
+            [(t, s, v + s) for t, v in ((0.02, 40.0), (0.05, 60.0)) for s in (0, 1, 2)]
+        ):
             trial = f"t{number}"
             tracker.trial(trial, {TAU_T: tau, "seed": seed})
             interval = {f"{TEST}_low": val - 4, f"{TEST}_high": val + 2}
             cost = {"cost/device_seconds": 60.0 + seed, "cost/images_seen": 640.0}
-            tracker.trial_metrics(trial, {VAL: val, TEST: val - 1, "knn/test_top1": val} | interval | cost, 1)
+            tracker.trial_metrics(
+                trial, {VAL: val, TEST: val - 1, "knn/test_top1": val} | interval | cost, 1
+            )
             tracker.trial_finished(trial, "FAILED" if number == 5 else "FINISHED")
         tracker.reference("untrained", {}, {VAL: 21.0, TEST: 20.0})
     return compare(uri, "seeds")
 
 
 def test_seeds_share_a_row_with_mean_and_interval(repeated):
-    sheet = measured_sheet(replace(repeated, trials=tuple(row for row in repeated.trials if row.values[TAU_T] == "0.02")))
+    sheet = measured_sheet(
+        replace(
+            repeated, trials=tuple(row for row in repeated.trials if row.values[TAU_T] == "0.02")
+        )
+    )
     (best, untrained) = sheet.lines
     assert [title.replace("\n", " ") for title in sheet.head] == [
         "run", "τ_T", "probe val", "probe test", "kNN", "zero- shot", "img/s", "device time", "status",
     ]  # fmt: skip
-    assert best.cells == ("* best", "0.02", "41.0 ±2.5", "40.0 ±2.5", "41.0 ±2.5", "-", "-", "1m01s", "3 done")
+    assert best.cells == (
+        "* best",
+        "0.02",
+        "41.0 ±2.5",
+        "40.0 ±2.5",
+        "41.0 ±2.5",
+        "-",
+        "-",
+        "1m01s",
+        "3 done",
+    )
     assert untrained.cells[0] == "untrained" and untrained.cells[3] == "20.0"
 
 
@@ -51,7 +71,10 @@ def test_the_notes_say_which_interval_is_which(repeated, uri, finished):
     assert f"chosen on the mean over seeds of {VAL}" in over_seeds
     assert "95 % interval (Student's t)" in over_seeds and "Welch's t over seeds" in over_seeds
     assert "over test images, which does not cover seeds" not in over_seeds
-    assert "over test images, which does not cover seeds" in over_images and "Student" not in over_images
+    assert (
+        "over test images, which does not cover seeds" in over_images
+        and "Student" not in over_images
+    )
     assert "≈ best: not told apart from the best" in over_images
 
 
@@ -59,19 +82,29 @@ def test_training_that_taught_nothing_is_told(repeated):
     note = f"no trial beats the untrained student on {VAL}"
     assert not any(line.startswith(note) for line in notes(repeated))
     better = tuple(replace(row, metrics={VAL: 50.0}) for row in repeated.references)
-    assert any(line.startswith(f"{note} (41.0 against 50.0)") for line in notes(replace(repeated, references=better)))
+    assert any(
+        line.startswith(f"{note} (41.0 against 50.0)")
+        for line in notes(replace(repeated, references=better))
+    )
 
 
 def test_one_seed_keeps_its_interval_over_images(repeated):
-    one = replace(repeated, trials=tuple(row for row in repeated.trials if row.values["seed"] == "0"))
-    assert [line.cells[3] for line in measured_sheet(one).lines[:2]] == ["59.0 (56.0-62.0)", "39.0 (36.0-42.0)"]
+    one = replace(
+        repeated, trials=tuple(row for row in repeated.trials if row.values["seed"] == "0")
+    )
+    assert [line.cells[3] for line in measured_sheet(one).lines[:2]] == [
+        "59.0 (56.0-62.0)",
+        "39.0 (36.0-42.0)",
+    ]
 
 
 def test_a_variant_is_a_setting_as_any_other(uri, base):
     sweep = Sweep(name="variants", space={"seed": choice(0)})
     with SweepTracker.open(uri, None, sweep, base, "s1") as tracker:
         tracker.trial("t0", {"seed": 0}, tags={"variant": "swav then csm"})
-        tracker.client.log_param(tracker.run_id, "space.variant", '{"kind": "choice", "values": ["swav then csm"]}')
+        tracker.client.log_param(
+            tracker.run_id, "space.variant", '{"kind": "choice", "values": ["swav then csm"]}'
+        )
     read = compare(uri, "variants")
     assert read.trials[0].values == {"seed": "0", "variant": "swav then csm"}
     assert "swav then csm" in measured_sheet(read).lines[0].cells
@@ -90,8 +123,14 @@ def test_what_is_missing_failed_tied_or_doubtful_is_said(finished, uri):
     comparison = compare(uri, "temp")
     said = "\n".join(notes(comparison))
     assert "failed, τ_T=0.05 τ_S=0.1: the loss became NaN" in said
-    assert "trials are over" not in said and "very same" not in said  # all four are over, and differ
-    short = replace(comparison, trials=comparison.trials[:2], tags={"beamclip.teacher_near_chance": "tiny: 11 %; guessing gets 10 %"})
+    assert (
+        "trials are over" not in said and "very same" not in said
+    )  # all four are over, and differ
+    short = replace(
+        comparison,
+        trials=comparison.trials[:2],
+        tags={"beamclip.teacher_near_chance": "tiny: 11 %; guessing gets 10 %"},
+    )
     said = "\n".join(notes(short))
     assert "2 of 4 trials are over" in said and "--resume" in said
     assert "hardly knows these classes" in said and said.endswith("guessing gets 10 %")
@@ -105,7 +144,13 @@ def test_ties_are_counted_with_the_chosen_cell_and_not_with_one_that_lacks_a_see
     comparison = compare(uri, "temp")
     first = comparison.trials[0]
     rows = [
-        replace(first, run_id=f"{a}{seed}", values={"a": a, "seed": seed}, status=status, metrics={comparison.metric: val})
+        replace(
+            first,
+            run_id=f"{a}{seed}",
+            values={"a": a, "seed": seed},
+            status=status,
+            metrics={comparison.metric: val},
+        )
         for a, seed, status, val in [
             ("lucky", "0", "FINISHED", 60.0),
             ("lucky", "1", "FAILED", 60.0),

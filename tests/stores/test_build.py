@@ -9,7 +9,17 @@ import pytest
 from filelock import FileLock
 
 from beamclip.config import UserError
-from beamclip.stores import Shards, StoreDamaged, build_once, in_process, partial_path, planned, run_shards, silent, store_path
+from beamclip.stores import (
+    Shards,
+    StoreDamaged,
+    build_once,
+    in_process,
+    partial_path,
+    planned,
+    run_shards,
+    silent,
+    store_path,
+)
 
 
 class Numbers:
@@ -29,7 +39,9 @@ class Numbers:
         if index == self.fail_at:
             raise self.error
         np.save(folder / f"{index}.tmp.npy", np.arange(10) + index)
-        Shards(folder).finish(index, {f"{index}.npy": folder / f"{index}.tmp.npy"}, {"index": index})
+        Shards(folder).finish(
+            index, {f"{index}.npy": folder / f"{index}.tmp.npy"}, {"index": index}
+        )
         self.written.append(index)
 
     def __call__(self, folder):
@@ -43,7 +55,11 @@ def build(root, job, **options):
 
 
 def content(store):
-    return {str(p.relative_to(store.path)): p.read_bytes() for p in store.path.rglob("*") if p.is_file() and p.name != "stamps.json"}
+    return {
+        str(p.relative_to(store.path)): p.read_bytes()
+        for p in store.path.rglob("*")
+        if p.is_file() and p.name != "stamps.json"
+    }
 
 
 def flip(path):
@@ -57,7 +73,11 @@ def test_a_store_is_built_once(tmp_path):
     first, second = build(tmp_path, job), build(tmp_path, again)
     assert job.written == [0, 1, 2, 3] and again.written == [] and first == second
     files = set(first.manifest["files"])
-    assert files == {"total.txt", *(f"{n}.npy" for n in range(4)), *(f"shards/0000{n}.json" for n in range(4))}
+    assert files == {
+        "total.txt",
+        *(f"{n}.npy" for n in range(4)),
+        *(f"shards/0000{n}.json" for n in range(4)),
+    }
 
 
 def test_a_killed_builder_is_gone_on_from_and_the_bytes_are_the_same(tmp_path):
@@ -92,7 +112,10 @@ def test_repair_makes_a_file_over_all_shards_again_without_any_shard(tmp_path):
 def test_repair_of_what_is_whole_does_nothing(tmp_path):
     store, job = build(tmp_path, Numbers()), Numbers()
     stamp = store.file("manifest.json").stat().st_mtime_ns
-    assert build(tmp_path, job, repair=True).file("manifest.json").stat().st_mtime_ns == stamp and job.written == []
+    assert (
+        build(tmp_path, job, repair=True).file("manifest.json").stat().st_mtime_ns == stamp
+        and job.written == []
+    )
 
 
 def test_a_killed_repair_is_gone_on_from(tmp_path):
@@ -122,7 +145,12 @@ def test_what_a_builder_decides_is_kept_for_the_one_that_goes_on(tmp_path):
 def test_what_dead_writers_left_makes_room_at_once_and_is_no_part_of_the_store(tmp_path):
     partial = partial_path(store_path(tmp_path, "things", {"x": 1}))
     (partial / "shards").mkdir(parents=True)
-    for name in ("0.tmp.npy", "images.npy.tmp", ".images.npy.0123.tmp", "shards/.00000.json.0123.tmp"):
+    for name in (
+        "0.tmp.npy",
+        "images.npy.tmp",
+        ".images.npy.0123.tmp",
+        "shards/.00000.json.0123.tmp",
+    ):
         (partial / name).write_bytes(b"half")
     seen = []
 
@@ -148,13 +176,17 @@ def test_packing_onto_a_disk_that_is_too_small(small_disk, data_config, tmp_path
     from beamclip.data import pack
 
     (small_disk / "filler").write_bytes(b"x" * 600_000)
-    with pytest.raises(UserError, match=f"the disk of {small_disk}.* is full; finished shards are kept"):
+    with pytest.raises(
+        UserError, match=f"the disk of {small_disk}.* is full; finished shards are kept"
+    ):
         pack(data_config, small_disk)
     assert list(small_disk.glob("packed/.*.partial/shards/*.json"))
     assert not list(small_disk.rglob("*.tmp"))
     (small_disk / "filler").unlink()
     packed = pack(data_config, small_disk)
-    assert np.array_equal(packed.read(np.arange(192)), pack(data_config, tmp_path / "other").read(np.arange(192)))
+    assert np.array_equal(
+        packed.read(np.arange(192)), pack(data_config, tmp_path / "other").read(np.arange(192))
+    )
 
 
 def slow_build(root, log):
@@ -169,7 +201,9 @@ def slow_build(root, log):
 
 def test_of_two_processes_one_builds(tmp_path):
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=slow_build, args=(tmp_path, tmp_path / "log")) for _ in range(2)]
+    processes = [
+        context.Process(target=slow_build, args=(tmp_path, tmp_path / "log")) for _ in range(2)
+    ]
     for process in processes:
         process.start()
     for process in processes:

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from beamclip.config import UserError
-from beamclip.stores import disk_may_be_full, key_of, make_folder, read_json, temporary_for, write_json
+from beamclip.stores import (
+    disk_may_be_full,
+    key_of,
+    make_folder,
+    read_json,
+    temporary_for,
+    write_json,
+)
 from beamclip.stores.io import stamp_of
 
 
@@ -24,7 +31,9 @@ def test_a_stamp_changes_with_any_write_and_survives_a_rename_of_the_folder(tmp_
     os.rename(tmp_path / "a", tmp_path / "b")
     assert stamp_of(tmp_path / "b/file") == before
     (tmp_path / "b/file").write_bytes(b"two")
-    os.utime(tmp_path / "b/file", ns=(before[1], before[1]))  # whoever hides the time of writing leaves the time of hiding
+    os.utime(
+        tmp_path / "b/file", ns=(before[1], before[1])
+    )  # whoever hides the time of writing leaves the time of hiding
     assert stamp_of(tmp_path / "b/file") != before
 
 
@@ -47,7 +56,9 @@ def test_json_is_written_whole_whoever_else_writes_it(tmp_path):
 def test_no_two_writers_share_a_temporary_name(tmp_path):
     """Processes in two containers may have the same number."""
     names = {temporary_for(tmp_path / "x.npy").name for _ in range(100)}
-    assert len(names) == 100 and all(name.startswith(".x.npy.") and name.endswith(".tmp") for name in names)
+    assert len(names) == 100 and all(
+        name.startswith(".x.npy.") and name.endswith(".tmp") for name in names
+    )
 
 
 def test_seeing_that_a_folder_can_be_written_leaves_nothing(tmp_path):
@@ -65,7 +76,9 @@ def test_what_is_no_json_is_none(tmp_path, content):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_a_sentence_and_other_errors_stay_what_they_are(tmp_path, number):
     with (
-        pytest.raises(UserError, match=f"^the disk of {tmp_path} is full; finished shards are kept: "),
+        pytest.raises(
+            UserError, match=f"^the disk of {tmp_path} is full; finished shards are kept: "
+        ),
         disk_may_be_full(tmp_path / "store"),
     ):
         raise OSError(number, os.strerror(number))
@@ -74,11 +87,16 @@ def test_a_full_disk_is_a_sentence_and_other_errors_stay_what_they_are(tmp_path,
 
 
 def test_an_array_that_numpy_could_not_write_whole_is_the_same_sentence(small_disk):
-    with pytest.raises(UserError, match=f"^the disk of {small_disk} is full"), disk_may_be_full(small_disk / "store"):
+    with (
+        pytest.raises(UserError, match=f"^the disk of {small_disk} is full"),
+        disk_may_be_full(small_disk / "store"),
+    ):
         np.save(small_disk / "large.npy", np.zeros(2 * 2**20, np.uint8))
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"can't be written \(.*\); choose another folder with --storage"):
+    with pytest.raises(
+        UserError, match=r"can't be written \(.*\); choose another folder with --storage"
+    ):
         make_folder(tmp_path / "file" / "below")

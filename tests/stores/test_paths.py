@@ -36,7 +36,9 @@ def test_the_setting_wins_over_the_environment_and_that_over_the_home_folder(tmp
     assert stores_root(experiment(storage__cache=f"{tmp_path}/own")) == tmp_path / "own"
 
 
-def test_a_relative_storage_is_made_absolute_because_a_jobs_folder_is_thrown_away(tmp_path, monkeypatch):
+def test_a_relative_storage_is_made_absolute_because_a_jobs_folder_is_thrown_away(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     assert storage_root(experiment(storage__path="here")) == f"{tmp_path}/here"
     assert storage_root(experiment(storage__path="s3://bucket/here")) == "s3://bucket/here"
@@ -64,13 +66,28 @@ SHARED = [
     ("objective.teacher_temperature", 0.5), ("anchors.count", 3), ("student.backbone", "resnet18"), ("optimiser.lr", 0.5), ("seed", 7),
     ("scaling.workers", 1), ("balance.remove", 0), ("objective.clip_cid.clusters", 7),
 ]  # fmt: skip
-OWN = [("anchors.prompt_set", "plain"), ("views.recipe", "weak"), ("views.seed", 3), ("teacher.model", "other"), ("data.split_seed", 9)]
-OWN += [("balance.remove", 0.2), ("data.keep", "kept.json"), ("objective.name", "clip_cid"), ("objective.name", "simclr")]
+OWN = [
+    ("anchors.prompt_set", "plain"),
+    ("views.recipe", "weak"),
+    ("views.seed", 3),
+    ("teacher.model", "other"),
+    ("data.split_seed", 9),
+]
+OWN += [
+    ("balance.remove", 0.2),
+    ("data.keep", "kept.json"),
+    ("objective.name", "clip_cid"),
+    ("objective.name", "simclr"),
+]
 
 
-@pytest.mark.parametrize(("key", "value", "same"), [(*pair, True) for pair in SHARED] + [(*pair, False) for pair in OWN])
+@pytest.mark.parametrize(
+    ("key", "value", "same"), [(*pair, True) for pair in SHARED] + [(*pair, False) for pair in OWN]
+)
 def test_only_what_decides_the_stores_is_in_their_key(key, value, same):
-    assert (asset_key(load_experiment("demo", {key: value})) == asset_key(load_experiment("demo"))) == same
+    assert (
+        asset_key(load_experiment("demo", {key: value})) == asset_key(load_experiment("demo"))
+    ) == same
 
 
 def test_what_cannot_be_written_is_found_before_anything_starts(tmp_path):
@@ -104,10 +121,23 @@ def test_an_s3_of_one_s_own_is_found_through_the_environment_instead():
 
     with HTTPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        own = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "AWS_REGION": "eu-own-7"}
+        own = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+            "AWS_REGION": "eu-own-7",
+        }
         code = "from beamclip.stores.paths import filesystem_of; system, path = filesystem_of('s3://bucket/x'); system.get_file_info(path)"
-        keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
-        subprocess.run([sys.executable, "-c", code], env={**os.environ, **keys, **own}, check=True, timeout=60, capture_output=True)
+        keys = {
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, **keys, **own},
+            check=True,
+            timeout=60,
+            capture_output=True,
+        )
         server.shutdown()
     path, signed = asked[-1]
     assert path == "/bucket/x" and "/eu-own-7/s3/" in signed
@@ -117,7 +147,9 @@ def test_an_s3_of_one_s_own_is_found_through_the_environment_instead():
 def test_a_path_that_names_nothing_is_a_sentence(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
-    with pytest.raises(UserError, match=r"^storage.path .* names no place here \(.*\); write another path$"):
+    with pytest.raises(
+        UserError, match=r"^storage.path .* names no place here \(.*\); write another path$"
+    ):
         storage_root(experiment(storage__path=path))
     with pytest.raises(UserError, match=r"^storage.cache .* names no place here"):
         stores_root(experiment(storage__cache=path))
@@ -145,8 +177,12 @@ def test_what_lies_on_this_machine_is_found_by_its_path(tmp_path):
 def test_files_on_this_machine_are_read_in_place(tmp_path, root):
     (tmp_path / "a").write_text("x")
     (tmp_path / "c").mkdir()
-    assert fetched_files(f"{root}{tmp_path}", str(tmp_path), ("a", "b", "c"), tmp_path / "here") == [tmp_path / "a"]
-    assert fetched_files(f"{root}{tmp_path}", f"{tmp_path}/nowhere", ("a",), tmp_path / "here") == []
+    assert fetched_files(
+        f"{root}{tmp_path}", str(tmp_path), ("a", "b", "c"), tmp_path / "here"
+    ) == [tmp_path / "a"]
+    assert (
+        fetched_files(f"{root}{tmp_path}", f"{tmp_path}/nowhere", ("a",), tmp_path / "here") == []
+    )
 
 
 def test_files_elsewhere_are_copied_by_the_path_that_ray_names_without_a_scheme(tmp_path, bucket):
@@ -157,5 +193,10 @@ def test_files_elsewhere_are_copied_by_the_path_that_ray_names_without_a_scheme(
 
 
 def test_the_number_of_clusters_counts_where_clusters_are_needed():
-    cells = [load_experiment("demo", {"objective.name": "clip_cid", "objective.clip_cid.clusters": count}) for count in (5, 6)]
+    cells = [
+        load_experiment(
+            "demo", {"objective.name": "clip_cid", "objective.clip_cid.clusters": count}
+        )
+        for count in (5, 6)
+    ]
     assert asset_key(cells[0]) != asset_key(cells[1])

@@ -24,14 +24,22 @@ class Letters:
             if index == self.fail_at:
                 raise KeyboardInterrupt
             (folder / f"{index}.tmp").write_text("abc"[index] * 100)
-            Shards(folder).finish(index, {f"{index}.txt": folder / f"{index}.tmp"}, {"index": index, "letter": "abc"[index]})
+            Shards(folder).finish(
+                index,
+                {f"{index}.txt": folder / f"{index}.tmp"},
+                {"index": index, "letter": "abc"[index]},
+            )
             self.written.append(index)
 
         return write
 
 
 def run(job, folder, seen=None):
-    return list(run_shards(job, folder, in_process, lambda *state: seen.append(state) if seen is not None else None))
+    return list(
+        run_shards(
+            job, folder, in_process, lambda *state: seen.append(state) if seen is not None else None
+        )
+    )
 
 
 def test_all_shards_are_written_recorded_and_told_of(tmp_path):
@@ -39,7 +47,9 @@ def test_all_shards_are_written_recorded_and_told_of(tmp_path):
     records = run(job, tmp_path, seen)
     assert job.written == [0, 1, 2] and [record["letter"] for record in records] == ["a", "b", "c"]
     assert seen == [("letters", 0, 8), ("letters", 3, 8), ("letters", 6, 8), ("letters", 8, 8)]
-    assert (tmp_path / "1.txt").read_text() == "b" * 100 and records[1]["files"]["1.txt"]["bytes"] == 100
+    assert (tmp_path / "1.txt").read_text() == "b" * 100 and records[1]["files"]["1.txt"][
+        "bytes"
+    ] == 100
     assert not list(tmp_path.glob("*.tmp"))
 
 

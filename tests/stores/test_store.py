@@ -26,7 +26,11 @@ def flip(path, at=-1):
 
 
 def test_a_store_describes_itself(store):
-    assert store.manifest["count"] == 10 and store.manifest["parts"] == {"x": 1} and store.manifest["key"] == store.key
+    assert (
+        store.manifest["count"] == 10
+        and store.manifest["parts"] == {"x": 1}
+        and store.manifest["key"] == store.key
+    )
     assert store.manifest["files"]["numbers.npy"]["sha256"] == file_hash(store.file("numbers.npy"))
     assert store.bytes == store.file("numbers.npy").stat().st_size + 4
 
@@ -34,7 +38,8 @@ def test_a_store_describes_itself(store):
 def test_one_flipped_byte_is_found_and_named(store):
     flip(store.file("numbers.npy"))
     with pytest.raises(
-        StoreDamaged, match=r"numbers.npy has changed since it was written \(its checksum\); run again with --repair"
+        StoreDamaged,
+        match=r"numbers.npy has changed since it was written \(its checksum\); run again with --repair",
     ) as caught:
         open_store(store.path)
     assert caught.value.files == ("numbers.npy",)
@@ -43,7 +48,10 @@ def test_one_flipped_byte_is_found_and_named(store):
 def test_a_file_cut_short_or_missing_is_found_and_named(store):
     content = store.file("numbers.npy").read_bytes()
     store.file("numbers.npy").write_bytes(content[:-3])
-    with pytest.raises(StoreDamaged, match=f"numbers.npy has {len(content) - 3} bytes instead of {len(content)}; run again with --repair"):
+    with pytest.raises(
+        StoreDamaged,
+        match=f"numbers.npy has {len(content) - 3} bytes instead of {len(content)}; run again with --repair",
+    ):
         open_store(store.path)
     store.file("numbers.npy").unlink()
     with pytest.raises(StoreDamaged, match="numbers.npy is missing; run again"):
@@ -60,13 +68,17 @@ def test_all_damaged_files_are_counted(store):
 
 def test_a_store_is_read_whole_only_once(store, monkeypatch):
     """Hundreds of gigabytes, in every trial."""
-    monkeypatch.setattr("beamclip.stores.shards.file_hash", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(
+        "beamclip.stores.shards.file_hash", lambda path: pytest.fail(f"{path} was read")
+    )
     open_store(store.path)
 
 
 def test_a_touched_file_is_read_once_and_believed_again(store, monkeypatch):
     read = []
-    monkeypatch.setattr("beamclip.stores.shards.file_hash", lambda path: read.append(path.name) or file_hash(path))
+    monkeypatch.setattr(
+        "beamclip.stores.shards.file_hash", lambda path: read.append(path.name) or file_hash(path)
+    )
     store.file("numbers.npy").touch()
     open_store(store.path)
     open_store(store.path)
@@ -87,7 +99,9 @@ def test_a_folder_without_a_manifest_is_no_store(store, content):
     store.file("manifest.json").unlink()
     if content:
         store.file("manifest.json").write_text(content)
-    with pytest.raises(StoreDamaged, match="holds no readable manifest.json, so it is no finished store"):
+    with pytest.raises(
+        StoreDamaged, match="holds no readable manifest.json, so it is no finished store"
+    ):
         open_store(store.path)
 
 
@@ -98,7 +112,10 @@ def restate(store, **facts):
 
 def test_an_older_format_is_a_sentence(store):
     restate(store, format=1)
-    with pytest.raises(StoreDamaged, match=f"has store format 1, but {FORMAT} is read here; run again with --repair"):
+    with pytest.raises(
+        StoreDamaged,
+        match=f"has store format 1, but {FORMAT} is read here; run again with --repair",
+    ):
         open_store(store.path)
 
 
@@ -113,4 +130,7 @@ def test_a_newer_format_asks_for_a_newer_beamclip_and_is_never_repaired_away(sto
 
 def test_damage_travels_between_processes_as_its_sentence():
     sent = pickle.loads(pickle.dumps(StoreDamaged("x is gone", ("x",))))
-    assert type(sent) is UserError and str(sent) == "x is gone; run again with --repair to rebuild what is damaged"
+    assert (
+        type(sent) is UserError
+        and str(sent) == "x is gone; run again with --repair to rebuild what is damaged"
+    )

@@ -7,7 +7,9 @@ from beamclip.config import Sweep, UserError, choice, load_experiment
 from beamclip.stores.paths import stores_root, tracking_uri
 from beamclip.stores.sweep_record import SweepRecord, begun_sweep, new_sweep_id, read_record
 
-SWEEP = Sweep(name="temp", question="which?", space={"objective.teacher_temperature": choice(0.1, 0.2)})
+SWEEP = Sweep(
+    name="temp", question="which?", space={"objective.teacher_temperature": choice(0.1, 0.2)}
+)
 
 
 def experiment(**values):
@@ -15,7 +17,13 @@ def experiment(**values):
 
 
 def record(tmp_path, sweep_id="20260101-000000-0001"):
-    return SweepRecord(SWEEP, experiment(storage__path=str(tmp_path)), sweep_id, {"key": '{"facts": {}}'}, {"knn/test_top1": 1.5})
+    return SweepRecord(
+        SWEEP,
+        experiment(storage__path=str(tmp_path)),
+        sweep_id,
+        {"key": '{"facts": {}}'},
+        {"knn/test_top1": 1.5},
+    )
 
 
 def test_a_record_reads_back_as_it_was(tmp_path):
@@ -29,10 +37,21 @@ def test_the_begun_sweep_of_a_name_is_found_and_strangers_are_not(tmp_path):
     for sweep_id in ("20260102-000000-0001", "20260101-235959-9999"):
         record(tmp_path, sweep_id).save()
     (tmp_path / "sweeps" / "temp" / "zz-notes").mkdir()
-    assert begun_sweep("temp", experiment(storage__path=str(tmp_path))).sweep_id == "20260102-000000-0001"
+    assert (
+        begun_sweep("temp", experiment(storage__path=str(tmp_path))).sweep_id
+        == "20260102-000000-0001"
+    )
     assert record(tmp_path, new_sweep_id()).folder > record(tmp_path, "20260102-000000-0001").folder
-    assert begun_sweep("temp", experiment(storage__path=str(tmp_path)), "20260101-235959-9999").sweep_id == "20260101-235959-9999"
-    with pytest.raises(UserError, match=r"no sweep 20260101-235959-9998 lies in .*/temp to resume; did you mean 20260101-235959-9999"):
+    assert (
+        begun_sweep(
+            "temp", experiment(storage__path=str(tmp_path)), "20260101-235959-9999"
+        ).sweep_id
+        == "20260101-235959-9999"
+    )
+    with pytest.raises(
+        UserError,
+        match=r"no sweep 20260101-235959-9998 lies in .*/temp to resume; did you mean 20260101-235959-9999",
+    ):
         begun_sweep("temp", experiment(storage__path=str(tmp_path)), "20260101-235959-9998")
 
 
@@ -44,13 +63,23 @@ def test_a_sweep_goes_on_where_it_is_found_with_what_lay_inside(tmp_path):
     (tmp_path / "old").rename(tmp_path / "new")
     found = begun_sweep("temp", experiment(storage__path=new))
     assert found.folder == f"{new}/sweeps/temp/20260101-000000-0001"
-    assert (stores_root(found.base), tracking_uri(found.base)) == (tmp_path / "new" / "stores", f"sqlite:///{new}/mlflow.db")
+    assert (stores_root(found.base), tracking_uri(found.base)) == (
+        tmp_path / "new" / "stores",
+        f"sqlite:///{new}/mlflow.db",
+    )
 
 
 def test_whatever_lay_inside_a_moved_storage_is_found_and_the_rest_left_alone(tmp_path):
     old, new = f"{tmp_path}/old", f"{tmp_path}/new"
-    settings = {"data__keep": f"{old}/stores/balance/1f/kept.json", "student__init": f"{old}/stores/starts/a/student.safetensors"}
-    settings |= {"teacher__model": f"local-dir:{old}/teacher", "data__path": f"{old}er/images", "data__source": "folder"}
+    settings = {
+        "data__keep": f"{old}/stores/balance/1f/kept.json",
+        "student__init": f"{old}/stores/starts/a/student.safetensors",
+    }
+    settings |= {
+        "teacher__model": f"local-dir:{old}/teacher",
+        "data__path": f"{old}er/images",
+        "data__source": "folder",
+    }
     space = {"student.init": choice("random", f"{old}/other.safetensors")}
     begun = SweepRecord(
         Sweep(name="temp", space=space),
@@ -62,8 +91,13 @@ def test_whatever_lay_inside_a_moved_storage_is_found_and_the_rest_left_alone(tm
     (tmp_path / "old").rename(tmp_path / "new")
     found = begun_sweep("temp", experiment(storage__path=new))
     assert found.base.data.keep == f"{new}/stores/balance/1f/kept.json"
-    assert (found.base.student.init, found.base.teacher.model) == (f"{new}/stores/starts/a/student.safetensors", f"local-dir:{new}/teacher")
-    assert found.base.data.path == f"{old}er/images" and json.loads(found.assets["key"]) == {"packed": f"{new}/stores/packed/1f"}
+    assert (found.base.student.init, found.base.teacher.model) == (
+        f"{new}/stores/starts/a/student.safetensors",
+        f"local-dir:{new}/teacher",
+    )
+    assert found.base.data.path == f"{old}er/images" and json.loads(found.assets["key"]) == {
+        "packed": f"{new}/stores/packed/1f"
+    }
     assert found.sweep.space["student.init"].values == ("random", f"{new}/other.safetensors")
 
 
@@ -72,13 +106,17 @@ def test_a_record_is_never_half_written(tmp_path, monkeypatch):
     saved = record(tmp_path)
     saved.save()
     with monkeypatch.context() as full:
-        full.setattr("beamclip.stores.sweep_record.json.dumps", lambda *content, **how: "{".ljust(10**6))
+        full.setattr(
+            "beamclip.stores.sweep_record.json.dumps", lambda *content, **how: "{".ljust(10**6)
+        )
         resource.setrlimit(resource.RLIMIT_FSIZE, (10**4, resource.RLIM_INFINITY))
         try:
             with pytest.raises(UserError, match="can't be written"):
                 saved.save()
         finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            resource.setrlimit(
+                resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            )
     assert read_record(saved.folder) == saved
 
 
@@ -94,16 +132,30 @@ def test_what_a_start_that_failed_left_is_not_proposed(tmp_path):
         begun_sweep("temp", experiment(storage__path=str(tmp_path)))
 
 
-def test_a_sweep_whose_storage_the_environment_chose_is_gone_on_with_by_another_name_of_it(tmp_path, monkeypatch):
+def test_a_sweep_whose_storage_the_environment_chose_is_gone_on_with_by_another_name_of_it(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("BEAMCLIP_STORAGE", str(tmp_path))
     SweepRecord(SWEEP, experiment(storage__cache="/shared"), "20260101-000000-0001").save()
     monkeypatch.setenv("BEAMCLIP_STORAGE", "/nowhere")
     monkeypatch.chdir(tmp_path.parent)
     found = begun_sweep("temp", experiment(storage__path=tmp_path.name))
-    assert found.folder == f"{tmp_path}/sweeps/temp/20260101-000000-0001" and found.base.storage.cache == "/shared"
+    assert (
+        found.folder == f"{tmp_path}/sweeps/temp/20260101-000000-0001"
+        and found.base.storage.cache == "/shared"
+    )
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"sweep": {"name": "temp"}, "base": {}, "sweep_id": "x", "colour": 1}', "\udcff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"sweep": {"name": "temp"}, "base": {}, "sweep_id": "x", "colour": 1}',
+        "\udcff",
+    ],
+)
 def test_a_record_that_cannot_be_read_says_how_to_go_on(tmp_path, content):
     (tmp_path / "sweep.json").write_text(content, errors="surrogateescape")
     with pytest.raises(UserError, match="start it again without --resume"):

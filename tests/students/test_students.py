@@ -7,12 +7,23 @@ from safetensors import safe_open
 from torch import nn
 
 from beamclip.config import NEEDS, StudentConfig, UserError
-from beamclip.students import backbones, build_student, check_backbone, load_student, save_student, spent_on, was_projected, write_tensors
+from beamclip.students import (
+    backbones,
+    build_student,
+    check_backbone,
+    load_student,
+    save_student,
+    spent_on,
+    was_projected,
+    write_tensors,
+)
 from beamclip.training.setup import Learner
 
 
 def config(**values):
-    return StudentConfig(**({"backbone": "test_resnet", "image_size": 32, "projector_width": 24} | values))
+    return StudentConfig(
+        **({"backbone": "test_resnet", "image_size": 32, "projector_width": 24} | values)
+    )
 
 
 def weights(part):
@@ -45,13 +56,20 @@ def test_the_seed_decides_the_weights_and_nothing_else_is_disturbed():
 def test_torch_draws_every_layer_as_where_it_is_made_and_leaves_no_block_out():
     """A ResNet of timm's begins with blocks whose last norm is all zeros."""
     resnet = {"backbone": "resnet18", "image_size": 32}
-    usual, drawn = (build_student(config(**resnet, drawn=how), 16, 0).backbone for how in ("timm", "torch"))
+    usual, drawn = (
+        build_student(config(**resnet, drawn=how), 16, 0).backbone for how in ("timm", "torch")
+    )
     assert not usual.layer1[0].bn2.weight.any() and (drawn.layer1[0].bn2.weight == 1).all()
     largest = 1 / (64 * 9) ** 0.5  # of torch's convolutions: uniform, up to 1 / sqrt(fan in)
     assert 0.99 * largest < drawn.layer1[0].conv1.weight.abs().max() <= largest
     assert drawn.conv1.weight.shape == (64, 3, 3, 3)  # the small stem's, drawn so as well
-    linear, other = (build_student(config(**resnet, drawn="torch", projector=kind), 16, seed) for kind, seed in (("linear", 0), ("mlp", 1)))
-    assert torch.equal(weights(drawn), weights(linear.backbone)) and not torch.equal(weights(drawn), weights(other.backbone))
+    linear, other = (
+        build_student(config(**resnet, drawn="torch", projector=kind), 16, seed)
+        for kind, seed in (("linear", 0), ("mlp", 1))
+    )
+    assert torch.equal(weights(drawn), weights(linear.backbone)) and not torch.equal(
+        weights(drawn), weights(other.backbone)
+    )
 
 
 def test_the_backbone_drawn_does_not_depend_on_the_projector():
@@ -68,13 +86,23 @@ def test_the_projector_has_batch_statistics_exactly_where_the_backbone_has(backb
 
 
 @pytest.mark.parametrize(("backbone", "normed"), [("test_resnet", True), ("test_vit", False)])
-def test_simreg_s_projector_has_four_layers_and_norms_after_the_first_and_third(tmp_path, backbone, normed):
+def test_simreg_s_projector_has_four_layers_and_norms_after_the_first_and_third(
+    tmp_path, backbone, normed
+):
     student = build_student(config(backbone=backbone, projector="mlp4"), 16, 0)
-    layers = [(part.in_features, part.out_features) for part in student.projector if isinstance(part, nn.Linear)]
+    layers = [
+        (part.in_features, part.out_features)
+        for part in student.projector
+        if isinstance(part, nn.Linear)
+    ]
     width = layers[0][0]
     assert layers == [(width, 2 * width), (2 * width, width), (width, 2 * width), (2 * width, 16)]
     kinds = [type(part) for part in student.projector]
-    between = [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear] if normed else [nn.Linear, nn.ReLU, nn.Linear]
+    between = (
+        [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+        if normed
+        else [nn.Linear, nn.ReLU, nn.Linear]
+    )
     assert kinds == 2 * between
     save_student(student, tmp_path / "s.safetensors")
     back = load_student(tmp_path / "s.safetensors")
@@ -96,7 +124,9 @@ def test_without_batch_statistics_half_a_batch_gives_the_same_embeddings(images)
     ],
 )  # fmt: skip
 def test_the_small_stem_leaves_a_larger_map(backbone, stem, size, side):
-    student = build_student(config(backbone=backbone, image_size=size, small_image_stem=stem), 8, 0).eval()
+    student = build_student(
+        config(backbone=backbone, image_size=size, small_image_stem=stem), 8, 0
+    ).eval()
     with torch.inference_mode():
         assert student.backbone.forward_features(torch.zeros(1, 3, size, size)).shape[-1] == side
 
@@ -110,7 +140,9 @@ def test_the_small_stem_is_the_cifar_one():
 
 def test_a_backbone_without_a_known_stem_is_left_alone_or_refused():
     assert build_student(config(backbone="test_convnext"), 8, 0).spec.stem == "original"
-    with pytest.raises(UserError, match=r"small_image_stem is always, but only timm's ResNets .* test_convnext"):
+    with pytest.raises(
+        UserError, match=r"small_image_stem is always, but only timm's ResNets .* test_convnext"
+    ):
         build_student(config(backbone="test_convnext", small_image_stem="always"), 8, 0)
 
 
@@ -129,11 +161,16 @@ def test_an_unknown_backbone_is_named_with_its_neighbours(name, sentence):
 
 def test_known_backbones_pass():
     known = ["resnet18", "resnet18.a1_in1k"]
-    assert [check_backbone(name) for name in known] == [None, None]  # which raises where it does not know one
+    assert [check_backbone(name) for name in known] == [
+        None,
+        None,
+    ]  # which raises where it does not know one
 
 
 def test_images_too_small_for_a_backbone_are_a_sentence():
-    with pytest.raises(UserError, match=r"inception_v3 can't take images of student\.image_size 32 px"):
+    with pytest.raises(
+        UserError, match=r"inception_v3 can't take images of student\.image_size 32 px"
+    ):
         build_student(config(backbone="inception_v3"), 8, 0)
 
 
@@ -166,7 +203,9 @@ def test_the_file_is_readable_by_all_and_leaves_nothing_beside_it(tmp_path):
 def test_channels_last_weights_are_saved(tmp_path, images):
     student = build_student(config(), 16, 0).to(memory_format=torch.channels_last)
     save_student(student, tmp_path / "s.safetensors")
-    torch.testing.assert_close(load_student(tmp_path / "s.safetensors")(images), student.eval()(images))
+    torch.testing.assert_close(
+        load_student(tmp_path / "s.safetensors")(images), student.eval()(images)
+    )
 
 
 def test_init_from_a_student_takes_its_backbone_and_a_projector_that_fits(tmp_path):
@@ -186,8 +225,14 @@ def test_init_from_a_student_takes_its_backbone_and_a_projector_that_fits(tmp_pa
     ("values", "sentence"),
     [
         ({"backbone": "resnet18"}, "is a test_vit, but student.backbone is resnet18"),
-        ({"backbone": "test_vit", "image_size": 64}, r"trained at 32 px .*student\.image_size 64; set it to 32"),
-        ({"backbone": "test_vit", "small_image_stem": "always"}, "has the original stem, but student.small_image_stem is always"),
+        (
+            {"backbone": "test_vit", "image_size": 64},
+            r"trained at 32 px .*student\.image_size 64; set it to 32",
+        ),
+        (
+            {"backbone": "test_vit", "small_image_stem": "always"},
+            "has the original stem, but student.small_image_stem is always",
+        ),
     ],
 )
 def test_init_from_another_kind_of_student_is_refused(tmp_path, values, sentence):
@@ -202,7 +247,11 @@ def test_files_that_are_no_students_are_sentences(tmp_path):
 
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
-    for name, sentence in (("missing", "can't be read"), ("cut", "can't be read"), ("other", "is not a student saved by this version")):
+    for name, sentence in (
+        ("missing", "can't be read"),
+        ("cut", "can't be read"),
+        ("other", "is not a student saved by this version"),
+    ):
         with pytest.raises(UserError, match=sentence):
             load_student(tmp_path / f"{name}.safetensors")
     with pytest.raises(UserError, match="can't be written"):
@@ -210,7 +259,14 @@ def test_files_that_are_no_students_are_sentences(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("width", "-3"), ("width", "0"), ("image_size", "-5"), ("projector_width", "x"), ("mean", "1 2")]
+    ("key", "value"),
+    [
+        ("width", "-3"),
+        ("width", "0"),
+        ("image_size", "-5"),
+        ("projector_width", "x"),
+        ("mean", "1 2"),
+    ],
 )
 def test_a_header_of_no_student_is_a_sentence(tmp_path, key, value):
     path = tmp_path / "s.safetensors"
@@ -218,7 +274,9 @@ def test_a_header_of_no_student_is_a_sentence(tmp_path, key, value):
     with safe_open(path, "pt") as file:
         header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     write_tensors(path, tensors, {**header, key: value})
-    with pytest.raises(UserError, match=r"the header of .*s.safetensors is damaged \(.*\); save the student again"):
+    with pytest.raises(
+        UserError, match=r"the header of .*s.safetensors is damaged \(.*\); save the student again"
+    ):
         load_student(path)
 
 
@@ -234,7 +292,10 @@ def test_pretrained_keeps_its_stem_and_brings_its_normalisation(monkeypatch):
     student = build_student(config(init="pretrained"), 16, 0)
     assert student.spec.stem == "original"
     assert student.normalisation == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
-    assert build_student(config(), 16, 0).normalisation == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert build_student(config(), 16, 0).normalisation == (
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+    )
 
 
 def test_pretrained_weights_that_do_not_exist_or_can_not_be_fetched_are_sentences(monkeypatch):
@@ -245,11 +306,15 @@ def test_pretrained_weights_that_do_not_exist_or_can_not_be_fetched_are_sentence
         raise OSError("no route\nto host")
 
     monkeypatch.setattr(backbones.timm, "create_model", unreachable)
-    with pytest.raises(UserError, match=r"weights of student.backbone test_resnet can't be fetched \(no route\)"):
+    with pytest.raises(
+        UserError, match=r"weights of student.backbone test_resnet can't be fetched \(no route\)"
+    ):
         build_student(config(init="pretrained"), 16, 0)
 
 
-def test_a_student_in_a_bucket_is_read_without_fsspec_s_package_for_it(tmp_path, bucket, monkeypatch):
+def test_a_student_in_a_bucket_is_read_without_fsspec_s_package_for_it(
+    tmp_path, bucket, monkeypatch
+):
     def no_package(url):
         raise ImportError("Install s3fs to access S3")
 
@@ -265,7 +330,9 @@ def test_a_student_in_a_bucket_is_read_without_fsspec_s_package_for_it(tmp_path,
 
 
 @pytest.mark.parametrize(("objective", "projected"), [("csm", True), ("simclr", False)])
-def test_a_file_says_whether_its_student_was_trained_to_embed_where_its_teacher_does(tmp_path, objective, projected):
+def test_a_file_says_whether_its_student_was_trained_to_embed_where_its_teacher_does(
+    tmp_path, objective, projected
+):
     student = build_student(config(), 16, 0)
     Learner(student, nn.Identity(), NEEDS[objective], nullcontext)
     save_student(student, tmp_path / "s.safetensors")
@@ -279,7 +346,9 @@ def test_a_file_of_an_earlier_version_says_nothing_of_it_and_is_read_all_the_sam
     save_student(build_student(config(), 16, 0), path)
     with safe_open(path, framework="pt") as file:
         header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    write_tensors(path, tensors, {key: value for key, value in header.items() if key != "projected"})
+    write_tensors(
+        path, tensors, {key: value for key, value in header.items() if key != "projected"}
+    )
     assert was_projected(path) is None
     assert all(part.requires_grad for part in load_student(path).parameters())
 
@@ -287,5 +356,7 @@ def test_a_file_of_an_earlier_version_says_nothing_of_it_and_is_read_all_the_sam
 @pytest.mark.parametrize("read", [was_projected, spent_on])
 def test_a_file_that_is_no_student_s_says_so_whatever_is_asked_of_it(tmp_path, read):
     (tmp_path / "s.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"s.safetensors can't be read as a student's safetensors file"):
+    with pytest.raises(
+        UserError, match=r"s.safetensors can't be read as a student's safetensors file"
+    ):
         read(tmp_path / "s.safetensors")

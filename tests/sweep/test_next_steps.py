@@ -13,19 +13,38 @@ SWEEP = Sweep(name="my-sweep", space={"seed": choice(1, 2)})
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["/bin/beamclip", "sweep", "--space", "seed=[1]"], "beamclip sweep --name my-sweep --storage '/a b' --resume id"),
-        (["/bin/beamclip", "train", "--name", "my-sweep"], "beamclip train --name my-sweep --storage '/a b' --resume id"),
-        (["sweeps/mine.py", "--preset", "cifar10"], "python sweeps/mine.py --storage '/a b' --resume id"),
+        (
+            ["/bin/beamclip", "sweep", "--space", "seed=[1]"],
+            "beamclip sweep --name my-sweep --storage '/a b' --resume id",
+        ),
+        (
+            ["/bin/beamclip", "train", "--name", "my-sweep"],
+            "beamclip train --name my-sweep --storage '/a b' --resume id",
+        ),
+        (
+            ["sweeps/mine.py", "--preset", "cifar10"],
+            "python sweeps/mine.py --storage '/a b' --resume id",
+        ),
     ],
 )
 def test_the_line_to_go_on_with_finds_the_same_sweep(monkeypatch, arguments, line):
     monkeypatch.setattr(sys, "argv", arguments)
-    assert resume_line(SweepRecord(SWEEP, load_experiment("demo", {"storage.path": "/a b"}), "id")) == line
-    assert resume_line(SweepRecord(SWEEP, load_experiment("demo"), "id")) == line.replace(" --storage '/a b'", "")
+    assert (
+        resume_line(SweepRecord(SWEEP, load_experiment("demo", {"storage.path": "/a b"}), "id"))
+        == line
+    )
+    assert resume_line(SweepRecord(SWEEP, load_experiment("demo"), "id")) == line.replace(
+        " --storage '/a b'", ""
+    )
 
 
 def test_a_server_is_opened_by_its_address_and_a_database_by_mlflow():
-    served = next_lines("s", load_experiment("demo", {"tracking.uri": "http://me:secret@host:5000", "storage.path": "/a b"}))
+    served = next_lines(
+        "s",
+        load_experiment(
+            "demo", {"tracking.uri": "http://me:secret@host:5000", "storage.path": "/a b"}
+        ),
+    )
     assert "in the browser:  http://…@host:5000\n" in served
     assert served.endswith("beamclip report s --storage '/a b' --tracking-uri 'http://…@host:5000'")
     local = next_lines("s", load_experiment("demo", {"storage.path": "/x"}))
@@ -35,28 +54,42 @@ def test_a_server_is_opened_by_its_address_and_a_database_by_mlflow():
 
 def test_no_line_tells_a_password_and_each_can_be_typed_as_it_stands(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["beamclip", "train"])
-    places = {"storage.path": "s3://KEY:SEC/RET@bucket/x", "tracking.uri": "postgresql://db/mlflow?user=me&password=secret"}
+    places = {
+        "storage.path": "s3://KEY:SEC/RET@bucket/x",
+        "tracking.uri": "postgresql://db/mlflow?user=me&password=secret",
+    }
     base = load_experiment("demo", places)
     lines = f"{next_lines('s', base, 'best')}\n{resume_line(SweepRecord(SWEEP, base, 'id'))}"
     assert not {"KEY", "SEC", "RET", "secret"} & set(re.split(r"\W", lines))
-    assert "--storage 's3://…@bucket/x' --tracking-uri 'postgresql://db/mlflow?user=me&password=…'" in lines
+    assert (
+        "--storage 's3://…@bucket/x' --tracking-uri 'postgresql://db/mlflow?user=me&password=…'"
+        in lines
+    )
     assert lines.endswith("beamclip train --name my-sweep --storage 's3://…@bucket/x' --resume id")
     spaced = next_lines("s", load_experiment("demo", {"storage.path": "/a b"}))
     assert "in the browser:  mlflow ui --backend-store-uri 'sqlite:////a b/mlflow.db'\n" in spaced
 
 
-def test_an_environment_that_names_no_place_does_not_hide_the_lines_of_a_sweep_that_lies_elsewhere(monkeypatch):
+def test_an_environment_that_names_no_place_does_not_hide_the_lines_of_a_sweep_that_lies_elsewhere(
+    monkeypatch,
+):
     monkeypatch.setenv("BEAMCLIP_STORAGE", "~nosuchuser/x")
-    assert next_lines("s", load_experiment("demo", {"storage.path": "/x"})).endswith("beamclip report s --storage /x")
+    assert next_lines("s", load_experiment("demo", {"storage.path": "/x"})).endswith(
+        "beamclip report s --storage /x"
+    )
 
 
 def test_where_everything_is_where_it_always_is_nothing_of_it_is_said(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert next_lines("s", load_experiment("demo")).endswith("A page to send around:   beamclip report s")
+    assert next_lines("s", load_experiment("demo")).endswith(
+        "A page to send around:   beamclip report s"
+    )
 
 
 def test_an_older_sweep_of_its_name_is_named_by_its_id():
-    lines = next_lines("s", load_experiment("demo", {"storage.path": "/x"}), "run1", "20260101-000000-0001")
+    lines = next_lines(
+        "s", load_experiment("demo", {"storage.path": "/x"}), "run1", "20260101-000000-0001"
+    )
     for verb in ("compare", "report"):
         assert f"beamclip {verb} s --sweep 20260101-000000-0001 --storage /x\n" in lines
     assert lines.endswith("beamclip evaluate run:run1 --storage /x")

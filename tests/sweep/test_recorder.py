@@ -7,7 +7,15 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from beamclip.config import Experiment, Sweep, UserError, checked, choice, load_experiment, with_values
+from beamclip.config import (
+    Experiment,
+    Sweep,
+    UserError,
+    checked,
+    choice,
+    load_experiment,
+    with_values,
+)
 from beamclip.stores.paths import asset_key
 from beamclip.stores.sweep_record import SweepRecord
 from beamclip.sweep.recorder import Recorder, facts_of
@@ -65,9 +73,21 @@ class StubBars:
 def record():
     base = load_experiment("demo", {"optimiser.epochs": 3})
     sweep = Sweep(name="s", space={"anchors.prompt_set": choice(*PROMPTS)})
-    keys = {prompts: asset_key(with_values(base, {"anchors.prompt_set": prompts})) for prompts in PROMPTS}
-    facts = {p: {"data_key": f"data of {p}", "teacher_fingerprint": "t", "anchors": {"hash": f"anchors of {p}"}} for p in PROMPTS}
-    return SweepRecord(sweep, base, "id", {key: json.dumps({"facts": facts[p]}) for p, key in keys.items()})
+    keys = {
+        prompts: asset_key(with_values(base, {"anchors.prompt_set": prompts}))
+        for prompts in PROMPTS
+    }
+    facts = {
+        p: {
+            "data_key": f"data of {p}",
+            "teacher_fingerprint": "t",
+            "anchors": {"hash": f"anchors of {p}"},
+        }
+        for p in PROMPTS
+    }
+    return SweepRecord(
+        sweep, base, "id", {key: json.dumps({"facts": facts[p]}) for p, key in keys.items()}
+    )
 
 
 @pytest.fixture
@@ -77,7 +97,16 @@ def recorder(record):
 
 def test_everything_is_written_in_the_order_it_happened(recorder):
     recorder.started("a", {"anchors.prompt_set": "plain"})
-    recorder.reported("a", {"epoch": 1, "train/loss": 2.0, "history": [("train/loss", 3.0, 5)], "config": {}, "pid": 3})
+    recorder.reported(
+        "a",
+        {
+            "epoch": 1,
+            "train/loss": 2.0,
+            "history": [("train/loss", 3.0, 5)],
+            "config": {},
+            "pid": 3,
+        },
+    )
     recorder.started("b", {"anchors.prompt_set": "openai_7"})
     recorder.ended("a", "FINISHED", None)
     recorder.ended("b", "FAILED", "no luck")
@@ -99,7 +128,10 @@ def test_a_trial_is_tagged_with_its_own_stores(recorder):
     recorder.close()
     trials = recorder.tracker.told("trial")
     assert [call[4]["data_key"] for call in trials] == ["data of plain", "data of openai_7"]
-    assert [call[4]["anchors_hash"] for call in trials] == ["anchors of plain", "anchors of openai_7"]
+    assert [call[4]["anchors_hash"] for call in trials] == [
+        "anchors of plain",
+        "anchors of openai_7",
+    ]
     assert [call[3].anchors.prompt_set for call in trials] == list(PROMPTS)
     assert facts_of(recorder.record)["data_key"] == "data of plain"
 
@@ -108,10 +140,15 @@ def test_a_trials_own_settings_and_anchors_are_kept_with_it(recorder):
     recorder.started("a", {"anchors.prompt_set": "plain"})
     recorder.close()
     settings, anchors = recorder.tracker.told("log_text")
-    assert [(call[1], call[3]) for call in (settings, anchors)] == [("run of a", "config.yaml"), ("run of a", "anchors.json")]
+    assert [(call[1], call[3]) for call in (settings, anchors)] == [
+        ("run of a", "config.yaml"),
+        ("run of a", "anchors.json"),
+    ]
     assert json.loads(anchors[2]) == {"hash": "anchors of plain"}
     text = settings[2]
-    assert checked(Experiment, yaml.safe_load(text)) == with_values(recorder.record.base, {"anchors.prompt_set": "plain"})
+    assert checked(Experiment, yaml.safe_load(text)) == with_values(
+        recorder.record.base, {"anchors.prompt_set": "plain"}
+    )
 
 
 def test_a_slow_tracker_keeps_nobody_waiting(recorder):
@@ -146,7 +183,9 @@ def test_what_the_tracker_goes_on_to_raise_surfaces_at_the_end_and_is_said_at_on
     with pytest.raises(UserError, match=r"the server is gone; mend .* --resume"):
         recorder.close()
     assert [call[0] for call in recorder.tracker.calls] == ["trial", "log_text", "log_text"]
-    assert recorder.bars.lines == ["results can't be written for now (the server is gone); they are kept and tried again"]
+    assert recorder.bars.lines == [
+        "results can't be written for now (the server is gone); they are kept and tried again"
+    ]
 
 
 def test_an_interrupted_sweep_does_not_wait_for_a_tracker_that_does_not_answer(record, monkeypatch):
@@ -155,7 +194,9 @@ def test_an_interrupted_sweep_does_not_wait_for_a_tracker_that_does_not_answer(r
     recorder.tracker.free.clear()
     recorder.started("a", {})
     recorder.close(ended=False)
-    assert recorder.bars.lines[-1].startswith("beamclip: WARNING: results can't be written any more: it does not answer; mend the")
+    assert recorder.bars.lines[-1].startswith(
+        "beamclip: WARNING: results can't be written any more: it does not answer; mend the"
+    )
     recorder.tracker.free.set()
 
 
@@ -168,14 +209,26 @@ def test_a_tracker_that_fails_once_loses_nothing(record, what):
         recorder.ended(trial_id, "FINISHED", None)
     recorder.close()
     for trial_id in "ab":
-        calls = [call[0] for call in recorder.tracker.calls if call[0] != "log_text" and call[1] == trial_id]
-        assert [name for name in calls if name != "trial"] == ["trial_metrics", "trial_finished"] and calls[0] == "trial"
+        calls = [
+            call[0]
+            for call in recorder.tracker.calls
+            if call[0] != "log_text" and call[1] == trial_id
+        ]
+        assert [name for name in calls if name != "trial"] == [
+            "trial_metrics",
+            "trial_finished",
+        ] and calls[0] == "trial"
     assert recorder.bars.lines[-1] == "results are written again, and none is lost"
 
 
 def test_what_an_earlier_session_could_not_write_is_made_up_for(record, tmp_path):
     (tmp_path / "student.safetensors").touch()
-    result = {"values": {"anchors.prompt_set": "plain"}, "epoch": 3, "linear_probe/test_top1": 5.0, "timestamp": 7}
+    result = {
+        "values": {"anchors.prompt_set": "plain"},
+        "epoch": 3,
+        "linear_probe/test_top1": 5.0,
+        "timestamp": 7,
+    }
     result |= {"checkpoint_path": str(tmp_path), "history": [("train/loss", 1.0, 1)]}
     recorder = Recorder(record, StubTracker(over=("a",)), StubBars())
     recorder.over_before({"a": result, "b": result, "c": {**result, "failure": "no number"}})
@@ -184,7 +237,10 @@ def test_what_an_earlier_session_could_not_write_is_made_up_for(record, tmp_path
     names = ["trial", "trial_metrics", "trial_artifact", "trial_finished"]
     assert [call[:2] for call in calls] == [(name, trial_id) for trial_id in "bc" for name in names]
     assert calls[1][2:] == ({"linear_probe/test_top1": 5.0}, 3, [("train/loss", 1.0, 1, 7000)])
-    assert [call[2:] for call in recorder.tracker.told("trial_finished")] == [("FINISHED", None), ("FAILED", "no number")]
+    assert [call[2:] for call in recorder.tracker.told("trial_finished")] == [
+        ("FINISHED", None),
+        ("FAILED", "no number"),
+    ]
 
 
 def test_the_bar_counts_epochs_and_evaluations_of_all_trials(recorder):
@@ -215,8 +271,13 @@ def test_what_the_last_report_left_is_kept(record, bucket, root, files):
     folder.mkdir(parents=True)
     for name in (*files, "state.pt"):
         (folder / name).touch()
-    path = "bucket/runs/checkpoint" if root.startswith("s3:") else str(folder)  # as Ray says it, which never names a scheme
-    stored = replace(record, base=with_values(record.base, {"storage.path": root, "tracking.uri": "http://server"}))
+    path = (
+        "bucket/runs/checkpoint" if root.startswith("s3:") else str(folder)
+    )  # as Ray says it, which never names a scheme
+    stored = replace(
+        record,
+        base=with_values(record.base, {"storage.path": root, "tracking.uri": "http://server"}),
+    )
     recorder = Recorder(stored, StubTracker(), StubBars())
     recorder.reported("a", {"epoch": 2, "checkpoint_path": path})
     recorder.reported("a", {"epoch": 3, "checkpoint_path": path, "linear_probe/test_top1": 5.0})
@@ -226,6 +287,10 @@ def test_what_the_last_report_left_is_kept(record, bucket, root, files):
 
 
 def test_where_nothing_lies_that_could_be_kept_it_is_said(recorder, tmp_path):
-    recorder.reported("a", {"epoch": 3, "checkpoint_path": str(tmp_path), "linear_probe/test_top1": 5.0})
+    recorder.reported(
+        "a", {"epoch": 3, "checkpoint_path": str(tmp_path), "linear_probe/test_top1": 5.0}
+    )
     recorder.close()
-    assert recorder.bars.lines == [f"beamclip: WARNING: no student lies in {tmp_path}, so that MLflow keeps none of trial a"]
+    assert recorder.bars.lines == [
+        f"beamclip: WARNING: no student lies in {tmp_path}, so that MLflow keeps none of trial a"
+    ]

@@ -15,7 +15,9 @@ TAG = "beamclip.teacher_near_chance"
 class StubTracker:
     def __init__(self):
         self.run_id, self.tags, self.references = "parent", {}, {}
-        self.client = SimpleNamespace(set_tag=lambda run_id, key, value: self.tags.update({(run_id, key): value}))
+        self.client = SimpleNamespace(
+            set_tag=lambda run_id, key, value: self.tags.update({(run_id, key): value})
+        )
 
     def reference(self, kind, tags, metrics):
         self.references[kind] = metrics
@@ -27,10 +29,22 @@ def record_of(accuracies, images=500, classes=10, space=None):
     base, assets = load_experiment("demo"), {}
     for prompt_set, per_cent in accuracies.items():
         for values in [{"views.stored": stored} for stored in (1, 2)] if space else [{}]:
-            facts = {"teacher": "tiny", "classes": classes, "teacher/images_encoded_in_all": 7, "teacher/zero_shot_test_top1": 50.0}
-            facts |= {"teacher/zero_shot_val_top1": per_cent, "teacher/zero_shot_val_top1_low": wilson_interval(per_cent, images)[0]}
-            assets[asset_key(with_values(base, values | {"anchors.prompt_set": prompt_set}))] = json.dumps({"facts": facts})
-    return SweepRecord(sweep, base, "id", assets, {"linear_probe/val_top1": 20.0, "zero_shot/val_top1": 9.0})
+            facts = {
+                "teacher": "tiny",
+                "classes": classes,
+                "teacher/images_encoded_in_all": 7,
+                "teacher/zero_shot_test_top1": 50.0,
+            }
+            facts |= {
+                "teacher/zero_shot_val_top1": per_cent,
+                "teacher/zero_shot_val_top1_low": wilson_interval(per_cent, images)[0],
+            }
+            assets[asset_key(with_values(base, values | {"anchors.prompt_set": prompt_set}))] = (
+                json.dumps({"facts": facts})
+            )
+    return SweepRecord(
+        sweep, base, "id", assets, {"linear_probe/val_top1": 20.0, "zero_shot/val_top1": 9.0}
+    )
 
 
 @pytest.fixture
@@ -60,7 +74,9 @@ def written():
         (60.0, 10, 5, False),
     ],
 )
-def test_near_chance_is_judged_by_what_the_accuracy_is_sure_to_be_above(per_cent, classes, images, near):
+def test_near_chance_is_judged_by_what_the_accuracy_is_sure_to_be_above(
+    per_cent, classes, images, near
+):
     assert near_chance(wilson_interval(per_cent, images)[0], classes) == near
 
 
@@ -74,30 +90,54 @@ def test_a_teacher_that_knows_the_classes_is_written_without_a_word(written):
     tracker, said = written(record_of({"plain": 60.0}))
     assert (said, tracker.tags) == ([], {})
     assert tracker.references == {
-        "teacher": {"zero_shot/val_top1": 60.0, "zero_shot/test_top1": 50.0, "teacher/images_encoded": 7},
+        "teacher": {
+            "zero_shot/val_top1": 60.0,
+            "zero_shot/test_top1": 50.0,
+            "teacher/images_encoded": 7,
+        },
         "untrained": {"linear_probe/val_top1": 20.0},
     }
 
 
 def test_a_teacher_near_chance_is_said_loudly_with_what_to_try_and_tagged(written):
     tracker, (said,) = written(record_of({"plain": 11.2}))
-    assert said.startswith("beamclip: WARNING: the teacher hardly knows these classes by these names")
+    assert said.startswith(
+        "beamclip: WARNING: the teacher hardly knows these classes by these names"
+    )
     case = "tiny with prompt set plain: 11.2 % of val right; guessing among 10 gets 10 %"
     assert case in said
-    for hint in ("data.class_names", "anchors.prompt_set", "teacher.model", "beamclip anchors --explain"):
+    for hint in (
+        "data.class_names",
+        "anchors.prompt_set",
+        "teacher.model",
+        "beamclip anchors --explain",
+    ):
         assert hint in said
     assert tracker.tags == {("parent", TAG): case}
 
 
 def test_only_the_prompt_sets_near_chance_are_named_each_once(written):
-    record = record_of({"plain": 9.0, "openai_7": 60.0, "openai_80": 12.0}, space={"views.stored": choice(1, 2)})
+    record = record_of(
+        {"plain": 9.0, "openai_7": 60.0, "openai_80": 12.0}, space={"views.stored": choice(1, 2)}
+    )
     tracker, (said,) = written(record)
-    assert tracker.tags["parent", TAG].count("with prompt set") == said.count("with prompt set") == 2
+    assert (
+        tracker.tags["parent", TAG].count("with prompt set") == said.count("with prompt set") == 2
+    )
     assert "set plain" in said and "set openai_80" in said and "openai_7:" not in said
 
 
 def test_whoever_forgets_the_preset_beside_the_data_is_told_what_the_demo_s_teacher_knows():
-    said = demo_elsewhere(load_experiment("demo", {"data.path": "/photographs", "data.source": "auto"}))
-    assert said.startswith("teacher.model is demo, which knows nothing but the demo's own digits; give a preset with a CLIP (--preset")
+    said = demo_elsewhere(
+        load_experiment("demo", {"data.path": "/photographs", "data.source": "auto"})
+    )
+    assert said.startswith(
+        "teacher.model is demo, which knows nothing but the demo's own digits; give a preset with a CLIP (--preset"
+    )
     assert demo_elsewhere(load_experiment("demo")) is None
-    assert demo_elsewhere(load_experiment("cifar10", {"data.path": "/photographs", "data.source": "auto"})) is None
+    assert (
+        demo_elsewhere(
+            load_experiment("cifar10", {"data.path": "/photographs", "data.source": "auto"})
+        )
+        is None
+    )

@@ -29,7 +29,10 @@ def test_an_interrupted_preparation_is_gone_on_with_in_the_same_sweep(monkeypatc
         run_sweep(SWEEP, base)
     first = begun_sweep(SWEEP.name, base)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    assert (compare(uri, SWEEP.name).sweep_id, compare(uri, SWEEP.name).status) == (first.sweep_id, "KILLED")
+    assert (compare(uri, SWEEP.name).sweep_id, compare(uri, SWEEP.name).status) == (
+        first.sweep_id,
+        "KILLED",
+    )
     with pytest.raises(KeyboardInterrupt):
         run_sweep(SWEEP, base, resume=True)
     assert begun_sweep(SWEEP.name, base) == first
@@ -49,7 +52,12 @@ def test_the_older_of_two_interrupted_sweeps_is_gone_on_with_by_its_id(monkeypat
         with pytest.raises(KeyboardInterrupt) as interrupted:
             run_sweep(SWEEP, base, resume)
         lines.append(str(interrupted.value).split()[-1])
-    assert lines == ["20260101-000000-0001", "20260102-000000-0001", "20260101-000000-0001", "20260102-000000-0001"]
+    assert lines == [
+        "20260101-000000-0001",
+        "20260102-000000-0001",
+        "20260101-000000-0001",
+        "20260102-000000-0001",
+    ]
 
 
 def test_a_sweep_that_never_began_hides_none_that_did(monkeypatch, tmp_path):
@@ -79,16 +87,39 @@ def test_a_sweep_that_another_process_runs_is_left_alone(monkeypatch, tmp_path):
 
 def _made(record, bars, repair):
     """As `sweeping._prepared`, with a teacher that is no better than guessing."""
-    facts = {"teacher": "tiny", "classes": 10, "teacher/images_encoded_in_all": 7, "data_key": "d", "teacher_fingerprint": "f"}
-    facts |= {"teacher/zero_shot_test_top1": 11.0, "teacher/zero_shot_val_top1": 11.0, "teacher/zero_shot_val_top1_low": 8.0}
-    facts["anchors"] = {"prompt_set": "openai_7", "anchors": 3, "prompts": 21, "prompts_per_class": [7, 7], "bare": 3, "shortened": 0}
+    facts = {
+        "teacher": "tiny",
+        "classes": 10,
+        "teacher/images_encoded_in_all": 7,
+        "data_key": "d",
+        "teacher_fingerprint": "f",
+    }
+    facts |= {
+        "teacher/zero_shot_test_top1": 11.0,
+        "teacher/zero_shot_val_top1": 11.0,
+        "teacher/zero_shot_val_top1_low": 8.0,
+    }
+    facts["anchors"] = {
+        "prompt_set": "openai_7",
+        "anchors": 3,
+        "prompts": 21,
+        "prompts_per_class": [7, 7],
+        "bare": 3,
+        "shortened": 0,
+    }
     facts["anchors"] |= {"duplicates": 0, "near": 0, "nearest": [["a", "b", 0.5]], "hash": "cafe"}
     bank = Path(record.base.storage.path) / "bank"
     bank.mkdir()
     np.save(bank / "anchors.npy", np.eye(3, dtype=np.float32))
     (bank / "manifest.json").write_text('{"names": ["a", "b", "c"]}')
     made = json.dumps({"facts": facts, "teachers": [{"anchors": str(bank)}]})
-    return replace(record, assets={asset_key(with_values(record.base, values)): made for values in planned_values(record.sweep)})
+    return replace(
+        record,
+        assets={
+            asset_key(with_values(record.base, values)): made
+            for values in planned_values(record.sweep)
+        },
+    )
 
 
 def _failed(record, tracker, bars, resume):
@@ -104,7 +135,10 @@ def test_a_sweep_of_which_nothing_came_says_so_and_is_failed(monkeypatch, tmp_pa
     monkeypatch.setattr(sweeping, "_prepared", _made)
     monkeypatch.setattr(sweeping, "_run", _failed)
     base = load_experiment("demo", {"storage.path": str(tmp_path)})
-    with pytest.raises(UserError, match="no trial of my-sweep finished with a result; the reasons stand above, under the table"):
+    with pytest.raises(
+        UserError,
+        match="no trial of my-sweep finished with a result; the reasons stand above, under the table",
+    ):
         run_sweep(SWEEP, base)
     assert compare(f"sqlite:///{tmp_path}/mlflow.db", SWEEP.name).status == "FAILED"
     assert "failed, seed=1: no such luck" in capsys.readouterr().out
@@ -116,37 +150,71 @@ def _ran(record, tracker, bars, resume):
         tracker.trial(f"t{number}", values)
         val = 40.0 + 10 * values["views.stored"] + values["seed"]
         cost = {"cost/device_seconds": 10.0 * values["views.stored"], "cost/images_seen": 640}
-        tracker.trial_metrics(f"t{number}", {"linear_probe/val_top1": val, "linear_probe/test_top1": val - 1} | cost, 1)
+        tracker.trial_metrics(
+            f"t{number}",
+            {"linear_probe/val_top1": val, "linear_probe/test_top1": val - 1} | cost,
+            1,
+        )
         tracker.trial_finished(f"t{number}", "FINISHED")
     return True
 
 
 @pytest.mark.slow
-def test_what_mattered_is_kept_with_the_sweep_and_said_after_the_table(monkeypatch, tmp_path, capsys):
+def test_what_mattered_is_kept_with_the_sweep_and_said_after_the_table(
+    monkeypatch, tmp_path, capsys
+):
     monkeypatch.setattr(sweeping, "_prepared", _made)
     monkeypatch.setattr(sweeping, "_run", _ran)
-    monkeypatch.setattr(sys, "argv", ["/bin/beamclip", "sweep", "--tracking-uri", "http://me:secret@host", "--set", "a=b c"])
-    space = {"views.stored": choice(1, 2), "student.projector": choice("linear", "mlp"), "optimiser.name": choice("sgd", "adamw")}
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["/bin/beamclip", "sweep", "--tracking-uri", "http://me:secret@host", "--set", "a=b c"],
+    )
+    space = {
+        "views.stored": choice(1, 2),
+        "student.projector": choice("linear", "mlp"),
+        "optimiser.name": choice("sgd", "adamw"),
+    }
     space["seed"] = choice(0, 1)
-    run_sweep(Sweep(name="mattered", space=space), load_experiment("demo", {"storage.path": str(tmp_path)}))
+    run_sweep(
+        Sweep(name="mattered", space=space),
+        load_experiment("demo", {"storage.path": str(tmp_path)}),
+    )
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("mattered")
     (parent,) = client.search_runs([experiment.experiment_id], "tags.kind = 'sweep'")
     kept = {file.path for file in client.list_artifacts(parent.info.run_id)}
-    assert {"accuracy.png", "accuracy_cost.png", "effects.png", "effects.csv", "parallel.png", "anchors.csv"} <= kept
+    assert {
+        "accuracy.png",
+        "accuracy_cost.png",
+        "effects.png",
+        "effects.csv",
+        "parallel.png",
+        "anchors.csv",
+    } <= kept
     pictures = {file.path for file in client.list_artifacts(parent.info.run_id, "anchors/cafe")}
     assert pictures == {"anchors/cafe/heat_map.png", "anchors/cafe/nearest_pairs.csv"}
     table = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/effects.csv").splitlines()
-    assert table[0] == "setting,eta_squared,eta_squared_by_chance,best_value,mean_at_best,mean_at_worst,trials"
+    assert (
+        table[0]
+        == "setting,eta_squared,eta_squared_by_chance,best_value,mean_at_best,mean_at_worst,trials"
+    )
     assert table[1] == "views.stored,0.9901,0.0667,2,60.5,50.5,16"
     said = capsys.readouterr()
     line = "what mattered (share of the variance of linear_probe/val_top1): stored 99 %, "
     line += "name 0 % (by chance 7 %), projector 0 % (by chance 7 %)"
     assert line in " ".join(said.out.split())
     assert "WARNING: the teacher hardly knows these classes" in said.err
-    assert parent.data.tags["beamclip.command"] == "beamclip sweep --tracking-uri http://…@host --set 'a=b c'"
+    assert (
+        parent.data.tags["beamclip.command"]
+        == "beamclip sweep --tracking-uri http://…@host --set 'a=b c'"
+    )
     assert parent.data.tags["beamclip.folder"].startswith(f"{tmp_path}/sweeps/mattered/")
     best = compare(f"sqlite:///{tmp_path}/mlflow.db", "mattered").best.run_id
     assert f"beamclip report mattered --storage {tmp_path}\n" in said.out
-    assert said.out.endswith(f"Probe its best again:    beamclip evaluate run:{best} --storage {tmp_path}\n")
-    assert parent.data.tags["beamclip.teacher_near_chance"].startswith("tiny with prompt set openai_7: 11 % of val right")
+    assert said.out.endswith(
+        f"Probe its best again:    beamclip evaluate run:{best} --storage {tmp_path}\n"
+    )
+    assert parent.data.tags["beamclip.teacher_near_chance"].startswith(
+        "tiny with prompt set openai_7: 11 % of val right"
+    )

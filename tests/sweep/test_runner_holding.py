@@ -23,13 +23,20 @@ with held(SweepRecord(Sweep(name="temp"), load_experiment("demo", {"storage.path
 
 
 def record(storage, sweep_id="20260101-000000-0001"):
-    return SweepRecord(Sweep(name="temp"), load_experiment("demo", {"storage.path": str(storage)}), sweep_id)
+    return SweepRecord(
+        Sweep(name="temp"), load_experiment("demo", {"storage.path": str(storage)}), sweep_id
+    )
 
 
 def test_a_second_driver_is_kept_away_until_the_first_has_ended_however_it_ends(tmp_path):
-    first = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    first = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     assert first.stdout.readline() == "held\n"
-    with pytest.raises(UserError, match=r"sweep temp, 20260101-000000-0001, is being run by another process; wait .* before --resume"):
+    with pytest.raises(
+        UserError,
+        match=r"sweep temp, 20260101-000000-0001, is being run by another process; wait .* before --resume",
+    ):
         held(record(tmp_path)).__enter__()
     with held(record(tmp_path, "20260102-000000-0001")):  # another of the same name may run
         pass
@@ -55,7 +62,10 @@ def test_a_sweep_that_never_began_leaves_nothing_and_one_that_did_its_lock(tmp_p
         record(tmp_path).save()
         with held(record(tmp_path, "20260102-000000-0001")):
             pass
-    assert sorted(file.name for file in (tmp_path / "sweeps" / "temp").iterdir()) == [".20260101-000000-0001.lock", "20260101-000000-0001"]
+    assert sorted(file.name for file in (tmp_path / "sweeps" / "temp").iterdir()) == [
+        ".20260101-000000-0001.lock",
+        "20260101-000000-0001",
+    ]
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
@@ -64,13 +74,19 @@ def test_where_files_cannot_be_locked_a_sweep_runs_all_the_same(tmp_path, monkey
         raise OSError(code, "no locks here")
 
     monkeypatch.setattr(fcntl, "flock", unknown)
-    with held(record(tmp_path)), held(record(tmp_path)):  # and nothing keeps a second one away, as its docstring says
+    with (
+        held(record(tmp_path)),
+        held(record(tmp_path)),
+    ):  # and nothing keeps a second one away, as its docstring says
         assert (tmp_path / "sweeps" / "temp" / ".20260101-000000-0001.lock").exists()
 
 
 def test_storage_that_cannot_be_written_is_a_sentence(tmp_path):
     (tmp_path / "sweeps").touch()
-    with pytest.raises(UserError, match=r"storage .*/sweeps/temp can't be written \(.*\); choose another with --storage"):
+    with pytest.raises(
+        UserError,
+        match=r"storage .*/sweeps/temp can't be written \(.*\); choose another with --storage",
+    ):
         held(record(tmp_path)).__enter__()
 
 

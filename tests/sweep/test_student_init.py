@@ -38,7 +38,9 @@ def test_a_run_is_fetched_wherever_it_is_named(base, runs):
     init = f"run:{runs[0]}"
     space = {"student.init": choice("random", init), "variant": choice("a")}
     sweep = Sweep(name="s", space=space, variants={"a": {"student.init": init, "seed": 3}})
-    named, resolved = with_starts(sweep, base.model_copy(update={"student": base.student.model_copy(update={"init": init})}))
+    named, resolved = with_starts(
+        sweep, base.model_copy(update={"student": base.student.model_copy(update={"init": init})})
+    )
     file = resolved.student.init
     assert Path(file).read_bytes() == b"learnt" and runs[0] in file
     assert named.space["student.init"].values == ("random", file)
@@ -56,7 +58,10 @@ def test_without_such_a_start_nothing_changes_and_nobody_is_asked(base):
     assert with_starts(sweep, base) == (sweep, base)
 
 
-@pytest.mark.parametrize(("which", "says"), [(1, "kept no student"), ("0" * 32, "is no run of"), ("../etc", "names no MLflow run")])
+@pytest.mark.parametrize(
+    ("which", "says"),
+    [(1, "kept no student"), ("0" * 32, "is no run of"), ("../etc", "names no MLflow run")],
+)
 def test_a_run_without_a_student_is_a_sentence(base, runs, which, says):
     run_id = runs[which] if isinstance(which, int) else which
     with pytest.raises(UserError, match=says):
@@ -64,7 +69,9 @@ def test_a_run_without_a_student_is_a_sentence(base, runs, which, says):
 
 
 def test_the_settings_of_a_run_are_its_own_with_values_over_them(base, places, runs):
-    trained = with_values(base, {"data.val_fraction": 0.3, "optimiser.epochs": 7, "storage.path": "/elsewhere"})
+    trained = with_values(
+        base, {"data.val_fraction": 0.3, "optimiser.epochs": 7, "storage.path": "/elsewhere"}
+    )
     client = MlflowClient(tracking_uri(base))
     client.log_text(runs[0], yaml.safe_dump(trained.model_dump(mode="json")), "config.yaml")
     found = as_trained(f"run:{runs[0]}", places | {"optimiser.epochs": 9})
@@ -75,7 +82,11 @@ def test_the_settings_of_a_run_are_its_own_with_values_over_them(base, places, r
 def test_values_are_checked_beside_the_settings_of_the_run(base, places, runs):
     """What does not go with the demo's 4,000 images may well go with those the run was trained on."""
     client = MlflowClient(tracking_uri(base))
-    client.log_text(runs[0], yaml.safe_dump({"data": {"source": "folder", "path": "/images", "image_size": 224}}), "config.yaml")
+    client.log_text(
+        runs[0],
+        yaml.safe_dump({"data": {"source": "folder", "path": "/images", "image_size": 224}}),
+        "config.yaml",
+    )
     found = as_trained(f"run:{runs[0]}", places | {"student.image_size": 224})
     assert found is not None and found.student.image_size == 224
     with pytest.raises(UserError, match="student.image_size 225 is larger"):
@@ -91,5 +102,8 @@ def test_a_run_without_settings_has_none_to_judge_it_by(places, runs):
 @pytest.mark.parametrize("content", ["", "- a list", "{cut short"])
 def test_settings_that_can_not_be_read_are_a_sentence(base, places, runs, content):
     MlflowClient(tracking_uri(base)).log_text(runs[0], content, "config.yaml")
-    with pytest.raises(UserError, match=f"config.yaml of run:{runs[0]} holds no settings; name those to judge it by with --preset"):
+    with pytest.raises(
+        UserError,
+        match=f"config.yaml of run:{runs[0]} holds no settings; name those to judge it by with --preset",
+    ):
         as_trained(f"run:{runs[0]}", places)

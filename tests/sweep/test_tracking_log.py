@@ -24,7 +24,9 @@ class Bars:
 @pytest.fixture
 def record(tmp_path):
     base = load_experiment("demo", {"storage.path": str(tmp_path)})
-    return SweepRecord(Sweep(name="temp", space={TAU_T: choice(0.1, 0.2)}), base, "20260101-000000-0001")
+    return SweepRecord(
+        Sweep(name="temp", space={TAU_T: choice(0.1, 0.2)}), base, "20260101-000000-0001"
+    )
 
 
 @pytest.fixture
@@ -40,7 +42,9 @@ def refuse(*arguments, **options):
 def finish_trials(tracker):
     for tau in (0.1, 0.2):
         tracker.trial(f"t{tau}", {TAU_T: tau})
-        tracker.trial_metrics(f"t{tau}", {"linear_probe/val_top1": 40.0 + tau, "linear_probe/test_top1": 40.0}, 1)
+        tracker.trial_metrics(
+            f"t{tau}", {"linear_probe/val_top1": 40.0 + tau, "linear_probe/test_top1": 40.0}, 1
+        )
         tracker.trial_finished(f"t{tau}", "FINISHED")
 
 
@@ -49,15 +53,22 @@ def test_a_sweep_whose_plots_cannot_be_written_has_ended_all_the_same(record, tr
     monkeypatch.setattr(tracker.client, "log_artifact", refuse)
     bars = Bars()
     assert write_summary(tracker, record, bars)
-    assert bars.lines == ["beamclip: WARNING: plots and effects can't be written (the server is gone); beamclip report draws them again"]
+    assert bars.lines == [
+        "beamclip: WARNING: plots and effects can't be written (the server is gone); beamclip report draws them again"
+    ]
 
 
 def test_a_tracker_that_fails_before_the_trials_is_a_sentence(record, tracker, monkeypatch):
     monkeypatch.setattr(tracker.client, "get_run", refuse)
-    with pytest.raises(UserError, match=r"the sweep's run can't be written \(the server is gone\); mend .* and begin again"):
+    with pytest.raises(
+        UserError,
+        match=r"the sweep's run can't be written \(the server is gone\); mend .* and begin again",
+    ):
         write_beginning(tracker, record)
     monkeypatch.setattr("beamclip.sweep.tracking_log.write_references", refuse)
-    with pytest.raises(UserError, match=r"references and anchors can't be written .* go on with --resume"):
+    with pytest.raises(
+        UserError, match=r"references and anchors can't be written .* go on with --resume"
+    ):
         write_found(tracker, record, Bars())
 
 
@@ -85,9 +96,13 @@ with open_tracker(SweepRecord(Sweep(name="temp"), base, "20260101-000000-0001"),
 
 @pytest.mark.slow
 def test_a_sweep_in_a_moved_storage_writes_where_it_is_now(record, tmp_path):
-    subprocess.run([sys.executable, "-c", BEGIN, f"{tmp_path}/old"], check=True)  # MLflow remembers in a process where a run's files lie
+    subprocess.run(
+        [sys.executable, "-c", BEGIN, f"{tmp_path}/old"], check=True
+    )  # MLflow remembers in a process where a run's files lie
     (tmp_path / "old").rename(tmp_path / "new")
     base = with_values(record.base, {"storage.path": f"{tmp_path}/new"})
     with open_tracker(replace(record, base=base), resume=True) as tracker:
         tracker.client.log_text(tracker.run_id, "more", "more.txt")
-    assert not (tmp_path / "old").exists() and list((tmp_path / "new" / "artifacts").rglob("more.txt"))
+    assert not (tmp_path / "old").exists() and list(
+        (tmp_path / "new" / "artifacts").rglob("more.txt")
+    )

@@ -32,10 +32,27 @@ def logged(tmp_path):
             bank.mkdir(exist_ok=True)
             np.save(bank / "anchors.npy", np.eye(3, dtype=np.float32))
             (bank / "manifest.json").write_text('{"names": ["moss", "rose", "sand"]}')
-            report = {"prompt_set": f"set {key}", "anchors": 3, "prompts": 5, "prompts_per_class": [1, 3], "bare": 1, "shortened": 2}
-            report |= {"duplicates": 0, "near": 1, "nearest": [["moss", "sand", 0.96], ["moss", "rose", 0.5]], "hash": key}
+            report = {
+                "prompt_set": f"set {key}",
+                "anchors": 3,
+                "prompts": 5,
+                "prompts_per_class": [1, 3],
+                "bare": 1,
+                "shortened": 2,
+            }
+            report |= {
+                "duplicates": 0,
+                "near": 1,
+                "nearest": [["moss", "sand", 0.96], ["moss", "rose", 0.5]],
+                "hash": key,
+            }
             facts = {"teacher": "tiny", "anchors": report, "teacher/zero_shot_val_top1": 12.3456}
-            assets[str(number)] = json.dumps({"facts": facts, "teachers": [{"anchors": str(bank)}, {"anchors": "of another teacher"}]})
+            assets[str(number)] = json.dumps(
+                {
+                    "facts": facts,
+                    "teachers": [{"anchors": str(bank)}, {"anchors": "of another teacher"}],
+                }
+            )
         tracker = StubTracker()
         log_anchors(tracker, SweepRecord(Sweep(name="s"), load_experiment("demo"), "id", assets))
         return tracker
@@ -66,4 +83,6 @@ def test_each_has_its_picture_and_its_nearest_pairs(logged):
 def test_of_many_banks_the_first_are_drawn_and_all_are_in_the_table(logged):
     tracker = logged([f"bank{number:02}" for number in range(14)])
     assert len(tracker.tables["anchors.csv"]) == 14
-    assert sorted(tracker.figures) == [f"anchors/bank{number:02}/heat_map.png" for number in range(12)]
+    assert sorted(tracker.figures) == [
+        f"anchors/bank{number:02}/heat_map.png" for number in range(12)
+    ]

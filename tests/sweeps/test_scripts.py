@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 from helpers import tiny
 
-from beamclip.config import cell, check_space, load_experiment, planned_values, preset_names, trial_count
+from beamclip.config import (
+    cell,
+    check_space,
+    load_experiment,
+    planned_values,
+    preset_names,
+    trial_count,
+)
 from beamclip.preparation.context import Workshop
 from beamclip.preparation.plan import plan
 
@@ -47,7 +54,10 @@ def test_every_cell_is_an_experiment_with_every_preset(script, preset_name):
 
 def test_it_plans_from_nothing_and_makes_nothing(script, preset, tmp_path):
     base, sweep = tiny.experiment(preset, tmp_path), loaded(script).SWEEP
-    needs = plan([cell(sweep, base, values) for values in planned_values(sweep)], Workshop(tmp_path / "stores"))
+    needs = plan(
+        [cell(sweep, base, values) for values in planned_values(sweep)],
+        Workshop(tmp_path / "stores"),
+    )
     assert {need.store for need in needs} >= {"images", "embeddings", "anchors"}
     assert not any(need.there for need in needs)
     assert not list(tmp_path.rglob("manifest.json"))
@@ -62,7 +72,13 @@ def test_it_is_a_command(script):
 
 def test_augmentations_take_four_passes_of_two_views(preset, tmp_path):
     """As its docstring says."""
-    base, sweep = tiny.experiment(preset, tmp_path), loaded(ROOT / "sweeps" / "augmentations.py").SWEEP
-    needs = plan([cell(sweep, base, values) for values in planned_values(sweep)], Workshop(tmp_path / "stores"))
+    base, sweep = (
+        tiny.experiment(preset, tmp_path),
+        loaded(ROOT / "sweeps" / "augmentations.py").SWEEP,
+    )
+    needs = plan(
+        [cell(sweep, base, values) for values in planned_values(sweep)],
+        Workshop(tmp_path / "stores"),
+    )
     images = sorted(need.images for need in needs if need.store == "embeddings")
     assert (trial_count(sweep), images) == (8, [56, *[2 * 144] * 4])

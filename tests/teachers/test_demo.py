@@ -20,7 +20,9 @@ PROMPT_SETS = {
 
 
 def load(folder):
-    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}", require_pretrained=True)
+    model, _, preprocess = open_clip.create_model_and_transforms(
+        f"local-dir:{folder}", require_pretrained=True
+    )
     return model.eval(), preprocess, open_clip.get_tokenizer(f"local-dir:{folder}")
 
 
@@ -45,9 +47,15 @@ def test_it_knows_the_digits_of_writers_it_has_never_seen(tmp_path):
     items = list(DemoSource(DataConfig(source="demo")).items("test"))
     labels = torch.tensor([item.label for item in items])
     with torch.no_grad():
-        images = model.encode_image(torch.stack([preprocess(Image.fromarray(np.asarray(item.image))) for item in items]))
+        images = model.encode_image(
+            torch.stack([preprocess(Image.fromarray(np.asarray(item.image))) for item in items])
+        )
         for name, templates in PROMPT_SETS.items():
             texts = [[template(digit) for template in templates] for digit in DIGIT_NAMES]
-            anchors = torch.stack([model.encode_text(tokenizer(text), normalize=True).mean(0) for text in texts])
-            accuracy = ((images @ F.normalize(anchors, dim=-1).T).argmax(1) == labels).float().mean()
+            anchors = torch.stack(
+                [model.encode_text(tokenizer(text), normalize=True).mean(0) for text in texts]
+            )
+            accuracy = (
+                ((images @ F.normalize(anchors, dim=-1).T).argmax(1) == labels).float().mean()
+            )
             assert accuracy > 0.84, name

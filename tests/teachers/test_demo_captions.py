@@ -39,9 +39,14 @@ def test_a_small_vocabulary_reads_as_the_whole_and_writes_back(captions):
     model = open_clip.CLIP(8, vision, text).eval()
     tokens = captions.tokens[:, 0, 0]
     with torch.no_grad():
-        before, untouched = model.encode_text(captions.vocabulary[tokens]), model.token_embedding.weight[7].clone()
+        before, untouched = (
+            model.encode_text(captions.vocabulary[tokens]),
+            model.token_embedding.weight[7].clone(),
+        )
         with small_vocabulary(model, captions.vocabulary):
             assert torch.allclose(model.encode_text(tokens), before, atol=1e-6)
-            model.token_embedding.weight += torch.arange(16.0)  # the same for all of them would be lost on the layer norms
+            model.token_embedding.weight += torch.arange(
+                16.0
+            )  # the same for all of them would be lost on the layer norms
     assert torch.equal(model.token_embedding.weight[7], untouched)
     assert not torch.allclose(model.encode_text(captions.vocabulary[tokens]), before)

@@ -16,7 +16,14 @@ def slow_loss(logits, true):
         for row, truth in zip(scores, truths, strict=True):
             if any(truth):
                 log_sum = math.log(sum(math.exp(score) for score in row))
-                rows.append(sum(log_sum - score for score, is_true in zip(row, truth, strict=True) if is_true) / sum(truth))
+                rows.append(
+                    sum(
+                        log_sum - score
+                        for score, is_true in zip(row, truth, strict=True)
+                        if is_true
+                    )
+                    / sum(truth)
+                )
         total += sum(rows) / len(rows)
     return total / 2
 
@@ -31,4 +38,6 @@ def test_the_loss_equals_the_equation_written_out():
 def test_with_one_truth_each_it_is_clips_loss():
     image, text = F.normalize(torch.randn(4, 8), dim=-1), F.normalize(torch.randn(4, 8), dim=-1)
     expected = open_clip.ClipLoss()(image, text, torch.tensor(10.0))
-    assert contrastive_loss(10 * image @ text.T, torch.eye(4, dtype=torch.bool)).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert contrastive_loss(
+        10 * image @ text.T, torch.eye(4, dtype=torch.bool)
+    ).item() == pytest.approx(expected.item(), rel=1e-5)

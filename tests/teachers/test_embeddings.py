@@ -12,12 +12,16 @@ IDS = np.arange(3, 160, 2)  # 79 samples in two shards, so that a row is not an 
 
 @pytest.fixture(scope="module")
 def stored(teacher, packed, tmp_path_factory):
-    return embed(teacher, packed, ViewSet(IDS, RECIPES["weak"], 2, 0), tmp_path_factory.mktemp("stores"))[0]
+    return embed(
+        teacher, packed, ViewSet(IDS, RECIPES["weak"], 2, 0), tmp_path_factory.mktemp("stores")
+    )[0]
 
 
 def test_rows_are_found_by_id_in_any_order(stored):
     whole = dict(zip(IDS.tolist(), stored.gather(IDS, 1), strict=True))
-    some = np.array([159, 3, 131, 3, 129, 133])  # first and last row, both sides of a shard's edge, one of them twice
+    some = np.array(
+        [159, 3, 131, 3, 129, 133]
+    )  # first and last row, both sides of a shard's edge, one of them twice
     got = stored.gather(some, 1)
     assert got.dtype == np.float32 and got.shape == (6, 16)
     assert np.array_equal(got, np.stack([whole[i] for i in some.tolist()]))
@@ -56,10 +60,19 @@ def test_a_store_with_more_samples_and_views_serves_fewer(teacher, packed, tmp_p
 def test_a_store_of_anything_else_does_not(teacher, packed, tmp_path):
     views = ViewSet(IDS[:10], RECIPES["weak"], 2, 5)
     embed(teacher, packed, views, tmp_path)
-    others = [{"seed": 6}, {"recipe": RECIPES["simclr"]}, {"count": 3}, {"ids": IDS[:11]}, {"ids": IDS[5:12]}]
+    others = [
+        {"seed": 6},
+        {"recipe": RECIPES["simclr"]},
+        {"count": 3},
+        {"ids": IDS[:11]},
+        {"ids": IDS[5:12]},
+    ]
     for other in (dataclasses.replace(views, **change) for change in others):
         assert covering_store(tmp_path, basis_of(teacher, packed, other), other) is None
-    assert covering_store(tmp_path, basis_of(teacher, packed, views) | {"images": "other"}, views) is None
+    assert (
+        covering_store(tmp_path, basis_of(teacher, packed, views) | {"images": "other"}, views)
+        is None
+    )
     assert covering_store(tmp_path, basis_of(teacher, packed, views), views) is not None
 
 
@@ -77,11 +90,17 @@ def test_some_store_is_the_one_of_the_most_samples_whatever_the_views(teacher, p
     many, _ = embed(teacher, packed, ViewSet(IDS[:30], RECIPES["center"], 1, 0), tmp_path)
     assert some_store(tmp_path, packed.key, teacher.fingerprint).key == many.key
     assert some_store(tmp_path, "others", teacher.fingerprint) is None
-    assert some_store(tmp_path, packed.key, teacher.fingerprint | {"precision": "torch.bfloat16"}) is None
+    assert (
+        some_store(tmp_path, packed.key, teacher.fingerprint | {"precision": "torch.bfloat16"})
+        is None
+    )
 
 
 def test_of_damaged_stores_some_store_takes_none(teacher, packed, tmp_path):
-    few, many = (embed(teacher, packed, ViewSet(IDS[:count], RECIPES["center"], 1, 0), tmp_path)[0] for count in (10, 30))
+    few, many = (
+        embed(teacher, packed, ViewSet(IDS[:count], RECIPES["center"], 1, 0), tmp_path)[0]
+        for count in (10, 30)
+    )
     many.store.file("rows-00000.npy").write_bytes(b"x")
     assert some_store(tmp_path, packed.key, teacher.fingerprint).key == few.key
     few.store.file("ids.npy").write_bytes(b"x")

@@ -18,7 +18,10 @@ def load(folder, **values):
     return load_teacher(TeacherConfig(model=f"local-dir:{folder}", **values), CPU)
 
 
-@pytest.mark.parametrize(("wanted", "expected"), [("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)],
+)
 def test_on_a_cpu_bf16_is_never_chosen_by_itself(wanted, expected):
     assert precision_for(wanted, CPU) == expected
 
@@ -38,7 +41,10 @@ def test_one_number_stands_for_all_three_colours(change_config):
 
 @pytest.mark.parametrize("mean", [[0.5, 0.5], "grey", ["a", "b", "c"], {}])
 def test_numbers_that_are_no_colours_are_a_sentence(change_config, mean):
-    with pytest.raises(UserError, match=r"tiny_teacher has the preprocess_cfg.mean .*; write three numbers there|can't be loaded"):
+    with pytest.raises(
+        UserError,
+        match=r"tiny_teacher has the preprocess_cfg.mean .*; write three numbers there|can't be loaded",
+    ):
         load(change_config("preprocess_cfg", mean=mean))
 
 
@@ -50,24 +56,32 @@ def test_a_teacher_of_oblong_images_is_a_sentence(copied):
     weights = load_file(copied / "open_clip_model.safetensors")
     weights["visual.positional_embedding"] = torch.zeros(1 + 4 * 8, 32)
     save_file(weights, copied / "open_clip_model.safetensors")
-    with pytest.raises(UserError, match="tiny_teacher takes images of 64 x 32 px; give one that takes squares"):
+    with pytest.raises(
+        UserError, match="tiny_teacher takes images of 64 x 32 px; give one that takes squares"
+    ):
         load(copied)
 
 
-def test_the_same_teacher_is_found_elsewhere_and_another_one_is_a_sentence(teacher, copied, change_weight):
+def test_the_same_teacher_is_found_elsewhere_and_another_one_is_a_sentence(
+    teacher, copied, change_weight
+):
     known = key_of(teacher.text_fingerprint)
     config = TeacherConfig(model=f"local-dir:{copied}")
     found = load_same_teacher(config, 1, lambda one: one.text_fingerprint, known)
     assert found.text_fingerprint == teacher.text_fingerprint
     change_weight("visual.proj")
     load_same_teacher(config, 1, lambda one: one.text_fingerprint, known)
-    with pytest.raises(UserError, match="has other weights on this node than on the first; give all nodes the same"):
+    with pytest.raises(
+        UserError, match="has other weights on this node than on the first; give all nodes the same"
+    ):
         load_same_teacher(config, 1, lambda one: one.fingerprint, key_of(teacher.fingerprint))
 
 
 def test_a_folder_is_known_by_its_name_and_has_no_tag(copied):
     assert load(copied).name == "tiny_teacher"
-    assert load(copied, pretrained="laion2b_s34b_b79k").name == "tiny_teacher"  # from a preset; open_clip ignores it too
+    assert (
+        load(copied, pretrained="laion2b_s34b_b79k").name == "tiny_teacher"
+    )  # from a preset; open_clip ignores it too
 
 
 def test_loading_leaves_everybody_s_logging_as_it_was(teacher_folder):
@@ -90,9 +104,21 @@ def sentence(error):
 @pytest.mark.parametrize(
     ("model", "pretrained", "expected"),
     [
-        ("ViT-B-23", None, r"teacher.model ViT-B-23 is no open_clip model; did you mean .*ViT-B-32"),
-        ("ViT-B-32", "laion2b_s34b_b97k", r"laion2b_s34b_b97k is no tag of ViT-B-32; did you mean .*laion2b_s34b_b79k"),
-        ("ViT-B-32", None, r"teacher.pretrained is missing for ViT-B-32: weights are known as .*openai"),
+        (
+            "ViT-B-23",
+            None,
+            r"teacher.model ViT-B-23 is no open_clip model; did you mean .*ViT-B-32",
+        ),
+        (
+            "ViT-B-32",
+            "laion2b_s34b_b97k",
+            r"laion2b_s34b_b97k is no tag of ViT-B-32; did you mean .*laion2b_s34b_b79k",
+        ),
+        (
+            "ViT-B-32",
+            None,
+            r"teacher.pretrained is missing for ViT-B-32: weights are known as .*openai",
+        ),
     ],
 )
 def test_unknown_names_are_sentences_with_near_names(model, pretrained, expected):
@@ -107,17 +133,33 @@ def test_a_folder_without_its_prefix_is_recognised(teacher_folder):
 
 
 def test_a_missing_folder_is_a_sentence_with_near_names(copied):
-    with pytest.raises(UserError, match=r"tiny_taecher, which does not exist; did you mean tiny_teacher"):
+    with pytest.raises(
+        UserError, match=r"tiny_taecher, which does not exist; did you mean tiny_teacher"
+    ):
         load(copied.with_name("tiny_taecher"))
 
 
 def test_missing_weights_are_a_sentence(copied):
     (copied / "open_clip_model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"tiny_teacher holds no weights; put open_clip_model.safetensors"):
+    with pytest.raises(
+        UserError, match=r"tiny_teacher holds no weights; put open_clip_model.safetensors"
+    ):
         load(copied)
 
 
-@pytest.mark.parametrize("text", [None, "{", "\xff\xfe", "7", "[]", "{}", '{"model_cfg": 7}', '{"model_cfg": {"embed_dim": 16}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "{",
+        "\xff\xfe",
+        "7",
+        "[]",
+        "{}",
+        '{"model_cfg": 7}',
+        '{"model_cfg": {"embed_dim": 16}}',
+    ],
+)
 def test_a_bad_configuration_is_a_sentence_that_names_it(copied, text):
     path = copied / "open_clip_config.json"
     path.unlink() if text is None else path.write_text(text, encoding="latin-1")
@@ -131,7 +173,9 @@ def test_a_configuration_that_open_clip_does_not_know_is_a_sentence(change_confi
         load(change_config("model_cfg", wheels=4))
 
 
-@pytest.mark.parametrize("spoil", [lambda content: content[:1000], lambda content: content[:-1000], lambda _: b""])
+@pytest.mark.parametrize(
+    "spoil", [lambda content: content[:1000], lambda content: content[:-1000], lambda _: b""]
+)
 def test_weights_that_are_cut_short_are_a_sentence(copied, spoil):
     path = copied / "open_clip_model.safetensors"
     path.write_bytes(spoil(path.read_bytes()))

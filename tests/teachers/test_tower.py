@@ -33,7 +33,9 @@ def test_embeddings_are_open_clip_s_in_fp32_at_unit_length(teacher):
         torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(rows)))
     with torch.inference_mode():
         torch.testing.assert_close(embeddings, teacher.model.encode_image(images, normalize=True))
-        torch.testing.assert_close(texts, teacher.model.encode_text(teacher.tokenizer(["moss", "rose"]), normalize=True))
+        torch.testing.assert_close(
+            texts, teacher.model.encode_text(teacher.tokenizer(["moss", "rose"]), normalize=True)
+        )
     assert teacher.width == 16
 
 
@@ -46,7 +48,10 @@ def test_many_texts_are_read_in_parts_and_keep_their_order(teacher, monkeypatch)
 
 def test_bf16_is_used_where_asked_for_and_comes_out_as_fp32(teacher, teacher_folder):
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    rough, exact = load(teacher_folder, precision="bf16").encode_images(images), teacher.encode_images(images)
+    rough, exact = (
+        load(teacher_folder, precision="bf16").encode_images(images),
+        teacher.encode_images(images),
+    )
     assert rough.dtype == torch.float32
     assert not torch.equal(rough, exact)
     assert (rough * exact).sum(1).min() > 0.99
@@ -64,9 +69,15 @@ def test_the_fingerprint_stays_over_loading_and_changes_with_one_weight(teacher,
 
 @pytest.mark.parametrize(
     ("section", "values"),
-    [("preprocess_cfg", {"mean": [0.5, 0.4, 0.31]}), ("preprocess_cfg", {"interpolation": "bicubic"}), ("model_cfg", {"quick_gelu": True})],
+    [
+        ("preprocess_cfg", {"mean": [0.5, 0.4, 0.31]}),
+        ("preprocess_cfg", {"interpolation": "bicubic"}),
+        ("model_cfg", {"quick_gelu": True}),
+    ],
 )
-def test_the_fingerprint_changes_with_what_the_weights_do_not_show(teacher, change_config, section, values):
+def test_the_fingerprint_changes_with_what_the_weights_do_not_show(
+    teacher, change_config, section, values
+):
     assert load(change_config(section, **values)).fingerprint != teacher.fingerprint
 
 
@@ -80,15 +91,27 @@ def test_text_embeddings_do_not_depend_on_the_image_tower(teacher, change_weight
     json.dumps(teacher.text_fingerprint)  # it goes into keys
 
 
-@pytest.mark.parametrize("weight", ["text_projection", "token_embedding.weight", "positional_embedding", "ln_final.weight"])
-def test_the_text_fingerprint_changes_with_one_weight_of_the_text_tower(teacher, change_weight, weight):
+@pytest.mark.parametrize(
+    "weight",
+    ["text_projection", "token_embedding.weight", "positional_embedding", "ln_final.weight"],
+)
+def test_the_text_fingerprint_changes_with_one_weight_of_the_text_tower(
+    teacher, change_weight, weight
+):
     assert load(change_weight(weight)).text_fingerprint != teacher.text_fingerprint
 
 
-def test_the_text_fingerprint_changes_with_what_text_weights_do_not_show_and_not_with_pixels(teacher, copied, change_config):
+def test_the_text_fingerprint_changes_with_what_text_weights_do_not_show_and_not_with_pixels(
+    teacher, copied, change_config
+):
     mean = load(change_config("preprocess_cfg", mean=[0.1, 0.2, 0.3]))
-    assert mean.fingerprint != teacher.fingerprint and mean.text_fingerprint == teacher.text_fingerprint
+    assert (
+        mean.fingerprint != teacher.fingerprint
+        and mean.text_fingerprint == teacher.text_fingerprint
+    )
     config = json.loads((copied / "open_clip_config.json").read_text())["model_cfg"]
     heads = load(change_config("model_cfg", text_cfg=config["text_cfg"] | {"heads": 4}))
     assert heads.text_fingerprint != teacher.text_fingerprint
-    assert load(copied, precision="bf16").text_fingerprint == heads.text_fingerprint  # texts are always encoded in fp32
+    assert (
+        load(copied, precision="bf16").text_fingerprint == heads.text_fingerprint
+    )  # texts are always encoded in fp32

@@ -17,7 +17,9 @@ def run_id(opened, tmp_path):
     return found
 
 
-def test_half_a_student_is_not_left_behind_by_a_download_that_was_interrupted(uri, run_id, tmp_path, monkeypatch):
+def test_half_a_student_is_not_left_behind_by_a_download_that_was_interrupted(
+    uri, run_id, tmp_path, monkeypatch
+):
     def half(self, run, name, folder):
         Path(folder, name).write_bytes(b"lea")
         raise KeyboardInterrupt
@@ -32,7 +34,9 @@ def test_half_a_student_is_not_left_behind_by_a_download_that_was_interrupted(ur
     assert [file.name for file in folder.iterdir()] == ["student.safetensors"]
 
 
-def test_a_folder_that_can_not_be_written_is_a_sentence_and_not_a_missing_student(uri, run_id, tmp_path):
+def test_a_folder_that_can_not_be_written_is_a_sentence_and_not_a_missing_student(
+    uri, run_id, tmp_path
+):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="below can't be written"):
         fetch_student(uri, run_id, tmp_path / "file" / "below")

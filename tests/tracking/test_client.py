@@ -21,7 +21,9 @@ def test_a_server_that_accepts_but_never_answers_is_found_in_seconds():
         with pytest.raises(UserError, match="did not answer within 4 s"):
             connect(f"http://127.0.0.1:{mute.getsockname()[1]}")
         assert time.monotonic() - began < 10
-    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ  # later requests are as patient as MLflow is
+    assert (
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+    )  # later requests are as patient as MLflow is
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql", "mysql+pymysql"])

@@ -13,7 +13,10 @@ def test_the_bar_to_beat_is_simreg():
     assert by_key["beamclip"] == 66.2
     assert by_key["supervised"] == 69.8
     assert max((v, k) for k, v in by_key.items() if k != "supervised") == (66.8, "simreg")
-    assert all(result.source and result.protocol and result.dataset == "imagenet-1k" for result in load_published())
+    assert all(
+        result.source and result.protocol and result.dataset == "imagenet-1k"
+        for result in load_published()
+    )
 
 
 def test_published_results_are_written_once_and_stay_apart(opened):
@@ -36,13 +39,22 @@ def test_a_published_run_that_was_cut_off_is_written_again(opened):
     assert write_published(tracker.client, tracker.experiment_id) == len(load_published())
 
 
-def test_what_two_sweeps_wrote_at_once_and_what_was_cut_off_is_read_once(uri, finished, monkeypatch):
+def test_what_two_sweeps_wrote_at_once_and_what_was_cut_off_is_read_once(
+    uri, finished, monkeypatch
+):
     write_published(finished.client, finished.experiment_id)
     monkeypatch.setattr("beamclip.tracking.published.read_published", lambda *arguments: [])
     write_published(finished.client, finished.experiment_id)
-    finished.client.create_run(finished.experiment_id, tags={"kind": "published", "beamclip.published": "simreg"})
-    assert len(search_all(finished.client, finished.experiment_id, "tags.kind = 'published'")) == 2 * len(load_published()) + 1
-    assert [row.metrics["linear_probe/test_top1"] for row in compare(uri, "temp").published] == [one.top1 for one in load_published()]
+    finished.client.create_run(
+        finished.experiment_id, tags={"kind": "published", "beamclip.published": "simreg"}
+    )
+    assert (
+        len(search_all(finished.client, finished.experiment_id, "tags.kind = 'published'"))
+        == 2 * len(load_published()) + 1
+    )
+    assert [row.metrics["linear_probe/test_top1"] for row in compare(uri, "temp").published] == [
+        one.top1 for one in load_published()
+    ]
 
 
 START = """
@@ -59,8 +71,14 @@ tracker.close()
 
 @pytest.mark.slow
 def test_two_sweeps_may_begin_at_once_where_there_is_no_database_yet(tmp_path):
-    uri, pipes = f"sqlite:///{tmp_path}/new/mlflow.db", {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen([sys.executable, "-c", START, uri, name], **pipes) for name in ("one", "other")]
+    uri, pipes = (
+        f"sqlite:///{tmp_path}/new/mlflow.db",
+        {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", START, uri, name], **pipes)
+        for name in ("one", "other")
+    ]
     for process in both:
         process.stdin.write("begin\n")
         process.stdin.flush()
@@ -69,8 +87,12 @@ def test_two_sweeps_may_begin_at_once_where_there_is_no_database_yet(tmp_path):
         assert process.returncode == 0, said
     client = connect(uri)
     experiment_id = client.get_experiment_by_name("temp").experiment_id
-    assert len(search_all(client, experiment_id, "tags.kind = 'published'")) == len(load_published())
-    assert {run.info.status for run in search_all(client, experiment_id, "tags.kind = 'sweep'")} == {"FINISHED"}
+    assert len(search_all(client, experiment_id, "tags.kind = 'published'")) == len(
+        load_published()
+    )
+    assert {
+        run.info.status for run in search_all(client, experiment_id, "tags.kind = 'sweep'")
+    } == {"FINISHED"}
 
 
 def test_a_published_number_is_never_the_best_trial(uri, finished):

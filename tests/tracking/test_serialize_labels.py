@@ -2,7 +2,11 @@ from beamclip.tracking.serialize import run_name, short_names
 
 
 def test_run_names_are_short():
-    values = {"objective.teacher_temperature": 0.05, "objective.student_temperature": 0.123456, "optimiser.name": "sgd"}
+    values = {
+        "objective.teacher_temperature": 0.05,
+        "objective.student_temperature": 0.123456,
+        "optimiser.name": "sgd",
+    }
     assert run_name(values) == "τ_T=0.05 τ_S=0.1235 name=sgd"
     assert run_name({}) == "base"
 

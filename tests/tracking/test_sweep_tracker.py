@@ -16,7 +16,9 @@ CELL = {TAU_T: 0.05, TAU_S: 0.1}
 
 
 def children(tracker):
-    runs = search_all(tracker.client, tracker.experiment_id, f"tags.`mlflow.parentRunId` = '{tracker.run_id}'")
+    runs = search_all(
+        tracker.client, tracker.experiment_id, f"tags.`mlflow.parentRunId` = '{tracker.run_id}'"
+    )
     return {run.info.run_id: run for run in runs}
 
 
@@ -27,13 +29,26 @@ def read(tracker, run_id):
 def test_the_parent_says_what_was_asked_and_how(opened, base, tmp_path):
     tracker = opened(tags={"dataset": "tiny"})
     data = read(tracker, tracker.run_id).data
-    wanted = {"kind": "sweep", "source": "measured", "beamclip.sweep_id": "s1", "question": "which temperature?"}
-    wanted |= {"method": "csm", "dataset": "tiny", "teacher": "demo", "student": "resnet18", "prompt_set": "openai_7"}
+    wanted = {
+        "kind": "sweep",
+        "source": "measured",
+        "beamclip.sweep_id": "s1",
+        "question": "which temperature?",
+    }
+    wanted |= {
+        "method": "csm",
+        "dataset": "tiny",
+        "teacher": "demo",
+        "student": "resnet18",
+        "prompt_set": "openai_7",
+    }
     assert wanted.items() <= data.tags.items()
     assert set(flatten(base.model_dump())) <= set(data.params)
     assert data.params[f"space.{TAU_T}"] == '{"kind": "choice", "values": [0.02, 0.05]}'
     assert data.params["objective.teacher_temperature"] == "0.05"
-    text = mlflow.artifacts.load_text(f"{tmp_path}/artifacts/temp/{tracker.run_id}/artifacts/config.yaml")
+    text = mlflow.artifacts.load_text(
+        f"{tmp_path}/artifacts/temp/{tracker.run_id}/artifacts/config.yaml"
+    )
     assert checked(Experiment, yaml.safe_load(text)) == base
 
 
@@ -49,7 +64,12 @@ def test_a_trial_hangs_one_level_below_its_sweep_and_carries_its_settings(opened
     trial = read(tracker, tracker.trial("t0", CELL))
     assert trial.info.run_name == "τ_T=0.05 τ_S=0.1"
     assert trial.data.params[TAU_S] == "0.1"
-    wanted = {"mlflow.parentRunId": tracker.run_id, "beamclip.trial_id": "t0", "kind": "trial", "method": "csm"}
+    wanted = {
+        "mlflow.parentRunId": tracker.run_id,
+        "beamclip.trial_id": "t0",
+        "kind": "trial",
+        "method": "csm",
+    }
     assert wanted.items() <= trial.data.tags.items()
     assert trial.data.tags["dataset"] == "tiny"
     assert trial.data.tags["question"] == "which temperature?"
@@ -88,7 +108,9 @@ def test_a_resumed_sweep_goes_on_in_the_same_runs(opened):
 def test_params_that_a_kill_left_unwritten_are_written_after_the_resume(opened, monkeypatch):
     before = opened()
     with monkeypatch.context() as patch:
-        patch.setattr(before.client, "log_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            before.client, "log_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             before.trial("t0", CELL)
     after = opened(resume=True)
@@ -102,7 +124,10 @@ def test_the_same_sweep_twice_without_resume_is_refused(opened):
     assert opened("s2").run_id
 
 
-@pytest.mark.parametrize(("error", "status"), [(None, "FINISHED"), (RuntimeError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(None, "FINISHED"), (RuntimeError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED")],
+)
 def test_statuses_are_true_whatever_ends_the_sweep(opened, error, status):
     tracker = opened()
     done, running = tracker.trial("done", CELL), tracker.trial("running", CELL)
@@ -123,11 +148,19 @@ def _gone(*arguments, **named):
 def test_a_server_that_is_gone_at_the_end_is_a_sentence(opened, monkeypatch):
     tracker = opened()
     monkeypatch.setattr(tracker.client, "set_terminated", _gone)
-    with pytest.raises(UserError, match=r"how the sweep ended can't be written \(API .* refused\); mend .* --resume"), tracker:
+    with (
+        pytest.raises(
+            UserError,
+            match=r"how the sweep ended can't be written \(API .* refused\); mend .* --resume",
+        ),
+        tracker,
+    ):
         tracker.trial("t0", CELL)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("x"), UserError("mend it"), KeyboardInterrupt("what to type")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("x"), UserError("mend it"), KeyboardInterrupt("what to type")]
+)
 def test_a_server_that_is_gone_hides_nothing_that_went_wrong_before(opened, monkeypatch, error):
     tracker = opened()
     monkeypatch.setattr(tracker.client, "set_terminated", _gone)
@@ -141,7 +174,13 @@ def test_a_trial_is_over_once_it_is_written_how_it_ended(opened):
         tracker.trial(name, CELL)
         if status is not None:
             tracker.trial_finished(name, status)
-    assert [tracker.is_over(name) for name in ("t0", "t1", "t2", "t3", "t4")] == [True, True, False, False, False]
+    assert [tracker.is_over(name) for name in ("t0", "t1", "t2", "t3", "t4")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_trials_that_a_killed_driver_left_running_are_killed_by_the_one_that_resumes(opened):
@@ -153,9 +192,13 @@ def test_trials_that_a_killed_driver_left_running_are_killed_by_the_one_that_res
 
 def test_long_histories_and_long_params_fit_mlflows_limits(opened, base):
     tracker = opened()
-    wide = base.model_copy(update={"probe": base.probe.model_copy(update={"inverse_l2": (1.0,) * 3000})})
+    wide = base.model_copy(
+        update={"probe": base.probe.model_copy(update={"inverse_l2": (1.0,) * 3000})}
+    )
     run_id = tracker.trial("t0", CELL, wide)
-    history = [("train/loss", 1.0 / step, step, 1_700_000_000_000 + step) for step in range(1, 2301)]
+    history = [
+        ("train/loss", 1.0 / step, step, 1_700_000_000_000 + step) for step in range(1, 2301)
+    ]
     tracker.trial_metrics("t0", {"knn/test_top1": 50.0}, 2300, history)
     assert len(tracker.client.get_metric_history(run_id, "train/loss")) == 2300
     assert len(read(tracker, run_id).data.params["probe.inverse_l2"]) == 6000
@@ -172,7 +215,9 @@ def test_the_same_history_delivered_twice_is_kept_once(opened):
 def test_numbers_that_are_not_finite_are_noted_and_not_charted(opened):
     tracker = opened()
     run_id = tracker.trial("t0", CELL)
-    tracker.trial_metrics("t0", {"train/loss": math.nan, "knn/test_top1": 3.0, "zero_shot/test_top1": math.inf}, 7)
+    tracker.trial_metrics(
+        "t0", {"train/loss": math.nan, "knn/test_top1": 3.0, "zero_shot/test_top1": math.inf}, 7
+    )
     data = read(tracker, run_id).data
     assert data.metrics == {"knn/test_top1": 3.0}
     assert data.tags["beamclip.non_finite"] == "train/loss was nan at step 7"
@@ -182,7 +227,10 @@ def test_a_reference_is_written_once_for_each_student(opened):
     tracker = opened()
     one = tracker.reference("untrained", {}, {"linear_probe/test_top1": 20.0})
     assert tracker.reference("untrained", {}, {"linear_probe/test_top1": 20.0}) == one
-    assert tracker.reference("untrained", {"student": "resnet34"}, {"linear_probe/test_top1": 22.0}) != one
+    assert (
+        tracker.reference("untrained", {"student": "resnet34"}, {"linear_probe/test_top1": 22.0})
+        != one
+    )
     data = read(tracker, one).data
     assert data.tags["method"] == "untrained"
     assert data.tags["mlflow.parentRunId"] == tracker.run_id
@@ -200,7 +248,11 @@ def test_files_figures_and_tables_arrive(opened, tmp_path):
     tracker.log_figure(Figure(), "plot.png")
     for _ in range(2):
         tracker.log_table([{"a": 1}, {"a": 2, "b": 3}], "results.csv")
-    assert {a.path for a in tracker.client.list_artifacts(tracker.run_id)} == {"config.yaml", "plot.png", "results.csv"}
+    assert {a.path for a in tracker.client.list_artifacts(tracker.run_id)} == {
+        "config.yaml",
+        "plot.png",
+        "results.csv",
+    }
     path = f"{tmp_path}/artifacts/temp/{tracker.run_id}/artifacts/results.csv"
     assert mlflow.artifacts.load_text(path) == "a,b\n1,\n2,3\n"
 

@@ -11,8 +11,12 @@ from beamclip.training.optimizer import build_optimiser, build_schedule
 
 def parts(seed, name="adamw"):
     """student, objective, optimiser, schedule."""
-    student = build_student(StudentConfig(backbone="test_resnet", image_size=32, projector_width=24), 16, seed)
-    objective = CrossModalSimilarityMatching([torch.randn(4, 16, generator=torch.Generator().manual_seed(seed))], [0.1], 0.1)
+    student = build_student(
+        StudentConfig(backbone="test_resnet", image_size=32, projector_width=24), 16, seed
+    )
+    objective = CrossModalSimilarityMatching(
+        [torch.randn(4, 16, generator=torch.Generator().manual_seed(seed))], [0.1], 0.1
+    )
     config = OptimiserConfig(name=name, lr=0.01, weight_decay=0.1, epochs=3)
     optimiser = build_optimiser(config, [student, objective])
     return student, objective, optimiser, build_schedule(config, optimiser, 4)
@@ -21,7 +25,10 @@ def parts(seed, name="adamw"):
 def train(student, objective, optimiser, schedule, steps=2):
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
-        images, teacher = torch.randn(4, 3, 32, 32, generator=generator), torch.randn(4, 16, generator=generator)
+        images, teacher = (
+            torch.randn(4, 3, 32, 32, generator=generator),
+            torch.randn(4, 16, generator=generator),
+        )
         optimiser.zero_grad()
         objective.match(student(images), teacher)["loss"].backward()
         optimiser.step()
@@ -87,7 +94,12 @@ def test_the_state_is_safe_to_load_and_holds_nothing_of_teacher_or_anchors(tmp_p
     assert state["objective"] == {}
     shapes = {tuple(p.shape) for p in made[0].parameters()} | {()}
     assert {tuple(tensor.shape) for tensor in tensors_in(state)} <= shapes
-    assert all(name.startswith(("backbone.", "projector.")) for name in load_file(tmp_path / "student.safetensors"))
+    assert all(
+        name.startswith(("backbone.", "projector."))
+        for name in load_file(tmp_path / "student.safetensors")
+    )
     (anchors,) = made[1].anchors
     tensors = [*tensors_in(state), *load_file(tmp_path / "student.safetensors").values()]
-    assert not any(tensor.shape == anchors.shape and torch.allclose(tensor, anchors) for tensor in tensors)
+    assert not any(
+        tensor.shape == anchors.shape and torch.allclose(tensor, anchors) for tensor in tensors
+    )

@@ -52,7 +52,10 @@ def test_buffers_become_rank_0_s_everywhere():
     (first, ours), (second, theirs) = in_processes(2, shared)
     assert not torch.equal(first, second)
     assert torch.equal(ours["running_mean"], first)
-    assert all(torch.equal(ours[name], theirs[name]) for name in ("running_mean", "running_var", "num_batches_tracked"))
+    assert all(
+        torch.equal(ours[name], theirs[name])
+        for name in ("running_mean", "running_var", "num_batches_tracked")
+    )
 
 
 def failing(rank, world_size):

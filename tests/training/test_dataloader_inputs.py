@@ -11,7 +11,14 @@ from beamclip.preparation.context import Workshop
 from beamclip.teachers.tower import images_encoded
 from beamclip.training import dataloader as inputs
 from beamclip.training.context import Context
-from beamclip.training.dataloader import LiveTeacher, MappedEmbeddings, MappedImages, ResidentEmbeddings, ResidentImages, fits
+from beamclip.training.dataloader import (
+    LiveTeacher,
+    MappedEmbeddings,
+    MappedImages,
+    ResidentEmbeddings,
+    ResidentImages,
+    fits,
+)
 from beamclip.training.setup import build_run
 
 CPU = torch.device("cpu")
@@ -27,7 +34,9 @@ def shuffled(ids, count=40):
 
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
-def test_resident_images_are_the_mapped_ones_bit_by_bit(data_config, tmp_path, monkeypatch, encoding):
+def test_resident_images_are_the_mapped_ones_bit_by_bit(
+    data_config, tmp_path, monkeypatch, encoding
+):
     monkeypatch.setattr(inputs, "_CHUNK", 50)
     images = pack(data_config.model_copy(update={"encoding": encoding}), tmp_path)
     train = np.setdiff1d(images.train_ids, [0, 3, 77])  # so that a row is not an id
@@ -68,7 +77,9 @@ def test_a_live_teacher_sees_the_very_view_at_its_own_size(opened, teacher):
     before = images_encoded()
     embeddings = LiveTeacher(teacher).take(ids, 11, images, parameters)
     assert images_encoded() - before == 9
-    assert torch.equal(embeddings, teacher.encode_images(render(images, parameters, teacher.pixels)))
+    assert torch.equal(
+        embeddings, teacher.encode_images(render(images, parameters, teacher.pixels))
+    )
     embeddings.requires_grad_()  # not a tensor of inference mode, which no loss could be taken of
 
 
@@ -78,7 +89,10 @@ def test_nothing_stays_in_the_memory_of_a_device_that_has_none_of_its_own():
 
 def runs(experiment, assets):
     """The same run, reading from memory maps and from memory."""
-    return [build_run(with_values(experiment, {"scaling.resident": wish}), assets, Context()) for wish in ("never", "always")]
+    return [
+        build_run(with_values(experiment, {"scaling.resident": wish}), assets, Context())
+        for wish in ("never", "always")
+    ]
 
 
 def same_batches(mapped, resident, epochs):
@@ -90,12 +104,18 @@ def same_batches(mapped, resident, epochs):
             assert all(torch.equal(a, b) for a, b in zip(one.teachers, other.teachers, strict=True))
 
 
-@pytest.mark.parametrize("values", [{}, {"views.teacher": "center", "views.recipe": "simclr"}, {"data.encoding": "jpeg"}])
+@pytest.mark.parametrize(
+    "values", [{}, {"views.teacher": "center", "views.recipe": "simclr"}, {"data.encoding": "jpeg"}]
+)
 def test_a_resident_run_has_the_same_batches_bit_by_bit(experiment, stores, values):
     cell = with_values(experiment, values)
     mapped, resident = runs(cell, prepare(cell, Workshop(stores)))
-    assert isinstance(mapped.feed.images, MappedImages) and isinstance(mapped.feed.teachers[0], MappedEmbeddings)
-    assert isinstance(resident.feed.images, ResidentImages) and isinstance(resident.feed.teachers[0], ResidentEmbeddings)
+    assert isinstance(mapped.feed.images, MappedImages) and isinstance(
+        mapped.feed.teachers[0], MappedEmbeddings
+    )
+    assert isinstance(resident.feed.images, ResidentImages) and isinstance(
+        resident.feed.teachers[0], ResidentEmbeddings
+    )
     same_batches(mapped, resident, (0, 1, 2))
 
 
@@ -108,4 +128,6 @@ def test_two_teachers_are_resident_too(experiment, stores, other_folder):
 
 def test_by_itself_a_cpu_reads_from_memory_maps(experiment, assets):
     run = build_run(experiment, assets, Context())
-    assert isinstance(run.feed.images, MappedImages) and isinstance(run.feed.teachers[0], MappedEmbeddings)
+    assert isinstance(run.feed.images, MappedImages) and isinstance(
+        run.feed.teachers[0], MappedEmbeddings
+    )

@@ -10,7 +10,12 @@ from beamclip.preparation.assets import open_assets
 from beamclip.students import build_student
 from beamclip.training import evaluate as probing
 from beamclip.training.context import Context
-from beamclip.training.evaluate import evaluation_features, labelled_features, probe_student, student_pixels
+from beamclip.training.evaluate import (
+    evaluation_features,
+    labelled_features,
+    probe_student,
+    student_pixels,
+)
 
 STUDENT = StudentConfig(backbone="test_vit", image_size=32, projector_width=32)
 
@@ -30,7 +35,11 @@ def test_features_are_those_of_the_canonical_views_in_id_order(opened, monkeypat
     pixels = student_pixels(student, 32)
     monkeypatch.setattr(probing, "_BATCH", 5)
     out = labelled_features(opened.packed, ids, student, pixels, Context())
-    images = render(torch.from_numpy(opened.packed.read(ids)), draw(RECIPES["center"], ids, np.zeros(len(ids), int), 0), pixels)
+    images = render(
+        torch.from_numpy(opened.packed.read(ids)),
+        draw(RECIPES["center"], ids, np.zeros(len(ids), int), 0),
+        pixels,
+    )
     with torch.inference_mode():
         features = student.eval().features(images)
         torch.testing.assert_close(out.embeddings, student.projector(features))
@@ -42,7 +51,10 @@ def test_features_are_those_of_the_canonical_views_in_id_order(opened, monkeypat
 def features_on(rank, world_size, experiment, assets, counts):
     opened, student = open_assets(assets, experiment.data), build_student(STUDENT, 16, 0)
     context, pixels = Context(rank, world_size), student_pixels(student, 32)
-    parts = [labelled_features(opened.packed, opened.splits.val[:count], student, pixels, context) for count in counts]
+    parts = [
+        labelled_features(opened.packed, opened.splits.val[:count], student, pixels, context)
+        for count in counts
+    ]
     return [(part.features, part.embeddings, part.labels) for part in parts]
 
 
@@ -59,7 +71,9 @@ def test_two_workers_share_the_work_and_both_have_it_all_in_the_same_order(exper
 def test_a_share_of_train_is_drawn_evenly_over_the_classes(opened, experiment):
     student = build_student(STUDENT, 16, 0)
     probe = experiment.probe.model_copy(update={"train_images": 20})
-    parts = evaluation_features(student, opened.packed, opened.splits, student_pixels(student, 32), probe, Context())
+    parts = evaluation_features(
+        student, opened.packed, opened.splits, student_pixels(student, 32), probe, Context()
+    )
     train = opened.splits.train
     ids = even_subset(train, opened.packed.labels[train], 20)
     assert parts[0].labels.tolist() == opened.packed.labels[ids].tolist()
@@ -70,20 +84,31 @@ def test_a_share_of_train_is_drawn_evenly_over_the_classes(opened, experiment):
 def test_all_of_train_is_used_where_no_smaller_share_is_asked_for(opened, experiment, asked):
     student = build_student(STUDENT, 16, 0)
     probe = experiment.probe.model_copy(update={"train_images": asked})
-    parts = evaluation_features(student, opened.packed, opened.splits, student_pixels(student, 32), probe, Context())
+    parts = evaluation_features(
+        student, opened.packed, opened.splits, student_pixels(student, 32), probe, Context()
+    )
     assert parts[0].labels.tolist() == opened.packed.labels[opened.splits.train].tolist()
 
 
 def probed_on(rank, world_size, experiment, assets):
     opened, student = open_assets(assets, experiment.data), build_student(STUDENT, 16, 0)
-    evaluation = probe_student(student, opened, student_pixels(student, 32), experiment.probe, Context(rank, world_size))
+    evaluation = probe_student(
+        student, opened, student_pixels(student, 32), experiment.probe, Context(rank, world_size)
+    )
     return evaluation and evaluation.metrics
 
 
-def test_a_student_is_probed_once_with_the_same_result_for_any_number_of_workers(experiment, assets):
+def test_a_student_is_probed_once_with_the_same_result_for_any_number_of_workers(
+    experiment, assets
+):
     quick = with_values(experiment, {"probe.train_images": 40})
     alone = probed_on(0, 1, quick, assets)
     first, second = in_processes(2, probed_on, quick, assets)
     assert second is None
     assert first == pytest.approx(alone, abs=3.2)  # one image of 32 may fall to the other side
-    assert {"linear_probe/val_top1", "linear_probe/test_top1", "knn/test_top1", "zero_shot/test_top1"} <= alone.keys()
+    assert {
+        "linear_probe/val_top1",
+        "linear_probe/test_top1",
+        "knn/test_top1",
+        "zero_shot/test_top1",
+    } <= alone.keys()

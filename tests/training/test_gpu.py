@@ -25,7 +25,11 @@ GPU = torch.device("cuda")
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gpu")
-    return tiny.write_preset(folder / "tiny.yaml", tiny.make_images(folder / "images"), tiny.make_teacher(folder / "teacher"))
+    return tiny.write_preset(
+        folder / "tiny.yaml",
+        tiny.make_images(folder / "images"),
+        tiny.make_teacher(folder / "teacher"),
+    )
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
@@ -34,17 +38,26 @@ def preset(tmp_path_factory):
 def test_a_view_is_the_same_on_both(recipe, small, interpolation):
     if small and not RECIPES[recipe].small_crops:
         pytest.skip("no small crops in this recipe")
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (64, 48, 48, 3), dtype=np.uint8))
+    images = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (64, 48, 48, 3), dtype=np.uint8)
+    )
     parameters = draw(RECIPES[recipe], np.arange(64), np.zeros(64, np.int64), 3, small)
     pixels = PixelFormat(40, (0.5,) * 3, (0.25,) * 3, interpolation)
-    there, here = render(images.to(GPU), parameters, pixels).cpu(), render(images, parameters, pixels)
-    off = (there - here).abs() * 0.25 * 255  # in steps of 8 bits: a rounding may fall the other way, and contrast then carries it on
+    there, here = (
+        render(images.to(GPU), parameters, pixels).cpu(),
+        render(images, parameters, pixels),
+    )
+    off = (
+        (there - here).abs() * 0.25 * 255
+    )  # in steps of 8 bits: a rounding may fall the other way, and contrast then carries it on
     assert off.mean() < 0.1
     assert (off > 2).float().mean() < 0.01
 
 
 def test_views_at_once_are_the_views_one_by_one():
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (32, 48, 48, 3), dtype=np.uint8)).to(GPU)
+    images = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (32, 48, 48, 3), dtype=np.uint8)
+    ).to(GPU)
     views = [draw(RECIPES["simclr"], np.arange(32), np.full(32, view), 3) for view in range(3)]
     pixels = PixelFormat(40, (0.5,) * 3, (0.25,) * 3)
     one_by_one = torch.cat([render(images, view, pixels) for view in views])
@@ -55,14 +68,22 @@ def test_a_teacher_says_the_same_on_both(preset):
     tower = load_experiment(str(preset)).teacher
     images = torch.rand(16, 3, 32, 32)
     here, there = load_teacher(tower, torch.device("cpu")), load_teacher(tower, GPU)
-    cosines = torch.cosine_similarity(here.encode_images(images), there.encode_images(images.to(GPU)).cpu())
+    cosines = torch.cosine_similarity(
+        here.encode_images(images), there.encode_images(images.to(GPU)).cpu()
+    )
     assert cosines.min() > 0.999
 
 
 def runs_of(preset, folder, **values):
-    experiment = load_experiment(str(preset), {"optimiser.precision": "fp32", **{k.replace("__", "."): v for k, v in values.items()}})
+    experiment = load_experiment(
+        str(preset),
+        {"optimiser.precision": "fp32", **{k.replace("__", "."): v for k, v in values.items()}},
+    )
     assets = prepare(experiment, Workshop(folder))
-    return [build_run(experiment, assets, Context(device=device)) for device in (torch.device("cpu"), GPU)]
+    return [
+        build_run(experiment, assets, Context(device=device))
+        for device in (torch.device("cpu"), GPU)
+    ]
 
 
 def loss_of(run):
@@ -70,7 +91,17 @@ def loss_of(run):
         return float(run.machinery.network(run.feed.make_batch(0, run.opened.trained[:32]))["loss"])
 
 
-OBJECTIVES = ["csm", "csm+simreg", "seed", "compress", "image_queue", "clip_cid", "simclr", "swav", "supervised"]
+OBJECTIVES = [
+    "csm",
+    "csm+simreg",
+    "seed",
+    "compress",
+    "image_queue",
+    "clip_cid",
+    "simclr",
+    "swav",
+    "supervised",
+]
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -91,13 +122,18 @@ def test_an_epoch_trains(preset, tmp_path, resident):
 
 
 def test_bf16_is_close_to_fp32(preset, tmp_path):
-    fp32, bf16 = (loss_of(runs_of(preset, tmp_path, optimiser__precision=precision)[1]) for precision in ("fp32", "bf16"))
+    fp32, bf16 = (
+        loss_of(runs_of(preset, tmp_path, optimiser__precision=precision)[1])
+        for precision in ("fp32", "bf16")
+    )
     assert bf16 == pytest.approx(fp32, rel=0.05)
     assert bf16 != fp32
 
 
 def test_a_compiled_backbone_is_the_same_network(preset, tmp_path):
-    plain, compiled = (runs_of(preset, tmp_path, optimiser__compile=wanted)[1] for wanted in (False, True))
+    plain, compiled = (
+        runs_of(preset, tmp_path, optimiser__compile=wanted)[1] for wanted in (False, True)
+    )
     assert loss_of(compiled) == pytest.approx(loss_of(plain), rel=1e-3)
 
 
@@ -107,11 +143,16 @@ def test_probes_agree(preset):
 
     def features(count, device):
         labels = torch.arange(count) % 4
-        rows = centres[labels] + torch.randn(count, 16, generator=torch.Generator().manual_seed(count))
+        rows = centres[labels] + torch.randn(
+            count, 16, generator=torch.Generator().manual_seed(count)
+        )
         return LabelledFeatures(rows.to(device), None, labels.to(device))
 
     config = load_experiment(str(preset)).probe
-    here, there = (evaluate(*(features(n, device) for n in (400, 100, 200)), None, config) for device in ("cpu", GPU))
+    here, there = (
+        evaluate(*(features(n, device) for n in (400, 100, 200)), None, config)
+        for device in ("cpu", GPU)
+    )
     for key in ("linear_probe/test_top1", "knn/test_top1"):
         assert there.metrics[key] == pytest.approx(here.metrics[key], abs=1)
 

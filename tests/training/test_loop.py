@@ -67,18 +67,31 @@ def test_an_epoch_s_metrics_are_means_and_rates():
     m.network.eval()
     result = train_epoch(m, batches(8), Context(), first_step=16)
     assert m.network.training
-    rates = {"train/images_per_second", "train/images_per_second_per_device", "train/data_wait", "train/lr"}
+    rates = {
+        "train/images_per_second",
+        "train/images_per_second_per_device",
+        "train/data_wait",
+        "train/lr",
+    }
     assert result.metrics.keys() == {"train/loss", "train/top1_agreement"} | rates
     assert result.metrics["train/loss"] == pytest.approx(np.mean(losses_one_by_one(8)), rel=1e-5)
     assert 0 <= result.metrics["train/top1_agreement"] <= 1
     assert result.metrics["train/lr"] == pytest.approx(0.1)
-    assert result.metrics["train/images_per_second"] == result.metrics["train/images_per_second_per_device"] > 0
+    assert (
+        result.metrics["train/images_per_second"]
+        == result.metrics["train/images_per_second_per_device"]
+        > 0
+    )
     assert 0 <= result.metrics["train/data_wait"] <= 100
     assert all(type(value) is float for value in result.metrics.values())
 
 
 def test_a_short_epoch_s_curve_has_every_step():
-    points = [point for point in train_epoch(machinery(), batches(8), Context(), first_step=16).history if point[0] == "train/loss"]
+    points = [
+        point
+        for point in train_epoch(machinery(), batches(8), Context(), first_step=16).history
+        if point[0] == "train/loss"
+    ]
     assert [step for _, _, step in points] == list(range(17, 25))
     assert [value for _, value, _ in points] == pytest.approx(losses_one_by_one(8), rel=1e-5)
 
@@ -99,7 +112,13 @@ def test_gradients_are_clipped_to_the_norm_asked_for():
         m = machinery(lr=1.0, clip_norm=clip_norm)
         before = [p.detach().clone() for p in m.network.parameters()]
         train_step(m, batch(0))
-        return torch.cat([(p - q).flatten() for p, q in zip(m.network.parameters(), before, strict=True)]).norm().item()
+        return (
+            torch.cat(
+                [(p - q).flatten() for p, q in zip(m.network.parameters(), before, strict=True)]
+            )
+            .norm()
+            .item()
+        )
 
     free = moved(None)
     assert free > 0.5
@@ -122,7 +141,11 @@ def waits(monkeypatch, steps):
     copies = []
     for name in ("cpu", "numpy", "tolist"):
         original = getattr(torch.Tensor, name)
-        monkeypatch.setattr(torch.Tensor, name, lambda self, *a, original=original, **k: copies.append(1) or original(self, *a, **k))
+        monkeypatch.setattr(
+            torch.Tensor,
+            name,
+            lambda self, *a, original=original, **k: copies.append(1) or original(self, *a, **k),
+        )
     with CountReads() as count:
         train_epoch(machinery(clip_norm=0.1), batches(steps), Context(), first_step=0)
     monkeypatch.undo()

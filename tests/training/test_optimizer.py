@@ -27,26 +27,45 @@ def test_only_matrices_and_kernels_decay():
     module[0].bias.requires_grad_(False)
     decayed, free = decay_groups([module], 0.01)
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.01, 0.0)
-    assert [p is q for p, q in zip(decayed["params"], [module[0].weight, module[3].weight], strict=True)] == [True, True]
-    assert [p is q for p, q in zip(free["params"], [module[1].weight, module[1].bias, module[3].bias], strict=True)] == [True] * 3
+    assert [
+        p is q for p, q in zip(decayed["params"], [module[0].weight, module[3].weight], strict=True)
+    ] == [True, True]
+    assert [
+        p is q
+        for p, q in zip(
+            free["params"], [module[1].weight, module[1].bias, module[3].bias], strict=True
+        )
+    ] == [True] * 3
 
 
 @pytest.mark.parametrize(
     ("name", "spared"),
-    [("test_vit", {"cls_token", "pos_embed"}), ("levit_128s", {"stages.0.blocks.0.attn.attention_biases"}), ("test_resnet", set())],
+    [
+        ("test_vit", {"cls_token", "pos_embed"}),
+        ("levit_128s", {"stages.0.blocks.0.attn.attention_biases"}),
+        ("test_resnet", set()),
+    ],
 )
 def test_what_a_timm_model_says_must_not_decay_does_not(name, spared):
     backbone = timm.create_model(name, num_classes=0)
     names = {id(parameter): name for name, parameter in backbone.named_parameters()}
-    decayed, free = ([names[id(parameter)] for parameter in group["params"]] for group in decay_groups([backbone], 0.01))
+    decayed, free = (
+        [names[id(parameter)] for parameter in group["params"]]
+        for group in decay_groups([backbone], 0.01)
+    )
     assert len(decayed) + len(free) == len(names)
     assert spared <= {name for name in free if backbone.get_parameter(name).ndim > 1}
     assert all(backbone.get_parameter(name).ndim > 1 for name in decayed)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW), ("lars", Lars)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW), ("lars", Lars)]
+)
 def test_names_give_torch_s_and_timm_s_optimisers_with_the_rate_as_it_is(name, kind):
-    optimiser = build_optimiser(OptimiserConfig(name=name, lr=0.3, weight_decay=0.01, batch_size=4096), [network(), nn.Linear(2, 2)])
+    optimiser = build_optimiser(
+        OptimiserConfig(name=name, lr=0.3, weight_decay=0.01, batch_size=4096),
+        [network(), nn.Linear(2, 2)],
+    )
     assert type(optimiser) is kind
     assert [group["lr"] for group in optimiser.param_groups] == [0.3, 0.3]
     assert [group["weight_decay"] for group in optimiser.param_groups] == [0.01, 0.0]
@@ -54,7 +73,9 @@ def test_names_give_torch_s_and_timm_s_optimisers_with_the_rate_as_it_is(name, k
 
 
 def test_all_parameters_may_decay_alike():
-    optimiser = build_optimiser(OptimiserConfig(name="sgd", weight_decay=0.01, decay="all"), [network()])
+    optimiser = build_optimiser(
+        OptimiserConfig(name="sgd", weight_decay=0.01, decay="all"), [network()]
+    )
     assert [group["weight_decay"] for group in optimiser.param_groups] == [0.01, 0.01]
     assert sum(len(group["params"]) for group in optimiser.param_groups) == 6
 
@@ -67,7 +88,9 @@ def test_adamw_keeps_its_own_betas():
 def test_two_steps_of_sgd_by_hand():
     layer = nn.Linear(1, 1)
     layer.load_state_dict({"weight": torch.tensor([[2.0]]), "bias": torch.tensor([3.0])})
-    optimiser = build_optimiser(OptimiserConfig(name="sgd", lr=0.1, weight_decay=0.5, momentum=0.9), [layer])
+    optimiser = build_optimiser(
+        OptimiserConfig(name="sgd", lr=0.1, weight_decay=0.5, momentum=0.9), [layer]
+    )
     step(layer, optimiser, 1.0)
     # weight: v = 1 + 0.5 * 2 = 2, w = 2 - 0.1 * 2; bias: v = 1, b = 3 - 0.1 * 1
     assert (layer.weight.item(), layer.bias.item()) == pytest.approx((1.8, 2.9))
@@ -79,7 +102,12 @@ def test_two_steps_of_sgd_by_hand():
 def test_lars_adapts_matrices_and_leaves_biases_and_norms_alone():
     module, lr, decay = network(), 0.1, 0.01
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
-    step(module, build_optimiser(OptimiserConfig(name="lars", lr=lr, weight_decay=decay, momentum=0.9), [module]))
+    step(
+        module,
+        build_optimiser(
+            OptimiserConfig(name="lars", lr=lr, weight_decay=decay, momentum=0.9), [module]
+        ),
+    )
     for name, parameter in module.named_parameters():
         old, gradient = before[name], torch.full_like(parameter, 0.5)
         trust = 0.001 * old.norm() / (gradient.norm() + decay * old.norm()) if old.ndim > 1 else 1.0

@@ -22,7 +22,9 @@ def rendered(run, ids, view, pixels):
 
 
 @pytest.mark.parametrize(("epoch", "view"), [(0, 0), (1, 1), (2, 0), (5, 1)])
-def test_student_and_teacher_are_given_the_very_same_view_and_views_cycle(experiment, assets, teacher, epoch, view):
+def test_student_and_teacher_are_given_the_very_same_view_and_views_cycle(
+    experiment, assets, teacher, epoch, view
+):
     run = build_run(experiment, assets, Context())
     ids = run.opened.splits.train[[7, 3, 100, 50]]
     batch = run.feed.make_batch(epoch, ids)
@@ -39,11 +41,17 @@ def test_beside_canonical_teacher_views_every_epoch_draws_new_ones(experiment, s
     first, later = run.feed.make_batch(0, ids), run.feed.make_batch(5, ids)
     assert torch.equal(later.images, rendered(run, ids, 5, run.pixels))
     assert torch.equal(first.teachers[0], later.teachers[0])
-    still = render(torch.from_numpy(run.opened.packed.read(ids)), draw(RECIPES["center"], ids, np.zeros(2, int), 0), teacher.pixels)
+    still = render(
+        torch.from_numpy(run.opened.packed.read(ids)),
+        draw(RECIPES["center"], ids, np.zeros(2, int), 0),
+        teacher.pixels,
+    )
     assert torch.cosine_similarity(first.teachers[0], teacher.encode_images(still)).min() > 0.999
 
 
-def test_a_teacher_inside_training_is_given_the_very_same_view_and_none_comes_twice(experiment, stores, teacher):
+def test_a_teacher_inside_training_is_given_the_very_same_view_and_none_comes_twice(
+    experiment, stores, teacher
+):
     live = with_values(experiment, {"views.teacher": "live"})
     run = build_run(live, prepare(live, Workshop(stores)), Context())
     ids = run.opened.splits.train[[7, 3]]
@@ -71,12 +79,20 @@ def test_fewer_anchors_are_the_first_ones_and_the_bank_stays_whole(experiment, a
 
 def test_every_teacher_has_its_own_anchors_and_temperature(experiment, stores, other_folder):
     other = {"model": f"local-dir:{other_folder}", "temperature": 0.02}
-    several = with_values(experiment, {"teacher.others": [other], "objective.teacher_temperature": 0.3, "anchors.count": 3})
+    several = with_values(
+        experiment,
+        {"teacher.others": [other], "objective.teacher_temperature": 0.3, "anchors.count": 3},
+    )
     run = build_run(several, prepare(several, Workshop(stores)), Context())
     objective, opened = run.machinery.objective, run.opened.teachers
     assert objective.teacher_temperatures == (0.3, 0.02)
-    assert all(torch.equal(ours, one.anchors.embeddings[:3]) for ours, one in zip(objective.anchors, opened, strict=True))
-    assert [rows.shape for rows in run.feed.make_batch(0, run.opened.splits.train[:5]).teachers] == [(5, 16), (5, 24)]
+    assert all(
+        torch.equal(ours, one.anchors.embeddings[:3])
+        for ours, one in zip(objective.anchors, opened, strict=True)
+    )
+    assert [
+        rows.shape for rows in run.feed.make_batch(0, run.opened.splits.train[:5]).teachers
+    ] == [(5, 16), (5, 24)]
 
 
 def test_only_the_student_is_trained(experiment, assets):
@@ -85,23 +101,33 @@ def test_only_the_student_is_trained(experiment, assets):
     assert trained == {id(p) for p in run.student.parameters()}
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("auto", torch.float32), ("bf16", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("auto", torch.float32), ("bf16", torch.bfloat16)]
+)
 def test_precision_is_the_network_s_alone(experiment, assets, precision, dtype):
     run = build_run(with_values(experiment, {"optimiser.precision": precision}), assets, Context())
     shown = []
-    run.machinery.objective.register_forward_pre_hook(lambda module, seen: shown.append((seen[0], torch.is_autocast_enabled("cpu"))))
+    run.machinery.objective.register_forward_pre_hook(
+        lambda module, seen: shown.append((seen[0], torch.is_autocast_enabled("cpu")))
+    )
     with run.machinery.network.autocast():
         assert run.student(torch.zeros(2, 3, 32, 32)).dtype == dtype
     loss = run.machinery.network(run.feed.make_batch(0, run.opened.trained[:4]))["loss"]
     ((seen, inside),) = shown
-    assert not inside and seen.embeddings.dtype == seen.features.dtype == loss.dtype == torch.float32
+    assert (
+        not inside and seen.embeddings.dtype == seen.features.dtype == loss.dtype == torch.float32
+    )
     assert {p.dtype for p in run.machinery.network.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "mobilenetv3_small_050", "regnetx_002"])
+@pytest.mark.parametrize(
+    "backbone", ["test_resnet", "test_efficientnet", "mobilenetv3_small_050", "regnetx_002"]
+)
 def test_norms_of_several_workers_keep_their_activations(backbone):
     """torch's own conversion takes the ReLU or SiLU out of timm's BatchNormAct2d, and nothing else would tell."""
-    student = build_student(StudentConfig(backbone=backbone, image_size=32, projector_width=24), 16, 0)
+    student = build_student(
+        StudentConfig(backbone=backbone, image_size=32, projector_width=24), 16, 0
+    )
     objective = SimCLR(student.backbone.num_features, SimclrConfig(hidden=8, width=4))
     learner = Learner(student, objective, NEEDS["simclr"], nullcontext)
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -113,7 +139,11 @@ def test_norms_of_several_workers_keep_their_activations(backbone):
         parameters = list(map(id, learner.parameters()))
         synchronise_norms(learner)
         torch.testing.assert_close(student(images), before)
-    assert list(map(id, learner.parameters())) == parameters  # an optimiser that was built before still holds them
-    norms = [part for part in learner.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    assert (
+        list(map(id, learner.parameters())) == parameters
+    )  # an optimiser that was built before still holds them
+    norms = [
+        part for part in learner.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)
+    ]
     assert norms and all(isinstance(part, nn.SyncBatchNorm) for part in norms)
     assert not objective.head[-1].bias.requires_grad

@@ -45,7 +45,9 @@ def train(experiment, assets, folder, rank=0, world_size=1, die_after=None, chec
     """Returns what was reported."""
     reports = Reports(folder, die_after)
     try:
-        run_worker(experiment, assets, Context(rank, world_size, report=reports, checkpoint=checkpoint))
+        run_worker(
+            experiment, assets, Context(rank, world_size, report=reports, checkpoint=checkpoint)
+        )
     except Killed:
         assert die_after
     return list(reports)
@@ -57,11 +59,19 @@ def on_rank(rank, world_size, experiment, assets, folder, die_after=None, checkp
 
 def curves(reports):
     """Loss histories and validation results, which no clock disturbs."""
-    return [(metrics.get("history"), metrics.get("train/loss"), metrics.get("zero_shot/val_top1")) for metrics in reports]
+    return [
+        (metrics.get("history"), metrics.get("train/loss"), metrics.get("zero_shot/val_top1"))
+        for metrics in reports
+    ]
 
 
 def losses(reports):
-    return [value for metrics in reports for key, value, _ in metrics.get("history", []) if key == "train/loss"]
+    return [
+        value
+        for metrics in reports
+        for key, value, _ in metrics.get("history", [])
+        if key == "train/loss"
+    ]
 
 
 def weights(folder):
@@ -79,16 +89,31 @@ def alone(experiment, assets, tmp_path_factory):
     return train(experiment, assets, folder), folder
 
 
-FILES = ["evaluation.json", "predictions.safetensors", "probe.safetensors", "state.pt", "student.safetensors"]
+FILES = [
+    "evaluation.json",
+    "predictions.safetensors",
+    "probe.safetensors",
+    "state.pt",
+    "student.safetensors",
+]
 
 
 def test_a_run_reports_every_epoch_and_its_evaluation_at_the_end(alone):
     reports, folder = alone
     assert [metrics["epoch"] for metrics in reports] == [1, 2, 2]
-    steps = [[step for key, _, step in metrics["history"] if key == "train/loss"] for metrics in reports[:2]]
+    steps = [
+        [step for key, _, step in metrics["history"] if key == "train/loss"]
+        for metrics in reports[:2]
+    ]
     assert steps == [list(range(1, 9)), list(range(9, 17))]
     assert losses(reports)[-1] < losses(reports)[0]
-    probed = {"linear_probe/val_top1", "linear_probe/test_top1", "knn/test_top1", "zero_shot/test_top1", "evaluation/seconds"}
+    probed = {
+        "linear_probe/val_top1",
+        "linear_probe/test_top1",
+        "knn/test_top1",
+        "zero_shot/test_top1",
+        "evaluation/seconds",
+    }
     assert probed <= reports[2].keys()
     assert sorted(file.name for file in (folder / "2").iterdir()) == FILES
     assert same_bits(weights(folder / "1"), weights(folder / "2"))
@@ -110,7 +135,9 @@ def test_the_evaluation_s_files_are_of_the_run_s_own_test_images(experiment, ass
     assert content["metrics"]["linear_probe/val_top1"] == reports[2]["linear_probe/val_top1"]
 
 
-def test_an_evaluation_keeps_the_names_the_run_used_and_not_those_of_packing_time(experiment, assets, alone, copied_stores, tmp_path):
+def test_an_evaluation_keeps_the_names_the_run_used_and_not_those_of_packing_time(
+    experiment, assets, alone, copied_stores, tmp_path
+):
     (tmp_path / "names.txt").write_text("lichen\nbriar rose\nbeach\nfloe\n")
     renamed = with_values(experiment, {"data.class_names": str(tmp_path / "names.txt")})
     own = prepare(renamed, Workshop(copied_stores))
@@ -120,7 +147,9 @@ def test_an_evaluation_keeps_the_names_the_run_used_and_not_those_of_packing_tim
     assert json.loads(kept.read_text())["names"] == ["lichen", "briar rose", "beach", "floe"]
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_another_run(experiment, assets, alone, tmp_path):
+def test_the_same_seed_gives_the_same_bits_and_another_seed_another_run(
+    experiment, assets, alone, tmp_path
+):
     reports, folder = alone
     again = train(experiment, assets, tmp_path / "again")
     assert curves(again) == curves(reports)
@@ -136,7 +165,12 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(experiment, assets,
     rest = train(experiment, assets, tmp_path / "rest", checkpoint=tmp_path / "first" / "0")
     assert curves(first + rest) == curves(reports)
     assert same_bits(weights(tmp_path / "rest" / "1"), weights(folder / "2"))
-    names = ("linear_probe/val_top1", "linear_probe/test_top1", "knn/test_top1", "zero_shot/test_top1")
+    names = (
+        "linear_probe/val_top1",
+        "linear_probe/test_top1",
+        "knn/test_top1",
+        "zero_shot/test_top1",
+    )
     assert [rest[-1][name] for name in names] == [reports[-1][name] for name in names]
 
 
@@ -149,7 +183,9 @@ def test_a_resumed_run_drops_out_the_same_numbers(experiment, assets, tmp_path, 
     monkeypatch.setattr("beamclip.training.setup.build_student", with_dropout)
     whole = train(experiment, assets, tmp_path / "whole", die_after=2)
     torch.manual_seed(12345)
-    rest = train(experiment, assets, tmp_path / "rest", die_after=1, checkpoint=tmp_path / "whole" / "0")
+    rest = train(
+        experiment, assets, tmp_path / "rest", die_after=1, checkpoint=tmp_path / "whole" / "0"
+    )
     assert curves(rest) == curves(whole)[1:]
 
 
@@ -160,18 +196,27 @@ def test_a_run_killed_before_its_evaluation_is_only_evaluated(experiment, assets
     assert rest[0]["linear_probe/test_top1"] == reports[2]["linear_probe/test_top1"]
 
 
-def test_a_finished_run_is_evaluated_again_since_its_last_report_may_be_lost(experiment, assets, alone, tmp_path):
+def test_a_finished_run_is_evaluated_again_since_its_last_report_may_be_lost(
+    experiment, assets, alone, tmp_path
+):
     reports, folder = alone
     (again,) = train(experiment, assets, tmp_path, checkpoint=folder / "2")
     timed = ("evaluation/seconds",)
-    assert {key: value for key, value in again.items() if key not in timed} == {k: v for k, v in reports[2].items() if k not in timed}
+    assert {key: value for key, value in again.items() if key not in timed} == {
+        k: v for k, v in reports[2].items() if k not in timed
+    }
 
 
-def test_what_the_student_it_starts_from_took_is_a_part_of_what_a_run_costs(experiment, assets, alone, tmp_path):
+def test_what_the_student_it_starts_from_took_is_a_part_of_what_a_run_costs(
+    experiment, assets, alone, tmp_path
+):
     reports, folder = alone
     started = with_values(experiment, {"student.init": str(folder / "2" / "student.safetensors")})
     *_, last = train(started, assets, tmp_path)
-    first = {name: reports[2][f"cost/{name}"] for name in ("device_seconds", "images_seen", "teacher_images")}
+    first = {
+        name: reports[2][f"cost/{name}"]
+        for name in ("device_seconds", "images_seen", "teacher_images")
+    }
     assert {name: last[f"cost/start_{name}"] for name in first} == pytest.approx(first)
     assert last["cost/images_seen"] == 2 * first["images_seen"]
     assert last["cost/device_seconds"] > first["device_seconds"]
@@ -183,14 +228,20 @@ def test_a_trial_never_runs_a_teacher(experiment, assets, tmp_path, monkeypatch)
     def refuse(*arguments, **options):
         raise AssertionError("a trial loaded a teacher")
 
-    for place in ("beamclip.teachers.loading.load_teacher", "beamclip.teachers.load_teacher", "beamclip.training.dataloader.load_teacher"):
+    for place in (
+        "beamclip.teachers.loading.load_teacher",
+        "beamclip.teachers.load_teacher",
+        "beamclip.training.dataloader.load_teacher",
+    ):
         monkeypatch.setattr(place, refuse)
     monkeypatch.setattr("open_clip.create_model", refuse)
     reports = train(experiment, assets, tmp_path)
     assert reports[-1]["teacher/images_encoded"] == 0
 
 
-def test_a_trial_that_reads_stores_and_had_images_encoded_stops(experiment, assets, teacher, tmp_path, monkeypatch):
+def test_a_trial_that_reads_stores_and_had_images_encoded_stops(
+    experiment, assets, teacher, tmp_path, monkeypatch
+):
     """Else a sweep would pay for its teacher in every trial, and nobody would see it."""
 
     def encode(self, ids, view, images, parameters):
@@ -227,14 +278,21 @@ def test_images_encoded_are_those_of_all_workers(live, tmp_path):
     assert [reports[-1]["teacher/images_encoded"] for reports in both] == [256, 256]
 
 
-def test_several_teachers_teach_from_stores_as_they_do_inside_training(experiment, stores, alone, other_folder, tmp_path):
-    several = with_values(experiment, {"teacher.others": [{"model": f"local-dir:{other_folder}", "temperature": 0.02}]})
+def test_several_teachers_teach_from_stores_as_they_do_inside_training(
+    experiment, stores, alone, other_folder, tmp_path
+):
+    several = with_values(
+        experiment,
+        {"teacher.others": [{"model": f"local-dir:{other_folder}", "temperature": 0.02}]},
+    )
     inside = with_values(several, {"views.teacher": "live"})
     stored = train(several, prepare(several, Workshop(stores)), tmp_path / "stored")
     lived = train(inside, prepare(inside, Workshop(stores)), tmp_path / "lived")
     assert [reports[-1]["teacher/images_encoded"] for reports in (stored, lived)] == [0, 2 * 256]
     assert losses(lived) == pytest.approx(losses(stored), rel=1e-2)
-    assert losses(stored)[0] != pytest.approx(losses(alone[0])[0], rel=1e-2)  # the second one has a say
+    assert losses(stored)[0] != pytest.approx(
+        losses(alone[0])[0], rel=1e-2
+    )  # the second one has a say
 
 
 def test_what_is_resident_changes_no_bit(experiment, assets, alone, tmp_path):
@@ -259,22 +317,35 @@ def validated_on_rank(rank, world_size, experiment, assets, folder):
     """One epoch; returns the features of val that the worker saw."""
     seen = []
     original = worker.labelled_features
-    worker.labelled_features = lambda *arguments: seen.append(original(*arguments)) or seen[-1]  # this process ends with us
+    worker.labelled_features = lambda *arguments: (
+        seen.append(original(*arguments)) or seen[-1]
+    )  # this process ends with us
     train(experiment, assets, folder, rank, world_size, die_after=1)
     return seen[0].features
 
 
-def test_with_batch_statistics_all_workers_evaluate_the_student_that_is_saved(experiment, assets, tmp_path):
+def test_with_batch_statistics_all_workers_evaluate_the_student_that_is_saved(
+    experiment, assets, tmp_path
+):
     normed = with_values(experiment, {"student.backbone": "test_resnet"})
     features = in_processes(2, validated_on_rank, normed, assets, tmp_path)
-    student, opened = load_student(tmp_path / "0" / "student.safetensors"), open_assets(assets, normed.data)
-    saved = labelled_features(opened.packed, opened.splits.val, student, student_pixels(student, 32), Context()).features
+    student, opened = (
+        load_student(tmp_path / "0" / "student.safetensors"),
+        open_assets(assets, normed.data),
+    )
+    saved = labelled_features(
+        opened.packed, opened.splits.val, student, student_pixels(student, 32), Context()
+    ).features
     for seen in features:
         torch.testing.assert_close(seen, saved, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("values", [{"optimiser.lr": 1e30}, {"optimiser.lr": 1e30, "optimiser.batch_size": 128}])
-def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence_and_no_checkpoint(experiment, assets, tmp_path, values):
+@pytest.mark.parametrize(
+    "values", [{"optimiser.lr": 1e30}, {"optimiser.lr": 1e30, "optimiser.batch_size": 128}]
+)
+def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence_and_no_checkpoint(
+    experiment, assets, tmp_path, values
+):
     """With a single step an epoch, only the features show it."""
     with pytest.raises(TrainingDiverged, match=r"lower optimiser.lr or set optimiser.clip_norm"):
         train(with_values(experiment, {"optimiser.name": "sgd", **values}), assets, tmp_path)

@@ -22,15 +22,23 @@ METHODS = {
     "image_queue": {"objective.image_queue": {"queue": 100}},
     "csm+simreg": {"objective.terms": {"simreg": 0.5}},
     "seed+feature": {},
-    "csm+simclr": {"objective.simclr": {"hidden": 32, "width": 16}},  # two views of each image, and a head beside the projector
-    "clip_cid": {"objective.clip_cid": CLUSTERS, "optimiser.batch_size": 4},  # fewer than there are clusters: some are drawn
+    "csm+simclr": {
+        "objective.simclr": {"hidden": 32, "width": 16}
+    },  # two views of each image, and a head beside the projector
+    "clip_cid": {
+        "objective.clip_cid": CLUSTERS,
+        "optimiser.batch_size": 4,
+    },  # fewer than there are clusters: some are drawn
 }
 QUEUES = {"seed": 40, "compress": 128, "image_queue": 100, "seed+feature": 128}
 
 
 def method(experiment, stores, name, **values):
     """The experiment with another objective, and its stores."""
-    other = with_values(experiment, {"objective.name": name, "optimiser.warmup_epochs": 0.25, **METHODS[name], **values})
+    other = with_values(
+        experiment,
+        {"objective.name": name, "optimiser.warmup_epochs": 0.25, **METHODS[name], **values},
+    )
     return other, prepare(other, Workshop(stores))
 
 
@@ -42,7 +50,12 @@ def whole(request, experiment, stores, tmp_path_factory):
 
 
 def curve(reports, key="loss"):
-    return [value for metrics in reports for name, value, _ in metrics.get("history", []) if name == f"train/{key}"]
+    return [
+        value
+        for metrics in reports
+        for name, value, _ in metrics.get("history", [])
+        if name == f"train/{key}"
+    ]
 
 
 def goes_down(values):
@@ -53,14 +66,20 @@ def goes_down(values):
 def test_it_learns_and_zero_shot_is_reported(whole):
     name, _, reports, _ = whole
     assert all(map(math.isfinite, losses(reports)))
-    assert name in QUEUES or goes_down(losses(reports))  # while a queue fills, the loss is over ever more images
+    assert name in QUEUES or goes_down(
+        losses(reports)
+    )  # while a queue fills, the loss is over ever more images
     assert {"zero_shot/val_top1"} <= reports[0].keys()
     assert {"zero_shot/test_top1", "linear_probe/test_top1", "knn/test_top1"} <= reports[-1].keys()
 
 
 @pytest.mark.parametrize("name", ["seed", "compress", "image_queue"])
 def test_over_a_queue_that_is_full_the_loss_goes_down(experiment, stores, tmp_path, name):
-    reports = train(*method(experiment, stores, name, **{f"objective.{name}": {"queue": 16}}), tmp_path, die_after=2)
+    reports = train(
+        *method(experiment, stores, name, **{f"objective.{name}": {"queue": 16}}),
+        tmp_path,
+        die_after=2,
+    )
     assert goes_down(losses(reports)[1:])
 
 
@@ -77,13 +96,17 @@ def test_the_terms_of_a_sum_are_reported_apart_and_add_up(experiment, stores, tm
     reports = train(*method(experiment, stores, "csm+simreg"), tmp_path, die_after=1)
     parts = [curve(reports, key) for key in ("csm_loss", "simreg_loss", "csm_top1_agreement")]
     assert len(set(map(len, parts))) == 1
-    assert losses(reports) == pytest.approx([csm + 0.5 * simreg for csm, simreg, _ in zip(*parts, strict=True)], rel=1e-5)
+    assert losses(reports) == pytest.approx(
+        [csm + 0.5 * simreg for csm, simreg, _ in zip(*parts, strict=True)], rel=1e-5
+    )
 
 
 def test_clip_cid_s_terms_are_reported_apart(experiment, stores, tmp_path):
     reports = train(*method(experiment, stores, "clip_cid"), tmp_path, die_after=1)
     parts = [curve(reports, key) for key in ("cluster", "cluster_kl", "instance")]
-    assert losses(reports) == pytest.approx([sum(step) for step in zip(*parts, strict=True)], rel=1e-5)
+    assert losses(reports) == pytest.approx(
+        [sum(step) for step in zip(*parts, strict=True)], rel=1e-5
+    )
 
 
 @pytest.mark.parametrize(("name", "rows"), QUEUES.items())
@@ -112,6 +135,10 @@ def test_two_workers_give_the_single_worker_s_curve(experiment, stores, tmp_path
     assert curves(rest[0]) == curves(both[0])[1:]
 
 
-def test_a_queue_longer_than_the_training_images_is_a_sentence_before_anything_starts(experiment, stores):
-    with pytest.raises(UserError, match=r"objective\.seed\.queue is 129, but there are 128 training images"):
+def test_a_queue_longer_than_the_training_images_is_a_sentence_before_anything_starts(
+    experiment, stores
+):
+    with pytest.raises(
+        UserError, match=r"objective\.seed\.queue is 129, but there are 128 training images"
+    ):
         method(experiment, stores, "seed", **{"objective.seed.queue": 129})

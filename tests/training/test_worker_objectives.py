@@ -31,7 +31,11 @@ TERMS = {
     "swav": {"loss", "prototype_usage"},
     "supervised": {"loss", "accuracy"},
 }
-WHOLE = {"student.backbone": "test_resnet", "student.small_image_stem": "never", "optimiser.lr": 0.003}
+WHOLE = {
+    "student.backbone": "test_resnet",
+    "student.small_image_stem": "never",
+    "optimiser.lr": 0.003,
+}
 
 
 def method(experiment, stores, name, **values):
@@ -43,7 +47,10 @@ def method(experiment, stores, name, **values):
 @pytest.fixture(scope="module", params=list(SMALL))
 def whole(request, experiment, stores, tmp_path_factory):
     """One of them run through on one worker: its name, experiment and stores, reports, folder of its checkpoints."""
-    prepared, folder = method(experiment, stores, request.param), tmp_path_factory.mktemp(request.param)
+    prepared, folder = (
+        method(experiment, stores, request.param),
+        tmp_path_factory.mktemp(request.param),
+    )
     return request.param, prepared, train(*prepared, folder), folder
 
 
@@ -55,8 +62,14 @@ def goes_down(values):
 def test_it_learns_and_is_probed_but_has_no_zero_shot(whole):
     name, _, reports, _ = whole
     assert goes_down(losses(reports))
-    assert {key.removeprefix("train/") for metrics in reports for key, _, _ in metrics.get("history", [])} == TERMS[name]
-    assert {"linear_probe/val_top1", "linear_probe/test_top1", "knn/test_top1"} <= reports[-1].keys()
+    assert {
+        key.removeprefix("train/")
+        for metrics in reports
+        for key, _, _ in metrics.get("history", [])
+    } == TERMS[name]
+    assert {"linear_probe/val_top1", "linear_probe/test_top1", "knn/test_top1"} <= reports[
+        -1
+    ].keys()
     assert not [key for metrics in reports for key in metrics if key.startswith("zero_shot/")]
 
 
@@ -93,8 +106,15 @@ def test_swav_s_queue_takes_part_and_is_what_the_checkpoint_holds(experiment, st
 def test_a_sum_with_distillation_is_shown_views_crops_and_the_teacher(experiment, stores, tmp_path):
     prepared = method(experiment, stores, "swav", **{"objective.name": "csm+swav"})
     reports = train(*prepared, tmp_path)
-    assert {"train/csm_loss", "train/swav_loss", "train/swav_prototype_usage", "zero_shot/val_top1"} <= reports[0].keys()
-    assert reports[0]["train/loss"] == pytest.approx(reports[0]["train/csm_loss"] + reports[0]["train/swav_loss"], rel=1e-5)
+    assert {
+        "train/csm_loss",
+        "train/swav_loss",
+        "train/swav_prototype_usage",
+        "zero_shot/val_top1",
+    } <= reports[0].keys()
+    assert reports[0]["train/loss"] == pytest.approx(
+        reports[0]["train/csm_loss"] + reports[0]["train/swav_loss"], rel=1e-5
+    )
 
 
 @pytest.mark.slow
@@ -119,6 +139,10 @@ def test_swav_does_without_small_crops(experiment, stores, tmp_path):
     assert losses(train(*prepared, tmp_path, die_after=1))
 
 
-def test_a_queue_longer_than_the_training_images_is_a_sentence_before_anything_starts(experiment, stores):
-    with pytest.raises(UserError, match=r"objective.swav.queue is 129, but there are 128 training images"):
+def test_a_queue_longer_than_the_training_images_is_a_sentence_before_anything_starts(
+    experiment, stores
+):
+    with pytest.raises(
+        UserError, match=r"objective.swav.queue is 129, but there are 128 training images"
+    ):
         method(experiment, stores, "swav", **{"objective.swav.queue": 129})

@@ -1,6 +1,13 @@
 """From a class name to its senses in WordNet 3.0. Imports no torch."""
 
-from beamclip.anchors.wordnet.class_lists import ClassName, KnownSet, check_classes, known_set, known_synsets, read_class_list
+from beamclip.anchors.wordnet.class_lists import (
+    ClassName,
+    KnownSet,
+    check_classes,
+    known_set,
+    known_synsets,
+    read_class_list,
+)
 from beamclip.anchors.wordnet.lexicon import WORDNET_ID, Lexicon, Synset
 from beamclip.anchors.wordnet.readers import Excerpt, WordNetFiles, open_lexicon
 from beamclip.anchors.wordnet.vocabularies import VOCABULARIES, open_vocabulary

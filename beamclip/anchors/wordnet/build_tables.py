@@ -38,16 +38,29 @@ _MENDED = {
 
 def excerpt(wordnet: WordNetFiles) -> str:
     """The text of the excerpt: see `beamclip.anchors.wordnet.readers`."""
-    forms = sorted({form for name in _names() for form in base_forms(name, wordnet.exceptions, lambda form: bool(wordnet.ids(form)))})
+    forms = sorted(
+        {
+            form
+            for name in _names()
+            for form in base_forms(name, wordnet.exceptions, lambda form: bool(wordnet.ids(form)))
+        }
+    )
     senses = {form: wordnet.ids(form) for form in forms}
     wanted = {*_ids(), *(id for ids in senses.values() for id in ids)}
     synsets = sorted(frozenset().union(*map(wordnet.ancestors, wanted)))
-    plurals = {plural: [one for one in singulars if one in senses] for plural, singulars in sorted(wordnet.exceptions.items())}
+    plurals = {
+        plural: [one for one in singulars if one in senses]
+        for plural, singulars in sorted(wordnet.exceptions.items())
+    }
     lines = [
         *_HEADER,
         *(_synset_line(wordnet.synset(id), wordnet.below.get(id, 1)) for id in synsets),
         *(f"F\t{form}\t{' '.join(ids)}" for form, ids in senses.items()),
-        *(f"X\t{plural}\t{' '.join(singulars)}" for plural, singulars in plurals.items() if singulars),
+        *(
+            f"X\t{plural}\t{' '.join(singulars)}"
+            for plural, singulars in plurals.items()
+            if singulars
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -68,7 +81,17 @@ def _synset_line(synset: Synset, below: int) -> str:
     same_gloss = tables.definitions().get(synset.id) == synset.gloss
     words, gloss = "" if same_words else "|".join(synset.lemmas), "" if same_gloss else synset.gloss
     count = "" if below == 1 else str(below)
-    return "\t".join(("S", synset.id, " ".join(synset.parents), "i" if synset.instance else "", count, words, gloss))
+    return "\t".join(
+        (
+            "S",
+            synset.id,
+            " ".join(synset.parents),
+            "i" if synset.instance else "",
+            count,
+            words,
+            gloss,
+        )
+    )
 
 
 def _names() -> Iterator[str]:
@@ -90,7 +113,9 @@ def _ids() -> Iterator[str]:
 
 def main() -> None:
     """Write one of the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--lvis", type=Path, help="JSON with LVIS's categories")
     options = parser.parse_args()
     wordnet = open_lexicon()
@@ -101,7 +126,9 @@ def main() -> None:
         categories = found["categories"] if isinstance(found, dict) else found
         (DATA / "lvis.tsv").write_text(lvis_table(categories, wordnet), encoding="utf-8")
     else:
-        (DATA / FILE).write_bytes(gzip.compress(excerpt(wordnet).encode("utf-8"), compresslevel=9, mtime=0))
+        (DATA / FILE).write_bytes(
+            gzip.compress(excerpt(wordnet).encode("utf-8"), compresslevel=9, mtime=0)
+        )
 
 
 if __name__ == "__main__":

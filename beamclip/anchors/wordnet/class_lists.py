@@ -12,7 +12,9 @@ from beamclip.anchors.wordnet.lexicon import WORDNET_ID
 from beamclip.config import UserError
 from beamclip.data.class_names import fold
 
-ALMOST_AN_ID = re.compile(r"(?:wn\d*:)?[nvars]?\d{4,}(?:-[nvars])?|\w+\.[nvars]\.\d+", re.IGNORECASE)
+ALMOST_AN_ID = re.compile(
+    r"(?:wn\d*:)?[nvars]?\d{4,}(?:-[nvars])?|\w+\.[nvars]\.\d+", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,18 @@ def read_class_list(path: Path, key: str) -> tuple[ClassName, ...]:
     try:
         lines = path.expanduser().read_text(encoding="utf-8-sig").rstrip().splitlines()
     except OSError as error:
-        raise UserError(f"{key} {path} can't be read ({error.strerror}); give a text file") from None
+        raise UserError(
+            f"{key} {path} can't be read ({error.strerror}); give a text file"
+        ) from None
     except UnicodeDecodeError:
-        raise UserError(f"{key} {path} is not UTF-8; save it as UTF-8 text, one class name a line") from None
+        raise UserError(
+            f"{key} {path} is not UTF-8; save it as UTF-8 text, one class name a line"
+        ) from None
     if not lines:
         raise UserError(f"{key} {path} is empty; write one class name a line")
-    classes = tuple(_parse(line, f"{key} {path} line {number}") for number, line in enumerate(lines, 1))
+    classes = tuple(
+        _parse(line, f"{key} {path} line {number}") for number, line in enumerate(lines, 1)
+    )
     check_classes(classes, f"{key} {path}")
     return classes
 
@@ -74,13 +82,17 @@ def check_classes(classes: Sequence[ClassName], where: str) -> None:
     same: dict[str, list[ClassName]] = defaultdict(list)
     for number, one in enumerate(classes):
         if not one.name.strip():
-            raise UserError(f"{where} has an empty name for class {number}; give every class a name")
+            raise UserError(
+                f"{where} has an empty name for class {number}; give every class a name"
+            )
         same[fold(one.name)].append(one)
     for group in same.values():
         senses = {one.synset or one.context for one in group}
         if len(group) > 1 and (None in senses or len(senses) < len(group)):
             name = group[0].name
-            raise UserError(f"{where} has {name!r} {len(group)} times; say which is which: a tab and its WordNet id after each name")
+            raise UserError(
+                f"{where} has {name!r} {len(group)} times; say which is which: a tab and its WordNet id after each name"
+            )
 
 
 def known_set(names: Sequence[str]) -> KnownSet | None:
@@ -88,7 +100,9 @@ def known_set(names: Sequence[str]) -> KnownSet | None:
     spelled = {fold(name) for name in names}
     for known in _known_sets():
         ids = {known.synsets.get(name) for name in spelled}
-        if None not in ids and len(ids) == len(spelled) == len(names) == len(set(known.synsets.values())):
+        if None not in ids and len(ids) == len(spelled) == len(names) == len(
+            set(known.synsets.values())
+        ):
             return known
     return None
 
@@ -108,14 +122,20 @@ def table_rows(name: str) -> Iterator[list[str]]:
 def _parse(line: str, where: str) -> ClassName:
     name, *rest = (field.strip() for field in line.rstrip("\t ").split("\t"))
     if not name:
-        raise UserError(f"{where} has no class name; write a name, or a name, a tab and a WordNet id or a context")
+        raise UserError(
+            f"{where} has no class name; write a name, or a name, a tab and a WordNet id or a context"
+        )
     if len(rest) > 1:
-        raise UserError(f"{where} has {len(rest) + 1} fields; write a name, or a name, a tab and a WordNet id or a context")
+        raise UserError(
+            f"{where} has {len(rest) + 1} fields; write a name, or a name, a tab and a WordNet id or a context"
+        )
     second = rest[0] if rest else None
     if second and WORDNET_ID.fullmatch(second):
         return ClassName(name, synset=second)
     if second and ALMOST_AN_ID.fullmatch(second):
-        raise UserError(f"{where} has {second!r}, which is no WordNet id; one is n and eight digits, such as n02012849")
+        raise UserError(
+            f"{where} has {second!r}, which is no WordNet id; one is n and eight digits, such as n02012849"
+        )
     return ClassName(name, context=second)
 
 

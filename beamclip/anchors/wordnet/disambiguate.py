@@ -27,7 +27,26 @@ ROUNDS = 3
 
 _HALF = 5.0  # other classes below an ancestor at which it counts half
 _AGREEMENT, _USUAL, _PHYSICAL, _RANK, _REMARK = 5.0, 1.0, 1.0, 0.25, 3.0
-_SMALL_WORDS = frozenset(["a", "an", "and", "at", "for", "from", "in", "of", "on", "or", "part", "the", "to", "type", "used", "with"])
+_SMALL_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "at",
+        "for",
+        "from",
+        "in",
+        "of",
+        "on",
+        "or",
+        "part",
+        "the",
+        "to",
+        "type",
+        "used",
+        "with",
+    ]
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -52,7 +71,9 @@ class _Chains:
     information: Floats
 
 
-def weigh(names: Sequence[str], options: Sequence[Sequence[Synset]], lexicon: Lexicon) -> list[Floats]:
+def weigh(
+    names: Sequence[str], options: Sequence[Sequence[Synset]], lexicon: Lexicon
+) -> list[Floats]:
     """The probability of each class's possible senses, given those of the other classes.
 
     Args:
@@ -66,7 +87,13 @@ def weigh(names: Sequence[str], options: Sequence[Sequence[Synset]], lexicon: Le
     if not sum(sizes):
         return [np.zeros(0) for _ in options]
     chains = _chains(options, lexicon)
-    prior = np.array([_prior(name, one, rank, lexicon) for name, of in zip(names, options, strict=True) for rank, one in enumerate(of)])
+    prior = np.array(
+        [
+            _prior(name, one, rank, lexicon)
+            for name, of in zip(names, options, strict=True)
+            for rank, one in enumerate(of)
+        ]
+    )
     chance = _normalise(prior, chains.owner)
     for _ in range(ROUNDS):
         chance = _normalise(_AGREEMENT * _agreement(chains, chance) + prior, chains.owner)
@@ -111,7 +138,12 @@ def _normalise(logits: Floats, owner: Ints) -> Floats:
 def _prior(name: str, synset: Synset, rank: int, lexicon: Lexicon) -> float:
     usual = without_remark(synset.lemmas[0]) == without_remark(name)
     physical = PHYSICAL in lexicon.ancestors(synset.id)
-    return _USUAL * usual + _PHYSICAL * physical - _RANK * log1p(rank) + _REMARK * _fits_remark(name, synset, lexicon)
+    return (
+        _USUAL * usual
+        + _PHYSICAL * physical
+        - _RANK * log1p(rank)
+        + _REMARK * _fits_remark(name, synset, lexicon)
+    )
 
 
 def _fits_remark(name: str, synset: Synset, lexicon: Lexicon) -> float:
@@ -119,7 +151,9 @@ def _fits_remark(name: str, synset: Synset, lexicon: Lexicon) -> float:
     asked = _words(remark(name))
     if not asked:
         return 0.0
-    kinds = " ".join(lemma for id in lexicon.ancestors(synset.id) for lemma in lexicon.synset(id).lemmas)
+    kinds = " ".join(
+        lemma for id in lexicon.ancestors(synset.id) for lemma in lexicon.synset(id).lemmas
+    )
     return len(asked & _words(f"{kinds} {synset.gloss}")) / len(asked)
 
 

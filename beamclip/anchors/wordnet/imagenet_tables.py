@@ -10,7 +10,9 @@ from beamclip.config import UserError
 @cache
 def lemmas() -> dict[str, tuple[str, ...]]:
     """WordNet's lemmas of each synset of ImageNet-1K and -21K, by id."""
-    return {id: tuple(words.split(", ")) for id, words in _pairs("imagenet_synset_to_lemma.txt").items()}
+    return {
+        id: tuple(words.split(", ")) for id, words in _pairs("imagenet_synset_to_lemma.txt").items()
+    }
 
 
 @cache
@@ -41,4 +43,6 @@ def _read(name: str) -> list[str]:
     try:
         return file.read_text(encoding="utf-8").splitlines()
     except OSError:
-        raise UserError(f"timm's table {name} can't be read; install timm again (pip install --force-reinstall timm)") from None
+        raise UserError(
+            f"timm's table {name} can't be read; install timm again (pip install --force-reinstall timm)"
+        ) from None

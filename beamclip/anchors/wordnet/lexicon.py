@@ -14,7 +14,16 @@ from beamclip.config import UserError
 
 
 # Suffix and ending, from WordNet's manual page morphy(7). The first that leads to a known word wins.
-_DETACHMENTS = (("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y"))
+_DETACHMENTS = (
+    ("s", ""),
+    ("ses", "s"),
+    ("xes", "x"),
+    ("zes", "z"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("men", "man"),
+    ("ies", "y"),
+)
 
 
 _SHORT = 3
@@ -30,7 +39,9 @@ def remark(name: str) -> str:
     return name.partition("(")[2].partition(")")[0].replace("_", " ").lower().strip()
 
 
-def base_forms(name: str, exceptions: Mapping[str, Sequence[str]], known: Callable[[str], bool]) -> tuple[str, ...]:
+def base_forms(
+    name: str, exceptions: Mapping[str, Sequence[str]], known: Callable[[str], bool]
+) -> tuple[str, ...]:
     """The listed forms of a name: usually one, none for an unknown name.
 
     More where a plural has several singulars (`axes`), or is listed by itself too: `shoes` in WordNet is "a particular situation", and
@@ -53,7 +64,13 @@ def base_forms(name: str, exceptions: Mapping[str, Sequence[str]], known: Callab
 
 def _spellings(words: str) -> tuple[str, ...]:
     joined = words.replace(" ", "_")
-    ways = (joined, joined.replace("-", "_"), joined.replace("_", "-"), joined.replace("_", ""), joined.replace("-", ""))
+    ways = (
+        joined,
+        joined.replace("-", "_"),
+        joined.replace("_", "-"),
+        joined.replace("_", ""),
+        joined.replace("-", ""),
+    )
     return tuple(way for way in dict.fromkeys(ways) if way)
 
 
@@ -76,7 +93,9 @@ def _regular(form: str) -> Iterator[str]:
 
 
 WORDNET_ID = re.compile(r"n\d{8}")
-HOW_TO_INSTALL = "install WordNet 3.0 (Debian's wordnet-base, or `python -m nltk.downloader wordnet`)"
+HOW_TO_INSTALL = (
+    "install WordNet 3.0 (Debian's wordnet-base, or `python -m nltk.downloader wordnet`)"
+)
 
 
 @dataclass(frozen=True)
@@ -158,7 +177,9 @@ class Nouns(ABC):
     def senses(self, name: str) -> tuple[Synset, ...]:
         """See `Lexicon`."""
         forms = base_forms(name, self.exceptions, lambda form: bool(self.ids(form)))
-        return tuple(self.synset(id) for id in dict.fromkeys(id for form in forms for id in self.ids(form)))
+        return tuple(
+            self.synset(id) for id in dict.fromkeys(id for form in forms for id in self.ids(form))
+        )
 
     def synset(self, id: str) -> Synset:
         """See `Lexicon`."""
@@ -172,7 +193,9 @@ class Nouns(ABC):
     def ancestors(self, id: str) -> frozenset[str]:
         """See `Lexicon`."""
         if id not in self._ancestors:
-            self._ancestors[id] = frozenset((id,)).union(*map(self.ancestors, self.synset(id).parents))
+            self._ancestors[id] = frozenset((id,)).union(
+                *map(self.ancestors, self.synset(id).parents)
+            )
         return self._ancestors[id]
 
     def information(self, id: str) -> float:
@@ -182,4 +205,6 @@ class Nouns(ABC):
     def _missing(self) -> str:
         if self.complete:
             return "does not exist in WordNet 3.0"
-        return f"is not among the synsets that come with beamclip; check the id, or {HOW_TO_INSTALL}"
+        return (
+            f"is not among the synsets that come with beamclip; check the id, or {HOW_TO_INSTALL}"
+        )

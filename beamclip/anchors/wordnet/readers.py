@@ -46,7 +46,9 @@ class WordNetFiles(Nouns):
         found = _VERSION.search(self._data[:4096])
         version = found.group(1).decode().rstrip(".") if found else "of an unknown version"
         if version != "3.0":
-            raise UserError(f"{folder} holds WordNet {version}, whose synset ids are not ImageNet's; beamclip needs WordNet 3.0")
+            raise UserError(
+                f"{folder} holds WordNet {version}, whose synset ids are not ImageNet's; beamclip needs WordNet 3.0"
+            )
 
     def _read_whole(self, name: str) -> bytes:
         content = (self.folder / name).read_bytes()
@@ -84,7 +86,9 @@ class WordNetFiles(Nouns):
         try:
             return _parse(line)
         except (IndexError, ValueError):
-            raise UserError(f"{self.folder / 'data.noun'} is damaged at {id}; install WordNet again") from None
+            raise UserError(
+                f"{self.folder / 'data.noun'} is damaged at {id}; install WordNet again"
+            ) from None
 
     @cached_property
     def exceptions(self) -> Mapping[str, Sequence[str]]:
@@ -104,7 +108,10 @@ def _count_below(parents: dict[bytes, list[bytes]]) -> dict[str, int]:
     """How many nodes lie at or below each node that is somebody's parent."""
     inner = {parent for above in parents.values() for parent in above}
     # Most nodes are leaves with one parent: they are counted there, so that only the others' ancestors have to be gathered.
-    here = Counter(above[0] if len(above) == 1 and node not in inner else node for node, above in parents.items())
+    here = Counter(
+        above[0] if len(above) == 1 and node not in inner else node
+        for node, above in parents.items()
+    )
     known: dict[bytes, frozenset[bytes]] = {}
 
     def ancestors(node: bytes) -> frozenset[bytes]:
@@ -126,9 +133,19 @@ def _parse(line: str) -> Synset:
     pointers = fields[2 * words + 1 :]
     if not lemmas or len(pointers) != 4 * int(fields[2 * words]):
         raise ValueError(line)
-    above = [(symbol, target) for symbol, target in zip(pointers[::4], pointers[1::4], strict=True) if symbol in ("@", "@i")]
+    above = [
+        (symbol, target)
+        for symbol, target in zip(pointers[::4], pointers[1::4], strict=True)
+        if symbol in ("@", "@i")
+    ]
     instance = any(symbol == "@i" for symbol, _ in above)
-    return Synset(f"n{offset}", lemmas, _definition(gloss), tuple(f"n{target}" for _, target in above), instance)
+    return Synset(
+        f"n{offset}",
+        lemmas,
+        _definition(gloss),
+        tuple(f"n{target}" for _, target in above),
+        instance,
+    )
 
 
 def _definition(gloss: str) -> str:
@@ -179,7 +196,9 @@ class Excerpt(Nouns):
             return None
         above, instance, _, words, gloss = self._parts["S"][id]
         lemmas = tuple(words.split("|")) if words else tables.lemmas()[id]
-        return Synset(id, lemmas, gloss or tables.definitions()[id], tuple(above.split()), bool(instance))
+        return Synset(
+            id, lemmas, gloss or tables.definitions()[id], tuple(above.split()), bool(instance)
+        )
 
     @cached_property
     def exceptions(self) -> Mapping[str, Sequence[str]]:
@@ -223,7 +242,9 @@ def _named() -> Lexicon | None:
         if os.environ.get(variable):
             folder = Path(os.environ[variable], inside)
             if not _is_wordnet(folder):
-                raise UserError(f"${variable} says that WordNet is in {folder}, which has no {' and '.join(FILES)}; mend or unset it")
+                raise UserError(
+                    f"${variable} says that WordNet is in {folder}, which has no {' and '.join(FILES)}; mend or unset it"
+                )
             return WordNetFiles(folder)
     return None
 
@@ -231,7 +252,9 @@ def _named() -> Lexicon | None:
 def _found() -> Lexicon | None:
     for place in _usual_places():
         try:
-            folder = ZipPath(place, "wordnet/") if place.suffix == ".zip" and place.is_file() else place
+            folder = (
+                ZipPath(place, "wordnet/") if place.suffix == ".zip" and place.is_file() else place
+            )
             if _is_wordnet(folder):
                 return WordNetFiles(folder)
         except (UserError, OSError, BadZipFile) as error:
@@ -243,7 +266,12 @@ def _usual_places() -> Iterator[Path]:
     yield from (Path("/usr/share/wordnet"), Path("/usr/local/WordNet-3.0/dict"))
     own = [Path(folder) for folder in os.environ.get("NLTK_DATA", "").split(os.pathsep) if folder]
     roots = [Path.home(), Path(sys.prefix), Path(sys.prefix, "share"), Path(sys.prefix, "lib")]
-    system = [Path("/usr/share"), Path("/usr/local/share"), Path("/usr/lib"), Path("/usr/local/lib")]
+    system = [
+        Path("/usr/share"),
+        Path("/usr/local/share"),
+        Path("/usr/lib"),
+        Path("/usr/local/lib"),
+    ]
     for folder in (*own, *(root / "nltk_data" for root in (*roots, *system))):
         yield folder / "corpora" / "wordnet"
         yield folder / "corpora" / "wordnet.zip"  # NLTK leaves this one packed

@@ -20,8 +20,12 @@ def open_vocabulary(name: str) -> tuple[ClassName, ...]:
     if name in _READERS:
         return _READERS[name]()
     path = Path(name).expanduser()
-    if not os.path.exists(path):  # which, unlike a Path, takes a name that no system could hold for one that is not there
-        raise UserError(f"{KEY} {name} is neither a file nor a vocabulary{nearest(name, VOCABULARIES)}")
+    if not os.path.exists(
+        path
+    ):  # which, unlike a Path, takes a name that no system could hold for one that is not there
+        raise UserError(
+            f"{KEY} {name} is neither a file nor a vocabulary{nearest(name, VOCABULARIES)}"
+        )
     return read_class_list(path, KEY)
 
 
@@ -43,5 +47,9 @@ def lvis() -> tuple[ClassName, ...]:
     return tuple(ClassName(name, id or None) for name, id in table_rows("lvis.tsv"))
 
 
-_READERS: dict[str, Callable[[], tuple[ClassName, ...]]] = {"imagenet-1k": imagenet_1k, "imagenet-21k": imagenet_21k, "lvis": lvis}
+_READERS: dict[str, Callable[[], tuple[ClassName, ...]]] = {
+    "imagenet-1k": imagenet_1k,
+    "imagenet-21k": imagenet_21k,
+    "lvis": lvis,
+}
 VOCABULARIES: tuple[str, ...] = tuple(_READERS)

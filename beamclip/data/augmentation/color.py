@@ -53,7 +53,9 @@ def hue(images: Tensor, shift: Tensor) -> None:
     torch.minimum(least, red, out=least)
     spread = value - least
     turns = (red - green).sub_(blue).add_(least).div_((6 * spread).clamp_min_(1e-8)).add_(1 / 3)
-    turns.copysign_(blue - green).add_(shift + 1.5)  # never negative, where frac would round the other way
+    turns.copysign_(blue - green).add_(
+        shift + 1.5
+    )  # never negative, where frac would round the other way
     sixths = turns.frac_().mul_(6)
     for channel, centre in ((red, 3), (green, 2), (blue, 4)):
         torch.sub(sixths, centre, out=channel)
@@ -85,7 +87,9 @@ def change(images: Tensor, steps: NDArray[np.int64], numbers: NDArray[np.float32
         [N, 3, H, W] in the order given.
     """
     moves, bounds, amounts = _arrange(steps, numbers)
-    rows, factors = (to_device(torch.from_numpy(array), images.device) for array in (moves, amounts))
+    rows, factors = (
+        to_device(torch.from_numpy(array), images.device) for array in (moves, amounts)
+    )
     for place, stops in enumerate(bounds.tolist()):
         images = _laid(images, rows[place])
         for step, start, stop in zip(STEPS, stops, stops[1:], strict=False):
@@ -94,7 +98,9 @@ def change(images: Tensor, steps: NDArray[np.int64], numbers: NDArray[np.float32
     return _laid(images, rows[-1])
 
 
-def _arrange(steps: NDArray[np.int64], numbers: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+def _arrange(
+    steps: NDArray[np.int64], numbers: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """How to lay the images at each place and at last back [places + 1, N], where each step's begin, and their numbers [places, N]."""
     lies = np.arange(len(steps))
     moves, bounds, amounts = [], [], []

@@ -45,7 +45,10 @@ def render(images: Tensor, parameters: ViewParameters, pixels: PixelFormat) -> T
         float32 [N, 3, size, size], normalised.
     """
     device, size = images.device, pixels.size
-    mean, std = (to_device(torch.tensor(numbers).view(1, 3, 1, 1), device) for numbers in (pixels.mean, pixels.std))
+    mean, std = (
+        to_device(torch.tensor(numbers).view(1, 3, 1, 1), device)
+        for numbers in (pixels.mean, pixels.std)
+    )
     out = _empty((len(images), 3, size, size), device)
     with _one_thread() if device.type == "cpu" else nullcontext():
         for rows in _pieces(images, size):
@@ -84,19 +87,31 @@ def _one_thread() -> Iterator[None]:
 def _empty(shape: tuple[int, ...], device: torch.device) -> Tensor:
     if device.type != "cpu":
         return torch.empty(shape, device=device)
-    return torch.from_numpy(np.empty(shape, np.float32))  # NumPy asks Linux for huge pages, four times as quick to write to first
+    return torch.from_numpy(
+        np.empty(shape, np.float32)
+    )  # NumPy asks Linux for huge pages, four times as quick to write to first
 
 
 def _pieces(images: Tensor, size: int) -> list[slice]:
     """A GPU does the whole batch at once."""
-    count = max(1, _PIECE // (3 * size * size)) if images.device.type == "cpu" else max(1, len(images))
+    count = (
+        max(1, _PIECE // (3 * size * size)) if images.device.type == "cpu" else max(1, len(images))
+    )
     return [slice(start, start + count) for start in range(0, len(images), count)]
 
 
 def _crop(images: Tensor, p: ViewParameters, pixels: PixelFormat) -> Tensor:
     side = images.shape[1]
-    if side == pixels.size and not p.flip.any() and bool((p.width == 1).all() and (p.height == 1).all()):
-        return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    if (
+        side == pixels.size
+        and not p.flip.any()
+        and bool((p.width == 1).all() and (p.height == 1).all())
+    ):
+        return (
+            images.permute(0, 3, 1, 2)
+            .to(torch.float32, memory_format=torch.contiguous_format)
+            .div_(255)
+        )
     boxes = np.stack([p.left, p.top, p.width, p.height], axis=1) * np.float32(side)
     crop = resample_cpu.crop if images.device.type == "cpu" else resample.crop
     return crop(images, boxes, p.flip, pixels.size, pixels.interpolation)

@@ -21,7 +21,13 @@ EDGE = 1e-3
 """A crop that covers less than this of a pixel does not touch it."""
 
 
-def crop(images: Tensor, boxes: NDArray[np.float32], flip: NDArray[np.bool_], size: int, interpolation: Interpolation) -> Tensor:
+def crop(
+    images: Tensor,
+    boxes: NDArray[np.float32],
+    flip: NDArray[np.bool_],
+    size: int,
+    interpolation: Interpolation,
+) -> Tensor:
     """Cut a box out of each image, resize it and maybe flip it.
 
     Args:
@@ -48,7 +54,9 @@ def _bytes(values: Tensor) -> Tensor:
 def blur(images: Tensor, sigma: NDArray[np.float32]) -> None:
     """Blur images [N, C, S, S] in place, each by its own σ in px [N]; where it is 0 nothing is done."""
     rows = to_device(torch.from_numpy(np.flatnonzero(sigma > 0)), images.device)
-    matrices = blur_matrices(to_device(torch.from_numpy(sigma[sigma > 0]), images.device), images.shape[-1])
+    matrices = blur_matrices(
+        to_device(torch.from_numpy(sigma[sigma > 0]), images.device), images.shape[-1]
+    )
     images[rows] = apply_matrices(images.index_select(0, rows), matrices, matrices)
 
 
@@ -62,7 +70,14 @@ def _kernel(x: Tensor, interpolation: Interpolation) -> Tensor:
     return torch.where(x < 1, inner, torch.where(x < 2, outer, torch.zeros_like(x)))
 
 
-def resize_matrices(start: Tensor, length: Tensor, flip: Tensor | None, source: int, target: int, interpolation: Interpolation) -> Tensor:
+def resize_matrices(
+    start: Tensor,
+    length: Tensor,
+    flip: Tensor | None,
+    source: int,
+    target: int,
+    interpolation: Interpolation,
+) -> Tensor:
     """Matrices [N, target, source] that crop one axis to [start, start + length), resize it to `target` px and maybe flip it.
 
     Antialiased as Pillow's `resize(box=…)`: where the crop is larger than the target the filter widens, and weights outside the
@@ -79,7 +94,9 @@ def resize_matrices(start: Tensor, length: Tensor, flip: Tensor | None, source: 
         centre = torch.where(flip[:, None], centre.flip(1), centre)
     pixel = torch.arange(source, device=start.device) + 0.5
     weights = _kernel((pixel - centre[:, :, None]) / width[:, None, None], interpolation)
-    inside = (pixel > start[:, None] - 0.5 + EDGE) & (pixel < (start + length)[:, None] + 0.5 - EDGE)
+    inside = (pixel > start[:, None] - 0.5 + EDGE) & (
+        pixel < (start + length)[:, None] + 0.5 - EDGE
+    )
     weights = weights * inside[:, None, :]
     return weights / weights.sum(dim=2, keepdim=True)
 

@@ -17,23 +17,43 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 _NOTHING = 1e-8  # a weight that single precision can't tell from 0 in a sum near 1
 
 
-def crop(images: Tensor, boxes: NDArray[np.float32], flip: NDArray[np.bool_], size: int, interpolation: Interpolation) -> Tensor:
+def crop(
+    images: Tensor,
+    boxes: NDArray[np.float32],
+    flip: NDArray[np.bool_],
+    size: int,
+    interpolation: Interpolation,
+) -> Tensor:
     """See `resample.crop`."""
     source, target = images.numpy(), np.empty((len(images), size, size, 3), np.uint8)
     cuts, inside = _cut(boxes.astype(np.float64), images.shape[1])
-    for row, ((left, top, right, bottom), box, turned) in enumerate(zip(cuts, inside, flip.tolist(), strict=True)):
+    for row, ((left, top, right, bottom), box, turned) in enumerate(
+        zip(cuts, inside, flip.tolist(), strict=True)
+    ):
         pixels = source[row, top:bottom, left:right].tobytes()
-        image = _resized(Image.frombytes("RGB", (right - left, bottom - top), pixels), size, box, _FILTERS[interpolation])
+        image = _resized(
+            Image.frombytes("RGB", (right - left, bottom - top), pixels),
+            size,
+            box,
+            _FILTERS[interpolation],
+        )
         if turned:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         target[row] = np.frombuffer(image.tobytes(), np.uint8).reshape(size, size, 3)
-    return torch.from_numpy(target).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    return (
+        torch.from_numpy(target)
+        .permute(0, 3, 1, 2)
+        .to(torch.float32, memory_format=torch.contiguous_format)
+        .div_(255)
+    )
 
 
 def _resized(image: Image.Image, size: int, box: Box, kind: Image.Resampling) -> Image.Image:
     """The width first and then the height, which differ where values are rounded and cut off in between."""
     left, top, right, bottom = box
-    if image.height > size:  # from 13 on Pillow would begin with a height that shrinks more than the width, before it never did
+    if (
+        image.height > size
+    ):  # from 13 on Pillow would begin with a height that shrinks more than the width, before it never did
         image = image.resize((size, image.height), kind, (left, 0, right, image.height))
         left, right = 0, size
     return image.resize((size, size), kind, (left, top, right, bottom))
@@ -48,7 +68,9 @@ def _cut(boxes: NDArray[np.float64], side: int) -> tuple[list[list[int]], list[B
     first = np.floor(near + EDGE).clip(0, side - 1)
     last = np.ceil(far - EDGE).clip(first + 1, side)
     inside = np.concatenate([near - first, far - first], axis=1).clip(0, np.tile(last - first, 2))
-    return np.concatenate([first, last], axis=1).astype(int).tolist(), [(a, b, c, d) for a, b, c, d in inside.tolist()]
+    return np.concatenate([first, last], axis=1).astype(int).tolist(), [
+        (a, b, c, d) for a, b, c, d in inside.tolist()
+    ]
 
 
 def blur(images: Tensor, sigma: NDArray[np.float32]) -> None:

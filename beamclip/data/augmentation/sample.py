@@ -27,7 +27,12 @@ def philox4x32(counter: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[
     k0, k1 = key
     for _ in range(10):
         low, high = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (high >> _HALF) ^ c1 ^ k0, high & _LOW, (low >> _HALF) ^ c3 ^ k1, low & _LOW
+        c0, c1, c2, c3 = (
+            (high >> _HALF) ^ c1 ^ k0,
+            high & _LOW,
+            (low >> _HALF) ^ c3 ^ k1,
+            low & _LOW,
+        )
         k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
     return np.stack([c0, c1, c2, c3])
 
@@ -38,7 +43,9 @@ def stream_key(*parts: object) -> NDArray[np.uint64]:
     return np.frombuffer(digest[:8], dtype="<u4").astype(np.uint64)
 
 
-def uniforms(ids: NDArray[np.int64], views: NDArray[np.int64], key: NDArray[np.uint64], count: int) -> NDArray[np.float32]:
+def uniforms(
+    ids: NDArray[np.int64], views: NDArray[np.int64], key: NDArray[np.uint64], count: int
+) -> NDArray[np.float32]:
     """Independent numbers in [0, 1), `count` for each (sample id, view id).
 
     Args:
@@ -61,7 +68,9 @@ def uniforms(ids: NDArray[np.int64], views: NDArray[np.int64], key: NDArray[np.u
 
 
 Floats = NDArray[np.float32]
-_ATTEMPTS = 10  # as torchvision's RandomResizedCrop: after so many crops that do not fit, take the middle
+_ATTEMPTS = (
+    10  # as torchvision's RandomResizedCrop: after so many crops that do not fit, take the middle
+)
 
 
 @dataclass(frozen=True)
@@ -87,14 +96,21 @@ class ViewParameters:
     @staticmethod
     def joined(parts: "Sequence[ViewParameters]") -> "ViewParameters":
         """The parameters of the images of all parts, one part after the other."""
-        return ViewParameters(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(ViewParameters)})
+        return ViewParameters(
+            **{
+                f.name: np.concatenate([getattr(part, f.name) for part in parts])
+                for f in fields(ViewParameters)
+            }
+        )
 
     def select(self, rows: NDArray[np.int64] | slice) -> "ViewParameters":
         """The parameters of some of the images."""
         return ViewParameters(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
-def draw(recipe: Recipe, ids: NDArray[np.int64], views: NDArray[np.int64], seed: int, small: bool = False) -> ViewParameters:
+def draw(
+    recipe: Recipe, ids: NDArray[np.int64], views: NDArray[np.int64], seed: int, small: bool = False
+) -> ViewParameters:
     """Draw one view of each sample: a pure function of its arguments, element by element.
 
     Args:
@@ -107,20 +123,36 @@ def draw(recipe: Recipe, ids: NDArray[np.int64], views: NDArray[np.int64], seed:
     key = stream_key("view", seed, recipe.model_dump_json(), small)
     u = uniforms(ids, views, key, 4 * _ATTEMPTS + 16)
     area = recipe.small_area if small else recipe.area
-    left, top, width, height = _crop(u[: 4 * _ATTEMPTS].reshape(_ATTEMPTS, 4, -1), area, recipe.ratio)
+    left, top, width, height = _crop(
+        u[: 4 * _ATTEMPTS].reshape(_ATTEMPTS, 4, -1), area, recipe.ratio
+    )
     rest = u[4 * _ATTEMPTS :]
-    ranges = np.array([recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue], np.float32)
-    factors = (np.array([1, 1, 1, 0], np.float32) + (2 * rest[0:4].T - 1) * ranges).clip(np.array([0, 0, 0, -0.5], np.float32))
+    ranges = np.array(
+        [recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue], np.float32
+    )
+    factors = (np.array([1, 1, 1, 0], np.float32) + (2 * rest[0:4].T - 1) * ranges).clip(
+        np.array([0, 0, 0, -0.5], np.float32)
+    )
     order = np.argsort(rest[4:8].T, axis=1).astype(np.int8)
     order[rest[8] >= recipe.jitter] = -1
     low, high = recipe.blur_sigma
     sigma = np.where(rest[11] < recipe.blur, low + rest[12] * (high - low), 0) / 224
     return ViewParameters(
-        left, top, width, height, rest[9] < recipe.flip, order, factors.astype(np.float32), rest[10] < recipe.grey, sigma.astype(np.float32)
+        left,
+        top,
+        width,
+        height,
+        rest[9] < recipe.flip,
+        order,
+        factors.astype(np.float32),
+        rest[10] < recipe.grey,
+        sigma.astype(np.float32),
     )
 
 
-def _crop(u: Floats, area: tuple[float, float], ratio: tuple[float, float]) -> tuple[Floats, Floats, Floats, Floats]:
+def _crop(
+    u: Floats, area: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[Floats, Floats, Floats, Floats]:
     """Random resized crop in a unit square, u: [attempts, 4, N]. The first attempt that fits counts, else the middle."""
     wanted = area[0] + u[:, 0] * (area[1] - area[0])
     aspect = np.exp(np.log(ratio[0]) + u[:, 1] * (np.log(ratio[1]) - np.log(ratio[0])))
@@ -130,6 +162,13 @@ def _crop(u: Floats, area: tuple[float, float], ratio: tuple[float, float]) -> t
     chosen = np.arange(u.shape[2])
     width = np.where(fits.any(axis=0), widths[first, chosen], min(1.0, ratio[1]))
     height = np.where(fits.any(axis=0), heights[first, chosen], min(1.0, 1 / ratio[0]))
-    across, down = (np.where(fits.any(axis=0), u[first, place, chosen], np.float32(0.5)) for place in (2, 3))
+    across, down = (
+        np.where(fits.any(axis=0), u[first, place, chosen], np.float32(0.5)) for place in (2, 3)
+    )
     left, top = across * (1 - width), down * (1 - height)
-    return left.astype(np.float32), top.astype(np.float32), width.astype(np.float32), height.astype(np.float32)
+    return (
+        left.astype(np.float32),
+        top.astype(np.float32),
+        width.astype(np.float32),
+        height.astype(np.float32),
+    )

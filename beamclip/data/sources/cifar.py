@@ -48,10 +48,16 @@ class CifarSource:
     def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
         data = self._open(split)
         pairs = zip(data.data[start:stop], data.targets[start:stop], strict=True)
-        return (Item(f"{self._which} {split} {row}", image, int(label)) for row, (image, label) in enumerate(pairs, start))
+        return (
+            Item(f"{self._which} {split} {row}", image, int(label))
+            for row, (image, label) in enumerate(pairs, start)
+        )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_splits": {"train": None, "test": None}}  # other processes open the files themselves
+        return {
+            **self.__dict__,
+            "_splits": {"train": None, "test": None},
+        }  # other processes open the files themselves
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
         return None
@@ -67,8 +73,16 @@ def _kind(which: Cifar) -> Any:
 def _load(which: Cifar, folder: Path, split: Split, download: bool) -> Any:
     place = folder / CIFAR_FOLDERS[which]
     if not download and not place.is_dir():
-        raise UserError(f"{place} does not exist; unpack {which} there or let data.download=true fetch it")
+        raise UserError(
+            f"{place} does not exist; unpack {which} there or let data.download=true fetch it"
+        )
     try:
         return _kind(which)(str(folder), train=split == "train", download=download)
-    except (OSError, HTTPException, RuntimeError) as error:  # no network (URLError is an OSError), or a wrong MD5
-        raise UserError(f"{place} can't be used ({one_line(error)}); delete it and unpack {which} anew") from None
+    except (
+        OSError,
+        HTTPException,
+        RuntimeError,
+    ) as error:  # no network (URLError is an OSError), or a wrong MD5
+        raise UserError(
+            f"{place} can't be used ({one_line(error)}); delete it and unpack {which} anew"
+        ) from None

@@ -24,7 +24,9 @@ from beamclip.data.class_names import resolve_classes
 SIDE = 32
 Floats = NDArray[np.float32]
 _AXIS = (np.arange(SIDE, dtype=np.float32) + np.float32(0.5)) / np.float32(SIDE / 2) - 1
-_Y, _X = (grid.copy() for grid in np.meshgrid(_AXIS, _AXIS, indexing="ij"))  # pixel centres in (-1, 1)
+_Y, _X = (
+    grid.copy() for grid in np.meshgrid(_AXIS, _AXIS, indexing="ij")
+)  # pixel centres in (-1, 1)
 
 
 def between(rng: np.random.Generator, low: float, high: float, *shape: int) -> Floats:
@@ -44,7 +46,10 @@ def texture(count: int, rng: np.random.Generator) -> Floats:
     slope = _along(count, rng) * np.float32(0.35) + np.float32(0.5)
     waves = _along(count, rng) * each(between(rng, 2, 5, count)) + each(between(rng, 0, 1, count))
     stripes = np.abs((waves - np.floor(waves)) * 2 - 1)
-    return np.asarray(_noise(count, rng) * each(mix[0]) + slope * each(mix[1]) + stripes * each(mix[2]), np.float32)
+    return np.asarray(
+        _noise(count, rng) * each(mix[0]) + slope * each(mix[1]) + stripes * each(mix[2]),
+        np.float32,
+    )
 
 
 def _along(count: int, rng: np.random.Generator) -> Floats:
@@ -61,7 +66,9 @@ def _noise(count: int, rng: np.random.Generator, cells: int = 5) -> Floats:
     whole = np.floor(place)
     cell, part = whole.astype(np.int64), place - whole
     rows = grid[:, cell] + (grid[:, cell + 1] - grid[:, cell]) * part[:, None]
-    return np.asarray(rows[:, :, cell] + (rows[:, :, cell + 1] - rows[:, :, cell]) * part, np.float32)
+    return np.asarray(
+        rows[:, :, cell] + (rows[:, :, cell + 1] - rows[:, :, cell]) * part, np.float32
+    )
 
 
 def stroke(count: int, rng: np.random.Generator) -> Floats:
@@ -72,13 +79,20 @@ def stroke(count: int, rng: np.random.Generator) -> Floats:
     length = dx * dx + dy * dy + np.float32(1e-3)
     along = np.clip(px * each(dx / length) + py * each(dy / length), 0, 1)
     px, py = px - along * each(dx), py - along * each(dy)
-    return np.asarray(np.clip(np.float32(1.5) - np.sqrt(px * px + py * py) * np.float32(10), 0, 1), np.float32)
+    return np.asarray(
+        np.clip(np.float32(1.5) - np.sqrt(px * px + py * py) * np.float32(10), 0, 1), np.float32
+    )
 
 
 def digit(scans: Floats, rng: np.random.Generator) -> Floats:
     """Turn, size, shift and sharpen scans, ink from 0 to 1, [N, 8, 8]."""
-    tangent = between(rng, -0.15, 0.15, len(scans))  # of half the angle: up to 17 degrees, without a sine
-    cos, sin = (1 - tangent * tangent) / (1 + tangent * tangent), 2 * tangent / (1 + tangent * tangent)
+    tangent = between(
+        rng, -0.15, 0.15, len(scans)
+    )  # of half the angle: up to 17 degrees, without a sine
+    cos, sin = (
+        (1 - tangent * tangent) / (1 + tangent * tangent),
+        2 * tangent / (1 + tangent * tangent),
+    )
     half = between(rng, 0.5, 0.85, len(scans))  # half the scan's side, in half scenes
     x, y = between(rng, -1, 1, 2, len(scans)) * (np.float32(0.95) - half)
     px, py = (_X - each(x)) * each(4 / half), (_Y - each(y)) * each(4 / half)
@@ -92,7 +106,9 @@ def digit(scans: Floats, rng: np.random.Generator) -> Floats:
 def _read(padded: Floats, column: Floats, row: Floats) -> Floats:
     """Bilinear. padded: [N, 11, 11] with an empty rim; column, row: where each pixel reads, 0 to 9."""
     left, top = np.floor(column), np.floor(row)
-    at = (top * 11 + left).astype(np.int32) + np.arange(len(padded), dtype=np.int32)[:, None, None] * 121
+    at = (top * 11 + left).astype(np.int32) + np.arange(len(padded), dtype=np.int32)[
+        :, None, None
+    ] * 121
     flat, across = padded.ravel(), column - left
     upper = flat[at] + (flat[at + 1] - flat[at]) * across
     lower = flat[at + 11] + (flat[at + 12] - flat[at + 11]) * across
@@ -140,7 +156,9 @@ def draw_scenes(digits: Floats, seed: int, start: int = 0) -> Scenes:
     for number in range(first, -(-len(digits) // _CHUNK)):
         rng = np.random.Generator(np.random.Philox(key=[seed, number]))
         here = digits[number * _CHUNK : (number + 1) * _CHUNK]
-        image, ink = _draw(np.concatenate([here, np.zeros((_CHUNK - len(here), 8, 8), np.float32)]), rng)
+        image, ink = _draw(
+            np.concatenate([here, np.zeros((_CHUNK - len(here), 8, 8), np.float32)]), rng
+        )
         images.append(image[: len(here)])
         inks.append(ink[: len(here)])
     skipped = start - first * _CHUNK
@@ -205,7 +223,9 @@ class TeacherScenes:
     colour_names: tuple[str, ...] = tuple(INKS)
 
 
-def teacher_scenes(count: int, seed: int = 0, forms: tuple[int, ...] = TEACHER_FORMS) -> TeacherScenes:
+def teacher_scenes(
+    count: int, seed: int = 0, forms: tuple[int, ...] = TEACHER_FORMS
+) -> TeacherScenes:
     """Fresh scenes of handwriting that is in neither train, val nor test.
 
     Args:
@@ -250,7 +270,11 @@ class DemoSource:
 def _rows(forms: tuple[int, ...], each: int, seed: int) -> NDArray[np.int64]:
     """Rows of the scans, so that each form and digit occurs `each` times, shuffled."""
     _, labels, form = _scans()
-    scans = [np.flatnonzero((form == one) & (labels == digit)) for one in forms for digit in range(len(DIGIT_NAMES))]
+    scans = [
+        np.flatnonzero((form == one) & (labels == digit))
+        for one in forms
+        for digit in range(len(DIGIT_NAMES))
+    ]
     rows = np.concatenate([np.resize(few, each) for few in scans])
     return np.random.Generator(np.random.Philox(key=[seed, 2**32])).permutation(rows)
 
@@ -262,4 +286,8 @@ def _scans() -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]
 
     bunch = load_digits()
     form = np.repeat(np.arange(len(_FORM_STARTS) - 1), np.diff(_FORM_STARTS))
-    return bunch.images.astype(np.float32) / np.float32(16), bunch.target.astype(np.int64), form.astype(np.int64)
+    return (
+        bunch.images.astype(np.float32) / np.float32(16),
+        bunch.target.astype(np.int64),
+        form.astype(np.int64),
+    )

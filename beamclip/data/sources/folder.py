@@ -27,10 +27,16 @@ class FolderSource:
         self._roots: dict[Split, str] = {"train": "train", "test": _test_root(files)}
         self._classes = _class_folders(files, "train")
         _check_same(files, self._roots["test"], self._classes)
-        self.names, self.keys = resolve_classes(config, self._classes, len(self._classes), exact=True)
+        self.names, self.keys = resolve_classes(
+            config, self._classes, len(self._classes), exact=True
+        )
         listed = {split: _listed(files, root, self._classes) for split, root in self._roots.items()}
-        self._paths: dict[Split, Any] = {split: name_column(paths, str(files)) for split, (paths, _, _) in listed.items()}
-        self._labels: dict[Split, NDArray[np.int64]] = {split: np.array(labels, np.int64) for split, (_, labels, _) in listed.items()}
+        self._paths: dict[Split, Any] = {
+            split: name_column(paths, str(files)) for split, (paths, _, _) in listed.items()
+        }
+        self._labels: dict[Split, NDArray[np.int64]] = {
+            split: np.array(labels, np.int64) for split, (_, labels, _) in listed.items()
+        }
         self.fingerprint = digest((split, facts) for split in SPLITS for facts in listed[split][2])
         """Over paths, sizes and times of change (or what the store has in place of these); contents are not read."""
 
@@ -51,15 +57,21 @@ def _test_root(files: Files) -> str:
     for name in TEST_NAMES:
         if files.is_folder(name):
             return name
-    raise UserError(f"{files} has no test split; put one folder a class into {files}/test or {files}/val")
+    raise UserError(
+        f"{files} has no test split; put one folder a class into {files}/test or {files}/val"
+    )
 
 
 def _class_folders(files: Files, root: str) -> list[str]:
     if not files.is_folder(root):
-        raise UserError(f"{files}/{root} does not exist; put one folder a class into it, or mend data.source")
+        raise UserError(
+            f"{files}/{root} does not exist; put one folder a class into it, or mend data.source"
+        )
     classes = files.folders(root)
     if not classes:
-        raise UserError(f"{files}/{root} holds no class folders; put each class's images into a folder of its own")
+        raise UserError(
+            f"{files}/{root} holds no class folders; put each class's images into a folder of its own"
+        )
     return classes
 
 
@@ -67,7 +79,9 @@ def _check_same(files: Files, test: str, classes: list[str]) -> None:
     odd = sorted(set(classes) ^ set(_class_folders(files, test)))
     if odd:
         has, lacks = ("train", test) if odd[0] in classes else (test, "train")
-        raise UserError(f"class {odd[0]} is in {files}/{has} but not in {files}/{lacks}; give both the same class folders")
+        raise UserError(
+            f"class {odd[0]} is in {files}/{has} but not in {files}/{lacks}; give both the same class folders"
+        )
 
 
 Listed = tuple[list[str], list[int], list[Any]]

@@ -29,7 +29,9 @@ def open_source(config: DataConfig) -> Source:
     """
     source = _open(config)
     if len(source.names) < 2:
-        raise UserError(f"{config.path} has one class only ({source.names[0]}); give at least two, to tell apart")
+        raise UserError(
+            f"{config.path} has one class only ({source.names[0]}); give at least two, to tell apart"
+        )
     return source
 
 
@@ -45,20 +47,30 @@ def _open(config: DataConfig) -> Source:
     if kind == "tar":
         return TarSource(files, config)
     if files.local is None:
-        raise UserError(f"data.path {files} is not on this machine, where torchvision's CIFAR must be; copy it, or give parquet")
+        raise UserError(
+            f"data.path {files} is not on this machine, where torchvision's CIFAR must be; copy it, or give parquet"
+        )
     return CifarSource(files.local, config, kind)
 
 
 def _files(config: DataConfig) -> Files:
     if config.path is None:
-        fetch = " (with data.download=true it is fetched there)" if config.source.startswith("cifar") else ""
+        fetch = (
+            " (with data.download=true it is fetched there)"
+            if config.source.startswith("cifar")
+            else ""
+        )
         demo = ", or data.source=demo for the embedded demo" if config.source == "auto" else ""
-        raise UserError(f"data.path is not set but data.source is {config.source}; say --data DIR{fetch}{demo}")
+        raise UserError(
+            f"data.path is not set but data.source is {config.source}; say --data DIR{fetch}{demo}"
+        )
     files = Files(config.path)
     fetched = config.download and config.source in CIFAR_FOLDERS
     if not fetched and not files.is_folder():
         what = "is a file" if files.local is not None and files.local.exists() else "does not exist"
-        raise UserError(f"data.path {files.local or files} {what}; say --data DIR with the folder that holds the images")
+        raise UserError(
+            f"data.path {files.local or files} {what}; say --data DIR with the folder that holds the images"
+        )
     return files
 
 
@@ -69,9 +81,13 @@ def _kind(config: DataConfig, files: Files) -> Kind:
         return _kind_of_cifar(config, files, config.source)
     held = _held(files)
     if not held:
-        raise UserError(f"data.path {files} holds no parquet, tar, CIFAR or train/; say --data DIR with one of these")
+        raise UserError(
+            f"data.path {files} holds no parquet, tar, CIFAR or train/; say --data DIR with one of these"
+        )
     if "cifar10" in held[:2] and "cifar100" in held[:2]:
-        raise UserError(f"data.path {files} holds both CIFAR-10 and CIFAR-100; set data.source to cifar10 or cifar100")
+        raise UserError(
+            f"data.path {files} holds both CIFAR-10 and CIFAR-100; set data.source to cifar10 or cifar100"
+        )
     return held[0]
 
 
@@ -79,7 +95,9 @@ def _held(files: Files) -> list[Kind]:
     """What a folder holds, in the order that `auto` prefers."""
     held: list[Kind] = []
     splits = ("train", *TEST_NAMES)
-    if any(parquet_files(files, split) for split in splits) or any(entry.path.endswith(".parquet") for entry in files.files()):
+    if any(parquet_files(files, split) for split in splits) or any(
+        entry.path.endswith(".parquet") for entry in files.files()
+    ):
         held.append("parquet")
     if any(tar_files(files, split) for split in splits):
         held.append("tar")

@@ -24,7 +24,10 @@ from beamclip.data.retry import one_line
 # Reading rows of Hugging Face-style parquet files, and no more of a file than they need.
 
 
-IMAGES, LABELS = ("image", "img"), ("label", "fine_label")  # the hub's CIFAR repositories use the second ones
+IMAGES, LABELS = (
+    ("image", "img"),
+    ("label", "fine_label"),
+)  # the hub's CIFAR repositories use the second ones
 _ROWS = 256  # rows in memory at a time: photographs can be megabytes each
 
 
@@ -38,14 +41,21 @@ def open_parquet(files: Files, path: str) -> Iterator[pq.ParquetFile]:
     try:
         with files.open(path) as file, pq.ParquetFile(file) as parquet:
             yield parquet
-    except (OSError, pa.ArrowException) as error:  # Arrow's own: what the disk or network said is a sentence already
-        raise UserError(f"{files}/{path} can't be read as parquet ({one_line(error)}); fetch it again") from None
+    except (
+        OSError,
+        pa.ArrowException,
+    ) as error:  # Arrow's own: what the disk or network said is a sentence already
+        raise UserError(
+            f"{files}/{path} can't be read as parquet ({one_line(error)}); fetch it again"
+        ) from None
 
 
 def column_of(path: str, schema: pa.Schema, known: Sequence[str]) -> str:
     found = next((name for name in known if name in schema.names), None)
     if found is None:
-        raise UserError(f"{path} has no column {known[0]!r}, only {', '.join(schema.names)}; rename one of them")
+        raise UserError(
+            f"{path} has no column {known[0]!r}, only {', '.join(schema.names)}; rename one of them"
+        )
     if schema.names.count(found) > 1:
         raise UserError(f"{path} has more than one column {found!r}; rename all but the one to use")
     return found
@@ -63,11 +73,15 @@ def _labels_of(files: Files, path: str) -> NDArray[np.int64]:
     if not len(column):
         return np.empty(0, np.int64)  # a column without values may be of any type
     if not pa.types.is_integer(column.type) or column.null_count:
-        raise UserError(f"{path} column {name!r} must hold whole numbers, no nulls; write class indices from 0")
+        raise UserError(
+            f"{path} column {name!r} must hold whole numbers, no nulls; write class indices from 0"
+        )
     return np.asarray(column.to_numpy(), np.int64)
 
 
-def rows_of(files: Files, path: str, field: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[Any, int]]:
+def rows_of(
+    files: Files, path: str, field: str, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[Any, int]]:
     """Image and label of rows `start` to `stop`, reading the row groups that hold them.
 
     Args:
@@ -76,20 +90,28 @@ def rows_of(files: Files, path: str, field: str, start: int = 0, stop: int | Non
     with open_parquet(files, path) as file:
         image, label = (column_of(path, file.schema_arrow, known) for known in (IMAGES, LABELS))
         kind = file.schema_arrow.field(image).type
-        if field and not (pa.types.is_struct(kind) and kind.get_field_index(field.lstrip(".")) >= 0):
+        if field and not (
+            pa.types.is_struct(kind) and kind.get_field_index(field.lstrip(".")) >= 0
+        ):
             return
         groups, first = _groups(file, start, stop)
         rows = (
             pair
-            for batch in file.iter_batches(_ROWS, row_groups=groups, columns=[f"{image}{field}", label])
-            for pair in zip(batch.column(image).to_pylist(), batch.column(label).to_pylist(), strict=True)
+            for batch in file.iter_batches(
+                _ROWS, row_groups=groups, columns=[f"{image}{field}", label]
+            )
+            for pair in zip(
+                batch.column(image).to_pylist(), batch.column(label).to_pylist(), strict=True
+            )
         )
         yield from islice(rows, start - first, None if stop is None else stop - first)
 
 
 def _groups(file: pq.ParquetFile, start: int, stop: int | None) -> tuple[list[int], int]:
     """The row groups that hold some of these rows, and the number of the first row in them."""
-    ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)])
+    ends = np.cumsum(
+        [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+    )
     starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
     stop = int(ends[-1]) if stop is None and len(ends) else stop or 0
     groups = [group for group in range(len(ends)) if starts[group] < stop and ends[group] > start]
@@ -101,8 +123,16 @@ _SMALL = 200 * 2**20  # bytes in all below which reading everything for a checks
 
 def parquet_files(files: Files, split: str) -> list[Entry]:
     """A split's files, sorted: `train-*.parquet`, `train.parquet`, the same below data/, or all of train/."""
-    places = (("", f"{split}-*.parquet"), ("", f"{split}.parquet"), ("data", f"{split}-*.parquet"), (split, "*.parquet"))
-    found = ([e for e in files.files(folder) if fnmatch(PurePath(e.path).name, pattern)] for folder, pattern in places)
+    places = (
+        ("", f"{split}-*.parquet"),
+        ("", f"{split}.parquet"),
+        ("data", f"{split}-*.parquet"),
+        (split, "*.parquet"),
+    )
+    found = (
+        [e for e in files.files(folder) if fnmatch(PurePath(e.path).name, pattern)]
+        for folder, pattern in places
+    )
     return next(filter(None, found), [])
 
 
@@ -117,13 +147,21 @@ class ParquetSource:
         self._files = files
         self._entries: dict[Split, list[Entry]] = {"train": parquet_files(files, "train")}
         if not self._entries["train"]:
-            raise UserError(f"{files} has no train-*.parquet; name the files train-… and test-… or set data.source")
-        self._labels: dict[Split, NDArray[np.int64]] = {"train": labels_of(files, self._entries["train"])}
+            raise UserError(
+                f"{files} has no train-*.parquet; name the files train-… and test-… or set data.source"
+            )
+        self._labels: dict[Split, NDArray[np.int64]] = {
+            "train": labels_of(files, self._entries["train"])
+        }
         if not len(self._labels["train"]):
-            raise UserError(f"{files} has no rows in its train-*.parquet; write the images there, or mend data.path")
+            raise UserError(
+                f"{files} has no rows in its train-*.parquet; write the images there, or mend data.path"
+            )
         self._entries["test"], self._labels["test"] = _test_split(files)
         count = 1 + max(_largest(split, labels, files) for split, labels in self._labels.items())
-        self.names, keys = resolve_classes(config, _own_names(files, self._entries["train"][0].path), count)
+        self.names, keys = resolve_classes(
+            config, _own_names(files, self._entries["train"][0].path), count
+        )
         self.keys = keys if any(keys) else self._keys_in_paths()
         if config.class_names is None:
             self.names = in_words(self.names, self.keys)
@@ -136,8 +174,14 @@ class ParquetSource:
         """
         entries = self._files.stamped([*self._entries["train"], *self._entries["test"]])
         small = sum(entry.size for entry in entries) < _SMALL
-        labels = [] if small else [hashlib.sha256(self._labels[split].tobytes()).hexdigest() for split in SPLITS]
-        return digest([*((entry.path, _hash(self._files, entry, small)) for entry in entries), *labels])
+        labels = (
+            []
+            if small
+            else [hashlib.sha256(self._labels[split].tobytes()).hexdigest() for split in SPLITS]
+        )
+        return digest(
+            [*((entry.path, _hash(self._files, entry, small)) for entry in entries), *labels]
+        )
 
     def count(self, split: Split) -> int:
         return len(self._labels[split])
@@ -161,9 +205,19 @@ class ParquetSource:
         return {}
 
     def _items_of(self, entry: Entry, start: int, stop: int) -> Iterator[Item]:
-        for row, (image, label) in enumerate(rows_of(self._files, entry.path, "", start, stop), start):
-            encoded, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
-            yield Item(f"{PurePath(entry.path).name} row {row}{f' ({path})' if path else ''}", encoded or b"", label)
+        for row, (image, label) in enumerate(
+            rows_of(self._files, entry.path, "", start, stop), start
+        ):
+            encoded, path = (
+                (image.get("bytes"), image.get("path"))
+                if isinstance(image, dict)
+                else (image, None)
+            )
+            yield Item(
+                f"{PurePath(entry.path).name} row {row}{f' ({path})' if path else ''}",
+                encoded or b"",
+                label,
+            )
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
         return None
@@ -172,7 +226,11 @@ class ParquetSource:
         """ImageNet's files are called after their class; read until each class has shown its id."""
         keys: dict[int, str] = {}
         wanted = set(np.unique(self._labels["train"]).tolist())
-        for path, label in (pair for entry in self._entries["train"] for pair in rows_of(self._files, entry.path, ".path")):
+        for path, label in (
+            pair
+            for entry in self._entries["train"]
+            for pair in rows_of(self._files, entry.path, ".path")
+        ):
             key = wordnet_id(str((path or {}).get("path")))
             if key is None or keys.setdefault(label, key) != key:
                 return (None,) * len(self.names)
@@ -183,16 +241,22 @@ class ParquetSource:
 
 def _largest(split: Split, labels: NDArray[np.int64], files: Files) -> int:
     if labels.size and labels.min() < 0:
-        raise UserError(f"{files} has the label {labels.min()} in its {split} split; write class indices from 0")
+        raise UserError(
+            f"{files} has the label {labels.min()} in its {split} split; write class indices from 0"
+        )
     return int(labels.max(initial=-1))
 
 
 def _test_split(files: Files) -> tuple[list[Entry], NDArray[np.int64]]:
     for entries in (parquet_files(files, name) for name in TEST_NAMES):
         labels = labels_of(files, entries) if entries else np.empty(0, np.int64)
-        if (labels >= 0).any():  # ImageNet's test files on the hub have -1 for every label: then we test on validation
+        if (
+            labels >= 0
+        ).any():  # ImageNet's test files on the hub have -1 for every label: then we test on validation
             return entries, labels
-    raise UserError(f"{files} has no test split with labels; add test-*.parquet or validation-*.parquet")
+    raise UserError(
+        f"{files} has no test split with labels; add test-*.parquet or validation-*.parquet"
+    )
 
 
 def _own_names(files: Files, path: str) -> list[str] | None:

@@ -73,7 +73,9 @@ def _index_in(text: bytes, suffix: str) -> int | None:
 
 
 def _no_index(where: str) -> UserError:
-    return UserError(f"{where} holds no class index; write a whole number from 0 (in .json as label or cls)")
+    return UserError(
+        f"{where} holds no class index; write a whole number from 0 (in .json as label or cls)"
+    )
 
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"}
@@ -107,12 +109,16 @@ def samples_in(files: Files, path: str) -> list[Sample]:
     where = f"{files}/{path}"
     images, labels = _members(files, path)
     if not labels:
-        return [Sample(name, m.offset_data, m.size, _folder(name, where)) for name, m in images.items()]
+        return [
+            Sample(name, m.offset_data, m.size, _folder(name, where)) for name, m in images.items()
+        ]
     chosen = _one_each(images, where)
     missing = sorted(chosen.keys() ^ labels.keys())
     if missing:
         what = "image" if missing[0] in labels else "label"
-        raise UserError(f"{where} has no {what} for the sample {missing[0]}; a sample needs an image and a .cls or .json")
+        raise UserError(
+            f"{where} has no {what} for the sample {missing[0]}; a sample needs an image and a .cls or .json"
+        )
     places = ((name, images[name], labels[key]) for key, name in chosen.items())
     return [Sample(name, member.offset_data, member.size, label) for name, member, label in places]
 
@@ -138,7 +144,9 @@ def _opened(files: Files, path: str) -> Iterator[tarfile.TarFile]:
         with files.open(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             yield tar
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"{files}/{path} can't be read as an uncompressed tar ({error}); unpack it with gunzip or fetch it again") from None
+        raise UserError(
+            f"{files}/{path} can't be read as an uncompressed tar ({error}); unpack it with gunzip or fetch it again"
+        ) from None
 
 
 def _members(files: Files, path: str) -> tuple[dict[str, tarfile.TarInfo], dict[str, int]]:
@@ -150,7 +158,9 @@ def _members(files: Files, path: str) -> tuple[dict[str, tarfile.TarInfo], dict[
             if suffix in SUFFIXES:
                 labels.add(key_of(member.name), suffix, _content(tar, member, where), where)
             elif member.name in images:
-                raise UserError(f"{where} is there twice, and only one would count; give every sample a name of its own")
+                raise UserError(
+                    f"{where} is there twice, and only one would count; give every sample a name of its own"
+                )
             elif suffix in IMAGE_SUFFIXES:
                 images[member.name] = member
         _check_end(tar)
@@ -159,7 +169,9 @@ def _members(files: Files, path: str) -> tuple[dict[str, tarfile.TarInfo], dict[
 
 def _counts(member: tarfile.TarInfo) -> bool:
     """Whether a member is a file or a link, and not hidden."""
-    return (member.isfile() or member.islnk() or member.issym()) and not PurePosixPath(member.name).name.startswith(".")
+    return (member.isfile() or member.islnk() or member.issym()) and not PurePosixPath(
+        member.name
+    ).name.startswith(".")
 
 
 def _suffix(member: tarfile.TarInfo) -> str:
@@ -170,10 +182,14 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, where: str) -> IO[by
     try:
         return tar.extractfile(member)
     except (KeyError, RecursionError):  # the latter from a link to itself
-        raise UserError(f"{where} is a link to {member.linkname}, no file in the shard; write the label itself") from None
+        raise UserError(
+            f"{where} is a link to {member.linkname}, no file in the shard; write the label itself"
+        ) from None
 
 
-def _linked(images: dict[str, tarfile.TarInfo], tar: tarfile.TarFile, where: str) -> dict[str, tarfile.TarInfo]:
+def _linked(
+    images: dict[str, tarfile.TarInfo], tar: tarfile.TarFile, where: str
+) -> dict[str, tarfile.TarInfo]:
     """Images that are links to others in the same tar, with these in their place."""
     if all(member.isfile() for member in images.values()):
         return images
@@ -183,10 +199,14 @@ def _linked(images: dict[str, tarfile.TarInfo], tar: tarfile.TarFile, where: str
         folder = "" if member.islnk() else str(PurePosixPath(member.name).parent)
         target = there.get(normpath(f"{folder}/{member.linkname}".lstrip("/")))
         if target is None:
-            raise UserError(f"{where} has {member.name} as a link to {member.linkname}, no file in it; write the image itself")
+            raise UserError(
+                f"{where} has {member.name} as a link to {member.linkname}, no file in it; write the image itself"
+            )
         return target
 
-    return {name: member if member.isfile() else followed(member) for name, member in images.items()}
+    return {
+        name: member if member.isfile() else followed(member) for name, member in images.items()
+    }
 
 
 def _one_each(images: Iterable[str], where: str) -> dict[str, str]:
@@ -194,14 +214,23 @@ def _one_each(images: Iterable[str], where: str) -> dict[str, str]:
     found = dict[str, list[str]]()
     for name in images:
         found.setdefault(key_of(name), []).append(name)
-    return {key: names[0] if len(names) == 1 else _the_image(names, where) for key, names in found.items()}
+    return {
+        key: names[0] if len(names) == 1 else _the_image(names, where)
+        for key, names in found.items()
+    }
 
 
 def _the_image(names: list[str], where: str) -> str:
-    plain = [name for name in names if f".{PurePosixPath(name).name.partition('.')[2].lower()}" in IMAGE_SUFFIXES]
+    plain = [
+        name
+        for name in names
+        if f".{PurePosixPath(name).name.partition('.')[2].lower()}" in IMAGE_SUFFIXES
+    ]
     if len(plain) == 1:
         return plain[0]
-    raise UserError(f"{where} has {names[0]} and {names[1]} in one sample; leave one of them with a plain ending such as .jpg")
+    raise UserError(
+        f"{where} has {names[0]} and {names[1]} in one sample; leave one of them with a plain ending such as .jpg"
+    )
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
@@ -220,5 +249,7 @@ def _check_end(tar: tarfile.TarFile) -> None:
 def _folder(name: str, where: str) -> str:
     folder = PurePosixPath(name).parent.name
     if not folder:
-        raise UserError(f"{where} has the image {name} without a label; add a .cls beside it or put it into a folder of its class")
+        raise UserError(
+            f"{where} has the image {name} without a label; add a .cls beside it or put it into a folder of its class"
+        )
     return folder

@@ -11,7 +11,11 @@ NOUNS = {
     "entity": (["entity"], [], "that which exists"),
     "physical": (["physical_entity"], [("@", "entity")], "an entity that has physical existence"),
     "abstraction": (["abstraction"], [("@", "entity")], "a general concept"),
-    "machine": (["machine"], [("@", "physical")], 'a device; "a machine for everything"; "another example"'),
+    "machine": (
+        ["machine"],
+        [("@", "physical")],
+        'a device; "a machine for everything"; "another example"',
+    ),
     "crane-machine": (["crane"], [("@", "machine")], "lifts and moves heavy objects"),
     "forklift": (["forklift"], [("@", "machine")], "a small industrial vehicle"),
     "bird": (["bird"], [("@", "physical")], "warm-blooded egg-laying vertebrates"),
@@ -31,7 +35,9 @@ HEADER = "  1 This is no WordNet, but in its format.  \n  2 WordNet {version} Co
 def write_wordnet(folder: Path, version: str = "3.0") -> dict[str, str]:
     """Write index.noun, data.noun and noun.exc. Returns the id of each of `NOUNS`."""
     offsets = dict.fromkeys(NOUNS, 0)
-    for _ in range(2):  # offsets are as long as each other, so that the second round's stand where the first round counted
+    for _ in range(
+        2
+    ):  # offsets are as long as each other, so that the second round's stand where the first round counted
         text = HEADER.format(version=version)
         for key in NOUNS:
             offsets[key] = len(text)
@@ -46,7 +52,10 @@ def write_wordnet(folder: Path, version: str = "3.0") -> dict[str, str]:
 def data_line(key: str, offsets: dict[str, int]) -> str:
     words, parents, gloss = NOUNS[key]
     # A derivation (+) among the pointers is not a parent.
-    pointers = [("+", offsets[key], "v"), *((symbol, offsets[parent], "n") for symbol, parent in parents)]
+    pointers = [
+        ("+", offsets[key], "v"),
+        *((symbol, offsets[parent], "n") for symbol, parent in parents),
+    ]
     fields = " ".join(f"{symbol} {offset:08d} {kind} 0000" for symbol, offset, kind in pointers)
     return f"{offsets[key]:08d} 06 n {len(words):02x} {' '.join(f'{word} 0' for word in words)} {len(pointers):03d} {fields} | {gloss}  \n"
 
@@ -57,8 +66,12 @@ def index_lines(offsets: dict[str, int]) -> str:
         for word in words:
             if key not in listed.setdefault(word.lower(), []):
                 listed[word.lower()].append(key)
-    rows = [(form, [f"{offsets[key]:08d}" for key in keys]) for form, keys in sorted(listed.items())]
-    return "".join(f"{form} n {len(found)} 2 @ + {len(found)} 1 {' '.join(found)}  \n" for form, found in rows)
+    rows = [
+        (form, [f"{offsets[key]:08d}" for key in keys]) for form, keys in sorted(listed.items())
+    ]
+    return "".join(
+        f"{form} n {len(found)} 2 @ + {len(found)} 1 {' '.join(found)}  \n" for form, found in rows
+    )
 
 
 @pytest.fixture

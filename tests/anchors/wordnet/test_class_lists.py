@@ -2,7 +2,13 @@ import re
 
 import pytest
 
-from beamclip.anchors.wordnet import ClassName, check_classes, known_set, known_synsets, read_class_list
+from beamclip.anchors.wordnet import (
+    ClassName,
+    check_classes,
+    known_set,
+    known_synsets,
+    read_class_list,
+)
 from beamclip.anchors.wordnet.class_lists import table_rows
 from beamclip.config import UserError
 
@@ -22,7 +28,10 @@ def write(path, text):
 
 
 def test_reads_names_ids_and_contexts(tmp_path):
-    path = write(tmp_path / "list.txt", "\ufeffcrane\tn02012849\r\n crane \t a machine for lifting\r\nhot dog\t\nheron\n\n")
+    path = write(
+        tmp_path / "list.txt",
+        "\ufeffcrane\tn02012849\r\n crane \t a machine for lifting\r\nhot dog\t\nheron\n\n",
+    )
     assert read_class_list(path, "anchors.vocabulary") == (
         ClassName("crane", synset="n02012849"),
         ClassName("crane", context="a machine for lifting"),
@@ -34,16 +43,31 @@ def test_reads_names_ids_and_contexts(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"caf\xe9\n", "anchors.vocabulary {} is not UTF-8; save it as UTF-8 text, one class name a line"),
+        (
+            b"caf\xe9\n",
+            "anchors.vocabulary {} is not UTF-8; save it as UTF-8 text, one class name a line",
+        ),
         (b"", "anchors.vocabulary {} is empty; write one class name a line"),
         (b"cat\n\ndog\n", "anchors.vocabulary {} line 2 has no class name;"),
         (b"\tn02012849\n", "anchors.vocabulary {} line 1 has no class name;"),
-        (b"cat\ta\tb\n", "anchors.vocabulary {} line 1 has 3 fields; write a name, or a name, a tab and a WordNet id or a context"),
-        (b"cat\tn0201284\n", "anchors.vocabulary {} line 1 has 'n0201284', which is no WordNet id; one is n and eight digits"),
+        (
+            b"cat\ta\tb\n",
+            "anchors.vocabulary {} line 1 has 3 fields; write a name, or a name, a tab and a WordNet id or a context",
+        ),
+        (
+            b"cat\tn0201284\n",
+            "anchors.vocabulary {} line 1 has 'n0201284', which is no WordNet id; one is n and eight digits",
+        ),
         (b"cat\t02012849\n", "anchors.vocabulary {} line 1 has '02012849', which is no WordNet id"),
         (b"cat\ndog\nCat\n", "anchors.vocabulary {} has 'cat' 2 times; say which is which"),
-        (b"crane\tn02012849\ncrane\n", "anchors.vocabulary {} has 'crane' 2 times; say which is which"),
-        (b"crane\tn02012849\ncrane\tn02012849\n", "anchors.vocabulary {} has 'crane' 2 times; say which is which"),
+        (
+            b"crane\tn02012849\ncrane\n",
+            "anchors.vocabulary {} has 'crane' 2 times; say which is which",
+        ),
+        (
+            b"crane\tn02012849\ncrane\tn02012849\n",
+            "anchors.vocabulary {} has 'crane' 2 times; say which is which",
+        ),
     ],
 )
 def test_a_bad_list_gets_a_sentence(tmp_path, content, sentence):
@@ -67,30 +91,58 @@ def test_known_sets_are_known_by_all_their_names():
     assert known_set(names).title == known_set(names[::-1]).title == "CIFAR-10"
     assert known_synsets(names)[:2] == ("n02691156", "n02958343")
     assert known_synsets(names[:9]) == (None,) * 9
-    assert known_set([*names, "goat"]) is known_set([*names[:9], "airplane"]) is known_set([]) is None
+    assert (
+        known_set([*names, "goat"]) is known_set([*names[:9], "airplane"]) is known_set([]) is None
+    )
 
 
 @pytest.mark.parametrize(
-    "names", [DIGITS, list("0123456789"), [*"01234", "five", *"6789"], [f"{i} - {name}" for i, name in enumerate(DIGITS)]]
+    "names",
+    [
+        DIGITS,
+        list("0123456789"),
+        [*"01234", "five", *"6789"],
+        [f"{i} - {name}" for i, name in enumerate(DIGITS)],
+    ],
 )
 def test_digits_may_be_words_or_figures(names):
-    assert known_set(names).title == "digits" and known_synsets(names)[:2] == ("n13742358", "n13742573")
+    assert known_set(names).title == "digits" and known_synsets(names)[:2] == (
+        "n13742358",
+        "n13742573",
+    )
 
 
 def test_spellings_of_torchvision_and_of_others():
-    first = [spellings.split("|")[0] for of, spellings, _ in table_rows("classes.tsv") if of == "CIFAR-100"]
-    last = [spellings.split("|")[-1] for of, spellings, _ in table_rows("classes.tsv") if of == "CIFAR-100"]
+    first = [
+        spellings.split("|")[0]
+        for of, spellings, _ in table_rows("classes.tsv")
+        if of == "CIFAR-100"
+    ]
+    last = [
+        spellings.split("|")[-1]
+        for of, spellings, _ in table_rows("classes.tsv")
+        if of == "CIFAR-100"
+    ]
     assert "aquarium_fish" in first and "cra" in last and len(first) == 100
     spoken = [name.replace("_", " ").title() for name in first]
     assert known_synsets(first) == known_synsets(last) == known_synsets(spoken)
 
 
 def test_imagenettes_common_names_are_its_ids():
-    rows = [(spellings.split("|")[0], id) for of, spellings, id in table_rows("classes.tsv") if of == "Imagenette"]
-    assert known_synsets([name for name, _ in rows]) == tuple(id for _, id in rows) and ("tench", "n01440764") in rows
+    rows = [
+        (spellings.split("|")[0], id)
+        for of, spellings, id in table_rows("classes.tsv")
+        if of == "Imagenette"
+    ]
+    assert (
+        known_synsets([name for name, _ in rows]) == tuple(id for _, id in rows)
+        and ("tench", "n01440764") in rows
+    )
 
 
-@pytest.mark.parametrize(("title", "count"), [("CIFAR-10", 10), ("CIFAR-100", 100), ("Imagenette", 10), ("digits", 10)])
+@pytest.mark.parametrize(
+    ("title", "count"), [("CIFAR-10", 10), ("CIFAR-100", 100), ("Imagenette", 10), ("digits", 10)]
+)
 def test_tables_are_whole(title, count):
     rows = [(spellings, id) for of, spellings, id in table_rows("classes.tsv") if of == title]
     assert len(rows) == len({id for _, id in rows}) == count

@@ -12,12 +12,20 @@ def slow_weigh(names, options, lexicon):
     below = [[lexicon.ancestors(one.id) for one in of] for of in options]
 
     def added(id):
-        above = max((lexicon.information(parent) for parent in lexicon.synset(id).parents), default=0)
+        above = max(
+            (lexicon.information(parent) for parent in lexicon.synset(id).parents), default=0
+        )
         return max(lexicon.information(id) - above, 0)
 
     def prior(name, one, rank):
         words = remark(name).split()
-        text = " ".join(lemma for id in lexicon.ancestors(one.id) for lemma in lexicon.synset(id).lemmas) + " " + one.gloss
+        text = (
+            " ".join(
+                lemma for id in lexicon.ancestors(one.id) for lemma in lexicon.synset(id).lemmas
+            )
+            + " "
+            + one.gloss
+        )
         fit = sum(word in text for word in words) / len(words) if words else 0
         usual = one.lemmas[0].lower() == without_remark(name)
         return usual + (PHYSICAL in lexicon.ancestors(one.id)) - 0.25 * math.log(1 + rank) + 3 * fit
@@ -26,7 +34,10 @@ def slow_weigh(names, options, lexicon):
         weights = [math.exp(x) for x in logits]
         return [w / sum(weights) for w in weights]
 
-    priors = [[prior(name, one, rank) for rank, one in enumerate(of)] for name, of in zip(names, options, strict=True)]
+    priors = [
+        [prior(name, one, rank) for rank, one in enumerate(of)]
+        for name, of in zip(names, options, strict=True)
+    ]
     chances = [softmax(of) for of in priors]
     for _ in range(ROUNDS):
         new = []
@@ -35,7 +46,12 @@ def slow_weigh(names, options, lexicon):
             for which, one in enumerate(of):
                 shared = total = 0
                 for a in lexicon.ancestors(one.id):
-                    of_others = [pair for c in range(len(options)) if c != me for pair in zip(chances[c], below[c], strict=True)]
+                    of_others = [
+                        pair
+                        for c in range(len(options))
+                        if c != me
+                        for pair in zip(chances[c], below[c], strict=True)
+                    ]
                     others = sum(chance for chance, chain in of_others if a in chain)
                     shared, total = shared + added(a) * others / (others + 5), total + added(a)
                 logits.append(5 * shared / total + priors[me][which])
@@ -55,7 +71,9 @@ def slow_weigh(names, options, lexicon):
 )
 def test_equals_the_equation_written_out(small, names):
     options = [small.senses(name) for name in names]
-    for fast, slow in zip(weigh(names, options, small), slow_weigh(names, options, small), strict=True):
+    for fast, slow in zip(
+        weigh(names, options, small), slow_weigh(names, options, small), strict=True
+    ):
         assert fast == pytest.approx(slow, rel=1e-9)
         assert fast.sum() == pytest.approx(1) or not len(slow)
 
@@ -85,4 +103,6 @@ def test_a_settled_class_counts_and_an_unknown_one_does_not(small, ids):
 
 
 def test_nothing_to_weigh(small):
-    assert weigh([], [], small) == [] and [len(chance) for chance in weigh(["x", "y"], [(), ()], small)] == [0, 0]
+    assert weigh([], [], small) == [] and [
+        len(chance) for chance in weigh(["x", "y"], [(), ()], small)
+    ] == [0, 0]

@@ -33,7 +33,10 @@ print(choose_senses([ClassName("crane"), ClassName("flamingo")], Excerpt())[0].s
 
 
 def test_senses_need_no_torch():
-    assert subprocess.check_output([sys.executable, "-c", WITHOUT_TORCH], text=True).split() == ["n02012849", "21841"]
+    assert subprocess.check_output([sys.executable, "-c", WITHOUT_TORCH], text=True).split() == [
+        "n02012849",
+        "21841",
+    ]
 
 
 def test_a_missing_table_gets_a_sentence():

@@ -56,5 +56,8 @@ def test_forms_under_which_a_name_is_listed(name, forms):
 
 
 def test_remarks_are_told_from_names():
-    assert without_remark("Bow_(decorative_ribbons)") == "bow" and remark("Bow_(decorative_ribbons)") == "decorative ribbons"
+    assert (
+        without_remark("Bow_(decorative_ribbons)") == "bow"
+        and remark("Bow_(decorative_ribbons)") == "decorative ribbons"
+    )
     assert without_remark("hot  dog") == "hot dog" and remark("hot dog") == ""

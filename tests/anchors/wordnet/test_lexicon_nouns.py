@@ -8,7 +8,11 @@ from beamclip.config import UserError
 
 
 def test_senses_come_most_frequent_first(small, ids):
-    assert [one.id for one in small.senses("Cranes")] == [ids["crane-poet"], ids["crane-machine"], ids["crane-bird"]]
+    assert [one.id for one in small.senses("Cranes")] == [
+        ids["crane-poet"],
+        ids["crane-machine"],
+        ids["crane-bird"],
+    ]
     assert small.senses("gryphon") == ()
 
 
@@ -17,14 +21,20 @@ def test_a_plural_of_two_words_has_the_senses_of_both(small, ids):
 
 
 def test_ancestors_go_up_to_entity_and_hold_the_synset(small, ids):
-    assert small.ancestors(ids["crane-bird"]) == {ids[key] for key in ("crane-bird", "wader", "bird", "physical", "entity")}
-    assert small.ancestors(ids["crane-poet"]) == {ids[key] for key in ("crane-poet", "poet", "physical", "entity")}
+    assert small.ancestors(ids["crane-bird"]) == {
+        ids[key] for key in ("crane-bird", "wader", "bird", "physical", "entity")
+    }
+    assert small.ancestors(ids["crane-poet"]) == {
+        ids[key] for key in ("crane-poet", "poet", "physical", "entity")
+    }
 
 
 def test_information_grows_downwards(small, ids):
     chain = [small.information(ids[key]) for key in ("entity", "physical", "wader", "crane-bird")]
     assert chain == sorted(chain) and chain[-1] == pytest.approx(log(NOUNS))
-    assert small.information(ids["wader"]) == pytest.approx(log(NOUNS / 3))  # itself, crane and heron
+    assert small.information(ids["wader"]) == pytest.approx(
+        log(NOUNS / 3)
+    )  # itself, crane and heron
 
 
 @pytest.mark.parametrize("id", ["n99999999", "n00000001", "crane", ""])
@@ -35,6 +45,7 @@ def test_an_id_that_does_not_exist_gets_a_sentence(small, id):
 
 def test_the_excerpt_says_how_to_get_the_rest():
     with pytest.raises(
-        UserError, match=r"n99999999 is not among the synsets that come with beamclip; check the id, or install WordNet 3.0"
+        UserError,
+        match=r"n99999999 is not among the synsets that come with beamclip; check the id, or install WordNet 3.0",
     ):
         Excerpt().synset("n99999999")

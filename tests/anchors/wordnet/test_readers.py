@@ -8,7 +8,13 @@ from beamclip.config import UserError
 
 
 def test_reads_a_synset(small, ids):
-    expected = Synset(ids["wader"], ("wader", "wading bird"), "any of many long-legged birds", (ids["bird"],), False)
+    expected = Synset(
+        ids["wader"],
+        ("wader", "wading bird"),
+        "any of many long-legged birds",
+        (ids["bird"],),
+        False,
+    )
     assert small.synset(ids["wader"]) == expected
 
 
@@ -19,7 +25,9 @@ def test_examples_are_no_part_of_a_definition(small, ids):
 
 def test_a_named_thing_has_what_it_is_an_instance_of_as_parent(small, ids):
     poet = small.synset(ids["crane-poet"])
-    assert poet.instance and poet.parents == (ids["poet"],) and not small.synset(ids["poet"]).instance
+    assert (
+        poet.instance and poet.parents == (ids["poet"],) and not small.synset(ids["poet"]).instance
+    )
 
 
 def test_lists_its_forms_without_the_licence(small):
@@ -27,7 +35,11 @@ def test_lists_its_forms_without_the_licence(small):
 
 
 def test_counts_what_lies_below(small, ids):
-    assert small.below[ids["entity"]] == len(ids) and small.below[ids["wader"]] == 3 and small.below.get(ids["heron"], 1) == 1
+    assert (
+        small.below[ids["entity"]] == len(ids)
+        and small.below[ids["wader"]] == 3
+        and small.below.get(ids["heron"], 1) == 1
+    )
 
 
 def test_the_same_from_a_zip_file(wordnet_folder, ids):
@@ -42,7 +54,9 @@ def test_the_same_from_a_zip_file(wordnet_folder, ids):
 def test_another_version_gets_a_sentence(wordnet_folder, version):
     file = wordnet_folder / "data.noun"
     file.write_text(file.read_text().replace("WordNet 3.0", f"WordNet {version}"))
-    with pytest.raises(UserError, match=f"holds WordNet {version}, whose synset ids are not ImageNet's"):
+    with pytest.raises(
+        UserError, match=f"holds WordNet {version}, whose synset ids are not ImageNet's"
+    ):
         WordNetFiles(wordnet_folder)
 
 
@@ -70,7 +84,9 @@ def test_without_irregular_plurals_the_rest_works(wordnet_folder):
 def test_agrees_with_wordnets_own_program(wordnet):
     """`wn crane -synsn` prints every sense with its offset."""
     try:
-        printed = subprocess.run(["wn", "crane", "-synsn", "-o"], capture_output=True, text=True, check=False).stdout
+        printed = subprocess.run(
+            ["wn", "crane", "-synsn", "-o"], capture_output=True, text=True, check=False
+        ).stdout
     except FileNotFoundError:
         pytest.skip("needs WordNet's own program")
     offsets = [line[1:9] for line in printed.splitlines() if line.startswith("{")]
@@ -78,5 +94,8 @@ def test_agrees_with_wordnets_own_program(wordnet):
 
 
 def test_ids_are_imagenets(wordnet):
-    assert wordnet.synset("n02012849").lemmas == ("crane",) and "wading bird" in wordnet.synset("n02012849").gloss
+    assert (
+        wordnet.synset("n02012849").lemmas == ("crane",)
+        and "wading bird" in wordnet.synset("n02012849").gloss
+    )
     assert wordnet.below["n00001740"] == 82115

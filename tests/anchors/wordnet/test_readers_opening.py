@@ -15,7 +15,11 @@ def nothing_installed(monkeypatch, tmp_path):
     for variable in ("WNSEARCHDIR", "WNHOME", "NLTK_DATA"):
         monkeypatch.delenv(variable, raising=False)
     places = opening._usual_places
-    monkeypatch.setattr(opening, "_usual_places", lambda: (place for place in places() if place.is_relative_to(tmp_path)))
+    monkeypatch.setattr(
+        opening,
+        "_usual_places",
+        lambda: (place for place in places() if place.is_relative_to(tmp_path)),
+    )
     open_lexicon.cache_clear()
     yield
     open_lexicon.cache_clear()
@@ -64,7 +68,10 @@ def test_nltks_data_in_an_environment_is_found(monkeypatch, wordnet_folder, tmp_
 @pytest.mark.parametrize(("variable", "inside"), [("WNSEARCHDIR", ""), ("WNHOME", "/dict")])
 def test_a_variable_that_names_nothing_gets_a_sentence(monkeypatch, tmp_path, variable, inside):
     monkeypatch.setenv(variable, str(tmp_path))
-    with pytest.raises(UserError, match=rf"\${variable} says that WordNet is in {tmp_path}{inside}, which has no index.noun and data.noun"):
+    with pytest.raises(
+        UserError,
+        match=rf"\${variable} says that WordNet is in {tmp_path}{inside}, which has no index.noun and data.noun",
+    ):
         open_lexicon()
 
 
@@ -76,12 +83,17 @@ def as_version_31(folder):
 def test_a_variable_that_names_another_version_gets_a_sentence(monkeypatch, wordnet_folder):
     as_version_31(wordnet_folder)
     monkeypatch.setenv("WNSEARCHDIR", str(wordnet_folder))
-    with pytest.raises(UserError, match="holds WordNet 3.1, whose synset ids are not ImageNet's; beamclip needs WordNet 3.0"):
+    with pytest.raises(
+        UserError,
+        match="holds WordNet 3.1, whose synset ids are not ImageNet's; beamclip needs WordNet 3.0",
+    ):
         open_lexicon()
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_what_is_merely_found_and_unusable_is_passed_over_with_a_warning(monkeypatch, wordnet_folder, tmp_path, caplog, packed):
+def test_what_is_merely_found_and_unusable_is_passed_over_with_a_warning(
+    monkeypatch, wordnet_folder, tmp_path, caplog, packed
+):
     corpora = tmp_path / "corpora"
     corpora.mkdir()
     if packed:

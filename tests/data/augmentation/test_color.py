@@ -30,7 +30,9 @@ def test_colour_changes_equal_torchvisions(photographs, ours, torchvision, value
 
 def test_grey_is_torchvisions(photographs):
     images = photographs(3)
-    assert torch.allclose(changed(colour.grey, images, 0, 0, 0), TF.rgb_to_grayscale(images, 3), atol=1e-6)
+    assert torch.allclose(
+        changed(colour.grey, images, 0, 0, 0), TF.rgb_to_grayscale(images, 3), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("shift", [-0.5, -0.13, 0.0, 0.2, 0.5])
@@ -41,17 +43,28 @@ def test_hue_is_right_where_channels_are_equal_or_at_their_bounds(shift):
     assert torch.allclose(changed(colour.hue, cube, shift), TF.adjust_hue(cube, shift), atol=2e-5)
 
 
-ORDERS = [[0, 1, 2, 3, -1], [3, 2, 1, 0, 4], [-1, -1, -1, -1, -1], [2, 0, 3, 1, -1], [-1, -1, -1, -1, 4], [2, 0, 1, 3, 4]]
+ORDERS = [
+    [0, 1, 2, 3, -1],
+    [3, 2, 1, 0, 4],
+    [-1, -1, -1, -1, -1],
+    [2, 0, 3, 1, -1],
+    [-1, -1, -1, -1, 4],
+    [2, 0, 1, 3, 4],
+]
 
 
 def test_each_image_is_changed_in_its_own_order(photographs):
     images = photographs(6)
-    factors = np.array([0.5, 1.5, 0.3, 0.2, 0], np.float32) + np.arange(6, dtype=np.float32)[:, None] / 20
+    factors = (
+        np.array([0.5, 1.5, 0.3, 0.2, 0], np.float32) + np.arange(6, dtype=np.float32)[:, None] / 20
+    )
     out = colour.change(images.clone(), np.array(ORDERS), factors)
     for i, order in enumerate(ORDERS):
         expected = images[i : i + 1]
         for step in order:
-            expected = changed(colour.STEPS[step], expected, factors[i, step]) if step >= 0 else expected
+            expected = (
+                changed(colour.STEPS[step], expected, factors[i, step]) if step >= 0 else expected
+            )
         assert torch.equal(out[i : i + 1], expected)
     assert torch.equal(out[2], images[2])
 
@@ -61,4 +74,6 @@ def test_one_image_alone_is_changed_the_same(photographs):
     out = colour.change(images.clone(), np.array(ORDERS), factors)
     for i in range(6):
         rows = slice(i, i + 1)
-        assert torch.equal(colour.change(images[rows].clone(), np.array(ORDERS)[rows], factors[rows]), out[rows])
+        assert torch.equal(
+            colour.change(images[rows].clone(), np.array(ORDERS)[rows], factors[rows]), out[rows]
+        )

@@ -19,13 +19,17 @@ def test_pillow_agrees_to_the_bit(photographs, stored):
     images = stored(photographs())
     out = render(images, drawn("center", 6), PixelFormat(30, interpolation="bicubic"))
     for got, image in zip(out, images, strict=True):
-        pillow = np.asarray(Image.fromarray(image.numpy()).resize((30, 30), Image.Resampling.BICUBIC))
+        pillow = np.asarray(
+            Image.fromarray(image.numpy()).resize((30, 30), Image.Resampling.BICUBIC)
+        )
         assert np.array_equal((got.permute(1, 2, 0) * 255).round().numpy(), pillow)
 
 
 def test_the_whole_image_at_its_own_side_is_only_normalised(photographs, stored):
     images = stored(photographs())
-    out = render(images, drawn("center", 6), PixelFormat(48, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)))
+    out = render(
+        images, drawn("center", 6), PixelFormat(48, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    )
     shift, scale = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
     assert torch.allclose(out, ((images / 255 - shift) / scale).permute(0, 3, 1, 2), atol=1e-6)
     assert out.is_contiguous()
@@ -36,15 +40,23 @@ def test_several_views_are_those_of_one_batch_that_holds_each_image_so_often(pho
     parameters = [drawn("simclr", 6, view) for view in range(3)]
     together = render_all(images, parameters, pixels)
     assert torch.equal(together, torch.cat([render(images, one, pixels) for one in parameters]))
-    assert torch.equal(together, render(images.repeat(3, 1, 1, 1), ViewParameters.joined(parameters), pixels))  # as a GPU does
+    assert torch.equal(
+        together, render(images.repeat(3, 1, 1, 1), ViewParameters.joined(parameters), pixels)
+    )  # as a GPU does
 
 
 @pytest.mark.parametrize("recipe", ["center", "weak", "simclr", "simclr_small"])
 def test_teacher_and_student_see_the_same_view_at_their_own_resolution(photographs, stored, recipe):
     images, parameters = stored(photographs(8, 64)), drawn(recipe, 8, 2)
     small = render(images, parameters, PixelFormat(32))
-    large = render(images, parameters, PixelFormat(96, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), interpolation="bicubic"))
-    large = large * torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1) + torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)
+    large = render(
+        images,
+        parameters,
+        PixelFormat(96, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), interpolation="bicubic"),
+    )
+    large = large * torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1) + torch.tensor(
+        [0.5, 0.4, 0.3]
+    ).view(3, 1, 1)
     assert (F.interpolate(large, 32, mode="bilinear", antialias=True) - small).abs().mean() < 0.02
 
 
@@ -56,12 +68,20 @@ def test_a_view_is_the_same_to_the_bit_in_any_batch(photographs, stored, recipe,
     whole = render(images, parameters, PixelFormat(size, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)))
     for start, stop in ((0, 1), (3, 4), (7, 20), (count - 9, count)):
         rows = slice(start, stop)
-        some = render(images[rows], parameters.select(rows), PixelFormat(size, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)))
+        some = render(
+            images[rows],
+            parameters.select(rows),
+            PixelFormat(size, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)),
+        )
         assert torch.equal(whole[rows], some)
 
 
 def test_a_view_is_the_same_to_the_bit_on_any_number_of_threads(photographs, stored):
-    images, parameters, threads = stored(photographs(4, 240)), drawn("simclr", 4), torch.get_num_threads()
+    images, parameters, threads = (
+        stored(photographs(4, 240)),
+        drawn("simclr", 4),
+        torch.get_num_threads(),
+    )
     out = []
     try:
         for count in (1, 2, 3):
@@ -76,7 +96,9 @@ def test_a_view_is_the_same_to_the_bit_on_any_number_of_threads(photographs, sto
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [32, 96])
 @pytest.mark.parametrize("recipe", ["center", "weak", "simclr", "simclr_small"])
-def test_a_gpus_way_gives_the_same_view_but_for_rounding(photographs, stored, monkeypatch, recipe, size, interpolation):
+def test_a_gpus_way_gives_the_same_view_but_for_rounding(
+    photographs, stored, monkeypatch, recipe, size, interpolation
+):
     """The matrices that a GPU is given, here on the CPU, against what a CPU does."""
     images, parameters = stored(photographs(24, 64)), drawn(recipe, 24)
     ours = render(images, parameters, PixelFormat(size, interpolation=interpolation))
@@ -88,7 +110,9 @@ def test_a_gpus_way_gives_the_same_view_but_for_rounding(photographs, stored, mo
     assert torch.cosine_similarity(ours.flatten(1), theirs.flatten(1)).min() > 0.99999
 
 
-def test_views_are_made_in_one_thread_and_the_others_are_there_again_after_a_failure(photographs, stored, monkeypatch):
+def test_views_are_made_in_one_thread_and_the_others_are_there_again_after_a_failure(
+    photographs, stored, monkeypatch
+):
     threads, seen = torch.get_num_threads(), []
 
     def fail(*_):
@@ -106,7 +130,12 @@ def test_views_are_made_in_one_thread_and_the_others_are_there_again_after_a_fai
 
 
 def test_no_images_give_no_views(stored, photographs):
-    assert render(stored(photographs(1))[:0], drawn("simclr", 0), PixelFormat(16)).shape == (0, 3, 16, 16)
+    assert render(stored(photographs(1))[:0], drawn("simclr", 0), PixelFormat(16)).shape == (
+        0,
+        3,
+        16,
+        16,
+    )
 
 
 def test_stored_pixels_are_not_changed(photographs, stored):

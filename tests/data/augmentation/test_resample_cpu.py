@@ -34,18 +34,32 @@ def test_crops_equal_the_matrices_to_a_rounding_step(photographs, stored, box, s
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("box", [(16, 7, 16, 24), (3.3, 5.8, 15.4, 22.1), (1.2, 1.3, 22.4, 19.7), (1, 7.9, 16, 20.2)])
+@pytest.mark.parametrize(
+    "box", [(16, 7, 16, 24), (3.3, 5.8, 15.4, 22.1), (1.2, 1.3, 22.4, 19.7), (1, 7.9, 16, 20.2)]
+)
 def test_hard_edges_equal_the_matrices_too(box, interpolation):
     """Noise, where it shows which axis came first."""
-    images = torch.randint(0, 256, (6, 48, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (6, 48, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     boxes, flip = np.tile(np.array(box, np.float32), (6, 1)), np.zeros(6, bool)
-    assert alike(resample_cpu.crop(images, boxes, flip, 20, interpolation), resample.crop(images, boxes, flip, 20, interpolation))
+    assert alike(
+        resample_cpu.crop(images, boxes, flip, 20, interpolation),
+        resample.crop(images, boxes, flip, 20, interpolation),
+    )
 
 
-@pytest.mark.parametrize(("interpolation", "mode"), [("bilinear", InterpolationMode.BILINEAR), ("bicubic", InterpolationMode.BICUBIC)])
-def test_a_crop_on_whole_pixels_is_torchvisions_of_the_same_file_to_the_bit(photographs, stored, interpolation, mode):
+@pytest.mark.parametrize(
+    ("interpolation", "mode"),
+    [("bilinear", InterpolationMode.BILINEAR), ("bicubic", InterpolationMode.BICUBIC)],
+)
+def test_a_crop_on_whole_pixels_is_torchvisions_of_the_same_file_to_the_bit(
+    photographs, stored, interpolation, mode
+):
     images = stored(photographs(1))
-    got = resample_cpu.crop(images, np.array([[3, 5, 30, 22]], np.float32), np.array([False]), 32, interpolation)
+    got = resample_cpu.crop(
+        images, np.array([[3, 5, 30, 22]], np.float32), np.array([False]), 32, interpolation
+    )
     expected = resized_crop(Image.fromarray(images[0].numpy()), 5, 3, 22, 30, [32, 32], mode)
     assert np.array_equal((got[0].permute(1, 2, 0) * 255).round().numpy(), np.asarray(expected))
 
@@ -57,7 +71,9 @@ def test_every_image_gets_its_own_crop_and_flip(photographs, stored):
     together = resample_cpu.crop(images, boxes, flip, 16, "bilinear")
     for i in range(4):
         rows = slice(i, i + 1)
-        assert torch.equal(together[rows], resample_cpu.crop(images[rows], boxes[rows], flip[rows], 16, "bilinear"))
+        assert torch.equal(
+            together[rows], resample_cpu.crop(images[rows], boxes[rows], flip[rows], 16, "bilinear")
+        )
         mirrored = resample_cpu.crop(images[rows], boxes[rows], ~flip[rows], 16, "bilinear")
         assert torch.equal(together[rows], mirrored.flip(3))
 

@@ -18,7 +18,9 @@ def test_a_view_does_not_depend_on_the_batch_it_is_drawn_in():
         assert np.array_equal(getattr(batch, name)[20:21], getattr(alone, name))
 
 
-@pytest.mark.parametrize(("recipe", "view", "seed"), [("weak", 0, 0), ("simclr", 1, 0), ("simclr", 0, 1)])
+@pytest.mark.parametrize(
+    ("recipe", "view", "seed"), [("weak", 0, 0), ("simclr", 1, 0), ("simclr", 0, 1)]
+)
 def test_recipe_view_and_seed_each_change_the_draw(recipe, view, seed):
     base = draw(RECIPES["simclr"], IDS[:10], views(0, 10), 0)
     other = draw(RECIPES[recipe], IDS[:10], views(view, 10), seed)
@@ -34,13 +36,20 @@ def test_crops_lie_in_the_image_with_the_recipes_area_and_ratio():
     assert area.min() > 0.08 - 1e-4
     assert ratio.min() > 0.74
     assert ratio.max() < 1.34
-    assert area.mean() == pytest.approx(0.5, abs=0.05)  # a little under (0.08 + 1) / 2: large flat crops do not fit
+    assert area.mean() == pytest.approx(
+        0.5, abs=0.05
+    )  # a little under (0.08 + 1) / 2: large flat crops do not fit
 
 
 def test_crops_that_never_fit_are_the_middle():
     ids = np.arange(20)
     flat = draw(Recipe(area=(0.9, 1.0), ratio=(2.0, 3.0)), ids, ids, 0)
-    assert (flat.width == 1).all() and (flat.height == 0.5).all() and (flat.left == 0).all() and (flat.top == 0.25).all()
+    assert (
+        (flat.width == 1).all()
+        and (flat.height == 0.5).all()
+        and (flat.left == 0).all()
+        and (flat.top == 0.25).all()
+    )
 
 
 def test_chances_are_what_the_recipe_says():

@@ -24,7 +24,9 @@ def cifar10(tmp_path, monkeypatch):
         listed = [write(f"{kind}_batch", {"data": images, "labels": list(range(10))})]
         monkeypatch.setattr(datasets.CIFAR10, f"{kind}_list", listed)
     name, md5 = write("batches.meta", {"label_names": ["aquarium_fish", *"bcdefghij"]})
-    monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": md5})
+    monkeypatch.setattr(
+        datasets.CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": md5}
+    )
     return tmp_path, images
 
 
@@ -40,7 +42,8 @@ def test_reads_torchvisions_folder(cifar10):
 def test_a_list_in_another_order_than_its_own_is_refused(cifar10, tmp_path):
     (tmp_path / "names.txt").write_text("\n".join(["aquarium fish", *"bcdefghij"][::-1]))
     with pytest.raises(
-        UserError, match=r"has 'j' in line 1, but its class is number 10; write the lines in the order of the classes \(aqua"
+        UserError,
+        match=r"has 'j' in line 1, but its class is number 10; write the lines in the order of the classes \(aqua",
     ):
         open_source(DataConfig(path=str(cifar10[0]), class_names=str(tmp_path / "names.txt")))
 
@@ -48,16 +51,23 @@ def test_a_list_in_another_order_than_its_own_is_refused(cifar10, tmp_path):
 def test_a_damaged_batch_gets_a_sentence(cifar10):
     folder, _ = cifar10
     (folder / "cifar-10-batches-py" / "test_batch").write_bytes(b"cut short")
-    with pytest.raises(UserError, match="cifar-10-batches-py can't be used .* delete it and unpack cifar10 anew"):
+    with pytest.raises(
+        UserError, match="cifar-10-batches-py can't be used .* delete it and unpack cifar10 anew"
+    ):
         open_source(DataConfig(source="cifar10", path=str(folder)))
 
 
 def test_nothing_is_fetched_without_leave(tmp_path):
-    with pytest.raises(UserError, match="cifar-100-python does not exist; unpack cifar100 there or let data.download=true"):
+    with pytest.raises(
+        UserError,
+        match="cifar-100-python does not exist; unpack cifar100 there or let data.download=true",
+    ):
         open_source(DataConfig(source="cifar100", path=str(tmp_path)))
 
 
-@pytest.mark.parametrize(("error", "says"), [(OSError("no network"), "no network"), (TimeoutError(), "TimeoutError")])
+@pytest.mark.parametrize(
+    ("error", "says"), [(OSError("no network"), "no network"), (TimeoutError(), "TimeoutError")]
+)
 def test_a_failed_download_gets_a_sentence(tmp_path, monkeypatch, error, says):
     def refuse(*_, **__):
         raise error

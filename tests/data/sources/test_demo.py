@@ -6,7 +6,15 @@ import pytest
 from beamclip.config import DataConfig
 from beamclip.data import DIGIT_NAMES, DemoSource, teacher_scenes
 from beamclip.data.sources import demo as scenes_module
-from beamclip.data.sources.demo import _FORM_STARTS, FORMS, INKS, TEACHER_FORMS, _draw, _scans, draw_scenes
+from beamclip.data.sources.demo import (
+    _FORM_STARTS,
+    FORMS,
+    INKS,
+    TEACHER_FORMS,
+    _draw,
+    _scans,
+    draw_scenes,
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +28,10 @@ def scenes(source):
     found = {}
     for split in ("train", "test"):
         items = list(source.items(split))
-        found[split] = np.stack([item.image for item in items]), np.array([item.label for item in items])
+        found[split] = (
+            np.stack([item.image for item in items]),
+            np.array([item.label for item in items]),
+        )
     return found
 
 
@@ -32,8 +43,14 @@ def test_the_scenes_are_the_same_everywhere(scenes):
 def test_every_digit_and_form_is_equally_frequent(source, scenes):
     for split, (images, labels) in scenes.items():
         assert images.shape == (source.count(split), 32, 32, 3) and images.dtype == np.uint8
-        assert set(np.bincount(labels * 14 + source.groups(split), minlength=140)) == {0, source.count(split) // 10 // len(FORMS[split])}
-    assert source.names == DIGIT_NAMES and source.fingerprint == DemoSource(DataConfig(source="demo")).fingerprint
+        assert set(np.bincount(labels * 14 + source.groups(split), minlength=140)) == {
+            0,
+            source.count(split) // 10 // len(FORMS[split]),
+        }
+    assert (
+        source.names == DIGIT_NAMES
+        and source.fingerprint == DemoSource(DataConfig(source="demo")).fingerprint
+    )
 
 
 def test_no_form_is_on_two_sides(source):
@@ -65,7 +82,9 @@ def test_the_colour_is_the_digits():
 
 def test_a_longer_list_begins_with_the_same_scenes():
     digits = _scans()[0]
-    assert np.array_equal(draw_scenes(digits[:40], 7).images, draw_scenes(digits[:70], 7).images[:40])
+    assert np.array_equal(
+        draw_scenes(digits[:40], 7).images, draw_scenes(digits[:70], 7).images[:40]
+    )
 
 
 @pytest.mark.parametrize("start", [0, 1, 31, 32, 33, 69, 70, 100])
@@ -73,9 +92,13 @@ def test_scenes_can_be_drawn_from_any_one_on(start, monkeypatch):
     """Else packing in shards would draw the first scenes once a shard."""
     digits, drawn = _scans()[0][:70], []
     whole = draw_scenes(digits, 7)
-    monkeypatch.setattr(scenes_module, "_draw", lambda digits, rng: drawn.append(1) or _draw(digits, rng))
+    monkeypatch.setattr(
+        scenes_module, "_draw", lambda digits, rng: drawn.append(1) or _draw(digits, rng)
+    )
     part = draw_scenes(digits, 7, start)
-    assert np.array_equal(part.images, whole.images[start:]) and np.array_equal(part.inks, whole.inks[start:])
+    assert np.array_equal(part.images, whole.images[start:]) and np.array_equal(
+        part.inks, whole.inks[start:]
+    )
     assert len(drawn) == max(0, 3 - start // 32)
 
 

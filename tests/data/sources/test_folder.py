@@ -18,7 +18,11 @@ def test_labels_are_sorted_folder_names_and_items_follow(make_tree):
     source = source_of(tree)
     assert source.names == ("a", "b") and source.keys == (None, None)
     items = list(source.items("train"))
-    assert [(item.name, item.label) for item in items] == [("train/a/000.jpg", 0), ("train/b/000.jpg", 1), ("train/b/deep/001.jpg", 1)]
+    assert [(item.name, item.label) for item in items] == [
+        ("train/a/000.jpg", 0),
+        ("train/b/000.jpg", 1),
+        ("train/b/deep/001.jpg", 1),
+    ]
     assert (source.count("train"), source.count("test")) == (3, 2)
 
 
@@ -49,8 +53,14 @@ def test_the_fingerprint_changes_with_a_file(make_tree):
         ({"train": {"a": 1, "b": 1}}, "has no test split; put one folder a class into"),
         ({"test": {"a": 1, "b": 1}}, "train does not exist"),
         ({"train": {"a": 0, "b": 0}, "test": {"a": 0, "b": 0}}, "are empty; put images into them"),
-        ({"train": {"a": 1, "b": 1}, "test": {"a": 1, "c": 1}}, "class b is in .*train but not in .*test"),
-        ({"train": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1, "c": 1}}, "class c is in .*test but not in .*train"),
+        (
+            {"train": {"a": 1, "b": 1}, "test": {"a": 1, "c": 1}},
+            "class b is in .*train but not in .*test",
+        ),
+        (
+            {"train": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1, "c": 1}},
+            "class c is in .*test but not in .*train",
+        ),
     ],
 )
 def test_a_bad_tree_gets_a_sentence(make_tree, splits, match):
@@ -71,7 +81,10 @@ def test_a_name_file_in_another_order_than_the_folders_is_refused(make_tree, tmp
     tree, names = make_tree({"train": one, "test": one}), tmp_path / "names.txt"
     for listed in ("Crane bird\nbass\nmouse", "the fish\nmouse\ncrane"):
         names.write_text(listed)
-        with pytest.raises(UserError, match=r"in line \d, but its class is number \d; write the lines in the order of the classes \(bass"):
+        with pytest.raises(
+            UserError,
+            match=r"in line \d, but its class is number \d; write the lines in the order of the classes \(bass",
+        ):
             source_of(tree, class_names=str(names))
     for listed in ("bass\ncrane-bird\nmouse", "the fish\nthe bird\nmouse"):
         names.write_text(listed)
@@ -91,7 +104,10 @@ def test_a_linked_class_is_a_class(make_tree):
     os.replace(tree / "train/b", tree.parent / "elsewhere")
     (tree / "train/b").symlink_to(tree.parent / "elsewhere")
     source = source_of(tree)
-    assert source.names == ("a", "b") and [item.name for item in source.items("train")][2] == "train/b/000.jpg"
+    assert (
+        source.names == ("a", "b")
+        and [item.name for item in source.items("train")][2] == "train/b/000.jpg"
+    )
     before = source.fingerprint
     (tree.parent / "elsewhere/000.jpg").write_bytes(b"other")
     assert source_of(tree).fingerprint != before
@@ -100,5 +116,8 @@ def test_a_linked_class_is_a_class(make_tree):
 def test_a_file_name_that_is_not_utf8_is_a_sentence(make_tree):
     tree = make_tree({"train": {"a": 2, "b": 1}, "test": {"a": 1, "b": 1}})
     os.rename(tree / "train/a/000.jpg", os.fsencode(tree / "train/a") + b"/caf\xe9.jpg")
-    with pytest.raises(UserError, match=r"has the file a/caf\\xe9.jpg, whose name is not UTF-8; give it one that is"):
+    with pytest.raises(
+        UserError,
+        match=r"has the file a/caf\\xe9.jpg, whose name is not UTF-8; give it one that is",
+    ):
         source_of(tree)

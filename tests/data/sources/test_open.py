@@ -41,7 +41,9 @@ def test_auto_takes_a_tree_and_parquet(make_tree, write_parquet):
     tree = make_tree({"train": {"a": 1, "b": 1}, "val": {"a": 1, "b": 1}})
     assert isinstance(open_source(DataConfig(path=str(tree))), FolderSource)
     write_parquet("train-0.parquet", [0, 1])
-    assert isinstance(open_source(DataConfig(path=str(write_parquet("test-0.parquet", [0, 1])))), ParquetSource)
+    assert isinstance(
+        open_source(DataConfig(path=str(write_parquet("test-0.parquet", [0, 1])))), ParquetSource
+    )
 
 
 def test_two_cifars_in_one_folder_are_not_guessed_between(tmp_path):
@@ -69,7 +71,9 @@ def test_the_demo_needs_no_path():
 def any_source(request, make_tree, write_parquet):
     """One of each kind, with a few items."""
     if request.param == "tree":
-        return open_source(DataConfig(path=str(make_tree({"train": {"a": 4, "b": 3}, "test": {"a": 2, "b": 1}}))))
+        return open_source(
+            DataConfig(path=str(make_tree({"train": {"a": 4, "b": 3}, "test": {"a": 2, "b": 1}})))
+        )
     if request.param == "parquet":
         write_parquet("train-0.parquet", [0, 1, 1])
         write_parquet("train-1.parquet", [1, 0, 0, 1])
@@ -88,13 +92,20 @@ def seen(items):
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 3), (2, 5), (4, None), (3, 4), (6, 100), (7, 7)])
 def test_a_part_of_the_items_is_that_part(any_source, start, stop):
-    assert seen(list(any_source.items("train", start, stop))) == seen(list(any_source.items("train")))[start:stop]
+    assert (
+        seen(list(any_source.items("train", start, stop)))
+        == seen(list(any_source.items("train")))[start:stop]
+    )
 
 
 def test_a_source_can_be_sent_to_other_processes(any_source):
     sent = pickle.loads(pickle.dumps(any_source))
     assert seen(list(sent.items("test", 0, 2))) == seen(list(any_source.items("test", 0, 2)))
-    assert (sent.fingerprint, sent.names, sent.count("train")) == (any_source.fingerprint, any_source.names, any_source.count("train"))
+    assert (sent.fingerprint, sent.names, sent.count("train")) == (
+        any_source.fingerprint,
+        any_source.names,
+        any_source.count("train"),
+    )
 
 
 @pytest.mark.parametrize("kind", ["tree", "parquet"])
@@ -106,7 +117,10 @@ def test_a_url_holds_what_its_folder_holds(kind, make_tree, write_parquet, tmp_p
         folder = write_parquet("test-0.parquet", [0, 1])
     system, root = fsspec.filesystem("memory"), f"/{tmp_path.name}"
     system.put(str(folder), root, recursive=True)
-    here, there = open_source(DataConfig(path=str(folder))), open_source(DataConfig(path=f"memory:/{root}"))
+    here, there = (
+        open_source(DataConfig(path=str(folder))),
+        open_source(DataConfig(path=f"memory:/{root}")),
+    )
     assert [square(item.image, 8).tolist() for item in here.items("train")] == [
         square(item.image, 8).tolist() for item in there.items("train")
     ]
@@ -124,7 +138,9 @@ def test_row_groups_before_the_start_are_not_read(write_parquet, monkeypatch):
     monkeypatch.setattr(
         pq.ParquetFile,
         "iter_batches",
-        lambda file, *a, row_groups, **k: taken.append(row_groups) or original(file, *a, row_groups=row_groups, **k),
+        lambda file, *a, row_groups, **k: (
+            taken.append(row_groups) or original(file, *a, row_groups=row_groups, **k)
+        ),
     )
     assert len(list(source.items("train", 35, 52))) == 17
     assert taken == [[3, 4, 5]]
@@ -137,7 +153,9 @@ def test_a_large_tree_is_small_to_send(tmp_path):
             for number in range(1500):
                 (tmp_path / split / kind / f"photograph_{number:05}.jpg").touch()
     source = open_source(DataConfig(path=str(tmp_path)))
-    assert len(pickle.dumps(source)) < 6000 * 45  # a name is 22 letters, its label 8 bytes, its offset 8
+    assert (
+        len(pickle.dumps(source)) < 6000 * 45
+    )  # a name is 22 letters, its label 8 bytes, its offset 8
 
 
 def test_torchvisions_cifar_must_be_here(tmp_path):

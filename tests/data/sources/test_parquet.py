@@ -42,7 +42,9 @@ def test_lists_of_lemmas_go_by_the_words_that_clip_knows(write_parquet):
     """As ImageNet's parquet on the hub has them: by their first lemmas, both cranes would be `crane`."""
     paths = ["n02012849_1.JPEG", "n03126707/1.JPEG"]
     for split in ("train", "test"):
-        folder = write_parquet(f"{split}-0.parquet", [0, 1], ("crane, wading bird", "crane, lifter"), paths=paths)
+        folder = write_parquet(
+            f"{split}-0.parquet", [0, 1], ("crane, wading bird", "crane, lifter"), paths=paths
+        )
     assert source_of(folder).names == ("crane bird", "construction crane")
 
 
@@ -65,14 +67,22 @@ def test_a_list_in_another_order_than_its_own_names_is_refused(write_parquet, tm
     for split in ("train", "test"):
         folder = write_parquet(f"{split}-0.parquet", [0, 1])
     (tmp_path / "names.txt").write_text("blue\nred\n")
-    with pytest.raises(UserError, match="has 'blue' in line 1, but its class is number 2; write the lines in the order of the classes"):
+    with pytest.raises(
+        UserError,
+        match="has 'blue' in line 1, but its class is number 2; write the lines in the order of the classes",
+    ):
         source_of(folder, class_names=str(tmp_path / "names.txt"))
 
 
-def test_a_network_that_fails_for_a_moment_changes_nothing_and_one_that_goes_on_is_a_sentence(write_parquet, network):
+def test_a_network_that_fails_for_a_moment_changes_nothing_and_one_that_goes_on_is_a_sentence(
+    write_parquet, network
+):
     for split in ("train", "test"):
         folder = write_parquet(f"{split}-0.parquet", [0, 1])
-    steps = (lambda source: source.fingerprint, lambda source: [item.image for item in source.items("train")])
+    steps = (
+        lambda source: source.fingerprint,
+        lambda source: [item.image for item in source.items("train")],
+    )
     wanted = [step(source_of(folder)) for step in steps]
 
     def failing(step, source, times):
@@ -84,17 +94,25 @@ def test_a_network_that_fails_for_a_moment_changes_nothing_and_one_that_goes_on_
         assert [failing(step, source, times) for step in steps] == wanted and not network.errors
     source = source_of(f"flaky://{folder}")
     for step, given in ((source_of, f"flaky://{folder}"), *((step, source) for step in steps)):
-        with pytest.raises(UserError, match=r"-0.parquet can't be read \(tried 4 times: Exception\); see that its disk or network works"):
+        with pytest.raises(
+            UserError,
+            match=r"-0.parquet can't be read \(tried 4 times: Exception\); see that its disk or network works",
+        ):
             failing(step, given, 4)
 
 
-@pytest.mark.parametrize(("empty", "says"), [("train", "has no rows in its train-"), ("test", "has no test split with labels")])
+@pytest.mark.parametrize(
+    ("empty", "says"),
+    [("train", "has no rows in its train-"), ("test", "has no test split with labels")],
+)
 def test_a_split_without_rows_is_a_sentence(write_parquet, empty, says):
     for split in ("train", "test"):
         folder = write_parquet(f"{split}-0.parquet", [] if split == empty else [0, 1])
     path = folder / f"{empty}-0.parquet"
     table = pq.read_table(path)
-    pq.write_table(table.set_column(1, "label", pa.array([])), path)  # a column without values has no type of its own
+    pq.write_table(
+        table.set_column(1, "label", pa.array([])), path
+    )  # a column without values has no type of its own
     with pytest.raises(UserError, match=says):
         source_of(folder)
 
@@ -116,7 +134,9 @@ def test_large_files_are_told_apart_by_their_footers(write_parquet, monkeypatch)
     assert source_of(write_parquet("test-0.parquet", [0, 0])).fingerprint != before
 
 
-def test_a_corrected_label_in_a_large_file_changes_the_fingerprint(write_parquet, jpeg, monkeypatch):
+def test_a_corrected_label_in_a_large_file_changes_the_fingerprint(
+    write_parquet, jpeg, monkeypatch
+):
     """Two labels that change places leave size, offsets and statistics as they were."""
     monkeypatch.setattr("beamclip.data.sources.parquet._SMALL", 0)
     sizes, prints = set(), set()
@@ -133,8 +153,16 @@ def test_a_corrected_label_in_a_large_file_changes_the_fingerprint(write_parquet
     [
         ({"labels": [0, 1]}, None, "has no test split with labels"),
         (None, {"labels": [0, 1]}, "has no train-"),
-        ({"labels": [0, 1], "columns": ("picture", "label")}, {"labels": [0, 1]}, "has no column 'image', only picture, label"),
-        ({"labels": [0, 1], "columns": ("image", "kind")}, {"labels": [0, 1]}, "has no column 'label', only image, kind"),
+        (
+            {"labels": [0, 1], "columns": ("picture", "label")},
+            {"labels": [0, 1]},
+            "has no column 'image', only picture, label",
+        ),
+        (
+            {"labels": [0, 1], "columns": ("image", "kind")},
+            {"labels": [0, 1]},
+            "has no column 'label', only image, kind",
+        ),
         ({"labels": [0, 1, 2]}, {"labels": [0, 1]}, "has 2 class names for 3 labels"),
         ({"labels": [0, -1]}, {"labels": [0, 1]}, "has the label -1 in its train split"),
     ],
@@ -154,14 +182,20 @@ def test_images_without_a_path_have_no_wordnet_ids(write_parquet, jpeg):
         table = pq.read_table(path)
         images = pa.array([{"bytes": jpeg()}] * 2)
         pq.write_table(table.set_column(0, "image", images), path)
-    assert source_of(folder).keys == (None, None) and [item.image for item in source_of(folder).items("train")] == [jpeg()] * 2
+    assert (
+        source_of(folder).keys == (None, None)
+        and [item.image for item in source_of(folder).items("train")] == [jpeg()] * 2
+    )
 
 
 def test_two_columns_of_labels_get_a_sentence(write_parquet):
     folder = write_parquet("train-0.parquet", [0, 1])
     table = pq.read_table(folder / "train-0.parquet")
     pq.write_table(table.append_column("label", table["label"]), folder / "train-0.parquet")
-    with pytest.raises(UserError, match="train-0.parquet has more than one column 'label'; rename all but the one to use"):
+    with pytest.raises(
+        UserError,
+        match="train-0.parquet has more than one column 'label'; rename all but the one to use",
+    ):
         source_of(folder)
 
 
