@@ -14,7 +14,7 @@ from helpers import tiny
 
 from beamclip.config import UserError
 from beamclip.preparation.build import prepare
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def refused(preset, tmp_path):
     def call(**values):
         experiment = tiny.experiment(preset, tmp_path / "runs", **values)
         with pytest.raises(UserError) as caught:
-            prepare(experiment, Workshop(tmp_path / "stores"))
+            prepare(experiment, PreparationContext(tmp_path / "stores"))
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -68,7 +68,7 @@ def test_broken_images_above_the_threshold_are_counted_and_the_first_is_named(
 def test_below_the_threshold_a_stray_file_is_left_out_and_listed(preset, tree, tmp_path):
     (tree / "train" / "red" / "notes.txt").write_text("not an image")
     experiment = tiny.experiment(preset, tmp_path / "runs", data__path=str(tree))
-    assets = prepare(experiment, Workshop(tmp_path / "stores"))
+    assets = prepare(experiment, PreparationContext(tmp_path / "stores"))
     assert "notes.txt" in (Path(assets.packed) / "bad.csv").read_text()
     assert assets.facts["train_images"] == 4 * 36
 

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from beamclip.anchors.anchor_set import (
-        AnchorBank,
         AnchorReport,
-        BankPlan,
-        build_banks,
+        AnchorSet,
+        AnchorSetPlan,
+        build_anchor_sets,
         ensemble,
-        existing_bank,
+        existing_anchor_set,
         report_of,
         shortened_prompts,
     )
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "anchor_set": (
-        "AnchorBank",
-        "BankPlan",
-        "build_banks",
+        "AnchorSet",
+        "AnchorSetPlan",
+        "build_anchor_sets",
         "ensemble",
-        "existing_bank",
+        "existing_anchor_set",
         "shortened_prompts",
         "AnchorReport",
         "report_of",
@@ -31,12 +31,12 @@ _PLACES = {
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 __all__ = [
-    "AnchorBank",
     "AnchorReport",
-    "BankPlan",
-    "build_banks",
+    "AnchorSet",
+    "AnchorSetPlan",
+    "build_anchor_sets",
     "ensemble",
-    "existing_bank",
+    "existing_anchor_set",
     "prompts_for",
     "report_of",
     "shortened_prompts",

@@ -38,7 +38,7 @@ KIND = "anchors"
 
 
 @dataclass(frozen=True)
-class AnchorBank:
+class AnchorSet:
     """Anchors of all classes in label order.
 
     Attributes:
@@ -52,7 +52,7 @@ class AnchorBank:
     key: str
 
     @classmethod
-    def open(cls, store: Store) -> "AnchorBank":
+    def open(cls, store: Store) -> "AnchorSet":
         """From a finished store."""
         return cls(
             torch.from_numpy(np.load(store.file("anchors.npy"))),
@@ -62,7 +62,7 @@ class AnchorBank:
 
 
 @dataclass(frozen=True)
-class BankPlan:
+class AnchorSetPlan:
     """What a bank will be made of: known before any text is encoded.
 
     Attributes:
@@ -76,7 +76,7 @@ class BankPlan:
     @classmethod
     def of(
         cls, senses: Sequence[Sense], prompt_set: str, members: Sequence[PromptSet]
-    ) -> "BankPlan":
+    ) -> "AnchorSetPlan":
         """The plan for these classes.
 
         Raises:
@@ -109,9 +109,9 @@ def ensemble(members: Sequence[Tensor]) -> Tensor:
     return nn.functional.normalize(means.mean(dim=0), dim=0)
 
 
-def build_banks(
+def build_anchor_sets(
     teacher: Teacher,
-    plans: Sequence[BankPlan],
+    plans: Sequence[AnchorSetPlan],
     root: Path,
     progress: Progress = silent,
     run: Runner = in_process,
@@ -126,14 +126,14 @@ def build_banks(
     Raises:
         UserError: as `build_once`.
     """
-    missing = [plan for plan in plans if existing_bank(teacher, plan, root, repair) is None]
+    missing = [plan for plan in plans if existing_anchor_set(teacher, plan, root, repair) is None]
     texts = sorted(set().union(*(plan.texts for plan in missing)))
     encoded = encode_texts_once(teacher, texts, root, progress, run, repair) if texts else None
     return [_build(teacher, plan, encoded, root, progress, repair) for plan in plans]
 
 
-def existing_bank(
-    teacher: Teacher, plan: BankPlan, root: Path, repair: bool = False
+def existing_anchor_set(
+    teacher: Teacher, plan: AnchorSetPlan, root: Path, repair: bool = False
 ) -> Store | None:
     """A bank's store where it exists. With `repair`, one that is damaged counts as missing.
 
@@ -151,7 +151,7 @@ def existing_bank(
 
 def _build(
     teacher: Teacher,
-    plan: BankPlan,
+    plan: AnchorSetPlan,
     encoded: EncodedTexts | None,
     root: Path,
     progress: Progress,

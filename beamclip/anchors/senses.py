@@ -26,7 +26,7 @@ from beamclip.anchors.wordnet import (
 from beamclip.anchors.wordnet.class_lists import ALMOST_AN_ID
 from beamclip.anchors.wordnet.disambiguate import weigh
 from beamclip.config import AnchorsConfig, UserError, nearest
-from beamclip.data.class_names import fold
+from beamclip.data.class_names import normalize_name
 
 # What a class name means, as WordNet has it.
 
@@ -68,7 +68,7 @@ def hypernym_of(name: str, synset: Synset, lexicon: Lexicon) -> str | None:
     """What the synset is a kind of, by another word than the class's own: WordNet has common newts below newts."""
     while synset.parents:
         synset = lexicon.synset(synset.parents[0])
-        if fold(synset.lemmas[0]) != fold(name):
+        if normalize_name(synset.lemmas[0]) != normalize_name(name):
             return synset.lemmas[0]
     return None
 
@@ -87,7 +87,9 @@ def pins_of_classes(classes: Sequence[ClassName], pins: Mapping[str, str]) -> li
     """
     pinned: list[str | None] = [None] * len(classes)
     for name, pin in pins.items():
-        hits = [i for i, one in enumerate(classes) if fold(one.name) == fold(name)]
+        hits = [
+            i for i, one in enumerate(classes) if normalize_name(one.name) == normalize_name(name)
+        ]
         if not hits:
             raise UserError(
                 f"{PINS} pins {name!r}, which is no class{nearest(name, {one.name for one in classes})}"
@@ -166,7 +168,12 @@ def choose_senses(
     given = [told(one, pin, lexicon) for one, pin in zip(classes, pinned, strict=True)]
     if known:
         recalled = [
-            sense_of(one.name, known.synsets[fold(one.name)], f"known for {known.title}", lexicon)
+            sense_of(
+                one.name,
+                known.synsets[normalize_name(one.name)],
+                f"known for {known.title}",
+                lexicon,
+            )
             for one in classes
         ]
         given = [sense or other for sense, other in zip(given, recalled, strict=True)]
@@ -343,7 +350,7 @@ def _pins_for(vocabulary: str, own: Sequence[ClassName], config: AnchorsConfig) 
     if not config.senses:
         return {}
     of_data, of_words = (
-        Counter(fold(one.name) for one in _classes(own, words))
+        Counter(normalize_name(one.name) for one in _classes(own, words))
         for words in ("data", config.vocabulary)
     )
 
@@ -354,7 +361,7 @@ def _pins_for(vocabulary: str, own: Sequence[ClassName], config: AnchorsConfig) 
             else of_words[name] == 1 or name not in of_data
         )
 
-    return {name: pin for name, pin in config.senses.items() if concerned(fold(name))}
+    return {name: pin for name, pin in config.senses.items() if concerned(normalize_name(name))}
 
 
 @cache

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from beamclip.balance.neighbors import Rows
-from beamclip.config import DataConfig, UserError, checked
+from beamclip.config import DataConfig, UserError, validate
 from beamclip.data import PackedImages
 
 FORMAT = "beamclip kept list 1"
@@ -93,7 +93,7 @@ def _weighed(content: Mapping[str, Any]) -> tuple[dict[str, Any] | None, int | N
     """Of a list that says nothing of it, or nothing that makes sense, as others than we may have written it: nothing."""
     weighed = content.get("weighed")
     try:
-        checked(DataConfig, split := {name: content[name] for name in _SPLIT})
+        validate(DataConfig, split := {name: content[name] for name in _SPLIT})
     except (KeyError, UserError):
         return None, None
     return (split, weighed) if type(weighed) is int else (None, None)

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from beamclip.anchors import AnchorBank, AnchorReport, report_of, shortened_prompts
+from beamclip.anchors import AnchorReport, AnchorSet, report_of, shortened_prompts
 from beamclip.anchors.figures import heat_map
 from beamclip.anchors.prompts import speaks_of_senses
 from beamclip.anchors.senses import Sense, ambiguous, pin_option
@@ -19,12 +19,17 @@ from beamclip.anchors.similarity import NEAR, Likeness, likeness
 from beamclip.anchors.wordnet import open_lexicon
 from beamclip.anchors.wordnet.lexicon import HOW_TO_INSTALL
 from beamclip.config import Experiment
-from beamclip.preparation.anchors import ExperimentBanks, banks_of, make_banks, place_of
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.anchors import (
+    ExperimentAnchorSets,
+    anchor_sets_of,
+    make_anchor_sets,
+    place_of,
+)
+from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.sense_evidence import proposals, teacher_zero_shot
 from beamclip.stores import Store
 from beamclip.stores.paths import check_writable, stores_root
-from beamclip.sweep.progress import Bars
+from beamclip.sweep.progress import ProgressBars
 from beamclip.sweep.reference_runs import near_chance
 
 # `beamclip anchors --explain`: the sense of each class, why it was chosen, and which others were considered.
@@ -102,7 +107,7 @@ class _Made:
 
     @property
     def anchors(self) -> Tensor:
-        return AnchorBank.open(self.store).embeddings
+        return AnchorSet.open(self.store).embeddings
 
     def report(self) -> AnchorReport:
         report = report_of(self.store, self.prompt_set, self.senses)
@@ -130,13 +135,13 @@ def describe_anchors(
         UserError: anything about names, senses, prompt sets, vocabulary or teacher.
     """
     check_writable(experiment)
-    with Bars() as bars:
-        workshop = Workshop(
+    with ProgressBars() as bars:
+        workshop = PreparationContext(
             stores_root(experiment),
             torch.device("cuda" if torch.cuda.is_available() else "cpu"),
             bars,
         )
-        banks = banks_of(experiment, workshop)
+        banks = anchor_sets_of(experiment, workshop)
         made = _made(experiment, banks, workshop, near)
     reports = [_tell(one, out or stores_root(experiment).parent / "anchors") for one in made]
     knows = _say_zero_shot(experiment, made[-1], workshop)
@@ -157,10 +162,10 @@ def describe_anchors(
 
 
 def _made(
-    experiment: Experiment, banks: ExperimentBanks, workshop: Workshop, near: float
+    experiment: Experiment, banks: ExperimentAnchorSets, workshop: PreparationContext, near: float
 ) -> list[_Made]:
     """Every bank once, the one of the data's own classes last."""
-    stores = make_banks([banks], workshop)
+    stores = make_anchor_sets([banks], workshop)
     places = {place_of(tower, plan, workshop): (tower, plan) for tower, plan in banks.all()}
     ordered = [place for place in places if place != place_of(*banks.own, workshop)] + [
         place_of(*banks.own, workshop)
@@ -269,9 +274,9 @@ def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
         csv.writer(file).writerows(rows)
 
 
-def _say_zero_shot(experiment: Experiment, own: _Made, workshop: Workshop) -> bool:
+def _say_zero_shot(experiment: Experiment, own: _Made, workshop: PreparationContext) -> bool:
     """The teacher's own accuracy with these anchors: whether it knows the classes by these names. True where it is seen to."""
-    found = teacher_zero_shot(experiment, AnchorBank.open(own.store), workshop)
+    found = teacher_zero_shot(experiment, AnchorSet.open(own.store), workshop)
     if found is None:
         print("zero-shot on val: not known before the teacher has seen it (beamclip embed)")
         return False

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from beamclip.cli.options import experiment_from, start_sweep, values_from
-from beamclip.config import Asha, Sweep, UserError, checked, parse_assignments
+from beamclip.config import Asha, Sweep, UserError, parse_assignments, validate
 from beamclip.stores.paths import tracking_uri
 from beamclip.sweep.student_init import as_trained
 
 
 def train(options: argparse.Namespace) -> None:
     """A sweep of one trial."""
-    start_sweep(checked(Sweep, {"name": options.name}), options)
+    start_sweep(validate(Sweep, {"name": options.name}), options)
 
 
 def free_sweep(options: argparse.Namespace) -> None:
@@ -29,7 +29,7 @@ def free_sweep(options: argparse.Namespace) -> None:
     }
     typed = {"question": options.question, "search": options.search, "trials": options.trials}
     start_sweep(
-        checked(Sweep, tree | {key: value for key, value in typed.items() if value is not None}),
+        validate(Sweep, tree | {key: value for key, value in typed.items() if value is not None}),
         options,
     )
 

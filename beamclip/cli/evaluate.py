@@ -12,18 +12,18 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from beamclip.anchors import AnchorBank, build_banks
+from beamclip.anchors import AnchorSet, build_anchor_sets
 from beamclip.anchors.wordnet import open_vocabulary
 from beamclip.config import FEW_SHOT, Experiment, UserError, with_values
 from beamclip.data import PackedImages, Splits, read_class_names, split
-from beamclip.data.class_names import fold
+from beamclip.data.class_names import normalize_name
 from beamclip.evaluation import Evaluation, evaluate
-from beamclip.preparation.anchors import banks_of
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.anchors import anchor_sets_of
+from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.teacher_passes import check_neighbours
 from beamclip.stores.paths import check_writable, stores_root
 from beamclip.students import Student, build_student, load_student, was_projected
-from beamclip.sweep.progress import Bars
+from beamclip.sweep.progress import ProgressBars
 from beamclip.sweep.student_init import as_trained, fetched
 from beamclip.training.context import Context
 from beamclip.training.evaluate import evaluation_features, student_pixels
@@ -44,7 +44,7 @@ class Judged:
     experiment: Experiment
     transferred: bool = False
 
-    def check(self, workshop: Workshop) -> None:
+    def check(self, workshop: PreparationContext) -> None:
         """Find what is wrong with the data as far as it is known without reading an image.
 
         Raises:
@@ -59,7 +59,7 @@ class Judged:
                 )
             check_neighbours(self.experiment, wanted)
 
-    def opened(self, workshop: Workshop) -> tuple[PackedImages, Splits]:
+    def opened(self, workshop: PreparationContext) -> tuple[PackedImages, Splits]:
         """The images, packed where they were not yet, and their splits.
 
         Raises:
@@ -232,7 +232,7 @@ def evaluate_model(
     extras = extras or Extras({})
     check_writable(experiment)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with Bars() as bars, _as_typed(extras):
+    with ProgressBars() as bars, _as_typed(extras):
         student, projected = _load(
             model, untrained, experiment
         )  # first, since packing may take an hour
@@ -242,7 +242,7 @@ def evaluate_model(
             other_data(name, folder, experiment, side, own.name)
             for name, folder in extras.transfer.items()
         ]
-        workshop = Workshop(stores_root(experiment), device, bars)
+        workshop = PreparationContext(stores_root(experiment), device, bars)
         if extras.class_list is not None:
             _check_width(student, experiment, workshop)
         opened = _opened([own, *others], workshop)
@@ -264,7 +264,9 @@ def evaluate_model(
     return found[own.name].metrics | more
 
 
-def _opened(judged: Sequence[Judged], workshop: Workshop) -> dict[str, tuple[PackedImages, Splits]]:
+def _opened(
+    judged: Sequence[Judged], workshop: PreparationContext
+) -> dict[str, tuple[PackedImages, Splits]]:
     """All data, seen to be fit to be judged on before anything costly is done with any of it."""
     for one in judged:
         one.check(workshop)
@@ -290,17 +292,21 @@ def _with_extras(experiment: Experiment, extras: Extras, model: str, projected: 
 def _with_names(experiment: Experiment, class_list: str) -> Experiment:
     """With the class list's names, and without pinned senses of names that it lacks: these were for the data's own."""
     known, vocabulary = (
-        {fold(name) for name in read_class_names(Path(class_list))},
+        {normalize_name(name) for name in read_class_names(Path(class_list))},
         experiment.anchors.vocabulary,
     )
     if vocabulary != "data":
-        known |= {fold(one.name) for one in open_vocabulary(vocabulary)}
-    pins = {name: pin for name, pin in experiment.anchors.senses.items() if fold(name) in known}
+        known |= {normalize_name(one.name) for one in open_vocabulary(vocabulary)}
+    pins = {
+        name: pin
+        for name, pin in experiment.anchors.senses.items()
+        if normalize_name(name) in known
+    }
     emptied = with_values(experiment, {"data.class_names": class_list, "anchors.senses": {}})
     return with_values(emptied, {"anchors.senses": pins})
 
 
-def _check_width(student: Student, experiment: Experiment, workshop: Workshop) -> None:
+def _check_width(student: Student, experiment: Experiment, workshop: PreparationContext) -> None:
     teacher, width = workshop.teacher(experiment.teacher), student.spec.width
     if teacher.width != width:
         raise UserError(
@@ -323,12 +329,12 @@ def _as_typed(extras: Extras) -> Iterator[None]:
 
 
 def _anchors(
-    student: Student, experiment: Experiment, workshop: Workshop, bars: Bars
+    student: Student, experiment: Experiment, workshop: PreparationContext, bars: ProgressBars
 ) -> Tensor | None:
     """Of the data's own classes, or of the class list; None where the student lives in another space."""
     teacher = workshop.teacher(experiment.teacher)
-    _, own = banks_of(experiment, workshop).own
-    bank = AnchorBank.open(build_banks(teacher, [own], workshop.root, bars)[0])
+    _, own = anchor_sets_of(experiment, workshop).own
+    bank = AnchorSet.open(build_anchor_sets(teacher, [own], workshop.root, bars)[0])
     return bank.embeddings if bank.embeddings.shape[1] == student.spec.width else None
 
 
@@ -337,7 +343,7 @@ def _probed(
     judged: Judged,
     opened: tuple[PackedImages, Splits],
     anchors: Tensor | None,
-    bars: Bars,
+    bars: ProgressBars,
 ) -> Evaluation:
     config, device = judged.experiment.probe, next(student.parameters()).device
     pixels = student_pixels(student, student.spec.image_size)

@@ -11,7 +11,7 @@ from typing import Any
 from beamclip import __version__
 from beamclip.cli import commands as work
 from beamclip.cli.options import add_experiment_options, add_repair, add_sweep_options, start_sweep
-from beamclip.config import Sweep, UserError, checked
+from beamclip.config import Sweep, UserError, validate
 
 # The verbs of `beamclip` and their options.
 
@@ -205,7 +205,7 @@ def sweep_main(sweep: Sweep, arguments: Sequence[str] | None = None) -> None:
 
 def _named(sweep: Sweep, name: str) -> Sweep:
     """The same sweep under another name: on other data, say, which should not be compared with the first."""
-    return checked(Sweep, sweep.model_dump(mode="json") | {"name": name})
+    return validate(Sweep, sweep.model_dump(mode="json") | {"name": name})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from beamclip.config import Experiment
 from beamclip.stores.paths import check_writable, placed, stores_root
 from beamclip.sweep.plan_table import _check_room, human_bytes, show_plan
-from beamclip.sweep.progress import Bars
+from beamclip.sweep.progress import ProgressBars
 
 _VERIFY_BELOW = 0.999  # as training.checking.ENOUGH, which would import torch here
 
@@ -52,7 +52,7 @@ def preparation_of(experiment: Experiment, repair: bool) -> Iterator[Any]:
 
     connect()
     try:
-        with Bars() as bars:
+        with ProgressBars() as bars:
             yield Preparation([experiment], stores_root(experiment), bars, repair)
     finally:
         disconnect()

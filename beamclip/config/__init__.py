@@ -5,20 +5,20 @@ from beamclip.config.errors import UserError, first_line, nearest
 from beamclip.config.experiment import Experiment
 from beamclip.config.inputs import AnchorsConfig, BalanceConfig, DataConfig, ViewsConfig
 from beamclip.config.load import (
-    checked,
     flatten,
     known_keys,
     load_experiment,
     parse_assignments,
     preset_names,
+    validate,
     with_values,
 )
 from beamclip.config.objective import (
-    NEEDS,
+    REQUIREMENTS,
     ClipCidConfig,
-    Needs,
     ObjectiveConfig,
     QueueConfig,
+    Requirements,
     SimclrConfig,
     SupervisedConfig,
     SwavConfig,
@@ -45,8 +45,8 @@ from beamclip.config.views import RECIPES, Recipe
 
 __all__ = [
     "FEW_SHOT",
-    "NEEDS",
     "RECIPES",
+    "REQUIREMENTS",
     "AnchorsConfig",
     "Asha",
     "BalanceConfig",
@@ -55,7 +55,6 @@ __all__ = [
     "DataConfig",
     "Experiment",
     "GridConfig",
-    "Needs",
     "ObjectiveConfig",
     "OptimiserConfig",
     "OtherTeacher",
@@ -63,6 +62,7 @@ __all__ = [
     "PromptSet",
     "QueueConfig",
     "Recipe",
+    "Requirements",
     "SimclrConfig",
     "Strict",
     "StudentConfig",
@@ -77,7 +77,6 @@ __all__ = [
     "built_in_prompt_sets",
     "cell",
     "check_space",
-    "checked",
     "choice",
     "first_line",
     "flatten",
@@ -91,5 +90,6 @@ __all__ = [
     "start_of",
     "trial_count",
     "uniform",
+    "validate",
     "with_values",
 ]

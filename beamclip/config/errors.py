@@ -27,7 +27,7 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
 
 
 @contextmanager
-def quiet(*names: str) -> Iterator[None]:
+def mute_loggers(*names: str) -> Iterator[None]:
     """These loggers say nothing short of a catastrophe inside the block, and afterwards what they said before.
 
     Args:

@@ -134,7 +134,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], model: Any = None) -
 def assign(tree: Mapping[str, Any], values: Mapping[str, Any]) -> Tree:
     """Set dotted keys in a copy of an experiment's tree.
 
-    No check here: `checked` names an unknown key with its nearest neighbour.
+    No check here: `validate` names an unknown key with its nearest neighbour.
     """
     for key, value in values.items():
         nested = value
@@ -153,7 +153,7 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-def checked(model: type[Model], tree: Mapping[str, Any]) -> Model:
+def validate(model: type[Model], tree: Mapping[str, Any]) -> Model:
     """Validate a tree.
 
     Raises:
@@ -289,9 +289,9 @@ def load_experiment(preset: str, values: Mapping[str, Any] | None = None) -> Exp
     Raises:
         UserError: as one sentence, naming the key.
     """
-    return checked(Experiment, assign(read_preset(preset), values or {}))
+    return validate(Experiment, assign(read_preset(preset), values or {}))
 
 
 def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
     """A copy with dotted keys set, checked again as a whole."""
-    return checked(Experiment, assign(experiment.model_dump(mode="json"), values))
+    return validate(Experiment, assign(experiment.model_dump(mode="json"), values))

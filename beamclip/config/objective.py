@@ -12,7 +12,7 @@ from beamclip.config.errors import nearest
 
 
 @dataclass(frozen=True)
-class Needs:
+class Requirements:
     """What an objective has to be shown of every step.
 
     Attributes:
@@ -35,26 +35,26 @@ class Needs:
     clusters: bool = False
     all_teachers: bool = False
 
-    def __or__(self, other: "Needs") -> "Needs":
+    def __or__(self, other: "Requirements") -> "Requirements":
         """What both together need."""
-        return Needs(
+        return Requirements(
             **{f.name: max(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
         )
 
 
-_DISTILLED = Needs(projected=True, embeddings=True)
+_DISTILLED = Requirements(projected=True, embeddings=True)
 
-NEEDS: dict[str, Needs] = {
-    "csm": Needs(projected=True, embeddings=True, anchors=True, all_teachers=True),
+REQUIREMENTS: dict[str, Requirements] = {
+    "csm": Requirements(projected=True, embeddings=True, anchors=True, all_teachers=True),
     "simreg": _DISTILLED,
     "feature": _DISTILLED,
     "seed": _DISTILLED,
     "compress": _DISTILLED,
     "image_queue": _DISTILLED,
-    "clip_cid": Needs(projected=True, embeddings=True, anchors=True, clusters=True),
-    "simclr": Needs(views=2),
-    "swav": Needs(views=2, crops=True),
-    "supervised": Needs(labels=True),
+    "clip_cid": Requirements(projected=True, embeddings=True, anchors=True, clusters=True),
+    "simclr": Requirements(views=2),
+    "swav": Requirements(views=2, crops=True),
+    "supervised": Requirements(labels=True),
 }
 
 
@@ -187,9 +187,9 @@ class ObjectiveConfig(Strict):
     def _objectives_exist(cls, name: str) -> str:
         parts = name.split("+")
         for part in parts:
-            if part not in NEEDS:
+            if part not in REQUIREMENTS:
                 raise ValueError(
-                    f"objective {part or repr(name)} does not exist{nearest(part, NEEDS)}"
+                    f"objective {part or repr(name)} does not exist{nearest(part, REQUIREMENTS)}"
                 )
         if len(set(parts)) < len(parts):
             raise ValueError(
@@ -200,9 +200,9 @@ class ObjectiveConfig(Strict):
     @model_validator(mode="after")
     def _weights_have_terms(self) -> "ObjectiveConfig":
         for name in self.terms:
-            if name not in NEEDS:
+            if name not in REQUIREMENTS:
                 raise ValueError(
-                    f"terms gives a weight to {name}, which is no objective{nearest(name, NEEDS)}"
+                    f"terms gives a weight to {name}, which is no objective{nearest(name, REQUIREMENTS)}"
                 )
             if name not in self.parts:
                 raise ValueError(
@@ -221,9 +221,9 @@ class ObjectiveConfig(Strict):
         return {part: self.terms.get(part, 1.0) for part in self.parts}
 
     @property
-    def needs(self) -> Needs:
+    def needs(self) -> Requirements:
         """What its parts need together."""
-        together = Needs()
+        together = Requirements()
         for part in self.parts:
-            together = together | NEEDS[part]
+            together = together | REQUIREMENTS[part]
         return together

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from beamclip.config import UserError
-from beamclip.data.files import Blob
+from beamclip.data.files import LazyBytes
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -29,7 +29,7 @@ class Item:
     """
 
     name: str
-    image: bytes | Blob | NDArray[np.uint8]
+    image: bytes | LazyBytes | NDArray[np.uint8]
     label: int
 
 

@@ -110,12 +110,12 @@ def _check_order(listed: Sequence[str], own: Sequence[str], where: str) -> None:
     """
     owners, times = (
         _owners(own),
-        Counter(map(fold, listed)),
+        Counter(map(normalize_name, listed)),
     )  # which of two equal lines is meant is said where senses tell them apart
     found = {
-        line: owners[fold(name)]
+        line: owners[normalize_name(name)]
         for line, name in enumerate(listed)
-        if times[fold(name)] == 1 and fold(name) in owners
+        if times[normalize_name(name)] == 1 and normalize_name(name) in owners
     }
     stray = {
         line: min(places)
@@ -137,11 +137,11 @@ def _owners(own: Sequence[str]) -> dict[str, set[int]]:
     for names in (own, in_words(own, _keys(own, len(own)))):
         for place, name in enumerate(names):
             for part in (name, *name.split(",")):
-                owners.setdefault(fold(part), set()).add(place)
+                owners.setdefault(normalize_name(part), set()).add(place)
     return owners
 
 
-def fold(name: str) -> str:
+def normalize_name(name: str) -> str:
     """A spelling in which `Aquarium_fish` and `aquarium fish` are the same."""
     return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
 

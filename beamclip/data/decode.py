@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from beamclip.data.files import Blob
+from beamclip.data.files import LazyBytes
 
 RESIZE_VERSION = 1
-"""Goes up whenever the pixels that `square` returns change, so that no old store is taken for a new one."""
+"""Goes up whenever the pixels that `load_square_rgb` returns change, so that no old store is taken for a new one."""
 
 _ORIENTATION = 0x0112  # EXIF's tag
 _TURNS = {
@@ -23,8 +23,8 @@ _TURNS = {
 }
 
 
-def square(
-    image: bytes | Blob | NDArray[np.uint8], side: int, upscale: bool = True
+def load_square_rgb(
+    image: bytes | LazyBytes | NDArray[np.uint8], side: int, upscale: bool = True
 ) -> NDArray[np.uint8]:
     """Decode, turn upright, bring to RGB, resize the shorter side to `side` (bicubic, antialiased), keep the middle.
 
@@ -39,7 +39,7 @@ def square(
     """
     if isinstance(image, np.ndarray):
         return _middle(Image.fromarray(image), side, upscale)
-    encoded = image.read() if isinstance(image, Blob) else image
+    encoded = image.read() if isinstance(image, LazyBytes) else image
     if not encoded:
         raise ValueError("empty")
     with Image.open(io.BytesIO(encoded)) as opened:

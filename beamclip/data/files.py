@@ -14,7 +14,7 @@ from typing import Any
 import fsspec
 
 from beamclip.config import UserError
-from beamclip.data.retry import Steady, one_line, tried
+from beamclip.data.retry import RetryingFile, one_line, with_retries
 
 # Symbolic links on this machine: followed, as torchvision's ImageFolder follows them.
 
@@ -192,16 +192,20 @@ class Files:
             )
 
     def _asked(self, path: str) -> Entry:
-        return _entry(path, tried(lambda: self._place[0].info(self._full(path)), f"{self}/{path}"))
+        return _entry(
+            path, with_retries(lambda: self._place[0].info(self._full(path)), f"{self}/{path}")
+        )
 
-    def open(self, path: str) -> Steady:
+    def open(self, path: str) -> RetryingFile:
         """A file, open for reading. A disk or network that fails is tried again, here and at each read.
 
         Raises:
             UserError: it failed each time.
         """
         where = f"{self}/{path}"
-        return Steady(tried(lambda: self._place[0].open(self._full(path), "rb"), where), where)
+        return RetryingFile(
+            with_retries(lambda: self._place[0].open(self._full(path), "rb"), where), where
+        )
 
     def read(self, path: str, start: int = 0, size: int | None = None) -> bytes:
         """A file's bytes, or `size` of them. A disk or network that fails is tried again a few times.
@@ -222,7 +226,7 @@ class Files:
                 )
             return content
 
-        return tried(part, f"{self}/{path}")
+        return with_retries(part, f"{self}/{path}")
 
     def _full(self, path: str) -> str:
         root = self._place[1]
@@ -258,7 +262,7 @@ def _entry(path: str, info: dict[str, Any]) -> Entry:
 
 
 @dataclass(frozen=True)
-class Blob:
+class LazyBytes:
     """A file or a part of one, not read yet.
 
     Attributes:

@@ -19,8 +19,8 @@ from PIL import Image
 
 from beamclip.config import DataConfig, UserError
 from beamclip.data.base import SPLITS, Item, Source, Split
-from beamclip.data.decode import RESIZE_VERSION, square
-from beamclip.data.files import Blob
+from beamclip.data.decode import RESIZE_VERSION, load_square_rgb
+from beamclip.data.files import LazyBytes
 from beamclip.data.image_shards import JpegRows, RawRows
 from beamclip.data.packed import KIND, PackedImages
 from beamclip.data.sources.open import open_source
@@ -140,13 +140,13 @@ def row_of(item: Item, config: DataConfig) -> Row | str:
             leave it out for good.
     """
     try:
-        image = item.image.read() if isinstance(item.image, Blob) else item.image
+        image = item.image.read() if isinstance(item.image, LazyBytes) else item.image
     except UserError:
-        if isinstance(item.image, Blob) and item.image.leads_nowhere:
+        if isinstance(item.image, LazyBytes) and item.image.leads_nowhere:
             return "a link that leads nowhere"
         raise
     try:
-        pixels = square(image, config.image_size, upscale=config.encoding == "raw")
+        pixels = load_square_rgb(image, config.image_size, upscale=config.encoding == "raw")
         return pixels if config.encoding == "raw" else as_jpeg(pixels, config.quality)
     except (
         Exception

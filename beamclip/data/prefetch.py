@@ -18,7 +18,7 @@ T = TypeVar("T")
 _AHEAD = 2
 
 
-class Ahead(Generic[P, T]):
+class Prefetcher(Generic[P, T]):
     """Runs `make` over the items in a thread of its own, `_AHEAD` results ahead, and measures the wait for them.
 
     NumPy and torch let go of the interpreter while they work, so a thread is enough and no memory is copied between processes.
@@ -77,11 +77,10 @@ class Ahead(Generic[P, T]):
                 continue
 
     def _side_stream(self) -> AbstractContextManager[object]:
-        return (
-            torch.cuda.stream(torch.cuda.Stream(self._device, priority=-1))
-            if self._device.type == "cuda"
-            else nullcontext()
-        )  # type: ignore[no-untyped-call]
+        if self._device.type != "cuda":
+            return nullcontext()
+        stream = torch.cuda.Stream(self._device, priority=-1)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(stream)
 
     def _mark(self) -> torch.cuda.Event | None:
         return (

@@ -14,7 +14,7 @@ _WAITS = (0.1, 0.5, 2.0)  # seconds before each further try
 _FINAL = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM}
 
 
-def tried(read: Callable[[], T], where: str) -> T:
+def with_retries(read: Callable[[], T], where: str) -> T:
     """What a function returns that reads, tried again where it fails, unless it would fail for good: no such file, or cut short.
 
     Args:
@@ -44,8 +44,8 @@ def tried(read: Callable[[], T], where: str) -> T:
         time.sleep(waits.pop(0))
 
 
-class Steady(io.RawIOBase):
-    """A file, open for reading, whose every read is `tried`. So whatever else goes wrong in a reader of it is the file's own damage.
+class RetryingFile(io.RawIOBase):
+    """A file, open for reading, whose every read is `with_retries`. So whatever else goes wrong in a reader of it is the file's own damage.
 
     Args:
         where: what a sentence calls it.
@@ -65,7 +65,7 @@ class Steady(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_END:
-            offset += tried(lambda: self._file.seek(0, io.SEEK_END), self._where)
+            offset += with_retries(lambda: self._file.seek(0, io.SEEK_END), self._where)
         at = offset + self._at if whence == io.SEEK_CUR else offset
         if at < 0:
             raise OSError(f"byte {at} lies before its start")
@@ -73,7 +73,7 @@ class Steady(io.RawIOBase):
         return at
 
     def read(self, size: int | None = -1) -> bytes:
-        content = tried(lambda: self._part(-1 if size is None else size), self._where)
+        content = with_retries(lambda: self._part(-1 if size is None else size), self._where)
         self._at += len(content)
         return content
 

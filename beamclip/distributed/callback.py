@@ -9,7 +9,7 @@ import ray.tune
 from ray.tune.experiment import Trial
 
 from beamclip.config import cell
-from beamclip.distributed.student_handoff import Handover
+from beamclip.distributed.student_handoff import StudentHandoff
 from beamclip.stores.sweep_record import SweepRecord
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -20,7 +20,7 @@ FINAL = "final"
 class Listener(Protocol):
     """What the sweep's one process hears of its trials, in the order things happen."""
 
-    def over_before(self, results: Mapping[str, Mapping[str, Any]]) -> None:
+    def on_restore(self, results: Mapping[str, Mapping[str, Any]]) -> None:
         """These trials ended in an earlier session, with these last reports, and their `values`. Heard once, before anything else."""
 
     def started(self, trial_id: str, values: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ class Listener(Protocol):
         """A trial is over. FINISHED also where it was stopped early on purpose."""
 
 
-class Relay(ray.tune.Callback):  # type: ignore[misc]
+class SweepCallback(ray.tune.Callback):  # type: ignore[misc]
     """Tune's callback, in the driver's process. Tune pickles it with the sweep's state, so what it talks to is set anew each time."""
 
     listener: Listener
@@ -54,17 +54,17 @@ class Relay(ray.tune.Callback):  # type: ignore[misc]
         cls.begun, cls.over, cls.failures = set(), None, {}
 
     @classmethod
-    def over_before(cls, results: Mapping[str, Mapping[str, Any]]) -> None:
+    def on_restore(cls, results: Mapping[str, Mapping[str, Any]]) -> None:
         """Remember and tell what an earlier session did."""
         cls.over = set(results)
-        cls.listener.over_before(results)
+        cls.listener.on_restore(results)
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        if Relay.over is None:
+        if SweepCallback.over is None:
             ended = [trial for trial in trials if trial.is_finished()]
             for trial in ended if self.record.sweep.variants else ():
                 self._give_up(trial)  # whoever waits for it starts again, and it doesn't
-            self.over_before(
+            self.on_restore(
                 {trial.trial_id: report_of(trial.last_result, trial.config) for trial in ended}
             )
 
@@ -104,7 +104,7 @@ class Relay(ray.tune.Callback):  # type: ignore[misc]
         with contextlib.suppress(
             OSError
         ):  # an error of the storage's, which trials that wait there meet themselves
-            Handover(
+            StudentHandoff(
                 self.record.folder,
                 cell(self.record.sweep, self.record.base, trial.config["values"]),
             ).give_up()

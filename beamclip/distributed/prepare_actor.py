@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from beamclip.config import Experiment, UserError, checked
+from beamclip.config import Experiment, UserError, validate
 from beamclip.distributed.cluster import most_resources
 from beamclip.distributed.shard_pool import ClusterRunner, pool_for, user_error_in
 from beamclip.stores import Progress
@@ -17,7 +17,7 @@ from beamclip.stores.paths import asset_key
 # The actor that plans and builds stores.
 
 
-class Preparer:
+class PrepareActor:
     """Actor that runs the compute half's planning and preparing in one thread and says how far it is in another.
 
     It holds torch and the first copy of each teacher, but no GPU: what falls into shards goes to pools of actors that do.
@@ -28,7 +28,7 @@ class Preparer:
     ) -> None:
         """experiments: asset key -> experiment as JSON text. resources: what the cluster can give."""
         self._experiments = {
-            key: checked(Experiment, json.loads(text)) for key, text in experiments.items()
+            key: validate(Experiment, json.loads(text)) for key, text in experiments.items()
         }
         self._root, self._repair, self._resources = Path(root), repair, resources
         self._state: tuple[str, int, int] = ("", 0, 0)
@@ -39,10 +39,10 @@ class Preparer:
         return self._state
 
     def plan(self) -> list[dict[str, Any]]:
-        """The stores that are needed, each a `beamclip.preparation.plan.Need` as a dict."""
-        from beamclip.preparation.plan import Hands, plan
+        """The stores that are needed, each a `beamclip.preparation.plan.PlannedStore` as a dict."""
+        from beamclip.preparation.plan import Parallelism, plan
 
-        hands = Hands(
+        hands = Parallelism(
             pool_for(False, self._resources).most,
             pool_for(True, self._resources, self._actors()).most,
         )
@@ -92,12 +92,12 @@ class Preparer:
         return [asdict(one) for one in verify(self._experiments.values(), self._open(), count)]
 
     def _open(self) -> Any:
-        from beamclip.preparation.context import Workshop
+        from beamclip.preparation.context import PreparationContext
 
         if self._workshop is None:
             more = _of_gpus() if self._resources.get("GPU") else {}
             runner = ClusterRunner(self._resources, self._actors())
-            self._workshop = Workshop(
+            self._workshop = PreparationContext(
                 self._root, progress=self._show, run=runner, repair=self._repair, **more
             )
         return self._workshop
@@ -125,30 +125,32 @@ def _untrained_metrics(experiment: str, assets: str, root: str) -> dict[str, flo
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return untrained_metrics(
-        checked(Experiment, json.loads(experiment)), Assets.from_json(assets), Path(root), device
+        validate(Experiment, json.loads(experiment)), Assets.from_json(assets), Path(root), device
     )
 
 
 def _of_gpus() -> dict[str, Any]:
     """What must be found out where the GPUs are, since the preparer holds none: how fast a teacher is, what precision it has."""
-    from beamclip.preparation.throughput import Pace
+    from beamclip.preparation.throughput import Throughput
     from beamclip.teachers import Teacher
 
-    def find_pace(teacher: Teacher) -> Pace:
-        return Pace(**_on_a_gpu(_pace_on_gpu, teacher.config.model_dump_json()))
+    def measure_throughput(teacher: Teacher) -> Throughput:
+        return Throughput(**_on_a_gpu(_pace_on_gpu, teacher.config.model_dump_json()))
 
-    return {"find_pace": find_pace, "precision": _on_a_gpu(_precision_on_gpu)}
+    return {"find_pace": measure_throughput, "precision": _on_a_gpu(_precision_on_gpu)}
 
 
 def _pace_on_gpu(tower: str) -> dict[str, Any]:
     import torch
 
     from beamclip.config import TowerConfig
-    from beamclip.preparation.throughput import find_pace
+    from beamclip.preparation.throughput import measure_throughput
     from beamclip.teachers import load_teacher
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return asdict(find_pace(load_teacher(checked(TowerConfig, json.loads(tower)), device)))
+    return asdict(
+        measure_throughput(load_teacher(validate(TowerConfig, json.loads(tower)), device))
+    )
 
 
 def _precision_on_gpu() -> str:
@@ -194,29 +196,29 @@ class Preparation:
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         # torch would give one thread to an actor that asks for no CPU; the cluster is idle now, so take a node's worth.
         environment = {"env_vars": {"OMP_NUM_THREADS": str(min(cpus, _node_cpus()))}}
-        options = ray.remote(Preparer).options(
+        options = ray.remote(PrepareActor).options(
             num_cpus=0, max_concurrency=2, runtime_env=environment
         )
         self._actor: Any = options.remote(texts, str(root), repair, _resources(planned))
 
     def plan(self) -> list[dict[str, Any]]:
-        """See `Preparer.plan`."""
+        """See `PrepareActor.plan`."""
         return list(self._wait(self._actor.plan.remote()))
 
     def pack(self) -> dict[str, Any]:
-        """See `Preparer.pack`."""
+        """See `PrepareActor.pack`."""
         return dict(self._wait(self._actor.pack.remote()))
 
     def build(self, untrained: bool) -> dict[str, Any]:
-        """See `Preparer.prepare`."""
+        """See `PrepareActor.prepare`."""
         return dict(self._wait(self._actor.prepare.remote(self._backbones, untrained)))
 
     def balance(self) -> dict[str, Any]:
-        """See `Preparer.balance`."""
+        """See `PrepareActor.balance`."""
         return dict(self._wait(self._actor.balance.remote()))
 
     def verify(self, count: int) -> list[dict[str, Any]]:
-        """See `Preparer.verify`."""
+        """See `PrepareActor.verify`."""
         return list(self._wait(self._actor.verify.remote(count)))
 
     def close(self) -> None:

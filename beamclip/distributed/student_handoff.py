@@ -15,7 +15,7 @@ from beamclip.stores.paths import filesystem_of
 _POLL = 1.0  # seconds
 
 
-class Handover:
+class StudentHandoff:
     """Where a trial leaves its student, under the name of its experiment, and finds another's.
 
     A trial that ends in any other way than by leaving a student says so, so that nobody waits for it for ever. One whose process was lost

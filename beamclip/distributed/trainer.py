@@ -21,7 +21,7 @@ from ray.train.v2._internal.execution.controller.placement_group_cleaner import 
 )
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from beamclip.config import Experiment, checked
+from beamclip.config import Experiment, validate
 from beamclip.distributed.cluster import worker_cpus
 
 # DDP workers under Ray Train without torch in the processes that only steer.
@@ -202,7 +202,7 @@ def run_trial(config: dict[str, Any]) -> Any:
     """
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    experiment = checked(Experiment, json.loads(config["experiment"]))
+    experiment = validate(Experiment, json.loads(config["experiment"]))
     reports = TuneReportCallback()
     try:
         result = build_trainer(
@@ -256,7 +256,7 @@ def train_function(config: dict[str, Any]) -> None:
     from beamclip.training.loop import TrainingDiverged
     from beamclip.training.worker import run_worker
 
-    experiment = checked(Experiment, json.loads(config["experiment"]))
+    experiment = validate(Experiment, json.loads(config["experiment"]))
     train = ray.train.get_context()
     if experiment.scaling.gpus_per_worker:
         device = torch.device("cuda", torch.cuda.current_device())

@@ -21,8 +21,8 @@ from beamclip.config import (
     trial_count,
     with_values,
 )
-from beamclip.distributed.callback import FINAL, Listener, Relay, report_of, retries
-from beamclip.distributed.student_handoff import Handover, forget_failures
+from beamclip.distributed.callback import FINAL, Listener, SweepCallback, report_of, retries
+from beamclip.distributed.student_handoff import StudentHandoff, forget_failures
 from beamclip.distributed.trainer import run_trial
 from beamclip.stores.paths import asset_key, entries
 from beamclip.stores.sweep_record import SweepRecord
@@ -33,7 +33,7 @@ from beamclip.stores.sweep_record import SweepRecord
 _POLL = 1.0  # seconds
 
 
-class Turns:
+class TrialSlots:
     """Who may train. An actor of the sweep's own process.
 
     Args:
@@ -57,7 +57,7 @@ class Turns:
 
 def open_turns(name: str, count: int) -> Any:
     """The actor, which lives as long as what is returned."""
-    return ray.remote(Turns).options(name=name, num_cpus=0).remote(count)
+    return ray.remote(TrialSlots).options(name=name, num_cpus=0).remote(count)
 
 
 def wait_for_turn(name: str) -> None:
@@ -133,9 +133,7 @@ def scheduler(sweep: Sweep, epochs: int) -> TrialScheduler:
 _DRIVER = {"memory": 1}
 """A trial's driver only waits, and Tune starts all those that it restores at once: a byte each, since Tune wants something asked for, and
 no CPU, of which enough of them would starve the workers of the one that trains."""
-_Relay = (
-    Relay  # as Tune's kept state of sweeps names it that were begun before it had a file of its own
-)
+_Relay = SweepCallback  # as Tune's kept state of sweeps names it that were begun before it had a file of its own
 
 
 def trainable(record: SweepRecord, turns: str | None = None) -> Callable[[dict[str, Any]], None]:
@@ -156,7 +154,7 @@ def trainable(record: SweepRecord, turns: str | None = None) -> Callable[[dict[s
             cell(sweep, base, config["values"]),
             start_of(sweep, base, config["values"]),
         )
-        with _last_word(), Handover(folder, experiment) as handover:
+        with _last_word(), StudentHandoff(folder, experiment) as handover:
             started = (
                 experiment
                 if before is None
@@ -195,14 +193,14 @@ def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume:
     Returns:
         True where it ended by itself, False where it was interrupted (its state is saved).
     """
-    Relay.connect(listener, record)
+    SweepCallback.connect(listener, record)
     if resume and _has_begun(f"{record.folder}/tune"):
         tuner = _restored_tuner(record, concurrent)
     else:
         tuner = _new_tuner(trainable(record), record, concurrent)
     results = tuner.fit()  # after Ctrl-C it returns as if all was well
-    if Relay.over is not None:
-        return len(Relay.over) >= trial_count(record.sweep)
+    if SweepCallback.over is not None:
+        return len(SweepCallback.over) >= trial_count(record.sweep)
     by_itself: bool = results.num_terminated >= trial_count(
         record.sweep
     )  # where nothing was left to do, Tune takes no step
@@ -210,7 +208,7 @@ def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume:
         last = [
             result.metrics for result in results if result.metrics and "config" in result.metrics
         ]
-        Relay.over_before(
+        SweepCallback.on_restore(
             {metrics["trial_id"]: report_of(metrics, metrics["config"]) for metrics in last}
         )
     return by_itself
@@ -225,7 +223,7 @@ def _has_begun(folder: str) -> bool:
 def _restored_tuner(record: SweepRecord, concurrent: int) -> ray.tune.Tuner:
     forget_failures(record.folder)
     name = f"turns of {record.sweep_id}"
-    Relay.turns = open_turns(name, concurrent)
+    SweepCallback.turns = open_turns(name, concurrent)
     function = trainable(record, name)
     return ray.tune.Tuner.restore(
         f"{record.folder}/tune", function, resume_unfinished=True, resume_errored=True
@@ -252,7 +250,7 @@ def _new_tuner(
             name="tune",
             storage_path=record.folder,
             verbose=0,
-            callbacks=[Relay()],
+            callbacks=[SweepCallback()],
             failure_config=ray.tune.FailureConfig(max_failures=retries(record)),
         ),
     )

@@ -57,13 +57,13 @@ def _one(
         return FewShot(shots, (), note=f"a class has only {smallest} train images")
     draws = []
     for seed in range(config.few_shot_draws):
-        some = drawn(train, shots, seed)
+        some = sample_shots(train, shots, seed)
         probe = select_probe(some, val, config, refit=False).probe
         draws.append(accuracy(probe.predict(test.features), test.labels))
     return FewShot(shots, tuple(draws), float(np.mean(draws)), *_interval(draws))
 
 
-def drawn(data: LabelledFeatures, shots: int, seed: int) -> LabelledFeatures:
+def sample_shots(data: LabelledFeatures, shots: int, seed: int) -> LabelledFeatures:
     """So many images of each class, the same ones for the same seed; a smaller number is part of a larger one."""
     order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed)).to(
         data.labels.device

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 
 @dataclass
-class Seen:
+class LossInputs:
     """What an objective is shown of one step: one worker's share of the batch, B images of which V large views and C small crops.
 
     Views of all images stand together: row v · B + i is view v of image i, and so with crops. What an objective does not ask for
-    (see `beamclip.config.Needs`) may be None or empty.
+    (see `beamclip.config.Requirements`) may be None or empty.
 
     Attributes:
         count: B.
@@ -44,7 +44,7 @@ class Objective(nn.Module):
     buffers that are not persistent. With several workers every one holds the same queue: rows are gathered before they are kept.
     """
 
-    def forward(self, seen: Seen) -> dict[str, Tensor]:
+    def forward(self, seen: LossInputs) -> dict[str, Tensor]:
         """See the class."""
         raise NotImplementedError
 
@@ -55,7 +55,7 @@ class Objective(nn.Module):
 class Distillation(Objective):
     """An objective that compares the student's embeddings with teachers' embeddings of the same views, row by row."""
 
-    def forward(self, seen: Seen) -> dict[str, Tensor]:
+    def forward(self, seen: LossInputs) -> dict[str, Tensor]:
         """See `Objective`."""
         assert seen.embeddings is not None
         return self.match(seen.embeddings, *seen.teachers)
@@ -65,7 +65,7 @@ class Distillation(Objective):
         raise NotImplementedError
 
 
-class Terms(Objective):
+class WeightedSum(Objective):
     """Several objectives that are shown the same step.
 
     Its terms are `loss`, the sum; `NAME_loss` of each objective, before its weight; and whatever else one says, as `NAME_TERM`.
@@ -81,7 +81,7 @@ class Terms(Objective):
         self.objectives = nn.ModuleDict(dict(objectives))
         self.weights = dict(weights)
 
-    def forward(self, seen: Seen) -> dict[str, Tensor]:
+    def forward(self, seen: LossInputs) -> dict[str, Tensor]:
         """See `Objective`."""
         said: dict[str, dict[str, Tensor]] = {
             name: objective(seen) for name, objective in self.objectives.items()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from beamclip.config import ObjectiveConfig, QueueConfig, UserError
-from beamclip.objectives.base import Objective, Terms
+from beamclip.objectives.base import Objective, WeightedSum
 from beamclip.objectives.clip_cid import ClusterInstanceDiscrimination
 from beamclip.objectives.compress import Compress
 from beamclip.objectives.csm import CrossModalSimilarityMatching
@@ -21,7 +21,7 @@ from beamclip.objectives.swav import SwAV
 
 
 @dataclass(frozen=True)
-class Material:
+class LossContext:
     """What objectives are built of, beside their config.
 
     Attributes:
@@ -43,17 +43,17 @@ class Material:
     centres: Tensor | None = None
 
 
-def build_objective(config: ObjectiveConfig, material: Material) -> Objective:
+def build_objective(config: ObjectiveConfig, material: LossContext) -> Objective:
     """The objective a config names, or the weighted sum of those it names.
 
     Raises:
         UserError: a setting that the data can't meet, such as a queue longer than there are images.
     """
     built = {name: _BUILDERS[name](config, material) for name in config.parts}
-    return Terms(built, config.weights) if len(built) > 1 else built[config.name]
+    return WeightedSum(built, config.weights) if len(built) > 1 else built[config.name]
 
 
-def _csm(config: ObjectiveConfig, material: Material) -> Objective:
+def _csm(config: ObjectiveConfig, material: LossContext) -> Objective:
     own = list(material.temperatures) or [None] * len(material.anchors)
     temperatures = [temperature or config.teacher_temperature for temperature in own]
     return CrossModalSimilarityMatching(material.anchors, temperatures, config.student_temperature)
@@ -61,10 +61,10 @@ def _csm(config: ObjectiveConfig, material: Material) -> Objective:
 
 def _over_queue(
     kind: type[QueueDistillation], name: str, authors: int
-) -> Callable[[ObjectiveConfig, Material], Objective]:
+) -> Callable[[ObjectiveConfig, LossContext], Objective]:
     """How an objective over a queue is built; authors: the length of theirs."""
 
-    def build(config: ObjectiveConfig, material: Material) -> Objective:
+    def build(config: ObjectiveConfig, material: LossContext) -> Objective:
         own: QueueConfig = getattr(config, name)
         length = queue_length(name, own.queue, authors, material.train_images)
         return kind(length, material.width, own.teacher_temperature, own.student_temperature)
@@ -72,12 +72,12 @@ def _over_queue(
     return build
 
 
-def _clip_cid(config: ObjectiveConfig, material: Material) -> Objective:
+def _clip_cid(config: ObjectiveConfig, material: LossContext) -> Objective:
     assert material.centres is not None
     return ClusterInstanceDiscrimination(config.clip_cid, material.centres, material.anchors[0])
 
 
-def _swav(config: ObjectiveConfig, material: Material) -> Objective:
+def _swav(config: ObjectiveConfig, material: LossContext) -> Objective:
     if config.swav.queue > material.train_images:
         raise UserError(
             f"objective.swav.queue is {config.swav.queue}, but there are {material.train_images} training images; "
@@ -86,7 +86,7 @@ def _swav(config: ObjectiveConfig, material: Material) -> Objective:
     return SwAV(material.features, config.swav)
 
 
-def _supervised(config: ObjectiveConfig, material: Material) -> Objective:
+def _supervised(config: ObjectiveConfig, material: LossContext) -> Objective:
     if material.classes < 2:
         raise UserError(
             "objective.name supervised tells classes apart, but the training images have only one; give images of two classes "
@@ -95,7 +95,7 @@ def _supervised(config: ObjectiveConfig, material: Material) -> Objective:
     return Supervised(material.features, material.classes, config.supervised)
 
 
-_BUILDERS: dict[str, Callable[[ObjectiveConfig, Material], Objective]] = {
+_BUILDERS: dict[str, Callable[[ObjectiveConfig, LossContext], Objective]] = {
     "csm": _csm,
     "feature": lambda config, material: FeatureRegression(),
     "simreg": lambda config, material: SimReg(),

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from beamclip.config import ClipCidConfig
-from beamclip.objectives.base import Objective, Seen
+from beamclip.objectives.base import LossInputs, Objective
 from beamclip.objectives.gather import gather_rows
 from beamclip.objectives.queue import divergence, unit
 
@@ -43,7 +43,7 @@ class ClusterInstanceDiscrimination(Objective):
             torch.randint(2**31, (), device="cpu")
         )  # drawn where all of a run's weights are: the same on every worker
 
-    def forward(self, seen: Seen) -> dict[str, Tensor]:
+    def forward(self, seen: LossInputs) -> dict[str, Tensor]:
         """See `Objective`."""
         assert seen.embeddings is not None
         assert seen.clusters is not None

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beamclip.config import SimclrConfig
-from beamclip.objectives.base import Objective, Seen
+from beamclip.objectives.base import LossInputs, Objective
 from beamclip.objectives.gather import gather_rows, workers
 
 
@@ -52,7 +52,7 @@ class SimCLR(Objective):
         self.temperature = config.temperature
         self.head = make_head(features, config.hidden, config.width, config.layers)
 
-    def forward(self, seen: Seen) -> dict[str, Tensor]:
+    def forward(self, seen: LossInputs) -> dict[str, Tensor]:
         """See `Objective`. Beside the loss: `contrast_accuracy`, see `nt_xent`."""
         with torch.autocast(seen.features.device.type, enabled=False):
             projected = self.head(seen.features.to(next(self.head.parameters()).dtype))

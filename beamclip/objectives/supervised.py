@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beamclip.config import SupervisedConfig
-from beamclip.objectives.base import Objective, Seen
+from beamclip.objectives.base import LossInputs, Objective
 
 
 class Supervised(Objective):
@@ -28,7 +28,7 @@ class Supervised(Objective):
         self.label_smoothing = config.label_smoothing
         self.classifier = nn.Linear(features, classes)
 
-    def forward(self, seen: Seen) -> dict[str, Tensor]:
+    def forward(self, seen: LossInputs) -> dict[str, Tensor]:
         """See `Objective`; all views count. Beside the loss: the accuracy on them."""
         assert seen.labels is not None
         with torch.autocast(seen.features.device.type, enabled=False):

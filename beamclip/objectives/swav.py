@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beamclip.config import SwavConfig
-from beamclip.objectives.base import Objective, Seen
+from beamclip.objectives.base import LossInputs, Objective
 from beamclip.objectives.gather import gather_rows, workers
 from beamclip.objectives.queue import Queue
 
@@ -95,7 +95,7 @@ class SwAV(Objective):
         )  # a row is an image: its large views side by side
         self._frozen = False
 
-    def forward(self, seen: Seen) -> dict[str, Tensor]:
+    def forward(self, seen: LossInputs) -> dict[str, Tensor]:
         """See `Objective`. Beside the loss: `prototype_usage` of the large views of all workers."""
         with torch.autocast(seen.features.device.type, enabled=False):
             features = (

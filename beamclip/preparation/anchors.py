@@ -4,15 +4,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from beamclip.anchors import BankPlan, build_banks
+from beamclip.anchors import AnchorSetPlan, build_anchor_sets
 from beamclip.anchors.senses import own_classes, senses_of
 from beamclip.config import Experiment, OtherTeacher, TowerConfig, UserError
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.stores import Store, key_of
 
 
 @dataclass(frozen=True)
-class ExperimentBanks:
+class ExperimentAnchorSets:
     """The banks of one experiment.
 
     Attributes:
@@ -20,15 +20,15 @@ class ExperimentBanks:
         own: the first teacher's, over the data's own classes, on which zero-shot is scored.
     """
 
-    matched: tuple[tuple[TowerConfig, BankPlan], ...]
-    own: tuple[TowerConfig, BankPlan]
+    matched: tuple[tuple[TowerConfig, AnchorSetPlan], ...]
+    own: tuple[TowerConfig, AnchorSetPlan]
 
-    def all(self) -> tuple[tuple[TowerConfig, BankPlan], ...]:
+    def all(self) -> tuple[tuple[TowerConfig, AnchorSetPlan], ...]:
         """Every one of them."""
         return (*self.matched, self.own)
 
 
-def banks_of(experiment: Experiment, workshop: Workshop) -> ExperimentBanks:
+def anchor_sets_of(experiment: Experiment, workshop: PreparationContext) -> ExperimentAnchorSets:
     """What an experiment's banks will be made of. Opens the source, and no teacher.
 
     Raises:
@@ -52,10 +52,10 @@ def banks_of(experiment: Experiment, workshop: Workshop) -> ExperimentBanks:
         )
     names = [(tower, _prompt_set(tower, experiment)) for tower in experiment.teachers]
     plans = tuple(
-        (tower, BankPlan.of(matched, name, config.members(name))) for tower, name in names
+        (tower, AnchorSetPlan.of(matched, name, config.members(name))) for tower, name in names
     )
-    return ExperimentBanks(
-        plans, (experiment.teacher, BankPlan.of(senses, config.prompt_set, config.members()))
+    return ExperimentAnchorSets(
+        plans, (experiment.teacher, AnchorSetPlan.of(senses, config.prompt_set, config.members()))
     )
 
 
@@ -65,8 +65,8 @@ def _prompt_set(tower: TowerConfig, experiment: Experiment) -> str:
     ) or experiment.anchors.prompt_set
 
 
-def make_banks(
-    wanted: Iterable[ExperimentBanks], workshop: Workshop
+def make_anchor_sets(
+    wanted: Iterable[ExperimentAnchorSets], workshop: PreparationContext
 ) -> Mapping[tuple[str, str], Store]:
     """Make what is missing of the banks of many experiments.
 
@@ -74,10 +74,10 @@ def make_banks(
         Stores by `place_of` a teacher and a plan.
 
     Raises:
-        UserError: as `build_banks`.
+        UserError: as `build_anchor_sets`.
     """
     towers: dict[str, TowerConfig] = {}
-    plans: dict[str, dict[str, BankPlan]] = defaultdict(dict)
+    plans: dict[str, dict[str, AnchorSetPlan]] = defaultdict(dict)
     for tower, plan in (pair for banks in wanted for pair in banks.all()):
         (text_tower, prompts) = place_of(tower, plan, workshop)
         towers.setdefault(text_tower, tower)
@@ -85,12 +85,14 @@ def make_banks(
     made: dict[tuple[str, str], Store] = {}
     for text_tower, own in plans.items():
         teacher, w = workshop.teacher(towers[text_tower]), workshop
-        stores = build_banks(teacher, list(own.values()), w.root, w.progress, w.run, w.repair)
+        stores = build_anchor_sets(teacher, list(own.values()), w.root, w.progress, w.run, w.repair)
         made |= {(text_tower, prompts): store for prompts, store in zip(own, stores, strict=True)}
     return made
 
 
-def place_of(tower: TowerConfig, plan: BankPlan, workshop: Workshop) -> tuple[str, str]:
+def place_of(
+    tower: TowerConfig, plan: AnchorSetPlan, workshop: PreparationContext
+) -> tuple[str, str]:
     """The text tower, and the sentences: what a bank is found by."""
     teacher = workshop.teacher(tower)
     return key_of(teacher.text_fingerprint), key_of(plan.parts(teacher))

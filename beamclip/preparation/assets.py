@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from beamclip.anchors import AnchorBank
+from beamclip.anchors import AnchorSet
 from beamclip.balance import Clusters, kept_ids
-from beamclip.config import DataConfig, TowerConfig, checked
+from beamclip.config import DataConfig, TowerConfig, validate
 from beamclip.data import PackedImages, Splits, split
 from beamclip.data.packed import Ids
 from beamclip.stores import open_store
@@ -64,7 +64,7 @@ class OpenTeacher:
     """One teacher's stores, opened; `views` is None where it runs inside training."""
 
     views: Embeddings | None
-    anchors: AnchorBank
+    anchors: AnchorSet
     tower: TowerConfig
     temperature: float | None
 
@@ -82,7 +82,7 @@ class OpenAssets:
     packed: PackedImages
     splits: Splits
     teachers: tuple[OpenTeacher, ...]
-    classes: AnchorBank
+    classes: AnchorSet
     trained: Ids
     clusters: Clusters | None = None
 
@@ -99,7 +99,7 @@ def open_assets(assets: Assets, config: DataConfig) -> OpenAssets:
         UserError: a store is damaged.
     """
     packed = PackedImages(open_store(Path(assets.packed)))
-    classes = AnchorBank.open(open_store(Path(assets.classes)))
+    classes = AnchorSet.open(open_store(Path(assets.classes)))
     splits = split(packed, config)
     trained = splits.train if assets.trained is None else kept_ids(open_store(Path(assets.trained)))
     clusters = None if assets.clusters is None else Clusters(open_store(Path(assets.clusters)))
@@ -110,5 +110,5 @@ def open_assets(assets: Assets, config: DataConfig) -> OpenAssets:
 
 def _open_teacher(assets: TeacherAssets) -> OpenTeacher:
     views = None if assets.views is None else Embeddings(open_store(Path(assets.views)))
-    anchors = AnchorBank.open(open_store(Path(assets.anchors)))
-    return OpenTeacher(views, anchors, checked(TowerConfig, assets.tower), assets.temperature)
+    anchors = AnchorSet.open(open_store(Path(assets.anchors)))
+    return OpenTeacher(views, anchors, validate(TowerConfig, assets.tower), assets.temperature)

@@ -5,13 +5,18 @@ from typing import Any
 
 import torch
 
-from beamclip.anchors import AnchorBank, report_of
+from beamclip.anchors import AnchorSet, report_of
 from beamclip.config import Experiment
 from beamclip.data import PackedImages, Splits
 from beamclip.evaluation import accuracy, wilson_interval, zero_shot_logits
-from beamclip.preparation.anchors import ExperimentBanks, banks_of, make_banks, place_of
+from beamclip.preparation.anchors import (
+    ExperimentAnchorSets,
+    anchor_sets_of,
+    make_anchor_sets,
+    place_of,
+)
 from beamclip.preparation.assets import Assets, TeacherAssets
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.teacher_passes import (
     Passes,
     Wanted,
@@ -25,12 +30,14 @@ from beamclip.students import check_backbone
 from beamclip.teachers import Embeddings, Teacher
 
 
-def prepare(experiment: Experiment, workshop: Workshop) -> Assets:
+def prepare(experiment: Experiment, workshop: PreparationContext) -> Assets:
     """Make what is missing of a run's stores; a second call opens them. See `prepare_all`."""
     return prepare_all({"": experiment}, workshop)[""]
 
 
-def prepare_all(experiments: Mapping[str, Experiment], workshop: Workshop) -> dict[str, Assets]:
+def prepare_all(
+    experiments: Mapping[str, Experiment], workshop: PreparationContext
+) -> dict[str, Assets]:
     """Make what is missing of the stores of many experiments: no teacher sees a view of an image twice.
 
     Raises:
@@ -39,10 +46,10 @@ def prepare_all(experiments: Mapping[str, Experiment], workshop: Workshop) -> di
     for name in sorted({experiment.student.backbone for experiment in experiments.values()}):
         check_backbone(name)
     wanted = {
-        key: banks_of(experiment, workshop) for key, experiment in experiments.items()
+        key: anchor_sets_of(experiment, workshop) for key, experiment in experiments.items()
     }  # first: names are where users err
     passes = make_passes(experiments, workshop)
-    banks = make_banks(wanted.values(), workshop)
+    banks = make_anchor_sets(wanted.values(), workshop)
     return {
         key: _assets(key, experiment, passes, wanted[key], banks, workshop)
         for key, experiment in experiments.items()
@@ -57,9 +64,9 @@ def _assets(
     key: str,
     experiment: Experiment,
     passes: Passes,
-    banks: ExperimentBanks,
+    banks: ExperimentAnchorSets,
     stores: Banks,
-    workshop: Workshop,
+    workshop: PreparationContext,
 ) -> Assets:
     (packed, splits), chosen = passes.opened[key], passes.chosen[key]
     views = training_views(experiment, chosen.trained)
@@ -76,7 +83,7 @@ def _assets(
     first, own = banks.matched[0], stores[place_of(*banks.own, workshop)]
     held_out = passes.store_of(Wanted(first[0], packed, held_out_views(splits)))
     facts = _facts(experiment, packed, chosen, workshop.teacher(first[0])) | _zero_shot(
-        held_out, AnchorBank.open(own), packed, splits
+        held_out, AnchorSet.open(own), packed, splits
     )
     facts["anchors"] = report_of(
         stores[place_of(*first, workshop)], first[1].prompt_set, first[1].senses
@@ -115,7 +122,7 @@ def _facts(
 
 
 def _zero_shot(
-    held_out: Embeddings, anchors: AnchorBank, packed: PackedImages, splits: Splits
+    held_out: Embeddings, anchors: AnchorSet, packed: PackedImages, splits: Splits
 ) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for name, ids in (("val", splits.val), ("test", splits.test)):

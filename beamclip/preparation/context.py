@@ -11,7 +11,7 @@ import torch
 from beamclip.config import DataConfig, TowerConfig
 from beamclip.data import PackedImages, Source, open_source
 from beamclip.data.packing import pack_source, parts_of
-from beamclip.preparation.throughput import Pace, find_pace, seconds_per_text
+from beamclip.preparation.throughput import Throughput, measure_throughput, seconds_per_text
 from beamclip.stores import Progress, Runner, build_once, in_process, key_of, silent, store_path
 from beamclip.teachers import Teacher, load_teacher
 
@@ -19,7 +19,7 @@ _SPLITTING = {"train_images", "keep", "val_fraction", "split_seed", "broken_frac
 
 
 @dataclass
-class Workshop:
+class PreparationContext:
     """What preparing needs to know of its surroundings, and what it has opened so far.
 
     Attributes:
@@ -36,12 +36,12 @@ class Workshop:
     progress: Progress = silent
     run: Runner = in_process
     repair: bool = False
-    find_pace: Callable[[Teacher], Pace] = find_pace
+    measure_throughput: Callable[[Teacher], Throughput] = measure_throughput
     precision: str | None = None
     _sources: dict[str, Source] = field(default_factory=dict)
     _packed: dict[str, PackedImages] = field(default_factory=dict)
     _teachers: dict[str, Teacher] = field(default_factory=dict)
-    _paces: dict[str, Pace] = field(default_factory=dict)
+    _paces: dict[str, Throughput] = field(default_factory=dict)
 
     def source(self, config: DataConfig) -> Source:
         """The opened source of the images."""
@@ -82,18 +82,18 @@ class Workshop:
             )
         return self._teachers[key]
 
-    def pace(self, teacher: Teacher) -> Pace:
+    def pace(self, teacher: Teacher) -> Throughput:
         """How fast a teacher is, and at which batch size; tried once."""
         key = key_of(teacher.fingerprint)
         if key not in self._paces:
-            self._paces[key] = self.find_pace(teacher)
+            self._paces[key] = self.measure_throughput(teacher)
         return self._paces[key]
 
     def text_pace(self, teacher: Teacher) -> float:
         """Seconds that the text tower takes for a sentence here; tried once. A GPU elsewhere will take less."""
         key = f"{key_of(teacher.fingerprint)} texts"
         if key not in self._paces:
-            self._paces[key] = Pace(32, seconds_per_text(teacher, 32))
+            self._paces[key] = Throughput(32, seconds_per_text(teacher, 32))
         return self._paces[key].seconds
 
     def _tower(self, config: TowerConfig) -> TowerConfig:

@@ -14,8 +14,8 @@ from beamclip.config import TowerConfig, UserError
 from beamclip.data import PackedImages, draw, open_packed
 from beamclip.data.augmentation.render import render
 from beamclip.data.packed import Ids
-from beamclip.data.prefetch import Ahead
-from beamclip.preparation.throughput import Pace, find_pace
+from beamclip.data.prefetch import Prefetcher
+from beamclip.preparation.throughput import Throughput, measure_throughput
 from beamclip.stores import (
     PLAN,
     Job,
@@ -43,7 +43,7 @@ from beamclip.teachers.loading import load_same_teacher
 
 
 @dataclass(frozen=True)
-class Known:
+class ReusableRows:
     """Stores of the same teacher, images, recipe and seed, with other samples or another number of views.
 
     Attributes:
@@ -53,7 +53,7 @@ class Known:
     paths: tuple[Path, ...] = ()
 
     @classmethod
-    def beside(cls, root: Path, basis: dict[str, Any], views: ViewSet) -> "Known":
+    def beside(cls, root: Path, basis: dict[str, Any], views: ViewSet) -> "ReusableRows":
         """All finished stores that hold some of these views. basis: see `covering_store`."""
         likes = (store.path for store in stores_like(root, basis))
         return cls(
@@ -61,7 +61,7 @@ class Known:
         )
 
     @classmethod
-    def named(cls, root: Path, names: Sequence[str]) -> "Known":
+    def named(cls, root: Path, names: Sequence[str]) -> "ReusableRows":
         """Stores by their keys, as a builder noted them; one that was deleted or damaged since is left out, and its rows are made."""
         stores = (if_good(root / KIND / name) for name in names)
         return cls(tuple(store.path for store in stores if store is not None))
@@ -111,7 +111,7 @@ class EmbedJob:
     views: ViewSet
     batch_size: int
     shard_rows: int
-    known: Known = Known()
+    known: ReusableRows = ReusableRows()
     loaded: Teacher | None = field(default=None, repr=False, compare=False)
     label: str = "teacher images"
     on_device: bool = True
@@ -144,7 +144,7 @@ class EmbedJob:
         def make(place: Place) -> tuple[Place, torch.Tensor]:
             return place, pixels_of(teacher, packed, self.views, ids[place[0]], place[1])
 
-        for (rows, view), pixels in Ahead(self._batches(ids), make, teacher.device):
+        for (rows, view), pixels in Prefetcher(self._batches(ids), make, teacher.device):
             out[rows, view] = teacher.encode_images(pixels).cpu().numpy()
         _check_norms(out, teacher.name)
         temporary = temporary_for(folder / shard_name(index))
@@ -168,7 +168,7 @@ class EmbedJob:
             )
 
 
-def sizes_of(views: ViewSet, shard_rows: int, known: Known) -> list[int]:
+def sizes_of(views: ViewSet, shard_rows: int, known: ReusableRows) -> list[int]:
     """Images to encode for each shard of so many samples."""
     missing = (~known.holds(views.ids, views.count)).sum(axis=1)
     return [
@@ -223,7 +223,7 @@ def embed(
     progress: Progress = silent,
     run: Runner = in_process,
     repair: bool = False,
-    pace: Callable[[Teacher], Pace] = find_pace,
+    pace: Callable[[Teacher], Throughput] = measure_throughput,
 ) -> tuple[Embeddings, int]:
     """Open a store that holds these views, running the teacher over what no other store holds.
 
@@ -260,13 +260,13 @@ def _build(
     folder: Path,
     progress: Progress,
     run: Runner,
-    pace: Callable[[Teacher], Pace],
+    pace: Callable[[Teacher], Throughput],
 ) -> tuple[dict[str, Any], int]:
     np.save(folder / "ids.npy", views.ids)
     root = folder.parents[1]
-    known = Known.beside(root, basis_of(teacher, packed, views), views)
+    known = ReusableRows.beside(root, basis_of(teacher, packed, views), views)
     plan = planned(folder, lambda: _plan(pace(teacher).batch_size, views, known))
-    rows, known = plan["shard_rows"], Known.named(root, plan["known"])
+    rows, known = plan["shard_rows"], ReusableRows.named(root, plan["known"])
     job = EmbedJob(
         packed.store.path,
         teacher.config,
@@ -297,7 +297,7 @@ def _build(
     return {**shape, "teacher": teacher.name, "teacher_output": teacher.probe_output}, encoded
 
 
-def _plan(batch_size: int, views: ViewSet, known: Known) -> dict[str, Any]:
+def _plan(batch_size: int, views: ViewSet, known: ReusableRows) -> dict[str, Any]:
     return {
         "batch_size": batch_size,
         "shard_rows": shard_rows(len(views.ids)),
@@ -310,9 +310,9 @@ def images_left(teacher: Teacher, packed: PackedImages, views: ViewSet, root: Pa
     path = store_path(root, KIND, parts_of(teacher, packed, views))
     plan = read_json(partial_path(path) / PLAN) or read_json(path / PLAN)
     known = (
-        Known.named(root, plan["known"])
+        ReusableRows.named(root, plan["known"])
         if plan
-        else Known.beside(root, basis_of(teacher, packed, views), views)
+        else ReusableRows.beside(root, basis_of(teacher, packed, views), views)
     )
     sizes = sizes_of(views, plan["shard_rows"] if plan else shard_rows(len(views.ids)), known)
     left: int = sum(sizes) - sum(sizes[record["index"]] for record in kept_shards(path))

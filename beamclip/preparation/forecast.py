@@ -12,7 +12,7 @@ from beamclip.balance.neighbors import seconds_to_compare
 from beamclip.config import Experiment, TowerConfig, ViewsConfig
 from beamclip.data import PackedImages, Splits
 from beamclip.data.packed import Ids
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.embedding_store import parts_of
 from beamclip.preparation.teacher_passes import group_of, towers_and_views
 from beamclip.preparation.train_subset import canonical_view, offered
@@ -23,7 +23,7 @@ from beamclip.teachers import Teacher, ViewSet
 
 
 @dataclass(frozen=True)
-class Need:
+class PlannedStore:
     """One store that a search space needs. JSON values only.
 
     Attributes:
@@ -43,7 +43,7 @@ class Need:
     seconds: float | None
 
 
-def whole(path: Path, workshop: Workshop) -> Store | None:
+def open_if_intact(path: Path, workshop: PreparationContext) -> Store | None:
     """A store that exists. A damaged one counts as missing where it will be repaired."""
     try:
         return open_store(path) if path.exists() else None
@@ -90,7 +90,7 @@ def foresee(
     packed: PackedImages | None,
     splits: Splits,
     teacher: Teacher | None,
-    workshop: Workshop,
+    workshop: PreparationContext,
 ) -> Foreseen:
     """See `Foreseen`.
 
@@ -116,11 +116,11 @@ def foresee(
     )
 
 
-def _balance(foreseen: Foreseen, workshop: Workshop) -> Store | None:
+def _balance(foreseen: Foreseen, workshop: PreparationContext) -> Store | None:
     basis = foreseen.basis(foreseen.offered)
     if basis is None:
         return None
-    return whole(
+    return open_if_intact(
         store_path(
             workshop.root, balancing.KIND, balance_parts(basis, foreseen.experiment.balance)
         ),
@@ -128,9 +128,9 @@ def _balance(foreseen: Foreseen, workshop: Workshop) -> Store | None:
     )
 
 
-def choosing_needs(foreseen: Foreseen, workshop: Workshop) -> dict[str, Need]:
+def choosing_needs(foreseen: Foreseen, workshop: PreparationContext) -> dict[str, PlannedStore]:
     """The stores of balance and clusters that an experiment needs, by what tells them from other experiments'."""
-    needs = dict[str, Need]()
+    needs = dict[str, PlannedStore]()
     if foreseen.experiment.balance.active:
         needs |= _balance_need(foreseen, workshop)
     if foreseen.experiment.objective.needs.clusters:
@@ -138,7 +138,7 @@ def choosing_needs(foreseen: Foreseen, workshop: Workshop) -> dict[str, Need]:
     return needs
 
 
-def _balance_need(foreseen: Foreseen, workshop: Workshop) -> dict[str, Need]:
+def _balance_need(foreseen: Foreseen, workshop: PreparationContext) -> dict[str, PlannedStore]:
     config, images = foreseen.experiment.balance, len(foreseen.offered)
     asked = (
         f"without {100 * (config.remove or 0):g} %"
@@ -160,7 +160,7 @@ def _balance_need(foreseen: Foreseen, workshop: Workshop) -> dict[str, Need]:
     return _need("balance", what, parts, path, 56 * images + 300_000, seconds, workshop)
 
 
-def _clusters_need(foreseen: Foreseen, workshop: Workshop) -> dict[str, Need]:
+def _clusters_need(foreseen: Foreseen, workshop: PreparationContext) -> dict[str, PlannedStore]:
     count, images = foreseen.experiment.objective.clip_cid.clusters, len(foreseen.trained)
     basis = foreseen.basis(foreseen.trained) if foreseen.sure else None
     parts = {"images": images, "count": count} if basis is None else clusters_parts(basis, count)
@@ -182,12 +182,12 @@ def _need(
     path: Path | None,
     size: int,
     seconds: float | None,
-    workshop: Workshop,
-) -> dict[str, Need]:
-    store = None if path is None else whole(path, workshop)
+    workshop: PreparationContext,
+) -> dict[str, PlannedStore]:
+    store = None if path is None else open_if_intact(path, workshop)
     there = store is not None
     return {
-        f"{kind} {key_of(parts)}": Need(
+        f"{kind} {key_of(parts)}": PlannedStore(
             kind, what, there, 0, store.bytes if store else size, 0.0 if there else seconds
         )
     }
@@ -220,7 +220,7 @@ class ForeseenPass:
 
 
 def foreseen_passes(
-    foreseen: Iterable[tuple[Foreseen, Splits]], workshop: Workshop
+    foreseen: Iterable[tuple[Foreseen, Splits]], workshop: PreparationContext
 ) -> list[ForeseenPass]:
     """The fewest passes that cover all that these experiments need, as `make_passes` will join them."""
     groups: dict[str, ForeseenPass] = {}

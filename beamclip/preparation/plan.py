@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from beamclip.anchors import BankPlan, existing_bank
+from beamclip.anchors import AnchorSetPlan, existing_anchor_set
 from beamclip.config import DataConfig, Experiment, TowerConfig
 from beamclip.data import PackedImages, Source, Splits, open_packed, split
 from beamclip.data.base import SPLITS
 from beamclip.data.packing import cost_of_an_image
-from beamclip.preparation.anchors import banks_of, place_of
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.anchors import anchor_sets_of, place_of
+from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.embedding_store import basis_of, images_left, parts_of
 from beamclip.preparation.forecast import (
     Foreseen,
@@ -20,9 +20,9 @@ from beamclip.preparation.forecast import (
     choosing_needs,
     foresee,
     foreseen_passes,
-    whole,
+    open_if_intact,
 )
-from beamclip.preparation.forecast import Need as Need
+from beamclip.preparation.forecast import PlannedStore as PlannedStore
 from beamclip.preparation.teacher_passes import check_against_data, check_neighbours
 from beamclip.stores import Store, StoreDamaged, kept_shards, key_of, read_json, store_path
 from beamclip.teachers import Teacher, covering_store
@@ -32,7 +32,7 @@ _DEMO_TEACHER_SECONDS = 60.0  # on two cores; see docs/benchmarks.md
 
 
 @dataclass(frozen=True)
-class Hands:
+class Parallelism:
     """How many processes will do each kind of work at once."""
 
     packing: int = 1
@@ -40,8 +40,10 @@ class Hands:
 
 
 def plan(
-    experiments: Iterable[Experiment], workshop: Workshop, hands: Hands = Hands()
-) -> list[Need]:
+    experiments: Iterable[Experiment],
+    workshop: PreparationContext,
+    hands: Parallelism = Parallelism(),
+) -> list[PlannedStore]:
     """The stores that these experiments need, each once, in the order in which they are made. Makes none of them.
 
     Raises:
@@ -70,7 +72,7 @@ def plan(
 
 
 def _foreseen(
-    experiment: Experiment, opened: Mapping[Path, PackedImages | None], workshop: Workshop
+    experiment: Experiment, opened: Mapping[Path, PackedImages | None], workshop: PreparationContext
 ) -> tuple[Foreseen, Splits]:
     packed = opened[workshop.packed_path(experiment.data)]
     splits = (
@@ -89,7 +91,7 @@ def _foreseen(
     ), splits
 
 
-def _check(one: Foreseen, splits: Splits, workshop: Workshop) -> None:
+def _check(one: Foreseen, splits: Splits, workshop: PreparationContext) -> None:
     """Refuse what the data can't give. Where nothing is packed yet, that is judged by all images there are, of which some may prove bad."""
     data, known = one.experiment.data, one.packed is not None
     listed = workshop.source(data).count("train")
@@ -102,24 +104,28 @@ def _check(one: Foreseen, splits: Splits, workshop: Workshop) -> None:
     check_neighbours(one.experiment, len(splits.train) if known else most)
 
 
-def _no_teacher_yet(tower: TowerConfig, workshop: Workshop) -> bool:
-    return tower.model == "demo" and whole(workshop.demo_teacher_path(), workshop) is None
+def _no_teacher_yet(tower: TowerConfig, workshop: PreparationContext) -> bool:
+    return tower.model == "demo" and open_if_intact(workshop.demo_teacher_path(), workshop) is None
 
 
-def _images(path: Path, config: DataConfig, workshop: Workshop, hands: Hands) -> Need:
-    source, store = workshop.source(config), whole(path, workshop)
+def _images(
+    path: Path, config: DataConfig, workshop: PreparationContext, hands: Parallelism
+) -> PlannedStore:
+    source, store = workshop.source(config), open_if_intact(path, workshop)
     count = sum(source.count(split) for split in SPLITS)
     what = f"{count:,} images, {config.image_size} px {config.encoding}"
     if store is not None:
-        return Need("images", what, True, 0, store.bytes, 0.0)
+        return PlannedStore("images", what, True, 0, store.bytes, 0.0)
     seconds, size = cost_of_an_image(source, config)
     left = count - sum(len(record["labels"]) + len(record["bad"]) for record in kept_shards(path))
-    return Need("images", what, False, left, int(left * size), left * seconds / hands.packing)
+    return PlannedStore(
+        "images", what, False, left, int(left * size), left * seconds / hands.packing
+    )
 
 
-def _demo_teacher(workshop: Workshop) -> Need:
-    store = whole(workshop.demo_teacher_path(), workshop)
-    return Need(
+def _demo_teacher(workshop: PreparationContext) -> PlannedStore:
+    store = open_if_intact(workshop.demo_teacher_path(), workshop)
+    return PlannedStore(
         "teacher",
         "the demo's own",
         store is not None,
@@ -129,7 +135,7 @@ def _demo_teacher(workshop: Workshop) -> Need:
     )
 
 
-def _packed(path: Path, workshop: Workshop) -> PackedImages | None:
+def _packed(path: Path, workshop: PreparationContext) -> PackedImages | None:
     """Packed images, opened far enough to be split; where only pixels are damaged and will be repaired, that is known too."""
     try:
         return open_packed(path) if path.exists() else None
@@ -156,23 +162,25 @@ def _near_splits(config: DataConfig, source: Source) -> Splits:
     )
 
 
-def _embeddings(one: ForeseenPass, workshop: Workshop, hands: Hands, several: bool) -> Need:
+def _embeddings(
+    one: ForeseenPass, workshop: PreparationContext, hands: Parallelism, several: bool
+) -> PlannedStore:
     what = (
         f"{one.described(several)} of {'' if one.sure else 'about '}{len(one.views.ids):,} images"
     )
     if _no_teacher_yet(one.tower, workshop):
-        return Need("embeddings", f"demo, {what}", False, one.views.images, 0, None)
+        return PlannedStore("embeddings", f"demo, {what}", False, one.views.images, 0, None)
     teacher = workshop.teacher(one.tower)
     what, left = f"{teacher.name}, {what}", one.views.images
     if one.packed is not None:
         path = store_path(workshop.root, "embeddings", parts_of(teacher, one.packed, one.views))
         store = covering_store(
             workshop.root, basis_of(teacher, one.packed, one.views), one.views
-        ) or whole(path, workshop)
+        ) or open_if_intact(path, workshop)
         if store is not None:
-            return Need("embeddings", what, True, 0, store.bytes, 0.0)
+            return PlannedStore("embeddings", what, True, 0, store.bytes, 0.0)
         left = images_left(teacher, one.packed, one.views, workshop.root)
-    return Need(
+    return PlannedStore(
         "embeddings",
         what,
         False,
@@ -182,14 +190,14 @@ def _embeddings(one: ForeseenPass, workshop: Workshop, hands: Hands, several: bo
     )
 
 
-def _anchors(experiments: Iterable[Experiment], workshop: Workshop) -> list[Need]:
+def _anchors(experiments: Iterable[Experiment], workshop: PreparationContext) -> list[PlannedStore]:
     """Every bank once: cells share them."""
-    needs: dict[tuple[str, str], Need] = {}
+    needs: dict[tuple[str, str], PlannedStore] = {}
     for tower, plan in (
-        pair for experiment in experiments for pair in banks_of(experiment, workshop).all()
+        pair for experiment in experiments for pair in anchor_sets_of(experiment, workshop).all()
     ):
         if _no_teacher_yet(tower, workshop):
-            needs["demo", key_of({"prompts": plan.prompts})] = Need(
+            needs["demo", key_of({"prompts": plan.prompts})] = PlannedStore(
                 "anchors", _bank("demo", plan), False, 0, 0, None
             )
         else:
@@ -199,12 +207,12 @@ def _anchors(experiments: Iterable[Experiment], workshop: Workshop) -> list[Need
     return list(needs.values())
 
 
-def _bank_need(teacher: Teacher, plan: BankPlan, workshop: Workshop) -> Need:
-    store = existing_bank(teacher, plan, workshop.root, workshop.repair)
+def _bank_need(teacher: Teacher, plan: AnchorSetPlan, workshop: PreparationContext) -> PlannedStore:
+    store = existing_anchor_set(teacher, plan, workshop.root, workshop.repair)
     if store is not None:
-        return Need("anchors", _bank(teacher.name, plan), True, 0, store.bytes, 0.0)
+        return PlannedStore("anchors", _bank(teacher.name, plan), True, 0, store.bytes, 0.0)
     seconds = len(plan.texts) * workshop.text_pace(teacher)
-    return Need(
+    return PlannedStore(
         "anchors",
         _bank(teacher.name, plan),
         False,
@@ -214,5 +222,5 @@ def _bank_need(teacher: Teacher, plan: BankPlan, workshop: Workshop) -> Need:
     )
 
 
-def _bank(teacher: str, plan: BankPlan) -> str:
+def _bank(teacher: str, plan: AnchorSetPlan) -> str:
     return f"{teacher}, {plan.prompt_set} for {len(plan.senses):,} classes, {len(plan.texts):,} prompts"

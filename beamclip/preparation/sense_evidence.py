@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from beamclip.anchors import AnchorBank
+from beamclip.anchors import AnchorSet
 from beamclip.anchors.senses import Sense, propose
 from beamclip.anchors.text_embeddings import shortened
 from beamclip.anchors.wordnet import Synset, open_lexicon
 from beamclip.config import Experiment
 from beamclip.data import PackedImages, open_packed, split
 from beamclip.evaluation import accuracy, wilson_interval, zero_shot_logits
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.embedding_store import basis_of
 from beamclip.preparation.teacher_passes import held_out_views
 from beamclip.teachers import Embeddings, Teacher, covering_store, some_store
@@ -52,14 +52,14 @@ def evidence_of_images(
 _MOST = 20000  # images are enough to tell senses apart
 
 
-def packed_if_there(experiment: Experiment, workshop: Workshop) -> PackedImages | None:
+def packed_if_there(experiment: Experiment, workshop: PreparationContext) -> PackedImages | None:
     """An experiment's packed images where they are packed already."""
     path = workshop.packed_path(experiment.data)
     return open_packed(path) if path.exists() else None
 
 
 def proposals(
-    experiment: Experiment, senses: Sequence[Sense], workshop: Workshop
+    experiment: Experiment, senses: Sequence[Sense], workshop: PreparationContext
 ) -> tuple[Sense, ...] | None:
     """The senses that the training images speak for, where a teacher has seen them. Encodes texts only.
 
@@ -78,7 +78,9 @@ def proposals(
     return tuple(weigh(sense) if sense.scores else sense for sense in senses)
 
 
-def _seen_images(experiment: Experiment, workshop: Workshop) -> NDArray[np.float32] | None:
+def _seen_images(
+    experiment: Experiment, workshop: PreparationContext
+) -> NDArray[np.float32] | None:
     packed = packed_if_there(experiment, workshop)
     if packed is None:
         return None
@@ -103,7 +105,7 @@ def _texts(name: str, candidates: Sequence[Synset], teacher: Teacher) -> NDArray
 
 
 def teacher_zero_shot(
-    experiment: Experiment, own: AnchorBank, workshop: Workshop
+    experiment: Experiment, own: AnchorSet, workshop: PreparationContext
 ) -> tuple[float, float] | None:
     """The first teacher's own accuracy on val (per cent) and the lower end of its 95 % interval, where it has seen val already."""
     packed = packed_if_there(experiment, workshop)

@@ -11,8 +11,8 @@ from beamclip.config import Experiment, TowerConfig, UserError
 from beamclip.data import PackedImages, Splits, split
 from beamclip.data.packed import Ids
 from beamclip.evaluation import check_k
-from beamclip.objectives import Material, build_objective
-from beamclip.preparation.context import Workshop
+from beamclip.objectives import LossContext, build_objective
+from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.embedding_store import embed
 from beamclip.preparation.train_subset import Chosen, balance_of, canonical_view, choose, offered
 from beamclip.stores import Store, key_of
@@ -136,7 +136,7 @@ class Passes:
         return self.made[one.group][0]
 
 
-def make_passes(experiments: Mapping[str, Experiment], workshop: Workshop) -> Passes:
+def make_passes(experiments: Mapping[str, Experiment], workshop: PreparationContext) -> Passes:
     """Pack, choose and embed for many experiments: no teacher sees a view of an image twice.
 
     Raises:
@@ -157,7 +157,7 @@ def make_passes(experiments: Mapping[str, Experiment], workshop: Workshop) -> Pa
     return passes
 
 
-def make_balance(experiment: Experiment, workshop: Workshop) -> Store:
+def make_balance(experiment: Experiment, workshop: PreparationContext) -> Store:
     """Balance the training images of one experiment, after the one pass over canonical views that this takes.
 
     Raises:
@@ -176,7 +176,9 @@ def canonical_pass(experiment: Experiment, packed: PackedImages, splits: Splits)
     return [] if views is None else [Wanted(experiment.teacher, packed, views)]
 
 
-def _packed_and_split(experiment: Experiment, workshop: Workshop) -> tuple[PackedImages, Splits]:
+def _packed_and_split(
+    experiment: Experiment, workshop: PreparationContext
+) -> tuple[PackedImages, Splits]:
     packed = workshop.packed(experiment.data)
     splits = split(packed, experiment.data)
     check_against_data(experiment, packed.classes, len(offered(experiment, packed, splits)))
@@ -195,7 +197,7 @@ def _early(experiments: Mapping[str, Experiment], passes: Passes) -> dict[str, W
     return joined([*canonical, *(one for one in others if one.group in groups)])
 
 
-def _encode(wanted: Mapping[str, Wanted], passes: Passes, workshop: Workshop) -> None:
+def _encode(wanted: Mapping[str, Wanted], passes: Passes, workshop: PreparationContext) -> None:
     w = workshop
     for group, one in wanted.items():
         if group not in passes.made:
@@ -213,7 +215,11 @@ def _encode(wanted: Mapping[str, Wanted], passes: Passes, workshop: Workshop) ->
 
 
 def _choose(
-    experiment: Experiment, packed: PackedImages, splits: Splits, passes: Passes, workshop: Workshop
+    experiment: Experiment,
+    packed: PackedImages,
+    splits: Splits,
+    passes: Passes,
+    workshop: PreparationContext,
 ) -> Chosen:
     canonical = canonical_pass(experiment, packed, splits)
     stored = passes.store_of(canonical[0]) if canonical else None
@@ -259,5 +265,5 @@ def check_against_data(experiment: Experiment, classes: int, images: int, which:
     ):  # what an objective has to say of the data, it says as it is built; nothing is computed
         nothing = torch.empty(2, 8)
         build_objective(
-            experiment.objective, Material(8, 8, images, classes, [nothing], [None], nothing)
+            experiment.objective, LossContext(8, 8, images, classes, [nothing], [None], nothing)
         )

@@ -31,24 +31,24 @@ def seconds_per_text(teacher: Teacher, count: int) -> float:
 
 
 @dataclass(frozen=True)
-class Pace:
+class Throughput:
     """What was found by trying: images to encode at once, and seconds an image takes then."""
 
     batch_size: int
     seconds: float
 
 
-def find_pace(teacher: Teacher) -> Pace:
+def measure_throughput(teacher: Teacher) -> Throughput:
     """The pace at the batch size given, or else at the smallest that is nearly as fast as the next one, within the memory there is."""
     if teacher.config.batch_size:
-        return Pace(
+        return Throughput(
             teacher.config.batch_size,
             seconds_per_image(teacher, min(teacher.config.batch_size, _SIZES[2])),
         )
-    best = Pace(_SIZES[0], seconds_per_image(teacher, _SIZES[0]))
+    best = Throughput(_SIZES[0], seconds_per_image(teacher, _SIZES[0]))
     for size in _SIZES[1:]:
         try:
-            now = Pace(size, seconds_per_image(teacher, size))
+            now = Throughput(size, seconds_per_image(teacher, size))
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             return best

@@ -15,7 +15,7 @@ from beamclip.balance.store import KEPT, KEPT_LIST
 from beamclip.config import Experiment, UserError
 from beamclip.data import PackedImages, Splits, split
 from beamclip.data.packed import Ids
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.embedding_store import parts_of
 from beamclip.stores import Store, build_once
 from beamclip.teachers import Embeddings, ViewSet
@@ -91,7 +91,7 @@ def choose(
     packed: PackedImages,
     ids: Ids,
     canonical: Embeddings | None,
-    workshop: Workshop,
+    workshop: PreparationContext,
 ) -> Chosen:
     """Balance and cluster an experiment's training images, or open the stores where that was done.
 
@@ -122,7 +122,7 @@ def balance_of(
     packed: PackedImages,
     ids: Ids,
     canonical: Embeddings,
-    workshop: Workshop,
+    workshop: PreparationContext,
 ) -> Store:
     """The store of the images that are kept of these; see `beamclip.balance.balance`."""
     basis, data = _basis(experiment, packed, ids, workshop), experiment.data
@@ -130,16 +130,16 @@ def balance_of(
 
 
 def _basis(
-    experiment: Experiment, packed: PackedImages, ids: Ids, workshop: Workshop
+    experiment: Experiment, packed: PackedImages, ids: Ids, workshop: PreparationContext
 ) -> dict[str, Any]:
     return parts_of(workshop.teacher(experiment.teacher), packed, ViewSet.center(ids))
 
 
-def _hands(workshop: Workshop) -> tuple[Path, Any, bool]:
+def _hands(workshop: PreparationContext) -> tuple[Path, Any, bool]:
     return workshop.root, workshop.progress, workshop.repair
 
 
-def _as_store(packed: PackedImages, ids: Ids, workshop: Workshop) -> Store:
+def _as_store(packed: PackedImages, ids: Ids, workshop: PreparationContext) -> Store:
     """A kept list where all workers see it, whatever becomes of the file."""
     parts = {"images": packed.key, **ViewSet.center(ids).parts()}
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from beamclip.config import Experiment
 from beamclip.data import PackedImages
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.embedding_store import pixels_of
 from beamclip.preparation.teacher_passes import make_passes
 from beamclip.teachers import Embeddings, Teacher, ViewSet
@@ -63,7 +63,9 @@ class Verified:
     mean: float
 
 
-def verify(experiments: Iterable[Experiment], workshop: Workshop, count: int) -> list[Verified]:
+def verify(
+    experiments: Iterable[Experiment], workshop: PreparationContext, count: int
+) -> list[Verified]:
     """Encode `count` views of each store of these experiments again, and compare. Stores that are missing are made first."""
     passes = make_passes(
         {str(number): experiment for number, experiment in enumerate(experiments)}, workshop

@@ -100,7 +100,7 @@ def teacher_predictions(stores: Stores, ids: Ids) -> Ids:
     """
     import torch
 
-    from beamclip.anchors import AnchorBank
+    from beamclip.anchors import AnchorSet
     from beamclip.evaluation import zero_shot_logits
     from beamclip.teachers import Embeddings, ViewSet, covering_store
 
@@ -114,7 +114,7 @@ def teacher_predictions(stores: Stores, ids: Ids) -> Ids:
         if found is not None:
             seen = torch.from_numpy(Embeddings(found).gather(ids, 0))
             best = zero_shot_logits(
-                seen, AnchorBank.open(open_store(stores.anchors)).embeddings
+                seen, AnchorSet.open(open_store(stores.anchors)).embeddings
             ).argmax(-1)
             return np.asarray(best.numpy(), np.int64)
     raise UserError(f"no store below {root} holds the teacher's embeddings of the test images")

@@ -197,7 +197,7 @@ _WORDS = (
 _FOLDER = "local-dir:"
 
 
-def pinned(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
+def absolute_paths(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
     """The same sweep and base with absolute places: of storage, stores and tracking, of data, teachers, lists and first students.
 
     What the environment chooses is written down as well, so that trials and --resume go by what this process saw. URLs stay as they are.
@@ -214,7 +214,7 @@ def placed(base: Experiment) -> Experiment:
     """The same experiment with absolute places, for whatever reads its files in another process.
 
     Raises:
-        UserError: as `pinned`.
+        UserError: as `absolute_paths`.
     """
     own = {key: _of(base, key) for key in _PINS}
     values = {

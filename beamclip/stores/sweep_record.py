@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from beamclip.config import Experiment, Sweep, UserError, checked, nearest, with_values
+from beamclip.config import Experiment, Sweep, UserError, nearest, validate, with_values
 from beamclip.stores.paths import entries, filesystem_of, storage_root
 
 
@@ -107,7 +107,7 @@ def record_in(root: str, name: str, sweep_id: str) -> SweepRecord:
         for key, text in record.assets.items()
     }
     return replace(
-        record, sweep=checked(Sweep, sweep), base=checked(Experiment, base), assets=assets
+        record, sweep=validate(Sweep, sweep), base=validate(Experiment, base), assets=assets
     )
 
 
@@ -136,7 +136,10 @@ def read_record(folder: str) -> SweepRecord:
     try:
         with filesystem.open_input_stream(f"{path}/sweep.json") as stream:
             content: dict[str, Any] = json.loads(stream.read())
-        sweep, base = checked(Sweep, content.pop("sweep")), checked(Experiment, content.pop("base"))
+        sweep, base = (
+            validate(Sweep, content.pop("sweep")),
+            validate(Experiment, content.pop("base")),
+        )
         return SweepRecord(sweep, base, **content)
     except (OSError, AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError):
         raise UserError(

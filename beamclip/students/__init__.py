@@ -3,7 +3,7 @@
 from beamclip.students.backbones import check_backbone
 from beamclip.students.build import build_student, spent_before
 from beamclip.students.files import (
-    Spent,
+    TrainingCost,
     load_student,
     save_student,
     spent_on,
@@ -14,8 +14,8 @@ from beamclip.students.student import Spec, Student
 
 __all__ = [
     "Spec",
-    "Spent",
     "Student",
+    "TrainingCost",
     "build_student",
     "check_backbone",
     "load_student",

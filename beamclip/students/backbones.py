@@ -6,7 +6,7 @@ from timm.models.resnet import ResNet
 from torch import nn
 
 from beamclip.config import UserError, nearest
-from beamclip.config.errors import quiet
+from beamclip.config.errors import mute_loggers
 
 Triple = tuple[float, float, float]
 
@@ -63,7 +63,7 @@ def _create(name: str, image_size: int, size: dict[str, int]) -> nn.Module:
 
 def _fetch(name: str, size: dict[str, int]) -> nn.Module:
     try:
-        with quiet("huggingface_hub", "timm"):
+        with mute_loggers("huggingface_hub", "timm"):
             backbone: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **size)
     except Exception as error:  # the hub's client raises whatever its HTTP library does, and that changes between versions
         raise UserError(

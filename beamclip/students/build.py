@@ -19,7 +19,7 @@ from beamclip.students.backbones import (
     make_backbone,
     pretrained_normalisation,
 )
-from beamclip.students.files import Spent, read_student, spent_on
+from beamclip.students.files import TrainingCost, read_student, spent_on
 from beamclip.students.student import Spec, Student, assemble, unfilled
 
 SMALL_IMAGE = 64
@@ -66,9 +66,11 @@ def redraw(module: nn.Module) -> None:
             reset()
 
 
-def spent_before(config: StudentConfig) -> Spent:
+def spent_before(config: StudentConfig) -> TrainingCost:
     """What it took to train the student that this one starts from; nothing where it starts by itself or from timm's weights."""
-    return Spent() if config.init in ("random", "pretrained") else spent_on(_here(config.init))
+    return (
+        TrainingCost() if config.init in ("random", "pretrained") else spent_on(_here(config.init))
+    )
 
 
 def _fresh(config: StudentConfig, width: int) -> Student:

@@ -25,7 +25,7 @@ _PROJECTORS: dict[str, Literal["linear", "mlp", "mlp4"]] = {
 
 
 @dataclass(frozen=True)
-class Spent:
+class TrainingCost:
     """What it took to train a student, the training of the one it started from included."""
 
     device_seconds: float = 0.0
@@ -33,15 +33,17 @@ class Spent:
     teacher_images: int = 0
     """Images a teacher would have had to see for it alone."""
 
-    def __add__(self, other: "Spent") -> "Spent":
-        return Spent(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Spent)))
+    def __add__(self, other: "TrainingCost") -> "TrainingCost":
+        return TrainingCost(
+            *(getattr(self, one.name) + getattr(other, one.name) for one in fields(TrainingCost))
+        )
 
 
 def save_student(
     student: Student,
     path: Path,
     metadata: Mapping[str, str] | None = None,
-    spent: Spent | None = None,
+    spent: TrainingCost | None = None,
 ) -> None:
     """Write weights, batch statistics, the spec and whether the projector was trained, whole or not at all.
 
@@ -107,7 +109,7 @@ def read_student(path: Path) -> tuple[Spec, dict[str, Tensor]]:
     return _spec(header, path), tensors
 
 
-def spent_on(path: Path) -> Spent:
+def spent_on(path: Path) -> TrainingCost:
     """What the student in a file took to train; nothing where it does not say, as the files of earlier versions."""
     header = _header(path)
     number = {
@@ -115,7 +117,7 @@ def spent_on(path: Path) -> Spent:
         for name in ("device_seconds", "images_seen", "teacher_images")
     }
     try:
-        return Spent(
+        return TrainingCost(
             float(number["device_seconds"]),
             int(number["images_seen"]),
             int(number["teacher_images"]),

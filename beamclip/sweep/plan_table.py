@@ -10,11 +10,11 @@ from rich.table import Table
 
 from beamclip.config import UserError
 
-Need = Mapping[str, Any]
-"""A `beamclip.preparation.plan.Need` as a dict."""
+PlannedStore = Mapping[str, Any]
+"""A `beamclip.preparation.plan.PlannedStore` as a dict."""
 
 
-def show_plan(needs: Sequence[Need], root: Path) -> None:
+def show_plan(needs: Sequence[PlannedStore], root: Path) -> None:
     """Print which stores are there, which will be made, and what that takes.
 
     Raises:

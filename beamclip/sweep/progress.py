@@ -7,7 +7,7 @@ from typing import Any, Self
 from tqdm import tqdm
 
 
-class Bars:
+class ProgressBars:
     """A `Progress` that draws one bar for each label it is told of, with rate and time left, on stderr."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from beamclip.config import UserError, cell, first_line, trial_count
 from beamclip.stores.paths import asset_key, fetched_files, settings_text
 from beamclip.stores.sweep_record import SweepRecord
-from beamclip.sweep.progress import Bars
+from beamclip.sweep.progress import ProgressBars
 
 # What is to be written somewhere that may not answer for a while, kept in order until it is.
 
@@ -123,14 +123,14 @@ class Recorder:
     of seconds can lock a trial (see docs/architecture.md).
     """
 
-    def __init__(self, record: SweepRecord, tracker: Any, bars: Bars) -> None:
+    def __init__(self, record: SweepRecord, tracker: Any, bars: ProgressBars) -> None:
         self.record, self.tracker, self.bars = record, tracker, bars
         self._done: dict[str, int] = {}
         self._trials, self._whole = trial_count(record.sweep), record.base.optimiser.epochs + 1
         self._runs: dict[str, str] = {}
         self._outbox = Outbox(bars.say)
 
-    def over_before(self, results: Mapping[str, Mapping[str, Any]]) -> None:
+    def on_restore(self, results: Mapping[str, Mapping[str, Any]]) -> None:
         """What an earlier session did. Where it couldn't write how a trial ended, that is made up for."""
         self._done |= dict.fromkeys(results, self._whole)
         for trial_id, result in results.items():

@@ -17,11 +17,11 @@ from beamclip.config import (
     planned_values,
     trial_count,
 )
-from beamclip.stores.paths import check_writable, local_folder, pinned, stores_root
+from beamclip.stores.paths import absolute_paths, check_writable, local_folder, stores_root
 from beamclip.stores.sweep_record import SweepRecord, begun_sweep, new_sweep_id
 from beamclip.sweep.next_steps import resume_line
 from beamclip.sweep.plan_table import show_plan
-from beamclip.sweep.progress import Bars
+from beamclip.sweep.progress import ProgressBars
 from beamclip.sweep.recorder import Recorder
 from beamclip.sweep.reference_runs import demo_elsewhere
 from beamclip.sweep.student_init import with_starts
@@ -40,7 +40,7 @@ _TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
 
 
 @contextmanager
-def held(record: SweepRecord) -> Iterator[None]:
+def sweep_lock(record: SweepRecord) -> Iterator[None]:
     """Keep a second driver from this sweep as long as this process is at it; however the process ends, the system lets go of it.
 
     That is why a lock by a file's mere existence won't do, and filelock falls back to one. In storage behind a URI, and in file systems
@@ -118,11 +118,11 @@ def run_sweep(
     record = (
         _begun(sweep, base, resume)
         if resume
-        else SweepRecord(*with_starts(*pinned(sweep, base)), new_sweep_id())
+        else SweepRecord(*with_starts(*absolute_paths(sweep, base)), new_sweep_id())
     )
     check_space(record.sweep, record.base)
     check_writable(record.base)
-    with held(record), Bars() as bars, open_tracker(record, bool(resume)) as tracker:
+    with sweep_lock(record), ProgressBars() as bars, open_tracker(record, bool(resume)) as tracker:
         try:
             write_beginning(tracker, record)
             record = _prepared(record, bars, repair)
@@ -161,9 +161,9 @@ def plan_sweep(sweep: Sweep, base: Experiment) -> None:
 
     check_space(sweep, base)
     check_writable(base)
-    sweep, base = with_starts(*pinned(sweep, base))
+    sweep, base = with_starts(*absolute_paths(sweep, base))
     try:
-        with Bars() as bars:
+        with ProgressBars() as bars:
             _preparation(sweep, base, bars, repair=False).close()
         print(_trials_line(trial_count(sweep), concurrent_trials(base)), file=sys.stderr)
     finally:
@@ -176,7 +176,7 @@ def _trials_line(trials: int, room: int) -> str:
     return f"{trials:,} trials, {min(trials, room):,} at once"
 
 
-def _preparation(sweep: Sweep, base: Experiment, bars: Bars, repair: bool) -> Any:
+def _preparation(sweep: Sweep, base: Experiment, bars: ProgressBars, repair: bool) -> Any:
     """Join the cluster, see that a trial fits, and show the plan."""
     from beamclip.distributed.cluster import concurrent_trials, connect, idle_gpus
     from beamclip.distributed.prepare_actor import Preparation
@@ -193,7 +193,7 @@ def _preparation(sweep: Sweep, base: Experiment, bars: Bars, repair: bool) -> An
     return preparation
 
 
-def _prepared(record: SweepRecord, bars: Bars, repair: bool) -> SweepRecord:
+def _prepared(record: SweepRecord, bars: ProgressBars, repair: bool) -> SweepRecord:
     """Build the stores of the whole space."""
     preparation = _preparation(record.sweep, record.base, bars, repair)
     made = preparation.build(record.base.probe.untrained)
@@ -204,7 +204,7 @@ def _prepared(record: SweepRecord, bars: Bars, repair: bool) -> SweepRecord:
     return record
 
 
-def _run(record: SweepRecord, tracker: Any, bars: Bars, resume: bool) -> bool:
+def _run(record: SweepRecord, tracker: Any, bars: ProgressBars, resume: bool) -> bool:
     from beamclip.distributed.cluster import concurrent_trials, disconnect
     from beamclip.distributed.tune import run_trials
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from beamclip.config import Choice, Experiment, Sweep, UserError, checked, with_values
+from beamclip.config import Choice, Experiment, Sweep, UserError, validate, with_values
 from beamclip.config.load import assign
 from beamclip.stores.paths import stores_root, tracking_uri
 
@@ -80,7 +80,7 @@ def as_trained(init: str, values: Mapping[str, Any]) -> Experiment | None:
     """
     from beamclip.tracking import fetch_settings
 
-    given = checked(
+    given = validate(
         Experiment,
         assign({}, {key: value for key, value in values.items() if key.startswith(_PLACES)}),
     )
@@ -100,7 +100,7 @@ def as_trained(init: str, values: Mapping[str, Any]) -> Experiment | None:
         "storage.cache": given.storage.cache,
         "tracking.uri": given.tracking.uri,
     }
-    return checked(Experiment, assign(settings, {**here, **values}))
+    return validate(Experiment, assign(settings, {**here, **values}))
 
 
 def _id_of(init: str) -> str:

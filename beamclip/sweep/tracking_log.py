@@ -13,7 +13,7 @@ from beamclip.config.provenance import command_line, provenance_tags, without_pa
 from beamclip.stores.paths import artifact_root, tracking_uri
 from beamclip.stores.sweep_record import SweepRecord
 from beamclip.sweep.next_steps import next_lines
-from beamclip.sweep.progress import Bars
+from beamclip.sweep.progress import ProgressBars
 from beamclip.sweep.reference_runs import write_references
 
 # The anchors of a sweep, kept with its parent run: a table of all banks, and a heat map and the nearest pairs of each.
@@ -108,7 +108,7 @@ def write_beginning(tracker: Any, record: SweepRecord) -> None:
         )  # resumed: as it was started
 
 
-def write_found(tracker: Any, record: SweepRecord, bars: Bars) -> None:
+def write_found(tracker: Any, record: SweepRecord, bars: ProgressBars) -> None:
     """What the preparation found out about teacher, untrained student and anchors.
 
     Raises:
@@ -121,7 +121,7 @@ def write_found(tracker: Any, record: SweepRecord, bars: Bars) -> None:
         log_anchors(tracker, record)
 
 
-def write_summary(tracker: Any, record: SweepRecord, bars: Bars) -> bool:
+def write_summary(tracker: Any, record: SweepRecord, bars: ProgressBars) -> bool:
     """Plots and effects, without which a sweep has ended all the same. Returns whether any trial has a result.
 
     Raises:

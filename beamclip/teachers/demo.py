@@ -70,7 +70,9 @@ def small_vocabulary(model: Any, vocabulary: Tensor) -> Iterator[None]:
     """
     whole = model.token_embedding
     model.token_embedding = nn.Embedding(
-        len(vocabulary), whole.embedding_dim, _weight=whole.weight[vocabulary].detach().clone()
+        len(vocabulary),
+        whole.embedding_dim,
+        _weight=whole.weight[vocabulary].detach().clone(),
     )
     try:
         yield

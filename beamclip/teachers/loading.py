@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from beamclip.config import TowerConfig, UserError, nearest
-from beamclip.config.errors import quiet
+from beamclip.config.errors import mute_loggers
 from beamclip.data.augmentation.render import PixelFormat
 from beamclip.data.augmentation.resample import Interpolation
 from beamclip.stores import key_of
@@ -26,7 +26,7 @@ def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
     """
     _check_names(config)
     try:
-        with quiet("", "huggingface_hub"):  # open_clip tells its story on the root logger
+        with mute_loggers("", "huggingface_hub"):  # open_clip tells its story on the root logger
             model = open_clip.create_model(
                 config.model, pretrained=config.pretrained, require_pretrained=True, device=device
             )

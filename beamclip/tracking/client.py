@@ -9,14 +9,16 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
-from mlflow import MlflowClient as MlflowClient
-from mlflow.entities import Run as Run
+from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from beamclip.config import UserError, first_line
 from beamclip.config.provenance import without_passwords
+
+__all__ = ["MlflowClient", "Run"]  # for `reporting`, which must not import mlflow itself
 
 # MLflow's sqlite file after the folder it lies in was moved: its runs still say where their files were.
 

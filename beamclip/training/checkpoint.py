@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from beamclip.students import Spent, Student, save_student
+from beamclip.students import Student, TrainingCost, save_student
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def save_checkpoint(
     optimiser: Optimizer,
     schedule: LRScheduler,
     progress: Progress,
-    spent: Spent | None = None,
+    spent: TrainingCost | None = None,
 ) -> Path:
     """Write `student.safetensors` (what people use) and `state.pt` (what training needs beside it) into a folder.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from beamclip.config import Experiment
 from beamclip.data import PackedImages, ViewParameters, draw
 from beamclip.data.augmentation.render import PixelFormat, render, render_all
-from beamclip.data.prefetch import Ahead, to_device
+from beamclip.data.prefetch import Prefetcher, to_device
 from beamclip.preparation.assets import OpenAssets, OpenTeacher
 from beamclip.teachers import Embeddings, Teacher, load_teacher
 from beamclip.training.context import Context
@@ -169,7 +169,7 @@ def fits(size: int, device: torch.device) -> bool:
 
 
 @dataclass(frozen=True)
-class Feed:
+class TrainLoader:
     """Makes one worker's batches.
 
     Attributes:
@@ -197,13 +197,13 @@ class Feed:
             step * size : (step + 1) * size
         ]
 
-    def batches(self, epoch: int) -> Ahead[tuple[int, Ids], Batch]:
+    def batches(self, epoch: int) -> Prefetcher[tuple[int, Ids], Batch]:
         """This worker's batches of an epoch."""
         order = epoch_order(self.opened.trained, self.experiment.seed, epoch)
         mine = rank_batches(
             order, self.experiment.optimiser.batch_size, self.context.rank, self.context.world_size
         )
-        return Ahead(enumerate(mine), partial(self._made, epoch), self.context.device)
+        return Prefetcher(enumerate(mine), partial(self._made, epoch), self.context.device)
 
     def _made(self, epoch: int, place: tuple[int, Ids]) -> Batch:
         return self.make_batch(epoch, place[1], place[0])
@@ -274,9 +274,9 @@ def _asked(
     return said[0] if len(said) == 1 else torch.cat(said)
 
 
-def build_feed(
+def build_train_loader(
     experiment: Experiment, opened: OpenAssets, context: Context, pixels: PixelFormat
-) -> Feed:
+) -> TrainLoader:
     """Open images and teachers, on the device where they fit and that is wanted."""
     needs, recipe = experiment.objective.needs, experiment.shown.resolve()
     teachers = opened.teachers if needs.embeddings else ()
@@ -292,7 +292,7 @@ def build_feed(
         if needs.crops and recipe.small_crops
         else None
     )
-    return Feed(experiment, context, opened, pixels, small, images, sides)
+    return TrainLoader(experiment, context, opened, pixels, small, images, sides)
 
 
 def _resident(experiment: Experiment, opened: OpenAssets, context: Context) -> bool:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from beamclip.config import UserError
-from beamclip.data.prefetch import Ahead
+from beamclip.data.prefetch import Prefetcher
 from beamclip.objectives import Objective
 from beamclip.training.context import Context
 from beamclip.training.dataloader import Batch, use_on_current_stream
@@ -19,7 +19,7 @@ HISTORY_POINTS = 20  # a curve needs no more an epoch, and the tracker's disk is
 
 
 @dataclass
-class Machinery:
+class TrainState:
     """What moves during training. `network` is the learner, wrapped for DDP as may be; `objective` is a part of it."""
 
     network: nn.Module
@@ -46,7 +46,7 @@ class EpochResult:
     seconds: float = 0.0
 
 
-def train_step(machinery: Machinery, batch: Batch) -> dict[str, Tensor]:
+def train_step(machinery: TrainState, batch: Batch) -> dict[str, Tensor]:
     """Forward, backward, step. Returns the objective's terms, detached and still on the device."""
     terms: dict[str, Tensor] = machinery.network(batch)
     machinery.optimiser.zero_grad(set_to_none=True)
@@ -61,7 +61,7 @@ def train_step(machinery: Machinery, batch: Batch) -> dict[str, Tensor]:
 
 
 def train_epoch(
-    machinery: Machinery, batches: Ahead[Any, Batch], context: Context, first_step: int
+    machinery: TrainState, batches: Prefetcher[Any, Batch], context: Context, first_step: int
 ) -> EpochResult:
     """Train on all batches of one epoch.
 

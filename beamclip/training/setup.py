@@ -10,19 +10,19 @@ import torch
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
-from beamclip.config import Experiment, Needs, UserError
+from beamclip.config import Experiment, Requirements, UserError
 from beamclip.data.augmentation.render import PixelFormat
-from beamclip.data.prefetch import Ahead
-from beamclip.objectives import Material, Objective, Seen, build_objective
+from beamclip.data.prefetch import Prefetcher
+from beamclip.objectives import LossContext, LossInputs, Objective, build_objective
 from beamclip.preparation.assets import Assets, OpenAssets, open_assets
-from beamclip.students import Spent, Student, build_student, spent_before
+from beamclip.students import Student, TrainingCost, build_student, spent_before
 from beamclip.students.backbones import feature_width
 from beamclip.teachers import precision_for
 from beamclip.teachers.tower import images_encoded
 from beamclip.training.context import Context
-from beamclip.training.dataloader import Batch, Feed, Ids, build_feed
+from beamclip.training.dataloader import Batch, Ids, TrainLoader, build_train_loader
 from beamclip.training.evaluate import student_pixels
-from beamclip.training.loop import Machinery
+from beamclip.training.loop import TrainState
 from beamclip.training.optimizer import build_optimiser, build_schedule
 
 # Student and objective as one module: a batch in, the objective's terms out.
@@ -31,7 +31,7 @@ from beamclip.training.optimizer import build_optimiser, build_schedule
 Autocast = Callable[[], AbstractContextManager[Any]]
 
 
-class Learner(nn.Module):
+class TrainModule(nn.Module):
     """What DDP wraps: the gradients of the student and of the objective's own parts (heads, prototypes) are averaged together.
 
     Args:
@@ -42,7 +42,7 @@ class Learner(nn.Module):
     """
 
     def __init__(
-        self, student: Student, objective: Objective, needs: Needs, autocast: Autocast
+        self, student: Student, objective: Objective, needs: Requirements, autocast: Autocast
     ) -> None:
         super().__init__()
         self.student, self.objective = student, objective
@@ -64,7 +64,7 @@ class Learner(nn.Module):
         self, batch: Batch, features: Tensor, embeddings: Tensor | None, crops: Tensor | None
     ) -> dict[str, Tensor]:
         crops, embeddings = (None if rows is None else rows.float() for rows in (crops, embeddings))
-        seen = Seen(
+        seen = LossInputs(
             batch.count,
             features.float(),
             embeddings,
@@ -87,9 +87,9 @@ class Run:
     opened: OpenAssets
     student: Student
     pixels: PixelFormat
-    machinery: Machinery
-    feed: Feed
-    spent_before: Spent = field(default_factory=Spent)
+    machinery: TrainState
+    feed: TrainLoader
+    spent_before: TrainingCost = field(default_factory=TrainingCost)
     """On the student it starts from."""
     encoded_before: int = field(default_factory=images_encoded)
     """Images that teachers of this process had encoded before this run last counted."""
@@ -98,7 +98,7 @@ class Run:
     def steps_per_epoch(self) -> int:
         return self.feed.steps
 
-    def batches(self, epoch: int) -> Ahead[tuple[int, Ids], Batch]:
+    def batches(self, epoch: int) -> Prefetcher[tuple[int, Ids], Batch]:
         """This worker's batches of an epoch."""
         return self.feed.batches(epoch)
 
@@ -112,19 +112,19 @@ def build_run(experiment: Experiment, assets: Assets, context: Context) -> Run:
     opened, config = open_assets(assets, experiment.data), experiment.optimiser
     student = build_student(experiment.student, opened.width, experiment.seed)
     pixels = student_pixels(student, experiment.student.image_size)
-    feed = build_feed(experiment, opened, context, pixels)
+    feed = build_train_loader(experiment, opened, context, pixels)
     _check_crops(student, feed)
     objective = _drawn_from(
         experiment.seed,
         lambda: build_objective(experiment.objective, _material(experiment, opened, student)),
     )
     student, objective = student.to(context.device), objective.to(context.device)
-    learner = Learner(
+    learner = TrainModule(
         student, objective, experiment.objective.needs, _autocast(experiment, context)
     )
     optimiser = build_optimiser(config, [student.backbone, student.projector, objective])
     schedule = build_schedule(config, optimiser, feed.steps)
-    machinery = Machinery(
+    machinery = TrainState(
         wrap(learner, experiment, context), objective, optimiser, schedule, config.clip_norm
     )
     return Run(
@@ -139,11 +139,11 @@ def build_run(experiment: Experiment, assets: Assets, context: Context) -> Run:
     )
 
 
-def _material(experiment: Experiment, opened: OpenAssets, student: Student) -> Material:
+def _material(experiment: Experiment, opened: OpenAssets, student: Student) -> LossContext:
     features = feature_width(
         student.backbone, experiment.student.backbone, experiment.student.image_size
     )
-    return Material(
+    return LossContext(
         features=features,
         width=opened.width,
         train_images=len(opened.trained),
@@ -163,7 +163,7 @@ def _drawn_from(seed: int, build: Callable[[], Any]) -> Any:
         return build()
 
 
-def _check_crops(student: Student, feed: Feed) -> None:
+def _check_crops(student: Student, feed: TrainLoader) -> None:
     """See that the backbone takes images of both sizes of a multi-crop recipe."""
     if feed.small is None:
         return
@@ -177,7 +177,7 @@ def _check_crops(student: Student, feed: Feed) -> None:
         ) from None
 
 
-def wrap(learner: Learner, experiment: Experiment, context: Context) -> nn.Module:
+def wrap(learner: TrainModule, experiment: Experiment, context: Context) -> nn.Module:
     """The learner as the loop calls it: memory format, compiled backbone, synchronised batch norm on GPUs, DDP.
 
     On CPUs batch norm takes the statistics of each worker's share, since torch has no synchronised one there.
@@ -192,7 +192,7 @@ def wrap(learner: Learner, experiment: Experiment, context: Context) -> nn.Modul
     return _over_workers(learner, context) if context.world_size > 1 else learner
 
 
-def synchronise_norms(learner: Learner) -> None:
+def synchronise_norms(learner: TrainModule) -> None:
     """Batch norm over the batches of all workers, in place. timm's conversion: torch's would drop the activation of `BatchNormAct2d`."""
     for parent, name in (
         (learner.student, "backbone"),
@@ -202,7 +202,7 @@ def synchronise_norms(learner: Learner) -> None:
         setattr(parent, name, convert_sync_batchnorm(getattr(parent, name)))
 
 
-def _over_workers(learner: Learner, context: Context) -> nn.Module:
+def _over_workers(learner: TrainModule, context: Context) -> nn.Module:
     """DDP. The objective's buffers (anchors, queues) are the same on all workers by themselves and need not be sent each step."""
     names = [f"objective.{name}" for name, _ in learner.objective.named_buffers()]
     ddp = nn.parallel.DistributedDataParallel

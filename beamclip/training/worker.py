@@ -12,7 +12,7 @@ import torch
 from beamclip.config import Experiment, UserError
 from beamclip.evaluation import Evaluation, accuracy, save_evaluation, save_probe, zero_shot_logits
 from beamclip.preparation.assets import Assets
-from beamclip.students import Spent
+from beamclip.students import TrainingCost
 from beamclip.teachers.tower import images_encoded
 from beamclip.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from beamclip.training.context import Context
@@ -88,7 +88,7 @@ def _cost(run: Run, done: Progress) -> dict[str, float]:
     return costs | (start if any(start.values()) else {})
 
 
-def _spent(run: Run, done: Progress) -> Spent:
+def _spent(run: Run, done: Progress) -> TrainingCost:
     views, needs, trained = (
         run.experiment.shown,
         run.experiment.objective.needs,
@@ -99,7 +99,7 @@ def _spent(run: Run, done: Progress) -> Spent:
     seen = done.epoch * run.steps_per_epoch * run.experiment.optimiser.batch_size
     if needs.embeddings and views.teacher == "live":
         taught = seen * needs.views * len(run.opened.teachers)
-    return run.spent_before + Spent(done.seconds, seen, taught)
+    return run.spent_before + TrainingCost(done.seconds, seen, taught)
 
 
 def _seed_everything(*place: int) -> None:

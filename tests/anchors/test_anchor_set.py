@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 
 from beamclip.anchors import (
-    AnchorBank,
-    BankPlan,
-    build_banks,
+    AnchorSet,
+    AnchorSetPlan,
+    build_anchor_sets,
     ensemble,
-    existing_bank,
+    existing_anchor_set,
     shortened_prompts,
 )
 from beamclip.anchors.senses import choose_senses
@@ -26,13 +26,13 @@ CLASSES = (CRANE, CAB, ClassName("sea_ice", context="frozen water"), ClassName("
 
 
 def plan(prompt_set, classes=CLASSES, called=None):
-    return BankPlan.of(
+    return AnchorSetPlan.of(
         choose_senses(classes, LEXICON), called or prompt_set, members_of(prompt_set, {})
     )
 
 
 def build(teacher, root, *plans, **options):
-    return build_banks(teacher, plans, root, **options)
+    return build_anchor_sets(teacher, plans, root, **options)
 
 
 def slow_anchor(said, of_class):
@@ -55,7 +55,7 @@ def slow_anchor(said, of_class):
 )
 def test_an_anchor_is_the_mean_of_its_members_means(tower, tmp_path, prompt_set):
     (store,) = build(tower(), tmp_path, plan(prompt_set))
-    bank = AnchorBank.open(store)
+    bank = AnchorSet.open(store)
     assert bank.names == ("crane", "cab", "sea_ice", "qwrtz") and bank.key == store.key
     assert bank.embeddings.dtype == torch.float32 and bank.embeddings.shape == (4, 8)
     for anchor, of_class in zip(bank.embeddings, plan(prompt_set).prompts, strict=True):
@@ -124,8 +124,8 @@ def test_what_is_there_encodes_nothing_and_only_the_new_ones_are_asked_for(tower
     build(again, tmp_path, plan("plain"), plan("gloss"))
     assert sorted(again.asked) == sorted(plan("gloss").texts)
     assert (
-        existing_bank(again, plan("gloss"), tmp_path) is not None
-        and existing_bank(again, plan("cpa"), tmp_path) is None
+        existing_anchor_set(again, plan("gloss"), tmp_path) is not None
+        and existing_anchor_set(again, plan("cpa"), tmp_path) is None
     )
 
 
@@ -173,13 +173,13 @@ def test_what_is_damaged_is_named_and_made_again_only_with_repair(tower, tmp_pat
         store.key for store in mended
     ] == [plain.key, seven.key]
     assert sorted(teacher.asked) == sorted(plan("plain").texts)
-    assert existing_bank(tower(), plan("plain"), tmp_path) is not None
+    assert existing_anchor_set(tower(), plan("plain"), tmp_path) is not None
 
 
 def test_how_alike_they_are_is_found_out_when_they_are_made(tower, tmp_path):
     twins = (ClassName("missile", "n03773504"), CRANE, ClassName("missile", "n04008634"))
     (store,) = build(tower(), tmp_path, plan("plain", twins))
-    found = likeness(AnchorBank.open(store).embeddings)
+    found = likeness(AnchorSet.open(store).embeddings)
     assert store.manifest["likeness"] == json.loads(json.dumps(vars(found)))
     assert found.duplicates == 1 and found.nearest[0] == (0, 2, 1.0)
 
@@ -198,7 +198,7 @@ def test_sentences_that_did_not_fit_are_kept_with_what_was_read(tower, tmp_path)
     }
     assert gloss.manifest["shortened"] == 2
     torch.testing.assert_close(
-        AnchorBank.open(gloss).embeddings[1],
+        AnchorSet.open(gloss).embeddings[1],
         teacher.said("a photo of a cab, a car driven by a person whose."),
     )
 
@@ -214,4 +214,4 @@ def test_a_real_text_tower_s_anchors_are_its_own_zero_shot_classifier(teacher, t
     with torch.inference_mode():
         tokens = teacher.tokenizer(list(plan("openai_7").prompts[2][0]))
         mean = F.normalize(teacher.model.encode_text(tokens), dim=-1).mean(0)
-    torch.testing.assert_close(AnchorBank.open(store).embeddings[2], F.normalize(mean, dim=-1))
+    torch.testing.assert_close(AnchorSet.open(store).embeddings[2], F.normalize(mean, dim=-1))

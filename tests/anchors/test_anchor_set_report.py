@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from beamclip.anchors import AnchorBank, BankPlan, build_banks, report_of
+from beamclip.anchors import AnchorSet, AnchorSetPlan, build_anchor_sets, report_of
 from beamclip.anchors.senses import choose_senses
 from beamclip.anchors.similarity import likeness
 from beamclip.anchors.wordnet import ClassName, Excerpt
@@ -23,8 +23,8 @@ def made(tower, tmp_path):
 
     def build(prompt_set, context=77):
         senses = choose_senses(CLASSES, Excerpt())
-        plan = BankPlan.of(senses, prompt_set, members_of(prompt_set, {}))
-        return build_banks(tower(context=context), [plan], tmp_path)[0], senses
+        plan = AnchorSetPlan.of(senses, prompt_set, members_of(prompt_set, {}))
+        return build_anchor_sets(tower(context=context), [plan], tmp_path)[0], senses
 
     return build
 
@@ -78,7 +78,7 @@ def test_what_is_logged_is_json_with_a_few_of_the_pairs(made):
 def test_another_threshold_counts_anew_and_leaves_the_rest(made):
     store, senses = made("plain")
     report = report_of(store, "plain", senses)
-    alike = likeness(AnchorBank.open(store).embeddings, threshold=-1.0, most=3)
+    alike = likeness(AnchorSet.open(store).embeddings, threshold=-1.0, most=3)
     other = report.with_likeness(alike, senses)
     assert (other.threshold, other.near, other.duplicates, len(other.nearest)) == (-1.0, 10, 1, 3)
     assert other.nearest == report.nearest[:3] and (other.hash, other.prompts) == (

@@ -26,19 +26,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from beamclip.anchors import AnchorBank, BankPlan, build_banks
+from beamclip.anchors import AnchorSet, AnchorSetPlan, build_anchor_sets
 from beamclip.anchors.senses import Sense, choose_senses, own_classes
 from beamclip.anchors.wordnet import ClassName, Lexicon, open_lexicon, open_vocabulary
 from beamclip.config import RECIPES, DataConfig, TowerConfig, UserError, built_in_prompt_sets
 from beamclip.config.prompts import members_of
 from beamclip.data import draw, open_source, pack
 from beamclip.data.augmentation.render import render
-from beamclip.data.decode import square
+from beamclip.data.decode import load_square_rgb
 from beamclip.data.files import Files
 from beamclip.data.sources.parquet import rows_of
 from beamclip.evaluation import accuracy, wilson_interval, zero_shot_logits
 from beamclip.preparation.embedding_store import embed
-from beamclip.sweep.progress import Bars
+from beamclip.sweep.progress import ProgressBars
 from beamclip.teachers import Teacher, ViewSet, load_teacher
 
 _NEIGHBOURS = 5
@@ -107,14 +107,14 @@ def _same_name(senses: Sequence[Sense]) -> list[tuple[Sense, Sense]]:
 
 
 def anchors_of(
-    teacher: Teacher, senses: Sequence[Sense], names: Sequence[str], root: Path, bars: Bars
+    teacher: Teacher, senses: Sequence[Sense], names: Sequence[str], root: Path, bars: ProgressBars
 ) -> dict[str, Floats]:
     """Anchors of these classes under each prompt set, made together."""
-    plans = [BankPlan.of(senses, name, members_of(name, {})) for name in names]
-    stores = build_banks(teacher, plans, root, bars)
+    plans = [AnchorSetPlan.of(senses, name, members_of(name, {})) for name in names]
+    stores = build_anchor_sets(teacher, plans, root, bars)
     bars.close()
     return {
-        n: AnchorBank.open(store).embeddings.numpy() for n, store in zip(names, stores, strict=True)
+        n: AnchorSet.open(store).embeddings.numpy() for n, store in zip(names, stores, strict=True)
     }
 
 
@@ -123,7 +123,7 @@ def lvis_senses(lexicon: Lexicon) -> tuple[Sense, ...]:
     return choose_senses(open_vocabulary("lvis"), lexicon)
 
 
-def collisions(lvis: Path | None, teacher: Teacher | None, root: Path, bars: Bars) -> None:
+def collisions(lvis: Path | None, teacher: Teacher | None, root: Path, bars: ProgressBars) -> None:
     """Parts 1 and 2."""
     lexicon = open_lexicon()
     senses, names = lvis_senses(lexicon), list(built_in_prompt_sets())
@@ -154,7 +154,9 @@ def collisions(lvis: Path | None, teacher: Teacher | None, root: Path, bars: Bar
         )
 
 
-def zero_shot(what: str, side: int, folder: str, teacher: Teacher, root: Path, bars: Bars) -> None:
+def zero_shot(
+    what: str, side: int, folder: str, teacher: Teacher, root: Path, bars: ProgressBars
+) -> None:
     """Part 3, for one data set."""
     config = DataConfig(path=folder, image_size=side)
     packed, source = pack(config, root, bars), open_source(config)
@@ -172,10 +174,10 @@ def zero_shot(what: str, side: int, folder: str, teacher: Teacher, root: Path, b
         print_accuracy(name, images, torch.from_numpy(anchors), labels)
 
 
-def imagenet(file: Path, teacher: Teacher, root: Path, bars: Bars) -> None:
+def imagenet(file: Path, teacher: Teacher, root: Path, bars: ProgressBars) -> None:
     """Part 3 over ImageNet-1K's classes. Without `openai_80`: 80,000 sentences would take longer than all the rest."""
     rows = list(rows_of(Files(str(file.parent)), file.name, ""))
-    pixels = torch.from_numpy(np.stack([square(image["bytes"], 160) for image, _ in rows]))
+    pixels = torch.from_numpy(np.stack([load_square_rgb(image["bytes"], 160) for image, _ in rows]))
     labels, center = torch.tensor([label for _, label in rows]), RECIPES["center"]
     parts = []
     for start in range(0, len(pixels), 64):
@@ -214,7 +216,7 @@ def main() -> None:
     parser.add_argument("--imagenet", type=Path, metavar="FILE")
     parser.add_argument("--storage", type=Path, help="folder of stores (default: a temporary one)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, Bars() as bars:
+    with tempfile.TemporaryDirectory() as scratch, ProgressBars() as bars:
         root = options.storage or Path(scratch)
         teacher = (
             load_teacher(TowerConfig(model=f"local-dir:{options.teacher}"), torch.device("cpu"))

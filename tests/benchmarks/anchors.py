@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 
-from beamclip.anchors import AnchorBank, BankPlan, build_banks
+from beamclip.anchors import AnchorSet, AnchorSetPlan, build_anchor_sets
 from beamclip.anchors.senses import choose_senses
 from beamclip.anchors.wordnet import open_lexicon, open_vocabulary
 from beamclip.config import TowerConfig
 from beamclip.config.prompts import members_of
-from beamclip.sweep.progress import Bars
+from beamclip.sweep.progress import ProgressBars
 from beamclip.teachers import load_teacher
 
 _PIXELS = {
@@ -57,20 +57,22 @@ def random_clip(name: str, folder: Path) -> Path:
     return folder
 
 
-def make(folder: Path, prompt_set: str, root: Path) -> tuple[float, float, AnchorBank, BankPlan]:
+def make(
+    folder: Path, prompt_set: str, root: Path
+) -> tuple[float, float, AnchorSet, AnchorSetPlan]:
     """Seconds of the first call, from class names to anchors, and of a second one."""
     teacher = load_teacher(TowerConfig(model=f"local-dir:{folder}"), torch.device("cpu"))
 
-    def call() -> tuple[float, AnchorBank, BankPlan]:
+    def call() -> tuple[float, AnchorSet, AnchorSetPlan]:
         start = time.perf_counter()
-        plan = BankPlan.of(
+        plan = AnchorSetPlan.of(
             choose_senses(open_vocabulary("imagenet-1k"), open_lexicon()),
             prompt_set,
             members_of(prompt_set, {}),
         )
-        with Bars() as bars:
-            (store,) = build_banks(teacher, [plan], root, bars)
-        return time.perf_counter() - start, AnchorBank.open(store), plan
+        with ProgressBars() as bars:
+            (store,) = build_anchor_sets(teacher, [plan], root, bars)
+        return time.perf_counter() - start, AnchorSet.open(store), plan
 
     first, bank, plan = call()
     return first, call()[0], bank, plan

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from beamclip.config import Experiment, load_experiment, parse_assignments
 from beamclip.evaluation import knn_predict
 from beamclip.preparation.build import prepare
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.training.context import Context
 from beamclip.training.evaluate import labelled_features
 from beamclip.training.loop import train_epoch
@@ -176,7 +176,7 @@ def main() -> None:
         "lightly's other methods are not compared"
     )
     with tempfile.TemporaryDirectory() as scratch:
-        assets = prepare(experiment, Workshop(Path(scratch), torch.device("cpu")))
+        assets = prepare(experiment, PreparationContext(Path(scratch), torch.device("cpu")))
         for side, train in (("lightly", train_lightly), ("ours", train_ours)):
             if options.side in (None, side):
                 run = build_run(experiment, assets, Context())

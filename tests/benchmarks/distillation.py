@@ -21,7 +21,7 @@ from packing import made_up, tree
 
 from beamclip.config import Experiment, with_values
 from beamclip.preparation.build import prepare
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.training.context import Context
 from beamclip.training.loop import train_epoch
 from beamclip.training.setup import Run, build_run
@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 class Fixed:
-    """The same batch over and over, in place of `Ahead`."""
+    """The same batch over and over, in place of `Prefetcher`."""
 
     def __init__(self, run: Run) -> None:
         ids = run.opened.splits.train[: run.experiment.optimiser.batch_size]
@@ -169,7 +169,9 @@ def run_of(
     """A run of this experiment with some settings changed, on stores that are made where they are missing."""
     changed = with_values(experiment, settings)
     return build_run(
-        changed, prepare(changed, Workshop(scratch / "stores", device)), Context(device=device)
+        changed,
+        prepare(changed, PreparationContext(scratch / "stores", device)),
+        Context(device=device),
     )
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from beamclip.config import RECIPES, DataConfig, TeacherConfig
 from beamclip.data import Source, draw, open_source
 from beamclip.data.augmentation.render import render
-from beamclip.data.decode import square
+from beamclip.data.decode import load_square_rgb
 from beamclip.evaluation import knn_predict
 from beamclip.teachers import Teacher, load_teacher
 
@@ -66,7 +66,7 @@ def write(source: Source, change: Callable[[Pixels], bytes], folder: Path, side:
     folder.mkdir(parents=True, exist_ok=True)
     for split in ("train", "test"):
         items = list(source.items(split))
-        images = [{"bytes": change(square(item.image, side))} for item in items]
+        images = [{"bytes": change(load_square_rgb(item.image, side))} for item in items]
         schema = pa.schema([("image", pa.struct([("bytes", pa.binary())])), ("label", pa.int64())])
         table = pa.table({"image": images, "label": [item.label for item in items]}, schema=schema)
         pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
@@ -89,7 +89,7 @@ def main() -> None:
     source = open_source(DataConfig(source="auto", path=options.data, image_size=options.side))
     items = list(source.items("test", 0, options.images))
     originals, labels = (
-        [square(item.image, options.side) for item in items],
+        [load_square_rgb(item.image, options.side) for item in items],
         torch.tensor([item.label for item in items]),
     )
     files = [as_jpeg(one, options.quality) for one in originals]
@@ -100,7 +100,7 @@ def main() -> None:
     )
     for name, pixels in (
         ("as they are", originals),
-        ("as JPEG", [square(file, options.side) for file in files]),
+        ("as JPEG", [load_square_rgb(file, options.side) for file in files]),
     ):
         print(f"{name}: {judged(embedded(teacher, pixels), anchors, labels)}", flush=True)
     if options.write:

@@ -17,7 +17,7 @@ import torch
 
 from beamclip.config import Experiment, load_experiment, parse_assignments, with_values
 from beamclip.preparation.build import prepare
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.training.context import Context
 from beamclip.training.evaluate import probe_student
 from beamclip.training.loop import train_epoch
@@ -53,7 +53,7 @@ def main() -> None:
             {"data.path": options.data, "data.source": "auto"} | parse_assignments(options.set),
         )
         start = time.perf_counter()
-        assets = prepare(experiment, Workshop(options.stores or Path(scratch), device))
+        assets = prepare(experiment, PreparationContext(options.stores or Path(scratch), device))
         print(f"prepared in {time.perf_counter() - start:.1f} s", flush=True)
         run = build_run(experiment, assets, Context(device=device))
         if options.fit:

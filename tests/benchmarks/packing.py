@@ -25,7 +25,7 @@ import psutil
 from PIL import Image
 
 from beamclip.config import DataConfig
-from beamclip.data.decode import square
+from beamclip.data.decode import load_square_rgb
 
 SIDE = 224
 CLASSES = 4
@@ -59,7 +59,7 @@ def tree(files: list[Path], folder: Path, copies: int) -> Path:
 
 def decode(path: str) -> int:
     """What packing does to an image, without writing it."""
-    return int(square(Path(path).read_bytes(), SIDE)[0, 0, 0])
+    return int(load_square_rgb(Path(path).read_bytes(), SIDE)[0, 0, 0])
 
 
 def bare(folder: Path, cores: int) -> float:

@@ -5,7 +5,7 @@
 Both sides are one process with one torch thread, warmed up, and take turns; rates are medians over the rounds, the ratio is the
 median of each round's. torchvision is `ImageFolder` with its own loader, the same recipe of its own transforms, and the collating
 of a `DataLoader`; beamclip is what training does to make a batch: read, draw, render. Files at 32 and 96 px are squares cut from
-the photographs; `whole` photographs are used as they are. DIR holds JPEGs, in folders or not; without it photographs are made up
+the photographs; `open_if_intact` photographs are used as they are. DIR holds JPEGs, in folders or not; without it photographs are made up
 (500 x 375 px, smooth with noise).
 """
 
@@ -29,7 +29,7 @@ from beamclip.config import RECIPES, DataConfig, Recipe
 from beamclip.data import PackedImages, draw, pack
 from beamclip.data.augmentation.render import PixelFormat, render
 from beamclip.data.augmentation.resample import blur_reach
-from beamclip.data.decode import square
+from beamclip.data.decode import load_square_rgb
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -78,7 +78,9 @@ def squares(files: list[Path], folder: Path, side: int) -> list[Path]:
     """Each photograph's middle at this side, as a JPEG."""
     folder.mkdir()
     for number, file in enumerate(files):
-        Image.fromarray(square(file.read_bytes(), side)).save(folder / f"{number}.jpg", quality=90)
+        Image.fromarray(load_square_rgb(file.read_bytes(), side)).save(
+            folder / f"{number}.jpg", quality=90
+        )
     return sorted(folder.iterdir())
 
 
@@ -147,7 +149,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         kinds = {".jpg", ".jpeg"}
-        whole = (
+        open_if_intact = (
             sorted(p.resolve() for p in options.images.rglob("*") if p.suffix.lower() in kinds)
             if options.images
             else made_up(scratch / "made")
@@ -160,9 +162,9 @@ def main() -> None:
         for case in (case for case in CASES if case.side in options.sides):
             if case.files not in trees:
                 files = (
-                    whole
+                    open_if_intact
                     if case.files is None
-                    else squares(whole, scratch / f"files{case.files}", case.files)
+                    else squares(open_if_intact, scratch / f"files{case.files}", case.files)
                 )
                 copies = options.copies * (1 if case.files is None else 4)
                 trees[case.files] = tree(files, scratch / f"tree{case.files}", copies)

@@ -9,7 +9,7 @@ from helpers import tiny
 
 from beamclip.cli.main import main
 from beamclip.preparation.build import prepare
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.stores import read_json
 from beamclip.teachers import Teacher
 from beamclip.teachers.tower import images_encoded
@@ -180,7 +180,7 @@ def test_images_that_the_teacher_has_seen_are_asked_too(
 ):
     names = named("crane", "forklift", "red", "yellow")
     monkeypatch.setattr("beamclip.cli.anchors.teacher_zero_shot", lambda *_: (60.0, 40.0))
-    prepare(tiny.experiment(preset, storage), Workshop(storage / "stores"))
+    prepare(tiny.experiment(preset, storage), PreparationContext(storage / "stores"))
     monkeypatch.setattr(
         "beamclip.preparation.sense_evidence.evidence_of_images",
         lambda images, texts, share: [0.0, 0.0, 0.0, 0.1, 0.9],
@@ -246,7 +246,7 @@ def test_the_set_is_called_what_the_user_calls_it(anchors):
 
 
 def test_a_teacher_near_chance_is_warned_of_loudly(anchors, named, preset, storage):
-    prepare(tiny.experiment(preset, storage), Workshop(storage / "stores"))
+    prepare(tiny.experiment(preset, storage), PreparationContext(storage / "stores"))
     said = anchors()
     assert (
         "zero-shot of tiny on val: 100.0 %, surely above 80.6 % (chance 25.0 %)" in said

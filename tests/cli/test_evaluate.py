@@ -135,7 +135,8 @@ def test_a_class_list_goes_without_the_senses_of_names_that_it_lacks(student, ex
         student, False, kept, extras
     )
     listed = with_values(
-        pinned, {"anchors.vocabulary": str(tmp_path / "own.txt"), "anchors.strict_senses": False}
+        pinned,
+        {"anchors.vocabulary": str(tmp_path / "own.txt"), "anchors.strict_senses": False},
     )
     (tmp_path / "own.txt").write_text("blue\nred\n")
     assert "zero_shot/test_top1" in evaluate_model(student, False, listed, extras)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from beamclip.cli.evaluate import other_data, own_data
 from beamclip.config import UserError, load_experiment
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 
 
 def named(path):
@@ -93,14 +93,14 @@ def test_other_data_without_class_names_are_told_where_to_write_them_and_not_of_
         UserError,
         match=r"--transfer pets: .*there has no class names; write them into classnames.txt beside tar",
     ) as caught:
-        pets.check(Workshop(tmp_path))
+        pets.check(PreparationContext(tmp_path))
     assert "data.class_names" not in str(caught.value)
 
 
 def test_tar_shards_with_a_list_of_names_beside_them_can_be_judged_on(experiment, tmp_path):
     (make_tars(tmp_path / "there") / "classnames.txt").write_text("cat\ndog\n")
     pets = other_data("pets", str(tmp_path / "there"), experiment, 32, "demo")
-    assert pets.transferred and Workshop(tmp_path).source(pets.experiment.data).names == (
+    assert pets.transferred and PreparationContext(tmp_path).source(pets.experiment.data).names == (
         "cat",
         "dog",
     )
@@ -111,7 +111,9 @@ def test_a_folder_that_is_not_there_is_said_of_the_option_that_was_typed(experim
         UserError,
         match=r"--transfer pets: data.path .*none does not exist; say --transfer pets=DIR with the folder",
     ):
-        other_data("pets", str(tmp_path / "none"), experiment, 32, "demo").check(Workshop(tmp_path))
+        other_data("pets", str(tmp_path / "none"), experiment, 32, "demo").check(
+            PreparationContext(tmp_path)
+        )
 
 
 def test_other_data_by_the_own_name_is_refused(experiment):

@@ -82,10 +82,10 @@ def test_every_command_is_one_that_a_shell_takes_as_ray_wraps_it(plan):
     for command in commands(plan):
         wrapped = _with_interactive(command)
         line = shlex.split(wrapped[-1])[-1] if isinstance(wrapped, list) else wrapped
-        checked = subprocess.run(
+        validate = subprocess.run(
             ["bash", "-n", "-c", line], capture_output=True, text=True, check=False
         )
-        assert (checked.returncode, checked.stderr) == (0, ""), command
+        assert (validate.returncode, validate.stderr) == (0, ""), command
 
 
 def test_what_the_user_must_replace_is_marked(plan):

@@ -2,11 +2,11 @@ import logging
 
 import pytest
 
-from beamclip.config.errors import quiet
+from beamclip.config.errors import mute_loggers
 
 
 def fail_loudly():
-    with quiet("talkative", ""):
+    with mute_loggers("talkative", ""):
         logging.getLogger("talkative.child").error("unheard")
         logging.getLogger().error("unheard")
         raise RuntimeError

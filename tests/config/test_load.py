@@ -3,11 +3,11 @@ import pytest
 from beamclip.config import (
     Experiment,
     UserError,
-    checked,
     flatten,
     load_experiment,
     parse_assignments,
     preset_names,
+    validate,
     with_values,
 )
 from beamclip.config.load import read_preset
@@ -205,4 +205,4 @@ def test_a_tag_that_has_no_use_is_dropped_so_that_nobody_takes_it_for_the_weight
         "cifar10", {"teacher.model": model, "teacher.pretrained": "openai"}
     )
     assert experiment.teacher.pretrained == kept
-    assert checked(Experiment, experiment.model_dump(mode="json")) == experiment
+    assert validate(Experiment, experiment.model_dump(mode="json")) == experiment

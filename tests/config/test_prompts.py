@@ -5,9 +5,9 @@ from beamclip.config import (
     PromptSet,
     UserError,
     built_in_prompt_sets,
-    checked,
     load_experiment,
     parse_assignments,
+    validate,
     with_values,
 )
 from beamclip.config.prompts import members_of
@@ -81,7 +81,7 @@ def test_they_can_be_written_on_the_command_line():
 def test_a_saved_experiment_with_sets_of_ones_own_loads_again():
     experiment = load(custom=MINE, prompt_set="both")
     assert (
-        checked(Experiment, experiment.model_dump(mode="json"))
+        validate(Experiment, experiment.model_dump(mode="json"))
         == experiment
         == with_values(experiment, {})
     )

@@ -10,7 +10,6 @@ from beamclip.config import (
     UserError,
     cell,
     check_space,
-    checked,
     choice,
     load_experiment,
     loguniform,
@@ -18,6 +17,7 @@ from beamclip.config import (
     start_of,
     trial_count,
     uniform,
+    validate,
 )
 
 
@@ -172,7 +172,7 @@ def test_a_sweep_is_not_called_like_a_folder_that_is_there_already(name):
         UserError,
         match=rf"^name: {re.escape(name)} means a folder that is there already; use letters",
     ):
-        checked(Sweep, {"name": name})
+        validate(Sweep, {"name": name})
     assert Sweep(name=f"{name}a").name == f"{name}a"
 
 

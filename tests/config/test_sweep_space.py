@@ -1,6 +1,6 @@
 import pytest
 
-from beamclip.config import Sweep, UserError, checked, choice, load_experiment, loguniform
+from beamclip.config import Sweep, UserError, choice, load_experiment, loguniform, validate
 
 
 def swept(**dimension):
@@ -11,7 +11,7 @@ def swept(**dimension):
 @pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
 def test_a_range_has_two_ends(end, number):
     with pytest.raises(UserError, match=rf"space.optimiser.lr.uniform.{end} is .*finite number"):
-        checked(Sweep, swept(kind="uniform", **({"low": 0.1, "high": 0.2} | {end: number})))
+        validate(Sweep, swept(kind="uniform", **({"low": 0.1, "high": 0.2} | {end: number})))
 
 
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])
@@ -19,19 +19,19 @@ def test_what_is_no_number_can_t_be_tried(number):
     with pytest.raises(
         UserError, match=r"space.optimiser.lr.choice.values: (inf|nan) is no number to try"
     ):
-        checked(Sweep, swept(kind="choice", values=[0.1, number]))
+        validate(Sweep, swept(kind="choice", values=[0.1, number]))
 
 
 def test_values_of_every_kind_keep_theirs():
     values = [True, 1, 1.5, "a", None]
-    assert checked(Sweep, swept(kind="choice", values=values)).space["optimiser.lr"] == choice(
+    assert validate(Sweep, swept(kind="choice", values=values)).space["optimiser.lr"] == choice(
         *values
     )
-    assert checked(Sweep, swept(kind="uniform", low=0.1, high=1, log=True)).space[
+    assert validate(Sweep, swept(kind="uniform", low=0.1, high=1, log=True)).space[
         "optimiser.lr"
     ] == loguniform(0.1, 1.0)
     with pytest.raises(UserError, match="space.optimiser.lr.choice.values is 3; write a list"):
-        checked(Sweep, swept(kind="choice", values=3))
+        validate(Sweep, swept(kind="choice", values=3))
 
 
 @pytest.mark.parametrize(

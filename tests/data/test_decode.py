@@ -8,8 +8,8 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
-from beamclip.data.decode import square
-from beamclip.data.files import Blob, Files
+from beamclip.data.decode import load_square_rgb
+from beamclip.data.files import Files, LazyBytes
 
 
 def encode(image, format="PNG", **options):
@@ -33,7 +33,9 @@ def test_equals_torchvisions_resize_and_centre_crop(size):
     steps = v2.Compose(
         [v2.Resize(32, v2.InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(32)]
     )
-    difference = square(encode(image), 32).astype(int) - np.asarray(steps(image)).astype(int)
+    difference = load_square_rgb(encode(image), 32).astype(int) - np.asarray(steps(image)).astype(
+        int
+    )
     assert np.abs(difference).max() <= 2
 
 
@@ -42,33 +44,35 @@ def test_pixels_are_those_of_every_pillow():
     total = hashlib.sha256()
     for width, height in [(50, 37), (37, 50), (33, 50), (10, 15), (60, 12), (4, 420), (420, 4)]:
         pixels = np.random.default_rng(0).integers(256, size=(height, width, 3), dtype=np.uint8)
-        total.update(square(pixels, 22).tobytes())
+        total.update(load_square_rgb(pixels, 22).tobytes())
     assert total.hexdigest().startswith("9611b5ec08fc2153")
 
 
 def test_pixels_of_the_right_size_are_not_touched():
     pixels = np.asarray(photograph(32, 32))
-    assert np.array_equal(square(pixels, 32), pixels)
+    assert np.array_equal(load_square_rgb(pixels, 32), pixels)
 
 
 def test_a_long_strip_costs_no_memory():
-    assert square(np.zeros((1, 60_000, 3), np.uint8), 224).shape == (224, 224, 3)
+    assert load_square_rgb(np.zeros((1, 60_000, 3), np.uint8), 224).shape == (224, 224, 3)
 
 
 def test_reads_a_file_only_when_it_is_decoded(tmp_path):
-    image = Blob(Files(str(tmp_path)), "x.png")
+    image = LazyBytes(Files(str(tmp_path)), "x.png")
     photograph(40, 40).save(tmp_path / "x.png")
-    assert square(image, 16).shape == (16, 16, 3)
+    assert load_square_rgb(image, 16).shape == (16, 16, 3)
 
 
 def test_small_ones_are_kept_small_where_that_is_wanted():
     small, large = np.full((20, 30, 3), 90, np.uint8), np.full((50, 60, 3), 90, np.uint8)
-    assert square(small, 32, upscale=False).shape == (20, 20, 3) and square(small, 32).shape == (
+    assert load_square_rgb(small, 32, upscale=False).shape == (20, 20, 3) and load_square_rgb(
+        small, 32
+    ).shape == (
         32,
         32,
         3,
     )
-    assert square(large, 32, upscale=False).shape == (32, 32, 3)
+    assert load_square_rgb(large, 32, upscale=False).shape == (32, 32, 3)
 
 
 def test_exif_orientation_is_applied():
@@ -79,7 +83,7 @@ def test_exif_orientation_is_applied():
     turned = encode(
         Image.fromarray(np.rot90(pixels).copy()), "JPEG", exif=exif, quality=100, subsampling=0
     )
-    assert np.abs(square(turned, 16).astype(int) - pixels).max() < 20
+    assert np.abs(load_square_rgb(turned, 16).astype(int) - pixels).max() < 20
 
 
 @pytest.mark.parametrize("turn", range(1, 10))
@@ -89,7 +93,7 @@ def test_every_orientation_is_turned_as_pillow_turns_it(turn, format):
     exif[0x0112] = turn
     data = encode(photograph(16, 16), format, exif=exif)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)).convert("RGB"))
-    assert np.array_equal(square(data, 16), np.asarray(expected))
+    assert np.array_equal(load_square_rgb(data, 16), np.asarray(expected))
 
 
 def with_exif(payload):
@@ -101,10 +105,10 @@ def with_exif(payload):
     "exif", [b"garbagegarbage", b"", b"II*\0", b"II*\0\xff\xff\0\0", b"II*\0\x08\0\0\0\x05\0abc"]
 )
 def test_malformed_exif_says_nothing(exif):
-    plain = square(encode(photograph(16, 16), "JPEG"), 16)
-    assert np.array_equal(square(with_exif(b"Exif\0\0" + exif), 16), plain)
+    plain = load_square_rgb(encode(photograph(16, 16), "JPEG"), 16)
+    assert np.array_equal(load_square_rgb(with_exif(b"Exif\0\0" + exif), 16), plain)
     for format in ("PNG", "WEBP"):
-        assert square(
+        assert load_square_rgb(
             encode(photograph(16, 16), format, exif=b"Exif\0\0" + exif or b"x"), 16
         ).shape == (16, 16, 3)
 
@@ -135,7 +139,7 @@ PALETTE.putpalette([0, 0, 0, 10, 200, 30])
     ],
 )
 def test_every_kind_becomes_rgb(data, expected):
-    pixels = square(data, 8)
+    pixels = load_square_rgb(data, 8)
     assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8
     assert np.abs(pixels.astype(int) - expected).max() <= 2
 
@@ -146,19 +150,23 @@ def test_every_kind_becomes_rgb(data, expected):
 )
 def test_broken_files_are_refused(data):
     with pytest.raises(Exception, match="."):
-        square(data, 8)
+        load_square_rgb(data, 8)
 
 
 def test_a_bomb_is_refused_unopened():
     header = encode(Image.new("1", (12_000, 9_000)))
     with pytest.raises(ValueError, match="12000 x 9000 pixels, more than Pillow's limit"):
-        square(header, 8)
+        load_square_rgb(header, 8)
 
 
 def test_pixels_without_a_known_range_are_refused():
     with pytest.raises(ValueError, match="floating-point"):
-        square(encode(Image.new("F", (8, 8)), "TIFF"), 8)
+        load_square_rgb(encode(Image.new("F", (8, 8)), "TIFF"), 8)
 
 
 def test_torch_can_take_the_result():
-    assert torch.from_numpy(square(encode(photograph(20, 20)), 8).copy()).shape == (8, 8, 3)
+    assert torch.from_numpy(load_square_rgb(encode(photograph(20, 20)), 8).copy()).shape == (
+        8,
+        8,
+        3,
+    )

@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from beamclip.config import UserError
-from beamclip.data.files import Blob, Files
+from beamclip.data.files import Files, LazyBytes
 
 
 @pytest.fixture(params=["plain", "file", "memory"])
@@ -47,7 +47,7 @@ def test_knows_folders(files):
 
 def test_reads_whole_files_and_parts(files):
     assert files.read("a/x.bin") == b"0123456789" and files.read("a/x.bin", 3, 4) == b"3456"
-    assert Blob(files, "a/x.bin", 8).read() == b"89"
+    assert LazyBytes(files, "a/x.bin", 8).read() == b"89"
     with files.open("a/x.bin") as file:
         assert file.read(2) == b"01"
 
@@ -110,7 +110,7 @@ def test_pipes_and_sockets_are_no_files(tmp_path):
 
 def test_pickles_as_its_address(files):
     files.folders()
-    sent = pickle.dumps(Blob(files, "a/x.bin"))
+    sent = pickle.dumps(LazyBytes(files, "a/x.bin"))
     assert len(sent) < 500 and pickle.loads(sent).read() == b"0123456789"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from beamclip.config import DataConfig, UserError
 from beamclip.data import Item, open_source
-from beamclip.data.files import Blob, Files
+from beamclip.data.files import Files, LazyBytes
 from beamclip.data.image_shards import RawRows
 from beamclip.data.packing import PackJob, as_jpeg, in_order, row_of
 
@@ -37,7 +37,7 @@ def test_what_is_no_image_gives_its_reason_in_a_line(image, reason):
 def test_an_image_that_could_not_be_read_is_not_a_bad_one(tmp_path):
     """A time-out would leave it out for good."""
     with pytest.raises(UserError, match=r"a.jpg can't be read"):
-        row_of(Item("a.jpg", Blob(Files(str(tmp_path)), "a.jpg"), 0), DataConfig(image_size=8))
+        row_of(Item("a.jpg", LazyBytes(Files(str(tmp_path)), "a.jpg"), 0), DataConfig(image_size=8))
 
 
 @pytest.mark.parametrize("target", ["gone.jpg", "a.jpg"])
@@ -46,7 +46,9 @@ def test_a_link_that_leads_nowhere_is_a_bad_image_at_once(tmp_path, monkeypatch,
         "beamclip.data.retry.time.sleep", lambda _: pytest.fail("it was tried again")
     )
     (tmp_path / "a.jpg").symlink_to(target)
-    said = row_of(Item("a.jpg", Blob(Files(str(tmp_path)), "a.jpg"), 0), DataConfig(image_size=8))
+    said = row_of(
+        Item("a.jpg", LazyBytes(Files(str(tmp_path)), "a.jpg"), 0), DataConfig(image_size=8)
+    )
     assert said == "a link that leads nowhere"
 
 

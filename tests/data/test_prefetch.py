@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from beamclip.data.prefetch import Ahead
+from beamclip.data.prefetch import Prefetcher
 
 CPU = torch.device("cpu")
 
@@ -20,14 +20,16 @@ def live_threads():
 
 def test_results_come_in_order_and_the_thread_ends():
     before = live_threads()
-    assert list(Ahead(numbers(50), lambda ids: int(ids[0]) ** 2, CPU)) == [i * i for i in range(50)]
+    assert list(Prefetcher(numbers(50), lambda ids: int(ids[0]) ** 2, CPU)) == [
+        i * i for i in range(50)
+    ]
     assert live_threads() == before
 
 
 def test_results_are_made_ahead_in_another_thread_and_not_far():
     made = []
     batches = iter(
-        Ahead(numbers(50), lambda ids: made.append(threading.current_thread()) or True, CPU)
+        Prefetcher(numbers(50), lambda ids: made.append(threading.current_thread()) or True, CPU)
     )
     next(batches)
     deadline = time.monotonic() + 5
@@ -47,7 +49,7 @@ def test_a_failure_is_raised_where_the_batch_was_wanted():
 
     before, got = live_threads(), []
     with pytest.raises(OSError, match="the disk is gone"):
-        got.extend(Ahead(numbers(10), make, CPU))
+        got.extend(Prefetcher(numbers(10), make, CPU))
     assert got == [0, 1, 2]
     assert live_threads() == before
 
@@ -58,26 +60,26 @@ def test_a_failure_of_the_items_themselves_is_raised_too():
         raise ValueError("no more")
 
     with pytest.raises(ValueError, match="no more"):
-        list(Ahead(items(), lambda ids: ids, CPU))
+        list(Prefetcher(items(), lambda ids: ids, CPU))
 
 
 @pytest.mark.parametrize("wanted", [1, 5])
 def test_the_thread_ends_when_the_consumer_stops_early(wanted):
     before = live_threads()
-    for number, _ in enumerate(Ahead(numbers(1000), lambda ids: ids, CPU), 1):
+    for number, _ in enumerate(Prefetcher(numbers(1000), lambda ids: ids, CPU), 1):
         if number == wanted:
             break
     assert live_threads() == before
 
 
 def test_waiting_is_measured_where_batches_are_slow():
-    slow = Ahead(numbers(4), lambda ids: time.sleep(0.05) or ids, CPU)
+    slow = Prefetcher(numbers(4), lambda ids: time.sleep(0.05) or ids, CPU)
     assert len(list(slow)) == 4
     assert slow.waited >= 0.15
 
 
 def test_batches_that_are_ready_cost_no_waiting():
-    fast = Ahead(numbers(10), lambda ids: ids, CPU)
+    fast = Prefetcher(numbers(10), lambda ids: ids, CPU)
     for _ in fast:
         time.sleep(0.02)
     assert fast.waited < 0.1

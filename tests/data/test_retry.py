@@ -5,7 +5,7 @@ from fsspec.exceptions import FSTimeoutError
 
 from beamclip.config import UserError
 from beamclip.data.files import Files
-from beamclip.data.retry import tried
+from beamclip.data.retry import with_retries
 
 
 class StoreError(Exception):
@@ -51,7 +51,7 @@ def test_what_a_disk_would_say_again_is_asked_once(number):
         UserError,
         match=r"^x can't be read \(.*said by the disk\); see that it is there, whole and readable",
     ):
-        tried(read, "x")
+        with_retries(read, "x")
     assert len(asked) == 1
 
 
@@ -60,4 +60,4 @@ def test_a_sentence_stays_as_it_is():
         raise UserError("said already; mend it")
 
     with pytest.raises(UserError, match="^said already; mend it$"):
-        tried(read, "x")
+        with_retries(read, "x")

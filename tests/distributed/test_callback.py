@@ -6,8 +6,8 @@ import pytest
 
 from beamclip.config import Sweep, UserError, cell, choice, load_experiment, start_of, with_values
 from beamclip.distributed import tune as sweeps
-from beamclip.distributed.callback import FINAL, Relay, last_line
-from beamclip.distributed.student_handoff import Handover
+from beamclip.distributed.callback import FINAL, SweepCallback, last_line
+from beamclip.distributed.student_handoff import StudentHandoff
 from beamclip.distributed.tune import run_trials
 from beamclip.stores.sweep_record import SweepRecord
 
@@ -18,7 +18,7 @@ class Listener:
     def __init__(self):
         self.heard = []
 
-    def over_before(self, results):
+    def on_restore(self, results):
         if results:
             self.heard.append(("over before", *sorted(results)))
             self.results = results
@@ -58,7 +58,7 @@ def ended_by_itself(monkeypatch, tmp_path):
 
     def run(steps, terminated=0, sweep=SWEEP):
         def fit():
-            steps(Relay())
+            steps(SweepCallback())
             return Results(
                 {"trial_id": name, "config": {"values": {"seed": 1}}, "epoch": 3}
                 for name in "ab"[:terminated]
@@ -120,9 +120,9 @@ def test_nobody_waits_for_a_trial_whose_process_was_lost_for_good(ended_by_itsel
         relay.on_trial_error(0, [], trial("a"))
 
     ended_by_itself(steps)
-    record = Relay.record
+    record = SweepCallback.record
     with pytest.raises(UserError, match="has failed"):
-        Handover(record.folder, record.base).wait_for(with_values(record.base, {"seed": 1}))
+        StudentHandoff(record.folder, record.base).wait_for(with_values(record.base, {"seed": 1}))
 
 
 def test_a_trial_that_is_over_without_a_student_is_not_waited_for_by_those_that_start_again(
@@ -139,10 +139,10 @@ def test_a_trial_that_is_over_without_a_student_is_not_waited_for_by_those_that_
         relay.on_step_begin(7, [over, trial("b")])
 
     ended_by_itself(steps, sweep=sweep)
-    waiting = cell(sweep, Relay.record.base, {"variant": "second", "seed": 1})
+    waiting = cell(sweep, SweepCallback.record.base, {"variant": "second", "seed": 1})
     with pytest.raises(UserError, match="has failed"):
-        Handover(Relay.record.folder, waiting).wait_for(
-            start_of(sweep, Relay.record.base, {"variant": "second", "seed": 1})
+        StudentHandoff(SweepCallback.record.folder, waiting).wait_for(
+            start_of(sweep, SweepCallback.record.base, {"variant": "second", "seed": 1})
         )
 
 
@@ -178,7 +178,9 @@ def test_a_trial_that_never_started_or_never_ended_was_interrupted(ended_by_itse
 
 def test_where_all_had_ended_before_tune_takes_no_step(ended_by_itself):
     assert ended_by_itself(lambda relay: None, terminated=2) == (True, [("over before", "a", "b")])
-    assert Relay.listener.results["b"].items() >= {"epoch": 3, "values": {"seed": 1}}.items()
+    assert (
+        SweepCallback.listener.results["b"].items() >= {"epoch": 3, "values": {"seed": 1}}.items()
+    )
     assert not ended_by_itself(lambda relay: None, terminated=1)[0]
 
 
@@ -191,7 +193,7 @@ def test_what_an_earlier_session_finished_counts_and_is_not_told_again(ended_by_
     by_itself, heard = ended_by_itself(steps)
     assert by_itself
     assert [note[:2] for note in heard] == [("over before", "a"), ("started", "b"), ("ended", "b")]
-    assert Relay.listener.results == {"a": {"epoch": 3, "values": {"seed": 1}}}
+    assert SweepCallback.listener.results == {"a": {"epoch": 3, "values": {"seed": 1}}}
 
 
 def test_a_second_interruption_before_the_unfinished_trial_started_again_is_one(ended_by_itself):

@@ -5,7 +5,7 @@ from scipy import stats
 
 from beamclip.config import GridConfig, ProbeConfig
 from beamclip.evaluation import accuracy, few_shot, select_probe
-from beamclip.evaluation.few_shot import drawn
+from beamclip.evaluation.few_shot import sample_shots
 
 CONFIG = ProbeConfig(
     grid=GridConfig(lr=(0.3,), weight_decay=(0.1, 0.01)), few_shot=(4, 1, 16), few_shot_draws=4
@@ -19,7 +19,7 @@ def parts():
 
 def test_so_many_of_each_class_are_drawn_and_a_smaller_draw_is_part_of_a_larger(parts):
     train = parts[0]
-    four, one = drawn(train, 4, 0), drawn(train, 1, 0)
+    four, one = sample_shots(train, 4, 0), sample_shots(train, 1, 0)
     assert four.labels.bincount().tolist() == [4] * 6
     assert one.labels.bincount().tolist() == [1] * 6
     rows = {tuple(row) for row in four.features.tolist()}
@@ -28,14 +28,15 @@ def test_so_many_of_each_class_are_drawn_and_a_smaller_draw_is_part_of_a_larger(
         <= rows
         <= {tuple(row) for row in train.features.tolist()}
     )
-    assert rows != {tuple(row) for row in drawn(train, 4, 1).features.tolist()}
+    assert rows != {tuple(row) for row in sample_shots(train, 4, 1).features.tolist()}
 
 
 def test_every_draw_is_the_probe_on_those_images_alone(parts):
     train, val, test = parts
     four = few_shot(*parts, CONFIG)[1]
     probes = [
-        select_probe(drawn(train, 4, seed), val, CONFIG, refit=False).probe for seed in range(4)
+        select_probe(sample_shots(train, 4, seed), val, CONFIG, refit=False).probe
+        for seed in range(4)
     ]
     assert list(four.draws) == [
         accuracy(probe.predict(test.features), test.labels) for probe in probes
@@ -74,6 +75,6 @@ def test_more_than_the_smallest_class_has_is_left_out_with_a_note(parts):
 
 def test_the_draw_is_of_train_alone(parts):
     train, val, _ = parts
-    some = drawn(train, 2, 0)
+    some = sample_shots(train, 2, 0)
     assert some.embeddings is None and some.features.shape == (12, 24)
     assert not any(torch.equal(row, other) for row in some.features for other in val.features)

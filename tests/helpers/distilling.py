@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from beamclip.objectives import Seen
+from beamclip.objectives import LossInputs
 from helpers.gloo import in_processes
 
 
@@ -61,7 +61,7 @@ def share(rank, count, step, images=8):
     clusters = torch.arange(images) * (step + 3) % 5
     mine = slice(rank * images // count, (rank + 1) * images // count)
     student, teacher, clusters = student[mine], teacher[mine], clusters[mine]
-    return Seen(
+    return LossInputs(
         len(student), student, student, teachers=(teacher,), clusters=clusters, epoch=step / 4
     )
 

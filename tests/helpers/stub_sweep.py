@@ -31,7 +31,7 @@ class Listener:
     def __init__(self):
         self.heard = []
 
-    def over_before(self, results):
+    def on_restore(self, results):
         self.heard.append(["over before", len(results)])
 
     def started(self, trial_id, values):

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from beamclip.config import Experiment
 from beamclip.preparation.build import prepare
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def stores(tmp_path_factory):
 @pytest.fixture(scope="session")
 def assets(experiment, stores):
     """The experiment's stores: 128 samples for training, 32 for val, 32 for test."""
-    return prepare(experiment, Workshop(stores))
+    return prepare(experiment, PreparationContext(stores))
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@ import torch
 from helpers.distilling import check_two_workers, embeddings, share
 
 from beamclip.config import ObjectiveConfig, UserError
-from beamclip.objectives import Material, build_objective
-from beamclip.objectives.base import Terms
+from beamclip.objectives import LossContext, build_objective
+from beamclip.objectives.base import WeightedSum
 
 
 def material():
-    return Material(8, 16, 100, 7, [embeddings(7, seed=9)[0]])
+    return LossContext(8, 16, 100, 7, [embeddings(7, seed=9)[0]])
 
 
 def build(name="csm+simreg+seed", **terms):
@@ -40,7 +40,7 @@ def test_the_gradient_is_the_weighted_sum_too():
 
 
 def test_one_name_is_no_sum():
-    assert not isinstance(build("simreg"), Terms)
+    assert not isinstance(build("simreg"), WeightedSum)
 
 
 def test_the_queues_of_its_parts_are_in_its_state():

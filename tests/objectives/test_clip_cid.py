@@ -15,7 +15,7 @@ from helpers.distilling import (
 from sklearn.metrics import log_loss
 
 from beamclip.config import ClipCidConfig, ObjectiveConfig
-from beamclip.objectives import Material, Seen, build_objective
+from beamclip.objectives import LossContext, LossInputs, build_objective
 from beamclip.objectives.clip_cid import ClusterInstanceDiscrimination
 
 TERMS = {"cluster": "label_weight", "cluster_kl": "kl_weight", "instance": "instance_weight"}
@@ -122,7 +122,7 @@ def test_several_views_of_an_image_have_its_cluster():
 @pytest.mark.parametrize("only", TERMS)
 def test_the_gradient_is_the_derivative(only):
     student, teacher = embeddings(3, 4, dtype=torch.float64)
-    seen = Seen(3, student, student, teachers=(teacher,), clusters=torch.tensor([4, 0, 4]))
+    seen = LossInputs(3, student, student, teachers=(teacher,), clusters=torch.tensor([4, 0, 4]))
     check_gradient(build(4, only=only, margin=0.2), seen)
 
 
@@ -199,6 +199,6 @@ def test_a_config_builds_it():
         {"name": "clip_cid", "clip_cid": {"clusters": 5, "scale": 8.0, "temperature": 0.2}}
     )
     built = build_objective(
-        config, Material(8, 16, 100, 7, [anchors(), torch.ones(7, 3)], centres=centres())
+        config, LossContext(8, 16, 100, 7, [anchors(), torch.ones(7, 3)], centres=centres())
     )
     torch.testing.assert_close(built(share(0, 1, 0)), build()(share(0, 1, 0)))

@@ -13,7 +13,7 @@ from helpers.distilling import (
 )
 
 from beamclip.config import ObjectiveConfig
-from beamclip.objectives import Material, Seen, build_objective
+from beamclip.objectives import LossContext, LossInputs, build_objective
 from beamclip.objectives.compress import Compress
 
 
@@ -61,7 +61,7 @@ def test_equals_torch_s_own_divergence_of_two_categoricals():
 
 
 def test_a_perfect_student_has_no_loss_at_the_authors_temperatures():
-    objective = build_objective(ObjectiveConfig(name="compress"), Material(8, 16, 100, 7))
+    objective = build_objective(ObjectiveConfig(name="compress"), LossContext(8, 16, 100, 7))
     assert (objective.teacher_temperature, objective.student_temperature) == (0.04, 0.04)
     for step in range(3):
         _, teacher = embeddings(seed=step)
@@ -70,7 +70,7 @@ def test_a_perfect_student_has_no_loss_at_the_authors_temperatures():
 
 def test_the_gradient_is_the_derivative():
     student, teacher = embeddings(3, 16, seed=2, dtype=torch.float64)
-    check_gradient(filled(), Seen(3, student, student, teachers=(teacher,)))
+    check_gradient(filled(), LossInputs(3, student, student, teachers=(teacher,)))
 
 
 def test_half_precision():

@@ -9,8 +9,8 @@ from torch import nn
 from beamclip.config import ObjectiveConfig
 from beamclip.objectives import (
     CrossModalSimilarityMatching,
-    Material,
-    Seen,
+    LossContext,
+    LossInputs,
     build_objective,
     similarity_logits,
 )
@@ -66,7 +66,7 @@ def test_the_configuration_s_temperatures_go_to_their_sides():
 
 
 def material(anchors, temperatures=()):
-    return Material(8, 16, 100, 7, anchors, temperatures)
+    return LossContext(8, 16, 100, 7, anchors, temperatures)
 
 
 def others(count=2, width=9):
@@ -113,7 +113,7 @@ def test_a_second_teacher_without_a_temperature_has_the_configuration_s():
 def test_it_compares_all_views_that_were_seen():
     student, teacher, anchors = tensors()
     objective = CrossModalSimilarityMatching([anchors], [0.1], 0.2)
-    seen = Seen(5, torch.empty(10, 8), student.repeat(2, 1), teachers=(teacher.repeat(2, 1),))
+    seen = LossInputs(5, torch.empty(10, 8), student.repeat(2, 1), teachers=(teacher.repeat(2, 1),))
     torch.testing.assert_close(objective(seen)["loss"], objective.match(student, teacher)["loss"])
 
 

@@ -10,7 +10,7 @@ from helpers.distilling import (
 from lightly.loss import NegativeCosineSimilarity
 
 from beamclip.config import ObjectiveConfig
-from beamclip.objectives import Material, Seen, build_objective
+from beamclip.objectives import LossContext, LossInputs, build_objective
 from beamclip.objectives.feature import FeatureRegression
 
 
@@ -52,7 +52,7 @@ def test_the_teacher_gets_no_gradient_and_the_student_s_is_the_derivative():
     student, teacher = (x.requires_grad_() for x in embeddings(3, 4, dtype=torch.float64))
     FeatureRegression().match(student, teacher)["loss"].backward()
     assert student.grad is not None and teacher.grad is None
-    check_gradient(FeatureRegression(), Seen(3, student, student, teachers=(teacher,)))
+    check_gradient(FeatureRegression(), LossInputs(3, student, student, teachers=(teacher,)))
 
 
 def test_half_precision_and_two_workers():
@@ -61,5 +61,5 @@ def test_half_precision_and_two_workers():
 
 
 def test_a_config_builds_it():
-    built = build_objective(ObjectiveConfig(name="feature"), Material(8, 16, 100, 7))
+    built = build_objective(ObjectiveConfig(name="feature"), LossContext(8, 16, 100, 7))
     assert type(built) is FeatureRegression

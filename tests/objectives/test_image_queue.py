@@ -11,7 +11,12 @@ from helpers.distilling import (
 )
 
 from beamclip.config import ObjectiveConfig
-from beamclip.objectives import CrossModalSimilarityMatching, Material, Seen, build_objective
+from beamclip.objectives import (
+    CrossModalSimilarityMatching,
+    LossContext,
+    LossInputs,
+    build_objective,
+)
 from beamclip.objectives.image_queue import ImageQueue
 
 
@@ -43,7 +48,7 @@ def test_a_queue_of_one_batch_is_csm_with_the_batch_as_anchors():
 
 
 def test_a_perfect_student_has_no_loss_at_the_default_temperatures():
-    objective = build_objective(ObjectiveConfig(name="image_queue"), Material(8, 16, 100, 7))
+    objective = build_objective(ObjectiveConfig(name="image_queue"), LossContext(8, 16, 100, 7))
     assert (objective.teacher_temperature, objective.student_temperature) == (0.07, 0.07)
     for step in range(3):
         _, teacher = embeddings(seed=step)
@@ -52,7 +57,7 @@ def test_a_perfect_student_has_no_loss_at_the_default_temperatures():
 
 def test_the_gradient_is_the_derivative():
     student, teacher = embeddings(3, 16, seed=2, dtype=torch.float64)
-    check_gradient(filled(), Seen(3, student, student, teachers=(teacher,)))
+    check_gradient(filled(), LossInputs(3, student, student, teachers=(teacher,)))
 
 
 def test_half_precision():

@@ -8,7 +8,7 @@ from lightly.models.modules.memory_bank import MemoryBankModule
 from sklearn.metrics import log_loss
 
 from beamclip.config import ObjectiveConfig, UserError
-from beamclip.objectives import Material, build_objective
+from beamclip.objectives import LossContext, build_objective
 from beamclip.objectives.queue import Queue, divergence, queue_length
 
 OVER_QUEUES = ("seed", "compress", "image_queue")
@@ -17,7 +17,7 @@ OVER_QUEUES = ("seed", "compress", "image_queue")
 def build(name, queue=None, train_images=100):
     return build_objective(
         ObjectiveConfig.model_validate({"name": name, name: {"queue": queue}}),
-        Material(8, 16, train_images, 7),
+        LossContext(8, 16, train_images, 7),
     )
 
 

@@ -14,7 +14,7 @@ from helpers.distilling import (
 )
 
 from beamclip.config import ObjectiveConfig
-from beamclip.objectives import Material, Seen, build_objective
+from beamclip.objectives import LossContext, LossInputs, build_objective
 from beamclip.objectives.seed import Seed
 
 
@@ -53,7 +53,7 @@ def test_a_first_batch_is_compared_with_itself():
 
 
 def test_at_the_authors_temperature_it_is_info_nce_with_the_teacher_s_embedding():
-    objective = build_objective(ObjectiveConfig(name="seed"), Material(8, 16, 100, 7))
+    objective = build_objective(ObjectiveConfig(name="seed"), LossContext(8, 16, 100, 7))
     objective(share(0, 1, 0))
     student, teacher = embeddings(seed=1)
     columns = torch.stack([torch.cat([own[None], embeddings(seed=0)[1]]) for own in teacher])
@@ -74,7 +74,7 @@ def test_a_perfect_student_at_one_temperature_is_left_with_the_teacher_s_entropy
 
 def test_the_gradient_is_the_derivative():
     student, teacher = embeddings(3, 16, seed=2, dtype=torch.float64)
-    check_gradient(filled(), Seen(3, student, student, teachers=(teacher,)))
+    check_gradient(filled(), LossInputs(3, student, student, teachers=(teacher,)))
 
 
 def test_half_precision():

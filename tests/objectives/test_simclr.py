@@ -6,7 +6,7 @@ from helpers.gloo import in_processes
 from torch import nn
 
 from beamclip.config import ObjectiveConfig, SimclrConfig
-from beamclip.objectives import Material, Seen, build_objective
+from beamclip.objectives import LossContext, LossInputs, build_objective
 from beamclip.objectives.simclr import SimCLR, make_head, nt_xent
 
 
@@ -105,7 +105,7 @@ def built(features=12, **settings):
     torch.manual_seed(0)
     config = SimclrConfig(**{"hidden": 16, "width": 8} | settings)
     return build_objective(
-        ObjectiveConfig(name="simclr", simclr=config), Material(features, 4, 100, 4)
+        ObjectiveConfig(name="simclr", simclr=config), LossContext(features, 4, 100, 4)
     )
 
 
@@ -114,19 +114,19 @@ def test_views_are_told_apart_by_their_place():
     objective, features = built(temperature=0.2), pairs(6, 12).flatten(0, 1)
     projected = objective.head(features)
     loss, accuracy = slow_nt_xent([projected[:6].tolist(), projected[6:].tolist()], 0.2)
-    out = objective(Seen(6, features))
+    out = objective(LossInputs(6, features))
     assert out["loss"].item() == pytest.approx(loss, rel=1e-4)
     assert out["contrast_accuracy"].item() == pytest.approx(accuracy)
 
 
 def test_bf16_features_and_autocast_leave_the_head_in_full_precision():
     objective, features = built(), pairs(64, 12).flatten(0, 1)
-    full = objective(Seen(64, features))["loss"]
-    half = objective(Seen(64, features.bfloat16()))["loss"]
+    full = objective(LossInputs(64, features))["loss"]
+    half = objective(LossInputs(64, features.bfloat16()))["loss"]
     assert half.dtype == torch.float32
     assert half.item() == pytest.approx(full.item(), rel=0.01)
     with torch.autocast("cpu", torch.bfloat16):
-        inside = objective(Seen(64, features))["loss"]
+        inside = objective(LossInputs(64, features))["loss"]
     assert torch.equal(inside, full)
 
 
@@ -150,7 +150,7 @@ def test_all_trained_parts_get_a_gradient_and_the_loss_goes_down():
     losses = []
     for _ in range(30):
         optimiser.zero_grad()
-        loss = objective(Seen(16, features))["loss"]
+        loss = objective(LossInputs(16, features))["loss"]
         loss.backward()
         assert all((p.grad is not None) == p.requires_grad for p in objective.parameters())
         optimiser.step()
@@ -164,7 +164,7 @@ def loss_and_gradient(rank, count):
     objective, features = with_fixed_statistics(), pairs(8, 12)
     mine = features[:, rank * 8 // count : (rank + 1) * 8 // count].flatten(0, 1)
     network = nn.parallel.DistributedDataParallel(objective) if count > 1 else objective
-    out = network(Seen(8 // count, mine))
+    out = network(LossInputs(8 // count, mine))
     out["loss"].backward()
     return (
         out["loss"].item(),

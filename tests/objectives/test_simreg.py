@@ -4,7 +4,7 @@ from helpers.distilling import check_gradient, check_precision, check_two_worker
 from lightly.loss import NegativeCosineSimilarity
 
 from beamclip.config import ObjectiveConfig
-from beamclip.objectives import Material, Seen, build_objective
+from beamclip.objectives import LossContext, LossInputs, build_objective
 from beamclip.objectives.simreg import SimReg
 
 
@@ -35,7 +35,7 @@ def test_a_perfect_student_of_any_length_has_no_loss_and_no_gradient():
 
 def test_the_gradient_is_the_derivative():
     student, teacher = embeddings(3, 4, dtype=torch.float64)
-    check_gradient(SimReg(), Seen(3, student, student, teachers=(teacher,)))
+    check_gradient(SimReg(), LossInputs(3, student, student, teachers=(teacher,)))
 
 
 def test_half_precision_and_two_workers():
@@ -44,4 +44,6 @@ def test_half_precision_and_two_workers():
 
 
 def test_a_config_builds_it():
-    assert type(build_objective(ObjectiveConfig(name="simreg"), Material(8, 16, 100, 7))) is SimReg
+    assert (
+        type(build_objective(ObjectiveConfig(name="simreg"), LossContext(8, 16, 100, 7))) is SimReg
+    )

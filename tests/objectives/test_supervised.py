@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
 from beamclip.config import ObjectiveConfig, SupervisedConfig, UserError
-from beamclip.objectives import Material, Seen, build_objective
+from beamclip.objectives import LossContext, LossInputs, build_objective
 
 
 def slow_cross_entropy(logits, labels, smoothing):
@@ -26,7 +26,7 @@ def built(features=6, classes=4, smoothing=0.0):
     config = ObjectiveConfig(
         name="supervised", supervised=SupervisedConfig(label_smoothing=smoothing)
     )
-    return build_objective(config, Material(features, 8, 100, classes))
+    return build_objective(config, LossContext(features, 8, 100, classes))
 
 
 def batch(count=10, features=6, classes=4, dtype=torch.float32):
@@ -43,14 +43,14 @@ def test_equals_the_equation_written_out(smoothing):
     expected = slow_cross_entropy(
         objective.classifier(features).tolist(), labels.tolist(), smoothing
     )
-    assert objective(Seen(10, features, labels=labels))["loss"].item() == pytest.approx(
+    assert objective(LossInputs(10, features, labels=labels))["loss"].item() == pytest.approx(
         expected, rel=1e-5
     )
 
 
 def test_equals_scikit_learn_s_log_loss_and_accuracy():
     objective, (features, labels) = built(), batch(200)
-    out = objective(Seen(200, features, labels=labels))
+    out = objective(LossInputs(200, features, labels=labels))
     p = objective.classifier(features).softmax(-1).detach().numpy().astype(np.float64)
     assert out["loss"].item() == pytest.approx(
         log_loss(labels.numpy(), p / p.sum(1, keepdims=True), labels=range(4)), rel=1e-5
@@ -62,16 +62,16 @@ def test_a_classifier_that_says_nothing_is_at_chance():
     objective, (features, labels) = built(classes=5, smoothing=0.2), batch(classes=5)
     nn.init.zeros_(objective.classifier.weight)
     nn.init.zeros_(objective.classifier.bias)
-    assert objective(Seen(10, features, labels=labels))["loss"].item() == pytest.approx(
+    assert objective(LossInputs(10, features, labels=labels))["loss"].item() == pytest.approx(
         math.log(5), rel=1e-6
     )
 
 
 def test_all_views_count_and_have_their_image_s_label():
     objective, (features, labels) = built(), batch()
-    first = objective(Seen(5, features[:5], labels=labels[:5]))
-    second = objective(Seen(5, features[5:], labels=labels[:5]))
-    both = objective(Seen(5, features, labels=labels[:5]))
+    first = objective(LossInputs(5, features[:5], labels=labels[:5]))
+    second = objective(LossInputs(5, features[5:], labels=labels[:5]))
+    both = objective(LossInputs(5, features, labels=labels[:5]))
     for name in ("loss", "accuracy"):
         assert both[name].item() == pytest.approx((first[name] + second[name]).item() / 2, rel=1e-5)
 
@@ -79,26 +79,26 @@ def test_all_views_count_and_have_their_image_s_label():
 def test_the_gradient_is_the_derivative():
     objective, (features, labels) = built(smoothing=0.1).double(), batch(dtype=torch.float64)
     assert torch.autograd.gradcheck(
-        lambda x: objective(Seen(10, x, labels=labels))["loss"], features.requires_grad_()
+        lambda x: objective(LossInputs(10, x, labels=labels))["loss"], features.requires_grad_()
     )
 
 
 def test_bf16_features_and_autocast_leave_the_classifier_in_full_precision():
     objective, (features, labels) = built(), batch(64)
     full, half = (
-        objective(Seen(64, x, labels=labels))["loss"] for x in (features, features.bfloat16())
+        objective(LossInputs(64, x, labels=labels))["loss"] for x in (features, features.bfloat16())
     )
     assert half.dtype == torch.float32
     assert half.item() == pytest.approx(full.item(), rel=0.01)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(objective(Seen(64, features, labels=labels))["loss"], full)
+        assert torch.equal(objective(LossInputs(64, features, labels=labels))["loss"], full)
 
 
 def loss_and_gradient(rank, count):
     objective, (features, labels) = built(), batch(8)
     mine = slice(rank * 8 // count, (rank + 1) * 8 // count)
     network = nn.parallel.DistributedDataParallel(objective) if count > 1 else objective
-    loss = network(Seen(8 // count, features[mine], labels=labels[mine]))["loss"]
+    loss = network(LossInputs(8 // count, features[mine], labels=labels[mine]))["loss"]
     loss.backward()
     return loss.item(), objective.classifier.weight.grad
 

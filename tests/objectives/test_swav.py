@@ -8,7 +8,7 @@ from helpers.gloo import in_processes
 from torch import nn
 
 from beamclip.config import ObjectiveConfig, SwavConfig, UserError
-from beamclip.objectives import Material, Seen, build_objective
+from beamclip.objectives import LossContext, LossInputs, build_objective
 from beamclip.objectives.swav import SwAV, prototype_usage, sinkhorn, swapped_prediction
 
 
@@ -211,7 +211,7 @@ def test_codes_have_no_gradient():
 def test_in_double_precision_all_of_it_is():
     objective = built(queue=4).double()
     out = objective(
-        Seen(
+        LossInputs(
             6,
             random(12, 12, dtype=torch.float64),
             crops=random(18, 12, seed=1, dtype=torch.float64),
@@ -222,11 +222,11 @@ def test_in_double_precision_all_of_it_is():
 
 def test_bf16_features_and_autocast_leave_the_head_in_full_precision():
     objective, features = built().eval(), random(128, 12)
-    full, half = (objective(Seen(64, x))["loss"] for x in (features, features.bfloat16()))
+    full, half = (objective(LossInputs(64, x))["loss"] for x in (features, features.bfloat16()))
     assert half.dtype == torch.float32
     assert half.item() == pytest.approx(full.item(), rel=0.01)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(objective(Seen(64, features))["loss"], full)
+        assert torch.equal(objective(LossInputs(64, features))["loss"], full)
 
 
 def test_large_views_and_small_crops_go_through_the_head_in_their_places():
@@ -234,7 +234,7 @@ def test_large_views_and_small_crops_go_through_the_head_in_their_places():
     twin = copy.deepcopy(objective)
     views = F.normalize(twin.head(torch.cat([features, crops])), dim=-1).unflatten(0, (5, 6))
     assert torch.equal(
-        objective(Seen(6, features, crops=crops))["loss"], twin.compare(views, 0.0)["loss"]
+        objective(LossInputs(6, features, crops=crops))["loss"], twin.compare(views, 0.0)["loss"]
     )
 
 
@@ -245,7 +245,7 @@ def trained(objective, epochs, optimiser, steps=3):
     for step in range(steps):
         for epoch in epochs:
             optimiser.zero_grad()
-            objective(Seen(8, random(16, 12, seed=step), epoch=epoch))["loss"].backward()
+            objective(LossInputs(8, random(16, 12, seed=step), epoch=epoch))["loss"].backward()
             objective.after_backward()
             optimiser.step()
     return F.normalize(objective.prototypes.detach(), dim=-1)
@@ -268,7 +268,7 @@ def test_ddp_is_given_a_gradient_of_zero_and_the_optimiser_none():
     objective = built(frozen_epochs=1.0)
     for epoch, frozen in ((0.5, True), (1.0, False)):
         objective.zero_grad()
-        objective(Seen(8, random(16, 12), epoch=epoch))["loss"].backward()
+        objective(LossInputs(8, random(16, 12), epoch=epoch))["loss"].backward()
         assert torch.equal(objective.prototypes.grad, torch.zeros(7, 5)) == frozen
         objective.after_backward()
         assert (objective.prototypes.grad is None) == frozen
@@ -386,8 +386,8 @@ def test_a_queue_longer_than_the_data_is_refused_in_a_sentence():
         UserError,
         match=r"objective.swav.queue is 101, but there are 100 training images; give 100 or fewer, or 0 for none",
     ):
-        build_objective(config, Material(12, 4, 100, 4))
-    assert build_objective(config, Material(12, 4, 101, 4)).config.queue == 101
+        build_objective(config, LossContext(12, 4, 100, 4))
+    assert build_objective(config, LossContext(12, 4, 101, 4)).config.queue == 101
 
 
 # several workers
@@ -408,7 +408,7 @@ def some_steps(rank, count):
         large, small = random(2, 8, 12, seed=step), random(3, 8, 12, seed=100 + step)
         objective.zero_grad()
         out = network(
-            Seen(
+            LossInputs(
                 8 // count,
                 large[:, mine].flatten(0, 1),
                 crops=small[:, mine].flatten(0, 1),

@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from beamclip.anchors import AnchorBank
+from beamclip.anchors import AnchorSet
 from beamclip.anchors import anchor_set as bank
 from beamclip.anchors.text_embeddings import shortened
 from beamclip.config import UserError, with_values
-from beamclip.preparation.anchors import banks_of, make_banks, place_of
+from beamclip.preparation.anchors import anchor_sets_of, make_anchor_sets, place_of
 from beamclip.preparation.assets import open_assets
 from beamclip.preparation.build import prepare, prepare_all
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.stores import open_store
 from beamclip.teachers import Teacher
 from beamclip.teachers.tower import images_encoded
@@ -57,13 +57,13 @@ def asked(monkeypatch):
 
 
 def embeddings(path):
-    return AnchorBank.open(open_store(Path(path))).embeddings
+    return AnchorSet.open(open_store(Path(path))).embeddings
 
 
 def test_a_space_over_prompt_sets_and_vocabularies_is_one_pass_over_texts_and_none_over_images(
     experiment, packed_only, words, asked
 ):
-    prepare(experiment, Workshop(packed_only))
+    prepare(experiment, PreparationContext(packed_only))
     for calls in asked:
         calls.clear()
     space = list(
@@ -75,7 +75,7 @@ def test_a_space_over_prompt_sets_and_vocabularies_is_one_pass_over_texts_and_no
         )
         for cell in space
     }
-    workshop = Workshop(packed_only)
+    workshop = PreparationContext(packed_only)
     tokenizer, before = workshop.teacher(experiment.teacher).tokenizer, images_encoded()
     made = prepare_all(cells, workshop)
     assert images_encoded() - before <= 1  # the teacher's width is asked of an image
@@ -83,16 +83,16 @@ def test_a_space_over_prompt_sets_and_vocabularies_is_one_pass_over_texts_and_no
     plans = {
         place_of(tower, plan, workshop): plan
         for cell in cells.values()
-        for tower, plan in banks_of(cell, workshop).all()
+        for tower, plan in anchor_sets_of(cell, workshop).all()
     }
-    there = place_of(*banks_of(experiment, workshop).own, workshop)
+    there = place_of(*anchor_sets_of(experiment, workshop).own, workshop)
     sentences = sorted(
         set().union(*(plan.texts for place, plan in plans.items() if place != there))
     )
     cut, (texts, passes) = shortened(sentences, tokenizer), asked
     assert texts == [cut.get(sentence, sentence) for sentence in sentences] and len(passes) == 1
     assert len(list((packed_only / "anchors").glob("*/manifest.json"))) == len(plans) >= 10
-    again = prepare_all(cells, Workshop(packed_only))
+    again = prepare_all(cells, PreparationContext(packed_only))
     assert len(passes) == 1 and {key: assets.teachers for key, assets in again.items()} == {
         key: one.teachers for key, one in made.items()
     }
@@ -101,7 +101,9 @@ def test_a_space_over_prompt_sets_and_vocabularies_is_one_pass_over_texts_and_no
 def test_zero_shot_is_on_the_data_s_own_classes_whatever_the_vocabulary(
     experiment, copied_stores, assets, words
 ):
-    made = prepare(with_values(experiment, {"anchors.vocabulary": words}), Workshop(copied_stores))
+    made = prepare(
+        with_values(experiment, {"anchors.vocabulary": words}), PreparationContext(copied_stores)
+    )
     assert (
         Path(made.classes).name == Path(assets.classes).name
         and made.classes != made.teachers[0].anchors
@@ -124,7 +126,7 @@ def test_zero_shot_is_on_the_data_s_own_classes_whatever_the_vocabulary(
 def test_fewer_anchors_are_fewer_of_the_vocabulary(experiment, copied_stores, words, count):
     """More than the data has classes: zero-shot keeps all of its own."""
     cell = with_values(experiment, {"anchors.vocabulary": words, "anchors.count": count})
-    made = prepare(cell, Workshop(copied_stores))
+    made = prepare(cell, PreparationContext(copied_stores))
     run = build_run(cell, made, Context())
     (anchors,) = run.machinery.objective.anchors
     assert torch.equal(anchors, embeddings(made.teachers[0].anchors)[:count])
@@ -144,7 +146,7 @@ def test_more_anchors_than_there_are_is_a_sentence(
         UserError,
         match=rf"anchors.count {most + 1} is more than the {most} {what}.*; lower it or drop it",
     ):
-        prepare(cell, Workshop(copied_stores))
+        prepare(cell, PreparationContext(copied_stores))
 
 
 def test_a_single_anchor_is_a_sentence(experiment, copied_stores, tmp_path):
@@ -154,7 +156,7 @@ def test_a_single_anchor_is_a_sentence(experiment, copied_stores, tmp_path):
         UserError,
         match=r"anchors.vocabulary .*one.txt has one name only, which all images match alike; give at least two",
     ):
-        prepare(cell, Workshop(copied_stores))
+        prepare(cell, PreparationContext(copied_stores))
 
 
 def test_students_learn_over_a_vocabulary_of_another_size(experiment, copied_stores, words):
@@ -165,7 +167,7 @@ def test_students_learn_over_a_vocabulary_of_another_size(experiment, copied_sto
     reports = []
     run_worker(
         cell,
-        prepare(cell, Workshop(copied_stores)),
+        prepare(cell, PreparationContext(copied_stores)),
         Context(report=lambda metrics, checkpoint: reports.append(metrics)),
     )
     losses = [metrics["train/loss"] for metrics in reports[:3]]
@@ -198,7 +200,9 @@ def test_teachers_that_share_a_text_tower_share_their_banks(
         {"model": relative("visual.proj")},
         {"model": relative("visual.conv1.weight"), "prompt_set": "gloss"},
     ]
-    made = prepare(with_values(experiment, {"teacher.others": others}), Workshop(copied_stores))
+    made = prepare(
+        with_values(experiment, {"teacher.others": others}), PreparationContext(copied_stores)
+    )
     first, second, third = made.teachers
     assert len({one.views for one in made.teachers}) == 3
     assert (
@@ -212,7 +216,7 @@ def test_teachers_that_share_a_text_tower_share_their_banks(
 
 def test_another_text_tower_has_banks_of_its_own(experiment, copied_stores, relative, asked):
     other = with_values(experiment, {"teacher.others": [{"model": relative("text_projection")}]})
-    made = prepare(other, Workshop(copied_stores))
+    made = prepare(other, PreparationContext(copied_stores))
     first, second = made.teachers
     assert first.anchors != second.anchors and made.classes == first.anchors
     assert not torch.equal(embeddings(first.anchors), embeddings(second.anchors))
@@ -232,7 +236,7 @@ def test_better_names_cost_no_packing_and_no_teacher_pass(
     names = tmp_path / "names.txt"
     names.write_text("peat moss\nwild rose\nsand\tloose grains on a beach\nsea ice\n")
     named = with_values(experiment, {"data.class_names": str(names), "anchors.prompt_set": "gloss"})
-    made = prepare(named, Workshop(copied_stores))
+    made = prepare(named, PreparationContext(copied_stores))
     assert [Path(path).name for path in (made.packed, made.teachers[0].views)] == [
         Path(path).name for path in (assets.packed, assets.teachers[0].views)
     ]
@@ -259,7 +263,7 @@ def test_what_banks_will_be_made_of_is_known_without_a_teacher(
         "teacher.others": [{"model": "ViT-B-32", "prompt_set": "plain"}],
     }
     cell = with_values(experiment, values)
-    banks = banks_of(cell, Workshop(tmp_path))
+    banks = anchor_sets_of(cell, PreparationContext(tmp_path))
     assert [(tower, plan.prompt_set, len(plan.senses)) for tower, plan in banks.all()] == [
         (cell.teacher, "hypernym", 7),
         (cell.teacher.others[0], "plain", 7),
@@ -274,7 +278,7 @@ def test_a_sense_that_is_pinned_reaches_the_sentences(experiment, tmp_path):
         experiment,
         {"anchors.senses": {"sea_ice": "frozen sea water"}, "anchors.prompt_set": "gloss"},
     )
-    assert banks_of(pinned, Workshop(tmp_path)).own[1].prompts[3] == (
+    assert anchor_sets_of(pinned, PreparationContext(tmp_path)).own[1].prompts[3] == (
         ("a photo of a sea ice, frozen sea water.",),
     )
 
@@ -283,7 +287,7 @@ def test_sets_that_make_the_same_sentences_share_a_bank_under_each_s_name(
     experiment, copied_stores, assets
 ):
     mine = {"anchors.custom": {"mine": {"names": ["{name}"]}}, "anchors.prompt_set": "mine"}
-    made = prepare(with_values(experiment, mine), Workshop(copied_stores))
+    made = prepare(with_values(experiment, mine), PreparationContext(copied_stores))
     assert Path(made.teachers[0].anchors).name == Path(assets.teachers[0].anchors).name
     assert (made.facts["anchors"]["prompt_set"], assets.facts["anchors"]["prompt_set"]) == (
         "mine",
@@ -292,13 +296,13 @@ def test_sets_that_make_the_same_sentences_share_a_bank_under_each_s_name(
 
 
 def test_banks_are_found_by_tower_and_sentences(experiment, copied_stores, words):
-    workshop = Workshop(copied_stores)
+    workshop = PreparationContext(copied_stores)
     cells = [
         with_values(experiment, {"anchors.vocabulary": words, "anchors.count": count})
         for count in (2, 3)
     ]
-    banks = [banks_of(cell, workshop) for cell in cells]
-    stores = make_banks(banks, workshop)
+    banks = [anchor_sets_of(cell, workshop) for cell in cells]
+    stores = make_anchor_sets(banks, workshop)
     assert len(stores) == 2 and len(list((copied_stores / "anchors").glob("*/manifest.json"))) >= 2
     for one in banks:
         for tower, plan in one.all():

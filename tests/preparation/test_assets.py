@@ -4,7 +4,7 @@ import pytest
 from beamclip.config import TowerConfig, UserError, with_values
 from beamclip.preparation.assets import Assets, TeacherAssets, open_assets
 from beamclip.preparation.build import prepare
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 
 
 def test_they_survive_json(assets):
@@ -33,7 +33,7 @@ def test_each_teacher_is_opened_with_its_own_stores_tower_and_temperature(
 ):
     values = {"teacher.others": [{"model": f"local-dir:{other_folder}", "temperature": 0.02}]}
     several = with_values(experiment, values)
-    first, second = open_assets(prepare(several, Workshop(stores)), several.data).teachers
+    first, second = open_assets(prepare(several, PreparationContext(stores)), several.data).teachers
     assert (first.temperature, second.temperature) == (None, 0.02)
     assert (first.views.width, second.views.width) == (16, 24)
     assert (first.anchors.embeddings.shape, second.anchors.embeddings.shape) == ((4, 16), (4, 24))
@@ -43,13 +43,13 @@ def test_each_teacher_is_opened_with_its_own_stores_tower_and_temperature(
 
 def test_a_teacher_that_runs_inside_training_has_anchors_and_no_views(experiment, stores):
     live = with_values(experiment, {"views.teacher": "live"})
-    (teacher,) = open_assets(prepare(live, Workshop(stores)), live.data).teachers
+    (teacher,) = open_assets(prepare(live, PreparationContext(stores)), live.data).teachers
     assert teacher.views is None
     assert teacher.anchors.embeddings.shape == (4, 16)
 
 
 def test_a_store_that_was_damaged_meanwhile_is_a_sentence(experiment, copied_stores):
-    assets = prepare(experiment, Workshop(copied_stores))
+    assets = prepare(experiment, PreparationContext(copied_stores))
     path = next(
         (copied_stores / "embeddings" / assets.teachers[0].views.rsplit("/", 1)[1]).glob(
             "rows-*.npy"

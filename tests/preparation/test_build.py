@@ -15,7 +15,7 @@ from beamclip.evaluation import wilson_interval
 from beamclip.preparation import embedding_store as encoding
 from beamclip.preparation.assets import open_assets
 from beamclip.preparation.build import prepare, prepare_all
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.stores import StoreDamaged, key_of
 
 HELD_OUT = 32 + 32  # val and test, seen once for zero-shot
@@ -67,7 +67,7 @@ def test_a_second_call_encodes_nothing_and_opens_the_same(experiment, stores, as
         "beamclip.data.packing.PackJob.open",
     ):
         monkeypatch.setattr(job, lambda *arguments: pytest.fail("something was made again"))
-    again = prepare(experiment, Workshop(stores))
+    again = prepare(experiment, PreparationContext(stores))
     assert again.facts["teacher/images_encoded"] == 0
     assert (again.packed, again.teachers) == (assets.packed, assets.teachers)
 
@@ -87,7 +87,7 @@ def test_temperatures_students_and_seeds_need_nothing_new(
     monkeypatch.setattr(
         "beamclip.stores.build._build", lambda *arguments: pytest.fail("a store was built")
     )
-    made = prepare(with_values(experiment, values), Workshop(stores))
+    made = prepare(with_values(experiment, values), PreparationContext(stores))
     assert (made.teachers[0].views, made.teachers[0].anchors) == (
         assets.teachers[0].views,
         assets.teachers[0].anchors,
@@ -95,7 +95,9 @@ def test_temperatures_students_and_seeds_need_nothing_new(
 
 
 def test_another_prompt_set_passes_no_image(experiment, stores, assets, seen):
-    other = prepare(with_values(experiment, {"anchors.prompt_set": "openai_7"}), Workshop(stores))
+    other = prepare(
+        with_values(experiment, {"anchors.prompt_set": "openai_7"}), PreparationContext(stores)
+    )
     assert other.facts["teacher/images_encoded"] == 0 and seen == []
     assert other.teachers[0].anchors != assets.teachers[0].anchors
     assert other.teachers[0].views == assets.teachers[0].views
@@ -110,7 +112,7 @@ def test_canonical_teacher_views_serve_every_recipe_and_any_number_of_views(
                 experiment,
                 {"views.teacher": "center", "views.recipe": recipe, "views.stored": stored},
             ),
-            Workshop(packed_only),
+            PreparationContext(packed_only),
         )
         for recipe, stored in (("weak", 2), ("simclr", 2), ("simclr", 7))
     ]
@@ -161,7 +163,7 @@ def test_over_a_whole_space_no_teacher_sees_a_view_twice(experiment, packed_only
     experiments = {
         str(number): with_values(experiment, values) for number, values in enumerate(cells)
     }
-    made = prepare_all(experiments, Workshop(packed_only))
+    made = prepare_all(experiments, PreparationContext(packed_only))
     assert len(seen) == len(set(seen)) == images
     for key, assets in made.items():
         _serves(assets, experiments[key])
@@ -186,7 +188,7 @@ def test_a_space_of_eight_cells_has_what_one_cell_has_encoded(
     experiment, packed_only, seen, tmp_path
 ):
     other = shutil.copytree(packed_only, tmp_path / "other")
-    prepare(experiment, Workshop(packed_only))
+    prepare(experiment, PreparationContext(packed_only))
     one, eight = list(seen), {}
     for tau, backbone, prompts in product(
         (0.01, 0.1), ("test_vit", "test_resnet"), ("plain", "openai_7")
@@ -197,7 +199,7 @@ def test_a_space_of_eight_cells_has_what_one_cell_has_encoded(
             "anchors.prompt_set": prompts,
         }
         eight[str(values)] = with_values(experiment, values)
-    made = prepare_all(eight, Workshop(other))
+    made = prepare_all(eight, PreparationContext(other))
     assert len(made) == 8 and seen[len(one) :] == one
     assert len({assets.teachers[0].views for assets in made.values()}) == 1
     assert len({assets.teachers[0].anchors for assets in made.values()}) == 2
@@ -208,7 +210,7 @@ def test_every_teacher_has_its_own_store_anchors_and_temperature(
 ):
     other = {"model": f"local-dir:{other_folder}", "temperature": 0.02, "prompt_set": "openai_7"}
     several = with_values(experiment, {"teacher.others": [other]})
-    made = prepare(several, Workshop(packed_only))
+    made = prepare(several, PreparationContext(packed_only))
     assert made.facts["teacher/images_encoded"] == len(seen) == len(set(seen)) == 2 * 256 + HELD_OUT
     assert made.facts["teacher"] == f"{Path(experiment.teacher.model).name} + {other_folder.name}"
     first, second = made.teachers
@@ -224,20 +226,24 @@ def test_every_teacher_has_its_own_store_anchors_and_temperature(
         (2, 16, 128),
         (2, 24, 128),
     ]
-    alone = prepare(experiment, Workshop(packed_only))
+    alone = prepare(experiment, PreparationContext(packed_only))
     assert alone.facts["teacher/images_encoded"] == 0 and alone.teachers[0].views == first.views
 
 
 def test_one_clip_with_two_prompt_sets_sees_each_view_once(experiment, packed_only, seen):
     twice = {"model": experiment.teacher.model, "prompt_set": "openai_7"}
-    made = prepare(with_values(experiment, {"teacher.others": [twice]}), Workshop(packed_only))
+    made = prepare(
+        with_values(experiment, {"teacher.others": [twice]}), PreparationContext(packed_only)
+    )
     assert len(seen) == len(set(seen)) == 256 + HELD_OUT
     first, second = made.teachers
     assert first.views == second.views and first.anchors != second.anchors
 
 
 def test_a_teacher_inside_training_has_no_store_of_training_views(experiment, packed_only, seen):
-    made = prepare(with_values(experiment, {"views.teacher": "live"}), Workshop(packed_only))
+    made = prepare(
+        with_values(experiment, {"views.teacher": "live"}), PreparationContext(packed_only)
+    )
     assert made.teachers[0].views is None
     assert made.facts["teacher/images_encoded"] == len(seen) == HELD_OUT
     (store,) = (packed_only / "embeddings").glob("*/manifest.json")
@@ -251,12 +257,12 @@ def test_an_image_tower_with_other_weights_is_another_teacher_with_the_same_anch
 ):
     folder = shutil.copytree(teacher_folder, tmp_path / "clip")
     named = with_values(experiment, {"teacher.model": f"local-dir:{folder}"})
-    before = prepare(named, Workshop(packed_only))
-    assert prepare(named, Workshop(packed_only)).facts["teacher/images_encoded"] == 0
+    before = prepare(named, PreparationContext(packed_only))
+    assert prepare(named, PreparationContext(packed_only)).facts["teacher/images_encoded"] == 0
     weights = load_file(folder / "open_clip_model.safetensors")
     weights["visual.proj"][0, 0] += 1e-6
     save_file(weights, folder / "open_clip_model.safetensors")
-    after = prepare(named, Workshop(packed_only))
+    after = prepare(named, PreparationContext(packed_only))
     assert (
         after.facts["teacher/images_encoded"]
         == before.facts["teacher/images_encoded"]
@@ -312,7 +318,7 @@ def test_what_does_not_fit_is_a_sentence_before_any_teacher_is_loaded(
     )
     experiments = {"good": experiment, "bad": with_values(experiment, values)}
     with pytest.raises(UserError, match=expected):
-        prepare_all(experiments, Workshop(stores))
+        prepare_all(experiments, PreparationContext(stores))
 
 
 def _flip(path):
@@ -328,9 +334,9 @@ def test_a_damaged_shard_is_named_and_encoded_again_only_with_repair(
     whole = shard.read_bytes()
     _flip(shard)
     with pytest.raises(StoreDamaged, match=r"rows-00001.npy has changed since it was written"):
-        prepare(experiment, Workshop(copied_stores))
+        prepare(experiment, PreparationContext(copied_stores))
     assert seen == []
-    made = prepare(experiment, Workshop(copied_stores, repair=True))
+    made = prepare(experiment, PreparationContext(copied_stores, repair=True))
     assert (
         made.facts["teacher/images_encoded"] == len(seen) == 2 * 64 and shard.read_bytes() == whole
     )
@@ -343,14 +349,20 @@ def test_a_damaged_shard_of_images_is_named_and_packed_again_only_with_repair(
     whole = shard.read_bytes()
     _flip(shard)
     with pytest.raises(StoreDamaged, match=r"images-00001.npy has changed since it was written"):
-        prepare(experiment, Workshop(copied_stores))
-    made = prepare(experiment, Workshop(copied_stores, repair=True))
-    assert shard.read_bytes() == whole and (made.facts["teacher/images_encoded"], seen) == (0, [])
+        prepare(experiment, PreparationContext(copied_stores))
+    made = prepare(experiment, PreparationContext(copied_stores, repair=True))
+    assert shard.read_bytes() == whole and (
+        made.facts["teacher/images_encoded"],
+        seen,
+    ) == (0, [])
 
 
 def test_repair_does_not_encode_what_a_larger_store_holds(experiment, copied_stores, seen):
     smaller = with_values(experiment, {"views.stored": 1, "data.train_images": 64})
     assert (
-        prepare(smaller, Workshop(copied_stores, repair=True)).facts["teacher/images_encoded"] == 0
+        prepare(smaller, PreparationContext(copied_stores, repair=True)).facts[
+            "teacher/images_encoded"
+        ]
+        == 0
         and seen == []
     )

@@ -6,8 +6,8 @@ import torch
 
 from beamclip.config import TeacherConfig, TowerConfig, UserError
 from beamclip.preparation import context as module
-from beamclip.preparation.context import Workshop
-from beamclip.preparation.throughput import Pace
+from beamclip.preparation.context import PreparationContext
+from beamclip.preparation.throughput import Throughput
 from beamclip.stores import StoreDamaged
 
 
@@ -28,7 +28,7 @@ def opened(monkeypatch):
 
 
 def test_a_source_is_opened_once_however_it_is_split(data_config, tmp_path, opened):
-    calls, workshop = opened("open_source"), Workshop(tmp_path)
+    calls, workshop = opened("open_source"), PreparationContext(tmp_path)
     for values in (
         {},
         {"train_images": 12},
@@ -43,7 +43,7 @@ def test_a_source_is_opened_once_however_it_is_split(data_config, tmp_path, open
 
 
 def test_images_are_packed_once_where_the_path_says(data_config, tmp_path, opened):
-    calls, workshop = opened("pack_source"), Workshop(tmp_path)
+    calls, workshop = opened("pack_source"), PreparationContext(tmp_path)
     path = workshop.packed_path(data_config)
     assert path.parent == tmp_path / "packed" and not path.exists()
     packed = workshop.packed(data_config)
@@ -64,7 +64,7 @@ def test_a_stricter_limit_for_broken_images_is_looked_at_again(data_config, tmp_
     (folder / "train" / "moss" / "00.png").write_bytes(b"no image")
     config, workshop = (
         data_config.model_copy(update={"path": str(folder)}),
-        Workshop(tmp_path / "stores"),
+        PreparationContext(tmp_path / "stores"),
     )
     assert len(workshop.packed(config)) == 191
     with pytest.raises(UserError, match="1 of 192 images"):
@@ -74,7 +74,7 @@ def test_a_stricter_limit_for_broken_images_is_looked_at_again(data_config, tmp_
 def test_a_teacher_is_loaded_once_whatever_else_a_configuration_says(
     teacher_folder, other_folder, tmp_path, opened
 ):
-    calls, workshop = opened("load_teacher"), Workshop(tmp_path)
+    calls, workshop = opened("load_teacher"), PreparationContext(tmp_path)
     tower = TowerConfig(model=f"local-dir:{teacher_folder}")
     first = workshop.teacher(tower)
     assert (
@@ -89,14 +89,15 @@ def test_a_teacher_is_loaded_once_whatever_else_a_configuration_says(
 
 def test_a_pace_is_tried_once_for_the_same_weights(teacher_folder, tmp_path):
     tried = []
-    workshop = Workshop(
-        tmp_path, find_pace=lambda teacher: tried.append(teacher.name) or Pace(8, 0.5)
+    workshop = PreparationContext(
+        tmp_path,
+        measure_throughput=lambda teacher: tried.append(teacher.name) or Throughput(8, 0.5),
     )
     towers = [
         TowerConfig(model=f"local-dir:{shutil.copytree(teacher_folder, tmp_path / name)}")
         for name in ("a", "b")
     ]
-    assert [workshop.pace(workshop.teacher(tower)) for tower in towers] == [Pace(8, 0.5)] * 2
+    assert [workshop.pace(workshop.teacher(tower)) for tower in towers] == [Throughput(8, 0.5)] * 2
     assert tried == ["a"]
 
 
@@ -114,7 +115,7 @@ def test_precision_means_what_it_means_where_the_work_is_done(
     teacher_folder, tmp_path, found, wanted, said, used
 ):
     """Else a preparer without a GPU would give another key than the actors that have one."""
-    teacher = Workshop(tmp_path, precision=found).teacher(
+    teacher = PreparationContext(tmp_path, precision=found).teacher(
         TowerConfig(model=f"local-dir:{teacher_folder}", precision=wanted)
     )
     assert (teacher.config.precision, teacher.precision) == (said, used)
@@ -137,10 +138,12 @@ def trained(monkeypatch, teacher_folder):
 def test_the_demo_s_teacher_is_trained_once_and_then_loaded_like_any_other(
     teacher_folder, tmp_path, trained
 ):
-    path = Workshop(tmp_path).demo_teacher_path()
+    path = PreparationContext(tmp_path).demo_teacher_path()
     assert not path.exists()
-    first = Workshop(tmp_path, precision="bf16").teacher(TowerConfig(model="demo", batch_size=9))
-    again = Workshop(tmp_path).teacher(TowerConfig(model="demo"))
+    first = PreparationContext(tmp_path, precision="bf16").teacher(
+        TowerConfig(model="demo", batch_size=9)
+    )
+    again = PreparationContext(tmp_path).teacher(TowerConfig(model="demo"))
     assert len(trained) == 1 and path.exists()
     assert (first.name, again.name) == ("demo", "demo")
     assert (first.config.model, first.config.batch_size) == (
@@ -148,17 +151,17 @@ def test_the_demo_s_teacher_is_trained_once_and_then_loaded_like_any_other(
         9,
     )  # by which other processes load it
     assert first.precision == torch.bfloat16
-    plain = Workshop(tmp_path).teacher(TowerConfig(model=f"local-dir:{teacher_folder}"))
+    plain = PreparationContext(tmp_path).teacher(TowerConfig(model=f"local-dir:{teacher_folder}"))
     assert again.fingerprint == plain.fingerprint
 
 
 def test_a_damaged_demo_teacher_is_a_sentence_and_trained_again_only_with_repair(tmp_path, trained):
     tower = TowerConfig(model="demo")
-    Workshop(tmp_path).teacher(tower)
-    weights = Workshop(tmp_path).demo_teacher_path() / "open_clip_model.safetensors"
+    PreparationContext(tmp_path).teacher(tower)
+    weights = PreparationContext(tmp_path).demo_teacher_path() / "open_clip_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(StoreDamaged, match="open_clip_model.safetensors has .* bytes instead of"):
-        Workshop(tmp_path).teacher(tower)
+        PreparationContext(tmp_path).teacher(tower)
     assert len(trained) == 1
-    Workshop(tmp_path, repair=True).teacher(tower)
+    PreparationContext(tmp_path, repair=True).teacher(tower)
     assert len(trained) == 2

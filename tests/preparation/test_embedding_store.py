@@ -9,7 +9,7 @@ from beamclip.config import RECIPES, TowerConfig, UserError
 from beamclip.data import draw
 from beamclip.data.augmentation.render import render
 from beamclip.preparation.embedding_store import embed, parts_of, shard_rows
-from beamclip.preparation.throughput import Pace
+from beamclip.preparation.throughput import Throughput
 from beamclip.stores import StoreDamaged, in_process, open_store, store_path
 from beamclip.teachers import Embeddings, ViewSet, load_teacher
 
@@ -28,7 +28,7 @@ def cosine(a, b):
 
 
 def batches_of(size):
-    return lambda teacher: Pace(size, 0.0)
+    return lambda teacher: Throughput(size, 0.0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from beamclip.config import RECIPES
-from beamclip.preparation.embedding_store import Known, basis_of, embed, images_left
+from beamclip.preparation.embedding_store import ReusableRows, basis_of, embed, images_left
 from beamclip.stores import in_process
 from beamclip.teachers import ViewSet
 
@@ -91,10 +91,12 @@ def test_a_builder_that_goes_on_copies_from_the_same_stores(teacher, packed, ask
 def test_a_store_that_was_deleted_meanwhile_is_encoded_again(teacher, packed, ask, tmp_path):
     first, _ = ask(views(0, 40))
     basis = basis_of(teacher, packed, views(0, 40))
-    assert Known.beside(tmp_path, basis, views(0, 160)).paths == (first.store.path,)
-    assert Known.named(tmp_path, [first.key, "0123456789abcdef"]).paths == (first.store.path,)
+    assert ReusableRows.beside(tmp_path, basis, views(0, 160)).paths == (first.store.path,)
+    assert ReusableRows.named(tmp_path, [first.key, "0123456789abcdef"]).paths == (
+        first.store.path,
+    )
     shutil.rmtree(first.store.path)
-    assert Known.named(tmp_path, [first.key]).paths == ()
+    assert ReusableRows.named(tmp_path, [first.key]).paths == ()
 
 
 def test_a_pass_that_was_killed_goes_on_without_a_store_that_was_damaged_meanwhile(

@@ -7,9 +7,9 @@ import pytest
 
 from beamclip.config import UserError, with_values
 from beamclip.preparation.build import prepare, prepare_all
-from beamclip.preparation.context import Workshop
-from beamclip.preparation.plan import Hands, Need, plan
-from beamclip.preparation.throughput import Pace
+from beamclip.preparation.context import PreparationContext
+from beamclip.preparation.plan import Parallelism, PlannedStore, plan
+from beamclip.preparation.throughput import Throughput
 from beamclip.stores import StoreDamaged, in_process
 
 pytestmark = pytest.mark.slow
@@ -24,7 +24,7 @@ AUGMENTATIONS = [
 def planned(experiment):
     """`planned(folder, [values, …])`: the needs of these cells."""
     return lambda folder, cells: plan(
-        [with_values(experiment, values) for values in cells], Workshop(folder)
+        [with_values(experiment, values) for values in cells], PreparationContext(folder)
     )
 
 
@@ -59,7 +59,7 @@ def test_a_teacher_of_central_views_makes_one_pass_for_every_recipe(
 def test_the_plan_comes_true_for_augmentations(planned, experiment, packed_only):
     before = planned(packed_only, AUGMENTATIONS)
     experiments = {str(values): with_values(experiment, values) for values in AUGMENTATIONS}
-    made = prepare_all(experiments, Workshop(packed_only))
+    made = prepare_all(experiments, PreparationContext(packed_only))
     assert len({assets.teachers[0].views for assets in made.values()}) == 4
     assert len(list((packed_only / "embeddings").glob("*/manifest.json"))) == len(
         of(before, "embeddings")
@@ -103,7 +103,7 @@ def made_by(experiments, workshop):
 
 
 def test_a_plan_makes_nothing(experiment, tmp_path):
-    needs = plan([experiment], Workshop(tmp_path))
+    needs = plan([experiment], PreparationContext(tmp_path))
     assert list(tmp_path.iterdir()) == []
     assert of(needs, "images") == [("192 images, 32 px raw", 192)]
     assert of(needs, "embeddings") == [
@@ -117,7 +117,7 @@ def test_a_plan_makes_nothing(experiment, tmp_path):
 def test_everything_is_there_once_it_is_made(experiment, stores, assets):
     needs = plan(
         [experiment, with_values(experiment, {"data.train_images": 32, "views.stored": 1})],
-        Workshop(stores),
+        PreparationContext(stores),
     )
     assert [need.store for need in needs] == ["images", "embeddings", "embeddings", "anchors"]
     assert all(need.there and (need.images, need.seconds) == (0, 0.0) for need in needs)
@@ -165,8 +165,8 @@ def test_every_missing_store_is_planned_once_and_exactly_its_images_are_encoded(
     """Before the images are packed, too, as long as none of them is broken."""
     root = packed_only if packed else tmp_path
     cells = [with_values(experiment, values) for values in SPACES[space]]
-    before = plan(cells, Workshop(root))
-    assert images(before) == made_by(cells, Workshop(root))
+    before = plan(cells, PreparationContext(root))
+    assert images(before) == made_by(cells, PreparationContext(root))
     for store, folder in (
         ("images", "packed"),
         ("embeddings", "embeddings"),
@@ -174,14 +174,16 @@ def test_every_missing_store_is_planned_once_and_exactly_its_images_are_encoded(
     ):
         planned = [need for need in before if need.store == store]
         assert len(planned) == len(list((root / folder).glob("*/manifest.json")))
-    assert [(need.store, need.there, need.images) for need in plan(cells, Workshop(root))] == [
-        (need.store, True, 0) for need in before
-    ]
+    assert [
+        (need.store, need.there, need.images) for need in plan(cells, PreparationContext(root))
+    ] == [(need.store, True, 0) for need in before]
 
 
 def test_other_teachers_are_planned_with_their_own_stores(experiment, packed_only, other_folder):
     other = {"model": f"local-dir:{other_folder}", "prompt_set": "openai_7"}
-    needs = plan([with_values(experiment, {"teacher.others": [other]})], Workshop(packed_only))
+    needs = plan(
+        [with_values(experiment, {"teacher.others": [other]})], PreparationContext(packed_only)
+    )
     assert of(needs, "embeddings") == [
         ("tiny_clip0, 2 views of 128 images", 256),
         (f"{other_folder.name}, 2 views of 128 images", 256),
@@ -205,22 +207,26 @@ def test_what_it_takes_is_the_pace_found_shared_out(experiment, packed_only, tmp
     monkeypatch.setattr(
         "beamclip.preparation.context.seconds_per_text", lambda teacher, count: 0.125
     )
-    workshop = Workshop(packed_only, find_pace=lambda teacher: Pace(64, 0.25))
+    workshop = PreparationContext(
+        packed_only, measure_throughput=lambda teacher: Throughput(64, 0.25)
+    )
     assert [need.seconds for need in plan([experiment], workshop)] == [
         0.0,
         256 * 0.25,
         64 * 0.25,
         4 * 0.125,
     ]
-    assert [need.seconds for need in plan([experiment], workshop, Hands(encoding=4))] == [
+    assert [need.seconds for need in plan([experiment], workshop, Parallelism(encoding=4))] == [
         0.0,
         16.0,
         4.0,
         0.5,
     ]
-    workshop = Workshop(tmp_path / "empty", find_pace=lambda teacher: Pace(64, 0.25))
-    packing = plan([experiment], workshop, Hands(packing=3))[0]
-    assert packing == Need("images", "192 images, 32 px raw", False, 192, 192_000, 32.0)
+    workshop = PreparationContext(
+        tmp_path / "empty", measure_throughput=lambda teacher: Throughput(64, 0.25)
+    )
+    packing = plan([experiment], workshop, Parallelism(packing=3))[0]
+    assert packing == PlannedStore("images", "192 images, 32 px raw", False, 192, 192_000, 32.0)
 
 
 def test_changed_weights_under_the_same_name_are_missing_again(
@@ -228,11 +234,11 @@ def test_changed_weights_under_the_same_name_are_missing_again(
 ):
     folder = shutil.copytree(teacher_folder, tmp_path / "clip")
     named = with_values(experiment, {"teacher.model": f"local-dir:{folder}"})
-    prepare(named, Workshop(packed_only))
-    assert images(plan([named], Workshop(packed_only))) == 0
+    prepare(named, PreparationContext(packed_only))
+    assert images(plan([named], PreparationContext(packed_only))) == 0
     for path in other_folder.iterdir():
         shutil.copy(path, folder)
-    needs = plan([named], Workshop(packed_only))
+    needs = plan([named], PreparationContext(packed_only))
     assert [need.there for need in needs] == [True, False, False, False] and images(needs) == 320
 
 
@@ -244,8 +250,8 @@ def test_a_damaged_shard_is_a_sentence_and_with_repair_the_only_one_to_make(
     with pytest.raises(
         StoreDamaged, match=r"rows-00001.npy has changed since it was written.*--repair"
     ):
-        plan([experiment], Workshop(copied_stores))
-    needs = plan([experiment], Workshop(copied_stores, repair=True))
+        plan([experiment], PreparationContext(copied_stores))
+    needs = plan([experiment], PreparationContext(copied_stores, repair=True))
     assert [(need.there, need.images) for need in needs] == [
         (True, 0),
         (False, 128),
@@ -254,7 +260,9 @@ def test_a_damaged_shard_is_a_sentence_and_with_repair_the_only_one_to_make(
     ]
     assert not shard.parent.with_name(f".{shard.parent.name}.partial").exists()
     assert (
-        prepare(experiment, Workshop(copied_stores, repair=True)).facts["teacher/images_encoded"]
+        prepare(experiment, PreparationContext(copied_stores, repair=True)).facts[
+            "teacher/images_encoded"
+        ]
         == 128
     )
 
@@ -267,17 +275,19 @@ def test_whatever_is_damaged_repair_costs_what_was_planned(
 ):
     file = copied_stores / "embeddings" / Path(assets.teachers[0].views).name / name
     file.write_bytes(b"")
-    needs = plan([experiment], Workshop(copied_stores, repair=True))
+    needs = plan([experiment], PreparationContext(copied_stores, repair=True))
     assert (needs[1].there, needs[1].images) == (False, left)
     assert (
-        prepare(experiment, Workshop(copied_stores, repair=True)).facts["teacher/images_encoded"]
+        prepare(experiment, PreparationContext(copied_stores, repair=True)).facts[
+            "teacher/images_encoded"
+        ]
         == left
     )
 
 
 def test_repair_plans_nothing_that_a_larger_store_holds(experiment, copied_stores, assets):
     smaller = with_values(experiment, {"views.stored": 1, "data.train_images": 64})
-    assert images(plan([smaller], Workshop(copied_stores, repair=True))) == 0
+    assert images(plan([smaller], PreparationContext(copied_stores, repair=True))) == 0
 
 
 @pytest.mark.parametrize(
@@ -296,12 +306,14 @@ def test_damaged_images_are_a_sentence_and_with_repair_only_what_is_damaged_is_p
     file = copied_stores / "packed" / Path(assets.packed).name / name
     file.write_bytes(b"")
     with pytest.raises(StoreDamaged, match="--repair"):
-        plan([experiment], Workshop(copied_stores))
-    needs = plan([experiment], Workshop(copied_stores, repair=True))
+        plan([experiment], PreparationContext(copied_stores))
+    needs = plan([experiment], PreparationContext(copied_stores, repair=True))
     assert (needs[0].there, needs[0].images) == (False, left)
     assert [need.there for need in needs[1:3]] == [known, known]
     assert (
-        prepare(experiment, Workshop(copied_stores, repair=True)).facts["teacher/images_encoded"]
+        prepare(experiment, PreparationContext(copied_stores, repair=True)).facts[
+            "teacher/images_encoded"
+        ]
         == 0
     )
 
@@ -318,15 +330,18 @@ def killed_after(count):
 
 def test_what_a_killed_command_has_finished_is_not_planned_again(experiment, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        prepare(experiment, Workshop(tmp_path, run=killed_after(1)))
-    assert of(plan([experiment], Workshop(tmp_path)), "images") == [
+        prepare(experiment, PreparationContext(tmp_path, run=killed_after(1)))
+    assert of(plan([experiment], PreparationContext(tmp_path)), "images") == [
         ("192 images, 32 px raw", 192 - 64)
     ]
-    Workshop(tmp_path).packed(experiment.data)
+    PreparationContext(tmp_path).packed(experiment.data)
     with pytest.raises(KeyboardInterrupt):
-        prepare(experiment, Workshop(tmp_path, run=killed_after(1)))
-    assert images(plan([experiment], Workshop(tmp_path))) == 128 + 64
-    assert prepare(experiment, Workshop(tmp_path)).facts["teacher/images_encoded"] == 128 + 64
+        prepare(experiment, PreparationContext(tmp_path, run=killed_after(1)))
+    assert images(plan([experiment], PreparationContext(tmp_path))) == 128 + 64
+    assert (
+        prepare(experiment, PreparationContext(tmp_path)).facts["teacher/images_encoded"]
+        == 128 + 64
+    )
 
 
 def test_what_a_demo_teacher_will_take_is_known_once_it_is_trained(
@@ -338,7 +353,7 @@ def test_what_a_demo_teacher_will_take_is_known_once_it_is_trained(
 
     monkeypatch.setattr("beamclip.teachers.demo.train_demo_teacher", train)
     demo = with_values(experiment, {"teacher.model": "demo"})
-    needs = plan([demo], Workshop(packed_only))
+    needs = plan([demo], PreparationContext(packed_only))
     assert of(needs, "teacher") == [("the demo's own", 0)]
     assert of(needs, "embeddings") == [
         ("demo, 2 views of 128 images", 256),
@@ -348,13 +363,13 @@ def test_what_a_demo_teacher_will_take_is_known_once_it_is_trained(
     assert [need.seconds for need in needs[2:]] == [None] * 3 and not any(
         need.there for need in needs[1:]
     )
-    Workshop(packed_only).teacher(demo.teacher)
-    needs = plan([demo], Workshop(packed_only))
+    PreparationContext(packed_only).teacher(demo.teacher)
+    needs = plan([demo], PreparationContext(packed_only))
     assert [need.there for need in needs] == [True, True, False, False, False] and images(
         needs
     ) == 320
-    assert prepare(demo, Workshop(packed_only)).facts["teacher/images_encoded"] == 320
-    assert all(need.there for need in plan([demo], Workshop(packed_only)))
+    assert prepare(demo, PreparationContext(packed_only)).facts["teacher/images_encoded"] == 320
+    assert all(need.there for need in plan([demo], PreparationContext(packed_only)))
 
 
 TOO_MUCH = [
@@ -371,4 +386,7 @@ def test_more_than_there_are_images_is_refused_by_the_plan(
     experiment, packed_only, tmp_path, values, says, packed
 ):
     with pytest.raises(UserError, match=says):
-        plan([with_values(experiment, values)], Workshop(packed_only if packed else tmp_path))
+        plan(
+            [with_values(experiment, values)],
+            PreparationContext(packed_only if packed else tmp_path),
+        )

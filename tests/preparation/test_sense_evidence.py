@@ -5,12 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from beamclip.anchors import AnchorBank
+from beamclip.anchors import AnchorSet
 from beamclip.config import with_values
 from beamclip.data import open_packed, split
 from beamclip.preparation import sense_evidence as evidence
-from beamclip.preparation.anchors import banks_of
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.anchors import anchor_sets_of
+from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.sense_evidence import packed_if_there, proposals, teacher_zero_shot
 from beamclip.stores import StoreDamaged, open_store
 from beamclip.teachers import Embeddings, Teacher
@@ -33,7 +33,7 @@ def named(experiment, tmp_path):
 
 
 def senses(experiment, workshop):
-    return banks_of(experiment, workshop).own[1].senses
+    return anchor_sets_of(experiment, workshop).own[1].senses
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def planted(stores, assets, monkeypatch):
 
 def test_images_that_no_teacher_has_seen_say_nothing(named, packed_only, tmp_path):
     for root in (tmp_path / "empty", packed_only):
-        workshop = Workshop(root)
+        workshop = PreparationContext(root)
         assert proposals(named, senses(named, workshop), workshop) is None
 
 
@@ -72,7 +72,7 @@ def test_the_sense_that_lies_where_the_images_are_is_proposed(
     named, stores, assets, planted, synset
 ):
     planted(GLOSSES[synset], GLOSSES[DEVICE])
-    workshop = Workshop(stores)
+    workshop = PreparationContext(stores)
     before = senses(named, workshop)
     crane, mouse, sand, qwrtz = proposals(named, before, workshop)
     assert (crane.synset.id, mouse.synset.id) == (synset, DEVICE)
@@ -87,7 +87,9 @@ def test_the_sense_that_lies_where_the_images_are_is_proposed(
 
 def test_named_things_are_not_proposed(named, stores, assets, planted):
     planted("United States", GLOSSES[BIRD])
-    crane = proposals(named, senses(named, Workshop(stores)), Workshop(stores))[0]
+    crane = proposals(named, senses(named, PreparationContext(stores)), PreparationContext(stores))[
+        0
+    ]
     assert crane.synset.id == BIRD and [score > 0 for score in crane.scores] == [
         not one.instance for one in crane.considered
     ]
@@ -95,7 +97,7 @@ def test_named_things_are_not_proposed(named, stores, assets, planted):
 
 def test_every_sense_is_asked_about_in_words_that_fit(named, stores, assets, planted, teacher):
     asked = planted("nothing")
-    proposals(named, senses(named, Workshop(stores)), Workshop(stores))
+    proposals(named, senses(named, PreparationContext(stores)), PreparationContext(stores))
     assert len(asked) == 5 + 4 and {text.split(",")[0] for text in asked} == {
         "a photo of a crane",
         "a photo of a mouse",
@@ -115,7 +117,7 @@ def test_only_training_images_are_looked_at_evenly_and_in_one_view(
         lambda self, ids, view: looked.append((ids, view)) or gather(self, ids, view),
     )
     monkeypatch.setattr(evidence, "_MOST", 10)
-    proposals(named, senses(named, Workshop(stores)), Workshop(stores))
+    proposals(named, senses(named, PreparationContext(stores)), PreparationContext(stores))
     ((ids, view),) = looked
     packed = open_packed(Path(assets.packed))
     assert view == 0 and len(ids) == 10 and np.isin(ids, split(packed, named.data).train).all()
@@ -134,28 +136,31 @@ def test_any_number_of_images_is_looked_at_up_to_the_most(
     )
     for most in (1, 127, 128, 1000):
         monkeypatch.setattr(evidence, "_MOST", most)
-        proposals(named, senses(named, Workshop(stores)), Workshop(stores))
+        proposals(named, senses(named, PreparationContext(stores)), PreparationContext(stores))
     assert looked == [1, 64, 128, 128]
 
 
 def test_packed_images_are_opened_where_there_are_any(experiment, copied_stores, assets, tmp_path):
-    assert packed_if_there(experiment, Workshop(tmp_path / "empty")) is None
-    assert packed_if_there(experiment, Workshop(copied_stores)).key == Path(assets.packed).name
+    assert packed_if_there(experiment, PreparationContext(tmp_path / "empty")) is None
+    assert (
+        packed_if_there(experiment, PreparationContext(copied_stores)).key
+        == Path(assets.packed).name
+    )
     (copied_stores / "packed" / Path(assets.packed).name / "labels.npy").write_bytes(b"")
     with pytest.raises(StoreDamaged, match="labels.npy has 0 bytes instead of"):
-        packed_if_there(experiment, Workshop(copied_stores))
+        packed_if_there(experiment, PreparationContext(copied_stores))
 
 
 def test_the_teacher_s_own_accuracy_is_that_of_the_facts(experiment, stores, assets):
-    own = AnchorBank.open(open_store(Path(assets.classes)))
-    per_cent, low = teacher_zero_shot(experiment, own, Workshop(stores))
+    own = AnchorSet.open(open_store(Path(assets.classes)))
+    per_cent, low = teacher_zero_shot(experiment, own, PreparationContext(stores))
     assert (per_cent, low) == (
         assets.facts["teacher/zero_shot_val_top1"],
         assets.facts["teacher/zero_shot_val_top1_low"],
     )
     assert 0 <= low < per_cent
-    turned = AnchorBank(own.embeddings.roll(1, 0), own.names, own.key)
-    assert teacher_zero_shot(experiment, turned, Workshop(stores))[0] != per_cent
+    turned = AnchorSet(own.embeddings.roll(1, 0), own.names, own.key)
+    assert teacher_zero_shot(experiment, turned, PreparationContext(stores))[0] != per_cent
 
 
 def test_a_teacher_that_has_not_seen_val_is_not_asked(
@@ -164,6 +169,6 @@ def test_a_teacher_that_has_not_seen_val_is_not_asked(
     monkeypatch.setattr(
         Teacher, "encode_images", lambda *arguments: pytest.fail("an image was encoded")
     )
-    own = AnchorBank.open(open_store(Path(assets.classes)))
+    own = AnchorSet.open(open_store(Path(assets.classes)))
     for root in (tmp_path / "empty", packed_only):
-        assert teacher_zero_shot(experiment, own, Workshop(root)) is None
+        assert teacher_zero_shot(experiment, own, PreparationContext(root)) is None

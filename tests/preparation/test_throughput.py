@@ -5,13 +5,18 @@ import torch
 
 from beamclip.config import TowerConfig
 from beamclip.preparation import throughput as pace
-from beamclip.preparation.throughput import Pace, find_pace, seconds_per_image, seconds_per_text
+from beamclip.preparation.throughput import (
+    Throughput,
+    measure_throughput,
+    seconds_per_image,
+    seconds_per_text,
+)
 from beamclip.teachers import Teacher
 
 
 def test_a_batch_size_that_is_given_is_kept(teacher):
     given = dataclasses.replace(teacher, config=TowerConfig(model="x", batch_size=100))
-    assert find_pace(given).batch_size == 100 and find_pace(given).seconds > 0
+    assert measure_throughput(given).batch_size == 100 and measure_throughput(given).seconds > 0
 
 
 def found(monkeypatch, teacher, seconds):
@@ -23,18 +28,18 @@ def found(monkeypatch, teacher, seconds):
         return seconds[size]
 
     monkeypatch.setattr(pace, "seconds_per_image", take)
-    return find_pace(teacher)
+    return measure_throughput(teacher)
 
 
 def test_a_larger_batch_must_be_worth_its_memory(teacher, monkeypatch):
-    assert found(monkeypatch, teacher, {8: 1.0, 16: 0.5, 32: 0.3, 64: 0.29}) == Pace(32, 0.3)
-    assert found(monkeypatch, teacher, {8: 1.0, 16: 0.99}) == Pace(8, 1.0)
+    assert found(monkeypatch, teacher, {8: 1.0, 16: 0.5, 32: 0.3, 64: 0.29}) == Throughput(32, 0.3)
+    assert found(monkeypatch, teacher, {8: 1.0, 16: 0.99}) == Throughput(8, 1.0)
 
 
 def test_what_does_not_fit_the_memory_is_not_taken(teacher, monkeypatch):
     assert found(
         monkeypatch, teacher, {8: 1.0, 16: 0.5, 32: torch.OutOfMemoryError("full")}
-    ) == Pace(16, 0.5)
+    ) == Throughput(16, 0.5)
 
 
 def test_the_largest_is_the_end(teacher, monkeypatch):

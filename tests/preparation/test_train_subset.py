@@ -8,7 +8,7 @@ from beamclip.config import UserError, with_values
 from beamclip.data import split
 from beamclip.preparation.assets import open_assets
 from beamclip.preparation.build import prepare, prepare_all
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.plan import plan
 from beamclip.preparation.train_subset import offered
 
@@ -25,7 +25,7 @@ def prepared(experiment, packed_only):
         cell = with_values(
             experiment, {key.replace("__", "."): value for key, value in values.items()}
         )
-        assets = prepare(cell, Workshop(packed_only))
+        assets = prepare(cell, PreparationContext(packed_only))
         return cell, assets, open_assets(assets, cell.data)
 
     return make
@@ -79,7 +79,7 @@ def test_a_sweep_over_shares_makes_one_canonical_pass_one_forest_and_joined_view
         str(share): with_values(experiment, {"balance.remove": share})
         for share in (0, 0.2, 0.437, 0.6)
     }
-    assets = prepare_all(cells, Workshop(packed_only))
+    assets = prepare_all(cells, PreparationContext(packed_only))
     opened = {share: open_assets(one, cells[share].data) for share, one in assets.items()}
     assert [len(one.trained) for one in opened.values()] == [128, 102, 72, 51]
     assert len({one.teachers[0].views for one in assets.values()}) == 1  # remove=0 wants them all
@@ -126,7 +126,7 @@ def test_a_second_call_makes_nothing(prepared, monkeypatch):
 
 def test_what_is_planned_is_what_is_made(experiment, packed_only):
     cells = [with_values(experiment, {"balance.remove": share, **CLIP_CID}) for share in (0, 0.437)]
-    before = plan(cells, Workshop(packed_only))
+    before = plan(cells, PreparationContext(packed_only))
     assert [
         (need.store, need.what) for need in before if need.store in ("balance", "clusters")
     ] == [
@@ -139,8 +139,10 @@ def test_what_is_planned_is_what_is_made(experiment, packed_only):
         ("tiny_clip0, 2 views of 128 images", 256),
         ("tiny_clip0, the central view of 192 images", 192),
     ]
-    prepare_all({str(number): cell for number, cell in enumerate(cells)}, Workshop(packed_only))
-    after = plan(cells, Workshop(packed_only))
+    prepare_all(
+        {str(number): cell for number, cell in enumerate(cells)}, PreparationContext(packed_only)
+    )
+    after = plan(cells, PreparationContext(packed_only))
     assert all(need.there and need.images == 0 for need in after) and len(after) == len(before)
     for kind in ("balance", "clusters"):
         assert len(list((packed_only / kind).glob("*/manifest.json"))) == sum(
@@ -150,7 +152,8 @@ def test_what_is_planned_is_what_is_made(experiment, packed_only):
 
 def test_before_images_are_packed_a_plan_is_near(experiment, tmp_path):
     needs = plan(
-        [with_values(experiment, {"balance.threshold": 0.1, **CLIP_CID})], Workshop(tmp_path)
+        [with_values(experiment, {"balance.threshold": 0.1, **CLIP_CID})],
+        PreparationContext(tmp_path),
     )
     assert [need.what for need in needs if need.store in ("balance", "clusters")] == [
         "about 128 images joined below 0.1",
@@ -279,4 +282,4 @@ def test_a_list_without_any_training_image_is_a_sentence(experiment, packed, kee
 )
 def test_what_asks_for_more_than_there_is_is_a_sentence(experiment, packed_only, values, said):
     with pytest.raises(UserError, match=said):
-        prepare(with_values(experiment, values), Workshop(packed_only))
+        prepare(with_values(experiment, values), PreparationContext(packed_only))

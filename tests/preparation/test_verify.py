@@ -7,8 +7,8 @@ import pytest
 from beamclip.cli.stores import _VERIFY_BELOW
 from beamclip.config import RECIPES, with_values
 from beamclip.preparation.build import prepare
-from beamclip.preparation.context import Workshop
-from beamclip.preparation.throughput import Pace
+from beamclip.preparation.context import PreparationContext
+from beamclip.preparation.throughput import Throughput
 from beamclip.preparation.verify import ENOUGH, verify
 from beamclip.stores import file_hash
 
@@ -29,9 +29,11 @@ def test_every_recipe_agrees_with_its_teacher_in_batches_of_another_size(
     experiment, packed_only, recipe
 ):
     cell = with_values(experiment, {"views.recipe": recipe, "teacher.batch_size": None})
-    workshop = Workshop(packed_only, find_pace=lambda teacher: Pace(23, 0.0))
+    workshop = PreparationContext(
+        packed_only, measure_throughput=lambda teacher: Throughput(23, 0.0)
+    )
     prepare(cell, workshop)
-    found = verify([cell], Workshop(packed_only), 60)  # in batches of seven to thirteen
+    found = verify([cell], PreparationContext(packed_only), 60)  # in batches of seven to thirteen
     assert sum(one.views for one in found) == 60 * len(found)
     assert all(one.teacher == Path(experiment.teacher.model).name for one in found)
     assert all(ENOUGH < one.lowest <= one.mean <= 1.001 for one in found)
@@ -49,7 +51,7 @@ def test_every_store_of_every_experiment_is_verified_once(experiment, stores, ot
         with_values(experiment, {"views.teacher": "center"}),
         experiment,
     ]
-    found = verify(cells, Workshop(stores), 20)
+    found = verify(cells, PreparationContext(stores), 20)
     assert (
         len({one.store for one in found}) == len(found) == 3
     )  # train of both teachers; train, val and test from the middle
@@ -71,9 +73,11 @@ def test_every_store_of_every_experiment_is_verified_once(experiment, stores, ot
     ],
 )
 def test_a_store_that_says_something_else_is_found(experiment, copied_stores, change):
-    train = prepare(experiment, Workshop(copied_stores)).teachers[0].views
+    train = prepare(experiment, PreparationContext(copied_stores)).teachers[0].views
     overwrite(train, change)
-    found = {one.store: one for one in verify([experiment], Workshop(copied_stores), 10_000)}
+    found = {
+        one.store: one for one in verify([experiment], PreparationContext(copied_stores), 10_000)
+    }
     assert found.pop(train).lowest < 0.99
     (held_out,) = found.values()
     assert held_out.lowest > ENOUGH
@@ -83,7 +87,7 @@ def test_what_is_missing_is_made_and_a_teacher_inside_training_has_only_val_and_
     experiment, packed_only
 ):
     live = with_values(experiment, {"views.teacher": "live"})
-    (one,) = verify([live], Workshop(packed_only), 1000)
+    (one,) = verify([live], PreparationContext(packed_only), 1000)
     assert one.views == 64 and one.lowest > ENOUGH
 
 

@@ -8,7 +8,7 @@ from helpers.tracking_fixtures import base, empty_database, finished, opened, sw
 from PIL import Image
 from safetensors.numpy import save_file
 
-from beamclip.anchors import BankPlan, build_banks
+from beamclip.anchors import AnchorSetPlan, build_anchor_sets
 from beamclip.anchors.senses import choose_senses
 from beamclip.anchors.wordnet import ClassName, Excerpt
 from beamclip.config import DataConfig, Sweep, choice, load_experiment
@@ -47,7 +47,9 @@ def stores(tmp_path_factory, teacher):
         teacher, packed, ViewSet.center(np.arange(5, len(packed))), root
     )  # a store that holds more than test
     senses = choose_senses(tuple(ClassName(name) for name in packed.names), Excerpt())
-    (bank,) = build_banks(teacher, [BankPlan.of(senses, "plain", members_of("plain", {}))], root)
+    (bank,) = build_anchor_sets(
+        teacher, [AnchorSetPlan.of(senses, "plain", members_of("plain", {}))], root
+    )
     return {"packed": packed, "anchors": bank.path, "fingerprint": key_of(teacher.fingerprint)}
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beamclip.anchors import AnchorBank
+from beamclip.anchors import AnchorSet
 from beamclip.config import UserError, load_experiment
 from beamclip.evaluation import zero_shot_predict
 from beamclip.preparation.embedding_store import pixels_of
@@ -55,7 +55,7 @@ def test_a_trials_stores_are_those_its_tags_name(swept, page_base, stores):
 def test_the_teacher_says_what_it_says_when_asked_again(opened, teacher):
     ids = opened.packed.test_ids
     views = pixels_of(teacher, opened.packed, ViewSet.center(ids), ids, 0)
-    anchors = AnchorBank.open(open_store(opened.anchors)).embeddings
+    anchors = AnchorSet.open(open_store(opened.anchors)).embeddings
     live = zero_shot_predict(teacher.encode_images(views), anchors)
     assert (teacher_predictions(opened, ids) == live.numpy()).mean() > 0.9
     shuffled = ids[::-1].copy()

@@ -12,7 +12,7 @@ from beamclip.cli import stores as storing
 from beamclip.cli.balance import balance_images
 from beamclip.cli.stores import embed_images, pack_images
 from beamclip.config import Sweep, UserError, cell, choice, load_experiment
-from beamclip.stores.paths import pinned, settings_text
+from beamclip.stores.paths import absolute_paths, settings_text
 from beamclip.tracking import connect
 
 PLAIN = Sweep(name="s")
@@ -26,7 +26,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_storage_stores_and_tracking_are_absolute(here):
-    _, base = pinned(
+    _, base = absolute_paths(
         PLAIN, load_experiment("demo", {"storage.path": "out", "tracking.uri": "sqlite:///runs.db"})
     )
     assert (base.storage.path, base.storage.cache) == (f"{here}/out", f"{here}/out/stores")
@@ -37,7 +37,7 @@ def test_what_the_environment_chooses_is_written_down(here, monkeypatch):
     monkeypatch.setenv("BEAMCLIP_STORAGE", "runs")
     monkeypatch.setenv("BEAMCLIP_CACHE", "shared")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
-    _, base = pinned(PLAIN, load_experiment("demo"))
+    _, base = absolute_paths(PLAIN, load_experiment("demo"))
     assert (base.storage.path, base.storage.cache, base.tracking.uri) == (
         f"{here}/runs",
         f"{here}/shared",
@@ -47,7 +47,7 @@ def test_what_the_environment_chooses_is_written_down(here, monkeypatch):
 
 def test_a_password_of_the_environment_is_written_down_nowhere(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@db/mlflow")
-    _, base = pinned(PLAIN, load_experiment("demo"))
+    _, base = absolute_paths(PLAIN, load_experiment("demo"))
     assert base.tracking.uri is None
 
 
@@ -56,7 +56,7 @@ def test_an_address_of_the_environment_without_a_password_is_written_down_as_it_
 ):
     for uri in ("postgresql://me@db/mlflow", "http://[server]:5000"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        assert pinned(PLAIN, load_experiment("demo"))[1].tracking.uri == uri
+        assert absolute_paths(PLAIN, load_experiment("demo"))[1].tracking.uri == uri
     with pytest.raises(UserError, match=r"^tracking.uri http://\[server\]:5000 can't be used"):
         connect(uri)
 
@@ -76,15 +76,17 @@ def test_another_user_s_home_that_is_not_there_is_a_sentence(key):
     with pytest.raises(
         UserError, match=f"^{key} ~nosuchuser/x names no place here .*; write another path"
     ):
-        pinned(PLAIN, load_experiment("demo", {"data.source": "folder", key: "~nosuchuser/x"}))
+        absolute_paths(
+            PLAIN, load_experiment("demo", {"data.source": "folder", key: "~nosuchuser/x"})
+        )
 
 
 @pytest.mark.parametrize("key", ["data.class_names", "student.init"])
 def test_a_name_longer_than_a_file_s_can_be_is_a_sentence_in_the_base_and_in_a_sweep(key):
     with pytest.raises(UserError, match=rf"^{key} x* names no place here \(File name too long\)"):
-        pinned(PLAIN, load_experiment("demo", {key: "x" * 300}))
+        absolute_paths(PLAIN, load_experiment("demo", {key: "x" * 300}))
     with pytest.raises(UserError, match=rf"^{key} x* names no place here"):
-        pinned(Sweep(name="s", space={key: choice("x" * 300)}), load_experiment("demo"))
+        absolute_paths(Sweep(name="s", space={key: choice("x" * 300)}), load_experiment("demo"))
 
 
 def test_uris_stay_as_they_are_and_a_missing_tracking_server_is_said_elsewhere(here):
@@ -93,7 +95,7 @@ def test_uris_stay_as_they_are_and_a_missing_tracking_server_is_said_elsewhere(h
         "data.path": "s3://bucket/images",
         "data.source": "folder",
     }
-    _, base = pinned(
+    _, base = absolute_paths(
         PLAIN, load_experiment("demo", values | {"student.init": "s3://bucket/student.safetensors"})
     )
     assert (base.storage.path, base.storage.cache) == (
@@ -114,7 +116,9 @@ def test_a_student_s_file_is_absolute_wherever_it_is_named(here):
     sweep = Sweep(
         name="s", variants=variants, space={"student.init": choice(*inits), "variant": choice("a")}
     )
-    sweep, base = pinned(sweep, load_experiment("demo", {"student.init": "student.safetensors"}))
+    sweep, base = absolute_paths(
+        sweep, load_experiment("demo", {"student.init": "student.safetensors"})
+    )
     file = f"{here}/student.safetensors"
     assert base.student.init == file
     assert sweep.space["student.init"].values == ("random", file, *inits[2:])
@@ -124,7 +128,7 @@ def test_a_student_s_file_is_absolute_wherever_it_is_named(here):
 
 def test_places_in_a_nested_variant_are_absolute_too(here):
     variants = {"a": {"data": {"path": "rel/images", "source": "folder"}}}
-    sweep, base = pinned(
+    sweep, base = absolute_paths(
         Sweep(name="s", variants=variants, space={"variant": choice("a")}), load_experiment("demo")
     )
     assert cell(sweep, base, {"variant": "a"}).data.path == f"{here}/rel/images"
@@ -149,7 +153,7 @@ def test_a_tag_of_open_clip_s_is_not_taken_for_a_file_of_its_name_and_weights_ar
             "teacher.pretrained": given,
             "teacher.others": others,
         }
-        _, base = pinned(PLAIN, load_experiment("demo", values))
+        _, base = absolute_paths(PLAIN, load_experiment("demo", values))
         assert [one.pretrained for one in base.teacher.all()] == [
             found,
             f"{here}/other.bin",
@@ -169,7 +173,7 @@ def test_images_lists_and_teachers_are_found_from_anywhere(here):
         "teacher.model": "local-dir:clip",
         "teacher.others": [{"model": "local-dir:other"}, {"model": "demo"}],
     }
-    _, base = pinned(PLAIN, load_experiment("demo", values))
+    _, base = absolute_paths(PLAIN, load_experiment("demo", values))
     assert base.data.path == f"{here}/home/images"
     assert base.data.class_names == base.anchors.vocabulary == f"{here}/names.txt"
     assert [one.model for one in base.teacher.all()] == [
@@ -182,21 +186,23 @@ def test_images_lists_and_teachers_are_found_from_anywhere(here):
 def test_a_file_that_is_called_like_a_vocabulary_is_not_taken_for_one(here):
     (here / "lvis").touch()
     assert (
-        pinned(PLAIN, load_experiment("demo", {"anchors.vocabulary": "lvis"}))[1].anchors.vocabulary
+        absolute_paths(PLAIN, load_experiment("demo", {"anchors.vocabulary": "lvis"}))[
+            1
+        ].anchors.vocabulary
         == "lvis"
     )
 
 
 def test_pinning_again_changes_nothing():
-    once = pinned(
+    once = absolute_paths(
         Sweep(name="s", space={"data.path": choice("a", "b")}),
         load_experiment("demo", {"storage.path": "out"}),
     )
-    assert pinned(*once) == once
+    assert absolute_paths(*once) == once
 
 
 def test_a_preset_to_make_it_again_says_nothing_of_where_this_one_lies():
-    _, base = pinned(
+    _, base = absolute_paths(
         PLAIN,
         load_experiment("demo", {"storage.path": "out", "storage.keep_checkpoints": 2, "seed": 3}),
     )
@@ -234,4 +240,7 @@ def test_what_a_verb_hands_to_ray_is_found_from_any_folder(
     with pytest.raises(Reached) as reached:
         verb(tiny.experiment(preset, "out", **typed), repair=False)
     handed = reached.value.args[1]
-    assert (handed.data.path, handed.storage.path) == (whole.data.path, f"{Path.cwd()}/out")
+    assert (handed.data.path, handed.storage.path) == (
+        whole.data.path,
+        f"{Path.cwd()}/out",
+    )

@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from beamclip.config import NEEDS, StudentConfig, UserError
+from beamclip.config import REQUIREMENTS, StudentConfig, UserError
 from beamclip.students import (
     backbones,
     build_student,
@@ -17,7 +17,7 @@ from beamclip.students import (
     was_projected,
     write_tensors,
 )
-from beamclip.training.setup import Learner
+from beamclip.training.setup import TrainModule
 
 
 def config(**values):
@@ -334,7 +334,7 @@ def test_a_file_says_whether_its_student_was_trained_to_embed_where_its_teacher_
     tmp_path, objective, projected
 ):
     student = build_student(config(), 16, 0)
-    Learner(student, nn.Identity(), NEEDS[objective], nullcontext)
+    TrainModule(student, nn.Identity(), REQUIREMENTS[objective], nullcontext)
     save_student(student, tmp_path / "s.safetensors")
     assert was_projected(tmp_path / "s.safetensors") is projected
     save_student(load_student(tmp_path / "s.safetensors"), tmp_path / "again.safetensors")

@@ -1,8 +1,8 @@
-from beamclip.sweep.progress import Bars
+from beamclip.sweep.progress import ProgressBars
 
 
 def test_a_new_label_ends_the_bar_before_it(capsys):
-    with Bars() as bars:
+    with ProgressBars() as bars:
         for done in (10, 40, 100):
             bars("packing images", done, 100)
         bars("teacher", 5, 7)
@@ -13,14 +13,14 @@ def test_a_new_label_ends_the_bar_before_it(capsys):
 
 
 def test_a_total_may_change_and_progress_may_go_back(capsys):
-    with Bars() as bars:
+    with ProgressBars() as bars:
         bars("trials", 8, 10)
         bars("trials", 4, 20)  # a trial went on from an older checkpoint
     assert "4/20" in capsys.readouterr().err
 
 
 def test_two_passes_of_one_name_are_two_bars_and_what_was_done_before_is_no_rate(capsys):
-    with Bars() as bars:
+    with ProgressBars() as bars:
         bars("teacher images", 900, 1000)
         bars("teacher images", 0, 50)
         bars("teacher images", 50, 50)
@@ -30,7 +30,7 @@ def test_two_passes_of_one_name_are_two_bars_and_what_was_done_before_is_no_rate
 
 
 def test_nothing_is_drawn_before_anything_happens_and_a_line_can_be_said_any_time(capsys):
-    with Bars() as bars:
+    with ProgressBars() as bars:
         bars("", 0, 0)
         bars.note("unheard")
         assert capsys.readouterr().err == ""
@@ -45,7 +45,7 @@ def test_nothing_is_drawn_before_anything_happens_and_a_line_can_be_said_any_tim
 
 
 def test_closing_twice_does_nothing(capsys):
-    bars = Bars()
+    bars = ProgressBars()
     bars("a", 1, 2)
     bars.close()
     bars.close()

@@ -11,9 +11,9 @@ from beamclip.config import (
     Experiment,
     Sweep,
     UserError,
-    checked,
     choice,
     load_experiment,
+    validate,
     with_values,
 )
 from beamclip.stores.paths import asset_key
@@ -146,7 +146,7 @@ def test_a_trials_own_settings_and_anchors_are_kept_with_it(recorder):
     ]
     assert json.loads(anchors[2]) == {"hash": "anchors of plain"}
     text = settings[2]
-    assert checked(Experiment, yaml.safe_load(text)) == with_values(
+    assert validate(Experiment, yaml.safe_load(text)) == with_values(
         recorder.record.base, {"anchors.prompt_set": "plain"}
     )
 
@@ -231,7 +231,7 @@ def test_what_an_earlier_session_could_not_write_is_made_up_for(record, tmp_path
     }
     result |= {"checkpoint_path": str(tmp_path), "history": [("train/loss", 1.0, 1)]}
     recorder = Recorder(record, StubTracker(over=("a",)), StubBars())
-    recorder.over_before({"a": result, "b": result, "c": {**result, "failure": "no number"}})
+    recorder.on_restore({"a": result, "b": result, "c": {**result, "failure": "no number"}})
     recorder.close()
     calls = [call for call in recorder.tracker.calls if call[0] != "log_text"]
     names = ["trial", "trial_metrics", "trial_artifact", "trial_finished"]
@@ -253,7 +253,7 @@ def test_the_bar_counts_epochs_and_evaluations_of_all_trials(recorder):
 
 
 def test_what_an_earlier_session_finished_counts_and_the_bar_is_there_from_the_start(recorder):
-    recorder.over_before({"a": {"values": {"anchors.prompt_set": "plain"}}})
+    recorder.on_restore({"a": {"values": {"anchors.prompt_set": "plain"}}})
     recorder.started("b", {"anchors.prompt_set": "plain"})
     recorder.reported("b", {"epoch": 1})
     recorder.close()

@@ -13,7 +13,7 @@ from beamclip.reporting.comparison import compare
 from beamclip.stores.paths import asset_key
 from beamclip.stores.sweep_record import SweepRecord, begun_sweep
 from beamclip.sweep import runner as sweeping
-from beamclip.sweep.runner import held, run_sweep
+from beamclip.sweep.runner import run_sweep, sweep_lock
 from beamclip.tracking import SweepTracker
 
 SWEEP = Sweep(name="my-sweep", space={"seed": choice(1, 2)})
@@ -80,7 +80,7 @@ def test_a_sweep_that_another_process_runs_is_left_alone(monkeypatch, tmp_path):
     base = load_experiment("demo", {"storage.path": str(tmp_path)})
     running = SweepRecord(SWEEP, base, "20260101-000000-0001")
     running.save()
-    with held(running), pytest.raises(UserError, match="is being run by another process"):
+    with sweep_lock(running), pytest.raises(UserError, match="is being run by another process"):
         run_sweep(SWEEP, base, resume=True)
     assert not (tmp_path / "mlflow.db").exists()
 

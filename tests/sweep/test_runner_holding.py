@@ -8,7 +8,7 @@ import pytest
 
 from beamclip.config import Sweep, UserError, load_experiment
 from beamclip.stores.sweep_record import SweepRecord
-from beamclip.sweep.runner import held
+from beamclip.sweep.runner import sweep_lock
 
 HOLDER = """
 import sys, time
@@ -37,30 +37,30 @@ def test_a_second_driver_is_kept_away_until_the_first_has_ended_however_it_ends(
         UserError,
         match=r"sweep temp, 20260101-000000-0001, is being run by another process; wait .* before --resume",
     ):
-        held(record(tmp_path)).__enter__()
-    with held(record(tmp_path, "20260102-000000-0001")):  # another of the same name may run
+        sweep_lock(record(tmp_path)).__enter__()
+    with sweep_lock(record(tmp_path, "20260102-000000-0001")):  # another of the same name may run
         pass
     first.kill()
     first.wait()
-    with held(record(tmp_path)):
+    with sweep_lock(record(tmp_path)):
         pass
 
 
 @pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
 def test_what_went_wrong_goes_on_and_the_sweep_is_free_again(tmp_path, error):
-    with pytest.raises(error), held(record(tmp_path)):
+    with pytest.raises(error), sweep_lock(record(tmp_path)):
         raise error
-    with held(record(tmp_path)), pytest.raises(UserError, match="another process"):
-        held(record(tmp_path)).__enter__()
+    with sweep_lock(record(tmp_path)), pytest.raises(UserError, match="another process"):
+        sweep_lock(record(tmp_path)).__enter__()
 
 
 def test_a_sweep_that_never_began_leaves_nothing_and_one_that_did_its_lock(tmp_path):
-    with held(record(tmp_path)):
+    with sweep_lock(record(tmp_path)):
         assert (tmp_path / "sweeps" / "temp").exists()
     assert list(tmp_path.iterdir()) == []
-    with held(record(tmp_path)):
+    with sweep_lock(record(tmp_path)):
         record(tmp_path).save()
-        with held(record(tmp_path, "20260102-000000-0001")):
+        with sweep_lock(record(tmp_path, "20260102-000000-0001")):
             pass
     assert sorted(file.name for file in (tmp_path / "sweeps" / "temp").iterdir()) == [
         ".20260101-000000-0001.lock",
@@ -75,8 +75,8 @@ def test_where_files_cannot_be_locked_a_sweep_runs_all_the_same(tmp_path, monkey
 
     monkeypatch.setattr(fcntl, "flock", unknown)
     with (
-        held(record(tmp_path)),
-        held(record(tmp_path)),
+        sweep_lock(record(tmp_path)),
+        sweep_lock(record(tmp_path)),
     ):  # and nothing keeps a second one away, as its docstring says
         assert (tmp_path / "sweeps" / "temp" / ".20260101-000000-0001.lock").exists()
 
@@ -87,10 +87,10 @@ def test_storage_that_cannot_be_written_is_a_sentence(tmp_path):
         UserError,
         match=r"storage .*/sweeps/temp can't be written \(.*\); choose another with --storage",
     ):
-        held(record(tmp_path)).__enter__()
+        sweep_lock(record(tmp_path)).__enter__()
 
 
 def test_nothing_is_locked_behind_a_uri(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with held(record("mock://bucket/runs")):
+    with sweep_lock(record("mock://bucket/runs")):
         assert list(Path().iterdir()) == []

@@ -13,7 +13,7 @@ from beamclip.sweep.tracking_log import open_tracker, write_beginning, write_fou
 TAU_T = "objective.teacher_temperature"
 
 
-class Bars:
+class ProgressBars:
     def __init__(self):
         self.lines = []
 
@@ -51,7 +51,7 @@ def finish_trials(tracker):
 def test_a_sweep_whose_plots_cannot_be_written_has_ended_all_the_same(record, tracker, monkeypatch):
     finish_trials(tracker)
     monkeypatch.setattr(tracker.client, "log_artifact", refuse)
-    bars = Bars()
+    bars = ProgressBars()
     assert write_summary(tracker, record, bars)
     assert bars.lines == [
         "beamclip: WARNING: plots and effects can't be written (the server is gone); beamclip report draws them again"
@@ -69,7 +69,7 @@ def test_a_tracker_that_fails_before_the_trials_is_a_sentence(record, tracker, m
     with pytest.raises(
         UserError, match=r"references and anchors can't be written .* go on with --resume"
     ):
-        write_found(tracker, record, Bars())
+        write_found(tracker, record, ProgressBars())
 
 
 def test_a_run_that_cannot_be_begun_is_a_sentence(record, monkeypatch):
@@ -79,7 +79,7 @@ def test_a_run_that_cannot_be_begun_is_a_sentence(record, monkeypatch):
 
 
 def test_where_nothing_came_of_any_trial_it_says_so(record, tracker):
-    assert not write_summary(tracker, record, Bars())
+    assert not write_summary(tracker, record, ProgressBars())
 
 
 BEGIN = """

@@ -16,7 +16,7 @@ from beamclip.config import (
     preset_names,
     trial_count,
 )
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.plan import plan
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def test_it_plans_from_nothing_and_makes_nothing(script, preset, tmp_path):
     base, sweep = tiny.experiment(preset, tmp_path), loaded(script).SWEEP
     needs = plan(
         [cell(sweep, base, values) for values in planned_values(sweep)],
-        Workshop(tmp_path / "stores"),
+        PreparationContext(tmp_path / "stores"),
     )
     assert {need.store for need in needs} >= {"images", "embeddings", "anchors"}
     assert not any(need.there for need in needs)
@@ -78,7 +78,7 @@ def test_augmentations_take_four_passes_of_two_views(preset, tmp_path):
     )
     needs = plan(
         [cell(sweep, base, values) for values in planned_values(sweep)],
-        Workshop(tmp_path / "stores"),
+        PreparationContext(tmp_path / "stores"),
     )
     images = sorted(need.images for need in needs if need.store == "embeddings")
     assert (trial_count(sweep), images) == (8, [56, *[2 * 144] * 4])

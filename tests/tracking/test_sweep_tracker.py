@@ -6,7 +6,7 @@ import yaml
 from matplotlib.figure import Figure
 from mlflow.exceptions import MlflowException
 
-from beamclip.config import Experiment, Sweep, UserError, checked, choice, flatten
+from beamclip.config import Experiment, Sweep, UserError, choice, flatten, validate
 from beamclip.tracking import SweepTracker
 from beamclip.tracking.client import search_all
 from beamclip.tracking.serialize import space_params
@@ -49,7 +49,7 @@ def test_the_parent_says_what_was_asked_and_how(opened, base, tmp_path):
     text = mlflow.artifacts.load_text(
         f"{tmp_path}/artifacts/temp/{tracker.run_id}/artifacts/config.yaml"
     )
-    assert checked(Experiment, yaml.safe_load(text)) == base
+    assert validate(Experiment, yaml.safe_load(text)) == base
 
 
 def test_the_parent_says_what_each_variant_is():

@@ -7,7 +7,7 @@ from beamclip.data import draw, pack
 from beamclip.data.augmentation.render import render
 from beamclip.preparation.assets import open_assets
 from beamclip.preparation.build import prepare
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.teachers.tower import images_encoded
 from beamclip.training import dataloader as inputs
 from beamclip.training.context import Context
@@ -61,7 +61,7 @@ def test_resident_embeddings_are_the_mapped_ones_bit_by_bit(opened):
 def test_a_larger_store_gives_the_samples_asked_for(experiment, stores, assets):
     """A store may cover more than a run wants; its rows are found by id."""
     fewer = with_values(experiment, {"data.train_images": 32})
-    opened = open_assets(prepare(fewer, Workshop(stores)), fewer.data)
+    opened = open_assets(prepare(fewer, PreparationContext(stores)), fewer.data)
     views, ids = opened.teachers[0].views, opened.splits.train
     assert (len(views.ids), len(ids)) == (128, 32)
     whole = dict(zip(views.ids.tolist(), views.all()[:, 1], strict=True))
@@ -109,7 +109,7 @@ def same_batches(mapped, resident, epochs):
 )
 def test_a_resident_run_has_the_same_batches_bit_by_bit(experiment, stores, values):
     cell = with_values(experiment, values)
-    mapped, resident = runs(cell, prepare(cell, Workshop(stores)))
+    mapped, resident = runs(cell, prepare(cell, PreparationContext(stores)))
     assert isinstance(mapped.feed.images, MappedImages) and isinstance(
         mapped.feed.teachers[0], MappedEmbeddings
     )
@@ -121,7 +121,7 @@ def test_a_resident_run_has_the_same_batches_bit_by_bit(experiment, stores, valu
 
 def test_two_teachers_are_resident_too(experiment, stores, other_folder):
     cell = with_values(experiment, {"teacher.others": [{"model": f"local-dir:{other_folder}"}]})
-    mapped, resident = runs(cell, prepare(cell, Workshop(stores)))
+    mapped, resident = runs(cell, prepare(cell, PreparationContext(stores)))
     assert [type(side) for side in resident.feed.teachers] == [ResidentEmbeddings] * 2
     same_batches(mapped, resident, (1,))
 

@@ -11,7 +11,7 @@ from beamclip.data.augmentation.render import PixelFormat, render, render_all
 from beamclip.evaluation import LabelledFeatures, evaluate
 from beamclip.objectives.swav import sinkhorn
 from beamclip.preparation.build import prepare
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.teachers import load_teacher
 from beamclip.training.context import Context
 from beamclip.training.loop import train_epoch
@@ -79,7 +79,7 @@ def runs_of(preset, folder, **values):
         str(preset),
         {"optimiser.precision": "fp32", **{k.replace("__", "."): v for k, v in values.items()}},
     )
-    assets = prepare(experiment, Workshop(folder))
+    assets = prepare(experiment, PreparationContext(folder))
     return [
         build_run(experiment, assets, Context(device=device))
         for device in (torch.device("cpu"), GPU)

@@ -4,11 +4,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from beamclip.data.prefetch import Ahead
+from beamclip.data.prefetch import Prefetcher
 from beamclip.objectives import CrossModalSimilarityMatching
 from beamclip.training.context import Context
 from beamclip.training.dataloader import Batch
-from beamclip.training.loop import HISTORY_POINTS, Machinery, train_epoch, train_step
+from beamclip.training.loop import HISTORY_POINTS, TrainState, train_epoch, train_step
 
 CPU = torch.device("cpu")
 
@@ -31,7 +31,7 @@ def machinery(lr=0.1, clip_norm=None):
     network = Matched(layer, CrossModalSimilarityMatching([anchors], [0.05], 0.05))
     optimiser = torch.optim.SGD(network.parameters(), lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 / (1 + step))
-    return Machinery(network, network.objective, optimiser, schedule, clip_norm)
+    return TrainState(network, network.objective, optimiser, schedule, clip_norm)
 
 
 def batch(number):
@@ -40,7 +40,7 @@ def batch(number):
 
 
 def batches(count):
-    return Ahead(iter(np.arange(count)), batch, CPU)
+    return Prefetcher(iter(np.arange(count)), batch, CPU)
 
 
 def losses_one_by_one(count):
@@ -171,6 +171,6 @@ def test_the_first_bad_step_is_found(bad):
         return one
 
     m = machinery(lr=1e-9)
-    result = train_epoch(m, Ahead(iter(np.arange(8)), spoilt, CPU), Context(), first_step=0)
+    result = train_epoch(m, Prefetcher(iter(np.arange(8)), spoilt, CPU), Context(), first_step=0)
     assert result.bad_step == 3
     assert train_epoch(machinery(), batches(8), Context(), first_step=0).bad_step is None

@@ -5,15 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from beamclip.config import NEEDS, RECIPES, SimclrConfig, StudentConfig, with_values
+from beamclip.config import RECIPES, REQUIREMENTS, SimclrConfig, StudentConfig, with_values
 from beamclip.data import draw
 from beamclip.data.augmentation.render import render
 from beamclip.objectives.simclr import SimCLR
 from beamclip.preparation.build import prepare
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.students import build_student
 from beamclip.training.context import Context
-from beamclip.training.setup import Learner, build_run, synchronise_norms
+from beamclip.training.setup import TrainModule, build_run, synchronise_norms
 
 
 def rendered(run, ids, view, pixels):
@@ -36,7 +36,7 @@ def test_student_and_teacher_are_given_the_very_same_view_and_views_cycle(
 
 def test_beside_canonical_teacher_views_every_epoch_draws_new_ones(experiment, stores, teacher):
     canonical = with_values(experiment, {"views.teacher": "center"})
-    run = build_run(canonical, prepare(canonical, Workshop(stores)), Context())
+    run = build_run(canonical, prepare(canonical, PreparationContext(stores)), Context())
     ids = run.opened.splits.train[[7, 3]]
     first, later = run.feed.make_batch(0, ids), run.feed.make_batch(5, ids)
     assert torch.equal(later.images, rendered(run, ids, 5, run.pixels))
@@ -53,7 +53,7 @@ def test_a_teacher_inside_training_is_given_the_very_same_view_and_none_comes_tw
     experiment, stores, teacher
 ):
     live = with_values(experiment, {"views.teacher": "live"})
-    run = build_run(live, prepare(live, Workshop(stores)), Context())
+    run = build_run(live, prepare(live, PreparationContext(stores)), Context())
     ids = run.opened.splits.train[[7, 3]]
     for epoch in (0, 5):
         batch = run.feed.make_batch(epoch, ids)
@@ -83,7 +83,7 @@ def test_every_teacher_has_its_own_anchors_and_temperature(experiment, stores, o
         experiment,
         {"teacher.others": [other], "objective.teacher_temperature": 0.3, "anchors.count": 3},
     )
-    run = build_run(several, prepare(several, Workshop(stores)), Context())
+    run = build_run(several, prepare(several, PreparationContext(stores)), Context())
     objective, opened = run.machinery.objective, run.opened.teachers
     assert objective.teacher_temperatures == (0.3, 0.02)
     assert all(
@@ -129,7 +129,7 @@ def test_norms_of_several_workers_keep_their_activations(backbone):
         StudentConfig(backbone=backbone, image_size=32, projector_width=24), 16, 0
     )
     objective = SimCLR(student.backbone.num_features, SimclrConfig(hidden=8, width=4))
-    learner = Learner(student, objective, NEEDS["simclr"], nullcontext)
+    learner = TrainModule(student, objective, REQUIREMENTS["simclr"], nullcontext)
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for _ in range(3):

@@ -13,7 +13,7 @@ from beamclip.data.augmentation.render import render
 from beamclip.evaluation import load_probe
 from beamclip.preparation.assets import open_assets
 from beamclip.preparation.build import prepare
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from beamclip.students import build_student, load_student, spent_on
 from beamclip.training import worker
 from beamclip.training.context import Context
@@ -140,7 +140,7 @@ def test_an_evaluation_keeps_the_names_the_run_used_and_not_those_of_packing_tim
 ):
     (tmp_path / "names.txt").write_text("lichen\nbriar rose\nbeach\nfloe\n")
     renamed = with_values(experiment, {"data.class_names": str(tmp_path / "names.txt")})
-    own = prepare(renamed, Workshop(copied_stores))
+    own = prepare(renamed, PreparationContext(copied_stores))
     assert Path(own.packed).name == Path(assets.packed).name
     train(renamed, own, tmp_path, checkpoint=alone[1] / "2")
     kept = next(tmp_path.glob("*/evaluation.json"))
@@ -256,7 +256,7 @@ def test_a_trial_that_reads_stores_and_had_images_encoded_stops(
 def live(experiment, stores):
     """The experiment with a teacher inside training, and its stores."""
     inside = with_values(experiment, {"views.teacher": "live"})
-    return inside, prepare(inside, Workshop(stores))
+    return inside, prepare(inside, PreparationContext(stores))
 
 
 def test_a_teacher_inside_training_encodes_every_image_in_every_epoch(live, alone, tmp_path):
@@ -286,8 +286,8 @@ def test_several_teachers_teach_from_stores_as_they_do_inside_training(
         {"teacher.others": [{"model": f"local-dir:{other_folder}", "temperature": 0.02}]},
     )
     inside = with_values(several, {"views.teacher": "live"})
-    stored = train(several, prepare(several, Workshop(stores)), tmp_path / "stored")
-    lived = train(inside, prepare(inside, Workshop(stores)), tmp_path / "lived")
+    stored = train(several, prepare(several, PreparationContext(stores)), tmp_path / "stored")
+    lived = train(inside, prepare(inside, PreparationContext(stores)), tmp_path / "lived")
     assert [reports[-1]["teacher/images_encoded"] for reports in (stored, lived)] == [0, 2 * 256]
     assert losses(lived) == pytest.approx(losses(stored), rel=1e-2)
     assert losses(stored)[0] != pytest.approx(

@@ -8,7 +8,7 @@ from helpers.gloo import in_processes
 
 from beamclip.config import UserError, with_values
 from beamclip.preparation.build import prepare
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from tests.training.test_worker import curves, losses, on_rank, same_bits, train, weights
 
 pytestmark = pytest.mark.slow
@@ -39,11 +39,11 @@ def method(experiment, stores, name, **values):
         experiment,
         {"objective.name": name, "optimiser.warmup_epochs": 0.25, **METHODS[name], **values},
     )
-    return other, prepare(other, Workshop(stores))
+    return other, prepare(other, PreparationContext(stores))
 
 
 @pytest.fixture(scope="module", params=list(METHODS))
-def whole(request, experiment, stores, tmp_path_factory):
+def open_if_intact(request, experiment, stores, tmp_path_factory):
     """One of them run through on one worker: its name, experiment and stores, reports, folder of its checkpoints."""
     prepared, folder = method(experiment, stores, request.param), tmp_path_factory.mktemp("whole")
     return request.param, prepared, train(*prepared, folder), folder
@@ -63,8 +63,8 @@ def goes_down(values):
     return sum(values[-quarter:]) < 0.9 * sum(values[:quarter])
 
 
-def test_it_learns_and_zero_shot_is_reported(whole):
-    name, _, reports, _ = whole
+def test_it_learns_and_zero_shot_is_reported(open_if_intact):
+    name, _, reports, _ = open_if_intact
     assert all(map(math.isfinite, losses(reports)))
     assert name in QUEUES or goes_down(
         losses(reports)
@@ -83,8 +83,8 @@ def test_over_a_queue_that_is_full_the_loss_goes_down(experiment, stores, tmp_pa
     assert goes_down(losses(reports)[1:])
 
 
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(whole, tmp_path):
-    _, prepared, reports, folder = whole
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(open_if_intact, tmp_path):
+    _, prepared, reports, folder = open_if_intact
     first = train(*prepared, tmp_path / "first", die_after=1)
     torch.manual_seed(12345)  # a new process has another random state
     rest = train(*prepared, tmp_path / "rest", checkpoint=tmp_path / "first" / "0")

@@ -6,7 +6,7 @@ from helpers.gloo import in_processes
 
 from beamclip.config import UserError, with_values
 from beamclip.preparation.build import prepare
-from beamclip.preparation.context import Workshop
+from beamclip.preparation.context import PreparationContext
 from tests.training.test_worker import curves, losses, on_rank, same_bits, train, weights
 
 pytestmark = pytest.mark.slow
@@ -41,11 +41,11 @@ WHOLE = {
 def method(experiment, stores, name, **values):
     """The experiment with another objective, and its stores."""
     other = with_values(experiment, {"objective.name": name, **WHOLE, **SMALL[name], **values})
-    return other, prepare(other, Workshop(stores))
+    return other, prepare(other, PreparationContext(stores))
 
 
 @pytest.fixture(scope="module", params=list(SMALL))
-def whole(request, experiment, stores, tmp_path_factory):
+def open_if_intact(request, experiment, stores, tmp_path_factory):
     """One of them run through on one worker: its name, experiment and stores, reports, folder of its checkpoints."""
     prepared, folder = (
         method(experiment, stores, request.param),
@@ -59,8 +59,8 @@ def goes_down(values):
     return sum(values[-quarter:]) < 0.97 * sum(values[:quarter])
 
 
-def test_it_learns_and_is_probed_but_has_no_zero_shot(whole):
-    name, _, reports, _ = whole
+def test_it_learns_and_is_probed_but_has_no_zero_shot(open_if_intact):
+    name, _, reports, _ = open_if_intact
     assert goes_down(losses(reports))
     assert {
         key.removeprefix("train/")
@@ -73,16 +73,16 @@ def test_it_learns_and_is_probed_but_has_no_zero_shot(whole):
     assert not [key for metrics in reports for key in metrics if key.startswith("zero_shot/")]
 
 
-def test_no_teacher_sees_a_training_image_for_it(whole):
-    _, (_, assets), reports, _ = whole
+def test_no_teacher_sees_a_training_image_for_it(open_if_intact):
+    _, (_, assets), reports, _ = open_if_intact
     assert all(teacher.views is None for teacher in assets.teachers)
     assert reports[-1]["teacher/images_encoded"] == 0
     assert reports[0]["cost/teacher_images"] == 0
 
 
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(whole, tmp_path):
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(open_if_intact, tmp_path):
     """With SwAV the second epoch is the first that uses the queue, which the first one filled."""
-    _, prepared, reports, folder = whole
+    _, prepared, reports, folder = open_if_intact
     first = train(*prepared, tmp_path / "first", die_after=1)
     torch.manual_seed(12345)  # a new process has another random state
     rest = train(*prepared, tmp_path / "rest", checkpoint=tmp_path / "first" / "0")

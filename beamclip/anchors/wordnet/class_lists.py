@@ -10,7 +10,7 @@ from pathlib import Path
 
 from beamclip.anchors.wordnet.lexicon import WORDNET_ID
 from beamclip.config import UserError
-from beamclip.data.class_names import fold
+from beamclip.data.class_names import normalize_name
 
 ALMOST_AN_ID = re.compile(
     r"(?:wn\d*:)?[nvars]?\d{4,}(?:-[nvars])?|\w+\.[nvars]\.\d+", re.IGNORECASE
@@ -85,7 +85,7 @@ def check_classes(classes: Sequence[ClassName], where: str) -> None:
             raise UserError(
                 f"{where} has an empty name for class {number}; give every class a name"
             )
-        same[fold(one.name)].append(one)
+        same[normalize_name(one.name)].append(one)
     for group in same.values():
         senses = {one.synset or one.context for one in group}
         if len(group) > 1 and (None in senses or len(senses) < len(group)):
@@ -97,7 +97,7 @@ def check_classes(classes: Sequence[ClassName], where: str) -> None:
 
 def known_set(names: Sequence[str]) -> KnownSet | None:
     """The well-known data set that has exactly these classes, in any order and any of their usual spellings."""
-    spelled = {fold(name) for name in names}
+    spelled = {normalize_name(name) for name in names}
     for known in _known_sets():
         ids = {known.synsets.get(name) for name in spelled}
         if None not in ids and len(ids) == len(spelled) == len(names) == len(
@@ -110,7 +110,7 @@ def known_set(names: Sequence[str]) -> KnownSet | None:
 def known_synsets(names: Sequence[str]) -> tuple[str | None, ...]:
     """WordNet ids of the classes of CIFAR-10, CIFAR-100, Imagenette or the ten digits; all None for any other set of names."""
     known = known_set(names)
-    return tuple(known.synsets[fold(name)] if known else None for name in names)
+    return tuple(known.synsets[normalize_name(name)] if known else None for name in names)
 
 
 def table_rows(name: str) -> Iterator[list[str]]:
@@ -143,5 +143,5 @@ def _parse(line: str, where: str) -> ClassName:
 def _known_sets() -> tuple[KnownSet, ...]:
     sets: dict[str, dict[str, str]] = defaultdict(dict)
     for title, spellings, id in table_rows("classes.tsv"):
-        sets[title] |= {fold(spelling): id for spelling in spellings.split("|")}
+        sets[title] |= {normalize_name(spelling): id for spelling in spellings.split("|")}
     return tuple(KnownSet(title, synsets) for title, synsets in sets.items())

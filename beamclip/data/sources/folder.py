@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from beamclip.config import DataConfig, UserError
 from beamclip.data.base import SPLITS, TEST_NAMES, Item, Split, digest, name_column
 from beamclip.data.class_names import resolve_classes
-from beamclip.data.files import Blob, Files
+from beamclip.data.files import Files, LazyBytes
 
 
 class FolderSource:
@@ -47,7 +47,7 @@ class FolderSource:
         root, labels = self._roots[split], self._labels[split][start:stop].tolist()
         for path, label in zip(self._paths[split][start:stop], labels, strict=True):
             name = f"{root}/{path.as_py()}"
-            yield Item(name, Blob(self._files, name), label)
+            yield Item(name, LazyBytes(self._files, name), label)
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
         return None

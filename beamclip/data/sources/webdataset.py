@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from beamclip.config import DataConfig, UserError
 from beamclip.data.base import SPLITS, TEST_NAMES, Item, Split, digest, name_column
 from beamclip.data.class_names import class_names_in, resolve_classes
-from beamclip.data.files import Blob, Entry, Files
+from beamclip.data.files import Entry, Files, LazyBytes
 from beamclip.data.sources.tar_index import READ_VERSION, Label, begins_labelled, samples_in
 
 _NAME_FILES = ("classnames.txt", "classes.txt")
@@ -97,7 +97,7 @@ class TarSource:
             places, labels, index.name[start:stop], strict=True
         ):
             path = self._shards[split][shard].path
-            yield Item(f"{path} {name.as_py()}", Blob(self._files, path, at, size), label)
+            yield Item(f"{path} {name.as_py()}", LazyBytes(self._files, path, at, size), label)
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
         return None

@@ -6,7 +6,7 @@ import pytest
 
 from beamclip.config import DataConfig, UserError
 from beamclip.data import DemoSource, open_source
-from beamclip.data.decode import square
+from beamclip.data.decode import load_square_rgb
 from beamclip.data.sources.cifar import CifarSource
 from beamclip.data.sources.folder import FolderSource
 from beamclip.data.sources.parquet import ParquetSource
@@ -121,8 +121,8 @@ def test_a_url_holds_what_its_folder_holds(kind, make_tree, write_parquet, tmp_p
         open_source(DataConfig(path=str(folder))),
         open_source(DataConfig(path=f"memory:/{root}")),
     )
-    assert [square(item.image, 8).tolist() for item in here.items("train")] == [
-        square(item.image, 8).tolist() for item in there.items("train")
+    assert [load_square_rgb(item.image, 8).tolist() for item in here.items("train")] == [
+        load_square_rgb(item.image, 8).tolist() for item in there.items("train")
     ]
     assert open_source(DataConfig(path=f"file://{folder}")).fingerprint == here.fingerprint
 
