@@ -1,3 +1,66 @@
-"""beamclip: turn a large frozen CLIP into small, fast vision models, after BeamCLIP (arXiv 2301.02903)."""
+"""beamclip: turn a large frozen CLIP into small, fast vision models (BeamCLIP, arXiv 2301.02903).
 
-__version__ = "0.1.0"
+This is the public API. Names are imported when they are used, so `import beamclip` takes milliseconds
+and imports no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from beamclip.cli.main import sweep_main
+    from beamclip.config import (
+        Experiment,
+        Requirements,
+        Sweep,
+        UserError,
+        choice,
+        load_experiment,
+        loguniform,
+        register_objective,
+        uniform,
+    )
+    from beamclip.sweep.runner import run_sweep
+
+__version__ = "0.2.0"
+
+_MODULES = {
+    "Experiment": "beamclip.config",
+    "Requirements": "beamclip.config",
+    "Sweep": "beamclip.config",
+    "UserError": "beamclip.config",
+    "choice": "beamclip.config",
+    "load_experiment": "beamclip.config",
+    "loguniform": "beamclip.config",
+    "register_objective": "beamclip.config",
+    "run_sweep": "beamclip.sweep.runner",
+    "sweep_main": "beamclip.cli.main",
+    "uniform": "beamclip.config",
+}
+
+__all__ = [
+    "Experiment",
+    "Requirements",
+    "Sweep",
+    "UserError",
+    "__version__",
+    "choice",
+    "load_experiment",
+    "loguniform",
+    "register_objective",
+    "run_sweep",
+    "sweep_main",
+    "uniform",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return __all__

@@ -18,8 +18,7 @@ put them under `views.custom` in a preset and their names into the space.
     python sweeps/augmentations.py --preset cifar10 --data DIR --set views.teacher=center
 """
 
-from beamclip.cli.main import sweep_main
-from beamclip.config import Sweep, choice
+from beamclip import Sweep, choice, sweep_main
 
 SWEEP = Sweep(
     name="augmentations",

@@ -18,8 +18,7 @@ student is; see docs/results.md for what they reach on photographs.
     beamclip report baselines                                  a page about it
 """
 
-from beamclip.cli.main import sweep_main
-from beamclip.config import Sweep, choice
+from beamclip import Sweep, choice, sweep_main
 
 VARIANTS = {
     "csm": {"objective.name": "csm"},

@@ -9,8 +9,7 @@ all images. `beamclip balance` shows what would be dropped, and why.
     python sweeps/clip_cid.py --preset cifar10 --data DIR
 """
 
-from beamclip.cli.main import sweep_main
-from beamclip.config import Sweep, choice
+from beamclip import Sweep, choice, sweep_main
 
 SWEEP = Sweep(
     name="clip_cid",

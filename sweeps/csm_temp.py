@@ -9,8 +9,7 @@ the anchors to say the same. Neither needs a single further teacher image.
     ray job submit --working-dir . -- python sweeps/csm_temp.py
 """
 
-from beamclip.cli.main import sweep_main
-from beamclip.config import Sweep, choice
+from beamclip import Sweep, choice, sweep_main
 
 SWEEP = Sweep(
     name="csm_temp",

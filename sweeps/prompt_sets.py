@@ -15,8 +15,7 @@ numbers show that, not whether definitions help. Ask that of a real CLIP.
     python sweeps/prompt_sets.py --preset imagenet --data DIR --workers 8 --gpus-per-worker 1
 """
 
-from beamclip.cli.main import sweep_main
-from beamclip.config import Sweep, choice
+from beamclip import Sweep, choice, sweep_main
 
 SWEEP = Sweep(
     name="prompt_sets",

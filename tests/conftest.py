@@ -141,9 +141,9 @@ def excerpt(monkeypatch):
     lexicon = Excerpt()
     monkeypatch.setattr(meanings, "open_lexicon", lambda: lexicon)
     monkeypatch.setattr("beamclip.preparation.sense_evidence.open_lexicon", lambda: lexicon)
-    meanings._chosen.cache_clear()
+    meanings._choose_senses_cached.cache_clear()
     yield lexicon
-    meanings._chosen.cache_clear()
+    meanings._choose_senses_cached.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -246,7 +246,7 @@ def no_ray(monkeypatch):
         raise AssertionError("Ray was started")
 
     monkeypatch.setattr("beamclip.distributed.cluster.connect", refuse)
-    monkeypatch.setattr("beamclip.cli.doctor._ray", refuse)
+    monkeypatch.setattr("beamclip.cli.doctor._check_ray", refuse)
     from beamclip.cli.doctor import CHECKS
 
     monkeypatch.setitem(CHECKS, "ray", lambda experiment: "left out")

@@ -1,4 +1,7 @@
-"""Class names -> senses -> prompts -> text embeddings. Names and senses need no torch; what does is imported when it is asked for."""
+"""Turn class names into text embeddings: class names -> senses -> prompts -> anchors.
+
+Names and senses need no torch, so the modules that do are imported on first use.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -8,42 +11,40 @@ if TYPE_CHECKING:
         AnchorReport,
         AnchorSet,
         AnchorSetPlan,
+        anchor_report,
         build_anchor_sets,
         ensemble,
-        existing_anchor_set,
-        report_of,
-        shortened_prompts,
+        find_anchor_set,
+        truncated_prompts,
     )
     from beamclip.anchors.prompts import prompts_for
 
-_PLACES = {
-    "anchor_set": (
-        "AnchorSet",
-        "AnchorSetPlan",
-        "build_anchor_sets",
-        "ensemble",
-        "existing_anchor_set",
-        "shortened_prompts",
-        "AnchorReport",
-        "report_of",
-    ),
-    "prompts": ("prompts_for",),
+_MODULE_OF = {
+    "AnchorReport": "anchor_set",
+    "AnchorSet": "anchor_set",
+    "AnchorSetPlan": "anchor_set",
+    "anchor_report": "anchor_set",
+    "build_anchor_sets": "anchor_set",
+    "ensemble": "anchor_set",
+    "find_anchor_set": "anchor_set",
+    "prompts_for": "prompts",
+    "truncated_prompts": "anchor_set",
 }
-_MODULES = {name: module for module, names in _PLACES.items() for name in names}
 __all__ = [
     "AnchorReport",
     "AnchorSet",
     "AnchorSetPlan",
+    "anchor_report",
     "build_anchor_sets",
     "ensemble",
-    "existing_anchor_set",
+    "find_anchor_set",
     "prompts_for",
-    "report_of",
-    "shortened_prompts",
+    "truncated_prompts",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    """Import a public name from its module on first use."""
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

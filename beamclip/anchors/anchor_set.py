@@ -1,9 +1,15 @@
-"""What a bank of anchors is like, for people and for the record of every run."""
+"""Build, store and describe anchor sets: one text embedding per class.
+
+`AnchorSetPlan` says which sentences an anchor set is made of, before any text is encoded;
+`build_anchor_sets` makes the stores; `AnchorSet` reads one; `AnchorReport` says what it is like,
+for people and for the record of every run.
+"""
 
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +19,7 @@ from torch import Tensor, nn
 
 from beamclip.anchors.prompts import Prompts, prompts_for
 from beamclip.anchors.senses import Sense
-from beamclip.anchors.similarity import Likeness, likeness
+from beamclip.anchors.similarity import AnchorSimilarity, measure_similarity
 from beamclip.anchors.text_embeddings import EncodedTexts, encode_texts_once
 from beamclip.config import PromptSet
 from beamclip.stores import (
@@ -31,20 +37,17 @@ from beamclip.stores import (
 )
 from beamclip.teachers import Teacher
 
-# The anchor bank: one text embedding a class, made once and stored.
-
-
 KIND = "anchors"
 
 
 @dataclass(frozen=True)
 class AnchorSet:
-    """Anchors of all classes in label order.
+    """The anchors of all classes in label order.
 
     Attributes:
         embeddings: [K, D] fp32, unit length.
-        names: the class names.
-        key: changes with the text tower and with any prompt.
+        names: the K class names.
+        key: the store's key, which changes with the text tower and with any prompt.
     """
 
     embeddings: Tensor
@@ -53,20 +56,22 @@ class AnchorSet:
 
     @classmethod
     def open(cls, store: Store) -> "AnchorSet":
-        """From a finished store."""
+        """Read a finished store."""
         return cls(
-            torch.from_numpy(np.load(store.file("anchors.npy"))),
-            tuple(store.manifest["names"]),
-            store.key,
+            embeddings=torch.from_numpy(np.load(store.file("anchors.npy"))),
+            names=tuple(store.manifest["names"]),
+            key=store.key,
         )
 
 
 @dataclass(frozen=True)
 class AnchorSetPlan:
-    """What a bank will be made of: known before any text is encoded.
+    """The classes and sentences an anchor set is made of.
 
     Attributes:
-        prompt_set: what it is called, for people.
+        prompt_set: what the user calls the prompt set.
+        senses: of the classes, in label order.
+        prompts: the sentences of each class and each member of the prompt set.
     """
 
     prompt_set: str
@@ -77,20 +82,25 @@ class AnchorSetPlan:
     def of(
         cls, senses: Sequence[Sense], prompt_set: str, members: Sequence[PromptSet]
     ) -> "AnchorSetPlan":
-        """The plan for these classes.
+        """Plan the anchor set of these classes.
+
+        Args:
+            senses: of the classes, in label order.
+            prompt_set: what the user calls the prompt set.
+            members: its definition: one prompt set, or those of an ensemble.
 
         Raises:
-            UserError: a class's name is empty.
+            UserError: a class has an empty name.
         """
         return cls(prompt_set, tuple(senses), prompts_for(senses, members))
 
     @property
     def texts(self) -> set[str]:
-        """Every sentence once."""
+        """Return every sentence once."""
         return {text for of_class in self.prompts for member in of_class for text in member}
 
     def parts(self, teacher: Teacher) -> dict[str, Any]:
-        """All that the store depends on: the text tower and the exact sentences."""
+        """Return what the store's key is made of: text tower, exact sentences and class names."""
         digest = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
         return {
             "tower": teacher.text_fingerprint,
@@ -100,16 +110,20 @@ class AnchorSetPlan:
 
 
 def ensemble(members: Sequence[Tensor]) -> Tensor:
-    """One class's anchor [D] from unit-length prompt embeddings, [P_m, D] a member of an ensemble.
+    """Combine the prompt embeddings of one class into its anchor, [D].
 
-    Each member's prompts are averaged and normalised again (CLIP's ensembling), and so are the members: one with eighty templates
-    counts no more than one with a single sentence.
+    The prompts of each member are averaged and normalized (CLIP's ensembling), and then the members
+    likewise. So a member with eighty templates counts no more than one with a single sentence.
+
+    Args:
+        members: unit-length prompt embeddings, [P_m, D] for each member of an ensemble of prompt
+            sets.
     """
     means = torch.stack([nn.functional.normalize(member.mean(dim=0), dim=0) for member in members])
     return nn.functional.normalize(means.mean(dim=0), dim=0)
 
 
-def build_anchor_sets(
+def build_anchor_sets(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
     teacher: Teacher,
     plans: Sequence[AnchorSetPlan],
     root: Path,
@@ -117,89 +131,111 @@ def build_anchor_sets(
     run: Runner = in_process,
     repair: bool = False,
 ) -> list[Store]:
-    """Open the stores of many banks. The sentences of all that are missing go through the text tower together, each once.
+    """Open the stores of many anchor sets, building those that are missing.
+
+    The sentences of all missing ones go through the text tower in one pass, each once.
 
     Args:
-        run: who encodes where there are thousands: this process, or a cluster's.
-        repair: make again what is damaged in a store that exists.
+        teacher: the teacher whose text tower encodes.
+        plans: the anchor sets, in the order of the result.
+        root: folder of all stores.
+        progress: called with the progress of the pass.
+        run: runs passes over thousands of sentences, in this process or on a cluster.
+        repair: rebuild what is damaged in an existing store.
 
     Raises:
         UserError: as `build_once`.
     """
-    missing = [plan for plan in plans if existing_anchor_set(teacher, plan, root, repair) is None]
-    texts = sorted(set().union(*(plan.texts for plan in missing)))
-    encoded = encode_texts_once(teacher, texts, root, progress, run, repair) if texts else None
-    return [_build(teacher, plan, encoded, root, progress, repair) for plan in plans]
+    missing_texts: set[str] = set()
+    for plan in plans:
+        if find_anchor_set(teacher, plan, root, repair) is None:
+            missing_texts |= plan.texts
+    encoded = None
+    if missing_texts:
+        encoded = encode_texts_once(teacher, sorted(missing_texts), root, progress, run, repair)
+
+    return [
+        build_once(
+            root,
+            KIND,
+            plan.parts(teacher),
+            partial(_write_anchor_set, plan=plan, encoded=encoded),
+            progress,
+            repair,
+        )
+        for plan in plans
+    ]
 
 
-def existing_anchor_set(
+def find_anchor_set(
     teacher: Teacher, plan: AnchorSetPlan, root: Path, repair: bool = False
 ) -> Store | None:
-    """A bank's store where it exists. With `repair`, one that is damaged counts as missing.
+    """Return an anchor set's store, or None if it does not exist.
+
+    Args:
+        teacher: the teacher whose text tower encodes.
+        plan: the anchor set.
+        root: folder of all stores.
+        repair: return None for a damaged store instead of raising.
 
     Raises:
-        StoreDamaged: it exists and is damaged.
+        StoreDamaged: it exists and is damaged, and `repair` is not set.
     """
     path = store_path(root, KIND, plan.parts(teacher))
+    if not path.exists():
+        return None
     try:
-        return open_store(path) if path.exists() else None
+        return open_store(path)
     except StoreDamaged:
         if not repair:
             raise
         return None
 
 
-def _build(
-    teacher: Teacher,
-    plan: AnchorSetPlan,
-    encoded: EncodedTexts | None,
-    root: Path,
-    progress: Progress,
-    repair: bool,
-) -> Store:
-    def build(folder: Path) -> dict[str, Any]:
-        assert encoded is not None, "a bank vanished between two looks"
-        anchors = torch.stack(
-            [ensemble([encoded.of(member) for member in of_class]) for of_class in plan.prompts]
-        )
-        np.save(folder / "anchors.npy", anchors.numpy())
-        write_json(folder / "prompts.json", plan.prompts)
-        counts = [sum(map(len, of_class)) for of_class in plan.prompts]
-        cut = {
-            text: encoded.shortened[text] for text in sorted(plan.texts & encoded.shortened.keys())
-        }
-        write_json(folder / "shortened.json", cut)
-        facts = {
-            "prompts": sum(counts),
-            "prompts_per_class": [min(counts), max(counts)],
-            "shortened": len(cut),
-        }
-        facts["likeness"] = asdict(likeness(anchors))
-        return {
-            **facts,
-            "names": [s.name for s in plan.senses],
-            "prompt_set": plan.prompt_set,
-            "width": anchors.shape[1],
-        }
-
-    return build_once(root, KIND, plan.parts(teacher), build, progress, repair)
-
-
-def shortened_prompts(store: Store) -> dict[str, str]:
-    """The sentences of a bank that did not fit into the tower's context, each with what was read of it."""
+def truncated_prompts(store: Store) -> dict[str, str]:
+    """Return the sentences too long for the text tower, each with the part that was read."""
     return dict(read_json(store.file("shortened.json")))
+
+
+def _write_anchor_set(
+    folder: Path, plan: AnchorSetPlan, encoded: EncodedTexts | None
+) -> dict[str, Any]:
+    """Write an anchor set's files and return the facts for its manifest."""
+    assert encoded is not None, "an anchor set that existed a moment ago is gone"
+    anchors = torch.stack(
+        [ensemble([encoded.of(member) for member in of_class]) for of_class in plan.prompts]
+    )
+    truncated = {
+        text: encoded.truncated[text] for text in sorted(plan.texts & encoded.truncated.keys())
+    }
+    np.save(folder / "anchors.npy", anchors.numpy())
+    write_json(folder / "prompts.json", plan.prompts)
+    write_json(folder / "shortened.json", truncated)
+    prompts_per_class = [sum(len(member) for member in of_class) for of_class in plan.prompts]
+    return {
+        "prompts": sum(prompts_per_class),
+        "prompts_per_class": [min(prompts_per_class), max(prompts_per_class)],
+        "shortened": len(truncated),
+        "likeness": asdict(measure_similarity(anchors)),
+        "names": [sense.name for sense in plan.senses],
+        "prompt_set": plan.prompt_set,
+        "width": anchors.shape[1],
+    }
 
 
 @dataclass(frozen=True)
 class AnchorReport:
-    """Facts about one bank. JSON values only.
+    """Facts about one anchor set. JSON values only, since they are logged with every run.
 
     Attributes:
-        prompts: sentences in all.
+        prompt_set: what the user calls the prompt set.
+        anchors: number of classes.
+        prompts: number of sentences in all.
         prompts_per_class: fewest and most.
         duplicates: pairs of classes with the same anchor.
-        near: pairs at or above `threshold`, duplicates included.
-        nearest: (class, class, cosine) of the most alike, first the nearest.
+        near: pairs with a cosine of at least `threshold`, duplicates included.
+        threshold: the cosine from which pairs count as near.
+        nearest: (class, class, cosine) of the most similar pairs, most similar first.
         shortened: sentences that did not fit into the text tower's context.
         bare: classes of which nothing but the name is known.
         hash: the store's key.
@@ -218,42 +254,54 @@ class AnchorReport:
     hash: str
 
     def summary(self, pairs: int = 10) -> dict[str, Any]:
-        """What is logged with every run: all of it, and so many of the nearest pairs."""
+        """Return what is logged with every run: all fields, with `pairs` nearest pairs at most."""
         return vars(self) | {
             "prompts_per_class": list(self.prompts_per_class),
             "nearest": [list(pair) for pair in self.nearest[:pairs]],
         }
 
-    def with_likeness(self, alike: Likeness, senses: Sequence[Sense]) -> "AnchorReport":
-        """The same with pairs counted at another threshold."""
-        nearest = tuple((senses[i].name, senses[j].name, cosine) for i, j, cosine in alike.nearest)
+    def with_similarity(
+        self, similarity: AnchorSimilarity, senses: Sequence[Sense]
+    ) -> "AnchorReport":
+        """Return the same report with pairs counted at another threshold."""
         return replace(
             self,
-            duplicates=alike.duplicates,
-            near=alike.near,
-            threshold=alike.threshold,
-            nearest=nearest,
+            duplicates=similarity.duplicates,
+            near=similarity.near,
+            threshold=similarity.threshold,
+            nearest=tuple(
+                (senses[row].name, senses[column].name, cosine)
+                for row, column, cosine in similarity.nearest
+            ),
         )
 
 
-def report_of(store: Store, prompt_set: str, senses: Sequence[Sense]) -> AnchorReport:
-    """The report of a finished bank of these classes. Computes nothing: it was all found out when the bank was made.
+def anchor_report(store: Store, prompt_set: str, senses: Sequence[Sense]) -> AnchorReport:
+    """Read the report of a finished anchor set from its manifest, without computing anything.
 
     Args:
-        prompt_set: what the user calls it; others that make the same sentences share the bank.
+        store: of the anchor set.
+        prompt_set: what the user calls the prompt set. Prompt sets that make the same sentences
+            share a store.
+        senses: of the classes, in label order.
     """
-    facts, names = store.manifest, [sense.name for sense in senses]
-    alike = facts["likeness"]
+    manifest = store.manifest
+    names = [sense.name for sense in senses]
+    similarity = manifest["likeness"]
+    fewest, most = manifest["prompts_per_class"]
+    bare = [sense for sense in senses if sense.synset is None and sense.context is None]
     return AnchorReport(
         prompt_set=prompt_set,
         anchors=len(names),
-        prompts=facts["prompts"],
-        prompts_per_class=(facts["prompts_per_class"][0], facts["prompts_per_class"][1]),
-        duplicates=alike["duplicates"],
-        near=alike["near"],
-        threshold=alike["threshold"],
-        nearest=tuple((names[i], names[j], cosine) for i, j, cosine in alike["nearest"]),
-        shortened=facts["shortened"],
-        bare=sum(1 for sense in senses if sense.synset is None and sense.context is None),
+        prompts=manifest["prompts"],
+        prompts_per_class=(fewest, most),
+        duplicates=similarity["duplicates"],
+        near=similarity["near"],
+        threshold=similarity["threshold"],
+        nearest=tuple(
+            (names[row], names[column], cosine) for row, column, cosine in similarity["nearest"]
+        ),
+        shortened=manifest["shortened"],
+        bare=len(bare),
         hash=store.key,
     )

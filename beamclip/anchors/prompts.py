@@ -1,4 +1,4 @@
-"""From senses and a prompt set to the sentences that the text tower reads."""
+"""Fill a prompt set's templates with class senses: the sentences that the text tower reads."""
 
 from collections.abc import Sequence
 from string import Formatter
@@ -7,91 +7,117 @@ from beamclip.anchors.senses import Sense
 from beamclip.config import PromptSet, UserError
 
 Prompts = tuple[tuple[tuple[str, ...], ...], ...]
-"""Of each class, of each member of an ensemble, the sentences: [K][M][P]."""
-_WITH_CONTEXT, _BARE = "{name}, {context}", "{name}"
+"""Sentences, [classes][members][sentences]; members are those of an ensemble of prompt sets."""
+
+_NAME_WITH_CONTEXT = "{name}, {context}"
+_NAME_ALONE = "{name}"
 
 
 def prompts_for(senses: Sequence[Sense], members: Sequence[PromptSet]) -> Prompts:
-    """The sentences of every class.
+    """Return the sentences of every class.
 
     Args:
+        senses: of the classes, in label order.
         members: one prompt set, or those of an ensemble.
 
     Raises:
-        UserError: a class's name is empty.
+        UserError: a class has an empty name.
     """
-    empty = [number for number, sense in enumerate(senses) if not _spoken(sense.name)]
-    if empty:
-        raise UserError(
-            f"class {empty[0]} has an empty name; give every class a name with data.class_names"
-        )
-    templates = [templates_of(member) for member in members]
-    return tuple(
-        tuple(_sentences(sense, member, own) for member, own in zip(members, templates, strict=True)) for sense in senses
-    )  # fmt: skip
+    for label, sense in enumerate(senses):
+        if not _as_words(sense.name):
+            raise UserError(
+                f"class {label} has an empty name; give every class a name with data.class_names"
+            )
+    templates = [load_templates(member) for member in members]
+    prompts = []
+    for sense in senses:
+        of_class = [
+            _fill_templates(sense, member, member_templates)
+            for member, member_templates in zip(members, templates, strict=True)
+        ]
+        prompts.append(tuple(of_class))
+    return tuple(prompts)
 
 
-def templates_of(definition: PromptSet) -> tuple[str, ...]:
-    """Its templates, CLIP's own read out of open_clip."""
-    if isinstance(definition.templates, tuple):
-        return definition.templates
+def load_templates(prompt_set: PromptSet) -> tuple[str, ...]:
+    """Return the templates of a prompt set; `openai_7` and `openai_80` name open_clip's lists."""
+    if isinstance(prompt_set.templates, tuple):
+        return prompt_set.templates
     import open_clip
 
-    library = {
+    open_clip_templates = {
         "openai_7": open_clip.SIMPLE_IMAGENET_TEMPLATES,
         "openai_80": open_clip.OPENAI_IMAGENET_TEMPLATES,
     }
-    return tuple(template("{name}") for template in library[definition.templates])
+    return tuple(template("{name}") for template in open_clip_templates[prompt_set.templates])
 
 
-def _sentences(sense: Sense, definition: PromptSet, templates: Sequence[str]) -> tuple[str, ...]:
-    fields = fields_of(sense)
-    sentences = [
-        template.format_map(fields | {"name": phrase})
-        for phrase in _phrases(sense, fields, definition.names)
-        for template in templates
-        if needed(template) <= fields.keys()
-    ]
-    return tuple(dict.fromkeys(sentences)) or tuple(
-        f"a photo of a {phrase}." for phrase in _phrases(sense, fields, (_WITH_CONTEXT,))
-    )
+def uses_senses(prompt_set: PromptSet) -> bool:
+    """Return whether any sentence of a prompt set depends on more than a class's name."""
+    texts = (*prompt_set.names, *load_templates(prompt_set))
+    return any(template_fields(text) - {"name"} for text in texts)
 
 
-def _phrases(sense: Sense, fields: dict[str, str], wanted: Sequence[str]) -> list[str]:
-    """The phrases whose fields are known of this class, or else the name with the user's words for it, or alone."""
-    usable = [phrase for phrase in wanted if needed(phrase) - {"synonym"} <= fields.keys()]
-    usable = usable or ([_WITH_CONTEXT] if "context" in fields else [_BARE])
-    words = dict.fromkeys(sense.synset.lemmas if sense.synset else (fields["name"],))
-    return list(
-        dict.fromkeys(
-            phrase.format_map(fields | {"synonym": word}) for phrase in usable for word in words
-        )
-    )
-
-
-def speaks_of_senses(definition: PromptSet) -> bool:
-    """Whether any of its sentences depends on what a class means, and not on its name alone."""
-    return any(needed(text) - {"name"} for text in (*definition.names, *templates_of(definition)))
-
-
-def needed(text: str) -> set[str]:
-    """The fields of a phrase or template."""
+def template_fields(text: str) -> set[str]:
+    """Return the names of the fields in a template or name phrase, such as {"name", "gloss"}."""
     return {field for _, field, _, _ in Formatter().parse(text) if field}
 
 
-def fields_of(sense: Sense) -> dict[str, str]:
-    """What is known of a class, by field name."""
-    context = sense.context or (f"a type of {sense.hypernym}" if sense.hypernym else None)
-    gloss = sense.synset.gloss if sense.synset else sense.context
-    known = {
-        "name": _spoken(sense.name),
+def sense_fields(sense: Sense) -> dict[str, str]:
+    """Return the texts that are known about a class, by field name. `name` is always there."""
+    context = sense.context
+    if not context and sense.hypernym:
+        context = f"a type of {sense.hypernym}"
+    fields = {
+        "name": _as_words(sense.name),
         "hypernym": sense.hypernym,
-        "gloss": gloss,
+        "gloss": sense.synset.gloss if sense.synset else sense.context,
         "context": context,
     }
-    return {field: text for field, text in known.items() if text}
+    return {name: text for name, text in fields.items() if text}
 
 
-def _spoken(name: str) -> str:
-    """Underscores are how data sets spell names, not how captions do."""
+def _fill_templates(
+    sense: Sense, prompt_set: PromptSet, templates: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the sentences of one class and prompt set, each once.
+
+    Templates that need an unknown field are left out; if none remains, one plain sentence stands
+    in.
+    """
+    fields = sense_fields(sense)
+    sentences = [
+        template.format_map(fields | {"name": phrase})
+        for phrase in _name_phrases(sense, fields, prompt_set.names)
+        for template in templates
+        if template_fields(template) <= fields.keys()
+    ]
+    if not sentences:
+        phrases = _name_phrases(sense, fields, (_NAME_WITH_CONTEXT,))
+        sentences = [f"a photo of a {phrase}." for phrase in phrases]
+    return tuple(dict.fromkeys(sentences))
+
+
+def _name_phrases(sense: Sense, fields: dict[str, str], phrases: Sequence[str]) -> list[str]:
+    """Fill a prompt set's `names` phrases, once for every synonym.
+
+    Phrases that need an unknown field are left out. If none remains, the name with its context is
+    used, or else the name alone.
+    """
+    usable = [
+        phrase for phrase in phrases if template_fields(phrase) - {"synonym"} <= fields.keys()
+    ]
+    if not usable:
+        usable = [_NAME_WITH_CONTEXT if "context" in fields else _NAME_ALONE]
+    synonyms = sense.synset.lemmas if sense.synset else (fields["name"],)
+    filled = [
+        phrase.format_map(fields | {"synonym": synonym})
+        for phrase in usable
+        for synonym in dict.fromkeys(synonyms)
+    ]
+    return list(dict.fromkeys(filled))
+
+
+def _as_words(name: str) -> str:
+    """Replace the underscores that data sets put into names, which captions never have."""
     return " ".join(name.replace("_", " ").split())

@@ -1,4 +1,15 @@
-"""What the classes of an experiment mean: from names, what the data knows of them, and what the user pinned, to senses."""
+"""Decide which sense each class has: what a class name such as "crane" means.
+
+The first of these that applies decides:
+
+1. the user's pin in `anchors.senses`: a WordNet id, or free text that says what is meant; 2. what
+is given with the class: the WordNet id that the data's source knows, or the second column of a
+class list; 3. the table of a well-known data set, if the class names are exactly its classes; 4.
+WordNet, if the name has one sense only; 5. the sense that fits the other classes best
+(`beamclip.anchors.wordnet.disambiguate`).
+
+Needs no torch.
+"""
 
 import shlex
 from collections import Counter
@@ -18,31 +29,34 @@ from beamclip.anchors.wordnet import (
     ClassName,
     Lexicon,
     Synset,
-    known_set,
+    find_known_dataset,
     open_lexicon,
     open_vocabulary,
     read_class_list,
 )
-from beamclip.anchors.wordnet.class_lists import ALMOST_AN_ID
-from beamclip.anchors.wordnet.disambiguate import weigh
+from beamclip.anchors.wordnet.class_lists import MALFORMED_ID
+from beamclip.anchors.wordnet.disambiguate import sense_probabilities
 from beamclip.config import AnchorsConfig, UserError, nearest
 from beamclip.data.class_names import normalize_name
 
-# What a class name means, as WordNet has it.
+PINS = "anchors.senses"
+"""The setting that pins senses, for messages."""
 
 
 @dataclass(frozen=True)
 class Sense:
-    """What a class name means.
+    """The meaning of a class name.
 
     Attributes:
         name: the class name.
-        synset: its WordNet sense, None where it has none or a context of the user's stands for it.
+        synset: its WordNet sense; None if WordNet has none, or if `context` says what is meant.
         context: the user's own words for what is meant.
-        why: one short phrase for people.
-        considered: the noun senses of the name, most frequent first, whether or not they had a chance.
-        scores: one for each of those considered, empty where nothing had to be weighed.
-        hypernym: what the synset is a kind of, in words.
+        why: a short phrase that tells people why this sense was chosen.
+        considered: all noun senses of the name, most frequent first, including those that could not
+            be chosen.
+        scores: the probability of each of `considered`; empty unless the sense had to be chosen
+            among several.
+        hypernym: the kind of thing that the synset is, in words.
     """
 
     name: str
@@ -54,18 +68,22 @@ class Sense:
     hypernym: str | None
 
 
-def ambiguous(senses: Sequence[Sense]) -> tuple[Sense, ...]:
-    """Those whose sense had to be weighed: more than one possible, none pinned, given or known."""
+def ambiguous_senses(senses: Sequence[Sense]) -> tuple[Sense, ...]:
+    """Return the senses that were chosen among several, rather than pinned, given or known."""
     return tuple(sense for sense in senses if sense.scores)
 
 
-def possible_senses(senses: Sequence[Synset]) -> tuple[Synset, ...]:
-    """Without named things, unless there is nothing else."""
-    return tuple(one for one in senses if not one.instance) or tuple(senses)
+def possible_senses(synsets: Sequence[Synset]) -> tuple[Synset, ...]:
+    """Leave out named things (a person, a place), unless there is nothing else."""
+    common_nouns = tuple(synset for synset in synsets if not synset.instance)
+    return common_nouns or tuple(synsets)
 
 
 def hypernym_of(name: str, synset: Synset, lexicon: Lexicon) -> str | None:
-    """What the synset is a kind of, by another word than the class's own: WordNet has common newts below newts."""
+    """Return the nearest hypernym whose word is not the class name, or None.
+
+    WordNet has the common newt below the newt, and "newt, a type of newt" would say nothing.
+    """
     while synset.parents:
         synset = lexicon.synset(synset.parents[0])
         if normalize_name(synset.lemmas[0]) != normalize_name(name):
@@ -73,333 +91,370 @@ def hypernym_of(name: str, synset: Synset, lexicon: Lexicon) -> str | None:
     return None
 
 
-# Senses that somebody gave: by a pin, or with the class.
+# --- Senses that the user pins, or that are given with the class ---
 
 
-PINS = "anchors.senses"
+def match_pins(classes: Sequence[ClassName], pins: Mapping[str, str]) -> list[str | None]:
+    """Return the pin of each class, or None.
 
-
-def pins_of_classes(classes: Sequence[ClassName], pins: Mapping[str, str]) -> list[str | None]:
-    """The pin of each class, if any. Spelling must be the class's own, but for case, hyphens and underscores.
+    Args:
+        classes: in label order.
+        pins: sense by class name. Case, hyphens and underscores of names do not matter.
 
     Raises:
-        UserError: a pin that is empty, or for a name that is no class or that several classes have.
+        UserError: a pin is empty, or its name is not a class or is the name of several classes.
     """
-    pinned: list[str | None] = [None] * len(classes)
+    matched: list[str | None] = [None] * len(classes)
     for name, pin in pins.items():
-        hits = [
-            i for i, one in enumerate(classes) if normalize_name(one.name) == normalize_name(name)
+        labels = [
+            label
+            for label, class_name in enumerate(classes)
+            if normalize_name(class_name.name) == normalize_name(name)
         ]
-        if not hits:
+        if not labels:
+            hint = nearest(name, {class_name.name for class_name in classes})
+            raise UserError(f"{PINS} pins {name!r}, which is not a class{hint}")
+        if len(labels) > 1:
             raise UserError(
-                f"{PINS} pins {name!r}, which is no class{nearest(name, {one.name for one in classes})}"
-            )
-        if len(hits) > 1:
-            raise UserError(
-                f"{PINS} pins {name!r}, which {len(hits)} classes are called; their own WordNet ids tell them apart already"
+                f"{PINS} pins {name!r}, but {len(labels)} classes have that name; drop the pin, "
+                "their own WordNet ids or contexts already say what they mean"
             )
         if not pin.strip():
             raise UserError(
-                f"{PINS} has nothing for {name!r}; give a WordNet id such as n02012849, or words that say what is meant"
+                f"{PINS} is empty for {name!r}; give a WordNet id such as n02012849, "
+                "or words that say what is meant"
             )
-        pinned[hits[0]] = pin.strip()
-    return pinned
+        matched[labels[0]] = pin.strip()
+    return matched
 
 
-def told(one: ClassName, pin: str | None, lexicon: Lexicon) -> Sense | None:
-    """The sense that somebody gave: the pin's, else the class's own."""
+def given_sense(class_name: ClassName, pin: str | None, lexicon: Lexicon) -> Sense | None:
+    """Return the sense that is pinned or given with the class, or None.
+
+    Raises:
+        UserError: as `parse_sense`.
+    """
     if pin is not None:
-        return sense_of(one.name, pin, f"pinned by {PINS}", lexicon)
-    if one.synset is not None:
-        return sense_of(one.name, one.synset, "its own WordNet id", lexicon)
-    if one.context is not None:
-        return sense_of(one.name, one.context, "the context given with it", lexicon)
+        return parse_sense(class_name.name, pin, f"pinned by {PINS}", lexicon)
+    if class_name.synset is not None:
+        return parse_sense(class_name.name, class_name.synset, "its own WordNet id", lexicon)
+    if class_name.context is not None:
+        return parse_sense(
+            class_name.name, class_name.context, "the context given with it", lexicon
+        )
     return None
 
 
-def sense_of(name: str, meaning: str, why: str, lexicon: Lexicon) -> Sense:
-    """A sense by its WordNet id, or by words that stand for it.
+def parse_sense(name: str, text: str, why: str, lexicon: Lexicon) -> Sense:
+    """Return the sense that a WordNet id or free text stands for.
 
     Args:
-        meaning: either of them.
-        why: one short phrase for people.
+        name: the class name.
+        text: a WordNet id such as `n02012849`, or words that say what is meant.
+        why: a short phrase that tells people where `text` comes from.
+        lexicon: where synsets are looked up.
 
     Raises:
-        UserError: what looks like an id is none, or no synset's.
+        UserError: `text` looks like an id but is malformed, or there is no such synset.
     """
     considered = lexicon.senses(name)
-    if not WORDNET_ID.fullmatch(meaning):
-        if ALMOST_AN_ID.fullmatch(meaning):
-            raise UserError(
-                f"class {name!r} ({why}): {meaning!r} is no WordNet id; one is n and eight digits, such as n02012849"
-            )
-        return Sense(name, None, meaning, why, considered, (), None)
-    try:
-        synset = lexicon.synset(meaning)
-    except UserError as error:
-        known = " or ".join(f"{one.id} ({one.gloss})" for one in considered[:3])
+    if MALFORMED_ID.fullmatch(text) and not WORDNET_ID.fullmatch(text):
         raise UserError(
-            f"class {name!r} ({why}): {error}" + (f"; {name} may be {known}" if known else "")
-        ) from None
+            f"class {name!r} ({why}): {text!r} is not a WordNet id; "
+            "ids are n and eight digits, such as n02012849"
+        )
+    if not WORDNET_ID.fullmatch(text):
+        return Sense(name, None, text, why, considered, (), None)
+    try:
+        synset = lexicon.synset(text)
+    except UserError as error:
+        message = f"class {name!r} ({why}): {error}"
+        if considered:
+            choices = [f"{candidate.id} ({candidate.gloss})" for candidate in considered[:3]]
+            message += f"; {name} may be {' or '.join(choices)}"
+        raise UserError(message) from None
     return Sense(name, synset, None, why, considered, (), hypernym_of(name, synset, lexicon))
 
 
-# Which sense of its name each class has, and why.
-
-
-_UNDECIDED = ""
+# --- Choosing among WordNet's senses ---
 
 
 def choose_senses(
     classes: Sequence[ClassName], lexicon: Lexicon, pins: Mapping[str, str] = {}
 ) -> tuple[Sense, ...]:
-    """The sense of each class: pinned, else given with it, else known for its data set, else its only one, else what fits the others best.
+    """Return the sense of each class, chosen as the module's docstring says.
 
-    Named things (a person, a place) are chosen only where a name has no other sense.
+    Named things (a person, a place) are chosen only if a name has no other sense.
 
     Args:
-        pins: class name to WordNet id or free-text context.
+        classes: all classes of the data set or vocabulary, since they decide about each other.
+        lexicon: where senses are looked up.
+        pins: WordNet id or free text by class name.
 
     Raises:
-        UserError: a pin for a name that is no class, or a synset id that does not exist.
+        UserError: a pin's name is not a class, or a WordNet id does not exist.
     """
-    pinned = pins_of_classes(classes, pins)
-    known = known_set([one.name for one in classes])
-    given = [told(one, pin, lexicon) for one, pin in zip(classes, pinned, strict=True)]
-    if known:
-        recalled = [
-            sense_of(
-                one.name,
-                known.synsets[normalize_name(one.name)],
-                f"known for {known.title}",
-                lexicon,
-            )
-            for one in classes
-        ]
-        given = [sense or other for sense, other in zip(given, recalled, strict=True)]
-    found = [sense or _only(one.name, lexicon) for sense, one in zip(given, classes, strict=True)]
-    return _weighed(found, lexicon)
+    matched_pins = match_pins(classes, pins)
+    dataset = find_known_dataset([class_name.name for class_name in classes])
+    senses: list[Sense | None] = []
+    for class_name, pin in zip(classes, matched_pins, strict=True):
+        name = class_name.name
+        sense = given_sense(class_name, pin, lexicon)
+        if sense is None and dataset is not None:
+            synset_id = dataset.synsets[normalize_name(name)]
+            sense = parse_sense(name, synset_id, f"known for {dataset.title}", lexicon)
+        if sense is None:
+            sense = _only_sense(name, lexicon)
+        senses.append(sense)
+    return _choose_by_other_classes(classes, senses, lexicon)
 
 
-def propose(sense: Sense, cosines: ArrayLike, lexicon: Lexicon, temperature: float = 0.05) -> Sense:
-    """The same class with the sense for which the other classes and unlabelled images speak together.
+def _only_sense(name: str, lexicon: Lexicon) -> Sense | None:
+    """Return the sense of a name with at most one possible sense in WordNet, else None."""
+    considered = lexicon.senses(name)
+    possible = possible_senses(considered)
+    if not possible:
+        dictionary = "WordNet" if lexicon.complete else "the excerpt of WordNet"
+        return Sense(name, None, None, f"not a noun in {dictionary}", (), (), None)
+    if len(possible) > 1:
+        return None
+    why = "its only sense" if len(considered) == 1 else "its only sense that is not a name"
+    hypernym = hypernym_of(name, possible[0], lexicon)
+    return Sense(name, possible[0], None, why, considered, (), hypernym)
 
-    The weight of a sense is its score times exp(cosine / temperature). A sense that was not weighed by the other classes stays as it is.
+
+def _choose_by_other_classes(
+    classes: Sequence[ClassName], senses: Sequence[Sense | None], lexicon: Lexicon
+) -> tuple[Sense, ...]:
+    """Replace each None by the sense that fits the other classes best."""
+    settled = tuple(sense for sense in senses if sense is not None)
+    if len(settled) == len(senses):
+        return settled
+
+    names = [class_name.name for class_name in classes]
+    candidates: list[tuple[Synset, ...]] = []
+    for name, sense in zip(names, senses, strict=True):
+        if sense is None:
+            candidates.append(possible_senses(lexicon.senses(name)))
+        elif sense.synset is not None:
+            candidates.append((sense.synset,))
+        else:
+            candidates.append(())
+    probabilities = sense_probabilities(names, candidates, lexicon)
+
+    is_alone = len([of_class for of_class in candidates if of_class]) == 1
+    reason = (
+        "the most probable on its own, with no other class to compare"
+        if is_alone
+        else "fits the other classes best"
+    )
+    chosen = []
+    for name, sense, of_class, of_candidates in zip(
+        names, senses, candidates, probabilities, strict=True
+    ):
+        if sense is None:
+            by_id = dict(zip((synset.id for synset in of_class), of_candidates, strict=True))
+            considered = lexicon.senses(name)
+            # Named things are not among the candidates and score 0.
+            scores = np.array([by_id.get(synset.id, 0.0) for synset in considered])
+            undecided = Sense(name, None, None, "", considered, (), None)
+            sense = _with_best_synset(undecided, scores, reason, lexicon)
+        chosen.append(sense)
+    return tuple(chosen)
+
+
+def add_image_evidence(
+    sense: Sense, cosines: ArrayLike, lexicon: Lexicon, temperature: float = 0.05
+) -> Sense:
+    """Choose a sense again, by the other classes and by unlabeled images together.
+
+    The weight of a sense is its score times exp(cosine / temperature). A sense that was not chosen
+    among several stays as it is.
 
     Args:
-        cosines: `evidence_of_images` of the candidates in `sense.considered`, in that order.
-        temperature: > 0; about twice the teacher's own (0.01 for CLIP) is a good start: below, images alone decide.
+        sense: as `choose_senses` chose it.
+        cosines: how well the images show each of `sense.considered`, in that order.
+        lexicon: where hypernyms are looked up.
+        temperature: > 0. About twice the teacher's own (0.01 for CLIP) is a good start; below that,
+            images alone decide.
     """
     if not sense.scores:
         return sense
     evidence = np.asarray(cosines, np.float64)
     prior = np.array(sense.scores)
-    weights = prior * np.exp(
-        np.minimum(evidence - evidence[prior > 0].max(), 0) / temperature
-    )  # no overflow: others weigh 0 anyway
+    # Cosines are taken relative to the best possible sense so that exp can't overflow; the minimum
+    # only affects senses of prior 0.
+    relative = np.minimum(evidence - evidence[prior > 0].max(), 0)
+    weights = prior * np.exp(relative / temperature)
     scores = weights / weights.sum()
-    best, second = _best_two(sense.considered, scores)
-    why = f"fits the other classes and the images best ({scores[best]:.2f}, next {scores[second]:.2f})"
-    if sense.synset != sense.considered[best]:
-        why += f"; without images it was {sense.considered[int(np.argmax(sense.scores))].id}"
-    return _with_synset(sense, sense.considered[best], why, scores, lexicon)
+    chosen = _with_best_synset(sense, scores, "fits the other classes and the images best", lexicon)
+    if chosen.synset == sense.synset:
+        return chosen
+    without_images = sense.considered[int(np.argmax(sense.scores))].id
+    return replace(chosen, why=f"{chosen.why}; without images it was {without_images}")
 
 
-def _only(name: str, lexicon: Lexicon) -> Sense:
-    """The sense of a name about which nobody said anything; undecided (no synset, but candidates) where it has several."""
-    considered = lexicon.senses(name)
-    possible = possible_senses(considered)
-    if not possible:
-        return Sense(
-            name,
-            None,
-            None,
-            f"no noun that {'WordNet' if lexicon.complete else 'the excerpt of WordNet'} knows",
-            (),
-            (),
-            None,
-        )
-    if len(possible) > 1:
-        return Sense(name, None, None, _UNDECIDED, considered, (), None)
-    why = "its only sense" if len(considered) == 1 else "its only sense that is not a name"
-    return Sense(
-        name, possible[0], None, why, considered, (), hypernym_of(name, possible[0], lexicon)
-    )
-
-
-def _weighed(senses: Sequence[Sense], lexicon: Lexicon) -> tuple[Sense, ...]:
-    """All classes with those decided that were not yet."""
-    if all(sense.why != _UNDECIDED for sense in senses):
-        return tuple(senses)
-    options = [
-        (one.synset,)
-        if one.synset
-        else possible_senses(one.considered)
-        if one.why == _UNDECIDED
-        else ()
-        for one in senses
-    ]
-    chances = weigh([sense.name for sense in senses], options, lexicon)
-    alone = sum(map(bool, options)) == 1
-    return tuple(
-        _decide(one, chance, alone, lexicon) if one.why == _UNDECIDED else one
-        for one, chance in zip(senses, chances, strict=True)
-    )
-
-
-def _decide(sense: Sense, chances: NDArray[np.float64], alone: bool, lexicon: Lexicon) -> Sense:
-    possible = possible_senses(sense.considered)
-    by_id = dict(zip((one.id for one in possible), chances, strict=True))
-    scores = np.array([by_id.get(one.id, 0.0) for one in sense.considered])
-    best, second = _best_two(sense.considered, scores)
-    how = (
-        "the likeliest by itself, with no other class to compare"
-        if alone
-        else "fits the other classes best"
-    )
-    return _with_synset(
-        sense,
-        sense.considered[best],
-        f"{how} ({scores[best]:.2f}, next {scores[second]:.2f})",
-        scores,
-        lexicon,
-    )
-
-
-def _with_synset(
-    sense: Sense, synset: Synset, why: str, scores: NDArray[np.float64], lexicon: Lexicon
+def _with_best_synset(
+    sense: Sense, scores: NDArray[np.float64], reason: str, lexicon: Lexicon
 ) -> Sense:
+    """Return the sense with its most probable possible synset, and with the scores in `why`."""
+    possible_ids = {synset.id for synset in possible_senses(sense.considered)}
+    descending = np.argsort(-scores, kind="stable").tolist()
+    ranking = [index for index in descending if sense.considered[index].id in possible_ids]
+    best, second = ranking[:2]
+    synset = sense.considered[best]
     return replace(
         sense,
         synset=synset,
-        why=why,
+        why=f"{reason} ({scores[best]:.2f}, next {scores[second]:.2f})",
         scores=tuple(scores.tolist()),
         hypernym=hypernym_of(sense.name, synset, lexicon),
     )
 
 
-def _best_two(considered: Sequence[Synset], scores: NDArray[np.float64]) -> tuple[int, int]:
-    possible = {one.id for one in possible_senses(considered)}
-    order = [i for i in np.argsort(-scores, kind="stable").tolist() if considered[i].id in possible]
-    return order[0], order[1]
+# --- Senses of an experiment's classes ---
 
 
-def own_classes(
+def dataset_classes(
     names: Sequence[str], keys: Sequence[str | None], class_names: str | None
 ) -> tuple[ClassName, ...]:
-    """The data's own classes.
+    """Return the data's own classes, with what is given about their senses.
 
     Args:
-        names, keys: as the data's source has them, in label order; keys are WordNet ids where it knows them.
-        class_names: `data.class_names`, whose second column says what each name means, whatever the source says.
+        names: class names of the data's source, in label order.
+        keys: their WordNet ids, None where the source knows none.
+        class_names: `data.class_names`. Its second column overrides `keys`.
 
     Raises:
-        UserError: two classes share a name and nothing tells them apart, or a line has the id that is another class's.
+        UserError: two classes share a name and have no ids or contexts that say which is which, or
+            a line has another class's id.
     """
     classes = [ClassName(name, key) for name, key in zip(names, keys, strict=True)]
-    if class_names is not None:
-        listed = read_class_list(Path(class_names), "data.class_names")
-        _check_ids(listed, keys, class_names)
-        classes = [
-            said if said.synset or said.context else one
-            for one, said in zip(classes, listed, strict=False)
-        ]
+    if class_names is None:
+        return tuple(classes)
+    listed_classes = read_class_list(Path(class_names), "data.class_names")
+    _check_label_order(listed_classes, keys, class_names)
+    # A list may have more lines than the data has classes.
+    for label, listed in enumerate(listed_classes[: len(classes)]):
+        if listed.synset or listed.context:
+            classes[label] = listed
     return tuple(classes)
 
 
-def _check_ids(listed: Sequence[ClassName], keys: Sequence[str | None], class_names: str) -> None:
-    """A list in another order than the folders' would silently give each class another's name and sense."""
-    places = {key: place for place, key in enumerate(keys) if key is not None}
-    for place, one in enumerate(listed):
-        owner = places.get(one.synset or "", place)
-        if owner != place:
+def _check_label_order(
+    listed_classes: Sequence[ClassName], keys: Sequence[str | None], class_names: str
+) -> None:
+    """Raise UserError if a line has the WordNet id of another class.
+
+    A list in another order than the folders would silently give each class another's name and
+    sense.
+    """
+    label_of = {key: label for label, key in enumerate(keys) if key is not None}
+    for line, listed in enumerate(listed_classes):
+        label = label_of.get(listed.synset or "", line)
+        if label != line:
             raise UserError(
-                f"data.class_names {class_names} has {one.synset} in line {place + 1}, but its folder is number {owner + 1}; "
-                "write the lines in label order"
+                f"data.class_names {class_names} has {listed.synset} in line {line + 1}, "
+                f"but its folder is number {label + 1}; write the lines in label order"
             )
 
 
-def senses_of(
+def resolve_senses(
     own: Sequence[ClassName], config: AnchorsConfig, vocabulary: str = "data"
 ) -> tuple[Sense, ...]:
-    """The senses of a vocabulary's classes; `data` is the data's own.
+    """Return the senses of a vocabulary's classes.
+
+    Args:
+        own: the data's own classes, as `dataset_classes` returns them.
+        config: the `anchors` settings.
+        vocabulary: `data` for the data's own classes, one of `VOCABULARIES`, or the path of a class
+            list.
 
     Raises:
-        UserError: no such vocabulary, a pin that fits nothing, or `anchors.strict_senses` and a class whose sense nobody has said.
+        UserError: there is no such vocabulary, a pin matches nothing, or `anchors.strict_senses` is
+            set and a sense is ambiguous.
     """
-    classes = _classes(own, vocabulary)
-    senses = _chosen(classes, tuple(sorted(_pins_for(vocabulary, own, config).items())))
+    classes = _vocabulary_classes(own, vocabulary)
+    pins = _pins_for(vocabulary, own, config)
+    senses = _choose_senses_cached(classes, tuple(sorted(pins.items())))
     if config.strict_senses:
-        _check_all_said(senses)
+        _check_none_ambiguous(senses)
     return senses
 
 
-def _classes(own: Sequence[ClassName], vocabulary: str) -> tuple[ClassName, ...]:
+def _vocabulary_classes(own: Sequence[ClassName], vocabulary: str) -> tuple[ClassName, ...]:
     if vocabulary == "data":
         return tuple(own)
-    return (
-        _built_in(vocabulary) if vocabulary in VOCABULARIES else open_vocabulary(vocabulary)
-    )  # a file may have changed since
+    if vocabulary in VOCABULARIES:
+        return _open_built_in_vocabulary(vocabulary)
+    # A file is not cached: it may have changed since the last call.
+    return open_vocabulary(vocabulary)
 
 
 def _pins_for(vocabulary: str, own: Sequence[ClassName], config: AnchorsConfig) -> dict[str, str]:
-    """The pins for classes of this vocabulary, and those for no class at all, about which choosing senses will complain.
+    """Return the pins that apply to this vocabulary, and those that match no class at all.
 
-    One for a class of the data leaves out a vocabulary that has several of that name: it can't say which.
+    The latter are kept so that `match_pins` reports them. A pin for a class of the data is not
+    applied to a vocabulary with several classes of that name, since it can't say which one it
+    means.
     """
     if not config.senses:
         return {}
-    of_data, of_words = (
-        Counter(normalize_name(one.name) for one in _classes(own, words))
-        for words in ("data", config.vocabulary)
-    )
+    own_names = _count_names(own)
+    vocabulary_names = _count_names(_vocabulary_classes(own, config.vocabulary))
+    pins = {}
+    for name, pin in config.senses.items():
+        normalized = normalize_name(name)
+        if vocabulary == "data":
+            applies = normalized in own_names or normalized not in vocabulary_names
+        else:
+            applies = vocabulary_names[normalized] == 1 or normalized not in own_names
+        if applies:
+            pins[name] = pin
+    return pins
 
-    def concerned(name: str) -> bool:
-        return (
-            name in of_data or name not in of_words
-            if vocabulary == "data"
-            else of_words[name] == 1 or name not in of_data
-        )
 
-    return {name: pin for name, pin in config.senses.items() if concerned(normalize_name(name))}
+def _count_names(classes: Sequence[ClassName]) -> Counter[str]:
+    return Counter(normalize_name(class_name.name) for class_name in classes)
 
 
 @cache
-def _chosen(classes: tuple[ClassName, ...], pins: tuple[tuple[str, str], ...]) -> tuple[Sense, ...]:
+def _choose_senses_cached(
+    classes: tuple[ClassName, ...], pins: tuple[tuple[str, str], ...]
+) -> tuple[Sense, ...]:
     return choose_senses(classes, open_lexicon(), dict(pins))
 
 
 @cache
-def _built_in(vocabulary: str) -> tuple[ClassName, ...]:
+def _open_built_in_vocabulary(vocabulary: str) -> tuple[ClassName, ...]:
     return open_vocabulary(vocabulary)
 
 
-def _check_all_said(senses: Sequence[Sense]) -> None:
-    unsaid = ambiguous(senses)
-    if unsaid:
-        first, others = unsaid[0], len(unsaid) - 1
-        likely = [
-            one
-            for _, one in sorted(
-                zip(first.scores, first.considered, strict=True), key=lambda pair: -pair[0]
-            )
-        ]
-        ids = ", ".join(
-            f"{synset.id} ({shorten(synset.gloss, 50, placeholder=' …')})" for synset in likely[:3]
-        )
-        more = (
-            f"; {others} more {'class is' if others == 1 else 'classes are'} ambiguous too"
-            if others
-            else ""
-        )
-        raise UserError(
-            f"class {first.name} has {len(likely)} senses ({ids}){more}; pin one with "
-            f"{pin_option({first.name: likely[0].id})}, see them all with `beamclip anchors --explain`"
-        )
+def _check_none_ambiguous(senses: Sequence[Sense]) -> None:
+    """Raise UserError for the first class whose sense had to be chosen among several."""
+    ambiguous = ambiguous_senses(senses)
+    if not ambiguous:
+        return
+    first = ambiguous[0]
+    # Sorting indices is stable, so that equal scores keep WordNet's order.
+    ranking = sorted(range(len(first.scores)), key=lambda index: -first.scores[index])
+    synsets = [first.considered[index] for index in ranking]
+    glosses = [shorten(synset.gloss, 50, placeholder=" …") for synset in synsets[:3]]
+    choices = ", ".join(
+        f"{synset.id} ({gloss})" for synset, gloss in zip(synsets, glosses, strict=False)
+    )
+    message = f"class {first.name} has {len(synsets)} senses ({choices})"
+    others = len(ambiguous) - 1
+    if others:
+        message += f"; {others} more {'class is' if others == 1 else 'classes are'} ambiguous too"
+    raise UserError(
+        f"{message}; pin one with {pin_option({first.name: synsets[0].id})}, "
+        "see them all with `beamclip anchors --explain`"
+    )
 
 
 def pin_option(pins: Mapping[str, str]) -> str:
-    """What to type to pin these senses, whatever characters the names have."""
+    """Return the command-line option that pins these senses, quoted for the shell."""
     flow = yaml.safe_dump(
         dict(pins), default_flow_style=True, sort_keys=False, allow_unicode=True, width=float("inf")
     ).strip()

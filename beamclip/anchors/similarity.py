@@ -1,4 +1,7 @@
-"""How alike anchors are: what students can't tell apart, because their teacher says the same of both."""
+"""Measure how similar anchors are to each other.
+
+Students can't tell two classes apart if the teacher's anchors for them are (nearly) the same.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,20 +9,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NEAR = 0.95
-"""Cosine from which two anchors are called near-duplicates."""
-_SAME = 1 - 1e-5
-_ROWS = 1024
+NEAR_DUPLICATE = 0.95
+"""Cosine from which two anchors count as near-duplicates by default."""
+# Cosine from which two anchors count as equal: fp32 rounding keeps that of equal ones from being
+# exactly 1.
+_DUPLICATE = 1 - 1e-5
+_BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """Pairs of anchors by their cosine.
+class AnchorSimilarity:
+    """Pairs of anchors by their cosine. The fields are stored in the anchor set's manifest.
 
     Attributes:
-        duplicates: pairs that are one and the same, such as ImageNet's two "missile" under their bare name.
-        near: pairs at or above `threshold`, duplicates included.
-        nearest: (row, row, cosine) of the most alike, first the nearest.
+        duplicates: pairs with the same anchor, such as ImageNet's two classes called "missile" when
+            a prompt set uses names only.
+        near: pairs with a cosine of at least `threshold`, duplicates included.
+        threshold: the cosine from which pairs count as near.
+        nearest: (row, row, cosine) of the most similar pairs, most similar first.
     """
 
     duplicates: int
@@ -28,30 +35,42 @@ class Likeness:
     nearest: tuple[tuple[int, int, float], ...]
 
 
-def likeness(anchors: Tensor, threshold: float = NEAR, most: int = 50) -> Likeness:
-    """Look at all pairs once, some rows at a time: 20,000 anchors are 400 million pairs.
+def measure_similarity(
+    anchors: Tensor, threshold: float = NEAR_DUPLICATE, max_pairs: int = 50
+) -> AnchorSimilarity:
+    """Count near-duplicate pairs of anchors and list the nearest ones.
+
+    All pairs are compared once, block by block: 20,000 anchors make 400 million pairs.
 
     Args:
         anchors: [K, D], unit length.
-        most: how many of the nearest pairs are named.
+        threshold: cosine from which a pair counts as near; duplicates always count.
+        max_pairs: length of the list of nearest pairs.
     """
-    duplicates = near = 0
-    found: list[tuple[float, int, int]] = []
-    for start, cosines in _blocks(anchors):
-        duplicates += int((cosines >= _SAME).sum())
-        near += int((cosines >= min(threshold, _SAME)).sum())
-        values, places = cosines.flatten().topk(min(most, cosines.numel()))
-        rows, columns = places // cosines.shape[1] + start, places % cosines.shape[1]
-        block = zip(values.tolist(), rows.tolist(), columns.tolist(), strict=True)
-        found = sorted([*found, *(one for one in block if one[1] < one[2])], reverse=True)[:most]
-    return Likeness(
-        duplicates, near, threshold, tuple((i, j, round(cosine, 5)) for cosine, i, j in found)
-    )
+    duplicates = 0
+    near = 0
+    nearest: list[tuple[float, int, int]] = []
+    for first_row, cosines in _cosine_blocks(anchors):
+        duplicates += int((cosines >= _DUPLICATE).sum())
+        near += int((cosines >= min(threshold, _DUPLICATE)).sum())
+        top_cosines, flat_positions = cosines.flatten().topk(min(max_pairs, cosines.numel()))
+        rows = flat_positions // cosines.shape[1] + first_row
+        columns = flat_positions % cosines.shape[1]
+        block = zip(top_cosines.tolist(), rows.tolist(), columns.tolist(), strict=True)
+        # The masked cells of small blocks are among the top ones; they have column <= row.
+        nearest += [pair for pair in block if pair[1] < pair[2]]
+        nearest = sorted(nearest, reverse=True)[:max_pairs]
+    pairs = tuple((row, column, round(cosine, 5)) for cosine, row, column in nearest)
+    return AnchorSimilarity(duplicates, near, threshold, pairs)
 
 
-def _blocks(anchors: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Cosines of some rows with all, those of a pair once: the rest is below any cosine."""
+def _cosine_blocks(anchors: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield the first row of each block of rows and the block's cosines with all anchors.
+
+    Cells on and below the diagonal are -2, below any cosine, so that every pair is seen once.
+    """
     columns = torch.arange(len(anchors))
-    for start in range(0, len(anchors), _ROWS):
-        rows = torch.arange(start, min(start + _ROWS, len(anchors)))
-        yield start, (anchors[rows] @ anchors.T).masked_fill(columns <= rows[:, None], -2.0)
+    for first_row in range(0, len(anchors), _BLOCK_ROWS):
+        rows = torch.arange(first_row, min(first_row + _BLOCK_ROWS, len(anchors)))
+        cosines = anchors[rows] @ anchors.T
+        yield first_row, cosines.masked_fill(columns <= rows[:, None], -2.0)

@@ -1,8 +1,11 @@
-"""Sentences through the text tower, once: work in shards like any other pass, and kept."""
+"""Embed sentences with a text tower once and store the result.
+
+Like every other pass it works in shards, so that a killed pass resumes at its first unfinished
+shard.
+"""
 
 import hashlib
 import json
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from beamclip.anchors.truncation import truncate_texts
 from beamclip.config import TowerConfig
 from beamclip.stores import (
     Progress,
@@ -29,66 +32,25 @@ from beamclip.stores import (
 from beamclip.teachers import Teacher
 from beamclip.teachers.loading import load_same_teacher
 
-# Sentences that are longer than a text tower can read, shortened at a word instead of being cut in silence.
-
-
-Tokenizer = Callable[..., Tensor]
-"""open_clip's: texts -> token ids [N, C], padded and cut to the tower's context C, or to `context_length`."""
-
-
-def shortened(texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, str]:
-    """The texts that do not fit into the tower's context, each with what is left of it: as many whole words as fit."""
-    return {
-        text: _shorten(text, tokenizer)
-        for text, fits in zip(texts, fit(texts, tokenizer), strict=True)
-        if not fits
-    }
-
-
-def fit(texts: Sequence[str], tokenizer: Tokenizer) -> list[bool]:
-    """Whether the tower reads each text to its end: with room for one token more, it would read no more tokens."""
-    if not texts:
-        return []
-    pad, last = tokenizer([""])[0, -2:].tolist()
-    closed = last != pad  # the last place always holds a special token
-    context = tokenizer(list(texts))
-    longer = tokenizer(list(texts), context_length=context.shape[1] + 1)
-    same: Tensor = _length(context, pad, closed) == _length(longer, pad, closed)
-    return [bool(one) for one in same]
-
-
-def _length(tokens: Tensor, pad: int, closed: bool) -> Tensor:
-    """Places up to the last that is not padding, [N]. Others may look like it: CLIP's padding is also its `!` inside a word."""
-    read = (tokens[:, :-1] if closed else tokens) != pad
-    return (read * torch.arange(1, read.shape[1] + 1)).amax(dim=1)
-
-
-def _shorten(text: str, tokenizer: Tokenizer) -> str:
-    words = text.split()
-    end = "." if text.endswith(".") else ""
-
-    def first(count: int) -> str:
-        return " ".join(words[:count]).rstrip(" .,;:(-") + end
-
-    too_long = bisect_left(
-        range(1, len(words) + 1), True, key=lambda count: not fit([first(count)], tokenizer)[0]
-    )
-    return first(max(1, too_long))
-
-
 KIND = "texts"
-_SHARD = 128
-_FEW = 2048  # the process that has the tower loaded encodes so many itself: others would take longer to start
+_SHARD_SIZE = 128
+# Up to this many sentences are encoded by the process that has the tower loaded: starting other
+# processes would take longer.
+_MAX_IN_PROCESS = 2048
 
 
 @dataclass(frozen=True)
 class TextJob:
-    """Sentences in shards of neighbours.
+    """A pass over sentences, in shards of consecutive ones.
 
     Attributes:
-        texts: as the tower reads them.
-        fingerprint: key of the text tower's; whoever loads it elsewhere must find the same.
-        loaded: the teacher, where it is in this process already; it is not sent anywhere.
+        texts: the sentences as the tower reads them, already truncated.
+        teacher: settings to load the teacher from.
+        fingerprint: key of the text tower's weights. Every process that loads the tower must find
+            the same.
+        loaded: the teacher, if this process has it loaded. It is never pickled.
+        label: the name of the pass in progress bars.
+        on_device: whether the pass wants an accelerator.
     """
 
     texts: tuple[str, ...]
@@ -103,66 +65,70 @@ class TextJob:
 
     @property
     def sizes(self) -> Sequence[int]:
-        """Sentences in each shard."""
-        return [
-            len(self.texts[start : start + _SHARD]) for start in range(0, len(self.texts), _SHARD)
-        ]
+        """Return the number of sentences in each shard."""
+        starts = range(0, len(self.texts), _SHARD_SIZE)
+        return [len(self.texts[start : start + _SHARD_SIZE]) for start in starts]
 
     def open(self, folder: Path, threads: int) -> Callable[[int], None]:
-        """The function that encodes one shard."""
-        teacher = self.loaded or load_same_teacher(
-            self.teacher, threads, lambda found: found.text_fingerprint, self.fingerprint
-        )
-        return lambda index: self._write(teacher, folder, index)
+        """Return the function that encodes one shard, by index, into `folder`.
 
-    def _write(self, teacher: Teacher, folder: Path, index: int) -> None:
-        rows = teacher.encode_texts(self.texts[index * _SHARD : (index + 1) * _SHARD]).numpy()
+        Raises:
+            UserError: this process loads other weights than `fingerprint`.
+        """
+        teacher = self.loaded or load_same_teacher(
+            self.teacher, threads, lambda tower: tower.text_fingerprint, self.fingerprint
+        )
+        return lambda index: self._write_shard(teacher, folder, index)
+
+    def _write_shard(self, teacher: Teacher, folder: Path, index: int) -> None:
+        start = index * _SHARD_SIZE
+        rows = teacher.encode_texts(self.texts[start : start + _SHARD_SIZE]).numpy()
         assert np.abs(np.linalg.norm(rows, axis=1) - 1).max() < 0.01
         temporary = folder / f"{_shard_name(index)}.tmp.npy"
         np.save(temporary, rows)
-        Shards(folder).finish(
-            index, {_shard_name(index): temporary}, {"index": index, "rows": len(rows)}
-        )
+        record = {"index": index, "rows": len(rows)}
+        Shards(folder).finish(index, {_shard_name(index): temporary}, record)
 
 
 def _shard_name(index: int) -> str:
-    """An .npy file, float32 [rows, D]."""
+    """Return the name of a shard's .npy file, which holds float32 [rows, D]."""
     return f"rows-{index:05d}.npy"
 
 
 @dataclass(frozen=True)
 class EncodedTexts:
-    """Sentences and what the tower says of them.
+    """Sentences and their text embeddings.
 
     Attributes:
-        rows: sentence -> its row in `embeddings`.
+        rows: row of each sentence in `embeddings`.
         embeddings: [N, D] fp32, unit length.
-        shortened: sentences that did not fit, each with what was read of it.
+        truncated: for each sentence that did not fit into the tower's context, the part that was
+            read.
     """
 
     rows: dict[str, int]
     embeddings: NDArray[np.float32]
-    shortened: dict[str, str]
+    truncated: dict[str, str]
 
     @classmethod
     def open(cls, store: Store) -> "EncodedTexts":
-        """From a finished store."""
+        """Read a finished store."""
         texts: list[str] = read_json(store.file("texts.json"))
-        parts = [
+        shards = [
             np.load(store.file(_shard_name(index))) for index in range(store.manifest["shards"])
         ]
         return cls(
-            {text: row for row, text in enumerate(texts)},
-            np.concatenate(parts),
-            read_json(store.file("shortened.json")),
+            rows={text: row for row, text in enumerate(texts)},
+            embeddings=np.concatenate(shards),
+            truncated=read_json(store.file("shortened.json")),
         )
 
     def of(self, texts: Sequence[str]) -> torch.Tensor:
-        """Embeddings of some of the sentences, [N, D]."""
+        """Return the embeddings of some of the sentences, [N, D]."""
         return torch.from_numpy(self.embeddings[[self.rows[text] for text in texts]])
 
 
-def encode_texts_once(
+def encode_texts_once(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
     teacher: Teacher,
     texts: Sequence[str],
     root: Path,
@@ -170,23 +136,30 @@ def encode_texts_once(
     run: Runner,
     repair: bool = False,
 ) -> EncodedTexts:
-    """The embeddings of these sentences, from their store, which is made first where it does not exist.
+    """Return the embeddings of these sentences, encoding them first if no store has them.
 
-    A killed pass goes on at its first unfinished shard.
+    Args:
+        teacher: the teacher whose text tower encodes.
+        texts: the sentences, in the order of the store's rows.
+        root: folder of all stores.
+        progress: called with the progress of the pass.
+        run: runs the shards of passes over more than 2,048 sentences; shorter ones run in this
+            process.
+        repair: encode damaged shards of an existing store again.
 
     Raises:
         UserError: as `build_once`.
     """
     digest = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16]
-    runner = in_process if len(texts) <= _FEW else run
+    runner = in_process if len(texts) <= _MAX_IN_PROCESS else run
 
     def build(folder: Path) -> dict[str, Any]:
-        cut = _kept(folder / "shortened.json", lambda: shortened(texts, teacher.tokenizer))
+        truncated = _read_or_truncate(folder / "shortened.json", texts, teacher)
         job = TextJob(
-            tuple(cut.get(text, text) for text in texts),
-            teacher.config,
-            key_of(teacher.text_fingerprint),
-            teacher,
+            texts=tuple(truncated.get(text, text) for text in texts),
+            teacher=teacher.config,
+            fingerprint=key_of(teacher.text_fingerprint),
+            loaded=teacher,
         )
         for _ in run_shards(job, folder, runner, progress):
             pass
@@ -197,10 +170,10 @@ def encode_texts_once(
     return EncodedTexts.open(build_once(root, KIND, parts, build, progress, repair))
 
 
-def _kept(path: Path, make: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """What a JSON file holds, made and written first where there is none."""
-    kept = read_json(path)
-    if kept is None:
-        kept = make()
-        write_json(path, kept)
-    return dict(kept)
+def _read_or_truncate(path: Path, texts: Sequence[str], teacher: Teacher) -> dict[str, str]:
+    """Return the truncated texts in `path`, writing them first if no killed pass has done so."""
+    truncated = read_json(path)
+    if truncated is None:
+        truncated = truncate_texts(texts, teacher.tokenizer)
+        write_json(path, truncated)
+    return dict(truncated)

@@ -1,19 +1,19 @@
-"""What a teacher's embeddings say of the training images before training: which are near-duplicates, and which clusters they form."""
+"""Find near-duplicates and clusters of the training images in a teacher's embeddings."""
 
-from beamclip.balance.clusters import Clusters, check_count, cluster, clusters_parts
-from beamclip.balance.kept_list import Kept, read_kept, write_kept
-from beamclip.balance.store import balance, balance_parts, kept_ids, report_in
+from beamclip.balance.clusters import Clusters, check_cluster_count, cluster, clusters_parts
+from beamclip.balance.kept_list import KeptList, read_kept_list, write_kept_list
+from beamclip.balance.store import balance, balance_parts, kept_ids, read_balance_report
 
 __all__ = [
     "Clusters",
-    "Kept",
+    "KeptList",
     "balance",
     "balance_parts",
-    "check_count",
+    "check_cluster_count",
     "cluster",
     "clusters_parts",
     "kept_ids",
-    "read_kept",
-    "report_in",
-    "write_kept",
+    "read_balance_report",
+    "read_kept_list",
+    "write_kept_list",
 ]

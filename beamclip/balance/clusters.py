@@ -1,4 +1,4 @@
-"""k-means on a teacher's canonical embeddings: the classes that CLIP-CID's students discriminate."""
+"""Cluster a teacher's canonical embeddings with k-means, as classes for CLIP-CID."""
 
 import warnings
 from collections.abc import Mapping
@@ -13,37 +13,39 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from beamclip.balance.neighbors import Rows, Vectors, unit
+from beamclip.balance.neighbors import IntArray, Vectors, normalize_rows
 from beamclip.config import UserError
 from beamclip.stores import Progress, Store, build_once, silent
 from beamclip.teachers import Embeddings
 
 KIND = "clusters"
-_LLOYD = (
-    10_000_000  # images × clusters up to which scikit-learn takes every image in every iteration
-)
-_ITERATIONS = 100
-_VERSION = 1  # another one where the same embeddings would give other clusters
-_CELLS = 2**25
+# Part of the keys. Increase it if the same embeddings give other clusters.
+_VERSION = 1
+# Images × clusters up to which every iteration of k-means takes all images.
+_MAX_FULL_KMEANS = 10_000_000
+_MAX_ITERATIONS = 100
+_FAISS_ITERATIONS = 25
+# Cosines held in memory at once: 128 MiB.
+_BLOCK_CELLS = 2**25
 
 
 class Clusters:
     """A finished store of clusters.
 
     Attributes:
-        centres: [K, D] fp32, unit length.
+        centers: [K, D] fp32, unit length.
         ids: [N] sorted sample ids.
-        labels: [N] int64, each one's cluster: that of the centre with the highest cosine.
+        labels: [N] int64, the cluster of each sample: the one whose center has the highest cosine.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.centres: Tensor = torch.from_numpy(np.load(store.file("centres.npy")))
-        self.ids: Rows = np.load(store.file("ids.npy"))
-        self.labels: Rows = np.load(store.file("labels.npy"))
+        self.centers: Tensor = torch.from_numpy(np.load(store.file("centres.npy")))
+        self.ids: IntArray = np.load(store.file("ids.npy"))
+        self.labels: IntArray = np.load(store.file("labels.npy"))
 
-    def labels_of(self, ids: Rows) -> Rows:
-        """The clusters of these samples, int64 [B].
+    def labels_of(self, ids: IntArray) -> IntArray:
+        """Return the clusters of these samples, int64 [B].
 
         Raises:
             ValueError: a sample was not clustered.
@@ -55,59 +57,64 @@ class Clusters:
 
 
 def clusters_parts(basis: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """All that clusters depend on.
+    """Return all that a store of clusters depends on.
 
     Args:
-        basis: all that the canonical embeddings of the images depend on: `beamclip.preparation.embedding_store.parts_of`.
-        count: K.
+        basis: key parts of the canonical embeddings: `preparation.embedding_store.embedding_parts`.
+        count: number of clusters K.
     """
     return {
         **basis,
         "clusters": count,
-        "method": _method(basis["samples"], count),
+        "method": _choose_method(basis["samples"], count),
         "clusters_version": _VERSION,
     }
 
 
-def _method(images: int, count: int) -> str:
-    if images * count <= _LLOYD:
+def _choose_method(images: int, count: int) -> str:
+    if images * count <= _MAX_FULL_KMEANS:
         return "kmeans"
     return "faiss" if find_spec("faiss") else "minibatch"
 
 
-def cluster(
+def cluster(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
     basis: Mapping[str, Any],
     embeddings: Embeddings,
-    ids: Rows,
+    ids: IntArray,
     count: int,
     root: Path,
     progress: Progress = silent,
     repair: bool = False,
 ) -> Store:
-    """Open the store of `count` clusters of these images, making it where it is missing.
+    """Open the store of the clusters of these images, building it if it is missing.
 
     Args:
-        embeddings: a store that holds their canonical views.
-        ids: sorted.
+        basis: key parts of the embeddings, as for `clusters_parts`.
+        embeddings: a store that holds the images' canonical views.
+        ids: sorted sample ids.
+        count: number of clusters K.
+        root: folder of all stores.
+        progress: called when clustering begins.
+        repair: rebuild what is damaged in an existing store.
 
     Raises:
-        UserError: there are more clusters than images; or as `build_once`.
+        UserError: there are more clusters than images, or as `build_once`.
     """
-    check_count(count, len(ids))
+    check_cluster_count(count, len(ids))
     parts = clusters_parts(basis, count)
 
     def build(folder: Path) -> dict[str, Any]:
         progress("clusters", 0, 1)
-        vectors = unit(embeddings.gather(ids, 0))
-        centres = unit_centres(vectors, count, parts["method"])
-        labels = nearest_centres(vectors, centres)
-        np.save(folder / "centres.npy", centres)
+        vectors = normalize_rows(embeddings.gather(ids, 0))
+        centers = fit_unit_centers(vectors, count, parts["method"])
+        labels = nearest_centers(vectors, centers)
+        np.save(folder / "centres.npy", centers)
         np.save(folder / "ids.npy", np.ascontiguousarray(ids, "<i8"))
         np.save(folder / "labels.npy", np.ascontiguousarray(labels, "<i8"))
         sizes = np.bincount(labels, minlength=count)
         return {
             "clusters": count,
-            "width": centres.shape[1],
+            "width": centers.shape[1],
             "empty": int((sizes == 0).sum()),
             "largest": int(sizes.max()),
         }
@@ -115,51 +122,61 @@ def cluster(
     return build_once(root, KIND, parts, build, progress, repair)
 
 
-def check_count(count: int, images: int) -> None:
-    """Raises: UserError where there are more clusters than images."""
+def check_cluster_count(count: int, images: int) -> None:
+    """Raise UserError if there are more clusters than images."""
     if count > images:
         raise UserError(
-            f"objective.clip_cid.clusters {count} is more than the {images} images trained on; lower it"
+            f"objective.clip_cid.clusters {count} is more than the {images} images trained on; "
+            "lower it"
         )
 
 
-def unit_centres(vectors: Vectors, count: int, method: str) -> Vectors:
-    """[K, D] centres, scaled to unit length, since students are compared with them by cosine (our reading).
+def fit_unit_centers(vectors: Vectors, count: int, method: str) -> Vectors:
+    """Return cluster centers, [K, D], scaled to unit length.
+
+    Students are compared with centers by cosine (our reading of the paper), so their length must
+    not matter.
 
     Args:
         vectors: [N, D], unit length.
-        method: `kmeans`, `minibatch` (scikit-learn's) or `faiss`, whose means have unit length in every iteration.
+        count: number of clusters K.
+        method: `kmeans` or `minibatch` for scikit-learn's, or `faiss`, whose centers have unit
+            length in every iteration.
     """
     if method == "faiss":
-        return unit(_by_faiss(vectors, count))
-    kind: Any = {"kmeans": KMeans, "minibatch": MiniBatchKMeans}[method]
+        return normalize_rows(_fit_with_faiss(vectors, count))
+    estimators: dict[str, Any] = {"kmeans": KMeans, "minibatch": MiniBatchKMeans}
+    estimator = estimators[method](count, n_init=1, max_iter=_MAX_ITERATIONS, random_state=0)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # fewer different images than clusters: two centres are the same then
-        found = kind(count, n_init=1, max_iter=_ITERATIONS, random_state=0).fit(vectors)
-    return _scaled(np.asarray(found.cluster_centers_, np.float32))
+        # Raised if there are fewer distinct images than clusters; then some centers are equal.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        estimator.fit(vectors)
+    centers = np.asarray(estimator.cluster_centers_, np.float32)
+    # The mean of opposite vectors has no direction and stays 0.
+    lengths = np.maximum(np.linalg.norm(centers, axis=1, keepdims=True), 1e-6)
+    return np.asarray(centers / lengths, np.float32)
 
 
-def _scaled(centres: Vectors) -> Vectors:
-    """To unit length; the mean of opposite vectors, which has none, stays 0."""
-    lengths = np.linalg.norm(centres, axis=1, keepdims=True)
-    return np.asarray(centres / np.maximum(lengths, 1e-6), np.float32)
-
-
-def _by_faiss(vectors: Vectors, count: int) -> NDArray[np.float32]:
+def _fit_with_faiss(vectors: Vectors, count: int) -> NDArray[np.float32]:
     import faiss
 
     kmeans = faiss.Kmeans(
-        vectors.shape[1], count, niter=25, seed=0, spherical=True, min_points_per_centroid=1
+        vectors.shape[1],
+        count,
+        niter=_FAISS_ITERATIONS,
+        seed=0,
+        spherical=True,
+        min_points_per_centroid=1,
     )
     kmeans.train(vectors)
     return np.asarray(kmeans.centroids)
 
 
-def nearest_centres(vectors: Vectors, centres: Vectors) -> Rows:
-    """The centre with the highest cosine, [N]; of equal ones, the first."""
-    labels, step = np.empty(len(vectors), np.int64), max(1, _CELLS // len(centres))
-    for start in range(0, len(vectors), step):
-        labels[start : start + step] = (vectors[start : start + step] @ centres.T).argmax(axis=1)
+def nearest_centers(vectors: Vectors, centers: Vectors) -> IntArray:
+    """Return the number of the center with the highest cosine, [N]; of equal ones the first."""
+    labels = np.empty(len(vectors), np.int64)
+    block_size = max(1, _BLOCK_CELLS // len(centers))
+    for start in range(0, len(vectors), block_size):
+        block = vectors[start : start + block_size]
+        labels[start : start + block_size] = (block @ centers.T).argmax(axis=1)
     return labels

@@ -1,117 +1,183 @@
-"""The kept list: a file that says which training images of which packed images a run may learn from.
+"""Read and write kept lists: files that name the training images a run may learn from.
 
-JSON, so that any program can write one: `{"format": "beamclip kept list 1", "images": KEY, "ids": [0, 4, …]}` with the key of the packed
-images and sample ids. The key is the name of their store's folder and, where images were left out because they can't be read, `-` and a
-checksum of which: ids are places among the others. Lists that a balance wrote also say which part of the images it weighed: `split_seed`,
-`val_fraction` and `train_images` as in `data`, and `weighed`, how many these were. Whatever else is in it is for people.
+A kept list is JSON, so that any program can write one:
+
+    {"format": "beamclip kept list 1", "images": KEY, "ids": [0, 4, …]}
+
+KEY is the key of the packed images and ids are sample ids. The key is the name of their store's
+folder. If images were left out because they can't be read, `-` and a checksum of which ones follow,
+since ids count the other images only.
+
+Lists that a balance wrote also say which part of the images was balanced: `split_seed`,
+`val_fraction` and `train_images` as in the `data` settings, and `weighed`, the number of these
+images. All other keys are information for people.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
-from beamclip.balance.neighbors import Rows
+from beamclip.balance.neighbors import IntArray
 from beamclip.config import DataConfig, UserError, validate
 from beamclip.data import PackedImages
 
 FORMAT = "beamclip kept list 1"
-_SPLIT = ("split_seed", "val_fraction", "train_images")
+
+
+class SplitSettings(TypedDict):
+    """The `data` settings that decide which images are train."""
+
+    split_seed: int
+    val_fraction: float
+    train_images: int | None
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A list that was read.
+class KeptList:
+    """The content of a kept list.
 
     Attributes:
-        ids: sorted, each once.
-        split: what train was when it was balanced, as settings of `data`; None where the list does not say.
-        weighed: how many images of it were balanced; None where the list does not say.
+        ids: sample ids, sorted and distinct.
+        split: the split whose train images were balanced; None if the list does not say.
+        weighed: number of images that were balanced; None if the list does not say.
     """
 
-    ids: Rows
-    split: Mapping[str, Any] | None = None
+    ids: IntArray
+    split: SplitSettings | None = None
     weighed: int | None = None
 
 
-def split_facts(data: DataConfig, weighed: int) -> dict[str, Any]:
-    """What a list says of the images it was made from."""
-    return data.model_dump(mode="json", include=set(_SPLIT)) | {"weighed": weighed}
-
-
-def write_kept(path: Path, images: str, ids: Rows, facts: Mapping[str, Any]) -> None:
-    """Write a list.
+def describe_split(data: DataConfig, weighed: int) -> dict[str, Any]:
+    """Return the entries of a list that say which images were balanced.
 
     Args:
-        images: key of the packed images.
-        facts: `split_facts`, and more that people may want to know; JSON values.
+        data: the settings that chose them.
+        weighed: how many they are.
     """
-    path.write_text(json.dumps({"format": FORMAT, "images": images, **facts, "ids": ids.tolist()}))
+    settings = data.model_dump(mode="json", include=set(SplitSettings.__annotations__))
+    return {**settings, "weighed": weighed}
 
 
-def read_kept(path: Path, packed: PackedImages) -> Kept:
-    """What a list says.
+def write_kept_list(path: Path, images: str, ids: IntArray, facts: Mapping[str, Any]) -> None:
+    """Write a kept list.
+
+    Args:
+        path: of the file.
+        images: key of the packed images.
+        ids: sample ids to keep.
+        facts: `describe_split`, and information for people; JSON values.
+    """
+    content = {"format": FORMAT, "images": images, **facts, "ids": ids.tolist()}
+    path.write_text(json.dumps(content))
+
+
+def read_kept_list(path: Path, packed: PackedImages) -> KeptList:
+    """Read a kept list of these packed images.
+
+    Args:
+        path: of the file.
+        packed: the packed images of the run.
 
     Raises:
-        UserError: the file can't be read, is no kept list, belongs to other images, or holds no or wrong ids.
+        UserError: the file can't be read, is not a kept list, belongs to other images, or has no
+            ids or wrong ones.
     """
-    content = _content(path)
-    if content.get("images") != packed.key:
-        raise UserError(_other_images(path, content.get("images"), packed.key))
-    return Kept(_ids(path, content.get("ids"), packed), *_weighed(content))
+    content = _read_json(path)
+    listed_key = content.get("images")
+    if listed_key != packed.key:
+        raise UserError(_other_images_message(path, listed_key, packed.key))
+    ids = _check_ids(path, content.get("ids"), packed.rows["train"])
+    split, weighed = _balanced_part(content)
+    return KeptList(ids, split, weighed)
 
 
-def _other_images(path: Path, listed: Any, key: str) -> str:
-    mend = "use the list with the data, data.image_size and data.encoding it was made from, or make one with beamclip balance"
-    if listed == key.partition("-")[0]:
-        mend = "of these, images that can't be read were left out; number its ids without them (see bad.csv) and give the whole key"
-    return f"data.keep {path} lists images of {listed}, but the packed images of this run are {key}; {mend}"
-
-
-def _ids(path: Path, ids: Any, packed: PackedImages) -> Rows:
-    if not isinstance(ids, list) or not all(type(number) is int for number in ids):
-        raise UserError(
-            f"data.keep {path} has no list of whole numbers as ids; make it again with beamclip balance"
-        )
-    if not ids:
-        raise UserError(
-            f"data.keep {path} lists no image, which leaves nothing to train on; drop it or make another list"
-        )
-    images = packed.rows["train"]
-    wrong = [number for number in (min(ids), max(ids)) if not 0 <= number < images]
-    if wrong:
-        raise UserError(
-            f"data.keep {path} lists image {wrong[0]}, but training images are 0 to {images - 1}; make it again"
-        )
-    return np.unique(np.array(ids, np.int64))
-
-
-def _weighed(content: Mapping[str, Any]) -> tuple[dict[str, Any] | None, int | None]:
-    """Of a list that says nothing of it, or nothing that makes sense, as others than we may have written it: nothing."""
-    weighed = content.get("weighed")
-    try:
-        validate(DataConfig, split := {name: content[name] for name in _SPLIT})
-    except (KeyError, UserError):
-        return None, None
-    return (split, weighed) if type(weighed) is int else (None, None)
-
-
-def _content(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(
-            f"data.keep {path} can't be read ({error.strerror}); give a list that beamclip balance wrote"
+            f"data.keep {path} can't be read ({error.strerror}); "
+            "give a list that beamclip balance wrote"
         ) from None
     except (ValueError, OverflowError, RecursionError):
         raise UserError(
-            f"data.keep {path} is no JSON; give a list that beamclip balance wrote (kept.json)"
+            f"data.keep {path} is not JSON; give a list that beamclip balance wrote (kept.json)"
         ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(
-            f"data.keep {path} is no {FORMAT!r}; give a list that beamclip balance wrote (kept.json)"
+            f"data.keep {path} is not a {FORMAT!r} file; "
+            "give a list that beamclip balance wrote (kept.json)"
         )
     return content
+
+
+def _other_images_message(path: Path, listed_key: Any, key: str) -> str:
+    if listed_key == key.partition("-")[0]:
+        advice = (
+            "images that can't be read were left out of these; "
+            "number the ids without them (see bad.csv) and give the whole key"
+        )
+    else:
+        advice = (
+            "use the list with the data, data.image_size and data.encoding it was made from, "
+            "or make one with beamclip balance"
+        )
+    return (
+        f"data.keep {path} lists images of {listed_key}, "
+        f"but the packed images of this run are {key}; {advice}"
+    )
+
+
+def _check_ids(path: Path, ids: Any, images: int) -> IntArray:
+    """Return the ids, sorted and distinct.
+
+    Args:
+        path: of the list, for messages.
+        ids: as the list has them.
+        images: number of training images.
+
+    Raises:
+        UserError: they are not a list of whole numbers from 0 to images - 1, or there are none.
+    """
+    # A bool is an int too, so isinstance would accept true and false.
+    if not isinstance(ids, list) or not all(type(number) is int for number in ids):
+        raise UserError(
+            f"data.keep {path} has no list of whole numbers as ids; "
+            "make the list again with beamclip balance"
+        )
+    if not ids:
+        raise UserError(
+            f"data.keep {path} lists no images, so there is nothing to train on; "
+            "remove data.keep or make another list"
+        )
+    for number in (min(ids), max(ids)):
+        if not 0 <= number < images:
+            raise UserError(
+                f"data.keep {path} lists image {number}, but training images are "
+                f"0 to {images - 1}; make the list again"
+            )
+    return np.unique(np.array(ids, np.int64))
+
+
+def _balanced_part(content: Mapping[str, Any]) -> tuple[SplitSettings | None, int | None]:
+    """Return the split and the number of images that were balanced.
+
+    Other programs may write lists too: without these entries, or with invalid ones, both are None.
+    """
+    weighed = content.get("weighed")
+    if type(weighed) is not int:
+        return None, None
+    try:
+        split: SplitSettings = {
+            "split_seed": content["split_seed"],
+            "val_fraction": content["val_fraction"],
+            "train_images": content["train_images"],
+        }
+        validate(DataConfig, dict(split))
+    except (KeyError, UserError):
+        return None, None
+    return split, weighed

@@ -1,4 +1,8 @@
-"""Balance as a store: the forest is made once, and cut for every threshold or share that is asked for."""
+"""Build and read the stores of a balance: which training images are kept, and why.
+
+The spanning forest is a store of its own, built once for a set of images; a balance cuts it at the
+threshold, or for the share, that the settings ask for.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,124 +10,147 @@ from typing import Any
 
 import numpy as np
 
-from beamclip.balance.kept_list import split_facts, write_kept
-from beamclip.balance.neighbors import Rows, Vectors, unit
-from beamclip.balance.report import contact_sheet, report_of
+from beamclip.balance.kept_list import describe_split, write_kept_list
+from beamclip.balance.neighbors import IntArray, Vectors, normalize_rows
+from beamclip.balance.report import (
+    BalancedImages,
+    BalanceReport,
+    contact_sheet,
+    summarize_balance,
+)
 from beamclip.balance.spanning_forest import (
     Forest,
+    cut_forest,
     exact_forest,
     indexed_forest,
-    nearest_to_centre,
-    sets_at,
-    threshold_for,
+    nearest_to_center,
+    threshold_for_share,
 )
 from beamclip.config import BalanceConfig, DataConfig
 from beamclip.data import PackedImages
 from beamclip.stores import Progress, Store, build_once, read_json, silent, write_json
 from beamclip.teachers import Embeddings
 
-KIND, FOREST, KEPT_LIST = "balance", "forests", "kept"
-KEPT, REPORT, LIST, SHEET = "kept.npy", "report.json", "kept.json", "merged.png"
-_VERSION = 1  # another one where the same embeddings would give other sets
-EXACT = 100_000
-"""Images up to which `auto` compares every pair."""
+KIND = "balance"
+FOREST_KIND = "forests"
+KEPT_LIST_KIND = "kept"
+KEPT_FILE = "kept.npy"
+KEPT_LIST_FILE = "kept.json"
+REPORT_FILE = "report.json"
+CONTACT_SHEET_FILE = "merged.png"
+# Part of the keys. Increase it if the same embeddings give other sets.
+_VERSION = 1
+MAX_EXACT_IMAGES = 100_000
+"""Number of images up to which `balance.search=auto` compares every pair."""
 
 Basis = Mapping[str, Any]
-"""All that the canonical embeddings of the images depend on: `beamclip.preparation.embedding_store.parts_of`."""
+"""Key parts of the canonical embeddings: `preparation.embedding_store.embedding_parts`."""
 
 
 def forest_parts(basis: Basis, config: BalanceConfig) -> dict[str, Any]:
-    """All that a forest depends on."""
-    exact = config.search == "exact" or (config.search == "auto" and basis["samples"] <= EXACT)
+    """Return all that a forest's store depends on."""
+    is_exact = config.search == "exact" or (
+        config.search == "auto" and basis["samples"] <= MAX_EXACT_IMAGES
+    )
     return {
         **basis,
-        "search": "exact" if exact else "index",
-        "neighbours": None if exact else config.neighbours,
+        "search": "exact" if is_exact else "index",
+        "neighbours": None if is_exact else config.neighbors,
         "balance": _VERSION,
     }
 
 
 def balance_parts(basis: Basis, config: BalanceConfig) -> dict[str, Any]:
-    """All that a balance depends on."""
+    """Return all that a balance's store depends on."""
     return {**forest_parts(basis, config), "threshold": config.threshold, "remove": config.remove}
 
 
-def balance(
+def balance(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
     basis: Basis,
     embeddings: Embeddings,
     packed: PackedImages,
-    ids: Rows,
+    ids: IntArray,
     config: BalanceConfig,
     root: Path,
     progress: Progress = silent,
     repair: bool = False,
     data: DataConfig | None = None,
 ) -> Store:
-    """Open the store of the images that are kept, making it, and the forest it is cut from, where they are missing.
+    """Open the store of the images that are kept, building it and its forest if they are missing.
 
-    Its files: `kept.npy` and `kept.json` (see `beamclip.balance.kept_list`), the ids kept; `ids.npy` and `sets.npy`, every image and its
-    set; `report.json`; `merged.png`, a contact sheet.
+    Its files: `kept.npy` and `kept.json` (see `beamclip.balance.kept_list`), the ids kept;
+    `ids.npy` and `sets.npy`, every image and its set; `report.json`; `merged.png`, a contact sheet.
 
     Args:
+        basis: key parts of the embeddings.
         embeddings: a store that holds the canonical views of these images.
-        ids: sorted ids of training images.
-        config: one that is active.
-        data: the settings that made these images train, for the list to say so.
+        packed: the packed images, for class names and the contact sheet.
+        ids: sorted ids of the training images.
+        config: the `balance` settings, which must be active.
+        root: folder of all stores.
+        progress: called while near neighbors are found.
+        repair: rebuild what is damaged in an existing store.
+        data: the settings that chose these images as train, to be written into the kept list.
 
     Raises:
-        UserError: faiss is wanted and not installed, or as `build_once`.
+        UserError: faiss is needed and not installed, or as `build_once`.
     """
 
     def build(folder: Path) -> dict[str, Any]:
-        vectors = unit(embeddings.gather(ids, 0))
-        forest = _forest(basis, vectors, config, root, progress, repair)
-        threshold = (
-            threshold_for(forest, config.remove or 0.0)
-            if config.threshold is None
-            else config.threshold
-        )
-        sets = sets_at(forest, threshold)
-        kept = nearest_to_centre(vectors, sets)
-        write_kept(
-            folder / LIST, packed.key, np.sort(ids[kept]), _listed(threshold, ids, kept, data)
-        )
-        return _write(folder, packed, vectors, ids, sets, kept, _asked(config, threshold, forest))
+        vectors = normalize_rows(embeddings.gather(ids, 0))
+        forest = _open_forest(basis, vectors, config, root, progress, repair)
+        threshold = config.threshold
+        if threshold is None:
+            threshold = threshold_for_share(forest, config.remove or 0.0)
+        sets = cut_forest(forest, threshold)
+        images = BalancedImages(vectors, ids, sets, kept=nearest_to_center(vectors, sets))
+        report: BalanceReport = {
+            "threshold": threshold,
+            "asked": config.model_dump(include={"threshold", "remove"}),
+            "search": forest.facts,
+            **summarize_balance(images, packed.labels[ids], packed.names),
+        }
+        _write_balance(folder, packed, images, report, data)
+        return {
+            "images": report["images"],
+            "kept": report["kept"],
+            "threshold": report["threshold"],
+        }
 
     return build_once(root, KIND, balance_parts(basis, config), build, progress, repair)
 
 
-def _asked(config: BalanceConfig, threshold: float, forest: Forest) -> dict[str, Any]:
-    return {
-        "threshold": threshold,
-        "asked": config.model_dump(include={"threshold", "remove"}),
-        "search": forest.facts,
-    }
+def kept_ids(store: Store) -> IntArray:
+    """Return the sorted ids of the images to train on, from a balance's or kept list's store."""
+    return np.asarray(np.load(store.file(KEPT_FILE)))
 
 
-def _listed(threshold: float, ids: Rows, kept: Rows, data: DataConfig | None) -> dict[str, Any]:
-    facts = {"threshold": threshold, "removed_share": 1 - len(kept) / len(ids)}
-    return facts if data is None else facts | split_facts(data, len(ids))
+def read_balance_report(store: Store) -> dict[str, Any]:
+    """Return the report of a balance, see `beamclip.balance.report.BalanceReport`."""
+    return dict(read_json(store.file(REPORT_FILE)))
 
 
-def _write(
+def _write_balance(
     folder: Path,
     packed: PackedImages,
-    vectors: Vectors,
-    ids: Rows,
-    sets: Rows,
-    kept: Rows,
-    asked: dict[str, Any],
-) -> dict[str, Any]:
-    report = asked | report_of(vectors, ids, sets, kept, packed.labels[ids], packed.names)
-    _save(folder / "ids.npy", ids)
-    _save(folder / "sets.npy", sets)
-    _save(folder / KEPT, np.sort(ids[kept]))
-    contact_sheet(vectors, ids, sets, kept, packed.read).save(folder / SHEET)
-    write_json(folder / REPORT, report)
-    return {name: report[name] for name in ("images", "kept", "threshold")}
+    images: BalancedImages,
+    report: BalanceReport,
+    data: DataConfig | None,
+) -> None:
+    """Write all files of a balance's store."""
+    kept = np.sort(images.ids[images.kept])
+    facts = {"threshold": report["threshold"], "removed_share": report["removed_share"]}
+    if data is not None:
+        facts |= describe_split(data, len(images.ids))
+    write_kept_list(folder / KEPT_LIST_FILE, packed.key, kept, facts)
+    _save_integers(folder / "ids.npy", images.ids)
+    _save_integers(folder / "sets.npy", images.sets)
+    _save_integers(folder / KEPT_FILE, kept)
+    contact_sheet(images, packed.read).save(folder / CONTACT_SHEET_FILE)
+    write_json(folder / REPORT_FILE, report)
 
 
-def _forest(
+def _open_forest(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
     basis: Basis,
     vectors: Vectors,
     config: BalanceConfig,
@@ -131,32 +158,27 @@ def _forest(
     progress: Progress,
     repair: bool,
 ) -> Forest:
+    """Read the spanning forest from its store, building it if it is missing."""
     parts = forest_parts(basis, config)
 
     def build(folder: Path) -> dict[str, Any]:
-        forest = (
-            exact_forest(vectors, progress)
-            if parts["search"] == "exact"
-            else indexed_forest(vectors, config.neighbours, progress)
-        )
-        _save(folder / "edges.npy", forest.edges)
+        if parts["search"] == "exact":
+            forest = exact_forest(vectors, progress)
+        else:
+            forest = indexed_forest(vectors, config.neighbors, progress)
+        _save_integers(folder / "edges.npy", forest.edges)
         np.save(folder / "distances.npy", forest.distances)
         return {"images": forest.images, "facts": forest.facts}
 
-    store = build_once(root, FOREST, parts, build, progress, repair)
-    edges, distances = np.load(store.file("edges.npy")), np.load(store.file("distances.npy"))
-    return Forest(int(store.manifest["images"]), edges, distances, dict(store.manifest["facts"]))
+    store = build_once(root, FOREST_KIND, parts, build, progress, repair)
+    return Forest(
+        images=int(store.manifest["images"]),
+        edges=np.load(store.file("edges.npy")),
+        distances=np.load(store.file("distances.npy")),
+        facts=store.manifest["facts"],
+    )
 
 
-def _save(path: Path, values: Rows) -> None:
+def _save_integers(path: Path, values: IntArray) -> None:
+    """Save integers as little-endian int64 on every platform."""
     np.save(path, np.ascontiguousarray(values, "<i8"))
-
-
-def kept_ids(store: Store) -> Rows:
-    """The sorted sample ids that a store of this kind, or of a kept list, leaves to train on."""
-    return np.asarray(np.load(store.file(KEPT)))
-
-
-def report_in(store: Store) -> dict[str, Any]:
-    """What a balance did; see `beamclip.balance.report`."""
-    return dict(read_json(store.file(REPORT)))

@@ -1,5 +1,6 @@
-"""`beamclip anchors`: what the classes mean, the anchors made of them, and what is wrong with them. No image is encoded."""
+"""`beamclip anchors`: make the text anchors of the classes and describe them. Encodes no image."""
 
+import argparse
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,282 +12,304 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from beamclip.anchors import AnchorReport, AnchorSet, report_of, shortened_prompts
+from beamclip.anchors import AnchorReport, AnchorSet, anchor_report, truncated_prompts
 from beamclip.anchors.figures import heat_map
-from beamclip.anchors.prompts import speaks_of_senses
-from beamclip.anchors.senses import Sense, ambiguous, pin_option
-from beamclip.anchors.similarity import NEAR, Likeness, likeness
+from beamclip.anchors.prompts import uses_senses
+from beamclip.anchors.senses import Sense, ambiguous_senses, pin_option
+from beamclip.anchors.similarity import NEAR_DUPLICATE, measure_similarity
 from beamclip.anchors.wordnet import open_lexicon
 from beamclip.anchors.wordnet.lexicon import HOW_TO_INSTALL
+from beamclip.cli.options import experiment_from_options
 from beamclip.config import Experiment
 from beamclip.preparation.anchors import (
     ExperimentAnchorSets,
-    anchor_sets_of,
+    anchor_set_key,
     make_anchor_sets,
-    place_of,
+    plan_anchor_sets,
 )
 from beamclip.preparation.context import PreparationContext
-from beamclip.preparation.sense_evidence import proposals, teacher_zero_shot
+from beamclip.preparation.sense_evidence import propose_senses, teacher_zero_shot
 from beamclip.stores import Store
 from beamclip.stores.paths import check_writable, stores_root
 from beamclip.sweep.progress import ProgressBars
 from beamclip.sweep.reference_runs import near_chance
 
-# `beamclip anchors --explain`: the sense of each class, why it was chosen, and which others were considered.
-
-
-def explain_senses(title: str, senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> None:
-    """A paragraph a class: the sense chosen, why, and the others below it with what they weighed."""
-    console = Console(highlight=False)
-    console.print(f"\n[bold]{escape(title)}[/]\n", soft_wrap=True)
-    for number, sense in enumerate(senses):
-        console.print(f"[bold]{escape(sense.name)}[/]: {escape(_meaning(sense))}", soft_wrap=True)
-        console.print(f"    why: {escape(sense.why)}", soft_wrap=True)
-        better = proposed[number] if proposed is not None else None
-        if (
-            better is not None
-            and better.synset is not None
-            and sense.scores
-            and better.synset != sense.synset
-        ):
-            said = f"{better.synset.id} {better.synset.gloss}: {better.why}"
-            console.print(f"    [yellow]but the images speak for {escape(said)}[/]", soft_wrap=True)
-        for place, one in enumerate(sense.considered):
-            if sense.synset is None or one.id != sense.synset.id:
-                weight = f" ({sense.scores[place]:.2f})" if sense.scores else ""
-                console.print(
-                    f"    not {one.id}{weight} {escape(one.gloss)}",
-                    no_wrap=True,
-                    overflow="ellipsis",
-                )
-    print()
-    _suggest_pins(senses, proposed)
-
-
-def _meaning(sense: Sense) -> str:
-    if sense.synset is None:
-        return sense.context or "its name alone"
-    kind = f" (a type of {sense.hypernym})" if sense.hypernym else ""
-    return f"{sense.synset.id} {sense.synset.gloss}{kind}"
-
-
-def _suggest_pins(senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> None:
-    """A line to copy, for what nobody has said so far."""
-    best = proposed or senses
-    pins = {
-        one.name: one.synset.id
-        for one, weighed in zip(best, senses, strict=True)
-        if weighed.scores and one.synset
-    }
-    if not pins:
-        return
-    basis = (
-        "what the images show"
-        if proposed is not None
-        else "the other classes; once the teacher has seen the images (beamclip embed), they are asked too"
-    )
-    print(
-        f"{len(pins)} of them weighed by {basis}. To pin them, after a look:\n  {pin_option(pins)}\n"
-    )
-
-
-_SHOWN = 8  # pairs; the file has more
+# Number of nearest pairs in the table; the CSV file has more.
+_MAX_PAIRS = 8
 
 
 @dataclass(frozen=True)
-class _Made:
-    """One bank, ready to be told of."""
+class _BuiltAnchorSet:
+    """A finished anchor set and what is needed to describe it.
+
+    Attributes:
+        teacher: name of the teacher whose text tower encoded it.
+        store: where it is.
+        prompt_set: what the user calls its prompt set.
+        senses: of the classes, in label order.
+        uses_senses: the prompts contain more than class names.
+    """
 
     teacher: str
     store: Store
     prompt_set: str
     senses: tuple[Sense, ...]
-    near: float
-    speaks: bool
-    """Whether its prompts say more than names."""
+    uses_senses: bool
 
     @property
-    def anchors(self) -> Tensor:
+    def embeddings(self) -> Tensor:
+        """The anchors, [K, D]."""
         return AnchorSet.open(self.store).embeddings
 
-    def report(self) -> AnchorReport:
-        report = report_of(self.store, self.prompt_set, self.senses)
-        return (
-            report
-            if self.near == report.threshold
-            else report.with_likeness(self._likeness(), self.senses)
-        )
+    def report(self, near: float) -> AnchorReport:
+        """Return facts about the anchor set.
 
-    def _likeness(self) -> Likeness:
-        return likeness(self.anchors, self.near)
+        Args:
+            near: cosine from which two anchors count as near-duplicates.
+        """
+        report = anchor_report(self.store, self.prompt_set, self.senses)
+        if near == report.threshold:
+            return report
+        return report.with_similarity(measure_similarity(self.embeddings, near), self.senses)
+
+
+def run_anchors(options: argparse.Namespace) -> None:
+    """Describe an experiment's anchors."""
+    if options.strict_senses:
+        options.set.append("anchors.strict_senses=true")
+    folder = Path(options.out) if options.out else None
+    describe_anchors(experiment_from_options(options), options.explain, options.near, folder)
 
 
 def describe_anchors(
-    experiment: Experiment, explain: bool = False, near: float = NEAR, out: Path | None = None
+    experiment: Experiment,
+    explain: bool = False,
+    near: float = NEAR_DUPLICATE,
+    out: Path | None = None,
 ) -> list[AnchorReport]:
-    """Make an experiment's anchors where they are missing, print what they are like, and write the files.
+    """Build an experiment's anchors if they are missing, print a description, and write files.
 
     Args:
-        explain: at last say, class by class, which senses were considered and why one was chosen.
-        near: cosine from which two anchors are called near-duplicates.
-        out: folder of the files; default `anchors/KEY` beside the stores.
+        experiment: the settings.
+        explain: also print the senses considered for each class and why one was chosen.
+        near: cosine from which two anchors count as near-duplicates.
+        out: folder of the files; default: `anchors/HASH` next to the stores.
+
+    Returns:
+        A report on each anchor set, the one of the data's own classes last.
 
     Raises:
-        UserError: anything about names, senses, prompt sets, vocabulary or teacher.
+        UserError: names, senses, prompt sets, vocabulary or teacher are not usable.
     """
     check_writable(experiment)
+    root = stores_root(experiment)
     with ProgressBars() as bars:
-        workshop = PreparationContext(
-            stores_root(experiment),
-            torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-            bars,
-        )
-        banks = anchor_sets_of(experiment, workshop)
-        made = _made(experiment, banks, workshop, near)
-    reports = [_tell(one, out or stores_root(experiment).parent / "anchors") for one in made]
-    knows = _say_zero_shot(experiment, made[-1], workshop)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        context = PreparationContext(root, device, bars)
+        planned = plan_anchor_sets(experiment, context)
+        anchor_sets = _build(experiment, planned, context)
+    folder = out or root.parent / "anchors"
+    reports = [_describe(anchor_set, near, folder) for anchor_set in anchor_sets]
+    teacher_knows_classes = _print_zero_shot(experiment, anchor_sets[-1], context)
     if explain:
-        if experiment.anchors.vocabulary != "data":
-            explain_senses(
-                f"Weighed names of {experiment.anchors.vocabulary}",
-                ambiguous(banks.matched[0][1].senses),
-                None,
-            )
-        senses = banks.own[1].senses
-        explain_senses(
-            "The data's own classes",
-            senses,
-            proposals(experiment, senses, workshop) if knows else None,
-        )
+        vocabulary = experiment.anchors.vocabulary
+        if vocabulary != "data":
+            _, vocabulary_plan = planned.matched[0]
+            ambiguous = ambiguous_senses(vocabulary_plan.senses)
+            explain_senses(f"Ambiguous names of {vocabulary}", ambiguous, None)
+        _, own_plan = planned.own
+        # A teacher near chance can't tell what the images show.
+        proposed = None
+        if teacher_knows_classes:
+            proposed = propose_senses(experiment, own_plan.senses, context)
+        explain_senses("The data's own classes", own_plan.senses, proposed)
     return reports
 
 
-def _made(
-    experiment: Experiment, banks: ExperimentAnchorSets, workshop: PreparationContext, near: float
-) -> list[_Made]:
-    """Every bank once, the one of the data's own classes last."""
-    stores = make_anchor_sets([banks], workshop)
-    places = {place_of(tower, plan, workshop): (tower, plan) for tower, plan in banks.all()}
-    ordered = [place for place in places if place != place_of(*banks.own, workshop)] + [
-        place_of(*banks.own, workshop)
-    ]
-    plans = [(place, *places[place]) for place in ordered]
-    said = {
-        plan.prompt_set: any(map(speaks_of_senses, experiment.anchors.members(plan.prompt_set)))
-        for _, _, plan in plans
-    }
-    return [
-        _Made(
-            workshop.teacher(tower).name,
-            stores[place],
-            plan.prompt_set,
-            plan.senses,
-            near,
-            said[plan.prompt_set],
+def _build(
+    experiment: Experiment, planned: ExperimentAnchorSets, context: PreparationContext
+) -> list[_BuiltAnchorSet]:
+    """Build every anchor set once, and return that of the data's own classes last."""
+    stores = make_anchor_sets([planned], context)
+    by_key = {}
+    for tower, plan in planned.all():
+        by_key[anchor_set_key(tower, plan, context)] = (tower, plan)
+    own_key = anchor_set_key(*planned.own, context)
+    by_key[own_key] = by_key.pop(own_key)
+    anchor_sets = []
+    for key, (tower, plan) in by_key.items():
+        members = experiment.anchors.members(plan.prompt_set)
+        anchor_sets.append(
+            _BuiltAnchorSet(
+                teacher=context.teacher(tower).name,
+                store=stores[key],
+                prompt_set=plan.prompt_set,
+                senses=plan.senses,
+                uses_senses=any(uses_senses(member) for member in members),
+            )
         )
-        for place, tower, plan in plans
-    ]
+    return anchor_sets
 
 
-def _tell(one: _Made, folder: Path) -> AnchorReport:
-    report = one.report()
-    table = Table(
-        "",
-        "",
-        title=escape(f"Anchors of {one.teacher}: {report.prompt_set}"),
-        title_justify="left",
-        show_header=False,
-    )
-    low, high = report.prompts_per_class
-    for name, value in (
-        ("anchors", f"{report.anchors:,}"),
-        ("prompts", f"{report.prompts:,}, {low if low == high else f'{low} to {high}'} a class"),
-        ("sense unknown", _said_of_bare(report.bare)),
-        ("sense weighed", f"{len(ambiguous(one.senses)):,} classes (--explain says how)"),
-        *(
-            []
-            if one.speaks
-            else [
-                (
-                    "prompts say",
-                    "names only: no sense and no pin changes them (cpa, gloss, hypernym say more)",
-                )
-            ]
-        ),
-        (
-            "shortened",
-            f"{report.shortened:,} prompts, too long for the text tower"
-            if report.shortened
-            else "none",
-        ),
-        ("the same anchor", f"{report.duplicates:,} pairs"),
-        (f"cosine ≥ {report.threshold:g}", f"{report.near:,} pairs"),
-        (
-            "nearest",
-            escape(
-                "\n".join(f"{a} – {b}  {cosine:.3f}" for a, b, cosine in report.nearest[:_SHOWN])
-            ),
-        ),
-        ("hash", report.hash),
-    ):
-        table.add_row(name, value)
-    Console().print(table)
-    print(
-        f"heat map, nearest pairs, senses, shortened prompts: {_write_files(one, report, folder / report.hash)}\n"
-    )
+def _describe(anchor_set: _BuiltAnchorSet, near: float, folder: Path) -> AnchorReport:
+    """Print the table of an anchor set and write its files."""
+    report = anchor_set.report(near)
+    Console().print(_report_table(anchor_set, report))
+    files = folder / report.hash
+    _write_files(anchor_set, report, files)
+    print(f"heat map, nearest pairs, senses, shortened prompts: {files}\n")
     return report
 
 
-def _said_of_bare(count: int) -> str:
-    if not count:
-        return "none"
-    more = "" if open_lexicon().complete else f"; more may be known once you {HOW_TO_INSTALL}"
-    return f"{count:,} classes go by their name alone{more}"
-
-
-def _write_files(one: _Made, report: AnchorReport, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = heat_map(
-        one.anchors.numpy(),
-        [sense.name for sense in one.senses],
-        f"{one.teacher}, {report.prompt_set}: cosines of anchors",
-    )
-    figure.savefig(folder / "heat_map.png", dpi=130)
-    _write_csv(folder / "nearest_pairs.csv", [("class", "class", "cosine"), *report.nearest])
-    senses = [
-        (
-            s.name,
-            s.synset.id if s.synset else "",
-            s.context or (s.synset.gloss if s.synset else ""),
-            s.why,
+def _report_table(anchor_set: _BuiltAnchorSet, report: AnchorReport) -> Table:
+    title = escape(f"Anchors of {anchor_set.teacher}: {report.prompt_set}")
+    table = Table("", "", title=title, title_justify="left", show_header=False)
+    fewest, most = report.prompts_per_class
+    per_class = str(fewest) if fewest == most else f"{fewest} to {most}"
+    table.add_row("anchors", f"{report.anchors:,}")
+    table.add_row("prompts", f"{report.prompts:,}, {per_class} a class")
+    table.add_row("sense unknown", _unknown_senses(report.bare))
+    ambiguous = len(ambiguous_senses(anchor_set.senses))
+    table.add_row("sense ambiguous", f"{ambiguous:,} classes (see --explain)")
+    if not anchor_set.uses_senses:
+        table.add_row(
+            "prompts contain",
+            "names only: senses and pins change nothing (with cpa, gloss and hypernym they do)",
         )
-        for s in one.senses
+    shortened = "none"
+    if report.shortened:
+        shortened = f"{report.shortened:,} prompts, too long for the text tower"
+    table.add_row("shortened", shortened)
+    table.add_row("same anchor", f"{report.duplicates:,} pairs")
+    table.add_row(f"cosine ≥ {report.threshold:g}", f"{report.near:,} pairs")
+    nearest = [
+        f"{name} – {other}  {cosine:.3f}" for name, other, cosine in report.nearest[:_MAX_PAIRS]
     ]
-    _write_csv(folder / "senses.csv", [("class", "synset", "meaning", "why"), *senses])
-    _write_csv(
-        folder / "shortened.csv", [("prompt", "read as"), *shortened_prompts(one.store).items()]
-    )
-    return folder
+    table.add_row("nearest", escape("\n".join(nearest)))
+    table.add_row("hash", report.hash)
+    return table
 
 
-def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
+def _unknown_senses(classes: int) -> str:
+    if not classes:
+        return "none"
+    text = f"{classes:,} classes: only their names are used"
+    if not open_lexicon().complete:
+        text += f"; more senses may be known once you {HOW_TO_INSTALL}"
+    return text
+
+
+def _write_files(anchor_set: _BuiltAnchorSet, report: AnchorReport, folder: Path) -> None:
+    """Write heat_map.png, nearest_pairs.csv, senses.csv and shortened.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [sense.name for sense in anchor_set.senses]
+    title = f"{anchor_set.teacher}, {report.prompt_set}: cosines of anchors"
+    figure = heat_map(anchor_set.embeddings.numpy(), names, title)
+    figure.savefig(folder / "heat_map.png", dpi=130)
+    _write_csv(folder / "nearest_pairs.csv", ("class", "class", "cosine"), report.nearest)
+    senses = []
+    for sense in anchor_set.senses:
+        synset_id = sense.synset.id if sense.synset else ""
+        gloss = sense.synset.gloss if sense.synset else ""
+        senses.append((sense.name, synset_id, sense.context or gloss, sense.why))
+    _write_csv(folder / "senses.csv", ("class", "synset", "meaning", "why"), senses)
+    shortened = list(truncated_prompts(anchor_set.store).items())
+    _write_csv(folder / "shortened.csv", ("prompt", "read as"), shortened)
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
-def _say_zero_shot(experiment: Experiment, own: _Made, workshop: PreparationContext) -> bool:
-    """The teacher's own accuracy with these anchors: whether it knows the classes by these names. True where it is seen to."""
-    found = teacher_zero_shot(experiment, AnchorSet.open(own.store), workshop)
-    if found is None:
-        print("zero-shot on val: not known before the teacher has seen it (beamclip embed)")
+def _print_zero_shot(
+    experiment: Experiment, own: _BuiltAnchorSet, context: PreparationContext
+) -> bool:
+    """Print the teacher's zero-shot accuracy with the anchors of the data's own classes.
+
+    Returns:
+        True if it is known to be clearly above chance.
+    """
+    accuracy = teacher_zero_shot(experiment, AnchorSet.open(own.store), context)
+    if accuracy is None:
+        print("zero-shot on val: not known until the teacher has encoded val (beamclip embed)")
         return False
-    per_cent, low = found
-    chance, poor = 100 / len(own.senses), near_chance(low, len(own.senses))
+    top1, low = accuracy
+    classes = len(own.senses)
     print(
-        f"zero-shot of {own.teacher} on val: {per_cent:.1f} %, surely above {low:.1f} % (chance {chance:.1f} %)"
+        f"zero-shot of {own.teacher} on val: {top1:.1f} % (95 % interval from {low:.1f} %; "
+        f"chance {100 / classes:.1f} %)"
     )
-    if poor:
+    if near_chance(low, classes):
         print(
-            f"WARNING: that is near chance: {own.teacher} hardly knows these classes by these names; try other names or prompt sets"
+            f"WARNING: that is near chance: {own.teacher} hardly knows these classes by these "
+            "names; try other names or prompt sets"
         )
-    return not poor
+        return False
+    return True
+
+
+# --explain: the sense of each class, why it was chosen, and the others that were considered.
+
+
+def explain_senses(title: str, senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> None:
+    """Print a paragraph for each class: its sense, why it was chosen, and the other senses.
+
+    Args:
+        title: printed above.
+        senses: the sense of each class.
+        proposed: the sense of each class that the images show; None if the images were not used.
+    """
+    console = Console(highlight=False)
+    console.print(f"\n[bold]{escape(title)}[/]\n", soft_wrap=True)
+    for index, sense in enumerate(senses):
+        _explain_sense(console, sense, proposed[index] if proposed is not None else None)
+    print()
+    _print_pins(senses, proposed)
+
+
+def _explain_sense(console: Console, sense: Sense, proposed: Sense | None) -> None:
+    meaning = escape(_describe_sense(sense))
+    console.print(f"[bold]{escape(sense.name)}[/]: {meaning}", soft_wrap=True)
+    console.print(f"    why: {escape(sense.why)}", soft_wrap=True)
+    if sense.scores and proposed is not None and proposed.synset is not None:
+        other = proposed.synset
+        if other != sense.synset:
+            text = escape(f"{other.id} {other.gloss}: {proposed.why}")
+            console.print(f"    [yellow]but the images show {text}[/]", soft_wrap=True)
+    for index, synset in enumerate(sense.considered):
+        if sense.synset is not None and synset.id == sense.synset.id:
+            continue
+        score = f" ({sense.scores[index]:.2f})" if sense.scores else ""
+        console.print(
+            f"    not {synset.id}{score} {escape(synset.gloss)}", no_wrap=True, overflow="ellipsis"
+        )
+
+
+def _describe_sense(sense: Sense) -> str:
+    if sense.synset is None:
+        return sense.context or "its name alone"
+    text = f"{sense.synset.id} {sense.synset.gloss}"
+    return f"{text} (a type of {sense.hypernym})" if sense.hypernym else text
+
+
+def _print_pins(senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> None:
+    """Print an option to copy that pins the ambiguous senses."""
+    pins = {}
+    for sense, best in zip(senses, proposed or senses, strict=True):
+        if sense.scores and best.synset:
+            pins[best.name] = best.synset.id
+    if not pins:
+        return
+    if proposed is not None:
+        basis = "what the images show"
+    else:
+        basis = (
+            "the other classes (and of what the images show, once beamclip embed has encoded them)"
+        )
+    print(
+        f"{len(pins)} of them were chosen because of {basis}. Check them, then pin them with:\n"
+        f"  {pin_option(pins)}\n"
+    )

@@ -1,86 +1,106 @@
-"""`beamclip doctor`: everything a sweep will need, tried one by one."""
+"""`beamclip doctor`: try everything that a sweep needs, one thing after the other."""
 
+import argparse
 import os
 from collections.abc import Callable
 
+from beamclip.cli.options import experiment_from_options
 from beamclip.config import Experiment, UserError
 from beamclip.config.provenance import without_passwords
 from beamclip.stores.paths import check_writable, storage_root, stores_root, tracking_uri
-from beamclip.sweep.reference_runs import demo_elsewhere
+from beamclip.sweep.reference_runs import demo_teacher_warning
 
 Check = Callable[[Experiment], str]
+"""Returns a description of what works, or raises UserError."""
 
 
-def examine(experiment: Experiment) -> int:
-    """Run every check, print a line for each. Returns 1 where something is wrong, else 0."""
-    results = [_line(name, check, experiment) for name, check in CHECKS.items()]
-    good = all(results)
-    print("\nready" if good else "\nmend the lines marked ✗ and ask again")
-    return 0 if good else 1
+def run_doctor(options: argparse.Namespace) -> int:
+    """Run all checks; return 1 if one fails."""
+    return run_checks(experiment_from_options(options))
 
 
-def _line(name: str, check: Check, experiment: Experiment) -> bool:
-    try:
-        print(f"✓ {name:10} {check(experiment)}", flush=True)
-        return True
-    except UserError as error:
-        print(f"✗ {name:10} {error}", flush=True)
-        return False
+def run_checks(experiment: Experiment) -> int:
+    """Run every check and print a line for each.
+
+    Returns:
+        1 if something is wrong, else 0.
+    """
+    failed = 0
+    for name, check in CHECKS.items():
+        try:
+            print(f"✓ {name:10} {check(experiment)}", flush=True)
+        except UserError as error:
+            print(f"✗ {name:10} {error}", flush=True)
+            failed += 1
+    if failed:
+        print("\nfix the lines marked ✗ and run beamclip doctor again")
+        return 1
+    print("\nready")
+    return 0
 
 
-def _storage(experiment: Experiment) -> str:
+def _check_storage(experiment: Experiment) -> str:
     check_writable(experiment)
     return f"runs in {storage_root(experiment)}, stores in {stores_root(experiment)}"
 
 
-def _tracking(experiment: Experiment) -> str:
+def _check_tracking(experiment: Experiment) -> str:
     from beamclip.tracking import connect
 
-    connect(tracking_uri(experiment))
-    return f"{without_passwords(tracking_uri(experiment))} answers"
+    uri = tracking_uri(experiment)
+    connect(uri)
+    return f"{without_passwords(uri)} answers"
 
 
-def _data(experiment: Experiment) -> str:
+def _check_data(experiment: Experiment) -> str:
     from beamclip.data import open_source
 
     source = open_source(experiment.data)
-    counts = ", ".join(f"{source.count(part)} {part}" for part in ("train", "test"))
-    return f"{len(source.names)} classes, {counts} images"
+    return (
+        f"{len(source.names)} classes, "
+        f"{source.count('train')} train, {source.count('test')} test images"
+    )
 
 
-def _teacher(experiment: Experiment) -> str:
-    if doubt := demo_elsewhere(experiment):
-        raise UserError(doubt)
+def _check_teacher(experiment: Experiment) -> str:
+    warning = demo_teacher_warning(experiment)
+    if warning:
+        raise UserError(warning)
     if experiment.teacher.model == "demo":
-        return "the demo's own, trained on the spot in about a minute"
+        return "the demo's own, which is trained in about a minute"
     import torch
 
     from beamclip.teachers import load_teacher
 
     teacher = load_teacher(experiment.teacher, torch.device("cpu"))
-    return f"{teacher.name}: {teacher.pixels.size} px, {teacher.width} wide, speaks of images and texts"
+    return f"{teacher.name}: {teacher.pixels.size} px, embeddings of {teacher.width} numbers"
 
 
-def _student(experiment: Experiment) -> str:
+def _check_student(experiment: Experiment) -> str:
     from beamclip.students import build_student
 
+    # The backbone does not depend on the width of the embeddings.
     student = build_student(experiment.student, 64, experiment.seed)
-    count = sum(p.numel() for p in student.backbone.parameters())
-    return f"{experiment.student.backbone}: {count / 1e6:.1f} M parameters"
+    parameters = sum(parameter.numel() for parameter in student.backbone.parameters())
+    return f"{experiment.student.backbone}: {parameters / 1e6:.1f} M parameters"
 
 
-def _devices(experiment: Experiment) -> str:
+def _check_devices(experiment: Experiment) -> str:
     import torch
 
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    alone = os.environ.get("RAY_ADDRESS", "") in ("", "local")
-    if experiment.scaling.gpus_per_worker and not names and alone:
-        reason = "scaling.gpus_per_worker asks for GPUs and torch sees none on this machine"
-        raise UserError(f"{reason}; use 0, or join a cluster with RAY_ADDRESS")
-    return ", ".join(names) or f"no GPU; {os.cpu_count()} CPU cores, torch {torch.__version__}"
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    joins_cluster = os.environ.get("RAY_ADDRESS", "") not in ("", "local")
+    if experiment.scaling.gpus_per_worker and not gpus and not joins_cluster:
+        raise UserError(
+            "scaling.gpus_per_worker asks for GPUs and torch sees none on this machine; "
+            "use 0, or join a cluster with RAY_ADDRESS"
+        )
+    if gpus:
+        return ", ".join(gpus)
+    return f"no GPU; {os.cpu_count()} CPU cores, torch {torch.__version__}"
 
 
-def _ray(experiment: Experiment) -> str:
+def _check_ray(experiment: Experiment) -> str:
     from beamclip.distributed.cluster import concurrent_trials, connect, disconnect
 
     joined = connect()
@@ -88,15 +108,16 @@ def _ray(experiment: Experiment) -> str:
         count = concurrent_trials(experiment)
     finally:
         disconnect()
-    return f"{'joined the cluster' if joined else 'started a local one'}; {count} trial{'s' if count > 1 else ''} at a time"
+    trials = "1 trial" if count == 1 else f"{count} trials"
+    return f"{'joined the cluster' if joined else 'started a local one'}; {trials} at a time"
 
 
 CHECKS: dict[str, Check] = {
-    "storage": _storage,
-    "tracking": _tracking,
-    "data": _data,
-    "teacher": _teacher,
-    "student": _student,
-    "devices": _devices,
-    "ray": _ray,
+    "storage": _check_storage,
+    "tracking": _check_tracking,
+    "data": _check_data,
+    "teacher": _check_teacher,
+    "student": _check_student,
+    "devices": _check_devices,
+    "ray": _check_ray,
 }

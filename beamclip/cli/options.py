@@ -1,4 +1,4 @@
-"""Options that verbs and sweep scripts share, and what they say together."""
+"""Options that commands and sweep scripts share, and the experiment that they describe."""
 
 import argparse
 from typing import Any
@@ -11,10 +11,11 @@ from beamclip.config import (
     parse_assignments,
     preset_names,
 )
-from beamclip.config.sweep import with_seeds
+from beamclip.config.space import with_seeds
 from beamclip.sweep.runner import plan_sweep, run_sweep
 
 DEFAULT_PRESET = "demo"
+# Options that a resumed sweep can't take: it keeps the settings it was started with.
 _FIXED_AT_START = (
     "set",
     "data",
@@ -30,49 +31,50 @@ _FIXED_AT_START = (
 )
 
 
-def experiment_from(options: argparse.Namespace) -> Experiment:
-    """The checked experiment that the options describe.
+def experiment_from_options(options: argparse.Namespace) -> Experiment:
+    """Return the validated experiment that the options describe.
 
     Raises:
-        UserError: naming the setting that is wrong.
+        UserError: a setting is wrong; the message names it.
     """
-    return load_experiment(options.preset or DEFAULT_PRESET, values_from(options))
+    return load_experiment(options.preset or DEFAULT_PRESET, overrides_from_options(options))
 
 
-def values_from(options: argparse.Namespace) -> dict[str, Any]:
-    """What the options set over a preset, by dotted keys."""
-    values: dict[str, Any] = {}
+def overrides_from_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that the options change in the preset, by dotted key."""
+    overrides: dict[str, Any] = {}
     if options.data is not None:
-        values |= {"data.path": options.data, "data.source": "auto"}
-    flags = {
+        overrides["data.path"] = options.data
+        overrides["data.source"] = "auto"
+    shortcuts = {
         "storage.path": options.storage,
         "tracking.uri": options.tracking_uri,
         "scaling.workers": options.workers,
+        "scaling.gpus_per_worker": options.gpus_per_worker,
     }
-    flags["scaling.gpus_per_worker"] = options.gpus_per_worker
-    values |= {key: value for key, value in flags.items() if value is not None}
-    return values | parse_assignments(options.set)
+    overrides |= {key: value for key, value in shortcuts.items() if value is not None}
+    return overrides | parse_assignments(options.set)
 
 
 def add_experiment_options(parser: argparse.ArgumentParser) -> None:
-    """What every command takes."""
+    """Add the options that every command takes."""
     group = parser.add_argument_group("experiment")
     group.add_argument(
         "--preset",
         metavar="NAME",
-        help=f"{', '.join(preset_names())}, or a YAML file (default: demo)",
+        help=f"{', '.join(preset_names())}, or a YAML file (default: {DEFAULT_PRESET})",
     )
     group.add_argument(
         "--data",
         metavar="DIR",
-        help="images: a folder or URL with train/ and test/ trees, parquet, tar shards, or CIFAR",
+        help="images: a folder or URL with train/ and test/ folders, parquet, tar shards, or CIFAR",
     )
     group.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any setting, such as optimiser.lr=1e-3; repeatable",
+        help="change a setting, such as optimizer.lr=1e-3; repeatable",
     )
     group.add_argument(
         "--storage",
@@ -84,29 +86,54 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
         metavar="URI",
         help="MLflow server or database (default: sqlite in the storage)",
     )
-    group.add_argument("--workers", type=int, metavar="N", help="workers of one trial")
+    group.add_argument("--workers", type=int, metavar="N", help="number of workers of one trial")
     group.add_argument(
-        "--gpus-per-worker", type=float, metavar="N", help="GPUs of one worker; may be a fraction"
+        "--gpus-per-worker",
+        type=float,
+        metavar="N",
+        help="number of GPUs of one worker; may be a fraction",
     )
 
 
 def add_sweep_options(parser: argparse.ArgumentParser) -> None:
-    """What every command that runs trials takes."""
-    text = "go on with a sweep of this name in the storage, the latest unless an ID is given, with its own settings"
-    parser.add_argument("--resume", nargs="?", const=True, default=False, metavar="ID", help=text)
-    text = "train every cell with so many seeds, from the experiment's own on; tables then show means and their intervals"
-    parser.add_argument("--seeds", type=int, metavar="N", help=text)
-    text = "only show which stores the sweep needs, which exist, what the rest takes, and how many trials there are"
-    parser.add_argument("--plan", action="store_true", help=text)
-    add_repair(parser)
+    """Add the options of every command that runs trials."""
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="ID",
+        help=(
+            "continue a sweep of this name with the settings it was started with: the one with "
+            "this ID, or the latest"
+        ),
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help=(
+            "train every combination of settings with N seeds, from the experiment's own on; "
+            "tables then show means and their intervals"
+        ),
+    )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help=(
+            "only show which stores the sweep needs, which of them exist, what the others take, "
+            "and the number of trials"
+        ),
+    )
+    add_repair_option(parser)
 
 
-def add_repair(parser: argparse.ArgumentParser) -> None:
-    """What every command that builds stores takes."""
+def add_repair_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option of every command that builds stores."""
     parser.add_argument(
         "--repair",
         action="store_true",
-        help="read every store's checksums and build again what is damaged",
+        help="verify the checksums of all stores, and build damaged ones again",
     )
 
 
@@ -114,30 +141,33 @@ def start_sweep(sweep: Sweep, options: argparse.Namespace) -> None:
     """Run, plan or resume a sweep, as the options say.
 
     Raises:
-        UserError: options that don't go together, or anything that is wrong with the sweep.
+        UserError: options contradict each other, or the sweep can't be run.
     """
-    given = [
-        f"--{name.replace('_', '-')}"
-        for name in _FIXED_AT_START
-        if _was_given(getattr(options, name, None))
-    ]
-    if options.resume and given:
-        raise UserError(
-            f"--resume goes on with the settings the sweep was started with; leave {' and '.join(given)} out"
-        )
-    if options.resume and options.plan:
-        raise UserError(
-            "--plan shows what a sweep would need before it begins, and --resume goes on with one that has; leave one out"
-        )
-    base = experiment_from(options)
+    if options.resume:
+        _check_resume_options(options)
+    base = experiment_from_options(options)
     if options.seeds is not None and not options.resume:
         sweep = with_seeds(sweep, base, options.seeds)
     if options.plan:
-        return plan_sweep(sweep, base)
-    run_sweep(sweep, base, options.resume, options.repair)
-    return None
+        plan_sweep(sweep, base)
+    else:
+        run_sweep(sweep, base, options.resume, options.repair)
 
 
-def _was_given(value: Any) -> bool:
-    """0 and an empty word are given, too; an option that is a switch or may be repeated is False or empty where it was not."""
-    return value is not None and value is not False and value != []
+def _check_resume_options(options: argparse.Namespace) -> None:
+    """Raise UserError if options are given that a resumed sweep can't take."""
+    given = []
+    for name in _FIXED_AT_START:
+        # Switches and repeatable options that were not given are False and []. 0 and "" were given.
+        value = getattr(options, name, None)
+        if value is not None and value is not False and value != []:
+            given.append(f"--{name.replace('_', '-')}")
+    if given:
+        raise UserError(
+            "--resume continues with the settings the sweep was started with; "
+            f"leave {' and '.join(given)} out"
+        )
+    if options.plan:
+        raise UserError(
+            "--plan shows what a new sweep would need, and --resume continues one; leave one out"
+        )

@@ -1,52 +1,100 @@
-"""`beamclip pack`, `beamclip embed` and the plan of a sweep: what is stored, what will be, and what that takes."""
+"""`beamclip pack` and `beamclip embed`: build the stores of one experiment on the cluster."""
 
+import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from beamclip.cli.options import experiment_from_options
 from beamclip.config import Experiment
-from beamclip.stores.paths import check_writable, placed, stores_root
-from beamclip.sweep.plan_table import _check_room, human_bytes, show_plan
+from beamclip.stores.absolute import with_absolute_paths
+from beamclip.stores.paths import check_writable, stores_root
+from beamclip.sweep.plan_table import check_disk_space, human_bytes, print_plan
 from beamclip.sweep.progress import ProgressBars
 
-_VERIFY_BELOW = 0.999  # as training.checking.ENOUGH, which would import torch here
+if TYPE_CHECKING:
+    from beamclip.distributed.prepare_actor import Preparation
+
+# Equals `beamclip.preparation.verify.MIN_COSINE`, whose module would import torch here.
+MIN_VERIFIED_COSINE = 0.999
+
+
+def run_pack(options: argparse.Namespace) -> None:
+    """Pack an experiment's images."""
+    pack_images(experiment_from_options(options), options.repair)
+
+
+def run_embed(options: argparse.Namespace) -> int:
+    """Build an experiment's embedding stores; return 1 if --verify finds a wrong one."""
+    return embed_images(experiment_from_options(options), options.repair, options.verify)
 
 
 def pack_images(experiment: Experiment, repair: bool) -> None:
-    """Pack an experiment's images on the cluster, and say what became of them.
+    """Pack an experiment's images on the cluster and print size and unreadable images.
+
+    Args:
+        experiment: whose `data` to pack.
+        repair: verify checksums, and build a damaged store again.
 
     Raises:
-        UserError: as `beamclip.data.packing`.
+        UserError: the images can't be read or don't fit on the disk; see `beamclip.data.packing`.
     """
     from beamclip.data import open_source
     from beamclip.data.packing import cost_of_an_image, images_left
 
-    experiment = placed(experiment)
+    experiment = with_absolute_paths(experiment)
     check_writable(experiment)
-    source, config = open_source(experiment.data), experiment.data
-    count = source.count("train") + source.count("test")
-    each = cost_of_an_image(source, config)[1]
+    config = experiment.data
+    root = stores_root(experiment)
+    source = open_source(config)
+    images = source.count("train") + source.count("test")
+    _, image_bytes = cost_of_an_image(source, config)
     about = "" if config.encoding == "raw" else "about "
-    what = f"{count:,} images, {config.image_size} px {config.encoding}"
+    size = human_bytes(round(images * image_bytes))
     print(
-        f"{what}: {about}{human_bytes(round(count * each))}, into {stores_root(experiment)}",
+        f"{images:,} images, {config.image_size} px {config.encoding}: {about}{size}, into {root}",
         flush=True,
     )
-    _check_room(
-        round(images_left(source, config, stores_root(experiment)) * each), stores_root(experiment)
-    )
-    with preparation_of(experiment, repair) as preparation:
+    check_disk_space(round(images_left(source, config, root) * image_bytes), root)
+
+    with open_preparation(experiment, repair) as preparation:
         packed = preparation.pack()
     path = packed["path"]
     print(f"packed {packed['images']:,} images, {human_bytes(packed['bytes'])}, in {path}")
     if packed["bad"]:
-        print(f"{packed['bad']:,} can't be read: their names and the reasons are in {path}/bad.csv")
+        print(
+            f"{packed['bad']:,} images can't be read; "
+            f"{path}/bad.csv has their names and the reasons"
+        )
+
+
+def embed_images(experiment: Experiment, repair: bool, verify: int) -> int:
+    """Encode every view that an experiment needs with its teachers, on the cluster.
+
+    Args:
+        experiment: whose stores to build.
+        repair: verify checksums, and build damaged stores again.
+        verify: encode this many views of each store again and compare; 0: none.
+
+    Returns:
+        1 if stored and new embeddings disagree, else 0.
+    """
+    experiment = with_absolute_paths(experiment)
+    check_writable(experiment)
+    root = stores_root(experiment)
+    with open_preparation(experiment, repair) as preparation:
+        print_plan(preparation.plan(), root)
+        (assets,) = preparation.build(untrained=False)["assets"].values()
+        verified = preparation.verify(verify) if verify else []
+    encoded = json.loads(assets)["facts"]["teacher/images_encoded"]
+    print(f"ready in {root}; the teacher encoded {encoded:,} images now")
+    return _print_verified(verified)
 
 
 @contextmanager
-def preparation_of(experiment: Experiment, repair: bool) -> Iterator[Any]:
-    """The preparation of one experiment's stores, on the cluster."""
+def open_preparation(experiment: Experiment, repair: bool) -> Iterator["Preparation"]:
+    """Connect to the cluster and open the preparation of one experiment's stores there."""
     from beamclip.distributed.cluster import connect, disconnect
     from beamclip.distributed.prepare_actor import Preparation
 
@@ -58,32 +106,27 @@ def preparation_of(experiment: Experiment, repair: bool) -> Iterator[Any]:
         disconnect()
 
 
-def embed_images(experiment: Experiment, repair: bool, verify: int) -> int:
-    """Have the teachers see every view an experiment needs, and with `verify` compare so many of each store with the live teacher.
+def _print_verified(verified: Sequence[Mapping[str, Any]]) -> int:
+    """Print the result for each store; return 1 if one is wrong, else 0.
 
-    Returns:
-        1 where stored and live embeddings disagree, else 0.
+    Args:
+        verified: `beamclip.preparation.verify.Verified` as dicts.
     """
-    experiment = placed(experiment)
-    check_writable(experiment)
-    with preparation_of(experiment, repair) as preparation:
-        show_plan(preparation.plan(), stores_root(experiment))
-        (made,) = preparation.build(untrained=False)["assets"].values()
-        found = preparation.verify(verify) if verify else []
-    print(
-        f"ready in {stores_root(experiment)}; the teacher saw {json.loads(made)['facts']['teacher/images_encoded']:,} images for it now"
-    )
-    return _show_verified(found)
-
-
-def _show_verified(found: Sequence[Mapping[str, Any]]) -> int:
-    for one in found:
-        verdict = "agree" if one["lowest"] > _VERIFY_BELOW else "DISAGREE"
-        cosines = f"cosine at least {one['lowest']:.5f}, mean {one['mean']:.5f}, over {one['views']} views encoded again"
-        print(f"{one['store']}\n  stored and live {one['teacher']} {verdict}: {cosines}")
-    if any(one["lowest"] <= _VERIFY_BELOW for one in found):
+    exit_code = 0
+    for store in verified:
+        agrees = store["lowest"] > MIN_VERIFIED_COSINE
         print(
-            "a store that disagrees was made by another teacher or from other images; delete its folder and embed again"
+            f"{store['store']}\n"
+            f"  stored and new embeddings of {store['teacher']} "
+            f"{'agree' if agrees else 'DISAGREE'}: "
+            f"cosine at least {store['lowest']:.5f}, mean {store['mean']:.5f}, "
+            f"over {store['views']} views encoded again"
         )
-        return 1
-    return 0
+        if not agrees:
+            exit_code = 1
+    if exit_code:
+        print(
+            "a store that disagrees was made by another teacher or from other images; "
+            "delete its folder and run beamclip embed again"
+        )
+    return exit_code

@@ -1,73 +1,52 @@
-"""What an experiment is: strict models, named presets, overrides. Imports no torch."""
+"""The settings of experiments and sweeps: strict models, presets and overrides. Imports no torch."""
 
+from beamclip.config.anchors import AnchorsConfig, PromptSet, built_in_prompt_sets
 from beamclip.config.base import Strict
+from beamclip.config.data import BalanceConfig, DataConfig
 from beamclip.config.errors import UserError, first_line, nearest
 from beamclip.config.experiment import Experiment
-from beamclip.config.inputs import AnchorsConfig, BalanceConfig, DataConfig, ViewsConfig
-from beamclip.config.load import (
-    flatten,
-    known_keys,
-    load_experiment,
-    parse_assignments,
-    preset_names,
-    validate,
-    with_values,
-)
-from beamclip.config.objective import (
-    REQUIREMENTS,
-    ClipCidConfig,
-    ObjectiveConfig,
-    QueueConfig,
+from beamclip.config.load import load_experiment, preset_names, with_values
+from beamclip.config.objective import ObjectiveConfig
+from beamclip.config.objective_registry import (
+    ObjectiveSettings,
     Requirements,
-    SimclrConfig,
-    SupervisedConfig,
-    SwavConfig,
+    register_objective,
 )
+from beamclip.config.overrides import flatten, known_keys, parse_assignments
 from beamclip.config.probe import FEW_SHOT, GridConfig, ProbeConfig
-from beamclip.config.prompts import PromptSet, built_in_prompt_sets
-from beamclip.config.student import OptimiserConfig, StudentConfig
-from beamclip.config.sweep import (
-    Asha,
-    Choice,
-    Sweep,
-    Uniform,
-    cell,
+from beamclip.config.space import (
     check_space,
-    choice,
-    loguniform,
+    init_experiment,
     planned_values,
-    start_of,
     trial_count,
-    uniform,
+    trial_experiment,
 )
+from beamclip.config.student import OptimizerConfig, StudentConfig
+from beamclip.config.sweep import Asha, Choice, Sweep, Uniform, choice, loguniform, uniform
 from beamclip.config.teacher import OtherTeacher, TeacherConfig, TowerConfig
-from beamclip.config.views import RECIPES, Recipe
+from beamclip.config.validation import validate
+from beamclip.config.views import RECIPES, Recipe, ViewsConfig
 
 __all__ = [
     "FEW_SHOT",
     "RECIPES",
-    "REQUIREMENTS",
     "AnchorsConfig",
     "Asha",
     "BalanceConfig",
     "Choice",
-    "ClipCidConfig",
     "DataConfig",
     "Experiment",
     "GridConfig",
     "ObjectiveConfig",
-    "OptimiserConfig",
+    "ObjectiveSettings",
+    "OptimizerConfig",
     "OtherTeacher",
     "ProbeConfig",
     "PromptSet",
-    "QueueConfig",
     "Recipe",
     "Requirements",
-    "SimclrConfig",
     "Strict",
     "StudentConfig",
-    "SupervisedConfig",
-    "SwavConfig",
     "Sweep",
     "TeacherConfig",
     "TowerConfig",
@@ -75,11 +54,11 @@ __all__ = [
     "UserError",
     "ViewsConfig",
     "built_in_prompt_sets",
-    "cell",
     "check_space",
     "choice",
     "first_line",
     "flatten",
+    "init_experiment",
     "known_keys",
     "load_experiment",
     "loguniform",
@@ -87,8 +66,9 @@ __all__ = [
     "parse_assignments",
     "planned_values",
     "preset_names",
-    "start_of",
+    "register_objective",
     "trial_count",
+    "trial_experiment",
     "uniform",
     "validate",
     "with_values",

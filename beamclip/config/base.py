@@ -1,12 +1,16 @@
-"""Numbers that many settings are."""
+"""The base class of all settings, and types that many of them share."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class Strict(BaseModel):
-    """Base of all configuration: unknown keys, wrong types and endless numbers are errors, values never change after they are checked."""
+    """Base class of all settings.
+
+    Unknown keys, wrong types, infinity and NaN are errors. Settings are frozen: a value never
+    changes after it was checked.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -16,6 +20,20 @@ class Strict(BaseModel):
         validate_default=True,
         use_attribute_docstrings=True,
     )
+
+    def key_parts(
+        self, include: set[str] | None = None, exclude: set[str] | None = None
+    ) -> dict[str, Any]:
+        """Return these settings as JSON values for the hash in a store's key.
+
+        A setting that was renamed appears under its first name, its `serialization_alias`, so that
+        stores built before the renaming keep their keys.
+
+        Args:
+            include: names of the fields to return; default all.
+            exclude: names of the fields to leave out.
+        """
+        return self.model_dump(mode="json", by_alias=True, include=include, exclude=exclude)
 
 
 Positive = Annotated[float, Field(gt=0)]

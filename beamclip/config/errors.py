@@ -1,49 +1,63 @@
-"""Keeping others from talking while they load something: what went wrong is said in our one sentence."""
+"""Errors as one sentence: the exception for mistakes of the user, and helpers to word it."""
 
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-# The one exception a user may cause.
+_MAX_LISTED = 12
 
 
 class UserError(ValueError):
-    """Something the user can mend. The message is one sentence: which key or file, what is wrong, what to do.
+    """A mistake the user can fix.
 
-    The command line prints it without a traceback and exits with 2; any other exception is a defect of ours.
+    The message is one sentence: which key or file, what is wrong, what to do. The command line
+    prints it without a traceback and exits with 2. Any other exception is a bug in beamclip.
     """
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """A half sentence that names the nearest known names: `; did you mean "csm"?`, or all of them where few are known."""
+    """Return the end of a sentence that suggests known names.
+
+    Args:
+        name: the name that is not known.
+        known: all names that would be accepted.
+        count: suggest at most this many.
+
+    Returns:
+        `; did you mean csm?` with the closest names, else a list of all names if there are at most
+        12, else an empty string.
+    """
     names = sorted(known)
     close = get_close_matches(name, names, n=count, cutoff=0.5)
     if close:
         return f"; did you mean {' or '.join(close)}?"
-    if names and len(names) <= 12:
+    if names and len(names) <= _MAX_LISTED:
         return f"; known are {', '.join(names)}"
     return ""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the error's class name if it has none."""
+    message = str(error).strip() or type(error).__name__
+    return message.splitlines()[0]
+
+
 @contextmanager
 def mute_loggers(*names: str) -> Iterator[None]:
-    """These loggers say nothing short of a catastrophe inside the block, and afterwards what they said before.
+    """Silence loggers below CRITICAL inside the block, then restore their levels.
+
+    Used around libraries that log what we report ourselves in one sentence.
 
     Args:
-        names: "" is the root logger.
+        names: names of the loggers; "" is the root logger.
     """
     loggers = [logging.getLogger(name) for name in names]
-    before = [logger.level for logger in loggers]
+    levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first; its name where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

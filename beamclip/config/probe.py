@@ -1,70 +1,95 @@
-"""How students are judged: the protocol of the linear probe, neighbours, few images a class, intervals."""
+"""Settings of the evaluation: linear probe, kNN, few-shot probes and confidence intervals."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SerializationInfo, field_serializer, field_validator
 
 from beamclip.config.base import Count, Positive, Strict
 
 Decay = Annotated[float, Field(ge=0)]
 Temperature = Annotated[float, Field(ge=1e-4)]
+InverseL2 = Annotated[float, Field(ge=1e-6, le=1e6)]
 
 Protocol = Literal["grid", "clip", "simreg", "swav", "simclr", "seed"]
-Normalisation = Literal["standardise", "l2"]
+Normalization = Literal["standardize", "l2"]
 
 FEW_SHOT = (1, 2, 4, 8, 16)
-"""Images a class of the usual curves; what `beamclip evaluate --few-shot` asks for."""
+"""Images a class of the usual few-shot curves; the default of `beamclip evaluate --few-shot`."""
+_OLD_SPELLING = "standardise"
 
 
 class GridConfig(Strict):
-    """The cells of `probe.protocol: grid`: every combination of the three lists, all trained at once."""
+    """The grid of `probe.protocol: grid`: all combinations of the three lists, trained at once."""
 
     lr: tuple[Positive, ...] = Field((0.1, 0.5), min_length=1)
-    """Peak step, as a share of a Newton step's estimate: below 1 it is stable."""
+    """Peak step, as a share of an estimated Newton step: below 1 it is stable."""
     weight_decay: tuple[Decay, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1)
-    """λ of λ/2 ||W||² beside the mean cross-entropy, over standardised features: 1 / (C · images) of a logistic regression."""
-    normalisation: tuple[Normalisation, ...] = Field(("standardise", "l2"), min_length=1)
-    """`standardise` each feature over the train images; `l2`: bring each image's features to unit length first."""
+    """λ of λ/2 ||W||² added to the mean cross-entropy, over standardized features: 1 / (C · images)
+    of a logistic regression."""
+    normalization: tuple[Normalization, ...] = Field(
+        ("standardize", "l2"), min_length=1, serialization_alias="normalisation"
+    )
+    """`standardize` each feature over the train images; `l2`: first scale the features of each image
+    to unit length."""
     epochs: Count = 4
-    """Passes over the train images; more of them where that would be fewer than 50 steps."""
+    """Passes over the train images; more if that would be fewer than 50 steps."""
     batch_size: Count = 768
+    """Images of a step."""
+
+    @field_validator("normalization", mode="before")
+    @classmethod
+    def _accept_old_spelling(cls, names: Any) -> Any:
+        # What a before-validator returns is validated as Python, where a tuple must be a tuple.
+        if not isinstance(names, list | tuple):
+            return names
+        return tuple("standardize" if name == _OLD_SPELLING else name for name in names)
+
+    @field_serializer("normalization")
+    def _keep_key_parts(self, names: tuple[str, ...], info: SerializationInfo) -> tuple[str, ...]:
+        """Return the old spelling where a store's key is computed, see `Strict.key_parts`."""
+        if not info.by_alias:
+            return names
+        return tuple(_OLD_SPELLING if name == "standardize" else name for name in names)
 
 
 class ProbeConfig(Strict):
-    """The same evaluation for every method."""
+    """The evaluation, which is the same for every method."""
 
     protocol: Protocol = "grid"
-    """How the linear probe is fitted. `grid`: many settings at once, chosen on val. `clip`: logistic regression by L-BFGS, C chosen on val.
-    `simreg`, `swav`, `simclr`, `seed`: the fixed settings of these papers, see docs/methods.md."""
+    """How the linear probe is fitted. `grid`: many settings at once, selected on val. `clip`:
+    logistic regression by L-BFGS, C selected on val. `simreg`, `swav`, `simclr`, `seed`: the fixed
+    settings of these papers, see docs/methods.md."""
     grid: GridConfig = GridConfig()
-    inverse_l2: tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...] = Field(
-        (0.01, 0.1, 1.0, 10.0), min_length=1
-    )
-    """C of `clip`: the grid that val chooses from."""
+    inverse_l2: tuple[InverseL2, ...] = Field((0.01, 0.1, 1.0, 10.0), min_length=1)
+    """C of `clip`: the values to select from on val."""
     max_iterations: Count = 200
-    """Of L-BFGS in `clip`, for each C."""
+    """L-BFGS iterations of `clip`, for each C."""
     train_images: Count | None = None
-    """Fit the probe on so many train images, evenly over the classes; default all."""
+    """Fit the probe on this many train images, sampled evenly over the classes; default all."""
     knn_k: tuple[Count, ...] = Field((5, 20, 50), min_length=1)
-    """Numbers of neighbours that val chooses from, or one number."""
+    """Numbers of neighbors to select from on val, or one number."""
     knn_temperature: Temperature = 0.07
+    """Temperature of the neighbors' weights."""
     zero_shot_temperature: Temperature = 0.05
-    """τ of the softmax over anchors whose confidence the calibration error of zero-shot judges; the student's own is its τ_S."""
+    """τ of the softmax over anchors that the calibration error of zero-shot is computed from; the
+    student's own is its τ_S."""
     few_shot: tuple[Count, ...] = ()
-    """Also probe with so many train images a class, such as `[1, 2, 4, 8, 16]`; default not at all."""
+    """Also fit probes on this many train images a class, such as `[1, 2, 4, 8, 16]`; default none."""
     few_shot_draws: Count = 5
-    """Draws of these images, over which mean and interval are taken."""
+    """Random samples of these images, for mean and interval."""
     bootstrap: Count = 1000
-    """Resamples of the test images behind each 95 % interval. Where all images are right or all wrong it is Wilson's interval."""
+    """Bootstrap resamples of the test images for each 95 % interval. If all images are right or all
+    are wrong, Wilson's interval is used."""
     bootstrap_seed: int = Field(0, ge=0)
+    """Seed of the bootstrap."""
     untrained: bool = True
-    """Also probe the student as it stands before training, once a sweep, to stand beside the trained ones."""
+    """Also evaluate the untrained student once in a sweep, to compare the trained ones with it."""
 
     @field_validator("knn_k", mode="before")
     @classmethod
-    def _one_number_is_a_list_of_one(cls, value: Any) -> Any:
-        if isinstance(
-            value, list
-        ):  # what stands before a check of pydantic's is no longer JSON to it
+    def _accept_one_number(cls, value: Any) -> Any:
+        # What a before-validator returns is validated as Python, where a tuple must be a tuple.
+        if isinstance(value, list):
             return tuple(value)
-        return (value,) if isinstance(value, int) and not isinstance(value, bool) else value
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return (value,) if is_number else value

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_orig
 
 from pydantic import BaseModel
 
+from beamclip.config.anchors import PromptSet, built_in_prompt_sets
 from beamclip.config.experiment import Experiment
 from beamclip.config.load import preset_names
-from beamclip.config.prompts import PromptSet, built_in_prompt_sets
 from beamclip.config.views import RECIPES, Recipe
 
 _HEAD = """# Settings

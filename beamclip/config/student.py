@@ -1,4 +1,4 @@
-"""The student, how it is optimised, and what one trial gets to do so."""
+"""Settings of the student, its optimizer, and the resources of one trial."""
 
 from typing import Literal
 
@@ -8,84 +8,100 @@ from beamclip.config.base import Count, Positive, Strict
 
 
 class StudentConfig(Strict):
-    """A timm backbone and the projector that carries its features to the teacher's width."""
+    """A timm backbone, and the projector that maps its features to the teacher's embedding space."""
 
     backbone: str = "resnet18"
-    """Any timm model."""
+    """Name of a timm model."""
     image_size: int = Field(224, ge=8, le=1024)
     """Side of its views in px."""
     init: str = "random"
-    """`random`, `pretrained` (timm's weights), the path or URL of a `student.safetensors` of ours, or `run:ID`, the MLflow run that trained
-    it. Its backbone is what counts: a projector of another shape is drawn anew."""
-    drawn: Literal["timm", "torch"] = "timm"
-    """How random weights of the backbone are drawn. `timm`: as its own code does, by which a ResNet's blocks do nothing at first. `torch`:
-    every layer as torch does by itself, as where a network is written down and trained."""
+    """`random`, `pretrained` (timm's weights), path or URL of a `student.safetensors` written by
+    beamclip, or `run:ID`, the MLflow run that trained it. Its backbone is loaded; a projector of
+    another shape is initialized anew."""
+    weight_init: Literal["timm", "torch"] = Field("timm", serialization_alias="drawn")
+    """How random weights of the backbone are initialized. `timm`: by timm's own code, in which the
+    residual blocks of a ResNet start as the identity. `torch`: every layer by torch's default, as in
+    a network that is written from scratch."""
     projector: Literal["linear", "mlp", "mlp4"] = "mlp"
-    """`mlp4` is SimReg's: four layers of its own widths."""
+    """Projector architecture; `mlp4` is SimReg's: four layers with widths of its own."""
     projector_width: Count = 1024
     """Hidden width of the `mlp` projector."""
     small_image_stem: Literal["auto", "always", "never"] = "auto"
-    """3×3 stride-1 first convolution and no max-pool, as the CIFAR literature does; `auto`: at 64 px and below."""
+    """3×3 stride-1 first convolution and no max-pooling, as in the CIFAR literature; `auto`: at 64
+    px and below."""
 
 
-class OptimiserConfig(Strict):
-    """How it is minimised. `lr` is what the optimiser gets: it is never scaled by a batch size behind your back."""
+class OptimizerConfig(Strict):
+    """The optimizer and its schedule. `lr` is used as it is, never scaled by the batch size."""
 
     name: Literal["sgd", "adamw", "lars"] = "adamw"
+    """Optimizer."""
     lr: Positive = 1e-3
+    """Peak learning rate."""
     weight_decay: float = Field(1e-4, ge=0)
-    """Of what `decay` names."""
+    """Weight decay of the parameters that `decay` selects."""
     decay: Literal["matrices", "all"] = "matrices"
-    """`matrices`: not norms, biases and other one-dimensional parameters, nor what a timm model spares (class tokens, positions).
-    `all`: these too, as where torch's optimiser was given all parameters alike."""
+    """Parameters with weight decay. `matrices`: neither norms, biases and other one-dimensional
+    parameters, nor those a timm model excludes (class tokens, position embeddings). `all`: all
+    parameters, as if they were passed to torch's optimizer in one group."""
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum of `sgd` and `lars`."""
     epochs: Count = 20
+    """Epochs to train."""
     warmup_epochs: float = Field(1.0, ge=0)
+    """Epochs of linear warm-up before the cosine schedule; may be a fraction."""
     batch_size: Count = 256
-    """Images a step over *all* workers."""
+    """Images of a step, over *all* workers."""
     clip_norm: Positive | None = None
+    """Clip gradients to this norm; default not at all."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 autocast where the device has it in hardware, else fp32."""
+    """`auto`: bf16 autocast if the device supports it in hardware, else fp32."""
     channels_last: bool = True
+    """Use torch's channels-last memory format."""
     compile: bool = False
+    """Use `torch.compile`."""
 
     @model_validator(mode="after")
-    def _warmup_ends_before_training(self) -> "OptimiserConfig":
+    def _check_schedule(self) -> "OptimizerConfig":
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
-                f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs; lower it or train longer"
+                f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs; "
+                "lower it or train longer"
             )
         if self.name == "lars" and not self.weight_decay:
             raise ValueError(
-                "weight_decay is 0, with which LARS scales nothing and is plain SGD; set it above 0 or use sgd"
+                "weight_decay is 0, with which LARS scales nothing and is plain SGD; "
+                "set it above 0 or use sgd"
             )
         return self
 
 
 class ScalingConfig(Strict):
-    """What one trial gets."""
+    """Resources of one trial."""
 
     workers: Count = 1
     """DDP workers of one trial."""
     cpus_per_worker: Positive = 1.0
+    """CPU cores of one worker; may be a fraction."""
     gpus_per_worker: float = Field(0.0, ge=0)
+    """GPUs of one worker; a fraction lets several trials share a GPU."""
     max_concurrent: Count | None = None
-    """Trials at once; default as many as the cluster holds."""
+    """Trials at once; default as many as the cluster has room for."""
     resident: Literal["auto", "always", "never"] = "auto"
-    """Keep training images and embeddings in the device's memory, so that a batch is a gather there. `auto`: on a GPU, where they take
-    less than half of what is free."""
+    """Keep training images and embeddings in device memory, so that a batch is a gather on the
+    device. `auto`: on a GPU, if they take less than half of the free memory."""
     max_failures: int = Field(2, ge=0)
-    """Times a trial goes on from its last checkpoint after a worker or node was lost."""
+    """Times a trial resumes from its last checkpoint after a worker or node was lost."""
 
     def check_gpus(self) -> None:
-        """See that whole workers get whole GPUs where that is needed.
+        """Check that a fractional `gpus_per_worker` is possible.
 
         Raises:
-            ValueError: a fraction above 1, which Ray gives nobody, or one below where several workers of a trial would meet on one GPU,
-                which NCCL refuses.
+            ValueError: gpus_per_worker is fractional and above 1 (unsupported by Ray), or below 1
+                with several workers (NCCL needs one GPU for each rank).
         """
         if self.gpus_per_worker % 1 and (self.gpus_per_worker > 1 or self.workers > 1):
             raise ValueError(
-                f"scaling.gpus_per_worker {self.gpus_per_worker:g} is a fraction, which only a single worker (scaling.workers=1) with less "
-                "than one GPU can have; give whole GPUs"
+                f"scaling.gpus_per_worker {self.gpus_per_worker:g} is a fraction, which only a "
+                "single worker (scaling.workers=1) with less than one GPU can have; give whole GPUs"
             )

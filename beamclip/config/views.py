@@ -1,17 +1,21 @@
-"""Recipes: the distributions views are drawn from."""
+"""Settings of views: recipes (the distributions views are sampled from) and which views are used."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from beamclip.config.base import Strict
+from beamclip.config.errors import nearest
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
+_MIN_AREA = 0.02
+_MAX_JITTER = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}
+
 
 class Recipe(Strict):
-    """One distribution of views. All random choices are uniform in the ranges given.
+    """One distribution of views. Random numbers are uniform in the ranges given.
 
     The defaults are the canonical view: the whole stored square, nothing random.
     """
@@ -19,26 +23,35 @@ class Recipe(Strict):
     area: Interval = (1.0, 1.0)
     """Share of the stored image's area that a crop covers, (low, high] in (0, 1]."""
     ratio: Interval = (1.0, 1.0)
-    """Width over height of a crop, drawn log-uniformly."""
+    """Width over height of a crop, sampled log-uniformly."""
     flip: Probability = 0.0
+    """Probability of a horizontal flip."""
     jitter: Probability = 0.0
-    """Chance that brightness, contrast, saturation and hue are changed, in random order."""
+    """Probability that brightness, contrast, saturation and hue are changed, in random order."""
     brightness: float = Field(0.0, ge=0, le=1)
+    """Largest change of the brightness factor, which is around 1."""
     contrast: float = Field(0.0, ge=0, le=1)
+    """Largest change of the contrast factor, which is around 1."""
     saturation: float = Field(0.0, ge=0, le=1)
+    """Largest change of the saturation factor, which is around 1."""
     hue: float = Field(0.0, ge=0, le=0.5)
-    grey: Probability = 0.0
+    """Largest shift of the hue, in turns of the color circle."""
+    gray: Probability = Field(0.0, serialization_alias="grey")
+    """Probability that the view is converted to grayscale."""
     blur: Probability = 0.0
+    """Probability of a Gaussian blur."""
     blur_sigma: Interval = (0.1, 2.0)
-    """Gaussian σ in pixels of a 224-px image; it scales with the image's side, so that all resolutions see the same blur."""
+    """σ of the blur in pixels of a 224-px image; it scales with the image's side, so that all
+    resolutions are blurred alike."""
     small_crops: int = Field(0, ge=0, le=32)
-    """Multi-crop (SwAV): so many small crops beside the two large ones."""
+    """Multi-crop (SwAV): number of small crops in addition to the two large ones."""
     small_area: Interval = (0.05, 0.14)
+    """Share of the stored image's area that a small crop covers."""
     small_side: float = Field(96 / 224, gt=0, le=1)
     """Side of a small crop as a share of the student's image size."""
 
     @model_validator(mode="after")
-    def _ranges_are_in_order(self) -> "Recipe":
+    def _check_ranges(self) -> "Recipe":
         for name in ("area", "ratio", "blur_sigma", "small_area"):
             low, high = getattr(self, name)
             if low > high:
@@ -51,20 +64,22 @@ class Recipe(Strict):
 
     @property
     def random(self) -> bool:
-        """False for the canonical view, which is the same whatever the view id."""
-        chances = (self.flip, self.jitter, self.grey, self.blur, self.small_crops)
+        """False for the canonical view, which is the same for every view id."""
+        chances = (self.flip, self.jitter, self.gray, self.blur, self.small_crops)
         return any(chances) or self.area != (1.0, 1.0) or self.ratio != (1.0, 1.0)
 
     def scaled(self, strength: float) -> "Recipe":
-        """The same recipe, going `strength` times as far from the canonical view; at 1 it is this very object.
+        """Return this recipe with views `strength` times as far from the canonical one.
 
-        Crops: the lower end of `area` goes to 1 - strength · (1 - low), not below 0.02 (or what it was) and not above the upper end,
-        which stays; `ratio` is raised to the power of `strength`. Colours: the four ranges are multiplied, up to the largest allowed.
-        Blur: the upper end of `blur_sigma` is multiplied as a distance from the lower one. Chances and small crops stay, and so do the
-        numbers of what has no chance, so that recipes that draw the same views are equal. At 0 only `flip` is left.
+        Crops: the lower end of `area` becomes 1 - strength · (1 - low), at least 0.02 (or `low` if
+        that is smaller) and at most the upper end, which stays; `ratio` is raised to the power of
+        `strength`. Colors: the four ranges are multiplied, up to the largest allowed. Blur: the
+        distance between the ends of `blur_sigma` is multiplied. Probabilities and small crops stay.
+        Ranges with probability 0 stay too, so that recipes with the same views are equal. At
+        strength 0 only `flip` is left.
 
         Args:
-            strength: 0 or more.
+            strength: 0 or more; at 1 this very object is returned.
         """
         if strength == 1:
             return self
@@ -75,10 +90,8 @@ class Recipe(Strict):
             "ratio": tuple(_rounded(end**strength) for end in self.ratio),
         }
         if self.jitter:
-            changes |= {
-                name: _rounded(min(getattr(self, name) * strength, most))
-                for name, most in _COLOURS.items()
-            }
+            for name, limit in _MAX_JITTER.items():
+                changes[name] = _rounded(min(getattr(self, name) * strength, limit))
         if self.blur:
             low, high = self.blur_sigma
             changes["blur_sigma"] = (low, _rounded(low + strength * (high - low)))
@@ -86,15 +99,16 @@ class Recipe(Strict):
 
     def _scaled_area(self, strength: float) -> tuple[float, float]:
         low, high = self.area
-        return min(max(_rounded(1 - strength * (1 - low)), min(low, _SMALLEST_AREA)), high), high
-
-
-_SMALLEST_AREA = 0.02
-_COLOURS = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}
+        scaled_low = max(_rounded(1 - strength * (1 - low)), min(low, _MIN_AREA))
+        return min(scaled_low, high), high
 
 
 def _rounded(number: float) -> float:
-    """Without the last digits, in which the same product may differ with the order of its factors: they would be another store."""
+    """Return the number with 9 decimals.
+
+    The last digits of a product depend on the order of its factors. Without rounding, recipes that
+    are mathematically equal would get different stores.
+    """
     return round(number, 9)
 
 
@@ -108,17 +122,84 @@ _SIMCLR = Recipe(
     contrast=0.8,
     saturation=0.8,
     hue=0.2,
-    grey=0.2,
+    gray=0.2,
     blur=0.5,
+)
+# SimCLR's own code for CIFAR uses half the jitter and no blur.
+_SIMCLR_SMALL = _SIMCLR.model_copy(
+    update={"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "blur": 0.0}
 )
 
 RECIPES: dict[str, Recipe] = {
     "center": Recipe(),
     "weak": Recipe(area=(0.2, 1.0), ratio=_RATIO, flip=0.5),
     "simclr": _SIMCLR,
-    # SimCLR's own code for CIFAR: half the jitter, no blur.
-    "simclr_small": _SIMCLR.model_copy(
-        update={"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "blur": 0.0}
-    ),
+    "simclr_small": _SIMCLR_SMALL,
     "multicrop": _SIMCLR.model_copy(update={"area": (0.14, 1.0), "small_crops": 6}),
 }
+"""The built-in recipes by name."""
+
+
+class ViewsConfig(Strict):
+    """Which views the student is trained on, and which of them the teacher encodes."""
+
+    recipe: str = "weak"
+    """The distribution views are sampled from: a built-in recipe or one of `custom`."""
+    pair_recipe: str | None = None
+    """The recipe for objectives that compare several views of each image, such as `simclr` and
+    `swav`; default `recipe`."""
+    custom: dict[str, Recipe] = {}
+    """Your own recipes by name; `recipe` may then name them."""
+    strength: float = Field(1.0, ge=0, le=2)
+    """How far views are from the canonical one: 1 as the recipe says, 0 at most flipped, 2 twice as
+    far. Probabilities stay the same."""
+    stored: int = Field(4, ge=1, le=1000)
+    """Views of each sample that are embedded by the teacher; epochs cycle through them."""
+    seed: int = Field(0, ge=0)
+    """Seed of the views. It is separate from the run's seed, so that runs with several seeds share
+    one teacher pass."""
+    teacher: Literal["same", "center", "live"] = "same"
+    """`same`: the teacher encodes the views the student is trained on. `center`: it encodes the
+    canonical view once, which serves every recipe. `live`: it runs during training, so that no view
+    is repeated; each trial then pays for its own teacher pass."""
+
+    @field_validator("custom")
+    @classmethod
+    def _check_custom_names(cls, custom: dict[str, Recipe]) -> dict[str, Recipe]:
+        taken = sorted(set(custom) & set(RECIPES))
+        if taken:
+            raise ValueError(f"{taken[0]} is the name of a built-in recipe; choose another name")
+        return custom
+
+    @model_validator(mode="after")
+    def _check_recipes_exist(self) -> "ViewsConfig":
+        known = RECIPES | self.custom
+        for name in (self.recipe, self.pair_recipe or self.recipe):
+            if name not in known:
+                raise ValueError(f"recipe {name} does not exist{nearest(name, known)}")
+        return self
+
+    def resolve(self) -> Recipe:
+        """Return the recipe that `recipe` names, scaled by `strength`.
+
+        Stores depend on this recipe alone, so different settings that resolve to the same recipe
+        share a store.
+        """
+        recipes = RECIPES | self.custom
+        return recipes[self.recipe].scaled(self.strength)
+
+    def views_of(self, epoch: int, count: int = 1, stored: bool = True) -> tuple[int, ...]:
+        """Return the ids of the views the student is trained on in an epoch.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            count: views of each image.
+            stored: use the teacher's embeddings of these views. Under `teacher: same` the ids then
+                cycle through the `stored` views; otherwise every epoch has new ones.
+        """
+        if not self.resolve().random:
+            return (0,) * count
+        views = range(epoch * count, (epoch + 1) * count)
+        if stored and self.teacher == "same":
+            return tuple(view % self.stored for view in views)
+        return tuple(views)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from beamclip.stores import temporary_for
+from beamclip.stores import temporary_path
 
 # The two ways a shard of images lies on disk, written row by row: raw pixels, or JPEG files end to end.
 
@@ -51,7 +51,7 @@ class _Rows:
 
     def temporary(self, name: str) -> Path:
         """Where a file lies until its shard is finished."""
-        self.files[name] = temporary_for(
+        self.files[name] = temporary_path(
             self.folder / name
         )  # a killed builder's workers may live on and write the same shard
         return self.files[name]

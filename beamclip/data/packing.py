@@ -30,8 +30,8 @@ from beamclip.stores import (
     Shards,
     build_once,
     in_process,
-    kept_shards,
-    planned,
+    finished_shards,
+    load_or_make_plan,
     run_shards,
     silent,
     store_path,
@@ -203,7 +203,7 @@ def pack(
         repair: decode again what is damaged in a store that exists.
 
     Raises:
-        UserError: as `open_source` and `build_once`; or a larger share of images than `data.broken_fraction` can't be read.
+        UserError: as `open_source` and `build_once`; or a larger share of images than `data.max_unreadable_fraction` can't be read.
     """
     return pack_source(open_source(config), config, root, progress, run, repair)
 
@@ -248,7 +248,7 @@ def images_left(source: Source, config: DataConfig, root: Path) -> int:
     if path.exists():
         return 0
     return sum(map(source.count, SPLITS)) - sum(
-        len(record["labels"]) + len(record["bad"]) for record in kept_shards(path)
+        len(record["labels"]) + len(record["bad"]) for record in finished_shards(path)
     )
 
 
@@ -274,7 +274,7 @@ class _Builder:
 
     def build(self, run: Runner, progress: Progress) -> dict[str, Any]:
         total = sum(self.source.count(split) for split in SPLITS)
-        rows = planned(
+        rows = load_or_make_plan(
             self.folder, lambda: {"shard_images": shard_images(total, self.config.image_size)}
         )["shard_images"]
         job = PackJob.over(self.source, self.config, rows)
@@ -282,7 +282,7 @@ class _Builder:
         for record in run_shards(job, self.folder, run, progress):
             records[record["index"]] = record
             bad += [(name, reason) for name, reason in record["bad"]]
-            if len(bad) > self.config.broken_fraction * total:  # no need to see the rest
+            if len(bad) > self.config.max_unreadable_fraction * total:  # no need to see the rest
                 _check_bad(bad, total, self.config)
         return self._finish([records[index] for index in sorted(records)], total)
 
@@ -319,10 +319,10 @@ def _joined(parts: Iterable[list[int]]) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def _check_bad(bad: list[Bad], total: int, config: DataConfig) -> None:
-    if len(bad) <= config.broken_fraction * total and len(bad) < total:
+    if len(bad) <= config.max_unreadable_fraction * total and len(bad) < total:
         return
     name, reason = bad[0] if bad else (f"{config.path}", "there are no images")
     raise UserError(
-        f"{name} can't be read ({reason}), and so {len(bad)} of {total} images, more than data.broken_fraction "
-        f"{config.broken_fraction} allows; mend or delete them, or raise data.broken_fraction"
+        f"{name} can't be read ({reason}), and so {len(bad)} of {total} images, more than data.max_unreadable_fraction "
+        f"{config.max_unreadable_fraction} allows; mend or delete them, or raise data.max_unreadable_fraction"
     )

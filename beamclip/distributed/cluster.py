@@ -1,4 +1,8 @@
-"""What the cluster can give, and how many trials fit."""
+"""Join or start the Ray cluster, and work out what it can hold.
+
+`connect` joins the cluster of $RAY_ADDRESS or of this machine, or starts a local one.
+`concurrent_trials` says how many trials fit, counting nodes that an autoscaler has yet to start.
+"""
 
 import logging
 import os
@@ -12,87 +16,95 @@ from typing import Any
 
 import yaml
 
-from beamclip.config import Experiment, UserError
+from beamclip.config import Experiment, UserError, first_line
 
-# Joining the cluster that is there, or starting one of this machine alone.
+Resources = dict[str, float]
+"""Resources of one node, or of several together, under Ray's names (CPU, GPU, ...)."""
 
+DRIVER_CPUS = 0.01
+"""CPU share each worker leaves free for trial drivers restored from older sweeps.
 
-# Ray Train looks after its workers every 2 s; a trial of seconds would wait longer for that than it works.
-# Its own metrics go to a Prometheus that a sweep does not have. What each of these saves is in docs/benchmarks.md.
-_FAST = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_TRAIN_METRICS_ENABLED": "0"}
-# Nobody takes this machine away, so nobody needs to watch for it.
-_FAST_ALONE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-_QUIET = {
+Drivers of sweeps that an earlier version started ask for it; those of this version ask for none."""
+
+_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results go to MLflow, by one writer
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # not every report holds the metric that a search or ASHA looks at
+    # Results go to MLflow, through one writer.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Not every report holds the metric that a search or ASHA looks at.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # A sweep starts more small processes than Ray expects, and says so itself.
+    # A sweep starts more small processes than Ray expects, and Ray warns of each of them.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "worker processes have been started on node",
+    # Ray Train polls its workers every 2 s; a short trial would wait longer for that than it
+    # trains. Its own metrics are for a Prometheus that a sweep doesn't have. docs/benchmarks.md
+    # says what each of these two saves.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
 }
+# A local cluster's only node is this machine, which can't be preempted.
+_LOCAL_SETTINGS = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 _ANSWER_SECONDS = 5
+# `ray up` leaves the cluster's config on the head node.
+_BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 
 
 def connect() -> bool:
-    """Join the cluster this machine or $RAY_ADDRESS knows of, or start one of this machine alone. Quiet.
+    """Join the cluster of $RAY_ADDRESS or of this machine, or start a local one. Prints nothing.
 
     Returns:
-        True where a cluster was there before.
+        True if the cluster existed before.
 
     Raises:
-        UserError: there should be one, and it doesn't answer; or none can be started.
+        UserError: the cluster doesn't answer, or a local one can't be started.
     """
     existing = _cluster_exists()
-    settings = _QUIET | _FAST | ({} if existing else _FAST_ALONE)
+    settings = _SETTINGS if existing else _SETTINGS | _LOCAL_SETTINGS
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     import ray
 
-    # With the dashboard, because Train's cleaner of leaked placement groups asks it.
-    alone = {} if existing else {"include_dashboard": True}
+    # Train's cleaner of leaked placement groups asks the dashboard.
+    options = {} if existing else {"include_dashboard": True}
     if not ray.is_initialized():
         _check_answers(os.environ.get("RAY_ADDRESS", ""))
         try:
-            with _own_signals():
+            with _keep_sigterm_handler():
                 ray.init(
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     configure_logging=True,
-                    **alone,
+                    **options,
                 )
         except (OSError, RuntimeError, ValueError) as error:
-            if not existing:
-                raise UserError(
-                    f"Ray can't be started on this machine ({_first_line(error)}); its logs in /tmp/ray say more"
-                ) from None
-            address = os.environ.get("RAY_ADDRESS")
-            mend = (
-                f"{address} can't be joined ({_first_line(error)}); mend or unset RAY_ADDRESS"
-                if address
-                else (
-                    f"of this machine can't be joined ({_first_line(error)}); `ray stop` forgets one that is gone"
-                )
-            )
-            raise UserError(f"the Ray cluster {mend}") from None
+            raise UserError(_why_not_connected(error, existing)) from None
     for name in ("ray.train", "ray.tune", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return existing
 
 
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Ray ends its driver on SIGTERM with a dump of its own; what the program does then is the program's to say."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+def disconnect() -> None:
+    """Leave the cluster; a local one that `connect` started is shut down."""
+    import ray
+
+    ray.shutdown()
+
+
+def _cluster_exists() -> bool:
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address == "local":
+        return False
+    if address:
+        return True
+    from ray._private import services
+
+    # Looks for an address where ray.init() does. Looking at running processes instead would find
+    # other users' local clusters.
+    return services.canonicalize_bootstrap_address(None) is not None
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself would knock for a quarter of an hour."""
+    """Raise UserError if nothing listens at `address`; Ray itself would retry for 15 minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
         return
@@ -100,159 +112,185 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
     except OSError as error:
         raise UserError(
-            f"the Ray cluster {address} doesn't answer ({error.strerror or error}); mend or unset RAY_ADDRESS"
+            f"the Ray cluster {address} doesn't answer ({error.strerror or error}); "
+            "fix or unset RAY_ADDRESS"
         ) from None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")[:200]
+@contextmanager
+def _keep_sigterm_handler() -> Iterator[None]:
+    """Restore the SIGTERM handler afterwards; Ray's would end the driver with a stack dump."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
-def disconnect() -> None:
-    """Leave the cluster; one that we started ends."""
+def _why_not_connected(error: Exception, existing: bool) -> str:
+    reason = first_line(error).rstrip(". ")[:200]
+    address = os.environ.get("RAY_ADDRESS")
+    if not existing:
+        return f"Ray can't be started on this machine ({reason}); see its logs in /tmp/ray"
+    if address:
+        return f"the Ray cluster {address} can't be joined ({reason}); fix or unset RAY_ADDRESS"
+    return (
+        f"the Ray cluster of this machine can't be joined ({reason}); "
+        "if it has ended, run `ray stop` to remove what it left behind"
+    )
+
+
+def max_nodes() -> list[Resources] | None:
+    """Return all nodes the cluster may have, counting those an autoscaler has yet to start.
+
+    Returns:
+        Resources of each node, the head first; None if that can't be known (on Kubernetes).
+    """
     import ray
 
-    ray.shutdown()
-
-
-def _cluster_exists() -> bool:
-    if os.environ.get("RAY_ADDRESS", "") not in ("", "local"):
-        return True
-    if os.environ.get("RAY_ADDRESS") == "local":
-        return False
-    from ray._private import services
-
-    # As ray.init() looks, and not at running processes: somebody else's local Ray is no cluster of ours.
-    return services.canonicalize_bootstrap_address(None) is not None
-
-
-DRIVER_CPUS = 0.01  # so much a worker leaves free: what drivers ask for that an earlier version began and a resume restores
-_BOOTSTRAP = Path(
-    "~/ray_bootstrap_config.yaml"
-)  # `ray up` leaves the cluster's plan here, on its head
-
-
-Resources = dict[str, float]
-"""Of a node, or of all of them; Ray's names."""
-
-
-def most_nodes() -> list[Resources] | None:
-    """The nodes a cluster can ever have, counting those it has not started yet; None where nobody can know (Kubernetes)."""
-    import ray
-
-    if plan := _plan():
+    if plan := _cluster_config():
         return _planned_nodes(plan)
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return None
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
-def _plan() -> dict[str, Any]:
+def max_resources() -> Resources | None:
+    """Return what the cluster can hold at once; None if that can't be known.
+
+    If not all kinds of nodes can run at once, those with the most GPUs are counted.
+    """
+    nodes = max_nodes()
+    return None if nodes is None else _total(_nodes_at_once(nodes, {"GPU": 1.0}))
+
+
+def _cluster_config() -> dict[str, Any]:
     file = _BOOTSTRAP.expanduser()
     return dict(yaml.safe_load(file.read_text()) or {}) if file.exists() else {}
 
 
-def _planned_nodes(plan: dict[str, Any]) -> list[Resources]:
-    """The head, then every worker that each kind of node allows for itself; `_at_once` knows how many of them there may be together."""
+def _planned_nodes(config: dict[str, Any]) -> list[Resources]:
+    """Return the head, then as many workers of each node type as its own limit allows.
+
+    `_nodes_at_once` applies the limit on all workers together.
+    """
     heads: list[Resources] = []
     workers: list[Resources] = []
-    for name, node in (plan.get("available_node_types") or {}).items():
+    for name, node_type in (config.get("available_node_types") or {}).items():
+        # Keys of a node type may be empty in the YAML, and so may the node type itself.
+        node_type = node_type or {}
         resources = {
             resource: float(amount)
-            for resource, amount in ((node or {}).get("resources") or {}).items()
+            for resource, amount in (node_type.get("resources") or {}).items()
         }
-        is_head, most = name == plan.get("head_node_type"), (node or {}).get("max_workers")
-        heads += [resources] if is_head else []
-        usual = 0 if is_head else plan.get("max_workers") or 0
-        workers += [resources] * (usual if most is None else most)
+        is_head = name == config.get("head_node_type")
+        if is_head:
+            heads.append(resources)
+        count = node_type.get("max_workers")
+        if count is None:
+            count = 0 if is_head else config.get("max_workers") or 0
+        workers += [resources] * count
     return heads + workers
 
 
-def _at_once(nodes: list[Resources], each: Resources) -> list[Resources]:
-    """Those of the nodes that the plan's own `max_workers`, the head not counted, lets be there together.
+def _nodes_at_once(nodes: list[Resources], worker: Resources) -> list[Resources]:
+    """Return the nodes that can run at once under the cluster config's total `max_workers`.
 
     Args:
-        each: what one worker of a trial needs; nodes that hold many of these come first, then those with many GPUs.
+        nodes: the head, then the workers; the head doesn't count towards the limit.
+        worker: resources of one worker of a trial. Nodes that hold many of these are chosen
+            first, then those with many GPUs.
     """
-    most = _plan().get("max_workers")
-    if most is None:
+    limit = _cluster_config().get("max_workers")
+    if limit is None:
         return nodes
     best = sorted(
         nodes[1:],
-        key=lambda node: (_places(node, each), node.get("GPU", 0.0), node.get("CPU", 0.0)),
+        key=lambda node: (
+            _workers_on(node, worker),
+            node.get("GPU", 0.0),
+            node.get("CPU", 0.0),
+        ),
         reverse=True,
     )
-    return nodes[:1] + best[:most]
+    return nodes[:1] + best[:limit]
 
 
-def most_resources() -> Resources | None:
-    """What the cluster can hold at once, None where nobody can know. Where not all nodes may be there together, of those with most GPUs."""
-    nodes = most_nodes()
-    return None if nodes is None else _together(_at_once(nodes, {"GPU": 1.0}))
+def _total(nodes: list[Resources]) -> Resources:
+    total: Resources = {}
+    for node in nodes:
+        for name, amount in node.items():
+            total[name] = total.get(name, 0.0) + amount
+    return total
 
 
-def _together(nodes: list[Resources]) -> Resources:
-    return {
-        name: sum(node.get(name, 0.0) for node in nodes)
-        for name in {name for node in nodes for name in node}
-    }
-
-
-def idle_gpus(experiment: Experiment) -> str | None:
-    """What to tell a user whose cluster has GPUs that none of the trials will touch."""
-    count = int((most_resources() or {}).get("GPU", 0))
+def idle_gpus_warning(experiment: Experiment) -> str | None:
+    """Return a warning if the cluster has GPUs and the trials ask for none, else None."""
+    count = int((max_resources() or {}).get("GPU", 0))
     if not count or experiment.scaling.gpus_per_worker:
         return None
-    there = f"{count} GPUs are" if count > 1 else "a GPU is"
-    return f"{there} here, but scaling.gpus_per_worker is 0, so trials run on CPUs; give each worker one with --gpus-per-worker 1"
+    gpus = "a GPU" if count == 1 else f"{count} GPUs"
+    return (
+        f"the cluster has {gpus}, but scaling.gpus_per_worker is 0, so trials run on CPUs; "
+        "give each worker a GPU with --gpus-per-worker 1"
+    )
 
 
 def worker_cpus(experiment: Experiment) -> float:
-    """What a worker asks Ray for: a hair less than it was promised, for drivers that an earlier version began; ours ask for none."""
+    """Return the CPUs a worker asks Ray for: `cpus_per_worker`, less the share for drivers."""
     return max(DRIVER_CPUS, experiment.scaling.cpus_per_worker - DRIVER_CPUS)
 
 
-def needs(experiment: Experiment) -> Resources:
-    """Resources of one worker."""
-    wanted = {"CPU": worker_cpus(experiment), "GPU": experiment.scaling.gpus_per_worker}
-    return {name: amount for name, amount in wanted.items() if amount}
+def worker_resources(experiment: Experiment) -> Resources:
+    """Return the resources a worker asks Ray for; those of which it needs none are left out."""
+    resources = {"CPU": worker_cpus(experiment), "GPU": experiment.scaling.gpus_per_worker}
+    return {name: amount for name, amount in resources.items() if amount}
 
 
 def concurrent_trials(experiment: Experiment) -> int:
-    """How many trials of this experiment the cluster holds at once, at least one.
+    """Return how many trials of this experiment the cluster holds at once, at least one.
 
-    Workers of a trial may be on several nodes, each of them on one; its driver takes no CPU.
+    Workers of a trial may be on several nodes, but each of them must fit on one.
+    Trial drivers take no CPU.
 
     Raises:
-        UserError: not even one would ever fit: no node is large enough for a worker, or all together are too few for the workers of one.
+        UserError: not even one trial would ever fit.
     """
-    every, scaling = most_nodes(), experiment.scaling
-    if every is None:
+    scaling = experiment.scaling
+    nodes = max_nodes()
+    if nodes is None:
         return scaling.max_concurrent or 8
-    nodes = _at_once(every, needs(experiment))
-    places = sum(_places(node, needs(experiment)) for node in nodes)
-    if places < scaling.workers:
-        raise UserError(_too_small(experiment, nodes, places))
-    return min(places // scaling.workers, scaling.max_concurrent or 10**6)
+    worker = worker_resources(experiment)
+    nodes = _nodes_at_once(nodes, worker)
+    workers = sum(_workers_on(node, worker) for node in nodes)
+    if workers < scaling.workers:
+        raise UserError(_why_too_small(experiment, nodes, workers))
+    trials = workers // scaling.workers
+    return min(trials, scaling.max_concurrent) if scaling.max_concurrent else trials
 
 
-def _places(node: Resources, each: Resources) -> int:
-    """How many workers a node holds."""
-    return min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in each.items())
+def _workers_on(node: Resources, worker: Resources) -> int:
+    """Return how many workers fit on a node."""
+    # The small term makes up for floating-point error, as in 0.3 / 0.1 = 2.9999999999999996.
+    return min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in worker.items())
 
 
-def _too_small(experiment: Experiment, nodes: list[Resources], places: int) -> str:
-    scaling, all_of_it = experiment.scaling, _together(nodes)
-    asked = {"CPU": scaling.cpus_per_worker, "GPU": scaling.gpus_per_worker}
-    for name, amount in needs(experiment).items():
-        there = all_of_it.get(name, 0.0)
-        if int(there / amount + 1e-9) < scaling.workers:
+def _why_too_small(experiment: Experiment, nodes: list[Resources], workers: int) -> str:
+    scaling = experiment.scaling
+    requested = {"CPU": scaling.cpus_per_worker, "GPU": scaling.gpus_per_worker}
+    worker = worker_resources(experiment)
+    total = _total(nodes)
+    for name, amount in worker.items():
+        if _workers_on(total, {name: amount}) < scaling.workers:
             return (
-                f"scaling.workers {scaling.workers} × {asked[name]:g} {name} is more than the {there:g} {name} this cluster can ever give; "
+                f"scaling.workers {scaling.workers} × {requested[name]:g} {name} is more than the "
+                f"{total.get(name, 0.0):g} {name} this cluster can ever have; "
                 f"lower scaling.workers or scaling.{name.lower()}s_per_worker"
             )
-    wanted = " and ".join(f"{asked[name]:g} {name}" for name in needs(experiment))
+    needed = " and ".join(f"{requested[name]:g} {name}" for name in worker)
     return (
-        f"a worker has to be on one node, and the nodes of this cluster hold {places} workers of {wanted}, where scaling.workers is "
-        f"{scaling.workers}; lower it, or what each of them asks for"
+        f"each worker must fit on one node, and the nodes of this cluster hold {workers} workers "
+        f"of {needed}, but scaling.workers is {scaling.workers}; "
+        "lower it, or the resources of each worker"
     )

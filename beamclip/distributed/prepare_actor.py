@@ -1,120 +1,160 @@
-"""Planning and building what a sweep needs, on the cluster, before its first trial."""
+"""Plan and build the stores that a sweep needs, on the cluster, before its first trial."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import ray
 
-from beamclip.config import Experiment, UserError, validate
-from beamclip.distributed.cluster import most_resources
-from beamclip.distributed.shard_pool import ClusterRunner, pool_for, user_error_in
+from beamclip.config import Experiment, UserError, first_line, validate
+from beamclip.distributed.cluster import max_resources
+from beamclip.distributed.shard_pool import ClusterRunner, find_user_error, pool_size
+from beamclip.distributed.store_reports import (
+    BalanceSummary,
+    BuiltStores,
+    PackedSummary,
+    PlannedStore,
+    VerifiedStore,
+)
 from beamclip.stores import Progress
 from beamclip.stores.paths import asset_key
 
-# The actor that plans and builds stores.
+if TYPE_CHECKING:
+    from beamclip.preparation.context import PreparationContext
+    from beamclip.preparation.throughput import Throughput
+    from beamclip.teachers import Teacher
+
+Result = TypeVar("Result")
+_POLL_SECONDS = 0.3
 
 
 class PrepareActor:
-    """Actor that runs the compute half's planning and preparing in one thread and says how far it is in another.
+    """The Ray actor that plans and builds stores, in one thread, and reports progress in another.
 
-    It holds torch and the first copy of each teacher, but no GPU: what falls into shards goes to pools of actors that do.
+    It holds torch and the first copy of each teacher, but no GPU: work that comes in shards goes
+    to pools of actors that hold the GPUs. Its methods return plain values, so that the driver need
+    not import torch to unpickle them.
+
+    Args:
+        experiments: asset key -> experiment as JSON text.
+        root: folder of all stores.
+        repair: build damaged stores again.
+        resources: what the cluster can give.
     """
 
     def __init__(
         self, experiments: Mapping[str, str], root: str, repair: bool, resources: dict[str, float]
     ) -> None:
-        """experiments: asset key -> experiment as JSON text. resources: what the cluster can give."""
         self._experiments = {
             key: validate(Experiment, json.loads(text)) for key, text in experiments.items()
         }
-        self._root, self._repair, self._resources = Path(root), repair, resources
-        self._state: tuple[str, int, int] = ("", 0, 0)
-        self._workshop: Any = None
+        self._root = Path(root)
+        self._repair = repair
+        self._resources = resources
+        self._progress: tuple[str, int, int] = ("", 0, 0)
+        self._context: PreparationContext | None = None
 
     def progress(self) -> tuple[str, int, int]:
-        """(what is being done, how much is done, how much there is)."""
-        return self._state
+        """Return the label of the current work, how much of it is done, and how much there is."""
+        return self._progress
 
-    def plan(self) -> list[dict[str, Any]]:
-        """The stores that are needed, each a `beamclip.preparation.plan.PlannedStore` as a dict."""
+    def plan(self) -> list[PlannedStore]:
+        """Return the needed stores, in the order in which they are built."""
         from beamclip.preparation.plan import Parallelism, plan
 
-        hands = Parallelism(
-            pool_for(False, self._resources).most,
-            pool_for(True, self._resources, self._actors()).most,
+        parallelism = Parallelism(
+            pool_size(False, self._resources).max_size,
+            pool_size(True, self._resources, self._teacher_actors()).max_size,
         )
-        return [asdict(need) for need in plan(self._experiments.values(), self._open(), hands)]
+        stores = plan(self._experiments.values(), self._open_context(), parallelism)
+        return [cast(PlannedStore, asdict(store)) for store in stores]
 
-    def pack(self) -> dict[str, Any]:
-        """Pack the images of the one experiment, without torch. Returns `path`, `images`, `bytes`, `bad`."""
+    def pack(self) -> PackedSummary:
+        """Pack the images of the one experiment, without torch."""
         from beamclip.data import pack
 
         (experiment,) = self._experiments.values()
-        packed = pack(
-            experiment.data, self._root, self._show, ClusterRunner(self._resources), self._repair
+        runner = ClusterRunner(self._resources)
+        packed = pack(experiment.data, self._root, self._set_progress, runner, self._repair)
+        return PackedSummary(
+            path=str(packed.store.path),
+            images=len(packed),
+            bytes=packed.store.bytes,
+            bad=len(packed.bad),
         )
-        return {
-            "path": str(packed.store.path),
-            "images": len(packed),
-            "bytes": packed.store.bytes,
-            "bad": len(packed.bad),
-        }
 
-    def prepare(self, backbones: Sequence[str], untrained: bool) -> dict[str, Any]:
-        """Build what is missing. Returns `assets` (key -> JSON) and `untrained` (metrics by key)."""
+    def build(self, backbones: Sequence[str], untrained: bool) -> BuiltStores:
+        """Build the missing stores.
+
+        Args:
+            backbones: of all students, checked first.
+            untrained: also evaluate the untrained student of the first experiment.
+        """
         from beamclip.preparation.build import prepare_all
         from beamclip.students import check_backbone
 
         for name in backbones:
             check_backbone(name)
-        assets = {
-            key: made.to_json()
-            for key, made in prepare_all(self._experiments, self._open()).items()
-        }
-        return {"assets": assets, "untrained": self._untrained(assets) if untrained else {}}
+        built = prepare_all(self._experiments, self._open_context())
+        assets = {key: experiment_assets.to_json() for key, experiment_assets in built.items()}
+        metrics = self._evaluate_untrained(assets) if untrained else {}
+        return BuiltStores(assets=assets, untrained=metrics)
 
-    def balance(self) -> dict[str, Any]:
-        """Balance the training images of the one experiment. Returns `path` and `report`, see `beamclip.balance`."""
-        from beamclip.balance import report_in
-        from beamclip.preparation.teacher_passes import make_balance
+    def balance(self) -> BalanceSummary:
+        """Balance the training images of the one experiment, see `beamclip.balance`."""
+        from beamclip.balance import read_balance_report
+        from beamclip.preparation.teacher_passes import balance_train_images
 
         (experiment,) = self._experiments.values()
-        store = make_balance(experiment, self._open())
-        return {"path": str(store.path), "report": report_in(store)}
+        store = balance_train_images(experiment, self._open_context())
+        return BalanceSummary(path=str(store.path), report=read_balance_report(store))
 
-    def verify(self, count: int) -> list[dict[str, Any]]:
-        """Replay some views of every embedding store through the live teacher. See `beamclip.preparation.verify.verify`."""
+    def verify(self, count: int) -> list[VerifiedStore]:
+        """Encode `count` views of each embedding store again, see `beamclip.preparation.verify`."""
         from beamclip.preparation.verify import verify
 
-        return [asdict(one) for one in verify(self._experiments.values(), self._open(), count)]
+        results = verify(self._experiments.values(), self._open_context(), count)
+        return [cast(VerifiedStore, asdict(result)) for result in results]
 
-    def _open(self) -> Any:
+    def _open_context(self) -> "PreparationContext":
         from beamclip.preparation.context import PreparationContext
 
-        if self._workshop is None:
-            more = _of_gpus() if self._resources.get("GPU") else {}
-            runner = ClusterRunner(self._resources, self._actors())
-            self._workshop = PreparationContext(
-                self._root, progress=self._show, run=runner, repair=self._repair, **more
+        if self._context is not None:
+            return self._context
+        context = PreparationContext(
+            self._root,
+            progress=self._set_progress,
+            run=ClusterRunner(self._resources, self._teacher_actors()),
+            repair=self._repair,
+        )
+        if self._has_gpus():
+            # This actor holds no GPU: measure in a task that does.
+            context = replace(
+                context,
+                measure_throughput=_throughput_on_gpu,
+                precision=_run_on_gpu(_auto_precision),
             )
-        return self._workshop
+        self._context = context
+        return context
 
-    def _actors(self) -> tuple[int, int] | None:
+    def _has_gpus(self) -> bool:
+        return bool(self._resources.get("GPU"))
+
+    def _teacher_actors(self) -> tuple[int, int] | None:
         return next(iter(self._experiments.values())).teacher.actors
 
-    def _untrained(self, assets: Mapping[str, str]) -> dict[str, float]:
+    def _evaluate_untrained(self, assets: Mapping[str, str]) -> dict[str, float]:
         key, experiment = next(iter(self._experiments.items()))
-        self._show("probing the untrained student", 0, 1)
-        call = _on_a_gpu if self._resources.get("GPU") else _here
-        return dict(
-            call(_untrained_metrics, experiment.model_dump_json(), assets[key], str(self._root))
-        )
+        self._set_progress("probing the untrained student", 0, 1)
+        arguments = (experiment.model_dump_json(), assets[key], str(self._root))
+        if self._has_gpus():
+            return _run_on_gpu(_untrained_metrics, *arguments)
+        return _untrained_metrics(*arguments)
 
-    def _show(self, label: str, done: int, total: int) -> None:
-        self._state = (label, done, total)
+    def _set_progress(self, label: str, done: int, total: int) -> None:
+        self._progress = (label, done, total)
 
 
 def _untrained_metrics(experiment: str, assets: str, root: str) -> dict[str, float]:
@@ -129,18 +169,11 @@ def _untrained_metrics(experiment: str, assets: str, root: str) -> dict[str, flo
     )
 
 
-def _of_gpus() -> dict[str, Any]:
-    """What must be found out where the GPUs are, since the preparer holds none: how fast a teacher is, what precision it has."""
-    from beamclip.preparation.throughput import Throughput
-    from beamclip.teachers import Teacher
-
-    def measure_throughput(teacher: Teacher) -> Throughput:
-        return Throughput(**_on_a_gpu(_pace_on_gpu, teacher.config.model_dump_json()))
-
-    return {"find_pace": measure_throughput, "precision": _on_a_gpu(_precision_on_gpu)}
+def _throughput_on_gpu(teacher: "Teacher") -> "Throughput":
+    return _run_on_gpu(_measure_throughput, teacher.config.model_dump_json())
 
 
-def _pace_on_gpu(tower: str) -> dict[str, Any]:
+def _measure_throughput(tower: str) -> "Throughput":
     import torch
 
     from beamclip.config import TowerConfig
@@ -148,12 +181,11 @@ def _pace_on_gpu(tower: str) -> dict[str, Any]:
     from beamclip.teachers import load_teacher
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return asdict(
-        measure_throughput(load_teacher(validate(TowerConfig, json.loads(tower)), device))
-    )
+    return measure_throughput(load_teacher(validate(TowerConfig, json.loads(tower)), device))
 
 
-def _precision_on_gpu() -> str:
+def _auto_precision() -> str:
+    """Return what `teacher.precision: auto` means on this GPU."""
     import torch
 
     from beamclip.teachers import precision_for
@@ -161,105 +193,114 @@ def _precision_on_gpu() -> str:
     return "bf16" if precision_for("auto", torch.device("cuda")) == torch.bfloat16 else "fp32"
 
 
-def _on_a_gpu(function: Any, *arguments: Any) -> Any:
-    """The result of a function, called in a task that holds a GPU."""
-    return ray.get(ray.remote(function).options(num_cpus=0, num_gpus=1).remote(*arguments))
-
-
-def _here(function: Any, *arguments: Any) -> Any:
-    return function(*arguments)
-
-
-_LOOK_SECONDS = 0.3
+def _run_on_gpu(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Return a function's result, computed in a Ray task that holds a GPU."""
+    result: Result = ray.get(
+        ray.remote(function).options(num_cpus=0, num_gpus=1).remote(*arguments)
+    )
+    return result
 
 
 class Preparation:
-    """The preparer, seen from the sweep's one process.
+    """The driver's handle of a `PrepareActor`.
+
+    Its methods block until the actor is done, show its progress meanwhile, and raise what went
+    wrong as a UserError, even if that happened in another process.
 
     Args:
-        planned: every cell of the space.
+        planned: all experiments of the sweep's space.
         root: folder of all stores.
         show: called about three times a second while something runs.
-        repair: build again what is damaged.
+        repair: build damaged stores again.
     """
 
     def __init__(
         self, planned: Sequence[Experiment], root: Path, show: Progress, repair: bool = False
     ) -> None:
         self._backbones = sorted({experiment.student.backbone for experiment in planned})
-        texts: dict[str, str] = {}
-        for experiment in (
-            planned
-        ):  # the first of each: later ones may start from students that are yet to be trained
-            texts.setdefault(asset_key(experiment), experiment.model_dump_json())
         self._show = show
+        experiments: dict[str, str] = {}
+        for experiment in planned:
+            # Keep the first of each key: later ones may start from students yet to be trained.
+            experiments.setdefault(asset_key(experiment), experiment.model_dump_json())
+        # torch would give one thread to an actor that asks for no CPU. The cluster is idle now,
+        # so the actor may use a whole node.
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        # torch would give one thread to an actor that asks for no CPU; the cluster is idle now, so take a node's worth.
-        environment = {"env_vars": {"OMP_NUM_THREADS": str(min(cpus, _node_cpus()))}}
-        options = ray.remote(PrepareActor).options(
-            num_cpus=0, max_concurrency=2, runtime_env=environment
+        threads = min(cpus, _largest_node_cpus())
+        actor_class = ray.remote(PrepareActor).options(
+            num_cpus=0,
+            # `progress` must answer while another method runs.
+            max_concurrency=2,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},
         )
-        self._actor: Any = options.remote(texts, str(root), repair, _resources(planned))
+        self._actor: Any = actor_class.remote(
+            experiments, str(root), repair, _cluster_resources(planned)
+        )
 
-    def plan(self) -> list[dict[str, Any]]:
-        """See `PrepareActor.plan`."""
+    def plan(self) -> list[PlannedStore]:
+        """Return the needed stores, see `PrepareActor.plan`."""
         return list(self._wait(self._actor.plan.remote()))
 
-    def pack(self) -> dict[str, Any]:
-        """See `PrepareActor.pack`."""
-        return dict(self._wait(self._actor.pack.remote()))
+    def pack(self) -> PackedSummary:
+        """Pack images, see `PrepareActor.pack`."""
+        summary: PackedSummary = self._wait(self._actor.pack.remote())
+        return summary
 
-    def build(self, untrained: bool) -> dict[str, Any]:
-        """See `PrepareActor.prepare`."""
-        return dict(self._wait(self._actor.prepare.remote(self._backbones, untrained)))
+    def build(self, untrained: bool) -> BuiltStores:
+        """Build the missing stores, see `PrepareActor.build`."""
+        built: BuiltStores = self._wait(self._actor.build.remote(self._backbones, untrained))
+        return built
 
-    def balance(self) -> dict[str, Any]:
-        """See `PrepareActor.balance`."""
-        return dict(self._wait(self._actor.balance.remote()))
+    def balance(self) -> BalanceSummary:
+        """Balance the training images, see `PrepareActor.balance`."""
+        summary: BalanceSummary = self._wait(self._actor.balance.remote())
+        return summary
 
-    def verify(self, count: int) -> list[dict[str, Any]]:
-        """See `PrepareActor.verify`."""
+    def verify(self, count: int) -> list[VerifiedStore]:
+        """Encode stored views again, see `PrepareActor.verify`."""
         return list(self._wait(self._actor.verify.remote(count)))
 
     def close(self) -> None:
-        """End the actor, and with it the teacher's memory."""
+        """End the actor, which frees the teacher's memory."""
         ray.kill(self._actor)
 
     def _wait(self, result: Any) -> Any:
-        """The result, or what went wrong as one sentence, whatever process it came from."""
         try:
-            while not ray.wait([result], timeout=_LOOK_SECONDS)[0]:
+            while not ray.wait([result], timeout=_POLL_SECONDS)[0]:
                 self._show(*ray.get(self._actor.progress.remote()))
             value = ray.get(result)
-            self._show("", 0, 0)  # all is done
+            # An empty label ends the bar.
+            self._show("", 0, 0)
             return value
         except ray.exceptions.RayError as error:
-            cause = user_error_in(error)
-            lost = _lost(error) if isinstance(error, _GONE) else error
-            raise (lost if cause is None else cause) from None
+            user_error = find_user_error(error)
+            if user_error is None and isinstance(error, _LOST):
+                user_error = _actor_lost(error)
+            raise (user_error or error) from None
 
 
-def _resources(planned: Sequence[Experiment]) -> dict[str, float]:
-    """What the cluster can give, counting nodes it has not started yet; where trials want GPUs, at least one will come."""
-    resources = most_resources() or dict(ray.cluster_resources())
-    wants = any(experiment.scaling.gpus_per_worker for experiment in planned)
-    return resources | {"GPU": max(resources.get("GPU", 0.0), 1.0 if wants else 0.0)}
+def _cluster_resources(planned: Sequence[Experiment]) -> dict[str, float]:
+    """Return what the cluster can give, counting nodes an autoscaler has yet to start."""
+    resources = max_resources() or dict(ray.cluster_resources())
+    # If trials ask for GPUs, at least one will come.
+    expected_gpus = 1.0 if any(e.scaling.gpus_per_worker for e in planned) else 0.0
+    return resources | {"GPU": max(resources.get("GPU", 0.0), expected_gpus)}
 
 
-_GONE = (
+_LOST = (
     ray.exceptions.ActorDiedError,
     ray.exceptions.ActorUnavailableError,
     ray.exceptions.RaySystemError,
 )
 
 
-def _lost(error: Exception) -> UserError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:200]
+def _actor_lost(error: Exception) -> UserError:
+    reason = first_line(error).rstrip(".")[:200]
     return UserError(
         f"the process that prepares stores, or the cluster it ran on, is gone ({reason}); "
-        "finished shards are kept: run the same command again to go on"
+        "finished shards are kept: run the same command again to continue"
     )
 
 
-def _node_cpus() -> int:
+def _largest_node_cpus() -> int:
     return max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])

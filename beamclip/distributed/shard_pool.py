@@ -1,8 +1,9 @@
-"""Passes over all images on a cluster: shards stream through a Ray Data pool of actors that write them where they belong.
+"""Work through shards of images on a cluster, with a Ray Data pool of actors.
 
-What travels through Ray are the numbers of shards, never pixels: an actor reads, works and writes by itself, so memory stays the
-same however large the data. Ray Data starts and stops actors between a least and a most, hands the shards of one that died to
-another, and tells us of each that is finished.
+Only the numbers of shards travel through Ray, never pixels: an actor reads, works and writes by
+itself, so that memory stays the same however large the data is. Ray Data scales the pool between
+a smallest and a largest size, gives the shards of an actor that died to another one, and yields
+each shard as it is finished.
 """
 
 import logging
@@ -14,141 +15,146 @@ from typing import Any
 import ray
 
 from beamclip.config import UserError
-from beamclip.stores import Job, disk_may_be_full
+from beamclip.stores import Job, full_disk_as_user_error
 
-_CORES_A_TEACHER = 4  # more threads than these help one process less than a second process does
+# With more threads than these, a second process gains more than further threads do.
+_CORES_PER_TEACHER = 4
 
 
 @dataclass(frozen=True)
-class Pool:
-    """How many processes do a kind of work, and what each gets."""
+class PoolSize:
+    """Number of actors in a pool, and the resources of each."""
 
-    least: int
-    most: int
-    cpus: float
-    gpus: float
+    min_size: int
+    max_size: int
+    num_cpus: float
+    num_gpus: float
 
     @property
     def threads(self) -> int:
-        """Threads each may use."""
-        return max(1, int(self.cpus))
+        """Number of threads an actor may use."""
+        return max(1, int(self.num_cpus))
 
 
-def pool_for(
-    on_device: bool, resources: dict[str, float], wanted: tuple[int, int] | None = None
-) -> Pool:
-    """The pool for a job on a cluster.
+def pool_size(
+    on_device: bool, resources: dict[str, float], actors: tuple[int, int] | None = None
+) -> PoolSize:
+    """Return the size of the pool for a job.
 
     Args:
-        on_device: see `Job.on_device`.
+        on_device: whether the job wants GPUs, see `Job.on_device`.
         resources: CPU and GPU of the cluster.
-        wanted: `teacher.actors`, fewest and most.
+        actors: `teacher.actors`, the smallest and largest number of actors of an on-device job;
+            default one, and one for each GPU or for every four CPUs.
     """
-    cpus, gpus = max(1, int(resources.get("CPU", 1))), int(resources.get("GPU", 0))
+    cpus = max(1, int(resources.get("CPU", 1)))
+    gpus = int(resources.get("GPU", 0))
     if not on_device:
-        return Pool(cpus, cpus, 1, 0)  # all at once: it is a start that a short pass waits for
-    most = gpus or max(1, cpus // _CORES_A_TEACHER)
-    least, most = wanted or (1, most)
-    if gpus:
-        return Pool(least, most, max(1, min(_CORES_A_TEACHER, cpus // max(most, 1))), 1)
-    return Pool(least, most, max(1, cpus // most), 0)
+        # All actors start at once: a short pass would wait for those started later.
+        return PoolSize(cpus, cpus, 1, 0)
+    min_size, max_size = actors or (1, gpus or max(1, cpus // _CORES_PER_TEACHER))
+    if not gpus:
+        return PoolSize(min_size, max_size, max(1, cpus // max_size), 0)
+    cpus_per_actor = max(1, min(_CORES_PER_TEACHER, cpus // max(max_size, 1)))
+    return PoolSize(min_size, max_size, cpus_per_actor, 1)
 
 
 class ClusterRunner:
-    """A `Runner` that uses the cluster this process has joined.
+    """A `Runner` that uses the cluster this process is connected to.
 
     Args:
-        resources: what the cluster can give; default what it has now. An autoscaler may bring more.
-        actors: `teacher.actors`.
+        resources: what the cluster can give; default what it has now. An autoscaler may add more.
+        actors: `teacher.actors`, see `pool_size`.
     """
 
     def __init__(
         self, resources: dict[str, float] | None = None, actors: tuple[int, int] | None = None
     ) -> None:
-        self._resources, self._actors = resources or dict(ray.cluster_resources()), actors
+        self._resources = resources or dict(ray.cluster_resources())
+        self._actors = actors
 
     def __call__(self, job: Job, shards: Sequence[int], folder: Path) -> Iterator[int]:
-        """Have these shards written, and yield each as it is finished.
+        """Write these shards of a job into a folder, and yield each as it is finished.
 
         Raises:
-            UserError: as one sentence, whatever process it came from.
+            UserError: an actor raised one, with the same message.
         """
         if not shards:
             return
-        for row in _pipeline(
-            job, shards, folder, pool_for(job.on_device, self._resources, self._actors)
-        ).iter_rows():
-            if row["said"]:
-                raise UserError(row["said"])
+        size = pool_size(job.on_device, self._resources, self._actors)
+        for row in _write_shards(job, shards, folder, size).iter_rows():
+            if row["error"]:
+                raise UserError(row["error"])
             yield int(row["shard"])
 
 
-def _pipeline(job: Job, shards: Sequence[int], folder: Path, pool: Pool) -> Any:
+def _write_shards(job: Job, shards: Sequence[int], folder: Path, size: PoolSize) -> Any:
+    """Return a lazy Ray dataset with a row for each shard: its number and its error, or ""."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # ours shows rate and time left
+    # Our own bar shows the rate and the time left.
+    context.enable_progress_bars = False
     for name in ("ray.data", "ray.data._internal.execution.streaming_executor"):
         logging.getLogger(name).setLevel(logging.ERROR)
     rows = ray.data.from_items(
         [{"shard": index} for index in shards], override_num_blocks=len(shards)
     )
-    # Two shards at once in each process where the processor does the work: one is decoded while the other goes to the disk.
-    threads = (
-        {}
-        if job.on_device
-        else {"enable_true_multi_threading": True, "max_concurrent_calls_per_actor": 2}
-    )
+    concurrency: dict[str, Any] = {}
+    if not job.on_device:
+        # CPU jobs work on two shards at once: one is decoded while the other goes to the disk.
+        concurrency = {"enable_true_multi_threading": True, "max_concurrent_calls_per_actor": 2}
     actors = ray.data.ActorPoolStrategy(
-        min_size=min(pool.least, len(shards)), max_size=min(pool.most, len(shards)), **threads
+        min_size=min(size.min_size, len(shards)),
+        max_size=min(size.max_size, len(shards)),
+        **concurrency,
     )
     return rows.map_batches(
-        _Writer,
-        fn_constructor_args=(job, str(folder), pool.threads),
+        _ShardWriter,
+        fn_constructor_args=(job, str(folder), size.threads),
         batch_size=1,
         compute=actors,
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus or None,
+        num_cpus=size.num_cpus,
+        num_gpus=size.num_gpus or None,
     )
 
 
-class _Writer:
-    """One actor of the pool: opens the job once, then writes the shards it is given.
+class _ShardWriter:
+    """An actor of the pool: it opens the job once, then writes the shards it is given.
 
-    What it has to say to the user travels as a value: Ray Data turns exceptions into their texts.
+    A UserError's message travels as a value, because Ray Data turns exceptions into long texts.
     """
 
     def __init__(self, job: Job, folder: str, threads: int) -> None:
-        self._folder, self._said = Path(folder), ""
+        self._folder = Path(folder)
+        self._open_error = ""
         try:
             self._write = job.open(self._folder, threads)
         except UserError as error:
-            self._said = str(error)
+            self._open_error = str(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "shard": batch["shard"],
-            "said": [self._said or self._one(index) for index in batch["shard"].tolist()],
-        }
+        errors = [self._open_error or self._write_shard(index) for index in batch["shard"].tolist()]
+        return {"shard": batch["shard"], "error": errors}
 
-    def _one(self, index: int) -> str:
+    def _write_shard(self, index: int) -> str:
         try:
-            with disk_may_be_full(self._folder):
+            with full_disk_as_user_error(self._folder):
                 self._write(index)
         except UserError as error:
             return str(error)
         return ""
 
 
-def user_error_in(error: BaseException | None) -> UserError | None:
-    """The sentence for the user inside what Ray wrapped around it, if there is one."""
-    seen = set[int]()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        inner = getattr(
-            error, "cause", None
-        )  # first: Ray's wrapping of a UserError is one too, with a text of its own
-        if inner is None and isinstance(error, UserError):
+def find_user_error(error: BaseException | None) -> UserError | None:
+    """Return the UserError inside the exceptions that Ray wrapped around it, or None."""
+    visited = set[int]()
+    while error is not None and id(error) not in visited:
+        visited.add(id(error))
+        # Look at the cause first: the exception in which Ray wraps a UserError is itself an
+        # instance of UserError, with Ray's own text.
+        cause = getattr(error, "cause", None)
+        if cause is None and isinstance(error, UserError):
             return UserError(str(error))
-        error = inner or error.__cause__ or error.__context__
+        error = cause or error.__cause__ or error.__context__
     return None

@@ -1,9 +1,10 @@
-"""From one trial of a sweep to another that starts from what it has learnt."""
+"""Hand the student of one trial over to another trial of the same sweep that starts from it."""
 
+import contextlib
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Protocol, Self
 
 from pyarrow import fs
 from ray.exceptions import RayError
@@ -12,29 +13,40 @@ from beamclip.config import Experiment, UserError
 from beamclip.stores import key_of
 from beamclip.stores.paths import filesystem_of
 
-_POLL = 1.0  # seconds
+_POLL_SECONDS = 1.0
+
+
+class Checkpoint(Protocol):
+    """The part of Ray's checkpoint that is used here."""
+
+    def as_directory(self) -> contextlib.AbstractContextManager[str]:
+        """Make the checkpoint's files available in a local folder."""
 
 
 class StudentHandoff:
-    """Where a trial leaves its student, under the name of its experiment, and finds another's.
+    """The students of a sweep's trials, each in a file named by a hash of its trial's experiment.
 
-    A trial that ends in any other way than by leaving a student says so, so that nobody waits for it for ever. One whose process was lost
-    can't: where it is not tried again, the sweep's own process says it.
+    Use it as a context manager around a trial. A trial that ends without a student leaves a
+    `.failed` file, so that no other trial waits for it forever. A trial whose process was lost
+    can't do so: unless it is retried, the driver calls `mark_failed`.
 
     Args:
         folder: folder or URI of the sweep.
-        experiment: the trial's.
+        experiment: the trial's experiment.
     """
 
     def __init__(self, folder: str, experiment: Experiment) -> None:
-        self._folder, self._name = f"{folder}/students", _name(experiment)
-        self._left = False
+        self._folder = f"{folder}/students"
+        self._name = _file_stem(experiment)
+        self._published = False
 
     def __enter__(self) -> Self:
         filesystem, path = filesystem_of(self._folder)
         filesystem.create_dir(path, recursive=True)
-        if filesystem.get_file_info(f"{path}/{self._name}.failed").type != fs.FileType.NotFound:
-            filesystem.delete_file(f"{path}/{self._name}.failed")  # of an earlier attempt
+        # An earlier attempt at this trial may have failed.
+        mark = f"{path}/{self._name}.failed"
+        if _exists(filesystem, mark):
+            filesystem.delete_file(mark)
         return self
 
     def __exit__(
@@ -43,70 +55,69 @@ class StudentHandoff:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self._left and not isinstance(
-            error, RayError
-        ):  # after the loss of a process this trial is tried again
-            self.give_up()
+        # A RayError is the loss of a process, after which the trial is retried.
+        if not self._published and not isinstance(error, RayError):
+            self.mark_failed()
 
-    def give_up(self) -> None:
-        """Say that this trial leaves no student, unless it has left one."""
+    def mark_failed(self) -> None:
+        """Record that this trial leaves no student, unless it has left one."""
         filesystem, path = filesystem_of(self._folder)
         filesystem.create_dir(path, recursive=True)
-        if (
-            filesystem.get_file_info(f"{path}/{self._name}.safetensors").type
-            == fs.FileType.NotFound
-        ):
+        if not _exists(filesystem, f"{path}/{self._name}.safetensors"):
             with filesystem.open_output_stream(f"{path}/{self._name}.failed") as stream:
                 stream.write(b"")
 
-    def leave(self, checkpoint: Any) -> None:
-        """Keep the student of a run's last checkpoint (Ray's); one that was never probed has not come to its end, and leaves none."""
+    def publish(self, checkpoint: Checkpoint | None) -> None:
+        """Keep the student of a trial's last checkpoint (Ray's).
+
+        A checkpoint without a probe is that of an unfinished trial: its student is not kept.
+        """
         if checkpoint is None:
             return
         filesystem, path = filesystem_of(self._folder)
-        names = (f"{path}/{self._name}.part", f"{path}/{self._name}.safetensors")
-        with checkpoint.as_directory() as here:
-            if Path(here, "probe.safetensors").exists():
-                fs.copy_files(
-                    str(Path(here, "student.safetensors")),
-                    names[0],
-                    fs.LocalFileSystem(),
-                    filesystem,
-                )
-                filesystem.move(*names)
-                self._left = True
+        partial = f"{path}/{self._name}.part"
+        with checkpoint.as_directory() as folder:
+            if not Path(folder, "probe.safetensors").exists():
+                return
+            student = str(Path(folder, "student.safetensors"))
+            fs.copy_files(student, partial, fs.LocalFileSystem(), filesystem)
+        filesystem.move(partial, f"{path}/{self._name}.safetensors")
+        self._published = True
 
     def wait_for(self, other: Experiment) -> str:
-        """The file of another trial's student, once it is there.
+        """Wait until the trial of another experiment has left its student.
+
+        Returns:
+            Path or URI of the student's file.
 
         Raises:
             UserError: that trial failed.
         """
         filesystem, path = filesystem_of(self._folder)
+        name = _file_stem(other)
         while True:
-            student, failed = (
-                f"{path}/{_name(other)}.{ending}" for ending in ("safetensors", "failed")
-            )
-            here, gone = (
-                info.type != fs.FileType.NotFound
-                for info in filesystem.get_file_info([student, failed])
-            )
-            if here:
-                return f"{self._folder}/{_name(other)}.safetensors"
-            if gone:
+            if _exists(filesystem, f"{path}/{name}.safetensors"):
+                return f"{self._folder}/{name}.safetensors"
+            if _exists(filesystem, f"{path}/{name}.failed"):
                 raise UserError(
-                    "the trial that student.init names has failed, so there is no student to start from; see that trial's error"
+                    "the trial that student.init names has failed, so there is no student to "
+                    "start from; see that trial's error"
                 )
-            time.sleep(_POLL)
+            time.sleep(_POLL_SECONDS)
 
 
-def forget_failures(folder: str) -> None:
-    """Let trials of this sweep be waited for that failed in an earlier session, and may not in this one."""
+def clear_failure_marks(folder: str) -> None:
+    """Remove the `.failed` files of a sweep, whose trials are run again after a resume."""
     filesystem, path = filesystem_of(f"{folder}/students")
     for entry in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True)):
         if entry.extension == "failed":
             filesystem.delete_file(entry.path)
 
 
-def _name(experiment: Experiment) -> str:
-    return key_of(experiment.model_dump(mode="json", exclude={"storage", "tracking", "scaling"}))
+def _exists(filesystem: fs.FileSystem, path: str) -> bool:
+    return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
+
+
+def _file_stem(experiment: Experiment) -> str:
+    # Where a run is kept and on how many workers it trains doesn't change its student.
+    return key_of(experiment.key_parts(exclude={"storage", "tracking", "scaling"}))

@@ -1,4 +1,10 @@
-"""A trial: Tune's driver function, and the train function its workers run. Neither needs torch to be imported here."""
+"""Run one trial with Ray Train: Tune's trainable, and the train function its workers run.
+
+Only the workers import torch. Ray's own `TorchTrainer` is `DataParallelTrainer` with a backend
+whose module imports torch, so that the trial's driver and Train's controller pay for an import
+they never use. The backend here does the same work and imports torch in the workers alone;
+docs/benchmarks.md says what that saves.
+"""
 
 import contextlib
 import json
@@ -22,32 +28,32 @@ from ray.train.v2._internal.execution.controller.placement_group_cleaner import 
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from beamclip.config import Experiment, validate
-from beamclip.distributed.cluster import worker_cpus
+from beamclip.distributed.cluster import worker_resources
 
-# DDP workers under Ray Train without torch in the processes that only steer.
-#
-# Ray's `TorchTrainer` is `DataParallelTrainer` with a torch backend whose module imports torch, so that the trial's driver and
-# Train's controller each pay for an import they never use. This backend does the same work and imports torch in the workers alone.
-# What that saves is in docs/benchmarks.md.
-
-
-_TIMEOUT = timedelta(minutes=30)
+_PROCESS_GROUP_TIMEOUT = timedelta(minutes=30)
 _SHUTDOWN_SECONDS = 30
+_RESTART_DELAY_SECONDS = 2.0
 
 
 @dataclass
 class ProcessGroupConfig(BackendConfig):  # type: ignore[misc]
-    """backend: `gloo` on CPUs, `nccl` on GPUs."""
+    """Configuration of torch's process group.
+
+    Attributes:
+        backend: `gloo` on CPUs, `nccl` on GPUs.
+    """
 
     backend: str = "gloo"
 
     @property
     def backend_cls(self) -> type["ProcessGroupBackend"]:
+        """The class that sets up the process group."""
         return ProcessGroupBackend
 
     @property
-    def train_func_context(self) -> type["_OnItsDevice"]:
-        return _OnItsDevice
+    def train_func_context(self) -> type["_WorkerDevice"]:
+        """The context manager around the train function."""
+        return _WorkerDevice
 
 
 class ProcessGroupBackend(Backend):  # type: ignore[misc]
@@ -56,33 +62,31 @@ class ProcessGroupBackend(Backend):  # type: ignore[misc]
     share_cuda_visible_devices = True
 
     def on_start(self, worker_group: Any, backend_config: ProcessGroupConfig) -> None:
-        """Join all workers; rank 0's node holds the meeting point."""
+        """Join all workers in a process group, with the rendezvous on rank 0's node."""
         try:
             address, port = worker_group.execute_single(0, _free_address)
-            size = len(worker_group)
-            join = {
-                "backend": backend_config.backend,
-                "address": address,
-                "port": port,
-                "world_size": size,
-            }
-            ray.get(
-                [
-                    worker_group.execute_single_async(i, _join, world_rank=i, **join)
-                    for i in range(size)
-                ]
-            )
+            world_size = len(worker_group)
+            pending = []
+            for rank in range(world_size):
+                future = worker_group.execute_single_async(
+                    rank,
+                    _init_process_group,
+                    backend=backend_config.backend,
+                    address=address,
+                    port=port,
+                    world_rank=rank,
+                    world_size=world_size,
+                )
+                pending.append(future)
+            ray.get(pending)
         except Exception:
-            _release(worker_group)
+            _free_placement_group(worker_group)
             raise
 
     def on_shutdown(self, worker_group: Any, backend_config: ProcessGroupConfig) -> None:
-        """Leave in order; workers that hang are ended by Ray anyway."""
-        ray.wait(
-            worker_group.execute_async(_leave),
-            num_returns=len(worker_group),
-            timeout=_SHUTDOWN_SECONDS,
-        )
+        """Leave the process group; Ray ends workers that hang."""
+        pending = worker_group.execute_async(_destroy_process_group)
+        ray.wait(pending, num_returns=len(worker_group), timeout=_SHUTDOWN_SECONDS)
 
 
 def _free_address() -> tuple[str, int]:
@@ -92,64 +96,74 @@ def _free_address() -> tuple[str, int]:
     return str(address), int(port)
 
 
-def _release(worker_group: Any) -> None:
-    """Ray 2.60 forgets a group whose backend fails to start without freeing its placement group, and later trials starve."""
+def _free_placement_group(worker_group: Any) -> None:
+    # Ray 2.60 forgets a worker group whose backend fails to start without freeing its placement
+    # group, so that later trials would never get their resources.
     state = getattr(worker_group, "_worker_group_state", None)
     if state is not None:
         state.shutdown()
 
 
-class _OnItsDevice:
-    """Around the train function: CUDA's current device belongs to a thread, and Train runs the function in one of its own."""
+class _WorkerDevice:
+    """Context of the train function that sets CUDA's current device.
+
+    The current device belongs to a thread, and Train runs the function in a thread of its own.
+    """
 
     def __enter__(self) -> None:
-        _take_device()
+        _set_cuda_device()
 
     def __exit__(self, *exception: object) -> None:
         return None
 
 
-def _take_device() -> None:
+def _set_cuda_device() -> None:
     import torch
 
     if torch.cuda.is_available():
-        from ray.train.torch import get_device  # which of the node's GPUs Ray gave this worker
+        from ray.train.torch import get_device
 
+        # Which of the node's GPUs Ray gave this worker.
         device = get_device()
         if device.type == "cuda":
             torch.cuda.set_device(device)
 
 
-def _join(backend: str, address: str, port: int, world_rank: int, world_size: int) -> None:
+def _init_process_group(
+    *, backend: str, address: str, port: int, world_rank: int, world_size: int
+) -> None:
     import torch.distributed as dist
 
-    _take_device()
+    _set_cuda_device()
 
     context = ray.train.get_context()
     os.environ.update(
-        MASTER_ADDR=address, MASTER_PORT=str(port), RANK=str(world_rank), WORLD_SIZE=str(world_size),
-        LOCAL_RANK=str(context.get_local_rank()), LOCAL_WORLD_SIZE=str(context.get_local_world_size()),
+        MASTER_ADDR=address,
+        MASTER_PORT=str(port),
+        RANK=str(world_rank),
+        WORLD_SIZE=str(world_size),
+        LOCAL_RANK=str(context.get_local_rank()),
+        LOCAL_WORLD_SIZE=str(context.get_local_world_size()),
         NODE_RANK=str(context.get_node_rank()),
-    )  # fmt: skip
+    )
     os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
-    dist.init_process_group(backend, rank=world_rank, world_size=world_size, timeout=_TIMEOUT)
+    dist.init_process_group(
+        backend, rank=world_rank, world_size=world_size, timeout=_PROCESS_GROUP_TIMEOUT
+    )
 
 
-def _leave() -> None:
+def _destroy_process_group() -> None:
     import torch.distributed as dist
 
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-_LAST_BREATH = 2.0  # s
-
-
 class _Cleaner(PlacementGroupCleaner):  # type: ignore[misc]
-    """Frees the place of a trial that was stopped from outside, as ASHA does.
+    """Frees the placement group of a trial that was stopped from outside, as ASHA does.
 
-    Ray's own looks for a cluster on its machine to ask whether the trial still lives, and dies where it sees two: the place is lost,
-    and a trial that needs it waits for ever.
+    Ray's own cleaner looks for a cluster on its machine to ask whether the trial is still alive,
+    and dies if it finds two. The placement group would be lost, and the next trial wait forever.
     """
 
     def start_monitoring(self) -> Any:
@@ -158,18 +172,19 @@ class _Cleaner(PlacementGroupCleaner):  # type: ignore[misc]
 
 
 class _CleanerCallback(PlacementGroupCleanerCallback):  # type: ignore[misc]
-    """Lets Train's controller, in whose process it runs, start our cleaner in place of Ray's."""
+    """Makes Train's controller, in whose process it runs, start our cleaner instead of Ray's."""
 
     _started = False
 
     def before_worker_group_start(self, worker_group_context: Any) -> None:
-        """Before workers start again, leave time to be ended with them.
+        """Delay a restart of the workers, so that a stopped trial's controller ends first.
 
-        Where a trial is stopped from outside, its workers die some tenths of a second before this controller does. In that time it
-        would take a new place for new workers, of which no cleaner knows: the place is lost, and the next trial waits for ever.
+        If a trial is stopped from outside, its workers die some tenths of a second before this
+        controller does. In that time it would take a new placement group, which no cleaner knows:
+        it would be lost, and the next trial wait forever.
         """
         if self._started:
-            time.sleep(_LAST_BREATH)
+            time.sleep(_RESTART_DELAY_SECONDS)
         self._started = True
         super().before_worker_group_start(worker_group_context)
 
@@ -179,7 +194,10 @@ class _CleanerCallback(PlacementGroupCleanerCallback):  # type: ignore[misc]
 
 
 class Trainer(DataParallelTrainer):  # type: ignore[misc]
-    """`DataParallelTrainer` with our cleaner, and without Ray Data, which we do not feed and which costs a second to import."""
+    """`DataParallelTrainer` with our cleaner and without Ray Data.
+
+    Training reads no Ray datasets, and importing Ray Data takes a second.
+    """
 
     def _create_default_callbacks(self) -> list[Any]:
         replaced = (DatasetsCallback, PlacementGroupCleanerCallback)
@@ -191,64 +209,72 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]
         return [*kept, _CleanerCallback()]
 
 
-def run_trial(config: dict[str, Any]) -> Any:
-    """Tune's trainable: hands one experiment to Train and waits.
+def run_trial(experiment: Experiment, assets: str, folder: str) -> Any:
+    """Train and evaluate one experiment with Ray Train, from within a trial of Tune's.
 
     Args:
-        config: `experiment` and `assets` as JSON text, `folder` of all trials.
+        experiment: the trial's experiment.
+        assets: its `beamclip.preparation.assets.Assets`, as JSON text.
+        folder: folder or URI of all trials of the sweep.
 
     Returns:
-        Ray's last checkpoint, None where none was written.
+        Ray's last checkpoint; None if none was written.
     """
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    experiment = validate(Experiment, json.loads(config["experiment"]))
     reports = TuneReportCallback()
+    trainer = build_trainer(experiment, assets, folder, [reports])
     try:
-        result = build_trainer(
-            experiment, config, ray.tune.get_context().get_trial_id(), [reports]
-        ).fit()
+        result = trainer.fit()
     finally:
-        _wait_until_taken(reports)
+        _wait_until_delivered(reports)
     return result.checkpoint
 
 
-def _wait_until_taken(reports: Any) -> None:
-    """Returning while Tune has yet to fetch the last report can lock the trial's actor for good (its result slot holds one)."""
+def _wait_until_delivered(reports: Any) -> None:
+    # The result slot of a trial's actor holds one report. Returning before Tune has fetched the
+    # last one can lock the actor for good.
     while not reports._training_actor_item_queue.empty():
         time.sleep(0.05)
     time.sleep(0.3)
 
 
 def build_trainer(
-    experiment: Experiment, config: dict[str, Any], name: str, callbacks: list[Any]
+    experiment: Experiment, assets: str, folder: str, callbacks: list[Any]
 ) -> Trainer:
-    """A Train run whose name is a pure function of the trial: a restart finds its checkpoints by it."""
-    scaling, storage = experiment.scaling, experiment.storage
-    resources = {"CPU": worker_cpus(experiment)}
-    if scaling.gpus_per_worker:
-        resources["GPU"] = scaling.gpus_per_worker
+    """Return the Train run of the current trial.
+
+    Its name is the trial's id, by which a restarted trial finds its checkpoints.
+    """
+    scaling = experiment.scaling
+    use_gpu = scaling.gpus_per_worker > 0
     return Trainer(
         train_function,
-        train_loop_config={"experiment": config["experiment"], "assets": config["assets"]},
-        backend_config=ProcessGroupConfig("nccl" if scaling.gpus_per_worker else "gloo"),
+        train_loop_config={"experiment": experiment.model_dump_json(), "assets": assets},
+        backend_config=ProcessGroupConfig("nccl" if use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=scaling.workers,
-            use_gpu=scaling.gpus_per_worker > 0,
-            resources_per_worker=resources,
+            use_gpu=use_gpu,
+            resources_per_worker=worker_resources(experiment),
         ),
         run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=config["folder"],
+            name=ray.tune.get_context().get_trial_id(),
+            storage_path=folder,
             callbacks=callbacks,
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=storage.keep_checkpoints),
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=experiment.storage.keep_checkpoints
+            ),
             failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
         ),
     )
 
 
 def train_function(config: dict[str, Any]) -> None:
-    """What every Train worker runs."""
+    """Train and evaluate one experiment on a Train worker.
+
+    Args:
+        config: `experiment` and `assets` as JSON text.
+    """
     import torch
 
     from beamclip.preparation.assets import Assets
@@ -257,21 +283,26 @@ def train_function(config: dict[str, Any]) -> None:
     from beamclip.training.worker import run_worker
 
     experiment = validate(Experiment, json.loads(config["experiment"]))
-    train = ray.train.get_context()
     if experiment.scaling.gpus_per_worker:
         device = torch.device("cuda", torch.cuda.current_device())
     else:
         device = torch.device("cpu")
         torch.set_num_threads(max(1, int(experiment.scaling.cpus_per_worker)))
+    train_context = ray.train.get_context()
     with _latest_checkpoint() as checkpoint:
         context = Context(
-            train.get_world_rank(), train.get_world_size(), device, _report, checkpoint
+            rank=train_context.get_world_rank(),
+            world_size=train_context.get_world_size(),
+            device=device,
+            report=_report,
+            checkpoint=checkpoint,
         )
         try:
             run_worker(experiment, Assets.from_json(config["assets"]), context)
         except TrainingDiverged as error:
-            # Every rank comes here together, and a retry would only fail again. Other errors are left to Train, which tries again.
-            # Train's own result forgets reports without a checkpoint: the sweep's relay hears this one through Tune.
+            # Every rank gets here together, and a retry would only fail again. Other errors are
+            # left to Train, which retries. Train's own result forgets reports without a
+            # checkpoint, but the sweep's callback receives this one through Tune.
             _report({"failure": str(error), "evidence": json.dumps(error.evidence)}, None)
 
 

@@ -1,4 +1,4 @@
-"""Running a sweep's trials with Ray Tune."""
+"""Run the trials of a sweep with Ray Tune."""
 
 import contextlib
 import time
@@ -15,104 +15,117 @@ from beamclip.config import (
     Sweep,
     Uniform,
     UserError,
-    cell,
+    init_experiment,
     planned_values,
-    start_of,
     trial_count,
+    trial_experiment,
     with_values,
 )
-from beamclip.distributed.callback import FINAL, Listener, SweepCallback, report_of, retries
-from beamclip.distributed.student_handoff import StudentHandoff, forget_failures
+from beamclip.distributed.callback import FINAL_ERROR, SweepCallback, restored_trial
+from beamclip.distributed.legacy import add_old_module_names
+from beamclip.distributed.listener import Listener
+from beamclip.distributed.student_handoff import StudentHandoff, clear_failure_marks
 from beamclip.distributed.trainer import run_trial
-from beamclip.stores.paths import asset_key, entries
+from beamclip.stores.paths import asset_key, list_folder
 from beamclip.stores.sweep_record import SweepRecord
 
-# Trials that train at once where Tune does not see to it: all that it restores, it starts.
+EARLY_STOPPING_METRIC = "zero_shot/val_top1"
+"""The one val metric that every epoch reports."""
 
-
-_POLL = 1.0  # seconds
+_POLL_SECONDS = 1.0
+# Resources of a trial driver. Drivers only wait, and on resume Tune starts them all at once, so
+# they must not reserve CPUs, which the workers of the training trial need. Tune requires a
+# non-empty request: 1 byte of memory.
+_DRIVER_RESOURCES = {"memory": 1}
 
 
 class TrialSlots:
-    """Who may train. An actor of the sweep's own process.
+    """Limits how many trials train at once; an actor of the driver of a resumed sweep.
+
+    Needed because Tune starts all trials that it restores at once, ignoring its own limit.
 
     Args:
-        count: trials at once.
+        count: number of trials that may train at once.
     """
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._taken: set[str] = set()
 
-    def take(self, trial_id: str) -> bool:
-        """Whether this trial may train now. One that was tried again after a loss still has its turn."""
+    def try_acquire(self, trial_id: str) -> bool:
+        """Return whether this trial may train now. A trial that is retried keeps its slot."""
         if len(self._taken - {trial_id}) < self._count:
             self._taken.add(trial_id)
         return trial_id in self._taken
 
-    def end(self, trial_id: str) -> None:
-        """This trial is over."""
+    def release(self, trial_id: str) -> None:
+        """Free the slot of a trial that has ended, if it has one."""
         self._taken.discard(trial_id)
 
 
-def open_turns(name: str, count: int) -> Any:
-    """The actor, which lives as long as what is returned."""
+def start_trial_slots(name: str, count: int) -> Any:
+    """Start a `TrialSlots` actor. It ends with the last reference to the returned handle."""
     return ray.remote(TrialSlots).options(name=name, num_cpus=0).remote(count)
 
 
-def wait_for_turn(name: str) -> None:
-    """Wait, in a trial, until it may train. Where the actor is lost, all may."""
+def wait_for_slot(name: str) -> None:
+    """Wait, within a trial, until it may train. If the actor is lost, all trials may."""
     try:
-        turns, trial_id = ray.get_actor(name), ray.tune.get_context().get_trial_id()
-        while not ray.get(turns.take.remote(trial_id)):
-            time.sleep(_POLL)
+        slots = ray.get_actor(name)
+        trial_id = ray.tune.get_context().get_trial_id()
+        while not ray.get(slots.try_acquire.remote(trial_id)):
+            time.sleep(_POLL_SECONDS)
     except (ValueError, ray.exceptions.RayError):
         return
 
 
-# From a declared sweep to Ray Tune: space, search and early stopping.
-
-
-EARLY_METRIC = "zero_shot/val_top1"  # the one val metric every epoch reports
-
-
 def search_space(sweep: Sweep) -> Any:
-    """Tune's form of the space. A grid is a list of cells, so that trials start in the order in which they are listed."""
+    """Return Tune's form of a sweep's space.
+
+    A grid becomes a list of its combinations, so that trials start in the listed order.
+    """
     if sweep.search == "grid":
         return ray.tune.grid_search(planned_values(sweep))
-    return {key: _dimension(dimension) for key, dimension in sweep.space.items()}
+    return {key: _tune_domain(dimension) for key, dimension in sweep.space.items()}
 
 
-def _dimension(dimension: Choice | Uniform) -> Any:
+def _tune_domain(dimension: Choice | Uniform) -> Any:
     if isinstance(dimension, Choice):
         return ray.tune.choice(list(dimension.values))
-    return (ray.tune.loguniform if dimension.log else ray.tune.uniform)(
-        dimension.low, dimension.high
-    )
+    if dimension.log:
+        return ray.tune.loguniform(dimension.low, dimension.high)
+    return ray.tune.uniform(dimension.low, dimension.high)
 
 
 def search_algorithm(sweep: Sweep, concurrent: int) -> SearchAlgorithm | Searcher:
-    """Grid and random by Tune itself; Optuna's TPE where asked for.
+    """Return Tune's own grid and random search, or Optuna's TPE.
+
+    Args:
+        sweep: its `search`, `seed` and `metric` decide.
+        concurrent: number of trials that may run at once.
 
     Raises:
         UserError: Optuna is not installed.
     """
     if sweep.search != "optuna":
         return BasicVariantGenerator(max_concurrent=concurrent, random_state=sweep.seed)
-    return ConcurrencyLimiter(_optuna(sweep), max_concurrent=concurrent)
+    return ConcurrencyLimiter(_optuna_search(sweep), max_concurrent=concurrent)
 
 
-def _optuna(sweep: Sweep) -> Searcher:
+def _optuna_search(sweep: Sweep) -> Searcher:
     from ray.tune.search.optuna import OptunaSearch
 
-    class AtTheEnd(OptunaSearch):  # type: ignore[misc]
-        """Learns from a trial's last report alone: epochs before it have no `sweep.metric`, and Ray's own would raise KeyError."""
+    class FinalReportSearch(OptunaSearch):  # type: ignore[misc]
+        """Learns from a trial's last report alone.
+
+        Reports of epochs have no `sweep.metric`, and Ray's own class would raise KeyError.
+        """
 
         def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
             return None
 
     try:
-        return AtTheEnd(metric=sweep.metric, mode="max", seed=sweep.seed)
+        return FinalReportSearch(metric=sweep.metric, mode="max", seed=sweep.seed)
     except (ImportError, AssertionError):
         raise UserError(
             'search is optuna, which is not installed; run pip install "beamclip[optuna]"'
@@ -120,113 +133,124 @@ def _optuna(sweep: Sweep) -> Searcher:
 
 
 def scheduler(sweep: Sweep, epochs: int) -> TrialScheduler:
-    """ASHA on the val metric of each epoch, or none."""
+    """Return ASHA on the val metric of each epoch, or FIFO if the sweep has no `asha`."""
     if sweep.asha is None:
         return FIFOScheduler()
-    asha = sweep.asha
     return ASHAScheduler(
-        time_attr="epoch", metric=EARLY_METRIC, mode="max", max_t=epochs + 1,
-        grace_period=min(asha.grace_epochs, epochs + 1), reduction_factor=asha.reduction_factor,
-    )  # fmt: skip
+        time_attr="epoch",
+        metric=EARLY_STOPPING_METRIC,
+        mode="max",
+        # One more than the epochs, so that the last epoch is not cut off before its evaluation.
+        max_t=epochs + 1,
+        grace_period=min(sweep.asha.grace_epochs, epochs + 1),
+        reduction_factor=sweep.asha.reduction_factor,
+    )
 
 
-_DRIVER = {"memory": 1}
-"""A trial's driver only waits, and Tune starts all those that it restores at once: a byte each, since Tune wants something asked for, and
-no CPU, of which enough of them would starve the workers of the one that trains."""
-_Relay = SweepCallback  # as Tune's kept state of sweeps names it that were begun before it had a file of its own
+def trainable(
+    record: SweepRecord, slots_name: str | None = None
+) -> Callable[[dict[str, Any]], None]:
+    """Return Tune's trainable for a sweep.
 
-
-def trainable(record: SweepRecord, turns: str | None = None) -> Callable[[dict[str, Any]], None]:
-    """Tune's function for this sweep: resolves a trial's values into an experiment and its stores.
+    It resolves a trial's values into an experiment and its stores, waits for the trial whose
+    student it starts from, if any, and trains.
 
     Args:
-        turns: name of the actor that says when a trial may train; None where Tune starts no more than that.
+        record: the sweep.
+        slots_name: name of the `TrialSlots` actor; None if Tune itself limits the trials.
     """
-    sweep, base, assets, folder = (
-        record.sweep,
-        record.base,
-        dict(record.assets),
-        record.folder,
-    )  # worked out here: a trial runs elsewhere
+    # Read here what the trial needs: it runs in another process.
+    sweep = record.sweep
+    base = record.base
+    assets = dict(record.assets)
+    folder = record.folder
 
+    # Tune knows the trainable by this function's name: renaming it would keep sweeps that were
+    # started earlier from resuming.
     def trial(config: dict[str, Any]) -> None:
-        experiment, before = (
-            cell(sweep, base, config["values"]),
-            start_of(sweep, base, config["values"]),
-        )
-        with _last_word(), StudentHandoff(folder, experiment) as handover:
-            started = (
-                experiment
-                if before is None
-                else with_values(experiment, {"student.init": handover.wait_for(before)})
-            )
-            if (
-                turns is not None
-            ):  # after the wait for another trial, which may need the turn itself
-                wait_for_turn(turns)
-            config = {
-                "experiment": started.model_dump_json(),
-                "assets": assets[asset_key(experiment)],
-                "folder": f"{folder}/trials",
-            }
-            handover.leave(run_trial(config))
+        values = config["values"]
+        experiment = trial_experiment(sweep, base, values)
+        predecessor = init_experiment(sweep, base, values)
+        with _report_final_errors(), StudentHandoff(folder, experiment) as handoff:
+            resolved = experiment
+            if predecessor is not None:
+                student = handoff.wait_for(predecessor)
+                resolved = with_values(experiment, {"student.init": student})
+            # Take a slot only after waiting for the predecessor, which may need one itself.
+            if slots_name is not None:
+                wait_for_slot(slots_name)
+            checkpoint = run_trial(resolved, assets[asset_key(experiment)], f"{folder}/trials")
+            handoff.publish(checkpoint)
 
-    wrapped: Callable[[dict[str, Any]], None] = ray.tune.with_resources(trial, _DRIVER)
+    wrapped: Callable[[dict[str, Any]], None] = ray.tune.with_resources(trial, _DRIVER_RESOURCES)
     return wrapped
 
 
 @contextlib.contextmanager
-def _last_word() -> Iterator[None]:
-    """Say of an error that it is final. Train has tried again where that may help, unless it was lost itself."""
+def _report_final_errors() -> Iterator[None]:
+    """Report that an error is final, so that Tune doesn't retry the trial.
+
+    Ray Train has already retried where that may help. Only the loss of the trial's own process,
+    a RayError, is left to Tune.
+    """
     try:
         yield
     except ray.exceptions.RayError:
         raise
     except Exception:
-        ray.tune.report({FINAL: True})
+        ray.tune.report({FINAL_ERROR: True})
         raise
 
 
 def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume: bool) -> bool:
-    """Run or go on with all trials of a sweep.
+    """Run all trials of a sweep, or with `resume` those that have not ended.
+
+    Args:
+        record: the sweep.
+        listener: receives what happens to the trials, in this process.
+        concurrent: number of trials that may train at once.
+        resume: continue from the state that Tune has saved, if there is any.
 
     Returns:
-        True where it ended by itself, False where it was interrupted (its state is saved).
+        True if all trials have ended; False if the sweep was interrupted, with its state saved.
     """
     SweepCallback.connect(listener, record)
-    if resume and _has_begun(f"{record.folder}/tune"):
+    if resume and _has_saved_trials(f"{record.folder}/tune"):
         tuner = _restored_tuner(record, concurrent)
     else:
         tuner = _new_tuner(trainable(record), record, concurrent)
-    results = tuner.fit()  # after Ctrl-C it returns as if all was well
-    if SweepCallback.over is not None:
-        return len(SweepCallback.over) >= trial_count(record.sweep)
-    by_itself: bool = results.num_terminated >= trial_count(
-        record.sweep
-    )  # where nothing was left to do, Tune takes no step
-    if by_itself:
-        last = [
-            result.metrics for result in results if result.metrics and "config" in result.metrics
-        ]
-        SweepCallback.on_restore(
-            {metrics["trial_id"]: report_of(metrics, metrics["config"]) for metrics in last}
-        )
-    return by_itself
+    # After Ctrl-C, `fit` returns as if all had gone well.
+    results = tuner.fit()
+    if SweepCallback.ended is not None:
+        return len(SweepCallback.ended) >= trial_count(record.sweep)
+    # Tune took no step: either it was interrupted before, or all trials had ended earlier.
+    all_ended: bool = results.num_terminated >= trial_count(record.sweep)
+    if all_ended:
+        restored = {}
+        for result in results:
+            metrics = result.metrics
+            if metrics and "config" in metrics:
+                restored[metrics["trial_id"]] = restored_trial(metrics["config"], metrics)
+        SweepCallback.on_restore(restored)
+    return all_ended
 
 
-def _has_begun(folder: str) -> bool:
-    """Whether Tune has kept the state of any trial; it writes its settings first, from which alone it can't go on."""
-    states = any(name.startswith("experiment_state-") for name in entries(folder))
-    return states and bool(ray.tune.Tuner.can_restore(folder))
+def _has_saved_trials(folder: str) -> bool:
+    # Tune writes its settings before the state of any trial, and can't resume from these alone.
+    has_state = any(name.startswith("experiment_state-") for name in list_folder(folder))
+    return has_state and bool(ray.tune.Tuner.can_restore(folder))
 
 
 def _restored_tuner(record: SweepRecord, concurrent: int) -> ray.tune.Tuner:
-    forget_failures(record.folder)
-    name = f"turns of {record.sweep_id}"
-    SweepCallback.turns = open_turns(name, concurrent)
-    function = trainable(record, name)
+    add_old_module_names()
+    clear_failure_marks(record.folder)
+    slots_name = f"trial slots of {record.sweep_id}"
+    SweepCallback.trial_slots = start_trial_slots(slots_name, concurrent)
     return ray.tune.Tuner.restore(
-        f"{record.folder}/tune", function, resume_unfinished=True, resume_errored=True
+        f"{record.folder}/tune",
+        trainable(record, slots_name),
+        resume_unfinished=True,
+        resume_errored=True,
     )
 
 
@@ -239,18 +263,17 @@ def _new_tuner(
         param_space={"values": search_space(sweep)},
         tune_config=ray.tune.TuneConfig(
             search_alg=search_algorithm(sweep, concurrent),
-            scheduler=scheduler(sweep, record.base.optimiser.epochs),
+            scheduler=scheduler(sweep, record.base.optimizer.epochs),
             num_samples=1 if sweep.search == "grid" else sweep.trials,
+            # Names made of parameters grow too long for file systems (ray#29586).
             trial_name_creator=lambda trial: trial.trial_id,
-            trial_dirname_creator=lambda trial: (
-                trial.trial_id
-            ),  # names made of parameters grow too long (ray#29586)
+            trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=ray.tune.RunConfig(
             name="tune",
             storage_path=record.folder,
             verbose=0,
             callbacks=[SweepCallback()],
-            failure_config=ray.tune.FailureConfig(max_failures=retries(record)),
+            failure_config=ray.tune.FailureConfig(max_failures=record.base.scaling.max_failures),
         ),
     )

@@ -1,4 +1,4 @@
-"""From a student and images to the features that all probes share."""
+"""Extract the features and embeddings that all probes share."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,31 +12,42 @@ from beamclip.config import UserError
 from beamclip.students import Student
 
 
-def check_finite(features: Tensor, what: str) -> None:
-    """See that every number is one.
+def check_finite(features: Tensor, name: str) -> None:
+    """Raise UserError if a number is NaN or infinite.
 
-    Raises:
-        UserError: some are NaN or infinite.
+    Args:
+        features: a tensor of any shape.
+        name: plural noun for the message, such as "the student's features".
     """
     if not bool(torch.isfinite(features).all()):
         raise UserError(
-            f"{what} hold NaN or infinity, so training has diverged; lower optimiser.lr or set optimiser.clip_norm"
+            f"{name} contain NaN or infinity, so training has diverged; "
+            "lower optimizer.lr or set optimizer.clip_norm"
         )
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a student makes of N images, in their order; fp32, on the device it ran on."""
+    """Outputs of a student for N images in their order, on the device it ran on.
+
+    Attributes:
+        features: backbone features, fp32 [N, F].
+        embeddings: projector outputs, not normalized, fp32 [N, D].
+    """
 
     features: Tensor
-    """[N, F], the backbone's."""
     embeddings: Tensor
-    """[N, D], the projector's, not normalised."""
 
 
 @dataclass(frozen=True)
-class LabelledFeatures:
-    """One part of the data: train, val or test.
+class LabeledFeatures:
+    """Features and labels of one split: train, val or test.
+
+    Attributes:
+        features: fp32 [N, F].
+        embeddings: fp32 [N, D], or None if zero-shot is not evaluated.
+        labels: int64 [N], from 0.
+        ids: sample ids, int64 [N], or None if predictions need not be traced to samples.
 
     Raises:
         ValueError: the lengths differ, or there is no row.
@@ -44,21 +55,17 @@ class LabelledFeatures:
     """
 
     features: Tensor
-    """fp32 [N, F]."""
     embeddings: Tensor | None
-    """fp32 [N, D], or None where zero-shot is not asked for."""
     labels: Tensor
-    """int64 [N], from 0."""
     ids: Tensor | None = None
-    """int64 [N], of the samples, where somebody wants to find them again."""
 
     def __post_init__(self) -> None:
-        rows = {
-            len(t) for t in (self.features, self.embeddings, self.labels, self.ids) if t is not None
-        }
-        if len(rows) != 1 or 0 in rows:
+        columns = (self.features, self.embeddings, self.labels, self.ids)
+        lengths = {len(column) for column in columns if column is not None}
+        if len(lengths) != 1 or 0 in lengths:
             raise ValueError(
-                f"features, embeddings and labels must have the same number of rows, at least one, not {sorted(rows)}"
+                "features, embeddings and labels must have the same number of rows, at least one, "
+                f"not {sorted(lengths)}"
             )
         check_finite(self.features, "the student's features")
         if self.embeddings is not None:
@@ -71,22 +78,29 @@ def extract(
     device: torch.device | str,
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> Features:
-    """Run the student over all images once, in evaluation mode, without gradients. Its modes are restored afterwards.
+    """Run the student once over all images, in evaluation mode and without gradients.
+
+    The training mode of each of its modules is restored afterwards.
 
     Args:
-        student: already on `device`.
-        batches: normalised images, [B, 3, S, S] each; at least one.
-        device: where batches are sent and results stay.
+        student: a student on `device`.
+        batches: normalized images, [B, 3, S, S] each; at least one batch.
+        device: where batches are sent and results are kept.
         precision: `bf16` runs under autocast; results are fp32 either way.
     """
-    with _evaluating(student):
-        parts = [_run(student, batch.to(device, non_blocking=True), precision) for batch in batches]
-    features, embeddings = zip(*parts, strict=True)
+    features = []
+    embeddings = []
+    with _evaluation_mode(student):
+        for batch in batches:
+            images = batch.to(device, non_blocking=True)
+            batch_features, batch_embeddings = _forward(student, images, precision)
+            features.append(batch_features)
+            embeddings.append(batch_embeddings)
     return Features(torch.cat(features), torch.cat(embeddings))
 
 
 @torch.inference_mode()
-def _run(student: Student, images: Tensor, precision: str) -> tuple[Tensor, Tensor]:
+def _forward(student: Student, images: Tensor, precision: str) -> tuple[Tensor, Tensor]:
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
         features = student.features(images)
         embeddings = student.projector(features)
@@ -94,8 +108,11 @@ def _run(student: Student, images: Tensor, precision: str) -> tuple[Tensor, Tens
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Each part gets back its own mode: a backbone frozen in eval mode must not wake up."""
+def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Set evaluation mode within the block, then restore each submodule's own mode.
+
+    `module.train()` would not do: it would also unfreeze a backbone that was in evaluation mode.
+    """
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -1,4 +1,4 @@
-"""The linear probe from a few train images a class, over several draws of them."""
+"""Few-shot evaluation: the linear probe on a few train images per class, over several draws."""
 
 from dataclasses import asdict, dataclass
 
@@ -7,77 +7,91 @@ import torch
 from scipy import stats
 
 from beamclip.config import ProbeConfig
-from beamclip.evaluation.features import LabelledFeatures
+from beamclip.evaluation.features import LabeledFeatures
 from beamclip.evaluation.metrics import accuracy
 from beamclip.evaluation.protocols import select_probe
 
 
 @dataclass(frozen=True)
-class FewShot:
-    """Test accuracy from so many images a class, in per cent."""
+class FewShotResult:
+    """Test accuracy of probes on a number of train images per class, in percent.
+
+    Attributes:
+        images_per_class: number of train images per class.
+        draws: accuracy for each draw of images; empty if a class has fewer images.
+        mean: mean over draws, None if there is no result.
+        low: lower end of the mean's 95 % interval over draws (Student's t), None for a single draw.
+        high: upper end.
+        note: reason why there is no result.
+    """
 
     images_per_class: int
     draws: tuple[float, ...]
-    """Of each draw; empty where a class has fewer images."""
     mean: float | None = None
     low: float | None = None
-    """The mean's 95 % interval over draws (Student's t), None for a single draw."""
     high: float | None = None
     note: str | None = None
-    """Why there is no result."""
 
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+    def to_json(self) -> dict[str, object]:
+        """Return the fields as JSON values."""
         return asdict(self)
 
 
-def few_shot(
-    train: LabelledFeatures, val: LabelledFeatures, test: LabelledFeatures, config: ProbeConfig
-) -> list[FewShot]:
-    """Every number of `config.few_shot`, fitted on the drawn images by the probe's own protocol.
+def evaluate_few_shot(
+    train: LabeledFeatures, val: LabeledFeatures, test: LabeledFeatures, config: ProbeConfig
+) -> list[FewShotResult]:
+    """Evaluate the linear probe for every number of images in `config.few_shot`.
 
-    Settings are chosen on all of val, and val is not fitted on. A number larger than the smallest class is left out with a note.
+    The probe's settings are chosen on all of val by its usual protocol, but val is not fitted on.
+
+    Args:
+        train: images to draw from.
+        val: images to choose the settings on.
+        test: images to report on.
+        config: `few_shot` numbers of images per class and `few_shot_draws`.
+
+    Returns:
+        One result per number, the smallest first. One larger than the smallest class only has a
+        note.
     """
-    counts = train.labels.bincount()
-    smallest = int(counts[counts > 0].min())
-    return [
-        _one(shots, smallest, train, val, test, config) for shots in sorted(set(config.few_shot))
-    ]
+    class_sizes = train.labels.bincount()
+    smallest = int(class_sizes[class_sizes > 0].min())
+    results = []
+    for shots in sorted(set(config.few_shot)):
+        if shots > smallest:
+            note = f"a class has only {smallest} train images"
+            results.append(FewShotResult(shots, (), note=note))
+            continue
+        accuracies = []
+        for seed in range(config.few_shot_draws):
+            subset = sample_shots(train, shots, seed)
+            probe = select_probe(subset, val, config, refit=False).probe
+            accuracies.append(accuracy(probe.predict(test.features), test.labels))
+        mean = float(np.mean(accuracies))
+        low, high = _mean_interval(accuracies)
+        results.append(FewShotResult(shots, tuple(accuracies), mean, low, high))
+    return results
 
 
-def _one(
-    shots: int,
-    smallest: int,
-    train: LabelledFeatures,
-    val: LabelledFeatures,
-    test: LabelledFeatures,
-    config: ProbeConfig,
-) -> FewShot:
-    if shots > smallest:
-        return FewShot(shots, (), note=f"a class has only {smallest} train images")
-    draws = []
-    for seed in range(config.few_shot_draws):
-        some = sample_shots(train, shots, seed)
-        probe = select_probe(some, val, config, refit=False).probe
-        draws.append(accuracy(probe.predict(test.features), test.labels))
-    return FewShot(shots, tuple(draws), float(np.mean(draws)), *_interval(draws))
+def sample_shots(data: LabeledFeatures, shots: int, seed: int) -> LabeledFeatures:
+    """Draw `shots` images of each class.
 
-
-def sample_shots(data: LabelledFeatures, shots: int, seed: int) -> LabelledFeatures:
-    """So many images of each class, the same ones for the same seed; a smaller number is part of a larger one."""
-    order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed)).to(
-        data.labels.device
-    )
+    The same seed draws the same images, and a smaller number of them is a subset of a larger one.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(data.labels), generator=generator).to(data.labels.device)
+    # Position of each image among those of its class, in random order.
     ranks = torch.empty_like(order)
     for label in torch.unique(data.labels):
-        of_class = order[data.labels[order] == label]
-        ranks[of_class] = torch.arange(len(of_class), device=order.device)
+        in_class = order[data.labels[order] == label]
+        ranks[in_class] = torch.arange(len(in_class), device=order.device)
     kept = ranks < shots
-    return LabelledFeatures(data.features[kept], None, data.labels[kept])
+    return LabeledFeatures(data.features[kept], None, data.labels[kept])
 
 
-def _interval(draws: list[float]) -> tuple[float | None, float | None]:
-    if len(draws) < 2:
+def _mean_interval(values: list[float]) -> tuple[float | None, float | None]:
+    """Return the 95 % interval of the mean (Student's t), or None twice for a single value."""
+    if len(values) < 2:
         return None, None
-    half = stats.t.ppf(0.975, len(draws) - 1) * stats.sem(draws)
-    return float(np.mean(draws) - half), float(np.mean(draws) + half)
+    half_width = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return float(np.mean(values) - half_width), float(np.mean(values) + half_width)

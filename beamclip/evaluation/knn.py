@@ -1,6 +1,8 @@
-"""Weighted k nearest neighbours, as InstDisc (arXiv 1805.01978) and DINO (arXiv 2104.14294) report it.
+"""Weighted k-nearest-neighbor classification.
 
-score(c | x) = Σ_{i in the k nearest of x} exp(cos(x, x_i) / T) · [y_i = c]
+As InstDisc (arXiv 1805.01978) and DINO (arXiv 2104.14294) report it:
+
+    score(c | x) = Σ_{i in the k nearest of x} exp(cos(x, x_i) / T) · [y_i = c]
 """
 
 from collections.abc import Sequence
@@ -12,18 +14,15 @@ from torch import Tensor
 from beamclip.config import UserError
 
 BLOCK = 2**25
-"""Similarities held at once: 128 MiB in fp32."""
+"""Similarities that are held at once: 128 MiB in fp32."""
 
 
 def check_k(ks: Sequence[int], images: int) -> None:
-    """See that there are as many neighbours as are asked for.
-
-    Raises:
-        UserError: there are not.
-    """
+    """Raise UserError if a number of neighbors is larger than the number of train images."""
     if max(ks) > images:
         raise UserError(
-            f"probe.knn_k is {max(ks)}, but there are only {images} train images; set it to at most {images}"
+            f"probe.knn_k is {max(ks)}, but there are only {images} train images; "
+            f"set it to at most {images}"
         )
 
 
@@ -31,35 +30,46 @@ def check_k(ks: Sequence[int], images: int) -> None:
 def knn_predict(
     queries: Tensor, bank: Tensor, labels: Tensor, ks: Sequence[int], temperature: float
 ) -> Tensor:
-    """The class with the highest score for each number of neighbours, exact, int64 [len(ks), Q]; the lowest class on a tie.
+    """Predict the class with the highest score, for each number of neighbors.
+
+    The search is exact. On a tie the lowest class wins.
 
     Args:
-        queries: features [Q, F], any length.
-        bank: train features [N, F] on the same device.
-        labels: of the bank, int64 [N], from 0.
-        ks: numbers of neighbours, each at most N. Similarities are computed once for all of them.
+        queries: features of any length, [Q, F].
+        bank: train features on the same device, [N, F].
+        labels: labels of the bank, int64 [N], from 0.
+        ks: numbers of neighbors, each at most N. Similarities are computed once for all of them.
         temperature: T > 0.
+
+    Returns:
+        Predicted classes, int64 [len(ks), Q].
 
     Raises:
         UserError: a k is larger than the bank.
     """
     check_k(ks, len(bank))
-    bank, classes = F.normalize(bank.float(), dim=-1), int(labels.max()) + 1
-    blocks = torch.split(F.normalize(queries.float(), dim=-1), max(1, BLOCK // len(bank)))
-    return torch.cat(
-        [_vote(block @ bank.T, labels, ks, temperature, classes) for block in blocks], dim=1
-    )
+    classes = int(labels.max()) + 1
+    bank = F.normalize(bank.float(), dim=-1)
+    queries = F.normalize(queries.float(), dim=-1)
+    predictions = []
+    for block in torch.split(queries, max(1, BLOCK // len(bank))):
+        predictions.append(_vote(block @ bank.T, labels, ks, temperature, classes))
+    return torch.cat(predictions, dim=1)
 
 
 def _vote(
     similarities: Tensor, labels: Tensor, ks: Sequence[int], temperature: float, classes: int
 ) -> Tensor:
-    nearest, index = similarities.topk(max(ks), dim=-1)
-    weights = (
-        (nearest - nearest[:, :1]) / temperature
-    ).exp()  # relative to the nearest, so that a small T can't overflow
-    scores, counted, winners = weights.new_zeros(len(weights), classes), 0, {}
+    """Return the winning class of each query for each k, int64 [len(ks), Q]."""
+    nearest, indices = similarities.topk(max(ks), dim=-1)
+    # Weights are relative to the nearest neighbor, so that a small temperature can't overflow.
+    weights = ((nearest - nearest[:, :1]) / temperature).exp()
+    scores = weights.new_zeros(len(weights), classes)
+    winners = {}
+    # A larger k only adds the votes of its further neighbors.
+    counted = 0
     for k in sorted(set(ks)):
-        scores.scatter_add_(1, labels[index[:, counted:k]], weights[:, counted:k])
-        counted, winners[k] = k, scores.argmax(-1)
+        scores.scatter_add_(1, labels[indices[:, counted:k]], weights[:, counted:k])
+        winners[k] = scores.argmax(-1)
+        counted = k
     return torch.stack([winners[k] for k in ks])

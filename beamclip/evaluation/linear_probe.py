@@ -2,9 +2,13 @@
 
     min_{W, b}  C Σ_i CE(W z_i + b, y_i) + ½ ||W||²,        z = (x − mean) / std
 
-CLIP's protocol (arXiv 2103.00020, A.3): L-BFGS, C chosen on held-out data. The objective is scikit-learn's. Features are
-standardised with the train images' mean and standard deviation, as CompRess (arXiv 2010.14713) and SimReg (arXiv 2201.05131) do;
-they L2-normalise each feature first, which is left out here, so that the probe stays linear in the backbone's features.
+This is CLIP's protocol (arXiv 2103.00020, A.3): L-BFGS, with C chosen on held-out data. The
+objective is scikit-learn's. Features are standardized with the train images' mean and standard
+deviation, as CompRess (arXiv 2010.14713) and SimReg (arXiv 2201.05131) do. They also bring each
+feature vector to unit length first, which is left out here, so that the probe stays linear in the
+backbone's features.
+
+The module also has what all probes share: the standardization and the fitted probe with its file.
 """
 
 from collections.abc import Sequence
@@ -20,82 +24,88 @@ from beamclip.config import UserError
 from beamclip.evaluation.features import check_finite
 from beamclip.students import write_tensors
 
-# What a linear probe does to features before it looks at them.
+ROWS = 2**16
+"""Images whose logits are held at once: 262 MiB for 1000 classes."""
+
+_TENSORS = ("weight", "bias", "mean", "std")
 
 
 @dataclass(frozen=True)
-class Standardised:
-    """Features, at unit length where `unit`, minus `mean` over `std`, both [F] and of the train images."""
+class Standardizer:
+    """Affine map of features to mean 0 and standard deviation 1 over the train images.
+
+    Attributes:
+        mean: [F].
+        std: [F], 1 for a constant feature.
+        unit: bring each feature vector to unit length first.
+    """
 
     mean: Tensor
     std: Tensor
     unit: bool = False
 
     def __call__(self, features: Tensor) -> Tensor:
-        """[N, F] -> fp32 [N, F]."""
-        features = F.normalize(features.float(), dim=-1) if self.unit else features.float()
-        return (features - self.mean) / self.std
+        """Map features [N, F] to fp32 [N, F]."""
+        return (_as_float(features, self.unit) - self.mean) / self.std
 
 
-def standardise(features: Tensor, unit: bool = False) -> Standardised:
-    """Fit mean and standard deviation to [N, F].
+def fit_standardizer(features: Tensor, unit: bool = False) -> Standardizer:
+    """Compute mean and standard deviation of features.
 
-    A constant feature has no scale: its standard deviation is rounding error and must not be divided by.
+    Args:
+        features: [N, F].
+        unit: bring each feature vector to unit length first.
     """
-    std, mean = torch.std_mean(
-        F.normalize(features.float(), dim=-1) if unit else features.float(), dim=0, correction=0
-    )
+    std, mean = torch.std_mean(_as_float(features, unit), dim=0, correction=0)
+    # The standard deviation of a constant feature is rounding error and must not be divided by.
     constant = std <= 1e-6 * mean.abs().clamp(min=1e-12)
-    return Standardised(mean, torch.where(constant, 1.0, std), unit)
+    return Standardizer(mean, torch.where(constant, 1.0, std), unit)
+
+
+def _as_float(features: Tensor, unit: bool) -> Tensor:
+    return F.normalize(features.float(), dim=-1) if unit else features.float()
 
 
 def check_fittable(features: Tensor, labels: Tensor) -> None:
-    """See that a probe can be fitted.
-
-    Raises:
-        UserError: a feature is not finite, or all labels are the same.
-    """
+    """Raise UserError if a feature is not finite or all labels are the same."""
     check_finite(features, "the student's features")
     if bool((labels == labels[0]).all()):
         raise UserError(
-            f"a linear probe needs two classes, but all {len(labels)} train labels are {int(labels[0])}; look at the data"
+            f"a linear probe needs two classes, but all {len(labels)} train labels are "
+            f"{int(labels[0])}; check the data"
         )
-
-
-# A fitted linear probe, and its file.
-
-
-_TENSORS = ("weight", "bias", "mean", "std")
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted probe; fp32 tensors."""
+    """A fitted linear probe; all tensors are fp32.
+
+    Attributes:
+        weight: [K, F], for standardized features.
+        bias: [K].
+        mean: [F], of the standardization.
+        std: [F], 1 for a constant feature.
+        unit: feature vectors are brought to unit length first.
+    """
 
     weight: Tensor
-    """[K, F], over standardised features."""
     bias: Tensor
-    """[K]."""
     mean: Tensor
-    """[F]."""
     std: Tensor
-    """[F], 1 where a feature is constant."""
     unit: bool = False
-    """Features are brought to unit length first."""
 
     def logits(self, features: Tensor) -> Tensor:
-        """[N, F] -> [N, K]."""
-        return F.linear(
-            Standardised(self.mean, self.std, self.unit)(features), self.weight, self.bias
-        )
+        """Return the logits [N, K] of features [N, F]."""
+        standardize = Standardizer(self.mean, self.std, self.unit)
+        return F.linear(standardize(features), self.weight, self.bias)
 
     def predict(self, features: Tensor) -> Tensor:
-        """[N, F] -> classes, int64 [N]."""
+        """Return the predicted classes, int64 [N], of features [N, F]."""
         return self.logits(features).argmax(-1)
 
 
 def save_probe(probe: Probe, path: Path) -> None:
-    """Write weight, bias, mean and std as safetensors, and in the metadata whether features are brought to unit length.
+    """Write a probe as safetensors; `unit` is in the metadata.
 
     Raises:
         UserError: the file can't be written.
@@ -105,23 +115,22 @@ def save_probe(probe: Probe, path: Path) -> None:
 
 
 def load_probe(path: Path) -> Probe:
-    """Read what `save_probe` wrote, onto the CPU.
+    """Read a probe onto the CPU.
+
+    Files of older versions have no `unit` in their metadata, which means False.
 
     Raises:
-        UserError: the file is missing, damaged or not a probe of ours.
+        UserError: the file is missing, damaged or not a probe of beamclip.
     """
     try:
         with safe_open(path, "pt") as file:
             unit = (file.metadata() or {}).get("unit") == "1"
-            return Probe(**{name: file.get_tensor(name) for name in _TENSORS}, unit=unit)
+            tensors = {name: file.get_tensor(name) for name in _TENSORS}
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{path} can't be read as a linear probe ({error}); check the path"
         ) from None
-
-
-ROWS = 2**16
-"""Images whose logits are held at once: 262 MiB for 1000 classes."""
+    return Probe(**tensors, unit=unit)
 
 
 @torch.no_grad()
@@ -132,35 +141,39 @@ def fit_probe(
     max_iterations: int,
     init: Probe | None = None,
 ) -> Probe:
-    """Fit in fp32, on the features' device.
+    """Fit a linear probe in fp32, on the features' device.
 
     Args:
         features: [N, F], finite.
         labels: int64 [N], from 0; K is the largest plus one.
         inverse_l2: C > 0.
-        max_iterations: of L-BFGS; it stops before where the gradient vanishes.
-        init: start from this probe of the same features; default zero. The optimum is the same.
+        max_iterations: largest number of L-BFGS iterations; it stops earlier if the gradient
+            vanishes.
+        init: probe of the same features to start from; default zero weights. The optimum is the
+            same.
 
     Raises:
         UserError: a feature is not finite, or all labels are the same.
     """
     check_fittable(features, labels)
-    prepared = standardise(features)
-    inputs = prepared(features)
-    start = inputs.new_zeros(int(labels.max()) + 1, inputs.shape[1] + 1)
-    if init is not None:
+    standardizer = fit_standardizer(features)
+    inputs = standardizer(features)
+    if init is None:
+        start = inputs.new_zeros(int(labels.max()) + 1, inputs.shape[1] + 1)
+    else:
         start = torch.cat([init.weight, init.bias[:, None]], dim=1)
-    solution = _minimise(start, inputs, labels, inverse_l2, max_iterations)
-    return Probe(
-        solution[:, :-1].contiguous(), solution[:, -1].contiguous(), prepared.mean, prepared.std
-    )
+    solution = _minimize(start, inputs, labels, inverse_l2, max_iterations)
+    weight = solution[:, :-1].contiguous()
+    bias = solution[:, -1].contiguous()
+    return Probe(weight, bias, standardizer.mean, standardizer.std)
 
 
-def _minimise(
+def _minimize(
     start: Tensor, inputs: Tensor, labels: Tensor, inverse_l2: float, max_iterations: int
 ) -> Tensor:
+    """Return the parameters [K, F + 1] that minimize `loss_and_gradient`."""
     parameters = start.clone().requires_grad_()
-    solver = torch.optim.LBFGS(
+    optimizer = torch.optim.LBFGS(
         [parameters],
         max_iter=max_iterations,
         history_size=10,
@@ -170,23 +183,30 @@ def _minimise(
     )
 
     def closure() -> Tensor:
-        loss, parameters.grad = loss_and_gradient(parameters.detach(), inputs, labels, inverse_l2)
+        loss, gradient = loss_and_gradient(parameters.detach(), inputs, labels, inverse_l2)
+        parameters.grad = gradient
         return loss
 
-    solver.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     return parameters.detach()
 
 
 def loss_and_gradient(
     parameters: Tensor, inputs: Tensor, labels: Tensor, inverse_l2: float
 ) -> tuple[Tensor, Tensor]:
-    """The objective over C·N, so that one tolerance serves all C and N, and its gradient (softmax − one-hot)ᵀ [z, 1].
+    """Return the objective divided by C·N, and its gradient.
+
+    The gradient is (softmax − one-hot)ᵀ [z, 1] / N, plus W / (C·N) for the weight. The division
+    makes one tolerance of the gradient right for all C and N.
 
     Args:
         parameters: weight and bias side by side, [K, F + 1].
-        inputs: standardised, [N, F].
+        inputs: standardized features, [N, F].
+        labels: int64 [N].
+        inverse_l2: C > 0.
     """
-    weight, bias = parameters[:, :-1], parameters[:, -1]
+    weight = parameters[:, :-1]
+    bias = parameters[:, -1]
     decay = 1 / (inverse_l2 * len(inputs))
     loss = 0.5 * decay * weight.square().sum()
     gradient = torch.cat([decay * weight, torch.zeros_like(bias)[:, None]], dim=1)
@@ -202,15 +222,24 @@ def loss_and_gradient(
 def sweep_inverse_l2(
     features: Tensor, labels: Tensor, grid: Sequence[float], max_iterations: int
 ) -> dict[float, Probe]:
-    """Fit one probe a C, the smallest first, each from the last one's solution.
+    """Fit one probe per C, the smallest first, each starting from the solution before.
+
+    Args:
+        features: [N, F], finite.
+        labels: int64 [N], from 0.
+        grid: values of C, in any order.
+        max_iterations: of L-BFGS, per C.
+
+    Returns:
+        C -> probe, in ascending order of C.
 
     Raises:
-        UserError: as `fit_probe`.
+        UserError: a feature is not finite, or all labels are the same.
     """
     probes: dict[float, Probe] = {}
-    last = None
+    previous = None
     for inverse_l2 in sorted(set(grid)):
-        last = probes[inverse_l2] = fit_probe(
-            features, labels, inverse_l2, max_iterations, init=last
-        )
+        probe = fit_probe(features, labels, inverse_l2, max_iterations, init=previous)
+        probes[inverse_l2] = probe
+        previous = probe
     return probes

@@ -1,4 +1,4 @@
-"""Accuracies in per cent, and how sure they are."""
+"""Accuracies in percent, their Wilson intervals, and the calibration error."""
 
 import math
 
@@ -6,74 +6,98 @@ import torch
 from torch import Tensor
 
 BINS = 15
-"""Of the calibration error, as usual."""
+"""Default number of bins of the calibration error, the usual one."""
 
 
 def accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
-    """Top-k: the share of rows whose label is among the k highest scores, in per cent, 0-100.
+    """Return the top-k accuracy in percent, 0 to 100.
 
     Args:
-        scores: [N, K], finite; or, for k = 1, predicted classes [N].
-        labels: int64 [N]. A label that no column stands for counts as a miss.
-        k: 1 to K.
+        scores: [N, K], finite; for k = 1 also predicted classes [N].
+        labels: int64 [N]. A label without a column counts as a miss.
+        k: number of highest scores that the label may be among, 1 to K.
     """
     guesses = scores.topk(k, dim=-1).indices if scores.ndim == 2 else scores[:, None]
     return 100.0 * (guesses == labels[:, None]).any(-1).double().mean().item()
 
 
-def wilson_interval(per_cent: float, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval for an accuracy over so many images (Wilson 1927; Brown, Cai, DasGupta 2001), in per cent.
+def wilson_interval(percent: float, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return Wilson's score interval of an accuracy, in percent.
+
+    (Wilson 1927; Brown, Cai, DasGupta 2001.)
 
         (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n)
 
-    It says where the accuracy over all such images may lie, not that of another seed. z = 1.96 gives 95 %. Never leaves 0-100.
+    It tells where the accuracy over all such images may be, not that of another seed. It never
+    leaves 0 to 100. scipy's `binomtest(…).proportion_ci("wilson")` is the same but needs a whole
+    number of hits, which published accuracies, rounded to a decimal or two, do not come with.
+
+    Args:
+        percent: the accuracy, 0 to 100.
+        count: number of images.
+        z: 1.96 gives 95 %.
     """
-    p = per_cent / 100
-    middle = p + z * z / (2 * count)
-    half = z * math.sqrt(p * (1 - p) / count + (z / (2 * count)) ** 2)
+    p = percent / 100
+    center = p + z * z / (2 * count)
+    half_width = z * math.sqrt(p * (1 - p) / count + (z / (2 * count)) ** 2)
     scale = 1 + z * z / count
-    return 100 * max(0.0, min(p, (middle - half) / scale)), 100 * min(
-        1.0, max(p, (middle + half) / scale)
-    )
+    # Rounding must not move an end past p, or out of 0 to 1.
+    low = max(0.0, min(p, (center - half_width) / scale))
+    high = min(1.0, max(p, (center + half_width) / scale))
+    return 100 * low, 100 * high
 
 
 def expected_calibration_error(confidence: Tensor, hits: Tensor, bins: int = BINS) -> float:
-    """Expected calibration error in per cent (Guo et al. 2017, arXiv 1706.04599, equation 3).
+    """Return the expected calibration error in percent.
 
-        ECE = Σ_m |B_m| / N · |accuracy(B_m) − confidence(B_m)|,    B_m the images with a confidence in ((m − 1)/M, m/M]
+    Guo et al. 2017, arXiv 1706.04599, equation 3, where B_m are the images with a confidence in
+    ((m − 1)/M, m/M]:
 
-    0 where a model that says 70 % is right in 70 of 100 cases, whatever its accuracy.
+        ECE = Σ_m |B_m| / N · |accuracy(B_m) − confidence(B_m)|
+
+    It is 0 for a model that is right in 70 of 100 cases of confidence 0.7 and so on, at any
+    accuracy.
 
     Args:
-        confidence: the highest probability of each image, [N] in 0-1.
-        hits: whether it was right, bool [N].
+        confidence: highest probability of each image, [N] in 0-1.
+        hits: True if the prediction was right, bool [N].
         bins: M.
     """
-    return 100.0 * calibration_gaps(confidence, hits, bins).sum(0).abs().sum().item() / len(hits)
+    gap_per_bin = calibration_gaps(confidence, hits, bins).sum(0)
+    return 100.0 * gap_per_bin.abs().sum().item() / len(hits)
+
+
+def calibration_bins(confidence: Tensor, bins: int = BINS) -> Tensor:
+    """Return the bin of each confidence, int64 [N]: bin m holds (m/M, (m + 1)/M], and 0 bin 0."""
+    return (confidence.double() * bins).ceil().long().clamp(1, bins) - 1
 
 
 def calibration_gaps(confidence: Tensor, hits: Tensor, bins: int = BINS) -> Tensor:
-    """How much more sure than right each image was, in the column of its bin, fp64 [N, bins]."""
-    place = (confidence.double() * bins).ceil().long().clamp(1, bins) - 1
+    """Return confidence minus correctness of each image in the column of its bin, fp64 [N, bins].
+
+    Args:
+        confidence: highest probability of each image, [N] in 0-1.
+        hits: True if the prediction was right, bool [N].
+        bins: number of bins.
+    """
+    bin_indices = calibration_bins(confidence, bins)
     gaps = torch.zeros(len(hits), bins, dtype=torch.float64, device=hits.device)
-    return gaps.scatter_(1, place[:, None], (confidence.double() - hits.double())[:, None])
+    return gaps.scatter_(1, bin_indices[:, None], (confidence.double() - hits.double())[:, None])
 
 
 def per_class(predicted: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """How many images of each class there are and how many of them were right, int64 [classes] each."""
-    return labels.bincount(minlength=classes), labels[predicted == labels].bincount(
-        minlength=classes
-    )
+    """Return the number of images and of right predictions per class, int64 [classes] each."""
+    images = labels.bincount(minlength=classes)
+    right = labels[predicted == labels].bincount(minlength=classes)
+    return images, right
 
 
 def confusions(predicted: Tensor, labels: Tensor) -> list[tuple[int, int, int]]:
-    """What was taken for what: (true, predicted, images), the most frequent first, without what was right."""
+    """Return wrong predictions as (true class, predicted class, images), most frequent first."""
     wrong = predicted != labels
-    pairs, counts = torch.unique(
-        torch.stack([labels[wrong], predicted[wrong]], dim=1), dim=0, return_counts=True
-    )
-    triples = [
-        (true, taken, count)
-        for (true, taken), count in zip(pairs.tolist(), counts.tolist(), strict=True)
-    ]
+    wrong_pairs = torch.stack([labels[wrong], predicted[wrong]], dim=1)
+    pairs, counts = torch.unique(wrong_pairs, dim=0, return_counts=True)
+    triples = []
+    for (true, guess), count in zip(pairs.tolist(), counts.tolist(), strict=True):
+        triples.append((true, guess, count))
     return sorted(triples, key=lambda triple: (-triple[2], triple[:2]))

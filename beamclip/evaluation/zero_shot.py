@@ -1,14 +1,24 @@
-"""Zero-shot classification: the class whose anchor is nearest."""
+"""Zero-shot classification: predict the class with the most similar anchor."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def zero_shot_logits(embeddings: Tensor, anchors: Tensor) -> Tensor:
-    """Cosine similarities in fp32, [N, D] x [K, D] -> [N, K] in [-1, 1] (CLIP, arXiv 2103.00020; its scale changes no ranking)."""
+    """Return the cosine similarities of images and anchors, fp32 in [-1, 1].
+
+    They are CLIP's logits (arXiv 2103.00020) without its scale, which changes no ranking.
+
+    Args:
+        embeddings: image embeddings of any length, [N, D].
+        anchors: one text embedding of any length per class, [K, D].
+
+    Returns:
+        [N, K].
+    """
     return F.normalize(embeddings.float(), dim=-1) @ F.normalize(anchors.float(), dim=-1).T
 
 
 def zero_shot_predict(embeddings: Tensor, anchors: Tensor) -> Tensor:
-    """The nearest anchor's row, int64 [N]."""
+    """Return the row of the most similar anchor of each image, int64 [N]."""
     return zero_shot_logits(embeddings, anchors).argmax(-1)

@@ -1,7 +1,11 @@
-"""One short file a method: tensors in, named scalars out. The loop knows no method."""
+"""Objectives: one file a method, with its settings, its requirements and its loss.
 
-from beamclip.objectives.base import Distillation, LossInputs, Objective
-from beamclip.objectives.build import LossContext, build_objective
+`beamclip.config.objective_registry` finds the files here; nothing lists them. See
+docs/contributing.md for how to add one.
+"""
+
+from beamclip.objectives.base import Distillation, LossContext, LossInputs, Objective
+from beamclip.objectives.build import build_objective
 from beamclip.objectives.csm import CrossModalSimilarityMatching, similarity_logits
 
 __all__ = [

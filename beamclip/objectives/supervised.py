@@ -2,37 +2,61 @@
 
     L = -mean_x Σ_k y_k(x) log softmax_k(W h(x) + b),        y = (1 - α) onehot(label) + α / K
 
-α is the label smoothing (arXiv 1512.00567). The classifier is thrown away after: the student is judged by the same probe as any other.
+α is the label smoothing (arXiv 1512.00567). The classifier is discarded afterwards: the student is
+judged by the same probe as any other.
 """
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from beamclip.config import SupervisedConfig
-from beamclip.objectives.base import LossInputs, Objective
+from beamclip.config.errors import UserError
+from beamclip.config.objective_registry import ObjectiveSettings, Requirements, register_objective
+from beamclip.objectives.base import LossContext, LossInputs, Objective
 
 
+class SupervisedSettings(ObjectiveSettings):
+    """Cross-entropy on the labels."""
+
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+@register_objective("supervised", settings=SupervisedSettings, requires=Requirements(labels=True))
 class Supervised(Objective):
-    """Make the features tell the classes apart.
+    """Make the features separate the classes.
 
     Args:
         features: F, the width of the backbone's features.
         classes: K, at least 2.
-        config: smoothing.
+        settings: label smoothing.
     """
 
-    def __init__(self, features: int, classes: int, config: SupervisedConfig) -> None:
+    def __init__(self, features: int, classes: int, settings: SupervisedSettings) -> None:
         super().__init__()
         assert classes > 1
-        self.label_smoothing = config.label_smoothing
+        self.label_smoothing = settings.label_smoothing
         self.classifier = nn.Linear(features, classes)
 
-    def forward(self, seen: LossInputs) -> dict[str, Tensor]:
-        """See `Objective`; all views count. Beside the loss: the accuracy on them."""
-        assert seen.labels is not None
-        with torch.autocast(seen.features.device.type, enabled=False):
-            logits = self.classifier(seen.features.to(self.classifier.weight.dtype))
-            labels = seen.labels.repeat(len(logits) // seen.count)
+    @classmethod
+    def build(cls, settings: SupervisedSettings, context: LossContext) -> "Supervised":
+        """Build the objective.
+
+        Raises:
+            UserError: the training images have only one class.
+        """
+        if context.classes < 2:
+            raise UserError(
+                "objective.name supervised separates classes, but the training images have only one; "
+                "give images of two classes or more, or choose another objective"
+            )
+        return cls(context.features, context.classes, settings)
+
+    def forward(self, inputs: LossInputs) -> dict[str, Tensor]:
+        """Return the loss over all views, and their `accuracy`."""
+        assert inputs.labels is not None
+        with torch.autocast(inputs.features.device.type, enabled=False):
+            logits = self.classifier(inputs.features.to(self.classifier.weight.dtype))
+            labels = inputs.labels.repeat(len(logits) // inputs.count)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         return {"loss": loss, "accuracy": (logits.argmax(-1) == labels).float().mean()}

@@ -1,98 +1,119 @@
-"""The anchor banks that experiments need: which, and made all at once, each sentence through each text tower once."""
+"""Plan and build the anchor sets of experiments; each sentence is encoded once per text tower."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from beamclip.anchors import AnchorSetPlan, build_anchor_sets
-from beamclip.anchors.senses import own_classes, senses_of
+from beamclip.anchors.senses import dataset_classes, resolve_senses
 from beamclip.config import Experiment, OtherTeacher, TowerConfig, UserError
 from beamclip.preparation.context import PreparationContext
 from beamclip.stores import Store, key_of
 
+TeacherAnchorSet = tuple[TowerConfig, AnchorSetPlan]
+"""A teacher, and an anchor set by its text tower."""
+
+AnchorSetKey = tuple[str, str]
+"""Keys of a text tower and of the sentences it encodes; see `anchor_set_key`."""
+
 
 @dataclass(frozen=True)
 class ExperimentAnchorSets:
-    """The banks of one experiment.
+    """The anchor sets of one experiment.
 
     Attributes:
-        matched: each teacher's, over the vocabulary that students match.
-        own: the first teacher's, over the data's own classes, on which zero-shot is scored.
+        matched: each teacher's anchors of the vocabulary that students match.
+        own: the first teacher's anchors of the data's own classes, for zero-shot accuracy.
     """
 
-    matched: tuple[tuple[TowerConfig, AnchorSetPlan], ...]
-    own: tuple[TowerConfig, AnchorSetPlan]
+    matched: tuple[TeacherAnchorSet, ...]
+    own: TeacherAnchorSet
 
-    def all(self) -> tuple[tuple[TowerConfig, AnchorSetPlan], ...]:
-        """Every one of them."""
+    def all(self) -> tuple[TeacherAnchorSet, ...]:
+        """Return all anchor sets."""
         return (*self.matched, self.own)
 
 
-def anchor_sets_of(experiment: Experiment, workshop: PreparationContext) -> ExperimentAnchorSets:
-    """What an experiment's banks will be made of. Opens the source, and no teacher.
+def plan_anchor_sets(experiment: Experiment, context: PreparationContext) -> ExperimentAnchorSets:
+    """Plan the anchor sets of an experiment. Opens the data source, but loads no teacher.
 
     Raises:
-        UserError: class names, senses, vocabulary or `anchors.count` are not what they should be.
+        UserError: class names, senses, vocabulary or `anchors.count` are not usable.
     """
-    source, config = workshop.source(experiment.data), experiment.anchors
-    own = own_classes(source.names, source.keys, experiment.data.class_names)
-    senses, matched = senses_of(own, config), senses_of(own, config, config.vocabulary)
-    if config.count is not None and config.count > len(matched):
-        what = (
+    source = context.source(experiment.data)
+    config = experiment.anchors
+    classes = dataset_classes(source.names, source.keys, experiment.data.class_names)
+    own_senses = resolve_senses(classes, config)
+    matched_senses = resolve_senses(classes, config, config.vocabulary)
+    if config.count is not None and config.count > len(matched_senses):
+        available = (
             "class names of the data"
             if config.vocabulary == "data"
             else f"names of anchors.vocabulary {config.vocabulary}"
         )
         raise UserError(
-            f"anchors.count {config.count} is more than the {len(matched)} {what}; lower it or drop it"
+            f"anchors.count {config.count} is more than the {len(matched_senses)} {available}; "
+            "lower it or drop it"
         )
-    if len(matched) < 2:
+    if len(matched_senses) < 2:
         raise UserError(
-            f"anchors.vocabulary {config.vocabulary} has one name only, which all images match alike; give at least two"
+            f"anchors.vocabulary {config.vocabulary} has one name only, which all images match "
+            "alike; give at least two"
         )
-    names = [(tower, _prompt_set(tower, experiment)) for tower in experiment.teachers]
-    plans = tuple(
-        (tower, AnchorSetPlan.of(matched, name, config.members(name))) for tower, name in names
-    )
-    return ExperimentAnchorSets(
-        plans, (experiment.teacher, AnchorSetPlan.of(senses, config.prompt_set, config.members()))
-    )
+    matched = []
+    for tower in experiment.teachers:
+        prompt_set = _prompt_set(tower, experiment)
+        plan = AnchorSetPlan.of(matched_senses, prompt_set, config.members(prompt_set))
+        matched.append((tower, plan))
+    own = AnchorSetPlan.of(own_senses, config.prompt_set, config.members())
+    return ExperimentAnchorSets(tuple(matched), (experiment.teacher, own))
 
 
 def _prompt_set(tower: TowerConfig, experiment: Experiment) -> str:
-    return (
-        tower.prompt_set if isinstance(tower, OtherTeacher) else None
-    ) or experiment.anchors.prompt_set
+    """Return the prompt set of a teacher: its own, or the experiment's."""
+    own = tower.prompt_set if isinstance(tower, OtherTeacher) else None
+    return own or experiment.anchors.prompt_set
 
 
 def make_anchor_sets(
-    wanted: Iterable[ExperimentAnchorSets], workshop: PreparationContext
-) -> Mapping[tuple[str, str], Store]:
-    """Make what is missing of the banks of many experiments.
+    required: Iterable[ExperimentAnchorSets], context: PreparationContext
+) -> Mapping[AnchorSetKey, Store]:
+    """Build the anchor sets that are missing, for many experiments together.
 
     Returns:
-        Stores by `place_of` a teacher and a plan.
+        The stores of all required anchor sets, by `anchor_set_key`.
 
     Raises:
         UserError: as `build_anchor_sets`.
     """
     towers: dict[str, TowerConfig] = {}
     plans: dict[str, dict[str, AnchorSetPlan]] = defaultdict(dict)
-    for tower, plan in (pair for banks in wanted for pair in banks.all()):
-        (text_tower, prompts) = place_of(tower, plan, workshop)
-        towers.setdefault(text_tower, tower)
-        plans[text_tower][prompts] = plan
-    made: dict[tuple[str, str], Store] = {}
-    for text_tower, own in plans.items():
-        teacher, w = workshop.teacher(towers[text_tower]), workshop
-        stores = build_anchor_sets(teacher, list(own.values()), w.root, w.progress, w.run, w.repair)
-        made |= {(text_tower, prompts): store for prompts, store in zip(own, stores, strict=True)}
-    return made
+    for anchor_sets in required:
+        for tower, plan in anchor_sets.all():
+            text_tower, sentences = anchor_set_key(tower, plan, context)
+            towers.setdefault(text_tower, tower)
+            plans[text_tower][sentences] = plan
+    stores: dict[AnchorSetKey, Store] = {}
+    for text_tower, tower_plans in plans.items():
+        tower_stores = build_anchor_sets(
+            context.teacher(towers[text_tower]),
+            list(tower_plans.values()),
+            context.root,
+            context.progress,
+            context.run,
+            context.repair,
+        )
+        for sentences, store in zip(tower_plans, tower_stores, strict=True):
+            stores[text_tower, sentences] = store
+    return stores
 
 
-def place_of(
-    tower: TowerConfig, plan: AnchorSetPlan, workshop: PreparationContext
-) -> tuple[str, str]:
-    """The text tower, and the sentences: what a bank is found by."""
-    teacher = workshop.teacher(tower)
+def anchor_set_key(
+    tower: TowerConfig, plan: AnchorSetPlan, context: PreparationContext
+) -> AnchorSetKey:
+    """Return the keys of the text tower and of the sentences.
+
+    Anchor sets with equal keys are the same, by any name of teacher or prompt set.
+    """
+    teacher = context.teacher(tower)
     return key_of(teacher.text_fingerprint), key_of(plan.parts(teacher))

@@ -1,6 +1,7 @@
-"""Everything costly that runs read: where it lies, and opened."""
+"""The assets of a run: paths of the stores it reads, facts about them, and how to open them."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,84 @@ from beamclip.balance import Clusters, kept_ids
 from beamclip.config import DataConfig, TowerConfig, validate
 from beamclip.data import PackedImages, Splits, split
 from beamclip.data.packed import Ids
+from beamclip.preparation.zero_shot import ZeroShotAccuracy
 from beamclip.stores import open_store
 from beamclip.teachers import Embeddings
+
+
+@dataclass(frozen=True)
+class AssetFacts:
+    """Facts about the stores of an experiment, recorded with every run of it.
+
+    Attributes:
+        data_key: key of the packed images.
+        classes: number of classes of the data.
+        train_images: number of images that students are trained on.
+        teacher: name of the teacher; all names, joined by " + ", if there are several.
+        teacher_fingerprint: key of the first teacher's fingerprint.
+        width: D, the first teacher's embedding width.
+        zero_shot_val: the first teacher's own accuracy on val.
+        zero_shot_test: the first teacher's own accuracy on test.
+        anchors: summary of the first teacher's anchors, JSON values.
+        images_encoded: images that were encoded now for this experiment.
+        images_encoded_in_all: images that were encoded now for all experiments prepared together.
+        balance: facts about balance and `data.keep`, JSON values; None without either.
+    """
+
+    data_key: str
+    classes: int
+    train_images: int
+    teacher: str
+    teacher_fingerprint: str
+    width: int
+    zero_shot_val: ZeroShotAccuracy
+    zero_shot_test: ZeroShotAccuracy
+    anchors: Mapping[str, Any]
+    images_encoded: int
+    images_encoded_in_all: int
+    balance: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts as they are kept in a sweep's record and in tracking."""
+        balance = {} if self.balance is None else {"balance": dict(self.balance)}
+        return balance | {
+            "data_key": self.data_key,
+            "classes": self.classes,
+            "train_images": self.train_images,
+            "teacher": self.teacher,
+            "teacher_fingerprint": self.teacher_fingerprint,
+            "width": self.width,
+            "teacher/zero_shot_val_top1": self.zero_shot_val.top1,
+            "teacher/zero_shot_val_top1_low": self.zero_shot_val.low,
+            "teacher/zero_shot_test_top1": self.zero_shot_test.top1,
+            "teacher/zero_shot_test_top1_low": self.zero_shot_test.low,
+            "anchors": dict(self.anchors),
+            "teacher/images_encoded": self.images_encoded,
+            "teacher/images_encoded_in_all": self.images_encoded_in_all,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "AssetFacts":
+        """Read the facts; those that an earlier version did not record become 0 or empty."""
+
+        def zero_shot(split: str) -> ZeroShotAccuracy:
+            key = f"teacher/zero_shot_{split}_top1"
+            return ZeroShotAccuracy(content.get(key, 0.0), content.get(f"{key}_low", 0.0))
+
+        return cls(
+            data_key=content.get("data_key", ""),
+            classes=content.get("classes", 0),
+            train_images=content.get("train_images", 0),
+            teacher=content.get("teacher", ""),
+            teacher_fingerprint=content.get("teacher_fingerprint", ""),
+            width=content.get("width", 0),
+            zero_shot_val=zero_shot("val"),
+            zero_shot_test=zero_shot("test"),
+            anchors=content.get("anchors", {}),
+            images_encoded=content.get("teacher/images_encoded", 0),
+            images_encoded_in_all=content.get("teacher/images_encoded_in_all", 0),
+            balance=content.get("balance"),
+        )
 
 
 @dataclass(frozen=True)
@@ -19,10 +96,10 @@ class TeacherAssets:
     """One teacher's stores. JSON values only.
 
     Attributes:
-        views: path of its embeddings; None where it runs inside training.
-        anchors: path of the anchors it is matched over.
-        tower: by which it can be loaded.
-        temperature: its own τ_T, None for the objective's.
+        views: path of its embeddings of the training views; None if it runs during training.
+        anchors: path of the anchors that students match.
+        tower: the config by which it can be loaded.
+        temperature: its own τ_T; None for the objective's.
     """
 
     views: str | None
@@ -33,35 +110,54 @@ class TeacherAssets:
 
 @dataclass(frozen=True)
 class Assets:
-    """Where a run's stores are, and the facts about them that go with every run. JSON values only.
+    """Paths of the stores of a run, and facts about them.
+
+    The field names are JSON keys of a sweep's record.
 
     Attributes:
-        classes: path of the first teacher's anchors of the data's own classes, on which zero-shot is scored.
-        trained: path of the store of the samples that students are trained on, None for all of train.
-        clusters: path of the clusters of these, None where the objective needs none.
+        packed: path of the packed images.
+        teachers: stores of each teacher.
+        classes: path of the first teacher's anchors of the data's own classes, for zero-shot.
+        facts: facts about the stores.
+        trained: path of the store with the ids that students are trained on; None for all of train.
+        clusters: path of the clusters of these images; None if the objective needs none.
     """
 
     packed: str
     teachers: tuple[TeacherAssets, ...]
     classes: str
-    facts: dict[str, Any]
+    facts: AssetFacts
     trained: str | None = None
     clusters: str | None = None
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        """Return the assets as JSON text."""
+        return json.dumps(asdict(self) | {"facts": self.facts.to_json()})
 
     @classmethod
     def from_json(cls, text: str) -> "Assets":
+        """Read assets from JSON text."""
         content = json.loads(text)
         return cls(
-            **content | {"teachers": tuple(TeacherAssets(**one) for one in content["teachers"])}
+            packed=content["packed"],
+            teachers=tuple(TeacherAssets(**teacher) for teacher in content["teachers"]),
+            classes=content["classes"],
+            facts=AssetFacts.from_json(content["facts"]),
+            trained=content.get("trained"),
+            clusters=content.get("clusters"),
         )
 
 
 @dataclass(frozen=True)
 class OpenTeacher:
-    """One teacher's stores, opened; `views` is None where it runs inside training."""
+    """One teacher's stores, opened.
+
+    Attributes:
+        views: embeddings of the training views; None if the teacher runs during training.
+        anchors: the anchors that students match.
+        tower: the config by which the teacher can be loaded.
+        temperature: its own τ_T; None for the objective's.
+    """
 
     views: Embeddings | None
     anchors: AnchorSet
@@ -71,12 +167,16 @@ class OpenTeacher:
 
 @dataclass(frozen=True)
 class OpenAssets:
-    """The same, opened and memory-mapped.
+    """The assets of a run, opened and memory-mapped.
 
     Attributes:
-        trained: sorted ids of the samples that students are trained on: all of train, or what a filter leaves of it. Probes always
-            get all of it.
-        clusters: of these samples, None where the objective needs none.
+        packed: the packed images.
+        splits: sample ids of train, val and test.
+        teachers: stores of each teacher.
+        classes: the first teacher's anchors of the data's own classes, for zero-shot.
+        trained: sorted ids of the samples that students are trained on: all of train, or what
+            balance and `data.keep` leave of it. Probes always use all of train.
+        clusters: clusters of these samples; None if the objective needs none.
     """
 
     packed: PackedImages
@@ -88,12 +188,16 @@ class OpenAssets:
 
     @property
     def width(self) -> int:
-        """D, of the first teacher's space, which is the students' too."""
+        """Return D of the first teacher's embeddings, which is the students' too."""
         return self.classes.embeddings.shape[1]
 
 
 def open_assets(assets: Assets, config: DataConfig) -> OpenAssets:
-    """Open what `prepare` made. Never builds anything.
+    """Open the stores that `prepare` made; never builds anything.
+
+    Args:
+        assets: paths of the stores.
+        config: decides how the images are split.
 
     Raises:
         UserError: a store is damaged.
@@ -101,11 +205,14 @@ def open_assets(assets: Assets, config: DataConfig) -> OpenAssets:
     packed = PackedImages(open_store(Path(assets.packed)))
     classes = AnchorSet.open(open_store(Path(assets.classes)))
     splits = split(packed, config)
-    trained = splits.train if assets.trained is None else kept_ids(open_store(Path(assets.trained)))
-    clusters = None if assets.clusters is None else Clusters(open_store(Path(assets.clusters)))
-    return OpenAssets(
-        packed, splits, tuple(map(_open_teacher, assets.teachers)), classes, trained, clusters
-    )
+    trained = splits.train
+    if assets.trained is not None:
+        trained = kept_ids(open_store(Path(assets.trained)))
+    clusters = None
+    if assets.clusters is not None:
+        clusters = Clusters(open_store(Path(assets.clusters)))
+    teachers = tuple(_open_teacher(teacher) for teacher in assets.teachers)
+    return OpenAssets(packed, splits, teachers, classes, trained, clusters)
 
 
 def _open_teacher(assets: TeacherAssets) -> OpenTeacher:

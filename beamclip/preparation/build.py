@@ -1,135 +1,144 @@
-"""Making what runs read before they start: packed images, teacher embeddings, anchors."""
+"""Build all stores that runs read: packed images, teacher embeddings, anchors, training subsets."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
-import torch
-
-from beamclip.anchors import AnchorSet, report_of
+from beamclip.anchors import AnchorSet, anchor_report
 from beamclip.config import Experiment
-from beamclip.data import PackedImages, Splits
-from beamclip.evaluation import accuracy, wilson_interval, zero_shot_logits
 from beamclip.preparation.anchors import (
+    AnchorSetKey,
     ExperimentAnchorSets,
-    anchor_sets_of,
+    anchor_set_key,
     make_anchor_sets,
-    place_of,
+    plan_anchor_sets,
 )
-from beamclip.preparation.assets import Assets, TeacherAssets
+from beamclip.preparation.assets import AssetFacts, Assets, TeacherAssets
 from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.teacher_passes import (
-    Passes,
-    Wanted,
+    PassResults,
+    TeacherPass,
     held_out_views,
-    make_passes,
+    run_teacher_passes,
     training_views,
 )
-from beamclip.preparation.train_subset import Chosen
+from beamclip.preparation.zero_shot import teacher_accuracy
 from beamclip.stores import Store, key_of
 from beamclip.students import check_backbone
-from beamclip.teachers import Embeddings, Teacher
 
 
-def prepare(experiment: Experiment, workshop: PreparationContext) -> Assets:
-    """Make what is missing of a run's stores; a second call opens them. See `prepare_all`."""
-    return prepare_all({"": experiment}, workshop)[""]
+def prepare(experiment: Experiment, context: PreparationContext) -> Assets:
+    """Build the missing stores of one experiment; see `prepare_all`."""
+    return prepare_all({"": experiment}, context)[""]
 
 
 def prepare_all(
-    experiments: Mapping[str, Experiment], workshop: PreparationContext
+    experiments: Mapping[str, Experiment], context: PreparationContext
 ) -> dict[str, Assets]:
-    """Make what is missing of the stores of many experiments: no teacher sees a view of an image twice.
+    """Build the missing stores of many experiments; stores that exist are only opened.
+
+    No teacher encodes a view of an image twice.
+
+    Args:
+        experiments: by name.
+        context: the surroundings.
+
+    Returns:
+        The assets of each experiment, by its name.
 
     Raises:
-        UserError: data, teacher, student or class names are not what an experiment says.
+        UserError: data, teacher, student or class names are not as configured.
     """
-    for name in sorted({experiment.student.backbone for experiment in experiments.values()}):
-        check_backbone(name)
-    wanted = {
-        key: anchor_sets_of(experiment, workshop) for key, experiment in experiments.items()
-    }  # first: names are where users err
-    passes = make_passes(experiments, workshop)
-    banks = make_anchor_sets(wanted.values(), workshop)
+    for backbone in sorted({experiment.student.backbone for experiment in experiments.values()}):
+        check_backbone(backbone)
+    # Planned before any costly work, because names and senses are where most mistakes are.
+    anchor_sets = {
+        name: plan_anchor_sets(experiment, context) for name, experiment in experiments.items()
+    }
+    passes = run_teacher_passes(experiments, context)
+    anchor_stores = make_anchor_sets(anchor_sets.values(), context)
+    built = _Built(passes, anchor_sets, anchor_stores)
     return {
-        key: _assets(key, experiment, passes, wanted[key], banks, workshop)
-        for key, experiment in experiments.items()
+        name: _assets(name, experiment, built, context) for name, experiment in experiments.items()
     }
 
 
-Banks = Mapping[tuple[str, str], Store]
-"""Stores of anchors by `place_of`."""
+@dataclass(frozen=True)
+class _Built:
+    """Everything that was built for these experiments.
+
+    Attributes:
+        passes: results of the teacher passes.
+        anchor_sets: by name of the experiment.
+        anchor_stores: stores of the anchor sets.
+    """
+
+    passes: PassResults
+    anchor_sets: Mapping[str, ExperimentAnchorSets]
+    anchor_stores: Mapping[AnchorSetKey, Store]
 
 
 def _assets(
-    key: str,
-    experiment: Experiment,
-    passes: Passes,
-    banks: ExperimentAnchorSets,
-    stores: Banks,
-    workshop: PreparationContext,
+    name: str, experiment: Experiment, built: _Built, context: PreparationContext
 ) -> Assets:
-    (packed, splits), chosen = passes.opened[key], passes.chosen[key]
-    views = training_views(experiment, chosen.trained)
+    packed, _ = built.passes.data[name]
+    subset = built.passes.subsets[name]
+    anchor_sets = built.anchor_sets[name]
+    views = training_views(experiment, subset.ids)
     teachers = []
-    for tower, plan in banks.matched:
-        path = (
-            None if views is None else str(passes.store_of(Wanted(tower, packed, views)).store.path)
+    for tower, plan in anchor_sets.matched:
+        views_path = None
+        if views is not None:
+            embeddings = built.passes.store_of(TeacherPass(tower, packed, views))
+            views_path = str(embeddings.store.path)
+        anchor_store = built.anchor_stores[anchor_set_key(tower, plan, context)]
+        teachers.append(
+            TeacherAssets(
+                views=views_path,
+                anchors=str(anchor_store.path),
+                tower=context.teacher(tower).config.model_dump(mode="json"),
+                temperature=getattr(tower, "temperature", None),
+            )
         )
-        anchors, config = (
-            str(stores[place_of(tower, plan, workshop)].path),
-            workshop.teacher(tower).config.model_dump(mode="json"),
-        )
-        teachers.append(TeacherAssets(path, anchors, config, getattr(tower, "temperature", None)))
-    first, own = banks.matched[0], stores[place_of(*banks.own, workshop)]
-    held_out = passes.store_of(Wanted(first[0], packed, held_out_views(splits)))
-    facts = _facts(experiment, packed, chosen, workshop.teacher(first[0])) | _zero_shot(
-        held_out, AnchorSet.open(own), packed, splits
-    )
-    facts["anchors"] = report_of(
-        stores[place_of(*first, workshop)], first[1].prompt_set, first[1].senses
-    ).summary()
-    facts["teacher/images_encoded"] = passes.encoded_for(experiment, key)
-    facts["teacher/images_encoded_in_all"] = passes.encoded
+    own_anchors = built.anchor_stores[anchor_set_key(*anchor_sets.own, context)]
     return Assets(
-        str(packed.store.path),
-        tuple(teachers),
-        str(own.path),
-        facts,
-        _path(chosen.store),
-        _path(chosen.clusters),
+        packed=str(packed.store.path),
+        teachers=tuple(teachers),
+        classes=str(own_anchors.path),
+        facts=_facts(name, experiment, built, context),
+        trained=None if subset.store is None else str(subset.store.path),
+        clusters=None if subset.clusters is None else str(subset.clusters.path),
     )
-
-
-def _path(store: Store | None) -> str | None:
-    return None if store is None else str(store.path)
 
 
 def _facts(
-    experiment: Experiment, packed: PackedImages, chosen: Chosen, teacher: Teacher
-) -> dict[str, Any]:
-    others = "".join(
-        f" + {tower.model.rstrip('/').rsplit('/', 1)[-1]}" for tower in experiment.teachers[1:]
+    name: str, experiment: Experiment, built: _Built, context: PreparationContext
+) -> AssetFacts:
+    packed, splits = built.passes.data[name]
+    subset = built.passes.subsets[name]
+    anchor_sets = built.anchor_sets[name]
+    tower, plan = anchor_sets.matched[0]
+    teacher = context.teacher(tower)
+    others = [_short_name(other.model) for other in experiment.teachers[1:]]
+    held_out = built.passes.store_of(TeacherPass(tower, packed, held_out_views(splits)))
+    own_anchors = AnchorSet.open(built.anchor_stores[anchor_set_key(*anchor_sets.own, context)])
+    matched_store = built.anchor_stores[anchor_set_key(tower, plan, context)]
+    report = anchor_report(matched_store, plan.prompt_set, plan.senses)
+    return AssetFacts(
+        data_key=packed.key,
+        classes=packed.classes,
+        train_images=len(subset.ids),
+        teacher=" + ".join([teacher.name, *others]),
+        teacher_fingerprint=key_of(teacher.fingerprint),
+        width=teacher.width,
+        zero_shot_val=teacher_accuracy(held_out, own_anchors, packed, splits.val),
+        zero_shot_test=teacher_accuracy(held_out, own_anchors, packed, splits.test),
+        anchors=report.summary(),
+        images_encoded=built.passes.encoded_for(experiment, name),
+        images_encoded_in_all=built.passes.encoded,
+        balance=subset.facts,
     )
-    balanced = {} if chosen.facts is None else {"balance": dict(chosen.facts)}
-    return balanced | {
-        "data_key": packed.key,
-        "classes": packed.classes,
-        "train_images": len(chosen.trained),
-        "teacher": f"{teacher.name}{others}",
-        "teacher_fingerprint": key_of(teacher.fingerprint),
-        "width": teacher.width,
-    }
 
 
-def _zero_shot(
-    held_out: Embeddings, anchors: AnchorSet, packed: PackedImages, splits: Splits
-) -> dict[str, float]:
-    metrics: dict[str, float] = {}
-    for name, ids in (("val", splits.val), ("test", splits.test)):
-        logits = zero_shot_logits(torch.from_numpy(held_out.gather(ids, 0)), anchors.embeddings)
-        per_cent, key = (
-            accuracy(logits, torch.from_numpy(packed.labels[ids])),
-            f"teacher/zero_shot_{name}_top1",
-        )
-        metrics |= {key: per_cent, f"{key}_low": wilson_interval(per_cent, len(ids))[0]}
-    return metrics
+def _short_name(model: str) -> str:
+    """Return the last part of a model's name or path."""
+    return model.rstrip("/").rsplit("/", 1)[-1]

@@ -1,4 +1,4 @@
-"""Where stores are made: opens sources, packs, loads teachers, each once, for as many experiments as there are."""
+"""The context of preparation: opens sources, packs images and loads teachers, each only once."""
 
 import json
 from collections.abc import Callable
@@ -11,24 +11,32 @@ import torch
 from beamclip.config import DataConfig, TowerConfig
 from beamclip.data import PackedImages, Source, open_source
 from beamclip.data.packing import pack_source, parts_of
-from beamclip.preparation.throughput import Throughput, measure_throughput, seconds_per_text
+from beamclip.preparation.throughput import (
+    Throughput,
+    measure_seconds_per_text,
+    measure_throughput,
+)
 from beamclip.stores import Progress, Runner, build_once, in_process, key_of, silent, store_path
 from beamclip.teachers import Teacher, load_teacher
 
-_SPLITTING = {"train_images", "keep", "val_fraction", "split_seed", "broken_fraction"}
+# Settings of `data` that change neither the source nor the packed images.
+_SPLIT_SETTINGS = {"train_images", "keep", "val_fraction", "split_seed", "max_unreadable_fraction"}
+_MEASURED_TEXTS = 32
 
 
 @dataclass
 class PreparationContext:
-    """What preparing needs to know of its surroundings, and what it has opened so far.
+    """The surroundings of preparation, and what it has opened so far.
 
     Attributes:
-        root: the folder of all stores.
-        device: where teachers that are loaded here run.
-        run: who does work that falls into shards.
-        repair: build again what is damaged.
-        find_pace: measures how fast a teacher is where the shards are worked on.
-        precision: what `teacher.precision: auto` means where the shards are worked on.
+        root: folder of all stores.
+        device: device of the teachers that are loaded in this process.
+        progress: called with the progress of long work.
+        run: runs work that is split into shards, in this process or on a cluster.
+        repair: rebuild what is damaged in existing stores.
+        measure_throughput: measures a teacher's throughput on the machines that do the work.
+        precision: meaning of `teacher.precision: auto` on the machines that do the work (`bf16` or
+            `fp32`); None if this process does the work.
     """
 
     root: Path
@@ -41,22 +49,25 @@ class PreparationContext:
     _sources: dict[str, Source] = field(default_factory=dict)
     _packed: dict[str, PackedImages] = field(default_factory=dict)
     _teachers: dict[str, Teacher] = field(default_factory=dict)
-    _paces: dict[str, Throughput] = field(default_factory=dict)
+    _throughputs: dict[str, Throughput] = field(default_factory=dict)
+    _text_seconds: dict[str, float] = field(default_factory=dict)
 
     def source(self, config: DataConfig) -> Source:
-        """The opened source of the images."""
-        key = _key(config.model_dump(mode="json", exclude=_SPLITTING))
+        """Return the opened source of the images."""
+        key = _cache_key(config.model_dump(mode="json", exclude=_SPLIT_SETTINGS))
         if key not in self._sources:
             self._sources[key] = open_source(config)
         return self._sources[key]
 
     def packed_path(self, config: DataConfig) -> Path:
-        """Where the packed images are or will be."""
+        """Return the path that the packed images have or will have."""
         return store_path(self.root, "packed", parts_of(self.source(config), config))
 
     def packed(self, config: DataConfig) -> PackedImages:
-        """The packed images, made where they are not there yet."""
-        key = _key(config.model_dump(mode="json", exclude=_SPLITTING - {"broken_fraction"}))
+        """Return the packed images; pack them if they are missing."""
+        # Another limit for unreadable images is checked again.
+        exclude = _SPLIT_SETTINGS - {"max_unreadable_fraction"}
+        key = _cache_key(config.model_dump(mode="json", exclude=exclude))
         if key not in self._packed:
             self._packed[key] = pack_source(
                 self.source(config), config, self.root, self.progress, self.run, self.repair
@@ -64,40 +75,42 @@ class PreparationContext:
         return self._packed[key]
 
     def demo_teacher_path(self) -> Path:
-        """Where the demo's teacher is or will be."""
-        return store_path(self.root, "demo_teacher", _demo_parts())
+        """Return the path that the demo's teacher has or will have."""
+        return store_path(self.root, "demo_teacher", _demo_teacher_parts())
 
     def teacher(self, config: TowerConfig) -> Teacher:
-        """A teacher, loaded; the demo's is trained first where it does not exist, then loaded through the same door.
+        """Return a loaded teacher; train the demo's teacher first if it is missing.
 
         Raises:
             UserError: the teacher can't be loaded.
         """
-        key = _key(config.model_dump(mode="json", include=set(TowerConfig.model_fields)))
+        key = _cache_key(config.model_dump(mode="json", include=set(TowerConfig.model_fields)))
         if key not in self._teachers:
-            self._teachers[key] = (
-                self._demo_teacher(config)
-                if config.model == "demo"
-                else load_teacher(self._tower(config), self.device)
-            )
+            if config.model == "demo":
+                self._teachers[key] = self._demo_teacher(config)
+            else:
+                self._teachers[key] = load_teacher(self._resolve_precision(config), self.device)
         return self._teachers[key]
 
-    def pace(self, teacher: Teacher) -> Throughput:
-        """How fast a teacher is, and at which batch size; tried once."""
+    def throughput(self, teacher: Teacher) -> Throughput:
+        """Return a teacher's throughput and batch size; measured once per weights."""
         key = key_of(teacher.fingerprint)
-        if key not in self._paces:
-            self._paces[key] = self.measure_throughput(teacher)
-        return self._paces[key]
+        if key not in self._throughputs:
+            self._throughputs[key] = self.measure_throughput(teacher)
+        return self._throughputs[key]
 
-    def text_pace(self, teacher: Teacher) -> float:
-        """Seconds that the text tower takes for a sentence here; tried once. A GPU elsewhere will take less."""
-        key = f"{key_of(teacher.fingerprint)} texts"
-        if key not in self._paces:
-            self._paces[key] = Throughput(32, seconds_per_text(teacher, 32))
-        return self._paces[key].seconds
+    def seconds_per_text(self, teacher: Teacher) -> float:
+        """Return the text tower's time per sentence in this process; measured once per weights.
 
-    def _tower(self, config: TowerConfig) -> TowerConfig:
-        """The same, with a precision that means the same everywhere."""
+        A GPU on another machine will be faster.
+        """
+        key = key_of(teacher.fingerprint)
+        if key not in self._text_seconds:
+            self._text_seconds[key] = measure_seconds_per_text(teacher, _MEASURED_TEXTS)
+        return self._text_seconds[key]
+
+    def _resolve_precision(self, config: TowerConfig) -> TowerConfig:
+        """Return the config with a precision that means the same on every machine."""
         values = config.model_dump(include=set(TowerConfig.model_fields))
         if values["precision"] == "auto" and self.precision is not None:
             values["precision"] = self.precision
@@ -111,17 +124,17 @@ class PreparationContext:
             return {}
 
         store = build_once(
-            self.root, "demo_teacher", _demo_parts(), build, self.progress, self.repair
+            self.root, "demo_teacher", _demo_teacher_parts(), build, self.progress, self.repair
         )
         config = config.model_copy(update={"model": f"local-dir:{store.path}", "pretrained": None})
-        return replace(load_teacher(self._tower(config), self.device), name="demo")
+        return replace(load_teacher(self._resolve_precision(config), self.device), name="demo")
 
 
-def _demo_parts() -> dict[str, Any]:
+def _demo_teacher_parts() -> dict[str, Any]:
     from beamclip.teachers.demo import DEMO_TEACHER_VERSION
 
     return {"version": DEMO_TEACHER_VERSION}
 
 
-def _key(values: Any) -> str:
+def _cache_key(values: Any) -> str:
     return json.dumps(values, sort_keys=True)

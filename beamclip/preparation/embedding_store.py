@@ -1,4 +1,10 @@
-"""Building embedding stores."""
+"""Build embedding stores: run a teacher over views of packed images, in shards.
+
+A store contains a teacher's fp16 embeddings of `ViewSet.count` views of each sample. No teacher
+encodes a view of an image twice: rows that another finished store of the same teacher, images,
+recipe and seed already holds are copied. A build that was stopped resumes from its finished shards.
+`beamclip.teachers.embeddings` reads these stores.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,47 +29,82 @@ from beamclip.stores import (
     Runner,
     Shards,
     build_once,
+    finished_shards,
     in_process,
-    kept_shards,
     key_of,
+    load_or_make_plan,
     open_store,
     partial_path,
-    planned,
     read_json,
     run_shards,
     silent,
     store_path,
-    temporary_for,
+    temporary_path,
 )
 from beamclip.teachers import Embeddings, Teacher, ViewSet, covering_store
-from beamclip.teachers.embeddings import KIND, if_good, shard_name, stores_like
+from beamclip.teachers.embeddings import KIND, matching_stores, open_intact_store, shard_name
 from beamclip.teachers.loading import load_same_teacher
 
-# What finished stores hold already of a set of views: those rows are copied, and no teacher sees their images again.
+# Shards hold about 1/64 of the samples, at least 64 and at most 4096, in multiples of 64.
+_SHARDS = 64
+_MIN_SHARD_ROWS = 64
+_MAX_SHARD_ROWS = 4096
+
+BatchRows = tuple[Ids, int]
+"""Rows of a shard, and the id of the view to encode."""
+
+
+def embedding_basis(teacher: Teacher, packed: PackedImages, views: ViewSet) -> dict[str, Any]:
+    """Return what an embedding depends on in addition to its sample and view ids."""
+    return {"images": packed.key, "teacher": teacher.fingerprint, **views.render_parts()}
+
+
+def embedding_parts(teacher: Teacher, packed: PackedImages, views: ViewSet) -> dict[str, Any]:
+    """Return the parts of the key of an embedding store: all that it depends on."""
+    return {**embedding_basis(teacher, packed, views), **views.key_parts()}
+
+
+def render_for_teacher(
+    teacher: Teacher, packed: PackedImages, views: ViewSet, ids: Ids, view: int
+) -> torch.Tensor:
+    """Render one view of these samples for a teacher, [N, 3, S, S] on its device."""
+    images = torch.from_numpy(packed.read(ids)).to(teacher.device)
+    parameters = draw(views.recipe, ids, np.full(len(ids), view), views.seed)
+    return render(images, parameters, teacher.pixels)
 
 
 @dataclass(frozen=True)
 class ReusableRows:
-    """Stores of the same teacher, images, recipe and seed, with other samples or another number of views.
+    """Rows of finished stores that can be copied instead of encoded again.
+
+    The stores have the same teacher, images, recipe and seed, with other samples or another number
+    of views.
 
     Attributes:
-        paths: their folders.
+        paths: folders of the stores.
     """
 
     paths: tuple[Path, ...] = ()
 
     @classmethod
-    def beside(cls, root: Path, basis: dict[str, Any], views: ViewSet) -> "ReusableRows":
-        """All finished stores that hold some of these views. basis: see `covering_store`."""
-        likes = (store.path for store in stores_like(root, basis))
-        return cls(
-            tuple(path for path in likes if np.isin(np.load(path / "ids.npy"), views.ids).any())
-        )
+    def find(cls, root: Path, basis: dict[str, Any], views: ViewSet) -> "ReusableRows":
+        """Find all finished stores that hold some of these views.
+
+        Args:
+            root: folder of all stores.
+            basis: the `embedding_basis` of the views.
+            views: the views that are needed.
+        """
+        paths = []
+        for store in matching_stores(root, basis):
+            if np.isin(np.load(store.path / "ids.npy"), views.ids).any():
+                paths.append(store.path)
+        return cls(tuple(paths))
 
     @classmethod
-    def named(cls, root: Path, names: Sequence[str]) -> "ReusableRows":
-        """Stores by their keys, as a builder noted them; one that was deleted or damaged since is left out, and its rows are made."""
-        stores = (if_good(root / KIND / name) for name in names)
+    def from_keys(cls, root: Path, keys: Sequence[str]) -> "ReusableRows":
+        """Return the stores with these keys, without those that were deleted or damaged since."""
+        stores = [open_intact_store(root / KIND / key) for key in keys]
         return cls(tuple(store.path for store in stores if store is not None))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -73,36 +114,56 @@ class ReusableRows:
     def _stores(self) -> list[Embeddings]:
         return [Embeddings(open_store(path)) for path in self.paths]
 
-    def holds(self, ids: Ids, views: int) -> NDArray[np.bool_]:
-        """Which views of these samples are held, [N, views]."""
-        held = np.zeros((len(ids), views), bool)
+    def contains(self, ids: Ids, views: int) -> NDArray[np.bool_]:
+        """Return which views of these samples can be copied, [N, views]."""
+        contained = np.zeros((len(ids), views), bool)
         for store in self._stores:
-            held[np.isin(ids, store.ids), : store.views] = True
-        return held
+            contained[np.isin(ids, store.ids), : store.views] = True
+        return contained
 
-    def fill(self, ids: Ids, out: NDArray[np.float16]) -> None:
-        """Copy the rows that are held into `out`, [N, views, D]."""
+    def copy_into(self, out: NDArray[np.float16], ids: Ids) -> None:
+        """Copy the rows that exist into `out`, [N, views, D].
+
+        Args:
+            out: changed in place; other rows are left as they are.
+            ids: sample ids of its rows, [N].
+        """
         for store in self._stores:
             rows = np.flatnonzero(np.isin(ids, store.ids))
             for view in range(min(store.views, out.shape[1])):
                 out[rows, view] = store.gather(ids[rows], view)
 
 
-# The teacher pass as work in shards: what each shard holds, and how one is written.
+def images_per_shard(views: ViewSet, shard_rows: int, reusable: ReusableRows) -> list[int]:
+    """Return how many images the teacher must encode for each shard of `shard_rows` samples."""
+    missing = (~reusable.contains(views.ids, views.count)).sum(axis=1)
+    starts = range(0, len(views.ids), shard_rows)
+    return [int(missing[start : start + shard_rows].sum()) for start in starts]
 
 
-Place = tuple[Ids, int]
-"""Rows of a shard, and a view."""
+def rows_per_shard(samples: int) -> int:
+    """Return the number of samples in a shard of a store with so many samples."""
+    rows = -(-samples // (_SHARDS * _MIN_SHARD_ROWS)) * _MIN_SHARD_ROWS
+    return min(_MAX_SHARD_ROWS, max(_MIN_SHARD_ROWS, rows))
 
 
 @dataclass(frozen=True)
 class EmbedJob:
-    """All views of a set, in shards of neighbouring samples.
+    """The pass of a teacher over a view set, in shards of consecutive samples.
+
+    It can be pickled and sent to other processes, which load the teacher themselves.
 
     Attributes:
-        fingerprint: key of the teacher's; whoever loads it elsewhere must find the same.
-        known: stores that hold some of these views already.
-        loaded: the teacher, where it is in this process already; it is not sent anywhere.
+        packed: folder of the packed images.
+        teacher: config by which other processes load the teacher.
+        fingerprint: key of the teacher's fingerprint, which must be the same everywhere.
+        views: the views to encode.
+        batch_size: images that are encoded at once.
+        shard_rows: samples per shard.
+        reusable: stores whose rows are copied.
+        loaded: the teacher if it is loaded in this process; it is never pickled.
+        label: name of the work in progress bars.
+        on_device: True, since the work runs on a GPU if there is one.
     """
 
     packed: Path
@@ -111,7 +172,7 @@ class EmbedJob:
     views: ViewSet
     batch_size: int
     shard_rows: int
-    known: ReusableRows = ReusableRows()
+    reusable: ReusableRows = ReusableRows()
     loaded: Teacher | None = field(default=None, repr=False, compare=False)
     label: str = "teacher images"
     on_device: bool = True
@@ -121,199 +182,192 @@ class EmbedJob:
 
     @cached_property
     def sizes(self) -> Sequence[int]:
-        """Images that the teacher must see for each shard: samples times views, without those whose rows are copied."""
-        return sizes_of(self.views, self.shard_rows, self.known)
+        """Return how many images the teacher must encode for each shard."""
+        return images_per_shard(self.views, self.shard_rows, self.reusable)
 
     def open(self, folder: Path, threads: int) -> Callable[[int], None]:
-        """The function that encodes one shard.
+        """Load the teacher and return the function that writes one shard.
 
         Raises:
-            UserError: the teacher that this process finds under the name is another one.
+            UserError: this process loads another teacher under the same name.
         """
         teacher = self.loaded or load_same_teacher(
-            self.teacher, threads, lambda found: found.fingerprint, self.fingerprint
+            self.teacher, threads, lambda loaded: loaded.fingerprint, self.fingerprint
         )
         packed = open_packed(self.packed)
-        return lambda index: self._write(teacher, packed, folder, index)
+        return lambda index: self._write_shard(teacher, packed, folder, index)
 
-    def _write(self, teacher: Teacher, packed: PackedImages, folder: Path, index: int) -> None:
+    def _write_shard(
+        self, teacher: Teacher, packed: PackedImages, folder: Path, index: int
+    ) -> None:
         ids = self.views.ids[index * self.shard_rows : (index + 1) * self.shard_rows]
-        out = np.zeros((len(ids), self.views.count, teacher.width), np.float16)
-        self.known.fill(ids, out)
+        embeddings = np.zeros((len(ids), self.views.count, teacher.width), np.float16)
+        self.reusable.copy_into(embeddings, ids)
 
-        def make(place: Place) -> tuple[Place, torch.Tensor]:
-            return place, pixels_of(teacher, packed, self.views, ids[place[0]], place[1])
+        def render_batch(batch: BatchRows) -> tuple[BatchRows, torch.Tensor]:
+            rows, view = batch
+            return batch, render_for_teacher(teacher, packed, self.views, ids[rows], view)
 
-        for (rows, view), pixels in Prefetcher(self._batches(ids), make, teacher.device):
-            out[rows, view] = teacher.encode_images(pixels).cpu().numpy()
-        _check_norms(out, teacher.name)
-        temporary = temporary_for(folder / shard_name(index))
+        batches = Prefetcher(self._missing_batches(ids), render_batch, teacher.device)
+        for (rows, view), pixels in batches:
+            embeddings[rows, view] = teacher.encode_images(pixels).cpu().numpy()
+        _check_norms(embeddings, teacher.name)
+        temporary = temporary_path(folder / shard_name(index))
         with temporary.open("wb") as file:
-            np.save(file, out)
-        Shards(folder).finish(
-            index,
-            {shard_name(index): temporary},
-            {"index": index, "rows": len(ids), "views": self.views.count},
-        )
+            np.save(file, embeddings)
+        record = {"index": index, "rows": len(ids), "views": self.views.count}
+        Shards(folder).finish(index, {shard_name(index): temporary}, record)
         packed.release()
 
-    def _batches(self, ids: Ids) -> Iterator[Place]:
-        """Rows and view of what is to be encoded, batch by batch."""
-        missing = ~self.known.holds(ids, self.views.count)
+    def _missing_batches(self, ids: Ids) -> Iterator[BatchRows]:
+        """Yield rows and view of what must be encoded, batch by batch."""
+        missing = ~self.reusable.contains(ids, self.views.count)
         for view in range(self.views.count):
             rows = np.flatnonzero(missing[:, view])
-            yield from (
-                (rows[start : start + self.batch_size], view)
-                for start in range(0, len(rows), self.batch_size)
-            )
+            for start in range(0, len(rows), self.batch_size):
+                yield rows[start : start + self.batch_size], view
 
 
-def sizes_of(views: ViewSet, shard_rows: int, known: ReusableRows) -> list[int]:
-    """Images to encode for each shard of so many samples."""
-    missing = (~known.holds(views.ids, views.count)).sum(axis=1)
-    return [
-        int(missing[start : start + shard_rows].sum())
-        for start in range(0, len(views.ids), shard_rows)
-    ]
-
-
-def pixels_of(
-    teacher: Teacher, packed: PackedImages, views: ViewSet, ids: Ids, view: int
-) -> torch.Tensor:
-    """What the teacher is fed for one view of these samples, [N, 3, S, S] on its device."""
-    images = torch.from_numpy(packed.read(ids)).to(teacher.device)
-    return render(
-        images, draw(views.recipe, ids, np.full(len(ids), view), views.seed), teacher.pixels
-    )
-
-
-def _check_norms(embeddings: NDArray[np.float16], name: str) -> None:
+def _check_norms(embeddings: NDArray[np.float16], teacher: str) -> None:
     norms = np.linalg.norm(embeddings.astype(np.float32), axis=2)
     if not (np.abs(norms - 1) < 0.01).all():
         raise UserError(
-            f"the teacher {name} gave embeddings that are zero or not finite; try teacher.precision=fp32"
+            f"the teacher {teacher} gave embeddings that are zero or not finite; "
+            "try teacher.precision=fp32"
         )
 
 
-_SHARDS = 64  # at least so many where there is enough to share out
-_SHARD_ROWS = (64, 4096)
+@dataclass(frozen=True)
+class EmbedPlan:
+    """Decisions of a build, saved with its first shard so that a resumed build repeats them.
+
+    Attributes:
+        batch_size: images that are encoded at once.
+        shard_rows: samples per shard.
+        reused_keys: keys of the stores whose rows are copied.
+    """
+
+    batch_size: int
+    shard_rows: int
+    reused_keys: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the store's `plan.json`."""
+        return {
+            "batch_size": self.batch_size,
+            "shard_rows": self.shard_rows,
+            "known": list(self.reused_keys),
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "EmbedPlan":
+        """Read the content of a store's `plan.json`."""
+        return cls(content["batch_size"], content["shard_rows"], tuple(content["known"]))
 
 
-def basis_of(teacher: Teacher, packed: PackedImages, views: ViewSet) -> dict[str, Any]:
-    """What an embedding depends on beside its sample and view ids."""
-    return {"images": packed.key, "teacher": teacher.fingerprint, **views.drawn()}
-
-
-def parts_of(teacher: Teacher, packed: PackedImages, views: ViewSet) -> dict[str, Any]:
-    """All that an embedding store depends on."""
-    return {**basis_of(teacher, packed, views), **views.parts()}
-
-
-def shard_rows(samples: int) -> int:
-    """Samples in a shard."""
-    low, high = _SHARD_ROWS
-    return min(high, max(low, -(-samples // (_SHARDS * low)) * low))
-
-
-def embed(
+def embed(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
     teacher: Teacher,
     packed: PackedImages,
     views: ViewSet,
     root: Path,
     progress: Progress = silent,
     run: Runner = in_process,
+    *,
     repair: bool = False,
-    pace: Callable[[Teacher], Throughput] = measure_throughput,
+    measure: Callable[[Teacher], Throughput] = measure_throughput,
 ) -> tuple[Embeddings, int]:
-    """Open a store that holds these views, running the teacher over what no other store holds.
+    """Open a store that holds these views; encode first what no store holds.
 
     Args:
-        run: who encodes: this process, or a cluster's.
-        repair: encode again what is damaged in the store of these views, where no other holds them.
-        pace: finds the batch size, where encoding happens.
+        teacher: the teacher.
+        packed: the images.
+        views: the views that are needed.
+        root: folder of all stores.
+        progress: called with the progress of the pass.
+        run: runs the shards, in this process or on a cluster.
+        repair: rebuild what is damaged in the store of these views, unless another store holds
+            them.
+        measure: finds the batch size, on the machines that encode.
 
     Returns:
-        The store, which may hold more samples and views than asked for, and how many images the teacher encoded for this call:
-        0 where the store was there.
+        The store, which may hold more samples and views than asked for, and how many images the
+        teacher encoded for this call: 0 if the store existed.
 
     Raises:
-        UserError: as `build_once`; or the teacher gives embeddings that are zero or not finite.
+        UserError: as `build_once`; or the teacher's embeddings are zero or not finite.
     """
-    covering = covering_store(root, basis_of(teacher, packed, views), views)
+    basis = embedding_basis(teacher, packed, views)
+    covering = covering_store(root, basis, views)
     if covering is not None:
         return Embeddings(covering), 0
     encoded = 0
 
     def build(folder: Path) -> dict[str, Any]:
         nonlocal encoded
-        facts, encoded = _build(teacher, packed, views, folder, progress, run, pace)
-        return facts
+        np.save(folder / "ids.npy", views.ids)
+        found = ReusableRows.find(root, basis, views)
 
-    store = build_once(root, KIND, parts_of(teacher, packed, views), build, progress, repair)
+        def decide() -> dict[str, Any]:
+            batch_size = measure(teacher).batch_size
+            keys = tuple(path.name for path in found.paths)
+            return EmbedPlan(batch_size, rows_per_shard(len(views.ids)), keys).to_json()
+
+        plan = EmbedPlan.from_json(load_or_make_plan(folder, decide))
+        job = EmbedJob(
+            packed=packed.store.path,
+            teacher=teacher.config,
+            fingerprint=key_of(teacher.fingerprint),
+            views=views,
+            batch_size=plan.batch_size,
+            shard_rows=plan.shard_rows,
+            reusable=ReusableRows.from_keys(root, plan.reused_keys),
+            loaded=teacher,
+        )
+        encoded = _run_job(job, folder, run, progress)
+        return {
+            "samples": len(views.ids),
+            "views": views.count,
+            "width": teacher.width,
+            "dtype": "float16",
+            "shard_rows": plan.shard_rows,
+            "teacher": teacher.name,
+            "teacher_output": teacher.reference_output,
+        }
+
+    parts = embedding_parts(teacher, packed, views)
+    store = build_once(root, KIND, parts, build, progress, repair)
     return Embeddings(store), encoded
 
 
-def _build(
-    teacher: Teacher,
-    packed: PackedImages,
-    views: ViewSet,
-    folder: Path,
-    progress: Progress,
-    run: Runner,
-    pace: Callable[[Teacher], Throughput],
-) -> tuple[dict[str, Any], int]:
-    np.save(folder / "ids.npy", views.ids)
-    root = folder.parents[1]
-    known = ReusableRows.beside(root, basis_of(teacher, packed, views), views)
-    plan = planned(folder, lambda: _plan(pace(teacher).batch_size, views, known))
-    rows, known = plan["shard_rows"], ReusableRows.named(root, plan["known"])
-    job = EmbedJob(
-        packed.store.path,
-        teacher.config,
-        key_of(teacher.fingerprint),
-        views,
-        plan["batch_size"],
-        rows,
-        known,
-        teacher,
-    )
+def _run_job(job: EmbedJob, folder: Path, run: Runner, progress: Progress) -> int:
+    """Write the missing shards. Returns how many images were encoded."""
     encoded = 0
 
-    def counting(job: Job, shards: Sequence[int], folder: Path) -> Iterator[int]:
+    def count_encoded(job: Job, shards: Sequence[int], folder: Path) -> Iterator[int]:
         nonlocal encoded
         for index in run(job, shards, folder):
             encoded += job.sizes[index]
             yield index
 
-    for _ in run_shards(job, folder, counting, progress):
+    for _ in run_shards(job, folder, count_encoded, progress):
         pass
-    shape = {
-        "samples": len(views.ids),
-        "views": views.count,
-        "width": teacher.width,
-        "dtype": "float16",
-        "shard_rows": rows,
-    }
-    return {**shape, "teacher": teacher.name, "teacher_output": teacher.probe_output}, encoded
+    return encoded
 
 
-def _plan(batch_size: int, views: ViewSet, known: ReusableRows) -> dict[str, Any]:
-    return {
-        "batch_size": batch_size,
-        "shard_rows": shard_rows(len(views.ids)),
-        "known": [path.name for path in known.paths],
-    }
+def images_to_encode(teacher: Teacher, packed: PackedImages, views: ViewSet, root: Path) -> int:
+    """Return how many images the teacher would have to encode for a missing store.
 
-
-def images_left(teacher: Teacher, packed: PackedImages, views: ViewSet, root: Path) -> int:
-    """Images that the teacher would have to see for a store that is not there: without rows of other stores and finished shards."""
-    path = store_path(root, KIND, parts_of(teacher, packed, views))
-    plan = read_json(partial_path(path) / PLAN) or read_json(path / PLAN)
-    known = (
-        ReusableRows.named(root, plan["known"])
-        if plan
-        else ReusableRows.beside(root, basis_of(teacher, packed, views), views)
-    )
-    sizes = sizes_of(views, plan["shard_rows"] if plan else shard_rows(len(views.ids)), known)
-    left: int = sum(sizes) - sum(sizes[record["index"]] for record in kept_shards(path))
-    return left
+    Rows of other stores and finished shards do not count.
+    """
+    path = store_path(root, KIND, embedding_parts(teacher, packed, views))
+    saved_plan = read_json(partial_path(path) / PLAN) or read_json(path / PLAN)
+    if saved_plan:
+        plan = EmbedPlan.from_json(saved_plan)
+        shard_rows = plan.shard_rows
+        reusable = ReusableRows.from_keys(root, plan.reused_keys)
+    else:
+        shard_rows = rows_per_shard(len(views.ids))
+        reusable = ReusableRows.find(root, embedding_basis(teacher, packed, views), views)
+    sizes = images_per_shard(views, shard_rows, reusable)
+    finished: int = sum(sizes[record["index"]] for record in finished_shards(path))
+    return sum(sizes) - finished

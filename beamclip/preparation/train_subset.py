@@ -1,6 +1,8 @@
-"""Which of the training images students learn from, and what clusters these form: found before trials start, from canonical views.
+"""Select the training images that students learn from, and cluster them, before trials start.
 
-Only what students are *trained* on is chosen here. Probes, val and test always have all images, so that every method gets the same.
+The selection works on the first teacher's embeddings of canonical views: `data.keep` lists images,
+`balance` drops near-duplicates, and CLIP-CID needs clusters. It only affects what students are
+*trained* on. Probes, val and test always use all images, the same ones for every method.
 """
 
 from collections.abc import Mapping
@@ -10,166 +12,203 @@ from typing import Any
 
 import numpy as np
 
-from beamclip.balance import Kept, balance, cluster, kept_ids, read_kept, report_in
-from beamclip.balance.store import KEPT, KEPT_LIST
+from beamclip.balance import (
+    KeptList,
+    balance,
+    cluster,
+    kept_ids,
+    read_balance_report,
+    read_kept_list,
+)
+from beamclip.balance.store import KEPT_FILE, KEPT_LIST_KIND
 from beamclip.config import Experiment, UserError
 from beamclip.data import PackedImages, Splits, split
 from beamclip.data.packed import Ids
 from beamclip.preparation.context import PreparationContext
-from beamclip.preparation.embedding_store import parts_of
+from beamclip.preparation.embedding_store import embedding_parts
 from beamclip.stores import Store, build_once
 from beamclip.teachers import Embeddings, ViewSet
 
+# Entries of a balance's report that go into the record of every run.
+_REPORTED = ("threshold", "removed_share", "kept", "images", "sets", "largest", "search")
+
 
 @dataclass(frozen=True)
-class Chosen:
-    """What students of an experiment learn from.
+class TrainSubset:
+    """The images that an experiment's students are trained on.
 
     Attributes:
-        trained: sorted sample ids.
-        store: which holds them; None where they are all of train.
-        clusters: a store of clusters of these images, None where the objective needs none.
-        facts: of the balance and of a list of `data.keep`, None where there was neither.
+        ids: sorted sample ids.
+        store: the store that holds them; None if they are all of train.
+        clusters: the store of their clusters; None if the objective needs none.
+        facts: JSON values about the balance and the list of `data.keep`; None without either.
     """
 
-    trained: Ids
+    ids: Ids
     store: Store | None = None
     clusters: Store | None = None
     facts: Mapping[str, Any] | None = None
 
 
-def offered(experiment: Experiment, packed: PackedImages, splits: Splits) -> Ids:
-    """The training images before any balance: all of train, or those of it that `data.keep` lists. Sorted.
+def candidate_ids(experiment: Experiment, packed: PackedImages, splits: Splits) -> Ids:
+    """Return the training images before any balance, as sorted sample ids.
+
+    These are all of train, or the ones that `data.keep` lists.
 
     Raises:
-        UserError: as `read_kept`, none of those listed is in train, or a list that says how train was split lost images to val since.
+        UserError: as `read_kept_list`; no listed image is in train; or the list was made with
+            another split, and images of it are now in val.
     """
     if experiment.data.keep is None:
         return splits.train
-    kept = _kept(experiment, packed)
+    kept = _read_kept_list(experiment, packed)
     ids = np.intersect1d(splits.train, kept.ids)
     if not len(ids):
         raise UserError(
-            f"data.keep {experiment.data.keep} lists no image of train as it is split here; make it with the same data settings"
+            f"data.keep {experiment.data.keep} lists no image of train as it is split here; "
+            "make it with the same data settings"
         )
     _check_split(experiment, kept, splits)
     return ids
 
 
-def _kept(experiment: Experiment, packed: PackedImages) -> Kept:
-    return read_kept(Path(str(experiment.data.keep)).expanduser(), packed)
+def _read_kept_list(experiment: Experiment, packed: PackedImages) -> KeptList:
+    return read_kept_list(Path(str(experiment.data.keep)).expanduser(), packed)
 
 
-def _check_split(experiment: Experiment, kept: Kept, splits: Splits) -> None:
-    """Under another split than it was balanced in, a list would leave out its own images too, and nobody would hear of it."""
-    lost, data = len(np.intersect1d(splits.val, kept.ids)), experiment.data
-    if (
-        kept.split is None
-        or not lost
-        or (kept.split["split_seed"], kept.split["val_fraction"])
-        == (data.split_seed, data.val_fraction)
-    ):
+def _check_split(experiment: Experiment, kept: KeptList, splits: Splits) -> None:
+    """Raise UserError if another split than the list's moved listed images to val.
+
+    Without this check, a run would silently train on fewer images than were kept.
+    """
+    data = experiment.data
+    if kept.split is None:
         return
-    was = f"data.split_seed={kept.split['split_seed']} and data.val_fraction={kept.split['val_fraction']:g}"
+    list_split = (kept.split["split_seed"], kept.split["val_fraction"])
+    lost = len(np.intersect1d(splits.val, kept.ids))
+    if not lost or list_split == (data.split_seed, data.val_fraction):
+        return
     raise UserError(
-        f"data.keep {data.keep} was balanced with {was}, and as this run is split {lost} of its {len(kept.ids)} images are in val; "
-        "set both as they were, or have this split balanced with balance.remove instead of the list"
+        f"data.keep {data.keep} was balanced with data.split_seed={list_split[0]} and "
+        f"data.val_fraction={list_split[1]:g}, but with the split of this run {lost} of its "
+        f"{len(kept.ids)} images are in val; set both to the list's values, or drop the list and "
+        "balance this split with balance.remove"
     )
 
 
-def canonical_view(experiment: Experiment, ids: Ids) -> ViewSet | None:
-    """The canonical views of these `offered` images, where the first teacher must have seen them before any can be chosen."""
-    return (
-        ViewSet.center(ids)
-        if experiment.balance.active or experiment.objective.needs.clusters
-        else None
-    )
+def selection_views(experiment: Experiment, ids: Ids) -> ViewSet | None:
+    """Return the views that the first teacher must have encoded before images can be selected.
+
+    Args:
+        experiment: the settings.
+        ids: its `candidate_ids`.
+
+    Returns:
+        The canonical views of these images, or None if nothing is selected or clustered.
+    """
+    if experiment.balance.active or experiment.objective.clusters is not None:
+        return ViewSet.center(ids)
+    return None
 
 
-def choose(
+def select_train_subset(
     experiment: Experiment,
     packed: PackedImages,
     ids: Ids,
     canonical: Embeddings | None,
-    workshop: PreparationContext,
-) -> Chosen:
-    """Balance and cluster an experiment's training images, or open the stores where that was done.
+    context: PreparationContext,
+) -> TrainSubset:
+    """Balance and cluster an experiment's training images; stores that exist are only opened.
 
     Args:
-        ids: of the images `offered`.
-        canonical: a store that holds their `canonical_view`.
+        experiment: the settings.
+        packed: its images.
+        ids: its `candidate_ids`.
+        canonical: a store with their `selection_views`, or None if there are none.
+        context: the surroundings.
 
     Raises:
-        UserError: there are more clusters than images left, or as `balance`.
+        UserError: there are more clusters than images left; or as `balance`.
     """
-    listed = experiment.data.keep is not None
-    store = _as_store(packed, ids, workshop) if listed else None
-    facts = {"kept_list": _list_facts(experiment, packed)} if listed else None
+    store: Store | None = None
+    facts: dict[str, Any] | None = None
+    if experiment.data.keep is not None:
+        store = _kept_list_store(packed, ids, context)
+        facts = {"kept_list": _kept_list_facts(experiment, packed)}
     if canonical is not None and experiment.balance.active:
-        store = balance_of(experiment, packed, ids, canonical, workshop)
-        ids, facts = kept_ids(store), {**(facts or {}), **_facts(report_in(store))}
+        store = balance_store(experiment, packed, ids, canonical, context)
+        ids = kept_ids(store)
+        report = read_balance_report(store)
+        facts = {**(facts or {}), **{name: report[name] for name in _REPORTED}}
     clusters = None
-    if canonical is not None and experiment.objective.needs.clusters:
-        count = experiment.objective.clip_cid.clusters
+    if canonical is not None and experiment.objective.clusters is not None:
         clusters = cluster(
-            _basis(experiment, packed, ids, workshop), canonical, ids, count, *_hands(workshop)
+            _canonical_parts(experiment, packed, ids, context),
+            canonical,
+            ids,
+            experiment.objective.clusters,
+            context.root,
+            context.progress,
+            context.repair,
         )
-    return Chosen(ids, store, clusters, facts)
+    return TrainSubset(ids, store, clusters, facts)
 
 
-def balance_of(
+def balance_store(
     experiment: Experiment,
     packed: PackedImages,
     ids: Ids,
     canonical: Embeddings,
-    workshop: PreparationContext,
+    context: PreparationContext,
 ) -> Store:
-    """The store of the images that are kept of these; see `beamclip.balance.balance`."""
-    basis, data = _basis(experiment, packed, ids, workshop), experiment.data
-    return balance(basis, canonical, packed, ids, experiment.balance, *_hands(workshop), data=data)
+    """Return the store of the images that the balance keeps; see `beamclip.balance.balance`."""
+    return balance(
+        _canonical_parts(experiment, packed, ids, context),
+        canonical,
+        packed,
+        ids,
+        experiment.balance,
+        context.root,
+        context.progress,
+        context.repair,
+        data=experiment.data,
+    )
 
 
-def _basis(
-    experiment: Experiment, packed: PackedImages, ids: Ids, workshop: PreparationContext
+def _canonical_parts(
+    experiment: Experiment, packed: PackedImages, ids: Ids, context: PreparationContext
 ) -> dict[str, Any]:
-    return parts_of(workshop.teacher(experiment.teacher), packed, ViewSet.center(ids))
+    """Return all that the canonical embeddings of these images depend on."""
+    return embedding_parts(context.teacher(experiment.teacher), packed, ViewSet.center(ids))
 
 
-def _hands(workshop: PreparationContext) -> tuple[Path, Any, bool]:
-    return workshop.root, workshop.progress, workshop.repair
-
-
-def _as_store(packed: PackedImages, ids: Ids, workshop: PreparationContext) -> Store:
-    """A kept list where all workers see it, whatever becomes of the file."""
-    parts = {"images": packed.key, **ViewSet.center(ids).parts()}
+def _kept_list_store(packed: PackedImages, ids: Ids, context: PreparationContext) -> Store:
+    """Copy a kept list to a store, which all workers can read even if the file is deleted."""
+    parts = {"images": packed.key, **ViewSet.center(ids).key_parts()}
 
     def build(folder: Path) -> dict[str, Any]:
-        np.save(folder / KEPT, np.ascontiguousarray(ids, "<i8"))
+        np.save(folder / KEPT_FILE, np.ascontiguousarray(ids, "<i8"))
         return {"kept": len(ids)}
 
-    return build_once(workshop.root, KEPT_LIST, parts, build, workshop.progress, workshop.repair)
+    return build_once(context.root, KEPT_LIST_KIND, parts, build, context.progress, context.repair)
 
 
-def _list_facts(experiment: Experiment, packed: PackedImages) -> dict[str, Any]:
-    """What a list is to train as it is split now: how much of it is there, and how much of train it knew nothing of."""
-    kept, train = _kept(experiment, packed), split(packed, experiment.data).train
-    facts = {
+def _kept_list_facts(experiment: Experiment, packed: PackedImages) -> dict[str, Any]:
+    """Return how a kept list overlaps with train as it is split now; JSON values.
+
+    `never_weighed` counts the training images that the balance of the list did not know.
+    """
+    kept = _read_kept_list(experiment, packed)
+    train = split(packed, experiment.data).train
+    facts: dict[str, Any] = {
         "path": experiment.data.keep,
         "listed": len(kept.ids),
         "listed_in_train": len(np.intersect1d(train, kept.ids)),
+        "train": len(train),
     }
-    if kept.split is None:
-        return facts | {"train": len(train)}
-    before = split(packed, experiment.data.model_copy(update=dict(kept.split))).train
-    more = {
-        "never_weighed": len(np.setdiff1d(train, before)),
-        "made_with": {**kept.split, "weighed": kept.weighed},
-    }
-    return facts | {"train": len(train), **more}
-
-
-def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: report[name]
-        for name in ("threshold", "removed_share", "kept", "images", "sets", "largest", "search")
-    }
+    if kept.split is not None:
+        list_data = experiment.data.model_copy(update=dict(kept.split))
+        list_train = split(packed, list_data).train
+        facts["never_weighed"] = len(np.setdiff1d(train, list_train))
+        facts["made_with"] = {**kept.split, "weighed": kept.weighed}
+    return facts

@@ -1,4 +1,4 @@
-"""Do the embedding stores say what the live teacher says?"""
+"""Verify embedding stores: encode some of their views again and compare."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,51 +9,27 @@ from numpy.typing import NDArray
 from beamclip.config import Experiment
 from beamclip.data import PackedImages
 from beamclip.preparation.context import PreparationContext
-from beamclip.preparation.embedding_store import pixels_of
-from beamclip.preparation.teacher_passes import make_passes
+from beamclip.preparation.embedding_store import render_for_teacher
+from beamclip.preparation.teacher_passes import run_teacher_passes
 from beamclip.teachers import Embeddings, Teacher, ViewSet
 
-# Does a store say what the teacher says now?
+MIN_COSINE = 0.999
+"""Smallest cosine of an intact store; fp16 and another batch size lower it by far less."""
 
-
-def agreement(
-    teacher: Teacher, packed: PackedImages, views: ViewSet, stored: Embeddings, count: int = 256
-) -> NDArray[np.float32]:
-    """Cosines between stored embeddings and what the teacher says now, of `count` views spread over the store, [count].
-
-    Drawn, rendered and encoded anew from the sample and view ids alone, in batches of another size than the store's.
-    """
-    places = np.linspace(0, views.images - 1, min(count, views.images)).round().astype(np.int64)
-    rows, view_ids = np.divmod(places, views.count)
-    cosines = np.empty(len(places), np.float32)
-    for view in np.unique(view_ids):
-        for chunk in np.array_split(
-            np.flatnonzero(view_ids == view), max(1, (view_ids == view).sum() // 7)
-        ):
-            ids = views.ids[rows[chunk]]
-            live = (
-                teacher.encode_images(pixels_of(teacher, packed, views, ids, int(view)))
-                .cpu()
-                .numpy()
-            )
-            kept = stored.gather(ids, int(view))
-            cosines[chunk] = (live * kept).sum(1) / np.linalg.norm(kept, axis=1)
-    return cosines
-
-
-ENOUGH = 0.999
-"""The cosine that stored and live embeddings of the same view must reach: fp16 and another batch size cost far less."""
+# Views that are encoded together: another batch size than a store was built with.
+_BATCH = 7
 
 
 @dataclass(frozen=True)
 class Verified:
-    """One store, compared.
+    """Result of the comparison for one store.
 
     Attributes:
         store: its path.
         teacher: its teacher's name.
-        views: how many views were encoded again.
-        lowest, mean: of the cosines between stored and live.
+        views: number of views that were encoded again.
+        lowest: lowest cosine between stored and new embeddings.
+        mean: mean of the cosines.
     """
 
     store: str
@@ -63,25 +39,65 @@ class Verified:
     mean: float
 
 
+def compare_with_teacher(
+    teacher: Teacher, packed: PackedImages, views: ViewSet, stored: Embeddings, count: int = 256
+) -> NDArray[np.float32]:
+    """Return cosines between stored embeddings and those that the teacher gives now.
+
+    The views are drawn, rendered and encoded anew, from sample and view ids alone, in batches of
+    another size than the store's.
+
+    Args:
+        teacher: the teacher of the store.
+        packed: the images.
+        views: the views of the store.
+        stored: the store.
+        count: number of views to compare, spread evenly over the store.
+
+    Returns:
+        [count] cosines, or fewer if the store has fewer views.
+    """
+    positions = np.linspace(0, views.images - 1, min(count, views.images)).round().astype(np.int64)
+    rows, view_ids = np.divmod(positions, views.count)
+    cosines = np.empty(len(positions), np.float32)
+    for view in np.unique(view_ids):
+        of_view = np.flatnonzero(view_ids == view)
+        for chunk in np.array_split(of_view, max(1, len(of_view) // _BATCH)):
+            ids = views.ids[rows[chunk]]
+            pixels = render_for_teacher(teacher, packed, views, ids, int(view))
+            live = teacher.encode_images(pixels).cpu().numpy()
+            embeddings = stored.gather(ids, int(view))
+            cosines[chunk] = (live * embeddings).sum(1) / np.linalg.norm(embeddings, axis=1)
+    return cosines
+
+
 def verify(
-    experiments: Iterable[Experiment], workshop: PreparationContext, count: int
+    experiments: Iterable[Experiment], context: PreparationContext, count: int
 ) -> list[Verified]:
-    """Encode `count` views of each store of these experiments again, and compare. Stores that are missing are made first."""
-    passes = make_passes(
-        {str(number): experiment for number, experiment in enumerate(experiments)}, workshop
-    )
-    found = list[Verified]()
-    for one in passes.wanted.values():
-        teacher, stored = workshop.teacher(one.tower), passes.store_of(one)
-        workshop.progress("encoding again", len(found), len(passes.wanted))
-        cosines = agreement(teacher, one.packed, one.views, stored, count)
-        found.append(
+    """Verify the embedding stores of these experiments; missing stores are built first.
+
+    Args:
+        experiments: their stores are verified, each once.
+        context: the surroundings.
+        count: number of views to compare in each store.
+    """
+    named = {str(number): experiment for number, experiment in enumerate(experiments)}
+    results = run_teacher_passes(named, context)
+    verified: list[Verified] = []
+    for teacher_pass in results.passes.values():
+        context.progress("encoding again", len(verified), len(results.passes))
+        teacher = context.teacher(teacher_pass.tower)
+        stored = results.store_of(teacher_pass)
+        cosines = compare_with_teacher(
+            teacher, teacher_pass.packed, teacher_pass.views, stored, count
+        )
+        verified.append(
             Verified(
-                str(stored.store.path),
-                teacher.name,
-                len(cosines),
-                float(cosines.min()),
-                float(cosines.mean()),
+                store=str(stored.store.path),
+                teacher=teacher.name,
+                views=len(cosines),
+                lowest=float(cosines.min()),
+                mean=float(cosines.mean()),
             )
         )
-    return found
+    return verified

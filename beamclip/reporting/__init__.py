@@ -1,0 +1,1 @@
+"""Read a sweep back: trial groups, significance, importance, tables, plots and the report."""

@@ -1,28 +1,46 @@
-"""Read a sweep back from MLflow: its trials, what they stand beside, and which was chosen."""
+"""Read a sweep back from MLflow: its trials, reference runs, published results, and the best."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from beamclip.config import UserError, nearest
-from beamclip.reporting.groups import SEED, Cell, Row, best_of, cells_of
+from beamclip.config.renamed import current_key
+from beamclip.reporting.groups import SEED, RunRow, TrialGroup, choose_best_group, group_trials
 from beamclip.tracking import connect
 from beamclip.tracking.client import MlflowClient, Run, search_all
 from beamclip.tracking.published import read_published
 from beamclip.tracking.serialize import VARIED
 
-_RANGE = '{"kind": "uniform"'  # as `entries.space_params` writes it
+VAL_METRIC = "linear_probe/val_top1"
+TEST_METRIC = "linear_probe/test_top1"
+DEVICE_SECONDS = "cost/device_seconds"
+IMAGES_SEEN = "cost/images_seen"
+
+# How `beamclip.tracking.serialize.space_params` writes a dimension that is drawn from a range.
+_RANGE_PREFIX = '{"kind": "uniform"'
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A sweep and its neighbours. Trials are sorted by `metric`, best first, those without it last.
+    """A sweep and what its trials are compared with.
+
+    Trials are sorted by `metric`, the best first, those without it last.
 
     Attributes:
-        varied: dotted keys of the space.
-        ranges: those of them that are drawn from a range.
-        run_id: of the sweep's own run, the parent.
-        tags, params: the parent's.
+        experiment: the sweep's name, which is also its MLflow experiment.
+        sweep_id: its id within that name.
+        question: what the sweep should answer; "-" if none was given.
+        status: of the sweep's own run, such as "FINISHED".
+        metric: the val metric by which the best settings are chosen.
+        varied: dotted keys of the search space.
+        trials: one row a trial.
+        references: the teacher and the untrained student.
+        published: results of other works, best first.
+        ranges: those of `varied` that are drawn from a range.
+        run_id: of the sweep's own run, the parent of the trials.
+        tags: of the sweep's own run.
+        params: of the sweep's own run.
     """
 
     experiment: str
@@ -31,65 +49,71 @@ class Comparison:
     status: str
     metric: str
     varied: tuple[str, ...]
-    trials: tuple[Row, ...]
-    references: tuple[Row, ...]
-    published: tuple[Row, ...]
+    trials: tuple[RunRow, ...]
+    references: tuple[RunRow, ...]
+    published: tuple[RunRow, ...]
     ranges: frozenset[str] = frozenset()
     run_id: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def settings(self) -> tuple[str, ...]:
-        """The varied keys but for the seed, which is no setting anybody chooses: it repeats."""
+    def varied_settings(self) -> tuple[str, ...]:
+        """The varied keys without the seed: seeds repeat a setting, they are none."""
         return tuple(key for key in self.varied if key != SEED)
 
     @cached_property
-    def cells(self) -> tuple[Cell, ...]:
-        """Trials grouped by their settings, one a seed, the highest mean of `metric` first."""
-        return cells_of(self.trials, self.metric)
+    def groups(self) -> tuple[TrialGroup, ...]:
+        """Trials grouped by their settings, the highest mean of `metric` first."""
+        return group_trials(self.trials, self.metric)
 
     @cached_property
-    def best_cell(self) -> Cell | None:
-        """The settings that are chosen, by the mean of `metric` over seeds: on val, never on test."""
-        return best_of(self.cells, self.metric)
+    def best_group(self) -> TrialGroup | None:
+        """The group chosen by its mean of `metric` over seeds: on val, never on test."""
+        return choose_best_group(self.groups, self.metric)
 
     @property
-    def best(self) -> Row | None:
-        """Its finished trial with the highest `metric`."""
-        rows = self.best_cell.finished if self.best_cell else ()
-        return max(
-            (row for row in rows if self.metric in row.metrics),
-            key=lambda row: row.metrics[self.metric],
-            default=None,
-        )
+    def best(self) -> RunRow | None:
+        """The finished trial of the best group with the highest `metric`."""
+        rows = self.best_group.finished if self.best_group else ()
+        measured = [row for row in rows if self.metric in row.metrics]
+        return max(measured, key=lambda row: row.metrics[self.metric], default=None)
 
     @property
-    def measured(self) -> tuple[Row, ...]:
-        """Trials, then references: what `temperature_plot` takes."""
+    def measured(self) -> tuple[RunRow, ...]:
+        """Trials, then references: all that was measured here."""
         return self.trials + self.references
 
 
 def compare(uri: str, experiment_name: str, sweep_id: str | None = None) -> Comparison:
-    """The sweep with this id, by default the experiment's latest.
+    """Read a sweep from MLflow.
+
+    Args:
+        uri: MLflow tracking URI.
+        experiment_name: name of the sweep.
+        sweep_id: default: the latest sweep of that name.
 
     Raises:
-        UserError: nothing answers at `uri`, or there is no such experiment or sweep.
+        UserError: the server at `uri` does not answer, or it has no such experiment or sweep.
     """
     client = connect(uri, create=False)
-    experiment_id = _experiment_id(client, experiment_name)
-    parent = _parent(client, experiment_id, experiment_name, sweep_id)
+    experiment_id = _find_experiment(client, experiment_name)
+    parent = _find_sweep_run(client, experiment_id, experiment_name, sweep_id)
+    params = dict(parent.data.params)
     space = {
-        key.removeprefix("space."): text
-        for key, text in parent.data.params.items()
+        current_key(key.removeprefix("space.")): text
+        for key, text in params.items()
         if key.startswith("space.")
     }
     varied = tuple(space)
-    metric = parent.data.params.get("sweep.metric", "linear_probe/val_top1")
-    children = _rows(
-        search_all(client, experiment_id, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"),
-        varied,
+    metric = params.get("sweep.metric", VAL_METRIC)
+    child_runs = search_all(
+        client, experiment_id, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
     )
+    children = [_to_row(run, varied) for run in child_runs]
+    trials = [row for row in children if row.kind == "trial"]
+    references = [row for row in children if row.kind == "reference"]
+    published = [_to_row(run, ()) for run in read_published(client, experiment_id)]
     return Comparison(
         experiment=experiment_name,
         sweep_id=parent.data.tags["beamclip.sweep_id"],
@@ -97,82 +121,84 @@ def compare(uri: str, experiment_name: str, sweep_id: str | None = None) -> Comp
         status=str(parent.info.status),
         metric=metric,
         varied=varied,
-        trials=_best_first((row for row in children if row.kind == "trial"), metric),
-        references=tuple(
-            sorted((row for row in children if row.kind == "reference"), key=lambda row: row.method)
-        ),
-        published=_best_first(
-            _rows(read_published(client, experiment_id), ()), "linear_probe/test_top1"
-        ),
-        ranges=frozenset(key for key, text in space.items() if text.startswith(_RANGE)),
+        trials=_best_first(trials, metric),
+        references=tuple(sorted(references, key=lambda row: row.method)),
+        published=_best_first(published, TEST_METRIC),
+        ranges=frozenset(key for key, text in space.items() if text.startswith(_RANGE_PREFIX)),
         run_id=str(parent.info.run_id),
         tags=dict(parent.data.tags),
-        params=dict(parent.data.params),
+        params=params,
     )
 
 
-def _experiment_id(client: MlflowClient, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is not None and found.lifecycle_stage == "active":
-        return str(found.experiment_id)
-    known = [
-        experiment.name
-        for experiment in client.search_experiments()
-        if experiment.name != "Default"
-    ]
-    raise UserError(
-        f"MLflow experiment {name} does not exist{nearest(name, known) or '; run its sweep first'}"
-    )
+def _find_experiment(client: MlflowClient, name: str) -> str:
+    """Return the id of an active MLflow experiment, or raise UserError with similar names."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None and experiment.lifecycle_stage == "active":
+        return str(experiment.experiment_id)
+    names = [other.name for other in client.search_experiments() if other.name != "Default"]
+    hint = nearest(name, names) or "; run its sweep first"
+    raise UserError(f"MLflow experiment {name} does not exist{hint}")
 
 
-def _parent(client: MlflowClient, experiment_id: str, name: str, sweep_id: str | None) -> Run:
+def _find_sweep_run(
+    client: MlflowClient, experiment_id: str, name: str, sweep_id: str | None
+) -> Run:
+    """Return the parent run of a sweep, of the latest if `sweep_id` is None."""
     sweeps = search_all(client, experiment_id, "tags.kind = 'sweep'")
-    ids = [run.data.tags.get("beamclip.sweep_id", "") for run in sweeps]
     if not sweeps:
-        raise UserError(f"MLflow experiment {name} holds no sweep; run one first")
-    if sweep_id is not None and sweep_id not in ids:
+        raise UserError(f"MLflow experiment {name} has no sweep; run one first")
+    if sweep_id is None:
+        return sweeps[0]
+    ids = [run.data.tags.get("beamclip.sweep_id", "") for run in sweeps]
+    if sweep_id not in ids:
         raise UserError(
             f"sweep {sweep_id} is not in MLflow experiment {name}{nearest(sweep_id, ids)}"
         )
-    return sweeps[0 if sweep_id is None else ids.index(sweep_id)]
+    return sweeps[ids.index(sweep_id)]
 
 
-def _rows(runs: Iterable[Run], varied: tuple[str, ...]) -> list[Row]:
-    return [_row(run, varied) for run in runs]
-
-
-def _row(run: Run, varied: tuple[str, ...]) -> Row:
-    info, data = run.info, run.data
-    return Row(
+def _to_row(run: Run, varied: tuple[str, ...]) -> RunRow:
+    info = run.info
+    data = run.data
+    seconds = None
+    if info.end_time and info.status != "RUNNING":
+        seconds = (info.end_time - info.start_time) / 1000
+    return RunRow(
         run_id=str(info.run_id),
         name=str(info.run_name),
         kind=data.tags.get("kind", ""),
         method=data.tags.get("method", ""),
         status=str(info.status),
-        values=_values(data.params, data.tags, varied),
+        settings=_varied_settings(data.params, data.tags, varied),
         metrics=dict(data.metrics),
         tags=dict(data.tags),
-        seconds=(info.end_time - info.start_time) / 1000
-        if info.end_time and info.status != "RUNNING"
-        else None,
+        seconds=seconds,
     )
 
 
-def _values(
-    params: dict[str, str], tags: dict[str, str], varied: tuple[str, ...]
+def _varied_settings(
+    params: Mapping[str, str], tags: Mapping[str, str], varied: tuple[str, ...]
 ) -> dict[str, str]:
-    """A run's varied settings. A reference has no params, but its tags say which teacher and prompt set it stands for.
+    """Return the values that a run has for the varied keys.
 
-    A variant is a bundle of settings by name: a param of the trial or, where it is none, a tag.
+    A reference run has no params, but its tags name the teacher and prompt set it belongs to. A
+    variant (a named bundle of settings) is a param of the trial or, in some sweeps, only a tag.
     """
-    told = {
+    from_tags = {
         "anchors.prompt_set": tags.get("prompt_set"),
         "teacher.model": tags.get("teacher"),
         "variant": tags.get("variant"),
     }
-    found = {key: params.get(key, told.get(key)) for key in varied}
-    return {key: value for key, value in found.items() if value not in (None, VARIED)}
+    # Runs of earlier versions have params under old names.
+    named = {current_key(key): value for key, value in params.items()}
+    settings = {}
+    for key in varied:
+        value = named.get(key, from_tags.get(key))
+        if value is not None and value != VARIED:
+            settings[key] = value
+    return settings
 
 
-def _best_first(rows: Iterable[Row], metric: str) -> tuple[Row, ...]:
+def _best_first(rows: Iterable[RunRow], metric: str) -> tuple[RunRow, ...]:
     return tuple(sorted(rows, key=lambda row: (-row.metrics.get(metric, float("-inf")), row.name)))

@@ -1,4 +1,4 @@
-"""Trials, and the cells of a sweep: trials that differ in their seed alone."""
+"""Group a sweep's trials by their settings, so that a group has one trial for each seed."""
 
 import math
 from collections import defaultdict
@@ -12,92 +12,135 @@ SEED = "seed"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One run. `values`: the sweep's varied keys, as text. `seconds`: start to end, with any pause before a resume."""
+class RunRow:
+    """One MLflow run: a trial, a reference run or a published result.
+
+    Attributes:
+        run_id: its MLflow id.
+        name: its MLflow name.
+        kind: "trial" or "reference"; published results have their own.
+        method: the objective's name, or what a reference is ("teacher", "untrained").
+        status: MLflow's, such as "FINISHED".
+        settings: the values of the sweep's varied keys, as text.
+        metrics: the last value of each metric.
+        tags: all its MLflow tags.
+        seconds: from start to end, any pause before a resume included; None while it runs.
+    """
 
     run_id: str
     name: str
     kind: str
     method: str
     status: str
-    values: dict[str, str]
+    settings: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
     seconds: float | None
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Trials with the same settings, one a seed; where the sweep varies no seed, a single trial."""
+class TrialGroup:
+    """Trials with the same settings, one for each seed.
 
-    rows: tuple[Row, ...]
+    A sweep that does not vary the seed has groups of one trial.
+    """
+
+    rows: tuple[RunRow, ...]
 
     @property
-    def values(self) -> dict[str, str]:
-        """The varied settings, without the seed."""
-        return {key: value for key, value in self.rows[0].values.items() if key != SEED}
+    def settings(self) -> dict[str, str]:
+        """The varied settings without the seed."""
+        return {key: value for key, value in self.rows[0].settings.items() if key != SEED}
 
     @property
     def name(self) -> str:
-        """What it is called: as its one trial, or by its settings."""
-        seeded = SEED in self.rows[0].values
-        return run_name(self.values) if seeded else self.rows[0].name
+        """The settings as text; the trial's own name if the sweep does not vary the seed."""
+        if SEED in self.rows[0].settings:
+            return run_name(self.settings)
+        return self.rows[0].name
 
     @property
-    def finished(self) -> tuple[Row, ...]:
+    def finished(self) -> tuple[RunRow, ...]:
+        """The finished trials."""
         return tuple(row for row in self.rows if row.status == "FINISHED")
 
-    def numbers(self, key: str) -> tuple[float, ...]:
-        """A metric of the finished trials, one a seed; of all trials while none is finished."""
+    def metric_values(self, key: str) -> tuple[float, ...]:
+        """Return a metric's finite values, one a seed.
+
+        Only finished trials count, unless none is finished: then all do.
+        """
         rows = self.finished or self.rows
-        return tuple(
-            row.metrics[key] for row in rows if math.isfinite(row.metrics.get(key, math.nan))
-        )
+        values = (row.metrics.get(key, math.nan) for row in rows)
+        return tuple(value for value in values if math.isfinite(value))
 
     def mean(self, key: str) -> float | None:
-        """Of `numbers`, None where there are none."""
-        numbers = self.numbers(key)
-        return fmean(numbers) if numbers else None
+        """Return the mean of `metric_values`, or None if there are none."""
+        values = self.metric_values(key)
+        return fmean(values) if values else None
 
     def half_interval(self, key: str) -> float | None:
-        """Half the 95 % interval of the mean over seeds, by Student's t; None with fewer than two seeds."""
-        numbers = self.numbers(key)
-        return half_interval(numbers) if len(numbers) > 1 else None
+        """Return half the 95 % interval of the mean over seeds, or None with fewer than two."""
+        values = self.metric_values(key)
+        return half_interval(values) if len(values) > 1 else None
 
 
-def half_interval(numbers: tuple[float, ...]) -> float:
-    """t(0.975, n - 1) · s / √n, for two or more numbers that scatter as seeds do."""
-    from scipy.stats import (
-        t,
-    )  # a second to import, which commands that print no table need not wait for
+def half_interval(values: tuple[float, ...]) -> float:
+    """Return half the 95 % interval of a mean by Student's t: t(0.975, n - 1) · s / √n.
 
-    return float(t.ppf(0.975, len(numbers) - 1)) * stdev(numbers) / math.sqrt(len(numbers))
+    Args:
+        values: two or more measurements, one a seed.
+    """
+    # scipy takes a second to import; commands that print no table should not wait for it.
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
 
 
-def cells_of(trials: Iterable[Row], metric: str) -> tuple[Cell, ...]:
-    """Trials grouped by everything but the seed, the highest mean of `metric` first, cells without it last."""
-    groups: dict[object, list[Row]] = defaultdict(list)
+def group_trials(trials: Iterable[RunRow], metric: str) -> tuple[TrialGroup, ...]:
+    """Group trials by everything but the seed.
+
+    Args:
+        trials: the sweep's trials.
+        metric: the groups' order: the highest mean of it comes first, groups without it last.
+    """
+    rows_by_settings: dict[object, list[RunRow]] = defaultdict(list)
     for row in trials:
-        same = tuple(sorted((key, value) for key, value in row.values.items() if key != SEED))
-        groups[same if SEED in row.values else id(row)].append(row)
-    cells = [Cell(tuple(sorted(rows, key=_by_seed))) for rows in groups.values()]
-    return tuple(sorted(cells, key=lambda cell: (-_or_least(cell.mean(metric)), cell.name)))
+        if SEED in row.settings:
+            settings = {key: value for key, value in row.settings.items() if key != SEED}
+            rows_by_settings[tuple(sorted(settings.items()))].append(row)
+        else:
+            rows_by_settings[id(row)].append(row)
+    groups = [TrialGroup(tuple(sorted(rows, key=_by_seed))) for rows in rows_by_settings.values()]
+
+    def highest_mean_first(group: TrialGroup) -> tuple[float, str]:
+        mean = group.mean(metric)
+        return (math.inf if mean is None else -mean, group.name)
+
+    return tuple(sorted(groups, key=highest_mean_first))
 
 
-def _by_seed(row: Row) -> tuple[int, str]:
-    seed = row.values.get(SEED, "")
+def _by_seed(row: RunRow) -> tuple[int, str]:
+    """Return a sort key that puts seed 10 after seed 9."""
+    seed = row.settings.get(SEED, "")
     return len(seed), seed
 
 
-def _or_least(mean: float | None) -> float:
-    return -math.inf if mean is None else mean
+def choose_best_group(groups: Iterable[TrialGroup], metric: str) -> TrialGroup | None:
+    """Return the group with the highest mean of `metric` over its finished trials.
 
+    Only groups with the most finished seeds are considered. Fewer seeds scatter more and are lucky
+    more often, so a group that lacks seeds is not chosen while another one is complete.
 
-def best_of(cells: Iterable[Cell], metric: str) -> Cell | None:
-    """The cell with the highest mean of `metric` over its finished trials, among those of which the most seeds are finished.
+    Args:
+        groups: as `group_trials` orders them, the highest mean first.
+        metric: a val metric, never one of test.
 
-    A cell of which seeds are missing is not chosen while another is whole: fewer seeds scatter more, and are lucky more often.
+    Returns:
+        The group, or None if no finished trial has the metric.
     """
-    found = [cell for cell in cells if cell.finished and cell.numbers(metric)]
-    most = max((len(cell.numbers(metric)) for cell in found), default=0)
-    return next((cell for cell in found if len(cell.numbers(metric)) == most), None)
+    candidates = [group for group in groups if group.finished and group.metric_values(metric)]
+    most_seeds = max((len(group.metric_values(metric)) for group in candidates), default=0)
+    for group in candidates:
+        if len(group.metric_values(metric)) == most_seeds:
+            return group
+    return None

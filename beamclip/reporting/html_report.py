@@ -1,4 +1,7 @@
-"""`beamclip report`: gather, write, and keep with the sweep."""
+"""Write the report of a sweep: collect its sections, render them, log the files.
+
+This is what `beamclip report` does.
+"""
 
 import shutil
 import sys
@@ -6,106 +9,136 @@ import tempfile
 from pathlib import Path
 
 from beamclip.config import Experiment, UserError
-from beamclip.reporting.comparison import Comparison, compare
-from beamclip.reporting.mistakes import confusion_pairs, disagreement
-from beamclip.reporting.origins import data_problems, how_chosen, made_again, runs
-from beamclip.reporting.page import Page, html_of, markdown_of
-from beamclip.reporting.results import accuracy_against_cost, costs, curves, tables, what_mattered
-from beamclip.reporting.sources import Stores, open_stores, sweep_record
+from beamclip.reporting.comparison import TEST_METRIC, Comparison, compare
+from beamclip.reporting.mistakes import confusion_section, disagreement_section
+from beamclip.reporting.origins import (
+    data_problems_section,
+    reproduction_sections,
+    runs_section,
+    selection_section,
+)
+from beamclip.reporting.page import Page, render_html, render_markdown
+from beamclip.reporting.results import (
+    accuracy_cost_section,
+    costs_section,
+    curves_section,
+    importance_section,
+    results_section,
+)
+from beamclip.reporting.sources import TrialStores, find_sweep_record, open_trial_stores
 from beamclip.stores import make_folder
 from beamclip.stores.paths import local_folder, storage_root, tracking_uri
 from beamclip.tracking import Artifacts
 
 
-def report_sweep(
+def write_report(
     base: Experiment, experiment: str, sweep_id: str | None = None, out: Path | None = None
 ) -> Path:
-    """Write `report.html`, `report.md` and the pictures of the latter, and log them with the sweep as `report/`.
+    """Write `report.html` and `report.md` with its pictures, and log them with the sweep.
+
+    What a sweep lacks is named on the page.
 
     Args:
-        base: says where results and, for sweeps that did not note it, their storage are.
-        out: default `sweeps/NAME/ID/report` in the storage.
+        base: names the tracking server and the storage.
+        experiment: name of the sweep.
+        sweep_id: default: the latest sweep of that name.
+        out: folder to write to; default: `sweeps/NAME/ID/report` in the storage.
 
     Returns:
-        Path of the page.
+        Path of `report.html`.
 
     Raises:
-        UserError: no such sweep, or `out` can't be written. What a sweep lacks is said on the page instead.
+        UserError: there is no such sweep, or `out` can't be written.
     """
-    comparison, files = (
-        compare(tracking_uri(base), experiment, sweep_id),
-        Artifacts(tracking_uri(base)),
-    )
-    out = out or _default_place(comparison, base)
+    comparison = compare(tracking_uri(base), experiment, sweep_id)
+    files = Artifacts(tracking_uri(base))
+    out = out or _default_folder(comparison, base)
     with tempfile.TemporaryDirectory() as name:
-        folder = (
-            Path(name) / "report"
-        )  # what is copied has the rights of a folder of its own; a temporary one is its owner's alone
+        # A temporary folder is readable by its owner only. This one inside has the usual
+        # permissions, which the copy takes over.
+        folder = Path(name) / "report"
         folder.mkdir()
-        _write(gathered(comparison, files, base, folder / "figures"), folder)
+        _write_page(build_page(comparison, files, base, folder / "figures"), folder)
         _copy(folder, out)
-        _log(files, comparison, folder, out)
-    print(f"{out / 'report.html'}\n{out / 'report.md'}")
+        _log_with_sweep(files, comparison, folder, out)
+    print(out / "report.html")
+    print(out / "report.md")
     return out / "report.html"
 
 
-def gathered(comparison: Comparison, files: Artifacts, base: Experiment, figures: Path) -> Page:
-    """All that can be said of a sweep. `figures`: the folder its figures are drawn into."""
-    stores, why_not = _stores(comparison, base)
-    sections = [
-        tables(comparison),
-        curves(comparison, figures),
-        what_mattered(comparison, figures),
-        accuracy_against_cost(comparison, figures),
-        confusion_pairs(comparison, files, stores.names if stores else ()),
-        disagreement(comparison.best, files, stores, why_not),
-        costs(comparison),
-        data_problems(stores.packed if stores else None, why_not),
-        how_chosen(comparison),
-        *made_again(comparison, files),
-        runs(comparison),
-    ]
-    question = comparison.question if comparison.question.strip("-") else ""
-    return Page(
-        f"{comparison.experiment}, sweep {comparison.sweep_id}",
-        question,
-        _facts(comparison),
-        tuple(sections),
+def build_page(comparison: Comparison, files: Artifacts, base: Experiment, figures: Path) -> Page:
+    """Build the content of the report.
+
+    Args:
+        comparison: the sweep.
+        files: its files in MLflow.
+        base: names the storage.
+        figures: folder to draw figures into.
+    """
+    stores, reason = _open_stores(comparison, base)
+    packed = stores.packed if stores else None
+    class_names = stores.names if stores else ()
+    sections = (
+        results_section(comparison),
+        curves_section(comparison, figures),
+        importance_section(comparison, figures),
+        accuracy_cost_section(comparison, figures),
+        confusion_section(comparison, files, class_names),
+        disagreement_section(comparison.best, files, stores, reason),
+        costs_section(comparison),
+        data_problems_section(packed, reason),
+        selection_section(comparison),
+        *reproduction_sections(comparison, files),
+        runs_section(comparison),
     )
+    title = f"{comparison.experiment}, sweep {comparison.sweep_id}"
+    question = comparison.question if comparison.question.strip("-") else ""
+    return Page(title, question, _facts(comparison), sections)
 
 
 def _facts(comparison: Comparison) -> tuple[tuple[str, str], ...]:
-    done = sum(row.status == "FINISHED" for row in comparison.trials)
-    best = comparison.best_cell
-    reached = best.mean("linear_probe/test_top1") if best else None
-    said = {"status": comparison.status, "trials": f"{done} of {len(comparison.trials)} finished"}
-    said |= {"best settings": best.name} if best else {}
-    said |= {"their linear probe on test": f"{reached:.1f} %"} if reached is not None else {}
-    return tuple({**said, "varied": ", ".join(comparison.varied) or "nothing"}.items())
+    """Return label and text of the lines at the top of the page."""
+    finished = sum(row.status == "FINISHED" for row in comparison.trials)
+    facts = [
+        ("status", comparison.status),
+        ("trials", f"{finished} of {len(comparison.trials)} finished"),
+    ]
+    best = comparison.best_group
+    if best is not None:
+        facts.append(("best settings", best.name))
+        accuracy = best.mean(TEST_METRIC)
+        if accuracy is not None:
+            facts.append(("their linear probe on test", f"{accuracy:.1f} %"))
+    facts.append(("varied", ", ".join(comparison.varied) or "nothing"))
+    return tuple(facts)
 
 
-def _stores(comparison: Comparison, base: Experiment) -> tuple[Stores | None, str]:
-    trial = comparison.best or next(iter(comparison.trials), None)
+def _open_stores(comparison: Comparison, base: Experiment) -> tuple[TrialStores | None, str]:
+    """Return the stores of the best trial, or None and the reason why they can't be read."""
+    trial = comparison.best
+    if trial is None and comparison.trials:
+        trial = comparison.trials[0]
     if trial is None:
         return None, "The sweep has no trials."
     try:
-        return open_stores(sweep_record(comparison, base), trial), ""
+        return open_trial_stores(find_sweep_record(comparison, base), trial), ""
     except UserError as error:
-        return None, f"The images and stores can't be reached: {error}."
+        return None, f"The images and stores can't be read: {error}."
 
 
-def _default_place(comparison: Comparison, base: Experiment) -> Path:
+def _default_folder(comparison: Comparison, base: Experiment) -> Path:
     root = local_folder(storage_root(base))
     if root is None:
         raise UserError(
-            f"storage {storage_root(base)} is no folder of this machine; name one for the page with --out"
+            f"storage {storage_root(base)} is not a folder of this machine; "
+            "choose a folder for the report with --out"
         )
     return root / "sweeps" / comparison.experiment / comparison.sweep_id / "report"
 
 
-def _write(page: Page, folder: Path) -> None:
-    (folder / "report.html").write_text(html_of(page), encoding="utf-8")
-    (folder / "report.md").write_text(markdown_of(page), encoding="utf-8")
+def _write_page(page: Page, folder: Path) -> None:
+    (folder / "report.html").write_text(render_html(page), encoding="utf-8")
+    (folder / "report.md").write_text(render_markdown(page), encoding="utf-8")
     for section in page.sections:
         for image in section.images:
             (folder / "images").mkdir(exist_ok=True)
@@ -117,15 +150,21 @@ def _copy(folder: Path, out: Path) -> None:
     try:
         shutil.copytree(folder, out, dirs_exist_ok=True)
     except OSError as error:
+        reason = error.strerror or error
         raise UserError(
-            f"{out} can't be written ({error.strerror or error}); choose another folder with --out"
+            f"{out} can't be written ({reason}); choose another folder with --out"
         ) from None
 
 
-def _log(files: Artifacts, comparison: Comparison, folder: Path, out: Path) -> None:
-    """The page is there already, so a server that takes no files is worth a line, not a failure."""
-    if trouble := files.write(comparison.run_id, folder, "report"):
+def _log_with_sweep(files: Artifacts, comparison: Comparison, folder: Path, out: Path) -> None:
+    """Log the report as `report/` of the sweep's run.
+
+    The report is written already, so a server that does not take it causes a warning only.
+    """
+    problem = files.write(comparison.run_id, folder, "report")
+    if problem:
         print(
-            f"beamclip: the page is in {out}, but could not be logged with the sweep ({trouble})",
+            f"beamclip: WARNING: the report is in {out} but could not be logged with the sweep "
+            f"({problem})",
             file=sys.stderr,
         )

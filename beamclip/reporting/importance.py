@@ -1,4 +1,4 @@
-"""What mattered in a sweep: how much of a metric's variance each varied setting explains alone."""
+"""Measure how much of a metric's variance each varied setting explains alone (η²)."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,14 +8,18 @@ from statistics import fmean
 from typing import Any
 
 from beamclip.reporting.comparison import Comparison
-from beamclip.reporting.groups import Row
-from beamclip.tracking.serialize import digits, is_number, short_names
+from beamclip.reporting.groups import RunRow
+from beamclip.tracking.serialize import is_number, short_names, shorten_number
 
-_THIRDS_FROM = 9  # trials; with fewer, a range is cut into halves
+# With fewer trials than this a range is cut into halves, not thirds.
+_MIN_TRIALS_FOR_THIRDS = 9
+
+TrialResult = tuple[str, float]
+"""A trial's value of the setting, as text, and its metric."""
 
 
 @dataclass(frozen=True)
-class Group:
+class ValueGroup:
     """The trials at one value of a setting, or in one part of its range.
 
     Attributes:
@@ -30,154 +34,171 @@ class Group:
 
     @property
     def mean(self) -> float:
+        """Mean of the metric."""
         return fmean(self.results)
 
 
 @dataclass(frozen=True)
-class Effect:
-    """What one setting alone says about the metric.
+class SettingEffect:
+    """The effect of one setting alone on a metric.
 
     Attributes:
         setting: its dotted key.
-        groups: two or more: in the order of numbers, where all values are numbers, else worst mean first.
+        groups: two or more; in the order of numbers if all values are numbers, else the group with
+            the worst mean first.
         numeric: all values are numbers.
-        drawn: they were drawn from a range, and groups are its halves or thirds.
+        from_range: the values were drawn from a range; the groups are its halves or thirds.
     """
 
     setting: str
-    groups: tuple[Group, ...]
+    groups: tuple[ValueGroup, ...]
     numeric: bool
-    drawn: bool
+    from_range: bool
 
     @property
     def trials(self) -> int:
+        """Number of trials in all groups."""
         return sum(len(group.results) for group in self.groups)
 
     @property
-    def share(self) -> float:
-        """η², the sum of squares between groups over the total one, 0 to 1; 0 where the metric is always the same."""
+    def eta_squared(self) -> float:
+        """η², the sum of squares between groups over the total one, from 0 to 1.
+
+        0 if the metric is always the same.
+        """
         results = [result for group in self.groups for result in group.results]
         if min(results) == max(results):
             return 0.0
         mean = fmean(results)
         between = math.fsum(len(group.results) * (group.mean - mean) ** 2 for group in self.groups)
-        return min(1.0, between / math.fsum((result - mean) ** 2 for result in results))
+        total = math.fsum((result - mean) ** 2 for result in results)
+        return min(1.0, between / total)
 
     @property
-    def by_chance(self) -> float:
-        """What η² is on average when the results are dealt to the trials at random: few trials and many values explain much."""
+    def eta_squared_by_chance(self) -> float:
+        """Mean η² if the results were dealt to the trials at random.
+
+        It is large with few trials and many values.
+        """
         return (len(self.groups) - 1) / (self.trials - 1)
 
     @property
-    def best(self) -> Group:
+    def best(self) -> ValueGroup:
+        """The group with the highest mean."""
         return max(self.groups, key=lambda group: group.mean)
 
     @property
-    def worst(self) -> Group:
+    def worst(self) -> ValueGroup:
+        """The group with the lowest mean."""
         return min(self.groups, key=lambda group: group.mean)
 
 
-def effects(comparison: Comparison) -> tuple[Effect, ...]:
-    """Every setting with two or more values among the finished trials, the one that explains most first.
+def setting_effects(comparison: Comparison) -> tuple[SettingEffect, ...]:
+    """Return the effect of each setting that varies among the finished trials.
 
-    The seed is no setting: trials that differ in it alone repeat one another, and what it does is noise.
-    What failed, was stopped early or has no finite `metric` is left out. Empty where fewer than two settings vary: a single one
-    explains all there is. Shares add up to 1 or less on a whole grid; the rest is what settings do together, and noise.
+    The seed is not a setting: trials that differ only in it repeat one another, and what it changes
+    is noise. Trials that failed, were stopped early or have no finite metric are left out. Over a
+    complete grid the η² add up to 1 or less; the rest is interactions of settings, and noise.
+
+    Returns:
+        The setting with the largest η² first. Empty if fewer than two settings vary: a single one
+        explains everything there is.
     """
-    rows = measured(comparison)
-    found = [
-        effect_of(rows, key, comparison.metric, key in comparison.ranges)
-        for key in comparison.settings
-    ]
-    known = sorted(
-        (effect for effect in found if effect is not None),
-        key=lambda effect: (-effect.share, effect.setting),
-    )
-    return tuple(known) if len(known) > 1 else ()
+    trials = trials_with_metric(comparison)
+    effects = []
+    for key in comparison.varied_settings:
+        effect = setting_effect(trials, key, comparison.metric, key in comparison.ranges)
+        if effect is not None:
+            effects.append(effect)
+    if len(effects) < 2:
+        return ()
+    return tuple(sorted(effects, key=lambda effect: (-effect.eta_squared, effect.setting)))
 
 
-def measured(comparison: Comparison) -> list[Row]:
-    """The finished trials with a finite `metric`, best first."""
-    return [
-        row
-        for row in comparison.trials
-        if row.status == "FINISHED" and math.isfinite(row.metrics.get(comparison.metric, math.nan))
-    ]
+def trials_with_metric(comparison: Comparison) -> list[RunRow]:
+    """Return the finished trials with a finite `comparison.metric`, best first."""
+    trials = []
+    for row in comparison.trials:
+        value = row.metrics.get(comparison.metric, math.nan)
+        if row.status == "FINISHED" and math.isfinite(value):
+            trials.append(row)
+    return trials
 
 
-def effect_of(rows: Iterable[Row], key: str, metric: str, drawn: bool = False) -> Effect | None:
-    """The effect of one setting; None where the trials do not differ in it.
+def setting_effect(
+    rows: Iterable[RunRow], key: str, metric: str, from_range: bool = False
+) -> SettingEffect | None:
+    """Return the effect of one setting, or None if the trials do not differ in it.
 
     Args:
         rows: trials that have `metric`, a finite number.
-        drawn: the values come from a range, where hardly one is there twice: neighbours form the groups.
+        key: dotted key of the setting.
+        metric: MLflow key of the metric.
+        from_range: the values were drawn from a range, so hardly one occurs twice. Trials are then
+            grouped with their neighbors.
     """
-    trials = [(row.values[key], row.metrics[metric]) for row in rows if key in row.values]
-    numeric = all(is_number(value) for value, _ in trials)
-    if len({value for value, _ in trials}) < 2:
+    results = [(row.settings[key], row.metrics[metric]) for row in rows if key in row.settings]
+    if len({value for value, _ in results}) < 2:
         return None
-    trials.sort(key=lambda trial: (float(trial[0]) if numeric else 0.0, *trial))
-    drawn = drawn and numeric
-    groups = (
-        _parts(trials)
-        if drawn
-        else [
-            _group(digits(value), same) for value, same in groupby(trials, lambda trial: trial[0])
-        ]
-    )
-    return Effect(
-        key,
-        tuple(groups if numeric else sorted(groups, key=lambda group: group.mean)),
-        numeric,
-        drawn,
-    )
+    numeric = all(is_number(value) for value, _ in results)
+    results.sort(key=lambda result: (float(result[0]) if numeric else 0.0, *result))
+    from_range = from_range and numeric
+    if from_range:
+        groups = _split_range(results)
+    else:
+        by_value = groupby(results, lambda result: result[0])
+        groups = [_value_group(shorten_number(value), same) for value, same in by_value]
+    if not numeric:
+        groups.sort(key=lambda group: group.mean)
+    return SettingEffect(key, tuple(groups), numeric, from_range)
 
 
-Trial = tuple[str, float]
+def _split_range(results: Sequence[TrialResult]) -> list[ValueGroup]:
+    """Cut trials, ordered by value, into halves or thirds of equally many trials."""
+    count = 3 if len(results) >= _MIN_TRIALS_FOR_THIRDS else 2
+    bounds = [round(len(results) * part / count) for part in range(count + 1)]
+    groups = []
+    for start, end in pairwise(bounds):
+        part = results[start:end]
+        label = f"{float(part[0][0]):.3g} to {float(part[-1][0]):.3g}"
+        groups.append(_value_group(label, part))
+    return groups
 
 
-def _parts(trials: Sequence[Trial]) -> list[Group]:
-    """Equally many trials in each, in the order of the values."""
-    count = 3 if len(trials) >= _THIRDS_FROM else 2
-    cuts = [round(len(trials) * part / count) for part in range(count + 1)]
-    parts = [trials[start:end] for start, end in pairwise(cuts)]
-    return [_group(f"{float(part[0][0]):.3g} to {float(part[-1][0]):.3g}", part) for part in parts]
+def _value_group(label: str, trial_results: Iterable[TrialResult]) -> ValueGroup:
+    values, results = zip(*trial_results, strict=True)
+    return ValueGroup(label, values, results)
 
 
-def _group(label: str, trials: Iterable[Trial]) -> Group:
-    values, results = zip(*trials, strict=True)
-    return Group(label, values, results)
-
-
-def effect_rows(found: Iterable[Effect]) -> list[dict[str, Any]]:
-    """The same as a table, one row a setting."""
+def effects_table(effects: Iterable[SettingEffect]) -> list[dict[str, Any]]:
+    """Return the effects as a table, one row a setting: the content of `effects.csv`."""
     return [
         {
             "setting": effect.setting,
-            "eta_squared": round(effect.share, 4),
-            "eta_squared_by_chance": round(effect.by_chance, 4),
+            "eta_squared": round(effect.eta_squared, 4),
+            "eta_squared_by_chance": round(effect.eta_squared_by_chance, 4),
             "best_value": effect.best.label,
             "mean_at_best": round(effect.best.mean, 4),
             "mean_at_worst": round(effect.worst.mean, 4),
             "trials": effect.trials,
         }
-        for effect in found
+        for effect in effects
     ]
 
 
-def effects_line(comparison: Comparison) -> str | None:
-    """The same in a line for people, and what chance would give where that is no less; None where `effects` has nothing to say."""
-    found = effects(comparison)
-    names = short_names((effect.setting for effect in found), symbols=False)
-    shares = [
-        f"{names[effect.setting]} {100 * effect.share:.0f} %{_doubt(effect)}" for effect in found
-    ]
-    return (
-        f"what mattered (share of the variance of {comparison.metric}): {', '.join(shares)}"
-        if found
-        else None
-    )
+def effects_summary(comparison: Comparison) -> str | None:
+    """Return one line with each setting's share of the variance, or None without effects.
 
-
-def _doubt(effect: Effect) -> str:
-    return "" if effect.share > effect.by_chance else f" (by chance {100 * effect.by_chance:.0f} %)"
+    A share that is no larger than chance would give is followed by chance's.
+    """
+    effects = setting_effects(comparison)
+    if not effects:
+        return None
+    names = short_names((effect.setting for effect in effects), symbols=False)
+    shares = []
+    for effect in effects:
+        share = f"{names[effect.setting]} {100 * effect.eta_squared:.0f} %"
+        if effect.eta_squared <= effect.eta_squared_by_chance:
+            share += f" (by chance {100 * effect.eta_squared_by_chance:.0f} %)"
+        shares.append(share)
+    return f"share of the variance of {comparison.metric} explained: {', '.join(shares)}"

@@ -1,4 +1,4 @@
-"""Figures of what mattered: a panel for each setting, and all trials as lines across all settings. No pyplot, as in `plots`."""
+"""Plot how the metric depends on the settings: a panel for each, and all trials as lines."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,195 +12,234 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from beamclip.reporting.comparison import Comparison
-from beamclip.reporting.groups import Row
-from beamclip.reporting.importance import Effect, effects, measured
+from beamclip.reporting.figures import save_figure
+from beamclip.reporting.groups import RunRow
+from beamclip.reporting.importance import SettingEffect, setting_effects, trials_with_metric
 from beamclip.tracking.serialize import short_names
 
-_LONGEST = 22  # letters of a value
-_TURNED_FROM = 24  # letters below one panel
-_HALF = 0.28  # of the line that marks a mean, where values stand one apart
+_MAX_LABEL_LENGTH = 22
+_MAX_PARALLEL_LABEL_LENGTH = 18
+# With more letters than this below one panel, labels are turned.
+_TURN_LABELS_ABOVE = 24
+# Half the length of the line that marks a mean; listed values are 1 apart.
+_MEAN_HALF_LENGTH = 0.28
 
 
 def effects_plot(comparison: Comparison, path: str | Path) -> Path | None:
-    """Draw the metric of every finished trial over each varied setting, the one that explains most first, with means as lines.
+    """Draw the metric of every finished trial over each varied setting, with the means as lines.
 
-    Returns `path`, or None where `effects` has nothing to say.
+    The setting that explains most of the variance comes first.
+
+    Args:
+        comparison: the sweep.
+        path: file to write; the format follows its suffix.
+
+    Returns:
+        `path`, or None if `setting_effects` is empty.
     """
-    found = effects(comparison)
-    if not found:
+    effects = setting_effects(comparison)
+    if not effects:
         return None
-    columns = 2 if len(found) in (2, 4) else 3
-    lines = math.ceil(len(found) / columns)
-    longest = max(len(label) for effect in found for label in _labels(effect))
+    columns = 2 if len(effects) in (2, 4) else 3
+    rows = math.ceil(len(effects) / columns)
+    longest_label = max(len(label) for effect in effects for label in _group_labels(effect))
     figure = Figure(
-        figsize=(3.6 * columns, (2.9 + 0.03 * longest) * lines + 0.5), layout="constrained"
+        figsize=(3.6 * columns, (2.9 + 0.03 * longest_label) * rows + 0.5), layout="constrained"
     )
-    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).flatten()
-    names = short_names(effect.setting for effect in found)
-    for axes, effect in zip(panels, found, strict=False):
-        _panel(axes, effect, names[effect.setting])
-    for axes in panels[len(found) :]:
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    names = short_names(effect.setting for effect in effects)
+    for axes, effect in zip(panels, effects, strict=False):
+        _draw_effect(axes, effect, names[effect.setting])
+    for axes in panels[len(effects) :]:
         axes.set_axis_off()
     for axes in panels[::columns]:
         axes.set_ylabel(comparison.metric)
-    figure.suptitle("What mattered? Share of the variance that each setting explains alone")
-    return _saved(figure, path)
+    figure.suptitle("Share of the variance that each setting explains alone")
+    return save_figure(figure, path)
 
 
-def _panel(axes: Axes, effect: Effect, name: str) -> None:
-    position = _position(effect)
+def _draw_effect(axes: Axes, effect: SettingEffect, name: str) -> None:
+    position = _value_position(effect)
     for index, group in enumerate(effect.groups):
         xs = [position(value) for value in group.values]
         axes.plot(xs, group.results, "o", color="C0", alpha=0.35, markersize=5, markeredgewidth=0)
-        ends = (min(xs), max(xs)) if effect.drawn else (index - _HALF, index + _HALF)
-        axes.plot(ends, [group.mean] * 2, color="C1", linewidth=2.5, solid_capstyle="butt")
-    if effect.numeric and not effect.drawn:
-        axes.plot(
-            range(len(effect.groups)),
-            [group.mean for group in effect.groups],
-            color="C1",
-            linewidth=1,
-        )
-    if effect.drawn:
-        if _spans_decades(effect):
-            _logarithmic(axes)
+        if effect.from_range:
+            mean_ends = (min(xs), max(xs))
+        else:
+            mean_ends = (index - _MEAN_HALF_LENGTH, index + _MEAN_HALF_LENGTH)
+        axes.plot(mean_ends, [group.mean] * 2, color="C1", linewidth=2.5, solid_capstyle="butt")
+    if effect.from_range:
+        if _uses_log_scale(effect):
+            _set_log_scale(axes)
     else:
-        _write_values(axes, _labels(effect))
-    axes.set_title(
-        f"{name}: {100 * effect.share:.0f} % (by chance {100 * effect.by_chance:.0f} %)",
-        fontsize="medium",
-    )
+        if effect.numeric:
+            means = [group.mean for group in effect.groups]
+            axes.plot(range(len(means)), means, color="C1", linewidth=1)
+        _label_values(axes, _group_labels(effect))
+    share = 100 * effect.eta_squared
+    by_chance = 100 * effect.eta_squared_by_chance
+    axes.set_title(f"{name}: {share:.0f} % (by chance {by_chance:.0f} %)", fontsize="medium")
     axes.grid(alpha=0.3)
 
 
-def _logarithmic(axes: Axes) -> None:
-    """Plain numbers, as many as there is room for."""
+def _set_log_scale(axes: Axes) -> None:
+    """Use a log scale with plain numbers, as many as there is room for."""
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(
-        LogLocator(subs=(1, 2, 5) if high / low < 30 else (1, 3) if high / low < 1000 else (1,))
-    )
+    if high / low < 30:
+        ticks_per_decade: tuple[int, ...] = (1, 2, 5)
+    elif high / low < 1000:
+        ticks_per_decade = (1, 3)
+    else:
+        ticks_per_decade = (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=ticks_per_decade))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _write_values(axes: Axes, labels: Sequence[str]) -> None:
+def _label_values(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_xticks(range(len(labels)), labels)
     axes.set_xlim(-0.6, len(labels) - 0.4)
-    if sum(map(len, labels)) > _TURNED_FROM:
+    if sum(len(label) for label in labels) > _TURN_LABELS_ABOVE:
         for text in axes.get_xticklabels():
             text.set(
                 rotation=35, horizontalalignment="right", rotation_mode="anchor", fontsize="small"
             )
 
 
-def _position(effect: Effect) -> Callable[[str], float]:
-    """Where a value stands: numbers from a range where they are, listed values one apart."""
-    if effect.drawn:
+def _value_position(effect: SettingEffect) -> Callable[[str], float]:
+    """Return a function from a value to its x: numbers from a range themselves, else an index."""
+    if effect.from_range:
         return float
-    places = {
-        value: float(index) for index, group in enumerate(effect.groups) for value in group.values
-    }
-    return places.__getitem__
+    positions = {}
+    for index, group in enumerate(effect.groups):
+        for value in group.values:
+            positions[value] = float(index)
+    return positions.__getitem__
 
 
-def _spans_decades(effect: Effect) -> bool:
-    low, high = float(effect.groups[0].values[0]), float(effect.groups[-1].values[-1])
+def _uses_log_scale(effect: SettingEffect) -> bool:
+    """Return True if a range's values are positive and span a factor of four."""
+    low = float(effect.groups[0].values[0])
+    high = float(effect.groups[-1].values[-1])
     return low > 0 and high / low >= 4
 
 
-def _labels(effect: Effect, longest: int = _LONGEST) -> list[str]:
-    """What stands at the groups: long values without their middle or, where that makes two alike, from where they differ, or whole."""
+def _group_labels(effect: SettingEffect, max_length: int = _MAX_LABEL_LENGTH) -> list[str]:
+    """Return a label for each group, shortened if it is long and stays unique.
+
+    A long value loses its middle. If that makes two labels equal, long ones start near where they
+    begin to differ. If that does not help either, they stay whole.
+    """
     labels = [group.label for group in effect.groups]
-    long = [label for label in labels if len(label) > longest]
-    start = max(0, len(commonprefix(long)) - 3)  # noqa: RUF071, names, not paths
-    middle = {label: f"{label[: longest // 2]}…{label[1 - longest // 2 :]}" for label in long}
-    window = {label: f"…{label[start : start + longest - 2]}…" for label in long}
-    shortened = ([short.get(label, label) for label in labels] for short in (middle, window, {}))
-    return next(short for short in shortened if len(set(short)) == len(set(labels)))
+    long_labels = [label for label in labels if len(label) > max_length]
+    first_difference = max(0, len(commonprefix(long_labels)) - 3)  # noqa: RUF071, names, not paths
+    without_middle = {}
+    window = {}
+    for label in long_labels:
+        without_middle[label] = f"{label[: max_length // 2]}…{label[1 - max_length // 2 :]}"
+        window[label] = f"…{label[first_difference : first_difference + max_length - 2]}…"
+    for short_forms in (without_middle, window):
+        shortened = [short_forms.get(label, label) for label in labels]
+        if len(set(shortened)) == len(set(labels)):
+            return shortened
+    return labels
 
 
 def parallel_plot(comparison: Comparison, path: str | Path) -> Path | None:
-    """Draw every finished trial as a line from setting to setting and on to its metric, which also gives its colour.
+    """Draw every finished trial as a line across all settings to its metric, which gives its color.
 
-    Returns `path`, or None where fewer than three settings vary.
+    Args:
+        comparison: the sweep.
+        path: file to write; the format follows its suffix.
+
+    Returns:
+        `path`, or None if fewer than three settings vary.
     """
-    found = effects(comparison)[::-1]  # what explains most stands beside the metric
-    if len(found) < 3:
+    # The setting that explains most is drawn next to the metric.
+    effects = setting_effects(comparison)[::-1]
+    if len(effects) < 3:
         return None
-    rows = [
-        row
-        for row in reversed(measured(comparison))
-        if all(effect.setting in row.values for effect in found)
-    ]
-    figure = Figure(figsize=(1.9 * (len(found) + 1), 4.6), layout="constrained")
-    axes = figure.subplots()
-    results = [row.metrics[comparison.metric] for row in rows]
+    # The best trials are drawn last, on top.
+    trials = []
+    for row in reversed(trials_with_metric(comparison)):
+        if all(effect.setting in row.settings for effect in effects):
+            trials.append(row)
+    results = [row.metrics[comparison.metric] for row in trials]
     scale = Normalize(min(results), max(results))
-    heights = [
-        *(_heights(effect, rows) for effect in found),
-        [float(scale(result)) for result in results],
-    ]
-    chosen = comparison.best_cell.rows if comparison.best_cell else ()
-    for row, result, *line in zip(rows, results, *heights, strict=True):
-        best = row in chosen
+    heights_by_axis = [_trial_heights(effect, trials) for effect in effects]
+    heights_by_axis.append([float(scale(result)) for result in results])
+
+    figure = Figure(figsize=(1.9 * (len(effects) + 1), 4.6), layout="constrained")
+    axes = figure.subplots()
+    best_rows = comparison.best_group.rows if comparison.best_group else ()
+    for index, row in enumerate(trials):
+        is_best = row in best_rows
         axes.plot(
-            line,
-            color=colormaps["viridis"](scale(result)),
-            linewidth=3.0 if best else 1.2,
-            alpha=1.0 if best else 0.7,
+            [heights[index] for heights in heights_by_axis],
+            color=colormaps["viridis"](scale(results[index])),
+            linewidth=3.0 if is_best else 1.2,
+            alpha=1.0 if is_best else 0.7,
         )
-    for index, effect in enumerate(found):
-        _axis(axes, index, _ticks(effect))
-    _axis(
-        axes,
-        len(found),
-        [(height, f"{scale.inverse(height):.3g}") for height in (0.0, 0.25, 0.5, 0.75, 1.0)],
-    )
-    names = short_names(effect.setting for effect in found)
-    axes.set_xticks(range(len(found) + 1), [*names.values(), comparison.metric.replace("/", "/\n")])
-    axes.set(xlim=(-0.15, len(found) + 0.35), ylim=(-0.06, 1.06), yticks=[])
+    for index, effect in enumerate(effects):
+        _draw_vertical_axis(axes, index, _setting_ticks(effect))
+    metric_ticks = [
+        (height, f"{scale.inverse(height):.3g}") for height in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    _draw_vertical_axis(axes, len(effects), metric_ticks)
+    names = short_names(effect.setting for effect in effects)
+    metric_name = comparison.metric.replace("/", "/\n")
+    axes.set_xticks(range(len(effects) + 1), [*names.values(), metric_name])
+    axes.set(xlim=(-0.15, len(effects) + 0.35), ylim=(-0.06, 1.06), yticks=[])
     axes.set_title(
-        "Every trial is a line, the best thick; settings that explain more stand further right",
+        "One line per trial, the best one thick; settings further right explain more",
         fontsize="medium",
     )
     axes.spines[:].set_visible(False)
-    return _saved(figure, path)
+    return save_figure(figure, path)
 
 
-def _ticks(effect: Effect) -> list[tuple[float, str]]:
-    if effect.drawn:
-        ends = (effect.groups[0].values[0], effect.groups[-1].values[-1])
-        return [
-            (height, f"{float(value):.3g}") for height, value in zip((0.0, 1.0), ends, strict=True)
-        ]
-    labels = _labels(effect, 18)
+def _setting_ticks(effect: SettingEffect) -> list[tuple[float, str]]:
+    """Return height (0 to 1) and text of each tick on a setting's axis."""
+    if effect.from_range:
+        low = float(effect.groups[0].values[0])
+        high = float(effect.groups[-1].values[-1])
+        return [(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")]
+    labels = _group_labels(effect, _MAX_PARALLEL_LABEL_LENGTH)
     return [(index / (len(labels) - 1), label) for index, label in enumerate(labels)]
 
 
-def _heights(effect: Effect, rows: Sequence[Row]) -> list[float]:
-    """Where each trial crosses a setting's axis, 0 to 1; trials of one listed value stand a little apart, so that none hides another."""
-    position, last = _position(effect), len(effect.groups) - 1
-    at = [position(row.values[effect.setting]) for row in rows]
-    if effect.drawn:
-        at = [math.log(x) for x in at] if _spans_decades(effect) else at
-        return [(x - min(at)) / (max(at) - min(at)) for x in at]
-    return [
-        x / last + 0.05 * (sum(other == x for other in at[:index]) / at.count(x) - 0.5)
-        for index, x in enumerate(at)
-    ]
+def _trial_heights(effect: SettingEffect, rows: Sequence[RunRow]) -> list[float]:
+    """Return where each trial crosses a setting's axis, from 0 to 1.
+
+    Trials with the same listed value are a little apart, so that none hides another.
+    """
+    position = _value_position(effect)
+    positions = [position(row.settings[effect.setting]) for row in rows]
+    if effect.from_range:
+        if _uses_log_scale(effect):
+            positions = [math.log(x) for x in positions]
+        low = min(positions)
+        high = max(positions)
+        return [(x - low) / (high - low) for x in positions]
+    last = len(effect.groups) - 1
+    heights = []
+    for index, x in enumerate(positions):
+        rank_among_equal = positions[:index].count(x) / positions.count(x)
+        heights.append(x / last + 0.05 * (rank_among_equal - 0.5))
+    return heights
 
 
-def _axis(axes: Axes, x: int, ticks: Sequence[tuple[float, str]]) -> None:
+def _draw_vertical_axis(axes: Axes, x: float, ticks: Sequence[tuple[float, str]]) -> None:
     axes.axvline(x, color="black", linewidth=0.8, zorder=3)
+    text_box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}
     for height, text in ticks:
-        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}
         axes.text(
-            x + 0.04, height, text, fontsize="small", verticalalignment="center", bbox=box, zorder=4
+            x + 0.04,
+            height,
+            text,
+            fontsize="small",
+            verticalalignment="center",
+            bbox=text_box,
+            zorder=4,
         )
-
-
-def _saved(figure: Figure, path: str | Path) -> Path:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    return Path(path)

@@ -1,9 +1,9 @@
-"""What the chosen student gets wrong: classes it takes for others, and images on which its teacher says something else."""
+"""Build the report's sections on mistakes: confused classes, disagreement with the teacher."""
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,151 +12,227 @@ from safetensors.numpy import load
 
 from beamclip.config import UserError
 from beamclip.reporting.comparison import Comparison
-from beamclip.reporting.groups import Row
-from beamclip.reporting.page import Section, Shown
-from beamclip.reporting.sources import Ids, Stores, jpeg_of, teacher_predictions
-from beamclip.reporting.tables import Line, Sheet
+from beamclip.reporting.groups import RunRow
+from beamclip.reporting.page import PageImage, Section
+from beamclip.reporting.sources import IntArray, TrialStores, encode_jpeg, teacher_predictions
+from beamclip.reporting.tables import ReportTable, TableRow
 from beamclip.tracking import Artifacts
 
-_PAIRS, _IMAGES = 15, 8
+_MAX_PAIRS = 15
+_MAX_IMAGES = 8
 _CASES = {
     "the student is right, the teacher is not": (True, False),
     "the teacher is right, the student is not": (False, True),
     "both are wrong, and differently": (False, False),
 }
-"""Case -> whether the student and the teacher are right."""
-_VOICES = {"probe": "its linear probe", "zero_shot": "its own zero-shot"}
-Names = Sequence[str]
+"""Case -> (the student is right, the teacher is right)."""
 
 
-def confusion_pairs(comparison: Comparison, files: Artifacts, names: Names) -> Section:
-    """The pairs of classes that the probes of the best cell confuse most on test, all its seeds together."""
-    title, rows = "Confusion pairs", comparison.best_cell.finished if comparison.best_cell else ()
-    known = [
-        one
-        for row in rows
-        if (one := _evaluation(files.read(row.run_id, "evaluation.json"))) is not None
-    ]
-    if not known:
-        why = "The best trial kept no evaluation.json with a confusion table; an older version did not write it."
-        return Section(title, missing=(why,))
-    pairs: Counter[tuple[int, int]] = Counter()
-    for of_run, triples in known:
-        names = names or of_run
-        for true, predicted, count in triples:
-            pairs[true, predicted] += count
-    if not pairs:
-        return Section(
-            title, ("The linear probes of the best settings took no test image for another class.",)
+@dataclass(frozen=True)
+class _Confusion:
+    """The linear probe's mistakes on test, from an `evaluation.json`.
+
+    Attributes:
+        names: the classes in label order; empty if the file does not have them.
+        counts: (true class, predicted class, number of images).
+    """
+
+    names: tuple[str, ...]
+    counts: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class _Predictions:
+    """A trial's `predictions.safetensors`: one entry a test image.
+
+    Attributes:
+        ids: sample ids in the packed store, [N].
+        labels: true classes, [N].
+        probe: classes predicted by the linear probe, [N].
+        probe_confidence: probability of that class, [N].
+        zero_shot: classes predicted by the student's own zero-shot, [N]; None if it has none.
+    """
+
+    ids: IntArray
+    labels: IntArray
+    probe: IntArray
+    probe_confidence: NDArray[np.floating]
+    zero_shot: IntArray | None
+
+
+def confusion_section(comparison: Comparison, files: Artifacts, names: Sequence[str]) -> Section:
+    """List the pairs of classes that the linear probes of the best group confuse most on test.
+
+    Args:
+        comparison: the sweep; the counts of all seeds of its best group are added up.
+        files: the trials' files in MLflow.
+        names: the classes in label order; if empty, those of `evaluation.json` are used.
+    """
+    title = "Confusion pairs"
+    rows = comparison.best_group.finished if comparison.best_group else ()
+    confusions = []
+    for row in rows:
+        confusion = _parse_evaluation(files.read(row.run_id, "evaluation.json"))
+        if confusion is not None:
+            confusions.append(confusion)
+    if not confusions:
+        missing = (
+            "The best trial kept no evaluation.json with a confusion table; older versions of "
+            "beamclip did not write it."
         )
-    lines = [
-        Line("trial", (_name(names, true), _name(names, other), str(n)))
-        for (true, other), n in pairs.most_common(_PAIRS)
-    ]
-    text = f"Test images of one class that the linear probe takes for another, over {len(known)} trained student(s) of the best settings."
-    return Section(title, (text,), (Sheet("", ("class", "taken for", "images"), tuple(lines), 2),))
+        return Section(title, missing=(missing,))
+    images_by_pair: Counter[tuple[int, int]] = Counter()
+    for confusion in confusions:
+        names = names or confusion.names
+        for true, predicted, images in confusion.counts:
+            images_by_pair[true, predicted] += images
+    if not images_by_pair:
+        return Section(title, ("The linear probes of the best settings made no mistake on test.",))
+    table_rows = []
+    for (true, predicted), images in images_by_pair.most_common(_MAX_PAIRS):
+        cells = (_class_name(names, true), _class_name(names, predicted), str(images))
+        table_rows.append(TableRow("trial", cells))
+    table = ReportTable("", ("class", "taken for", "images"), tuple(table_rows), 2)
+    text = (
+        "Test images of one class that the linear probe takes for another, over "
+        f"{len(confusions)} trained student(s) of the best settings."
+    )
+    return Section(title, (text,), tables=(table,))
 
 
-def _evaluation(content: bytes | None) -> tuple[Names, list[tuple[int, int, int]]] | None:
-    """Names of the classes, and (true, predicted, images) of what the probe got wrong; None where the file does not say."""
+def _parse_evaluation(content: bytes | None) -> _Confusion | None:
+    """Parse an `evaluation.json`; return None if it has no confusion table."""
     try:
-        said = json.loads(content or b"{}")
-        triples = [
-            (int(true), int(predicted), int(count))
-            for true, predicted, count in said["linear_probe"]["confusion"]
-        ]
-        return [str(name) for name in said.get("names", ())], triples
+        report = json.loads(content or b"{}")
+        counts = []
+        for true, predicted, images in report["linear_probe"]["confusion"]:
+            counts.append((int(true), int(predicted), int(images)))
+        names = tuple(str(name) for name in report.get("names", ()))
     except (KeyError, TypeError, ValueError):
         return None
+    return _Confusion(names, tuple(counts))
 
 
-def _name(names: Names, label: int) -> str:
+def _class_name(names: Sequence[str], label: int) -> str:
     return names[label] if 0 <= label < len(names) else f"class {label}"
 
 
-def disagreement(
-    best: Row | None, files: Artifacts, stores: Stores | None, why_not: str
+def disagreement_section(
+    best: RunRow | None, files: Artifacts, stores: TrialStores | None, reason: str
 ) -> Section:
-    """Test images on which the best trial's probe and the teacher's zero-shot say different things, the surest mistakes first."""
+    """Show test images on which the best trial's probe and the teacher's zero-shot differ.
+
+    Args:
+        best: the best trial.
+        files: the trials' files in MLflow.
+        stores: the trial's images and anchors; None if they can't be read.
+        reason: why they can't be read.
+    """
     title = "Where teacher and student disagree"
-    if best is None or stores is None:
-        return Section(title, missing=(why_not,) if best else ("No trial has finished.",))
+    if best is None:
+        return Section(title, missing=("No trial has finished.",))
+    if stores is None:
+        return Section(title, missing=(reason,))
     try:
-        said = _predictions(files.read(best.run_id, "predictions.safetensors"), stores)
-        teacher = teacher_predictions(stores, said["ids"])
+        student = _read_predictions(files.read(best.run_id, "predictions.safetensors"), stores)
+        teacher = teacher_predictions(stores, student.ids)
     except UserError as error:
         return Section(title, missing=(f"{error}.",))
-    right, wise, differ = (
-        said["probe"] == said["labels"],
-        teacher == said["labels"],
-        said["probe"] != teacher,
+    student_right = student.probe == student.labels
+    teacher_right = teacher == student.labels
+    differ = student.probe != teacher
+    rows = []
+    images = []
+    for case, (case_student_right, case_teacher_right) in _CASES.items():
+        in_case = (
+            differ & (student_right == case_student_right) & (teacher_right == case_teacher_right)
+        )
+        positions = np.flatnonzero(in_case)
+        share = 100 * len(positions) / len(differ)
+        rows.append(TableRow("trial", (case, str(len(positions)), f"{share:.1f}")))
+        most_confident = np.argsort(-student.probe_confidence[positions], kind="stable")
+        shown = positions[most_confident][:_MAX_IMAGES]
+        images += _case_images(case, shown, student, teacher, stores)
+    table = ReportTable("", ("case", "test images", "%"), tuple(rows), 1)
+    text = _agreement_sentences(best, student, teacher)
+    return Section(title, (text,), tables=(table,), images=tuple(images))
+
+
+def _agreement_sentences(best: RunRow, student: _Predictions, teacher: IntArray) -> str:
+    """Say on how many test images the student agrees with the teacher's zero-shot."""
+    probe_share = 100 * (student.probe == teacher).mean()
+    shares = [f"its linear probe on {probe_share:.1f} %"]
+    if student.zero_shot is not None:
+        zero_shot_share = 100 * (student.zero_shot == teacher).mean()
+        shares.append(f"its own zero-shot on {zero_shot_share:.1f} %")
+    return (
+        f"The trial {best.name} agrees with its teacher's zero-shot on {len(teacher)} test images: "
+        f"{' and '.join(shares)}. The images of each case on which the student is most confident "
+        "are shown with the probability it gives."
     )
-    lines, images = [], list[Shown]()
-    for case, (student_is, teacher_is) in _CASES.items():
-        places = np.flatnonzero(differ & (right == student_is) & (wise == teacher_is))
-        lines.append(
-            Line("trial", (case, f"{len(places)}", f"{100 * len(places) / len(differ):.1f}"))
-        )
-        images += _shown(
-            case,
-            places[np.argsort(-said["probe_confidence"][places], kind="stable")][:_IMAGES],
-            said,
-            teacher,
-            stores,
-        )
-    sheet = Sheet("", ("case", "test images", "%"), tuple(lines), 1)
-    return Section(title, (_agreement(best, teacher, said),), (sheet,), images=tuple(images))
 
 
-def _agreement(best: Row, teacher: Ids, said: Mapping[str, NDArray[Any]]) -> str:
-    shares = [
-        f"{who} says on {100 * (said[key] == teacher).mean():.1f} %"
-        for key, who in _VOICES.items()
-        if key in said
-    ]
-    what = f"The trial {best.name}, over {len(teacher)} test images: {' and '.join(shares)} what the teacher's zero-shot says."
-    return f"{what} Of each case the student's surest are shown, with the probability it gives."
+def _read_predictions(content: bytes | None, stores: TrialStores) -> _Predictions:
+    """Parse a `predictions.safetensors`.
 
-
-def _predictions(content: bytes | None, stores: Stores) -> Mapping[str, NDArray[Any]]:
+    Raises:
+        UserError: the file is missing or damaged, or belongs to other images.
+    """
     if content is None:
         raise UserError(
-            "the best trial kept no predictions.safetensors; an older version did not write it"
+            "the best trial kept no predictions.safetensors; older versions of beamclip did not "
+            "write it"
         )
     try:
-        said: Mapping[str, NDArray[Any]] = load(content)
+        arrays = load(content)
     except SafetensorError:
         raise UserError("the best trial's predictions.safetensors can't be read") from None
-    lengths = {
-        len(said[key]) if key in said else -1
-        for key in ("ids", "labels", "probe", "probe_confidence")
-    }
+    names = ("ids", "labels", "probe", "probe_confidence")
+    lengths = {len(arrays[name]) if name in arrays else -1 for name in names}
     if len(lengths) > 1 or min(lengths) < 1:
         raise UserError(
-            "the best trial's predictions.safetensors lacks something, or its parts have different lengths"
+            "the best trial's predictions.safetensors lacks an array, or its arrays have different "
+            "lengths"
         )
-    ids = said["ids"]
-    if (
-        ids.min() < 0
-        or ids.max() >= len(stores.packed)
-        or (stores.packed.labels[ids] != said["labels"]).any()
-    ):
+    ids = arrays["ids"]
+    known_ids = ids.min() >= 0 and ids.max() < len(stores.packed)
+    if not known_ids or (stores.packed.labels[ids] != arrays["labels"]).any():
         raise UserError(
-            "the best trial's predictions.safetensors is about other images than the packed store holds"
+            "the best trial's predictions.safetensors is about other images than those in the "
+            "packed store"
         )
-    return said
+    return _Predictions(
+        ids, arrays["labels"], arrays["probe"], arrays["probe_confidence"], arrays.get("zero_shot")
+    )
 
 
-def _shown(
-    case: str, places: Ids, said: Mapping[str, NDArray[Any]], teacher: Ids, stores: Stores
-) -> list[Shown]:
-    pixels, images = stores.packed.read(said["ids"][places]), []
-    for place, image in zip(places, pixels, strict=True):
-        true, ours, theirs = (
-            _name(stores.names, int(labels[place]))
-            for labels in (said["labels"], said["probe"], teacher)
+def _case_images(
+    case: str,
+    positions: IntArray,
+    student: _Predictions,
+    teacher: IntArray,
+    stores: TrialStores,
+) -> list[PageImage]:
+    """Return the images at these positions with captions.
+
+    Args:
+        case: how the caption begins.
+        positions: indices into the predictions.
+        student: the student's predictions.
+        teacher: the teacher's, [N].
+        stores: where the images are.
+    """
+    images = []
+    pixels = stores.packed.read(student.ids[positions])
+    for position, image in zip(positions, pixels, strict=True):
+        sample_id = student.ids[position]
+        true = _class_name(stores.names, int(student.labels[position]))
+        student_class = _class_name(stores.names, int(student.probe[position]))
+        teacher_class = _class_name(stores.names, int(teacher[position]))
+        confidence = float(student.probe_confidence[position])
+        caption = (
+            f"{case}: image {sample_id} is {true}; student: {student_class} ({confidence:.2f}); "
+            f"teacher: {teacher_class}"
         )
-        sure = float(said["probe_confidence"][place])
-        caption = f"{case}: image {said['ids'][place]} is {true}; student: {ours} ({sure:.2f}); teacher: {theirs}"
-        images.append(Shown(f"{said['ids'][place]}.jpg", jpeg_of(image), caption))
+        images.append(PageImage(f"{sample_id}.jpg", encode_jpeg(image), caption))
     return images

@@ -1,4 +1,7 @@
-"""A page as HTML and as Markdown. Names and paths come from users: both templates escape whatever they are given."""
+"""Define the report's content and render it as HTML and as Markdown.
+
+Names and paths come from users, so both templates escape all text they are given.
+"""
 
 import base64
 import re
@@ -11,22 +14,26 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from beamclip.reporting.tables import Sheet
-
-# What a page is made of, whatever it is written in.
+from beamclip.reporting.tables import ReportTable
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A PNG file, and what it shows."""
+class PageFigure:
+    """A PNG file and its caption."""
 
     path: Path
     caption: str
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A small JPEG of one image of the data, and what is said of it."""
+class PageImage:
+    """A small JPEG of one image of the data.
+
+    Attributes:
+        name: its file name in the Markdown report's `images/`.
+        jpeg: its content.
+        caption: what to say about it.
+    """
 
     name: str
     jpeg: bytes
@@ -35,27 +42,39 @@ class Shown:
 
 @dataclass(frozen=True)
 class Section:
-    """One heading and what stands below it, in this order.
+    """One heading and what is below it.
 
     Attributes:
-        missing: sentences on what could not be shown, and why.
-        code: blocks that are to be read, or typed, letter by letter.
-        folded: show the code only when asked to.
+        title: the heading.
+        text: paragraphs, below the tables.
+        tables: tables.
+        figures: plots.
+        images: images of the data.
+        code: blocks of code or settings.
+        missing: sentences on what could not be shown, and why; they come first.
+        collapsed: hide the code until it is clicked on.
     """
 
     title: str
     text: tuple[str, ...] = ()
-    sheets: tuple[Sheet, ...] = ()
-    figures: tuple[Figure, ...] = ()
-    images: tuple[Shown, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
+    figures: tuple[PageFigure, ...] = ()
+    images: tuple[PageImage, ...] = ()
     code: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    folded: bool = False
+    collapsed: bool = False
 
 
 @dataclass(frozen=True)
 class Page:
-    """The whole report. `facts`: what it is about, as label and text."""
+    """The whole report.
+
+    Attributes:
+        title: names the sweep.
+        question: what the sweep should answer; may be empty.
+        facts: label and text of each line at the top.
+        sections: the body.
+    """
 
     title: str
     question: str
@@ -63,16 +82,13 @@ class Page:
     sections: tuple[Section, ...]
 
 
-_MARKS = re.compile(r"([\\`*_\[\]|#~$])")
-
-
-def html_of(page: Page) -> str:
-    """One file that needs no other: styles inside, pictures as data."""
+def render_html(page: Page) -> str:
+    """Return the page as one HTML file: styles are inside, pictures are data URIs."""
     return _environment().get_template("report.html.j2").render(page=page)
 
 
-def markdown_of(page: Page) -> str:
-    """The same text and numbers; pictures are links to `figures/` and `images/` beside it."""
+def render_markdown(page: Page) -> str:
+    """Return the same text and numbers as Markdown, with links into `figures/` and `images/`."""
     text = _environment(markdown=True).get_template("report.md.j2").render(page=page)
     return re.sub(r"\n{3,}", "\n\n", text)
 
@@ -86,41 +102,51 @@ def _environment(markdown: bool = False) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=escaped_markdown if markdown else None,
+        finalize=escape_markdown if markdown else None,
     )
     environment.filters |= {
-        "data": data_uri,
-        "head": _head,
+        "data_uri": data_uri,
+        "one_line": _one_line,
         "fence": _fence,
-        "file": lambda name: Markup(quote(name)),
+        "url": lambda name: Markup(quote(name)),
     }
     return environment
 
 
-def escaped_markdown(value: Any) -> Any:
-    """Text that Markdown shows as it is, in a table's cell too: neither marks nor tags."""
+_MARKDOWN_CHARACTERS = re.compile(r"([\\`*_\[\]|#~$])")
+
+
+def escape_markdown(value: Any) -> Any:
+    """Escape text so that Markdown shows it unchanged, in table cells too.
+
+    Args:
+        value: any value; `Markup` is returned unchanged.
+    """
     if isinstance(value, Markup):
         return value
-    text = (
-        " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    )
-    return Markup(_MARKS.sub(r"\\\1", text))
+    text = " ".join(str(value).split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return Markup(_MARKDOWN_CHARACTERS.sub(r"\\\1", text))
 
 
 def _fence(text: str) -> Markup:
-    """A block of code, in a fence that its own text can't close."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall(r"`+", text)), default=0))
+    """Return a code block whose fence is longer than any run of backticks in the text."""
+    longest_run = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest_run + 1)
     return Markup(f"{fence}\n{text}\n{fence}")
 
 
-def _head(title: str) -> str:
-    """A column's title in one line."""
+def _one_line(title: str) -> str:
+    """Return a column's title without its line breaks."""
     return title.replace("-\n", "-").replace("\n", " ")
 
 
 def data_uri(picture: Path | bytes) -> str:
-    """A PNG file, or the bytes of a JPEG, as an address that holds all of it."""
-    kind, content = (
-        ("jpeg", picture) if isinstance(picture, bytes) else ("png", picture.read_bytes())
-    )
+    """Return a data URI of a PNG file, or of a JPEG given as bytes."""
+    if isinstance(picture, bytes):
+        kind = "jpeg"
+        content = picture
+    else:
+        kind = "png"
+        content = picture.read_bytes()
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

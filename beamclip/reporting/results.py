@@ -1,125 +1,123 @@
-"""What was measured: the tables, the curves, what mattered, and what it cost."""
+"""Build the report's sections on results: tables, curves, importance of settings, and costs."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-from beamclip.reporting.comparison import Comparison
+from beamclip.reporting.comparison import DEVICE_SECONDS, IMAGES_SEEN, Comparison
 from beamclip.reporting.cost_plot import cost_plot
-from beamclip.reporting.importance import effect_rows, effects, effects_line
+from beamclip.reporting.importance import effects_summary, effects_table, setting_effects
 from beamclip.reporting.importance_plots import effects_plot, parallel_plot
-from beamclip.reporting.page import Figure, Section
-from beamclip.reporting.setting_plots import temperature_plot
-from beamclip.reporting.tables import Line, Sheet, duration, measured_sheet, notes, published_sheet
-from beamclip.reporting.value_plot import value_plot
+from beamclip.reporting.page import PageFigure, Section
+from beamclip.reporting.setting_plots import number_plot, value_plot
+from beamclip.reporting.tables import (
+    MISSING,
+    ReportTable,
+    TableRow,
+    format_duration,
+    mean_wall_seconds,
+    measured_table,
+    published_table,
+    table_notes,
+)
 
-_CURVES = {"anchors.prompt_set": "Accuracy by prompt set", "variant": "Accuracy by variant"}
-_COSTS = ("cost/device_seconds", "cost/images_seen", "cost/teacher_images")
-
-
-def tables(comparison: Comparison) -> Section:
-    """Trials and references in one table, published results in another."""
-    sheets = [measured_sheet(comparison)] + (
-        [published_sheet(comparison.published)] if comparison.published else []
-    )
-    missing = () if comparison.best_cell else ("No trial has finished with a result yet.",)
-    return Section("Results", tuple(notes(comparison)), tuple(sheets), missing=missing)
-
-
-def curves(comparison: Comparison, folder: Path) -> Section:
-    """Accuracy over temperatures (or whichever number varies), prompt sets and variants."""
-    path = temperature_plot(comparison.measured, folder / "accuracy.png")
-    figures = (
-        [
-            Figure(
-                path, "Top-1 over the number that varies; dots are trials, lines means over seeds."
-            )
-        ]
-        if path
-        else []
-    )
-    for key, caption in _CURVES.items():
-        drawn = (
-            value_plot(comparison, key, folder / f"{key.split('.')[-1]}.png")
-            if key in comparison.settings
-            else None
-        )
-        figures += (
-            [
-                Figure(
-                    drawn,
-                    f"{caption}; bars are 95 % intervals over seeds, where there are several.",
-                )
-            ]
-            if drawn
-            else []
-        )
-    return _drawn(
-        "Curves",
-        figures,
-        "No temperature, prompt set or other setting has two finished values here.",
-    )
+_VALUE_PLOTS = {"anchors.prompt_set": "Accuracy by prompt set", "variant": "Accuracy by variant"}
+_COST_METRICS = (DEVICE_SECONDS, IMAGES_SEEN, "cost/teacher_images")
 
 
-def what_mattered(comparison: Comparison, folder: Path) -> Section:
-    """How much of the variance each setting explains alone."""
-    found = effects(comparison)
-    if not found:
-        return Section(
-            "What mattered",
-            missing=(
-                "Fewer than two settings vary among the finished trials, so there is nothing to weigh.",
-            ),
-        )
-    plots: dict[str, Callable[[Comparison, Path], Path | None]] = {
-        "effects": effects_plot,
-        "parallel": parallel_plot,
-    }
-    figures = [
-        Figure(path, "")
-        for name, plot in plots.items()
-        if (path := plot(comparison, folder / f"{name}.png"))
+def results_section(comparison: Comparison) -> Section:
+    """Build the tables of trials and references, and of published results."""
+    tables = [measured_table(comparison)]
+    if comparison.published:
+        tables.append(published_table(comparison.published))
+    missing = () if comparison.best_group else ("No trial has finished with a result yet.",)
+    notes = tuple(table_notes(comparison))
+    return Section("Results", notes, tables=tuple(tables), missing=missing)
+
+
+def curves_section(comparison: Comparison, folder: Path) -> Section:
+    """Draw accuracy over temperatures (or another number), prompt sets and variants.
+
+    Args:
+        comparison: the sweep.
+        folder: where to write the figures.
+    """
+    figures = []
+    path = number_plot(comparison.measured, folder / "accuracy.png")
+    if path:
+        caption = "Top-1 over the number that varies; dots are trials, lines are means over seeds."
+        figures.append(PageFigure(path, caption))
+    for key, title in _VALUE_PLOTS.items():
+        if key not in comparison.varied_settings:
+            continue
+        path = value_plot(comparison, key, folder / f"{key.split('.')[-1]}.png")
+        if path:
+            caption = f"{title}; bars are 95 % intervals over seeds, if there are several."
+            figures.append(PageFigure(path, caption))
+    if figures:
+        return Section("Curves", figures=tuple(figures))
+    missing = "No temperature, prompt set or other setting has two finished values here."
+    return Section("Curves", missing=(missing,))
+
+
+def importance_section(comparison: Comparison, folder: Path) -> Section:
+    """Show how much of the metric's variance each setting explains alone.
+
+    Args:
+        comparison: the sweep.
+        folder: where to write the figures.
+    """
+    title = "Share of the variance explained"
+    effects = setting_effects(comparison)
+    if not effects:
+        missing = "Fewer than two settings vary among the finished trials."
+        return Section(title, missing=(missing,))
+    paths = [
+        effects_plot(comparison, folder / "effects.png"),
+        parallel_plot(comparison, folder / "parallel.png"),
     ]
-    rows = effect_rows(found)
-    sheet = Sheet(
-        "", tuple(rows[0]), tuple(Line("trial", tuple(map(str, row.values()))) for row in rows), 1
-    )
-    return Section("What mattered", (effects_line(comparison) or "",), (sheet,), tuple(figures))
+    figures = tuple(PageFigure(path, "") for path in paths if path)
+    dict_rows = effects_table(effects)
+    rows = tuple(TableRow("trial", tuple(map(str, row.values()))) for row in dict_rows)
+    table = ReportTable("", tuple(dict_rows[0]), rows, 1)
+    summary = effects_summary(comparison) or ""
+    return Section(title, (summary,), tables=(table,), figures=figures)
 
 
-def accuracy_against_cost(comparison: Comparison, folder: Path) -> Section:
-    """The picture with the Pareto front."""
+def accuracy_cost_section(comparison: Comparison, folder: Path) -> Section:
+    """Draw accuracy over cost with the Pareto front.
+
+    Args:
+        comparison: the sweep.
+        folder: where to write the figure.
+    """
+    title = "Accuracy against cost"
     path = cost_plot(comparison, folder / "accuracy_cost.png")
-    text = "On the front are the settings that nothing cheaper beats; costs are on a logarithm, and means over seeds."
-    otherwise = "Fewer than two finished settings have different costs on record."
-    return _drawn("Accuracy against cost", [Figure(path, text)] if path else [], otherwise)
+    if path is None:
+        missing = "Fewer than two finished settings with different costs were recorded."
+        return Section(title, missing=(missing,))
+    caption = (
+        "The front has the settings that nothing cheaper beats. "
+        "Costs are means over seeds, on a log scale."
+    )
+    return Section(title, figures=(PageFigure(path, caption),))
 
 
-def _drawn(title: str, figures: list[Figure], otherwise: str) -> Section:
-    return Section(title, figures=tuple(figures), missing=() if figures else (otherwise,))
-
-
-def costs(comparison: Comparison) -> Section:
-    """What each cell took, and the whole sweep."""
-    lines = []
-    for cell in comparison.cells:
-        means = [cell.mean(key) for key in (*_COSTS, "train/images_per_second")]
-        wall = [row.seconds for row in cell.rows if row.seconds is not None]
-        shown = [
-            duration(means[0]),
-            *("-" if mean is None else f"{mean:,.0f}" for mean in means[1:]),
-        ]
-        lines.append(
-            Line(
-                "trial",
-                (
-                    cell.name,
-                    str(len(cell.rows)),
-                    duration(sum(wall) / len(wall) if wall else None),
-                    *shown,
-                ),
-            )
+def costs_section(comparison: Comparison) -> Section:
+    """Show what each group of trials took, and the whole sweep."""
+    rows = []
+    for group in comparison.groups:
+        counts = []
+        for key in (*_COST_METRICS[1:], "train/images_per_second"):
+            mean = group.mean(key)
+            counts.append(MISSING if mean is None else f"{mean:,.0f}")
+        cells = (
+            group.name,
+            str(len(group.rows)),
+            format_duration(mean_wall_seconds(group)),
+            format_duration(group.mean(DEVICE_SECONDS)),
+            *counts,
         )
-    head = (
+        rows.append(TableRow("trial", cells))
+    columns = (
         "settings",
         "trials",
         "start to end",
@@ -128,37 +126,46 @@ def costs(comparison: Comparison) -> Section:
         "teacher images",
         "img/s",
     )
-    sheet = Sheet("a trial, on average", head, tuple(lines), 1)
-    lost = [key for key in _COSTS if not any(key in row.metrics for row in comparison.trials)]
-    text = "Teacher images are those that a trial would need if it were alone; stores are made once for all. Start to end counts waiting, "
-    text += "probing and whatever time the sweep stood still before it was resumed; device time is training alone."
-    missing = (
-        (f"The trials did not log {', '.join(lost)}; an older version of beamclip did not.",)
-        if lost and comparison.trials
-        else ()
+    table = ReportTable("mean of a trial", columns, tuple(rows), 1)
+    explanation = (
+        "Teacher images are those that a trial would need if it were alone; stores are made once "
+        "for all trials. Start to end includes waiting, probing and the time between an "
+        "interruption of the sweep and its resume; device time is training alone."
     )
-    return Section("Costs", (*_totals(comparison), text), (sheet,), missing=missing)
+    not_logged = []
+    for key in _COST_METRICS:
+        if not any(key in row.metrics for row in comparison.trials):
+            not_logged.append(key)
+    missing = []
+    if not_logged and comparison.trials:
+        keys = ", ".join(not_logged)
+        missing.append(f"The trials did not log {keys}; older versions of beamclip did not.")
+    text = (*_total_costs(comparison), explanation)
+    return Section("Costs", text, tables=(table,), missing=tuple(missing))
 
 
-def _totals(comparison: Comparison) -> list[str]:
-    own = (
-        row.metrics.get("cost/device_seconds", 0.0)
-        - row.metrics.get("cost/start_device_seconds", 0.0)
-        for row in comparison.trials
-    )
-    spent = sum(own)  # a start is a trial of its own, or was paid for by another sweep
-    said = (
-        [f"All {len(comparison.trials)} trials together took {duration(spent)} of device time."]
-        if spent
-        else []
-    )
-    passes = [
-        row.metrics["teacher/images_encoded"]
-        for row in comparison.references
-        if "teacher/images_encoded" in row.metrics
-    ]
-    if passes:
-        said.append(
-            f"Before them, teachers encoded {max(passes):,.0f} images for stores that did not exist yet, and all trials read the stores."
+def _total_costs(comparison: Comparison) -> list[str]:
+    """Return sentences on the device time of all trials and the images the teachers encoded."""
+    device_seconds = 0.0
+    for row in comparison.trials:
+        # A student that starts from another one includes its cost. That one is a trial of its own
+        # here or was trained by another sweep, so it must not count again.
+        own_cost = row.metrics.get(DEVICE_SECONDS, 0.0)
+        own_cost -= row.metrics.get("cost/start_device_seconds", 0.0)
+        device_seconds += own_cost
+    sentences = []
+    if device_seconds:
+        total = format_duration(device_seconds)
+        sentences.append(
+            f"All {len(comparison.trials)} trials together took {total} of device time."
         )
-    return said
+    encoded = []
+    for row in comparison.references:
+        if "teacher/images_encoded" in row.metrics:
+            encoded.append(row.metrics["teacher/images_encoded"])
+    if encoded:
+        sentences.append(
+            f"Before the trials, teachers encoded {max(encoded):,.0f} images for stores that did "
+            "not exist yet; all trials read the stores."
+        )
+    return sentences

@@ -1,90 +1,93 @@
-"""Accuracy against what was swept. Matplotlib's figure objects only: no pyplot, so no global state and no display."""
+"""Plot accuracy over one setting: over a number that varies, or over a list of values."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from beamclip.reporting.groups import SEED, Row
-from beamclip.tracking.serialize import short_names
+from beamclip.reporting.comparison import TEST_METRIC, VAL_METRIC, Comparison
+from beamclip.reporting.figures import draw_reference, save_figure
+from beamclip.reporting.groups import SEED, RunRow, TrialGroup
+from beamclip.tracking.serialize import run_name, short_names
 
-_PANELS = {
-    "linear probe, val": "linear_probe/val_top1",
-    "linear probe, test": "linear_probe/test_top1",
-}
-_FIRST_CHOICE = "objective.student_temperature"
-_DASHES = {"untrained": ":", "teacher": "--"}
-Line = dict[float, list[float]]
+_NUMBER_PANELS = {"linear probe, val": VAL_METRIC, "linear probe, test": TEST_METRIC}
+_VALUE_PANELS = {**_NUMBER_PANELS, "zero-shot, test": "zero_shot/test_top1"}
+_PREFERRED_X = "objective.student_temperature"
+_REFERENCE_STYLES = {"untrained": ":", "teacher": "--"}
+_MAX_CURVES = 8
+_MAX_TICKS = 8
+
+NumberCurve = dict[float, list[float]]
+"""x -> metric, one a seed."""
+ValueCurve = dict[str, list[tuple[float, float | None]]]
+"""Value of the setting -> mean and half interval of each group there."""
 
 
-def temperature_plot(rows: Sequence[Row], path: str | Path) -> Path | None:
-    """Draw val and test top-1 (%) of the finished trials in `rows` over a swept number; the format follows the path's ending.
+def number_plot(rows: Sequence[RunRow], path: str | Path) -> Path | None:
+    """Draw val and test top-1 (%) of the finished trials over a number that varies.
 
-    x is τ_S where it varies, else the number with the most values; each combination of the other varied keys is a line.
-    Seeds are averaged and drawn as dots, reference rows are level lines.
-    Returns `path`, or None where no number varies or nothing is measured yet.
+    x is τ_S if it varies, else the number with the most values. Each combination of the other
+    varied keys is a curve. Seeds are dots and their means are joined; references are level lines.
+
+    Args:
+        rows: trials and reference runs.
+        path: file to write; the format follows its suffix.
+
+    Returns:
+        `path`, or None if no number varies or nothing is measured yet.
     """
-    measured = set(_PANELS.values())
-    trials = [
-        row
-        for row in rows
-        if row.kind == "trial" and row.status == "FINISHED" and measured & set(row.metrics)
-    ]
-    key = _x_key(trials)
-    if key is None:
+    metrics = set(_NUMBER_PANELS.values())
+    trials = []
+    for row in rows:
+        if row.kind == "trial" and row.status == "FINISHED" and metrics & set(row.metrics):
+            trials.append(row)
+    references = [row for row in rows if row.kind == "reference"]
+    x_key = _choose_x(trials)
+    if x_key is None:
         return None
     figure = Figure(figsize=(9.6, 4.0), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, (title, metric) in zip(panels, _PANELS.items(), strict=True):
-        _draw(
-            axes,
-            _lines(trials, key, metric),
-            [row for row in rows if row.kind == "reference"],
-            metric,
-        )
-        axes.set(title=title, xlabel=short_names([key])[key])
-        _scale(axes, sorted({float(row.values[key]) for row in trials}))
+    xs = sorted({float(row.settings[x_key]) for row in trials})
+    for axes, (title, metric) in zip(panels, _NUMBER_PANELS.items(), strict=True):
+        for label, curve in _number_curves(trials, x_key, metric).items():
+            _draw_number_curve(axes, label, curve)
+        for row in references:
+            _draw_number_reference(axes, row, metric)
+        axes.grid(alpha=0.3)
+        axes.set(title=title, xlabel=short_names([x_key])[x_key])
+        _set_x_scale(axes, xs)
     panels[0].set_ylabel("top-1 (%)")
-    handles, labels = _legend(panels)
+    handles, labels = _shared_legend(panels)
     figure.legend(handles, labels, loc="outside right upper", fontsize="small")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    return Path(path)
+    return save_figure(figure, path)
 
 
-def _legend(panels: Sequence[Axes]) -> tuple[list[Artist], list[str]]:
-    """Every name once, though both panels draw it."""
-    entries: dict[str, Artist] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    return list(entries.values()), list(entries)
+def _choose_x(rows: Sequence[RunRow]) -> str | None:
+    """Return the varied key to draw over: a number that all rows have."""
+    candidates = {}
+    for key, values in _varied_values(rows).items():
+        in_all_rows = all(key in row.settings for row in rows)
+        if key != SEED and in_all_rows and all(_is_float(value) for value in values):
+            candidates[key] = len(values)
+    if _PREFERRED_X in candidates:
+        return _PREFERRED_X
+    return max(candidates, key=candidates.__getitem__, default=None)
 
 
-def _varied(rows: Sequence[Row]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = defaultdict(set)
+def _varied_values(rows: Sequence[RunRow]) -> dict[str, set[str]]:
+    """Return the values of each setting that has more than one among the rows."""
+    values_by_key: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        for key, value in row.values.items():
-            found[key].add(value)
-    return {key: values for key, values in found.items() if len(values) > 1}
+        for key, value in row.settings.items():
+            values_by_key[key].add(value)
+    return {key: values for key, values in values_by_key.items() if len(values) > 1}
 
 
-def _x_key(rows: Sequence[Row]) -> str | None:
-    numeric = {
-        key: values
-        for key, values in _varied(rows).items()
-        if key != SEED and all(map(_is_number, values))
-    }
-    numeric = {
-        key: values for key, values in numeric.items() if all(key in row.values for row in rows)
-    }
-    return max(numeric, key=lambda key: (key == _FIRST_CHOICE, len(numeric[key])), default=None)
-
-
-def _is_number(text: str) -> bool:
+def _is_float(text: str) -> bool:
     try:
         float(text)
     except ValueError:
@@ -92,45 +95,133 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _lines(rows: Sequence[Row], x_key: str, metric: str) -> dict[str, Line]:
-    """Label -> x -> one value a seed."""
-    others = [key for key in _varied(rows) if key not in (x_key, SEED)]
-    names = short_names(others)
-    lines: dict[str, Line] = defaultdict(lambda: defaultdict(list))
-    for row in (row for row in rows if metric in row.metrics):
-        label = (
-            ", ".join(f"{names[key]} = {row.values.get(key, '-')}" for key in others) or "trials"
-        )
-        lines[label][float(row.values[x_key])].append(row.metrics[metric])
-    return dict(sorted(lines.items()))
+def _number_curves(rows: Sequence[RunRow], x_key: str, metric: str) -> dict[str, NumberCurve]:
+    """Return a curve for each combination of the other varied settings, by its label."""
+    other_keys = [key for key in _varied_values(rows) if key not in (x_key, SEED)]
+    names = short_names(other_keys)
+    curves: dict[str, NumberCurve] = {}
+    for row in rows:
+        if metric not in row.metrics:
+            continue
+        settings = [f"{names[key]} = {row.settings.get(key, '-')}" for key in other_keys]
+        label = ", ".join(settings) or "trials"
+        curve = curves.setdefault(label, {})
+        curve.setdefault(float(row.settings[x_key]), []).append(row.metrics[metric])
+    return dict(sorted(curves.items()))
 
 
-def _draw(axes: Axes, lines: dict[str, Line], references: Sequence[Row], metric: str) -> None:
-    for label, line in lines.items():
-        xs = sorted(line)
-        drawn = axes.plot(xs, [sum(line[x]) / len(line[x]) for x in xs], marker="o", label=label)[0]
-        for x in xs:
-            axes.plot([x] * len(line[x]), line[x], ".", color=drawn.get_color(), alpha=0.4)
-    for row in references:
-        keys = (
-            metric,
-            metric.replace("linear_probe", "zero_shot"),
-        )  # of the same split, or not at all
-        if shown := next((key for key in keys if key in row.metrics), None):
-            note = (
-                "" if shown.startswith("linear") else f" ({shown.split('/')[0].replace('_', '-')})"
-            )
-            style = _DASHES.get(row.method, "-.")
-            axes.axhline(
-                row.metrics[shown], color="grey", linestyle=style, label=f"{row.method}{note}"
-            )
-    axes.grid(alpha=0.3)
+def _draw_number_curve(axes: Axes, label: str, curve: NumberCurve) -> None:
+    xs = sorted(curve)
+    means = [sum(curve[x]) / len(curve[x]) for x in xs]
+    (line,) = axes.plot(xs, means, marker="o", label=label)
+    for x in xs:
+        axes.plot([x] * len(curve[x]), curve[x], ".", color=line.get_color(), alpha=0.4)
 
 
-def _scale(axes: Axes, xs: list[float]) -> None:
-    """Logarithmic where the values span a factor of four; with few values, each gets its own tick."""
+def _draw_number_reference(axes: Axes, row: RunRow, metric: str) -> None:
+    """Draw a reference's linear probe, else its zero-shot accuracy on the same split, if any."""
+    linestyle = _REFERENCE_STYLES.get(row.method, "-.")
+    zero_shot = metric.replace("linear_probe", "zero_shot")
+    if metric in row.metrics:
+        draw_reference(axes, row, metric, linestyle)
+    elif zero_shot in row.metrics:
+        draw_reference(axes, row, zero_shot, linestyle, note=" (zero-shot)")
+
+
+def _set_x_scale(axes: Axes, xs: list[float]) -> None:
+    """Use a log scale if the values span a factor of four; with few values, a tick for each."""
     if xs[0] > 0 and xs[-1] / xs[0] >= 4:
         axes.set_xscale("log")
-    if len(xs) <= 8:
+    if len(xs) <= _MAX_TICKS:
         axes.set_xticks(xs, [f"{x:g}" for x in xs])
         axes.set_xticks([], minor=True)
+
+
+def _shared_legend(panels: Sequence[Axes]) -> tuple[list[Artist], list[str]]:
+    """Return every legend entry once, though both panels draw it."""
+    entries: dict[str, Artist] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    return list(entries.values()), list(entries)
+
+
+def value_plot(comparison: Comparison, key: str, path: str | Path) -> Path | None:
+    """Draw three accuracies (%) of the finished groups over the values of one setting.
+
+    Values come best first. Each combination of the other settings has its color; with more than
+    eight of them, only their mean is drawn. Bars are 95 % intervals over seeds, if there are
+    several.
+
+    Args:
+        comparison: the sweep.
+        key: dotted key of a setting with listed values, such as prompt sets or variants.
+        path: file to write; the format follows its suffix.
+
+    Returns:
+        `path`, or None if fewer than two values of `key` are finished.
+    """
+    groups = [group for group in comparison.groups if group.finished and key in group.settings]
+    # Groups come best first, and so do their values.
+    values = list(dict.fromkeys(group.settings[key] for group in groups))
+    if len(values) < 2:
+        return None
+    figure = Figure(figsize=(11.0, 3.6 + 0.04 * max(map(len, values))), layout="constrained")
+    panels = figure.subplots(1, len(_VALUE_PANELS), sharey=False)
+    for axes, (title, metric) in zip(panels, _VALUE_PANELS.items(), strict=True):
+        curves = _value_curves(groups, key, metric)
+        # The values have no order. Dotted lines only show which dots belong together.
+        line_format = "o" if len(curves) == 1 else "o:"
+        for label, curve in curves.items():
+            _draw_value_curve(axes, label, curve, values, line_format)
+        axes.set_title(title)
+        axes.set_xticks(
+            range(len(values)),
+            values,
+            rotation=35,
+            ha="right",
+            rotation_mode="anchor",
+            fontsize="small",
+        )
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("top-1 (%)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(handles, labels, loc="outside right upper", fontsize="small")
+    figure.suptitle(f"by {short_names([key])[key]}", fontsize="medium")
+    return save_figure(figure, path)
+
+
+def _value_curves(groups: Sequence[TrialGroup], key: str, metric: str) -> dict[str, ValueCurve]:
+    """Return a curve for each combination of the other settings, by its label."""
+    curves: dict[str, ValueCurve] = {}
+    for group in groups:
+        mean = group.mean(metric)
+        if mean is None:
+            continue
+        others = {other: value for other, value in group.settings.items() if other != key}
+        curve = curves.setdefault(run_name(others), {})
+        curve.setdefault(group.settings[key], []).append((mean, group.half_interval(metric)))
+    if len(curves) <= _MAX_CURVES:
+        return curves
+    averaged: ValueCurve = {}
+    for curve in curves.values():
+        for value, points in curve.items():
+            averaged.setdefault(value, []).extend((mean, None) for mean, _ in points)
+    return {"mean of all": averaged}
+
+
+def _draw_value_curve(
+    axes: Axes, label: str, curve: ValueCurve, values: Sequence[str], line_format: str
+) -> None:
+    means = [fmean(mean for mean, _ in points) for points in curve.values()]
+    half_intervals = [points[0][1] or 0.0 for points in curve.values()]
+    axes.errorbar(
+        [values.index(value) for value in curve],
+        means,
+        half_intervals if any(half_intervals) else None,
+        fmt=line_format,
+        label=label,
+        capsize=3,
+        linewidth=1,
+    )

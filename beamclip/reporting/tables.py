@@ -1,4 +1,7 @@
-"""The comparison as a table: on a terminal, in a log file, in an issue."""
+"""Build the tables of a sweep and print them on a terminal, with notes on how to read them.
+
+The terminal, the HTML report and its Markdown version all show the same `ReportTable`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,389 +11,436 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from beamclip.reporting.comparison import Comparison
-from beamclip.reporting.groups import Cell, Row
-from beamclip.reporting.importance import effects_line
-from beamclip.reporting.significance import LEVEL, TEST, over_seeds, verdicts
+from beamclip.reporting.comparison import (
+    DEVICE_SECONDS,
+    TEST_METRIC,
+    VAL_METRIC,
+    Comparison,
+)
+from beamclip.reporting.groups import RunRow, TrialGroup
+from beamclip.reporting.importance import effects_summary
+from beamclip.reporting.significance import LEVEL, compare_with_best, compared_over_seeds
 from beamclip.tracking.serialize import short_names
 
-# The comparison as text in rows and columns: what the terminal, the page and its Markdown twin all show.
-
-
-DEVICE_SECONDS, VAL = "cost/device_seconds", "linear_probe/val_top1"
-SPEED = "img/s"
-_MARKS = {"worse": "worse", "better": "better", "not told apart": "≈ best", None: ""}
+SPEED_COLUMN = "img/s"
+MISSING = "-"
+_VERDICT_MARKS = {
+    "worse": "worse",
+    "better": "better",
+    "no significant difference": "≈ best",
+    None: "",
+}
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of a sheet. `kind`: best, trial, reference or published."""
+class TableRow:
+    """One row of a table.
+
+    Attributes:
+        kind: best, trial, reference or published; decides its style.
+        cells: a text a column.
+    """
 
     kind: str
     cells: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ReportTable:
     """A table of texts.
 
     Attributes:
-        head: a title a column; a line break stands where a narrow column may break.
-        text: how many columns from the left hold words; the others hold numbers.
+        title: above the table; may be empty.
+        columns: their titles; a line break marks where a narrow column may break.
+        rows: the body.
+        text_columns: how many columns from the left hold words; the others hold numbers.
     """
 
     title: str
-    head: tuple[str, ...]
-    lines: tuple[Line, ...]
-    text: int
+    columns: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+    text_columns: int
 
-    def without(self, name: str) -> "Sheet":
-        """The same table less a column of numbers."""
-        gone = self.head.index(name, self.text)
-        lines = tuple(
-            replace(line, cells=line.cells[:gone] + line.cells[gone + 1 :]) for line in self.lines
+    def without_column(self, name: str) -> "ReportTable":
+        """Return the same table without one of its columns of numbers."""
+        index = self.columns.index(name, self.text_columns)
+        rows = tuple(
+            replace(row, cells=row.cells[:index] + row.cells[index + 1 :]) for row in self.rows
         )
-        return replace(self, head=self.head[:gone] + self.head[gone + 1 :], lines=lines)
+        return replace(self, columns=self.columns[:index] + self.columns[index + 1 :], rows=rows)
 
 
-def measured_sheet(comparison: Comparison, columns: int | None = None) -> Sheet:
-    """A line a cell, its numbers the mean over seeds where it has several, then the references.
+def measured_table(comparison: Comparison, max_setting_columns: int | None = None) -> ReportTable:
+    """Return a row for each group of trials, with means over seeds, then the references.
 
     Args:
-        columns: with more settings than this, one column has them all.
+        comparison: the sweep.
+        max_setting_columns: if more settings vary, one column shows them all; default: no limit.
     """
-    names = short_names(comparison.settings)
-    apart = columns is None or len(names) <= columns
-    own = list(names.values()) if apart else ["settings"]
-    extra = [] if comparison.metric == VAL else [comparison.metric]
-    costed = any(DEVICE_SECONDS in row.metrics for row in comparison.trials)
-    numbers = [
-        *extra,
-        "probe\nval",
+    setting_names = short_names(comparison.varied_settings)
+    one_column_each = max_setting_columns is None or len(setting_names) <= max_setting_columns
+    setting_columns = list(setting_names.values()) if one_column_each else ["settings"]
+    has_costs = any(DEVICE_SECONDS in row.metrics for row in comparison.trials)
+    val_metrics = [VAL_METRIC]
+    val_columns = ["probe\nval"]
+    if comparison.metric != VAL_METRIC:
+        val_metrics.insert(0, comparison.metric)
+        val_columns.insert(0, comparison.metric)
+
+    rows = []
+    for group, verdict in zip(comparison.groups, compare_with_best(comparison), strict=True):
+        is_best = group is comparison.best_group
+        if one_column_each:
+            settings = [short_number(group.settings.get(key, MISSING)) for key in setting_names]
+        else:
+            settings = [group.name]
+        cells = (
+            "* best" if is_best else _VERDICT_MARKS[verdict],
+            *settings,
+            *_accuracy_and_speed(group, val_metrics),
+            format_duration(_mean_seconds(group, has_costs)),
+            _status(group),
+        )
+        rows.append(TableRow("best" if is_best else "trial", cells))
+    for reference in comparison.references:
+        settings = [reference.settings.get(key, "") for key in setting_names]
+        group = TrialGroup((reference,))
+        cells = (
+            reference.method,
+            *(settings if one_column_each else [""]),
+            *_accuracy_and_speed(group, val_metrics),
+            MISSING,
+            _status(group),
+        )
+        rows.append(TableRow("reference", cells))
+
+    columns = (
+        "run",
+        *setting_columns,
+        *val_columns,
         "probe\ntest",
         "kNN",
         "zero-\nshot",
-        SPEED,
-        "device\ntime" if costed else "time",
+        SPEED_COLUMN,
+        "device\ntime" if has_costs else "time",
+        "status",
+    )
+    return ReportTable("measured here, top-1 in %", columns, tuple(rows), 1 + len(setting_columns))
+
+
+def published_table(rows: Sequence[RunRow]) -> ReportTable:
+    """Return the results that other works report, one row each."""
+    table_rows = []
+    for row in rows:
+        accuracy = format_metric(TrialGroup((row,)), TEST_METRIC)
+        tags = [
+            row.tags.get(tag, MISSING) for tag in ("dataset", "student", "teacher", "reference")
+        ]
+        table_rows.append(TableRow("published", (row.method, accuracy, *tags)))
+    title = "published (other data and probe; not measured here), top-1 in %"
+    columns = ("method", "top-1", "data", "student", "teacher", "source")
+    return ReportTable(title, columns, tuple(table_rows), 1)
+
+
+def _accuracy_and_speed(group: TrialGroup, val_metrics: Sequence[str]) -> list[str]:
+    speed = group.mean("train/images_per_second")
+    return [
+        *(format_metric(group, key) for key in val_metrics),
+        format_image_interval(group) or format_metric(group, TEST_METRIC),
+        format_metric(group, "knn/test_top1"),
+        format_metric(group, "zero_shot/test_top1"),
+        MISSING if speed is None else f"{speed:.0f}",
     ]
-    lines = []
-    for cell, verdict in zip(comparison.cells, verdicts(comparison), strict=True):
-        best = cell is comparison.best_cell
-        settings = (
-            [short_number(cell.values.get(key, "-")) for key in names] if apart else [cell.name]
-        )
-        shown = (*settings, *_numbers(cell, extra, costed, True), _status(cell))
-        lines.append(
-            Line("best", ("* best", *shown)) if best else Line("trial", (_MARKS[verdict], *shown))
-        )
-    for row in comparison.references:
-        known = [row.values.get(key, "") for key in names] if apart else [""]
-        lines.append(
-            Line(
-                "reference",
-                (
-                    row.method,
-                    *known,
-                    *_numbers(Cell((row,)), extra, costed, False),
-                    _status(Cell((row,))),
-                ),
-            )
-        )
-    title = "measured here, top-1 in %"
-    return Sheet(title, ("run", *own, *numbers, "status"), tuple(lines), 1 + len(own))
+
+
+def _mean_seconds(group: TrialGroup, has_costs: bool) -> float | None:
+    """Return the mean device time, or start to end for trials of versions that logged none."""
+    return group.mean(DEVICE_SECONDS) if has_costs else mean_wall_seconds(group)
+
+
+def _status(group: TrialGroup) -> str:
+    """Return "done", or how many of several seeds are done, with the status of one that is not."""
+    unfinished = [row.status for row in group.rows if row.status != "FINISHED"]
+    if len(group.rows) == 1:
+        return unfinished[0] if unfinished else "done"
+    if unfinished:
+        return f"{len(group.finished)} of {len(group.rows)}, {unfinished[0]}"
+    return f"{len(group.finished)} done"
+
+
+# Formatting of numbers.
 
 
 def short_number(value: str) -> str:
-    """A number with four digits, anything else as it is."""
+    """Return a number with four significant digits, any other text unchanged."""
     try:
         return f"{float(value):.4g}"
     except ValueError:
         return value
 
 
-def _numbers(cell: Cell, extra: list[str], costed: bool, trial: bool) -> list[str]:
-    speed, seconds = (
-        cell.mean("train/images_per_second"),
-        cell.mean(DEVICE_SECONDS) if costed else _wall_seconds(cell.rows),
-    )
-    return [
-        *(per_cent(cell, key) for key in [*extra, VAL]),
-        over_images(cell) or per_cent(cell, TEST),
-        *(per_cent(cell, key) for key in ("knn/test_top1", "zero_shot/test_top1")),
-        "-" if speed is None else f"{speed:.0f}",
-        duration(seconds) if trial else "-",
-    ]
+def format_metric(group: TrialGroup, key: str) -> str:
+    """Return a metric as `44.0`, or over seeds `44.0 ±1.3`: mean and half its 95 % interval."""
+    mean = group.mean(key)
+    if mean is None:
+        return MISSING
+    half_interval = group.half_interval(key)
+    return f"{mean:.1f}" if half_interval is None else f"{mean:.1f} ±{half_interval:.1f}"
 
 
-def per_cent(cell: Cell, key: str) -> str:
-    """`44.0`, or over seeds `44.0 ±1.3`: the mean and half of its 95 % interval."""
-    mean, half = cell.mean(key), cell.half_interval(key)
-    return "-" if mean is None else f"{mean:.1f}" if half is None else f"{mean:.1f} ±{half:.1f}"
+def format_image_interval(group: TrialGroup) -> str | None:
+    """Return a single run's test accuracy as `44.0 (41.8-46.5)`, or None without its interval."""
+    values = [group.metric_values(f"{TEST_METRIC}{end}") for end in ("", "_low", "_high")]
+    if any(len(of_seeds) != 1 for of_seeds in values):
+        return None
+    accuracy, low, high = (of_seeds[0] for of_seeds in values)
+    return f"{accuracy:.1f} ({low:.1f}-{high:.1f})"
 
 
-def over_images(cell: Cell) -> str | None:
-    """`44.0 (41.8-46.5)` of a single run that has its interval."""
-    found = [cell.numbers(key) for key in (TEST, f"{TEST}_low", f"{TEST}_high")]
-    return (
-        "{:.1f} ({:.1f}-{:.1f})".format(*(numbers[0] for numbers in found))
-        if all(len(numbers) == 1 for numbers in found)
-        else None
-    )
-
-
-def _status(cell: Cell) -> str:
-    """The rule is short, the exceptions stand out."""
-    others = [row.status for row in cell.rows if row.status != "FINISHED"]
-    if len(cell.rows) == 1:
-        return others[0] if others else "done"
-    done = len(cell.finished)
-    return f"{done} done" if not others else f"{done} of {len(cell.rows)}, {others[0]}"
-
-
-def _wall_seconds(rows: Sequence[Row]) -> float | None:
-    known = [row.seconds for row in rows if row.seconds is not None]
-    return sum(known) / len(known) if known else None
-
-
-def duration(seconds: float | None) -> str:
-    """`7s`, `2m05s`, `3h07m`."""
+def format_duration(seconds: float | None) -> str:
+    """Return `7s`, `2m05s` or `3h07m`; `-` for None."""
     if seconds is None:
-        return "-"
+        return MISSING
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
-    return (
-        f"{whole // 60}m{whole % 60:02d}s"
-        if whole < 3600
-        else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    )
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-def published_sheet(rows: Sequence[Row]) -> Sheet:
-    """What others report."""
-    lines = [_published_line(row) for row in rows]
-    title = "published (other data and probe; not measured here), top-1 in %"
-    return Sheet(
-        title, ("method", "top-1", "data", "student", "teacher", "source"), tuple(lines), 1
-    )
+def mean_wall_seconds(group: TrialGroup) -> float | None:
+    """Return the trials' mean time from start to end, or None if it is not known."""
+    seconds = [row.seconds for row in group.rows if row.seconds is not None]
+    return sum(seconds) / len(seconds) if seconds else None
 
 
-def _published_line(row: Row) -> Line:
-    shown = (row.tags.get(tag, "-") for tag in ("dataset", "student", "teacher", "reference"))
-    return Line("published", (row.method, per_cent(Cell((row,)), TEST), *shown))
+# Notes below the table.
+
+# So many failed trials are named; the others are counted.
+_MAX_FAILURES = 3
 
 
-# What has to be said under a comparison's table.
-
-
-_FAILURES = 3  # named; the others are counted
-
-
-def notes(comparison: Comparison) -> list[str]:
-    """What marks and intervals mean, and what to know before believing them, in sentences."""
-    of_the_best = (
-        _best_note,
-        _student_note,
-        _tie_note,
-        _untrained_note,
-        _interval_note,
-        _noise_note,
-    )
-    said = [note(comparison) for note in of_the_best] if comparison.best_cell else []
-    return [
-        line
-        for line in [
-            *said,
-            _unfinished_note(comparison),
-            *_failures(comparison),
-            _chance_note(comparison),
+def table_notes(comparison: Comparison) -> list[str]:
+    """Return sentences on what marks and intervals mean, and on what to be careful about."""
+    notes = []
+    if comparison.best_group is not None:
+        notes += [
+            _best_note(comparison, comparison.best_group),
+            _student_note(comparison),
+            _tie_note(comparison, comparison.best_group),
+            _untrained_note(comparison, comparison.best_group),
+            _interval_note(comparison),
+            _significance_note(comparison),
         ]
-        if line
-    ]
+    notes.append(_unfinished_note(comparison))
+    notes += _failure_notes(comparison)
+    notes.append(_near_chance_note(comparison))
+    return [note for note in notes if note]
 
 
-def _best_note(comparison: Comparison) -> str:
-    seeds = (
-        comparison.best_cell is not None
-        and len(comparison.best_cell.numbers(comparison.metric)) > 1
-    )
-    return f"* best: chosen on {'the mean over seeds of ' if seeds else ''}{comparison.metric}, held out of train, not on test"
+def _best_note(comparison: Comparison, best: TrialGroup) -> str:
+    metric = comparison.metric
+    if len(best.metric_values(metric)) > 1:
+        metric = f"the mean over seeds of {metric}"
+    return f"* best: chosen on {metric}, on images held out of train, not on test"
 
 
 def _student_note(comparison: Comparison) -> str:
-    row = comparison.best
+    trial = comparison.best
+    if trial is None:
+        return ""
     return (
-        f"the best student is run:{row.run_id}, to begin from with student.init or to probe again"
-        if row
-        else ""
+        f"the best student is run:{trial.run_id}; use it in student.init or with beamclip evaluate"
     )
 
 
-def _tie_note(comparison: Comparison) -> str:
-    best, metric = comparison.best_cell, comparison.metric
-    assert best is not None
-    alike = [
-        cell
-        for cell in comparison.cells
-        if cell.finished and len(cell.numbers(metric)) == len(best.numbers(metric))
-    ]
-    ties = sum(cell.mean(metric) == best.mean(metric) for cell in alike)
+def _tie_note(comparison: Comparison, best: TrialGroup) -> str:
+    metric = comparison.metric
+    ties = 0
+    for group in comparison.groups:
+        as_many_seeds = len(group.metric_values(metric)) == len(best.metric_values(metric))
+        if group.finished and as_many_seeds and group.mean(metric) == best.mean(metric):
+            ties += 1
+    if ties < 2:
+        return ""
+    return f"{ties} settings have exactly the same {metric}; the choice among them is arbitrary"
+
+
+def _untrained_note(comparison: Comparison, best: TrialGroup) -> str:
+    untrained = []
+    for row in comparison.references:
+        if row.method == "untrained" and comparison.metric in row.metrics:
+            untrained.append(row.metrics[comparison.metric])
+    mean = best.mean(comparison.metric)
+    if not untrained or mean is None or mean > max(untrained):
+        return ""
+    numbers = f"{mean:.1f} against {max(untrained):.1f}"
+    return f"no trial beats the untrained student on {comparison.metric} ({numbers})"
+
+
+def _interval_note(comparison: Comparison) -> str:
+    references = [TrialGroup((row,)) for row in comparison.references]
+    notes = []
+    if any(len(group.metric_values(TEST_METRIC)) > 1 for group in comparison.groups):
+        notes.append("a ±b: mean over seeds and half of its 95 % interval (Student's t)")
+    if any(format_image_interval(group) for group in [*comparison.groups, *references]):
+        notes.append(
+            "a (b-c): one run and its 95 % interval over test images, which does not cover seeds"
+        )
+    return "; ".join(notes)
+
+
+def _significance_note(comparison: Comparison) -> str:
+    if not any(compare_with_best(comparison)):
+        return ""
+    if compared_over_seeds(comparison):
+        method = "Welch's t over seeds"
+    else:
+        method = "over test images, unpaired; other seeds may differ by more"
     return (
-        f"{ties} settings have the very same {metric}; which of them is marked says nothing"
-        if ties > 1
-        else ""
+        f"≈ best: no significant difference from the best on {TEST_METRIC}; "
+        f"worse, better: significantly different ({method}; Holm, {100 * LEVEL:.0f} %)"
     )
 
 
 def _unfinished_note(comparison: Comparison) -> str:
-    asked = int(comparison.params.get("sweep.trials", len(comparison.trials)))
-    over = sum(row.status in ("FINISHED", "FAILED") for row in comparison.trials)
-    return (
-        ""
-        if over >= asked
-        else f"{over} of {asked} trials are over; what is missing is not in the table (go on with --resume)"
-    )
+    planned = int(comparison.params.get("sweep.trials", len(comparison.trials)))
+    ended = sum(row.status in ("FINISHED", "FAILED") for row in comparison.trials)
+    if ended >= planned:
+        return ""
+    return f"{ended} of {planned} trials have ended; continue the sweep with --resume"
 
 
-def _failures(comparison: Comparison) -> list[str]:
+def _failure_notes(comparison: Comparison) -> list[str]:
     failed = [row for row in comparison.trials if row.status == "FAILED"]
-    said = [
-        f"failed, {row.name}: {row.tags.get('beamclip.error', 'no reason is known')}"
-        for row in failed[:_FAILURES]
-    ]
-    return [*said, f"{len(failed) - _FAILURES} more failed"] if len(failed) > _FAILURES else said
+    notes = []
+    for row in failed[:_MAX_FAILURES]:
+        reason = row.tags.get("beamclip.error", "no reason was recorded")
+        notes.append(f"failed, {row.name}: {reason}")
+    if len(failed) > _MAX_FAILURES:
+        notes.append(f"{len(failed) - _MAX_FAILURES} more failed")
+    return notes
 
 
-def _chance_note(comparison: Comparison) -> str:
-    near = comparison.tags.get("beamclip.teacher_near_chance")
+def _near_chance_note(comparison: Comparison) -> str:
+    cases = comparison.tags.get("beamclip.teacher_near_chance")
+    if not cases:
+        return ""
     return (
-        f"the teacher hardly knows these classes by these names, so what students learn may be noise: {near}"
-        if near
-        else ""
+        "the teacher hardly knows these classes by these names, "
+        f"so what students learn may be noise: {cases}"
     )
 
 
-def _untrained_note(comparison: Comparison) -> str:
-    rows = [
-        row
-        for row in comparison.references
-        if row.method == "untrained" and comparison.metric in row.metrics
-    ]
-    base = max((row.metrics[comparison.metric] for row in rows), default=None)
-    mean = comparison.best_cell.mean(comparison.metric) if comparison.best_cell else None
-    if base is None or mean is None or mean > base:
-        return ""
-    return f"no trial beats the untrained student on {comparison.metric} ({mean:.1f} against {base:.1f})"
+# Printing.
 
-
-def _interval_note(comparison: Comparison) -> str:
-    over = "a ±b: mean over seeds and half of its 95 % interval (Student's t)"
-    images = "a (b-c): one run and its 95 % interval over test images, which does not cover seeds"
-    several = any(len(cell.numbers(TEST)) > 1 for cell in comparison.cells)
-    single = any(
-        over_images(cell)
-        for cell in [*comparison.cells, *(Cell((row,)) for row in comparison.references)]
-    )
-    return "; ".join([over] * several + [images] * single)
-
-
-def _noise_note(comparison: Comparison) -> str:
-    if not any(verdicts(comparison)):
-        return ""
-    over = (
-        "Welch's t over seeds"
-        if over_seeds(comparison)
-        else "over test images, unpaired; other seeds may differ by more"
-    )
-    return f"≈ best: not told apart from the best on {TEST}; worse, better: told apart ({over}; Holm, {100 * LEVEL:.0f} %)"
-
-
-_PLAIN_WIDTH = 100
-_ENDLESS = 10_000
-_COLUMNS_BY_KEY = 3  # more varied keys than this share one column
-_STYLES = {"best": "bold", "reference": "dim", "published": "dim"}
+# Without a terminal, tables are at least this wide.
+_MIN_PLAIN_WIDTH = 100
+_UNLIMITED_WIDTH = 10_000
+# If more settings vary than this, they share one column.
+_MAX_SETTING_COLUMNS = 3
+_ROW_STYLES = {"best": "bold", "reference": "dim", "published": "dim"}
 
 
 def render(comparison: Comparison, console: Console) -> None:
-    """Print trials and references, then, apart, what was published. Without a terminal: plain, 100 columns or more."""
-    before = console.width
-    console.width = before if console.is_terminal else max(_PLAIN_WIDTH, before)
+    """Print trials and references with notes, then the published results apart from them.
+
+    Without a terminal the text is plain and at least 100 columns wide.
+    """
+    width = console.width
+    console.width = width if console.is_terminal else max(_MIN_PLAIN_WIDTH, width)
     try:
-        _print(comparison, console)
+        _print_comparison(comparison, console)
     finally:
-        console.width = before
+        console.width = width
 
 
-def _print(comparison: Comparison, console: Console) -> None:
-    console.print(heading(comparison), highlight=False, markup=False)
-    console.print(_fitting(measured_sheet(comparison, _COLUMNS_BY_KEY), console))
-    effects = effects_line(comparison) if comparison.best_cell is not None else None
-    if lines := "\n".join(filter(None, (*notes(comparison), effects))):
-        console.print(f"{lines}\n", highlight=False, markup=False)
+def _print_comparison(comparison: Comparison, console: Console) -> None:
+    console.print(_heading(comparison), highlight=False, markup=False)
+    console.print(_fit_to_width(measured_table(comparison, _MAX_SETTING_COLUMNS), console))
+    lines = table_notes(comparison)
+    if comparison.best_group is not None:
+        summary = effects_summary(comparison)
+        lines += [summary] if summary else []
+    if lines:
+        console.print("\n".join([*lines, ""]), highlight=False, markup=False)
     if comparison.published:
-        _print_published(published_sheet(comparison.published), console)
+        _print_published(published_table(comparison.published), console)
 
 
-def heading(comparison: Comparison) -> str:
-    """Which sweep this is, and its question below."""
+def _heading(comparison: Comparison) -> str:
+    """Return name, id, size and status of the sweep, and its question on a second line."""
     count = len(comparison.trials)
     trials = "1 trial" if count == 1 else f"{count:,} trials"
-    first = f"{comparison.experiment}, sweep {comparison.sweep_id}: {trials}, {comparison.status}"
-    return f"{first}\n{comparison.question}" if comparison.question.strip("-") else first
+    text = f"{comparison.experiment}, sweep {comparison.sweep_id}: {trials}, {comparison.status}"
+    if comparison.question.strip("-"):
+        text += f"\n{comparison.question}"
+    return text
 
 
-def _fitting(sheet: Sheet, console: Console) -> Table:
-    """The whole table or, where the terminal is too narrow, the one without the trials' speed, which their device time says as well."""
-    table = _measured(sheet)
-    free = console.options.update(max_width=_ENDLESS)
-    return (
-        table
-        if console.measure(table, options=free).maximum <= console.width
-        else _measured(sheet.without(SPEED))
-    )
+def _fit_to_width(table: ReportTable, console: Console) -> Table:
+    """Return the table for a terminal.
+
+    On a narrow one the column of the training speed is left out; device time tells the same.
+    """
+    whole = _measured_rich_table(table)
+    unlimited = console.options.update(max_width=_UNLIMITED_WIDTH)
+    if console.measure(whole, options=unlimited).maximum <= console.width:
+        return whole
+    return _measured_rich_table(table.without_column(SPEED_COLUMN))
 
 
-def _measured(sheet: Sheet) -> Table:
-    table = _table(sheet.title)
-    table.add_column(sheet.head[0], no_wrap=True)
-    for name in sheet.head[1 : sheet.text]:
-        table.add_column(name, overflow="fold", min_width=min(len(name), 12))
-    for name in sheet.head[sheet.text : -1]:
-        table.add_column(name, justify="right", no_wrap="/" not in name or name == SPEED)
-    table.add_column(sheet.head[-1], min_width=6)
-    return _filled(table, sheet)
+def _measured_rich_table(table: ReportTable) -> Table:
+    rich_table = _empty_rich_table(table.title)
+    rich_table.add_column(table.columns[0], no_wrap=True)
+    for name in table.columns[1 : table.text_columns]:
+        rich_table.add_column(name, overflow="fold", min_width=min(len(name), 12))
+    for name in table.columns[table.text_columns : -1]:
+        no_wrap = "/" not in name or name == SPEED_COLUMN
+        rich_table.add_column(name, justify="right", no_wrap=no_wrap)
+    rich_table.add_column(table.columns[-1], min_width=6)
+    _add_rows(rich_table, table.rows)
+    return rich_table
 
 
-def _filled(table: Table, sheet: Sheet) -> Table:
-    for index, line in enumerate(sheet.lines):
-        if line.kind == "reference" and (not index or sheet.lines[index - 1].kind != "reference"):
-            table.add_section()
-        table.add_row(*map(Text, line.cells), style=_STYLES.get(line.kind))
-    return table
-
-
-def _table(title: str) -> Table:
-    """Two blanks between columns, no more: everything but the speed fits 80 columns with two varied keys."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0))
-    table.pad_edge = table.show_edge = False
-    return table
-
-
-def _print_published(sheet: Sheet, console: Console) -> None:
-    """A line a result; the sources, which are long and few, by their numbers below."""
-    sources = list(dict.fromkeys(line.cells[-1] for line in sheet.lines))
-    table = _table(sheet.title)
-    for name in sheet.head:
-        table.add_column(
+def _print_published(table: ReportTable, console: Console) -> None:
+    """Print a line for each result; sources, which are long and few, are numbered below it."""
+    sources = list(dict.fromkeys(row.cells[-1] for row in table.rows))
+    rich_table = _empty_rich_table(table.title)
+    for name in table.columns:
+        rich_table.add_column(
             name,
             justify="right" if name == "top-1" else "left",
             no_wrap=name != "teacher",
             min_width=5,
         )
-    lines = tuple(
-        replace(line, cells=(*line.cells[:-1], f"[{sources.index(line.cells[-1]) + 1}]"))
-        for line in sheet.lines
-    )
-    console.print(_filled(table, replace(sheet, lines=lines)))
+    rows = []
+    for row in table.rows:
+        number = sources.index(row.cells[-1]) + 1
+        rows.append(replace(row, cells=(*row.cells[:-1], f"[{number}]")))
+    _add_rows(rich_table, rows)
+    console.print(rich_table)
     for number, source in enumerate(sources, 1):
         console.print(f"[{number}] {source}", style="dim", highlight=False, markup=False)
+
+
+def _empty_rich_table(title: str) -> Table:
+    """Return a table with two blanks between columns, narrow enough for 80 columns.
+
+    With two varied keys everything but the speed fits into 80 columns.
+    """
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0))
+    table.pad_edge = False
+    table.show_edge = False
+    return table
+
+
+def _add_rows(rich_table: Table, rows: Sequence[TableRow]) -> None:
+    """Add rows, with a rule above the first reference."""
+    previous_kind = ""
+    for row in rows:
+        if row.kind == "reference" and previous_kind != "reference":
+            rich_table.add_section()
+        rich_table.add_row(*[Text(cell) for cell in row.cells], style=_ROW_STYLES.get(row.kind))
+        previous_kind = row.kind

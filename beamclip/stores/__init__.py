@@ -1,18 +1,25 @@
-"""Costly things made once and kept: a folder addressed by a hash of everything it depends on.
+"""Costly results that are built once and kept: folders addressed by a hash of what they depend on.
 
-A store is built under a temporary name by one builder while others wait, described by a manifest, and renamed into place when
-it is whole: a store that exists is complete. A builder that was killed leaves its temporary folder with its finished shards;
-the next one goes on from there.
+A store is built under a temporary name by one process while others wait, described by a manifest, and
+renamed when it is complete. So a store that exists is complete. A builder that was killed leaves its
+temporary folder with its finished shards, and the next one resumes there.
 """
 
-from beamclip.stores.build import PLAN, build_once, kept_shards, partial_path, planned
+from beamclip.stores.build import (
+    PLAN,
+    build_once,
+    finished_shards,
+    load_or_make_plan,
+    partial_path,
+)
 from beamclip.stores.io import (
-    disk_may_be_full,
+    atomic_path,
     file_hash,
+    full_disk_as_user_error,
     key_of,
     make_folder,
     read_json,
-    temporary_for,
+    temporary_path,
     write_json,
 )
 from beamclip.stores.shards import Job, Progress, Runner, Shards, in_process, run_shards, silent
@@ -27,20 +34,21 @@ __all__ = [
     "Shards",
     "Store",
     "StoreDamaged",
+    "atomic_path",
     "build_once",
-    "disk_may_be_full",
     "file_hash",
+    "finished_shards",
+    "full_disk_as_user_error",
     "in_process",
-    "kept_shards",
     "key_of",
+    "load_or_make_plan",
     "make_folder",
     "open_store",
     "partial_path",
-    "planned",
     "read_json",
     "run_shards",
     "silent",
     "store_path",
-    "temporary_for",
+    "temporary_path",
     "write_json",
 ]

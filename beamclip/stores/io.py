@@ -1,4 +1,4 @@
-"""Files as stores need them: hashed, stamped, written whole or not at all, with a sentence where the disk is full."""
+"""File helpers of the stores: hashes, stamps, atomic writes, and errors of a full disk."""
 
 import errno
 import hashlib
@@ -14,24 +14,27 @@ from typing import Any
 from beamclip.config import UserError
 
 Stamp = list[int]
-"""Size, and times of change of content and of anything, in ns: while it stays the same, nobody wrote to the file."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Size of a file, and its times of modification and status change in ns.
+
+While a stamp stays the same, nothing was written to the file.
+"""
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
-    """16 hex digits of the SHA-256 of the parts as canonical JSON."""
+    """Return 16 hex digits of the SHA-256 of `parts` as canonical JSON."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file's bytes, as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def stamp_of(path: Path) -> Stamp:
-    """What the file system knows of a file's last change.
+    """Return a file's stamp.
 
     Raises:
         OSError: there is no such file.
@@ -40,49 +43,65 @@ def stamp_of(path: Path) -> Stamp:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def temporary_for(path: Path) -> Path:
-    """A name beside a file, for what is to become that file: nobody else's, on any machine. It ends as builders sweep up."""
+def temporary_path(path: Path) -> Path:
+    """Return a unique path next to `path`, for a file that will be renamed to it.
+
+    It is unique over machines that share the folder. `build_once` deletes left-over files by their
+    ending, `.tmp`.
+    """
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all, also where others write the same file."""
-    temporary = temporary_for(path)
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write, and rename it to `path` if the block succeeds.
+
+    Readers see the old file or the whole new one, also if several processes write it. If the block
+    fails, the temporary file is deleted.
+    """
+    temporary = temporary_path(path)
     try:
-        with temporary.open("w") as file:
-            json.dump(value, file, indent=1, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, atomically."""
+    with atomic_path(path) as temporary:
+        with temporary.open("w") as file:
+            json.dump(value, file, indent=1, sort_keys=True)
+        fsync_file(temporary)
+
+
 def read_json(path: Path) -> Any:
-    """What a JSON file holds, None where there is no readable one."""
+    """Return the value of a JSON file, or None if it does not exist or can't be read."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return None
 
 
-def flush(path: Path) -> None:
-    """Wait until a file's bytes are on the disk, so that a rename after it can be trusted through a power cut."""
+def fsync_file(path: Path) -> None:
+    """Wait until a file's bytes are on disk, so that a rename after it survives a power failure."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder and see that it can be written.
+    """Create a folder if needed, and check that it can be written.
+
+    Returns:
+        The path.
 
     Raises:
-        UserError: it can't.
+        UserError: it can't be created or written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(
-            dir=path
-        ):  # nobody else's, and gone even where this process is killed
+        # An anonymous file: it can't collide with another process's and leaves nothing after a kill.
+        with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise UserError(
@@ -92,21 +111,26 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def disk_may_be_full(path: Path) -> Iterator[None]:
-    """Turn a full disk into a sentence.
+def full_disk_as_user_error(path: Path) -> Iterator[None]:
+    """Turn the error of a full disk into a UserError.
+
+    Args:
+        path: the store that the block writes.
 
     Raises:
-        UserError: what was done inside found the disk, or the user's share of it, full.
+        UserError: the disk, or the user's quota on it, is full.
     """
     try:
         yield
     except OSError as error:
-        if not _is_full(error):
+        if not _is_disk_full(error):
             raise
-        kept = "finished shards are kept: make room and run the same command again, or choose another folder with --storage"
-        raise UserError(f"the disk of {path.parent} is full; {kept}") from None
+        raise UserError(
+            f"the disk of {path.parent} is full; finished shards are kept: make room and run the "
+            "same command again, or choose another folder with --storage"
+        ) from None
 
 
-def _is_full(error: OSError) -> bool:
-    """NumPy says of an array that it could not write whole how many items are missing, and not why."""
-    return error.errno in _FULL or (error.errno is None and " requested and " in str(error))
+def _is_disk_full(error: OSError) -> bool:
+    # If NumPy can't write a whole array, its error has no errno: "8 requested and 3 written".
+    return error.errno in _DISK_FULL or (error.errno is None and " requested and " in str(error))

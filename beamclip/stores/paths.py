@@ -1,312 +1,206 @@
-"""Settings that name places, made absolute: trials run elsewhere, in other folders and with another environment than the sweep's driver."""
+"""Where runs, stores and results are kept: settings, environment variables and defaults.
+
+Storage may be a folder or a URI, such as `s3://bucket/folder`. It is accessed with pyarrow's file
+systems, because Ray writes trials and checkpoints there with them: both understand the same URIs and
+credentials. Images are read with fsspec instead (`beamclip.data.files`), which also reads HTTP and the
+Hugging Face hub.
+"""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pyarrow import fs
 
-from beamclip.config import Choice, Experiment, Sweep, UserError, with_values
-from beamclip.config.provenance import holds_password, without_passwords
+from beamclip.config import Experiment, UserError
+from beamclip.config.errors import first_line
+from beamclip.config.provenance import without_passwords
 from beamclip.stores.io import key_of, make_folder
 
-# Where runs and stores are kept.
+_DEFAULT_STORAGE = "~/beamclip"
 
 
 def storage_root(experiment: Experiment) -> str:
-    """Folder or URI of runs: `storage.path`, else $BEAMCLIP_STORAGE, else ~/beamclip. Never relative: a Ray job's folder is thrown away.
+    """Return the folder or URI of runs: `storage.path`, else $BEAMCLIP_STORAGE, else ~/beamclip.
+
+    A folder is returned as an absolute path, since a Ray job's working directory is deleted.
 
     Raises:
-        UserError: it is a path that names nothing, or a URI with a query, behind which no folder can be named.
+        UserError: the path is invalid, or the URI has a query, after which no folder can be appended.
     """
-    chosen = experiment.storage.path or os.environ.get("BEAMCLIP_STORAGE") or "~/beamclip"
+    chosen = (
+        experiment.storage.path or os.environ.get("BEAMCLIP_STORAGE") or _DEFAULT_STORAGE
+    )
     if "://" not in chosen:
-        return _resolved("storage.path", chosen)
+        return _resolve("storage.path", chosen)
     if "?" in chosen:
-        instead = "write it without, and say in every node's environment what stands there (for S3: AWS_ENDPOINT_URL, AWS_REGION)"
         raise UserError(
-            f"storage {without_passwords(chosen)} ends in a query, behind which no folder can be named; {instead}"
+            f"storage {without_passwords(chosen)} ends in a query, after which no folder can be "
+            "named; write it without, and set what it says in the environment of every node "
+            "(for S3: AWS_ENDPOINT_URL, AWS_REGION)"
         )
     return chosen
 
 
 def stores_root(experiment: Experiment) -> Path:
-    """Folder of all stores: `storage.cache`, else $BEAMCLIP_CACHE, else `stores` in the storage folder; ~/beamclip/stores beside a URI.
+    """Return the folder of all stores.
+
+    It is `storage.cache`, else $BEAMCLIP_CACHE, else `stores` in the storage folder. If the storage is a
+    URI, it is ~/beamclip/stores.
 
     Raises:
-        UserError: it is a path that names nothing.
+        UserError: the path is invalid.
     """
     chosen = experiment.storage.cache or os.environ.get("BEAMCLIP_CACHE")
     if chosen:
-        return Path(_resolved("storage.cache", chosen))
+        return Path(_resolve("storage.cache", chosen))
     root = storage_root(experiment)
-    return (
-        Path(_resolved("storage.cache", "~/beamclip/stores"))
-        if "://" in root
-        else Path(root) / "stores"
-    )
+    if "://" in root:
+        return Path(_resolve("storage.cache", f"{_DEFAULT_STORAGE}/stores"))
+    return Path(root) / "stores"
 
 
-def _resolved(key: str, text: str) -> str:
-    with names_a_place(key, text):
-        return str(Path(text).expanduser().resolve())
+def _resolve(key: str, path: str) -> str:
+    with path_errors_as_user_error(key, path):
+        return str(Path(path).expanduser().resolve())
 
 
 @contextmanager
-def names_a_place(key: str, text: str) -> Iterator[None]:
-    """Turn what a path is refused for into a sentence: another user's home that isn't there, a name too long, a folder closed to us.
+def path_errors_as_user_error(key: str, path: str) -> Iterator[None]:
+    """Turn the errors of an invalid path into a UserError.
+
+    Paths are refused if another user's home does not exist, if a name is too long, or if a folder may
+    not be read.
+
+    Args:
+        key: the setting that holds the path.
+        path: the path that the block uses.
 
     Raises:
-        UserError: what was done inside with the path `text` of the setting `key` failed.
+        UserError: the block raised such an error.
     """
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error).rstrip(".")
         raise UserError(
-            f"{key} {text} names no place here ({reason}); write another path"
+            f"{key} {path} is not a valid path here ({reason}); write another path"
         ) from None
 
 
 def asset_key(experiment: Experiment) -> str:
-    """Runs with the same key read the same stores; whatever is not in here varies without a teacher pass."""
-    sections = experiment.model_dump(mode="json", include={"data", "views", "teacher", "anchors"})
+    """Return a key that is the same for experiments that need the same stores.
+
+    Settings that are not in it can vary without a teacher pass. The keys are part of `sweep.json`, so
+    they must not change: renamed settings keep their first names here.
+    """
+    sections = experiment.key_parts(include={"data", "views", "teacher", "anchors"})
     sections["anchors"].pop("count")
     objective = experiment.objective
-    clusters = objective.clip_cid.clusters if objective.needs.clusters else None
-    sections["objective"] = {"embeddings": objective.needs.embeddings, "clusters": clusters}
-    sections["balance"] = (
-        experiment.balance.model_dump(mode="json") if experiment.balance.active else None
-    )
+    sections["objective"] = {
+        "embeddings": objective.requirements.embeddings,
+        "clusters": objective.clusters,
+    }
+    balance = experiment.balance
+    sections["balance"] = balance.key_parts() if balance.active else None
     return key_of(sections)
 
 
 def tracking_uri(experiment: Experiment) -> str:
-    """`tracking.uri`, else $MLFLOW_TRACKING_URI, else a sqlite file in the storage folder.
+    """Return `tracking.uri`, else $MLFLOW_TRACKING_URI, else a sqlite file in the storage folder.
 
     Raises:
-        UserError: storage is a URI, beside which no sqlite file can lie, or names no place.
+        UserError: there is no URI and the storage, which is not a folder, can't hold a sqlite file; or
+            the storage path is invalid.
     """
     root = storage_root(experiment)
-    given = experiment.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if given is None and "://" in root:
+    uri = experiment.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if uri is None and "://" in root:
         raise UserError(
-            f"storage {without_passwords(root)} can't hold the default sqlite file; name an MLflow server with --tracking-uri"
+            f"storage {without_passwords(root)} can't hold the default sqlite file; "
+            "name an MLflow server with --tracking-uri"
         )
-    return given or f"sqlite:///{root}/mlflow.db"
+    return uri or f"sqlite:///{root}/mlflow.db"
 
 
 def artifact_root(experiment: Experiment) -> str | None:
-    """Where artifacts lie, for a sqlite file; a server knows its own."""
+    """Return the folder of artifacts if runs are tracked in sqlite; None for a server."""
     root = storage_root(experiment)
     return f"{root}/artifacts" if tracking_uri(experiment).startswith("sqlite:") else None
 
 
 def check_writable(experiment: Experiment) -> None:
-    """See that runs and stores can be written, before anything starts.
+    """Check that runs and stores can be written; their folders are created.
 
     Raises:
         UserError: they can't.
     """
     root = storage_root(experiment)
-    if "://" not in root:
-        make_folder(Path(root))
+    if "://" in root:
+        _make_remote_folder(root)
     else:
-        _make_remote(root)
+        make_folder(Path(root))
     make_folder(stores_root(experiment))
 
 
-def _make_remote(uri: str) -> None:
+def _make_remote_folder(uri: str) -> None:
     filesystem, path = filesystem_of(uri)
     try:
         filesystem.create_dir(path, recursive=True)
     except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            without_passwords(
-                f"storage {uri} can't be written ({reason}); choose another with --storage"
-            )
-        ) from None
-
-
-def local_folder(uri: str) -> Path | None:
-    """The local path of a folder or `file://` URI, None for anything remote."""
-    filesystem, path = filesystem_of(uri)
-    return Path(path) if isinstance(filesystem, fs.LocalFileSystem) else None
-
-
-def fetched_files(root: str, path: str, names: Sequence[str], here: Path) -> list[Path]:
-    """Those files of a folder that exist: as they lie where that is on this machine, else copied here.
-
-    Args:
-        root: a folder or URI that says in which file system.
-        path: of the folder, in that file system and without a scheme, as Ray says where a checkpoint lies.
-    """
-    filesystem, _ = filesystem_of(root)
-    infos = [
-        info
-        for info in filesystem.get_file_info([f"{path}/{name}" for name in names])
-        if info.type == fs.FileType.File
-    ]
-    if isinstance(filesystem, fs.LocalFileSystem):
-        return [Path(info.path) for info in infos]
-    for info in infos:
-        fs.copy_files(info.path, str(here / info.base_name), source_filesystem=filesystem)
-    return [here / info.base_name for info in infos]
-
-
-def entries(uri: str) -> list[str]:
-    """Names in a folder; none where it does not exist."""
-    filesystem, path = filesystem_of(uri)
-    return [
-        entry.base_name
-        for entry in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    ]
+        message = (
+            f"storage {uri} can't be written ({first_line(error)}); choose another with --storage"
+        )
+        raise UserError(without_passwords(message)) from None
 
 
 def filesystem_of(uri: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a path or URI, and the path in it.
+    """Return the file system of a path or URI, and the path in it.
 
     Raises:
-        UserError: no such kind of URI is known.
+        UserError: pyarrow knows no such kind of URI.
     """
     if "://" not in uri:
         return fs.LocalFileSystem(), uri
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
     except (OSError, ValueError) as error:
-        raise UserError(
-            without_passwords(
-                f"storage {uri} is no folder or known URI: {str(error).splitlines()[0]}"
-            )
-        ) from None
+        message = f"storage {uri} is no folder or known URI: {first_line(error)}"
+        raise UserError(without_passwords(message)) from None
     return filesystem, path
 
 
-_WORDS = (
-    "random",
-    "pretrained",
-    "data",
-    "imagenet-1k",
-    "imagenet-21k",
-    "lvis",
-)  # which mean no file, even where one is called so
-_FOLDER = "local-dir:"
+def local_folder(uri: str) -> Path | None:
+    """Return the local path of a folder or `file://` URI, or None if it is remote."""
+    filesystem, path = filesystem_of(uri)
+    return Path(path) if isinstance(filesystem, fs.LocalFileSystem) else None
 
 
-def absolute_paths(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
-    """The same sweep and base with absolute places: of storage, stores and tracking, of data, teachers, lists and first students.
+def list_folder(uri: str) -> list[str]:
+    """Return the names in a folder; an empty list if it does not exist."""
+    filesystem, path = filesystem_of(uri)
+    infos = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return [info.base_name for info in infos]
 
-    What the environment chooses is written down as well, so that trials and --resume go by what this process saw. URLs stay as they are.
 
-    Raises:
-        UserError: a setting names a place that can't be one.
+def fetch_files(root: str, folder: str, names: Sequence[str], destination: Path) -> list[Path]:
+    """Return local paths of files in a folder of the storage. Remote files are downloaded.
+
+    Args:
+        root: a folder or URI in the same file system.
+        folder: the folder's path in that file system, without a scheme, as Ray names checkpoints.
+        names: the files; those that don't exist are skipped.
+        destination: folder for downloads. It is not used if the file system is local.
     """
-    space = {key: _dimension(key, dimension) for key, dimension in sweep.space.items()}
-    variants = {name: _bundle(bundle) for name, bundle in sweep.variants.items()}
-    return sweep.model_copy(update={"space": space, "variants": variants}), placed(base)
-
-
-def placed(base: Experiment) -> Experiment:
-    """The same experiment with absolute places, for whatever reads its files in another process.
-
-    Raises:
-        UserError: as `absolute_paths`.
-    """
-    own = {key: _of(base, key) for key in _PINS}
-    values = {
-        "storage.path": storage_root(base),
-        "storage.cache": str(stores_root(base)),
-        "tracking.uri": _tracking(base),
-    }
-    return with_values(base, values | _bundle(own))
-
-
-def settings_text(experiment: Experiment) -> str:
-    """An experiment as a preset file for whoever makes it again: without where this one's runs, stores and results lie."""
-    places = {"storage": {"path", "cache"}, "tracking": {"uri"}}
-    return yaml.safe_dump(experiment.model_dump(mode="json", exclude=places), sort_keys=False)
-
-
-def _of(base: Experiment, key: str) -> Any:
-    section, name = key.split(".")
-    return base.model_dump(mode="json", include={section})[section][name]
-
-
-def _dimension(key: str, dimension: Any) -> Any:
-    if key not in _PINS or not isinstance(dimension, Choice):
-        return dimension
-    return Choice(values=tuple(_bundle({key: value})[key] for value in dimension.values))
-
-
-def _bundle(bundle: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _pin(key, value) if key in _PINS and value else value for key, value in bundle.items()
-    }
-
-
-def _pin(key: str, value: Any) -> Any:
-    with names_a_place(key, str(value)):
-        return _PINS[key](value)
-
-
-def _absolute(value: Any) -> str:
-    text = str(value)
-    return text if "://" in text else str(Path(text).expanduser().absolute())
-
-
-def _file(value: Any) -> Any:
-    """A name that is no file's stays, so that whoever knows such names can say what is wrong with it."""
-    text = str(value)
-    return (
-        _absolute(text)
-        if text not in _WORDS and "://" not in text and Path(text).expanduser().is_file()
-        else value
-    )
-
-
-def _weights(value: Any) -> Any:
-    """A tag of open_clip's stays, whatever lies here under its name: tags hold neither dots nor slashes."""
-    return _file(value) if "/" in str(value) or "." in str(value) else value
-
-
-def _teacher(value: Any) -> Any:
-    text = str(value)
-    return _FOLDER + _absolute(text.removeprefix(_FOLDER)) if text.startswith(_FOLDER) else value
-
-
-def _others(value: Any) -> Any:
-    pins = {"model": _teacher, "pretrained": _weights}
-    return [
-        {k: pins[k](v) if k in pins and v else v for k, v in one.items()}
-        if isinstance(one, dict)
-        else one
-        for one in value
-    ]
-
-
-_PINS: Mapping[str, Callable[[Any], Any]] = {
-    "data.path": _absolute, "data.class_names": _file, "data.keep": _file, "anchors.vocabulary": _file, "student.init": _file,
-    "teacher.model": _teacher, "teacher.pretrained": _weights, "teacher.others": _others,
-}  # fmt: skip
-
-
-def _tracking(base: Experiment) -> str | None:
-    """None where there is none, which is said where it is opened, and where the environment holds a password, which no file may."""
-    try:
-        uri = tracking_uri(base)
-    except UserError:
-        return None
-    if base.tracking.uri is None and holds_password(uri):
-        return None
-    scheme, slashes, file = uri.partition(":///")
-    is_relative = (
-        scheme.startswith("sqlite")
-        and bool(file)
-        and file != ":memory:"
-        and not file.startswith("/")
-    )
-    return f"{scheme}{slashes}{Path(file).absolute()}" if is_relative else uri
+    filesystem, _ = filesystem_of(root)
+    infos = filesystem.get_file_info([f"{folder}/{name}" for name in names])
+    existing = [info for info in infos if info.type == fs.FileType.File]
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return [Path(info.path) for info in existing]
+    paths = []
+    for info in existing:
+        path = destination / info.base_name
+        fs.copy_files(info.path, str(path), source_filesystem=filesystem)
+        paths.append(path)
+    return paths

@@ -1,4 +1,4 @@
-"""Finished stores: a folder, its manifest, and whether its files are still what was written."""
+"""Finished stores: a folder with a manifest, checked for damage when it is opened."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -8,24 +8,31 @@ from typing import Any
 
 from beamclip.config import UserError
 from beamclip.stores.io import key_of, read_json, stamp_of, write_json
-from beamclip.stores.shards import STAMPS, unchanged
+from beamclip.stores.shards import STAMPS, is_unchanged
 
 FORMAT = 2
+"""Version of the manifest."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """A finished store: its folder and its manifest."""
+    """A finished store.
+
+    Attributes:
+        path: its folder.
+        manifest: its content, with at least `format`, `key`, `parts`, `versions` and `files`.
+    """
 
     path: Path
     manifest: dict[str, Any]
 
     @property
     def key(self) -> str:
+        """Hash of everything the store depends on; the name of its folder."""
         return str(self.manifest["key"])
 
     def file(self, name: str) -> Path:
-        """Path of one of its files."""
+        """Return the path of one of its files."""
         return self.path / name
 
     @property
@@ -35,10 +42,10 @@ class Store:
 
 
 class StoreDamaged(UserError):
-    """A store can't be used as it lies there.
+    """A store that can't be used as it is.
 
     Attributes:
-        files: those that are missing or changed; empty where the store as a whole can't be read.
+        files: names of the missing or changed files; empty if the store as a whole can't be read.
     """
 
     def __init__(self, message: str, files: tuple[str, ...] = ()) -> None:
@@ -46,36 +53,40 @@ class StoreDamaged(UserError):
         self.files = files
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return UserError, (str(self),)  # other processes need the sentence only
+        # Unpickling would call __init__ with the whole message. Other processes only show it.
+        return UserError, (str(self),)
 
 
 def store_path(root: Path, kind: str, parts: Mapping[str, Any]) -> Path:
-    """Where the store with these parts is, or will be."""
+    """Return the folder of the store with these parts, whether it exists or not."""
     return root / kind / key_of(parts)
 
 
 def open_store(path: Path) -> Store:
-    """Open a finished store and see that none of its files has changed since it was written.
+    """Open a finished store and check that no file has changed since it was written.
 
-    A file whose size and times are those noted when its checksum was last true is taken for good; any other is read and its
-    checksum compared. So a store is read whole once on each disk, and a byte that anyone changes is found at the next opening.
+    If a file's size and times are those of the last correct checksum, it is not read. Otherwise it is
+    read and its checksum compared. So a store is read whole once on each disk, and a changed byte is
+    found at the next opening.
 
     Raises:
-        StoreDamaged: no readable store is there, it has an older format, or a file is missing, cut short or changed.
+        StoreDamaged: there is no readable store, it has an older format, or a file is missing, cut
+            short or changed.
         UserError: it has a newer format.
     """
     manifest = _read_manifest(path)
-    stamps = read_json(path / STAMPS) or {}
     files: dict[str, Any] = manifest["files"]
-    damaged = tuple(
-        name for name, facts in files.items() if not unchanged(path / name, facts, stamps.get(name))
-    )
+    stamps = read_json(path / STAMPS) or {}
+    damaged = []
+    for name, facts in files.items():
+        if not is_unchanged(path / name, facts, stamps.get(name)):
+            damaged.append(name)
     if damaged:
+        first = damaged[0]
         more = f" and {len(damaged) - 1} more of its files" if len(damaged) > 1 else ""
-        raise StoreDamaged(
-            f"{path / damaged[0]}{more} {_trouble(path / damaged[0], files[damaged[0]])}", damaged
-        )
-    note_stamps(path, files, stamps)
+        problem = _describe_damage(path / first, files[first])
+        raise StoreDamaged(f"{path / first}{more} {problem}", tuple(damaged))
+    _save_stamps(path, files, stamps)
     return Store(path, manifest)
 
 
@@ -83,30 +94,31 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     manifest = read_json(path / "manifest.json")
     if not isinstance(manifest, dict):
         raise StoreDamaged(f"{path} holds no readable manifest.json, so it is no finished store")
-    if isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT:
+    version = manifest.get("format")
+    if isinstance(version, int) and version > FORMAT:
         raise UserError(
-            f"{path} was written by a newer beamclip (store format {manifest['format']}, not {FORMAT}); upgrade this one"
+            f"{path} was written by a newer beamclip (store format {version}, not {FORMAT}); "
+            "upgrade this one"
         )
-    if manifest.get("format") != FORMAT:
-        raise StoreDamaged(
-            f"{path} has store format {manifest.get('format')}, but {FORMAT} is read here"
-        )
+    if version != FORMAT:
+        raise StoreDamaged(f"{path} has store format {version}, but {FORMAT} is read here")
     return manifest
 
 
-def _trouble(path: Path, facts: Mapping[str, Any]) -> str:
+def _describe_damage(path: Path, facts: Mapping[str, Any]) -> str:
     if not path.exists():
         return "is missing"
     size = path.stat().st_size
-    return (
-        f"has {size} bytes instead of {facts['bytes']}"
-        if size != facts["bytes"]
-        else "has changed since it was written (its checksum)"
-    )
+    if size != facts["bytes"]:
+        return f"has {size} bytes instead of {facts['bytes']}"
+    return "has changed since it was written (its checksum)"
 
 
-def note_stamps(path: Path, files: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Remember that these files are good as they are now. Where that can't be written, they are read again next time."""
+def _save_stamps(path: Path, files: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Save the stamps of files whose checksums are correct, so that they are not read again.
+
+    In a folder that can't be written they are read at each opening.
+    """
     with suppress(OSError):
         stamps = {name: stamp_of(path / name) for name in files}
         if stamps != known:

@@ -1,4 +1,4 @@
-"""The record by which a sweep is found again."""
+"""The record of a sweep, `sweep.json`, from which `--resume` finds everything it needs."""
 
 import json
 import os
@@ -9,16 +9,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from beamclip.config import Experiment, Sweep, UserError, nearest, validate, with_values
-from beamclip.stores.paths import entries, filesystem_of, storage_root
+from beamclip.config.renamed import current_names
+from beamclip.stores.paths import filesystem_of, list_folder, storage_root
+
+_FILE = "sweep.json"
+_SWEEP_ID = re.compile(r"\d{8}-\d{6}-\d{4}")
 
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """What a sweep was asked and what was prepared for it, kept beside its trials so that `--resume` needs no other argument.
+    """What a sweep is, and what was prepared for it. Kept next to its trials.
 
     Attributes:
-        assets: asset key -> the stores, as JSON text.
-        untrained: metrics of the student as it stands before training.
+        sweep: its search space.
+        base: the settings all trials share.
+        sweep_id: its id among sweeps of the same name.
+        assets: the stores of each trial as JSON text, by `beamclip.stores.paths.asset_key`.
+        untrained: metrics of the untrained student.
     """
 
     sweep: Sweep
@@ -35,6 +42,8 @@ class SweepRecord:
     def save(self) -> None:
         """Write the record.
 
+        It is written to another file first, so that a full disk can't destroy an existing record.
+
         Raises:
             UserError: the storage can't be written.
         """
@@ -46,102 +55,117 @@ class SweepRecord:
             "untrained": dict(self.untrained),
         }
         filesystem, path = filesystem_of(self.folder)
+        partial = f"{path}/{_FILE}.part"
         try:
             filesystem.create_dir(path, recursive=True)
-            with filesystem.open_output_stream(f"{path}/sweep.json.part") as stream:
+            with filesystem.open_output_stream(partial) as stream:
                 stream.write(json.dumps(content, indent=1).encode())
-            filesystem.move(
-                f"{path}/sweep.json.part", f"{path}/sweep.json"
-            )  # a full disk must not cost the record that was there
+            filesystem.move(partial, f"{path}/{_FILE}")
         except OSError as error:
             raise UserError(
-                f"storage {self.folder} can't be written ({error.strerror or error}); choose another with --storage"
+                f"storage {self.folder} can't be written ({error.strerror or error}); "
+                "choose another with --storage"
             ) from None
 
 
 def new_sweep_id() -> str:
-    """A name that sorts by time."""
+    """Return a new id. Ids sort by time."""
     return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + f"-{os.getpid() % 10000:04d}"
 
 
-def begun_sweep(name: str, experiment: Experiment, sweep_id: str | None = None) -> SweepRecord:
-    """A sweep of this name in the experiment's storage, the youngest by itself. It goes on where it was found, wherever it was begun.
+def find_sweep(name: str, experiment: Experiment, sweep_id: str | None = None) -> SweepRecord:
+    """Find a sweep in an experiment's storage, to resume it.
+
+    Args:
+        name: the sweep's name.
+        experiment: its storage settings say where to look.
+        sweep_id: default: the latest sweep of this name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such sweep, or its record can't be read.
     """
     root = storage_root(experiment)
     sweeps = f"{root}/sweeps"
-    ids = sorted(
-        entry for entry in entries(f"{sweeps}/{name}") if re.fullmatch(r"\d{8}-\d{6}-\d{4}", entry)
-    )
-    begun = (
-        one for one in reversed(ids) if "sweep.json" in entries(f"{sweeps}/{name}/{one}")
-    )  # a report makes a folder, too
+    ids = sorted(entry for entry in list_folder(f"{sweeps}/{name}") if _SWEEP_ID.fullmatch(entry))
     if sweep_id is not None and sweep_id not in ids:
         raise UserError(
-            f"no sweep {sweep_id} lies in {sweeps}/{name} to resume{nearest(sweep_id, ids)}"
+            f"sweep {sweep_id} is not in {sweeps}/{name}, so it can't be resumed"
+            f"{nearest(sweep_id, ids)}"
         )
-    if (found := sweep_id or next(begun, None)) is None:
-        raise UserError(
-            f"no sweep {name} lies in {sweeps} to resume{nearest(name, {*entries(sweeps)} - {name})}"
-        )
-    return record_in(root, name, found)
+    if sweep_id is None:
+        # A report creates a folder too, but no record.
+        begun = [one_id for one_id in ids if _FILE in list_folder(f"{sweeps}/{name}/{one_id}")]
+        if not begun:
+            others = {*list_folder(sweeps)} - {name}
+            raise UserError(
+                f"no sweep {name} is in {sweeps}, so none can be resumed{nearest(name, others)}"
+            )
+        sweep_id = begun[-1]
+    return load_record(root, name, sweep_id)
 
 
-def record_in(root: str, name: str, sweep_id: str) -> SweepRecord:
-    """A sweep that lies in this storage; what lay inside the one it was begun in does in this one.
+def load_record(root: str, name: str, sweep_id: str) -> SweepRecord:
+    """Read the record of a sweep in a storage that may have been moved.
+
+    Paths inside the storage in which the sweep was begun are replaced by paths inside this one.
+
+    Args:
+        root: folder or URI of the storage, as it is now.
+        name: the sweep's name.
+        sweep_id: its id.
 
     Raises:
         UserError: as `read_record`.
     """
     record = read_record(f"{root}/sweeps/{name}/{sweep_id}")
-    old = record.base.storage.path
-    if old is None or old == root:
+    old_root = record.base.storage.path
+    if old_root is None or old_root == root:
         return replace(record, base=with_values(record.base, {"storage.path": root}))
-    sweep, base = (
-        _elsewhere(part.model_dump(mode="json"), old, root) for part in (record.sweep, record.base)
-    )
-    assets = {
-        key: json.dumps(_elsewhere(json.loads(text), old, root))
-        for key, text in record.assets.items()
-    }
+    sweep = _with_root(record.sweep.model_dump(mode="json"), old_root, root)
+    base = _with_root(record.base.model_dump(mode="json"), old_root, root)
+    assets = {}
+    for key, text in record.assets.items():
+        assets[key] = json.dumps(_with_root(json.loads(text), old_root, root))
     return replace(
         record, sweep=validate(Sweep, sweep), base=validate(Experiment, base), assets=assets
     )
 
 
-def _elsewhere(tree: Any, old: str, new: str) -> Any:
-    """All values that name the old folder or something inside it, with the new one in its place."""
+def _with_root(tree: Any, old: str, new: str) -> Any:
+    """Return JSON values with the folder `new` in place of `old`, in all paths inside `old`."""
     if isinstance(tree, dict):
-        return {key: _elsewhere(value, old, new) for key, value in tree.items()}
+        return {key: _with_root(value, old, new) for key, value in tree.items()}
     if isinstance(tree, list):
-        return [_elsewhere(value, old, new) for value in tree]
+        return [_with_root(value, old, new) for value in tree]
     if not isinstance(tree, str):
         return tree
-    return re.sub(
-        rf"^(sqlite:///|local-dir:)?{re.escape(old)}(?=/|$)",
-        lambda found: (found[1] or "") + new,
-        tree,
-    )
+    pattern = rf"^(sqlite:///|local-dir:)?{re.escape(old)}(?=/|$)"
+    return re.sub(pattern, lambda match: (match[1] or "") + new, tree)
 
 
 def read_record(folder: str) -> SweepRecord:
-    """Read what `SweepRecord.save` wrote.
+    """Read the record in a sweep's folder.
 
     Raises:
-        UserError: it is missing or was not written by this version.
+        UserError: there is none, or an incompatible version wrote it.
     """
     filesystem, path = filesystem_of(folder)
     try:
-        with filesystem.open_input_stream(f"{path}/sweep.json") as stream:
+        with filesystem.open_input_stream(f"{path}/{_FILE}") as stream:
             content: dict[str, Any] = json.loads(stream.read())
-        sweep, base = (
-            validate(Sweep, content.pop("sweep")),
-            validate(Experiment, content.pop("base")),
-        )
+        sweep = validate(Sweep, _with_current_names(content.pop("sweep")))
+        base = validate(Experiment, content.pop("base"))
         return SweepRecord(sweep, base, **content)
     except (OSError, AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError):
         raise UserError(
-            f"{folder}/sweep.json can't be read, so this sweep can't be resumed; start it again without --resume"
+            f"{folder}/{_FILE} can't be read, so this sweep can't be resumed; "
+            "start it again without --resume"
         ) from None
+
+
+def _with_current_names(sweep: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored sweep with present names of settings, which aren't announced to the user."""
+    variants = {
+        name: current_names(settings) for name, settings in sweep.get("variants", {}).items()
+    }
+    return {**sweep, "space": current_names(sweep.get("space", {})), "variants": variants}

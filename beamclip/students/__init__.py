@@ -1,27 +1,27 @@
-"""Students: a timm backbone, whose features are probed, and a projector into the teacher's width."""
+"""Students: a timm backbone, whose features are probed, and a projector to the teacher's width."""
 
 from beamclip.students.backbones import check_backbone
-from beamclip.students.build import build_student, spent_before
+from beamclip.students.build import build_student, training_cost_of_init
 from beamclip.students.files import (
     TrainingCost,
     load_student,
+    projector_was_trained,
     save_student,
-    spent_on,
-    was_projected,
+    training_cost_of,
     write_tensors,
 )
-from beamclip.students.student import Spec, Student
+from beamclip.students.student import Student, StudentSpec
 
 __all__ = [
-    "Spec",
     "Student",
+    "StudentSpec",
     "TrainingCost",
     "build_student",
     "check_backbone",
     "load_student",
+    "projector_was_trained",
     "save_student",
-    "spent_before",
-    "spent_on",
-    "was_projected",
+    "training_cost_of",
+    "training_cost_of_init",
     "write_tensors",
 ]

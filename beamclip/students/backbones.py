@@ -1,4 +1,4 @@
-"""Stems for small images."""
+"""Build timm backbones by name, and adapt the stem of a ResNet to small images."""
 
 import timm
 import torch
@@ -6,133 +6,159 @@ from timm.models.resnet import ResNet
 from torch import nn
 
 from beamclip.config import UserError, nearest
-from beamclip.config.errors import mute_loggers
+from beamclip.config.errors import first_line, mute_loggers
 
-Triple = tuple[float, float, float]
-
-
-# timm backbones by name.
+RGB = tuple[float, float, float]
+"""One number for each of red, green and blue."""
 
 
 def check_backbone(name: str) -> None:
-    """See that timm has this backbone; nothing is built.
+    """Raise UserError if timm has no such backbone. Nothing is built.
+
+    Args:
+        name: timm's name, with or without a weights tag.
 
     Raises:
-        UserError: it has not, or not with this weights tag; near names are given.
+        UserError: timm does not know the model, or not with this weights tag; near names are given.
     """
     if not timm.is_model(name):
         raise UserError(
             f"student.backbone {name} is not a timm model{nearest(name, timm.list_models())}"
         )
     architecture, dot, _ = name.partition(".")
-    tagged = timm.list_pretrained(f"{architecture}.*") if dot else [name]
-    if name not in tagged:
+    known_names = timm.list_pretrained(f"{architecture}.*") if dot else [name]
+    if name not in known_names:
         raise UserError(
-            f"student.backbone {name} names weights that timm does not have{nearest(name, tagged)}"
+            f"student.backbone {name} names weights that timm does not have"
+            f"{nearest(name, known_names)}"
         )
 
 
 def make_backbone(name: str, image_size: int, pretrained: bool) -> nn.Module:
-    """A timm model without its classifier: images [B, 3, S, S] -> pooled features [B, F].
+    """Build a timm model without its classifier: [B, 3, S, S] -> pooled features [B, F].
 
     Args:
         name: timm's name.
-        image_size: S in px. Backbones of a fixed size (ViTs) are built for it; timm resamples pretrained position embeddings.
-        pretrained: fetch timm's weights.
+        image_size: S in px. Backbones of a fixed input size (ViTs) are built for it; timm resamples
+            pretrained position embeddings.
+        pretrained: load timm's weights, downloading them if needed.
 
     Raises:
-        UserError: no such backbone, it has no weights or they can't be fetched, or it can't take images of this size.
+        UserError: timm has no such backbone or no weights for it, they can't be fetched, or the
+            backbone can't take images of this size.
     """
     check_backbone(name)
     if pretrained and not timm.is_model_pretrained(name):
         raise UserError(
-            f"student.init is pretrained, but timm has no weights for {name}; set student.init=random or another backbone"
+            f"student.init is pretrained, but timm has no weights for {name}; "
+            "set student.init=random or choose another backbone"
         )
-    facts = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
-    size = {"img_size": image_size} if getattr(facts, "fixed_input_size", False) else {}
-    return _fetch(name, size) if pretrained else _create(name, image_size, size)
+    pretrained_cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+    size_argument = {}
+    if getattr(pretrained_cfg, "fixed_input_size", False):
+        size_argument = {"img_size": image_size}
+    if pretrained:
+        return _create_pretrained(name, size_argument)
+    return _create_random(name, image_size, size_argument)
 
 
-def _create(name: str, image_size: int, size: dict[str, int]) -> nn.Module:
+def _create_random(name: str, image_size: int, size_argument: dict[str, int]) -> nn.Module:
     try:
-        backbone: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **size)
+        backbone: nn.Module = timm.create_model(
+            name, pretrained=False, num_classes=0, **size_argument
+        )
     except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise _wrong_size(name, image_size, error) from None
+        raise _unsupported_size(name, image_size, error) from None
     return backbone
 
 
-def _fetch(name: str, size: dict[str, int]) -> nn.Module:
+def _create_pretrained(name: str, size_argument: dict[str, int]) -> nn.Module:
     try:
         with mute_loggers("huggingface_hub", "timm"):
-            backbone: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **size)
-    except Exception as error:  # the hub's client raises whatever its HTTP library does, and that changes between versions
+            backbone: nn.Module = timm.create_model(
+                name, pretrained=True, num_classes=0, **size_argument
+            )
+    except Exception as error:
+        # The hub's client passes on what its HTTP library raises, which changes between versions.
         raise UserError(
-            f"the pretrained weights of student.backbone {name} can't be fetched ({_first_line(error)}); "
-            "connect to the network, fill the Hugging Face cache beforehand, or take random weights (student.init=random; of evaluate, "
-            "--untrained)"
+            f"the pretrained weights of student.backbone {name} can't be fetched "
+            f"({_reason(error)}); connect to the network, fill the Hugging Face cache beforehand, "
+            "or use random weights (student.init=random; for beamclip evaluate: --untrained)"
         ) from None
     return backbone
 
 
 @torch.inference_mode()
 def feature_width(backbone: nn.Module, name: str, image_size: int) -> int:
-    """F, measured on one black image, since timm's `num_features` is not always what comes out.
+    """Return F, the number of features of the backbone.
+
+    It is measured on one black image, since timm's `num_features` is not always the output's width.
+
+    Args:
+        backbone: built by `make_backbone`.
+        name: timm's name, for messages.
+        image_size: S in px.
 
     Raises:
-        UserError: the backbone can't take images of this size.
+        UserError: the backbone can't take images of this size, or returns no single vector.
     """
     training = backbone.training
     try:
         shape = backbone.eval()(torch.zeros(1, 3, image_size, image_size)).shape
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise _wrong_size(name, image_size, error) from None
+        raise _unsupported_size(name, image_size, error) from None
     finally:
         backbone.train(training)
     if len(shape) != 2:
         raise UserError(
-            f"student.backbone {name} gives features of shape {tuple(shape)}, not one vector an image; choose another backbone"
+            f"student.backbone {name} returns features of shape {tuple(shape)}, "
+            "not one vector per image; choose another backbone"
         )
     return int(shape[1])
 
 
-def pretrained_normalisation(backbone: nn.Module) -> tuple[Triple, Triple]:
-    """Mean and standard deviation that the backbone's pretrained weights expect (timm's data config)."""
-    facts = timm.data.resolve_model_data_config(backbone)
-    return tuple(facts["mean"]), tuple(facts["std"])
-
-
-def _wrong_size(name: str, image_size: int, error: Exception) -> UserError:
-    reason = _first_line(error)
-    return UserError(
-        f"student.backbone {name} can't take images of student.image_size {image_size} px ({reason}); change one of the two"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(". ") if lines else type(error).__name__
+def pretrained_normalization(backbone: nn.Module) -> tuple[RGB, RGB]:
+    """Return the mean and std that the pretrained weights expect, from timm's data config."""
+    data_config = timm.data.resolve_model_data_config(backbone)
+    return tuple(data_config["mean"]), tuple(data_config["std"])
 
 
 def has_small_stem(backbone: nn.Module) -> bool:
-    """True where `use_small_stem` knows this family: timm's ResNets and what derives from them (ResNeXt, SE, D, RS…)."""
+    """Return True if `use_small_stem` supports this backbone.
+
+    It supports timm's ResNets and the models derived from them (ResNeXt, SE, D, RS…).
+    """
     return isinstance(backbone, ResNet)
 
 
 def use_small_stem(backbone: nn.Module) -> None:
-    """Make a ResNet's stem fit for small images, in place: it then downsamples 32 px by 8 or 16 instead of by 32.
+    """Adapt a ResNet's stem to small images, in place.
 
-    A single 7×7 stride-2 convolution becomes 3×3 stride-1 and the max-pool goes, as in SimCLR (arXiv 2002.05709, B.9) and
-    the MoCo CIFAR demo. The new convolution is drawn as timm draws them, from the global generator.
+    The ResNet then downsamples by 8 or 16 instead of by 32. A single 7×7 stride-2 convolution is
+    replaced by 3×3 stride-1 and the max-pool is removed, as in SimCLR (arXiv 2002.05709, B.9) and
+    the MoCo CIFAR demo. The new convolution is initialized as timm does, from the global generator.
 
-    A deep stem (`resnet18d`, `test_resnet`: three 3×3) loses only its max-pool and keeps all its weights. Running it at stride 1
-    too costs 4 times as much again: `test_resnet` at 32 px trains 2311 img/s as it is, 1051 without the max-pool and 276 at
-    stride 1 without it, on one CPU core.
+    A deep stem (`resnet18d`, `test_resnet`: three 3×3) only loses its max-pool and keeps all its
+    weights. Running it at stride 1 as well would cost 4 times as much again: `test_resnet` at 32 px
+    trains at 2311 img/s unchanged, 1051 without the max-pool and 276 at stride 1 without it, on one
+    CPU core.
     """
-    first = backbone.conv1
-    if isinstance(first, nn.Conv2d):
-        small = nn.Conv2d(
-            first.in_channels, first.out_channels, kernel_size=3, stride=1, padding=1, bias=False
+    conv = backbone.conv1
+    if isinstance(conv, nn.Conv2d):
+        small_conv = nn.Conv2d(
+            conv.in_channels, conv.out_channels, kernel_size=3, stride=1, padding=1, bias=False
         )
-        nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")
-        backbone.conv1 = small
+        nn.init.kaiming_normal_(small_conv.weight, mode="fan_out", nonlinearity="relu")
+        backbone.conv1 = small_conv
     backbone.maxpool = nn.Identity()
+
+
+def _unsupported_size(name: str, image_size: int, error: Exception) -> UserError:
+    return UserError(
+        f"student.backbone {name} can't take images of student.image_size {image_size} px "
+        f"({_reason(error)}); change one of the two"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return first_line(error).rstrip(". ")

@@ -1,9 +1,8 @@
-"""From the configuration to a student with its first weights."""
+"""Build the student of a configuration with its initial weights."""
 
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import fsspec
 import torch
@@ -14,165 +13,209 @@ from torch import nn
 from beamclip.config import StudentConfig, UserError
 from beamclip.stores.paths import filesystem_of
 from beamclip.students.backbones import (
-    Triple,
+    RGB,
     has_small_stem,
     make_backbone,
-    pretrained_normalisation,
+    pretrained_normalization,
 )
-from beamclip.students.files import TrainingCost, read_student, spent_on
-from beamclip.students.student import Spec, Student, assemble, unfilled
+from beamclip.students.files import TrainingCost, read_student, training_cost_of
+from beamclip.students.student import (
+    Stem,
+    Student,
+    StudentSpec,
+    assemble_student,
+    student_from_spec,
+)
 
 SMALL_IMAGE = 64
-"""Up to this side in px, `small_image_stem: auto` changes the stem."""
-
-Stem = Literal["original", "small"]
+"""Largest image side in px for which `small_image_stem: auto` adapts the stem."""
 
 
 def build_student(config: StudentConfig, width: int, seed: int) -> Student:
-    """A student in training mode, on the CPU, in fp32.
+    """Build a student in training mode, on the CPU, in fp32.
 
     Args:
-        config: `init` decides the first weights:
-            `random`: drawn from the seed, in the way that `drawn` says.
-            `pretrained`: the backbone is timm's, with its own stem under `small_image_stem: auto`; under `always` a 7×7 first
-            convolution is replaced by a random 3×3 one, since its weights can't be carried over.
-            a path or URL: the backbone of that student, with its stem under `auto` and its normalisation; its projector too where
-            the shapes agree, else the projector is drawn from the seed.
+        config: `init` decides the initial weights:
+            `random`: drawn from the seed, as `weight_init` says.
+            `pretrained`: the backbone has timm's weights, with its own stem under
+            `small_image_stem: auto`. Under `always`, a 7×7 first convolution is replaced by a
+            random 3×3 one, since its weights can't be carried over.
+            A path or URL: the backbone of that student, with its stem under `auto` and its
+            normalization. Its projector is used too if the shapes agree, else the projector is
+            drawn from the seed.
         width: D, the teacher's embedding width.
-        seed: of everything drawn. The global generators stay as they were; the same seed gives the same backbone under any projector.
+        seed: seed of all random weights. The same seed gives the same backbone under any projector.
+            The global generators are left as they were.
 
     Raises:
         UserError: the backbone, its weights or the file don't exist or don't fit together.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(
-            seed
-        )  # the CPU's alone: torch.manual_seed would reset the devices' generators too
-        if config.init in ("random", "pretrained"):
-            student = _fresh(config, width)
-            if config.init == "random" and config.drawn == "torch":
-                torch.default_generator.manual_seed(
-                    seed
-                )  # again: whatever projector there is must not matter
-                redraw(student.backbone)
+        # Only the CPU's generator: torch.manual_seed would reset the devices' generators too.
+        torch.default_generator.manual_seed(seed)
+        if not _starts_from_file(config):
+            student = _new_student(config, width)
+            if config.init == "random" and config.weight_init == "torch":
+                # Seed again so that the backbone does not depend on the projector.
+                torch.default_generator.manual_seed(seed)
+                _reset_parameters(student.backbone)
             return student
-        return _from_file(config, width, _here(config.init))
+        return _student_from_file(config, width, _local_file(config.init))
 
 
-def redraw(module: nn.Module) -> None:
-    """Draw every layer's weights as torch does where the layer is made, from the CPU's global generator; norms are the identity."""
+def training_cost_of_init(config: StudentConfig) -> TrainingCost:
+    """Return the cost of training the student that `init` names, or zero if it names none.
+
+    timm's pretrained weights count as zero.
+    """
+    if not _starts_from_file(config):
+        return TrainingCost()
+    return training_cost_of(_local_file(config.init))
+
+
+def _starts_from_file(config: StudentConfig) -> bool:
+    return config.init not in ("random", "pretrained")
+
+
+def _reset_parameters(module: nn.Module) -> None:
+    """Initialize every layer as its torch class does, from the CPU's global generator.
+
+    Norms become the identity.
+    """
     for layer in module.modules():
-        if callable(reset := getattr(layer, "reset_parameters", None)):
+        reset = getattr(layer, "reset_parameters", None)
+        if callable(reset):
             reset()
 
 
-def spent_before(config: StudentConfig) -> TrainingCost:
-    """What it took to train the student that this one starts from; nothing where it starts by itself or from timm's weights."""
-    return (
-        TrainingCost() if config.init in ("random", "pretrained") else spent_on(_here(config.init))
-    )
-
-
-def _fresh(config: StudentConfig, width: int) -> Student:
+def _new_student(config: StudentConfig, width: int) -> Student:
+    """Build a student with random or timm's weights."""
     pretrained = config.init == "pretrained"
     backbone = make_backbone(config.backbone, config.image_size, pretrained)
-    normalisation = (
-        pretrained_normalisation(backbone)
-        if pretrained
-        else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-    )
-    return assemble(_spec(config, width, _stem(config, backbone), normalisation), backbone)
+    normalization = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    if pretrained:
+        normalization = pretrained_normalization(backbone)
+    spec = _spec(config, width, _choose_stem(config, backbone), normalization)
+    return assemble_student(spec, backbone)
 
 
-def _stem(config: StudentConfig, backbone: nn.Module) -> Stem:
-    known, wanted = has_small_stem(backbone), config.small_image_stem
-    if wanted == "always" and not known:
-        raise UserError(
-            f"student.small_image_stem is always, but only timm's ResNets have one, not {config.backbone}; set it to auto"
-        )
-    fitting = known and config.image_size <= SMALL_IMAGE and config.init == "random"
-    return "small" if wanted == "always" or (wanted == "auto" and fitting) else "original"
+def _choose_stem(config: StudentConfig, backbone: nn.Module) -> Stem:
+    supported = has_small_stem(backbone)
+    if config.small_image_stem == "always":
+        if not supported:
+            raise UserError(
+                "student.small_image_stem is always, but only timm's ResNets have one, "
+                f"not {config.backbone}; set it to auto"
+            )
+        return "small"
+    small_images = config.image_size <= SMALL_IMAGE
+    if config.small_image_stem == "auto" and supported and small_images and config.init == "random":
+        return "small"
+    return "original"
 
 
 def _spec(
-    config: StudentConfig, width: int, stem: Stem, normalisation: tuple[Triple, Triple]
-) -> Spec:
-    return Spec(
+    config: StudentConfig, width: int, stem: Stem, normalization: tuple[RGB, RGB]
+) -> StudentSpec:
+    mean, std = normalization
+    return StudentSpec(
         config.backbone,
         config.image_size,
         stem,
         width,
         config.projector,
         config.projector_width,
-        *normalisation,
+        mean,
+        std,
     )
 
 
-def _from_file(config: StudentConfig, width: int, path: Path) -> Student:
-    there, tensors = read_student(path)
-    _check_same_kind(config, there, path)
-    student = unfilled(_spec(config, width, there.stem, (there.mean, there.std)))
-    _load_part(student.projector, "projector.", tensors)
-    if not _load_part(student.backbone, "backbone.", tensors):
+def _student_from_file(config: StudentConfig, width: int, path: Path) -> Student:
+    """Build a student with the backbone of a file, and with its projector if that fits."""
+    file_spec, tensors = read_student(path)
+    _check_same_architecture(config, file_spec, path)
+    spec = _spec(config, width, file_spec.stem, (file_spec.mean, file_spec.std))
+    student = student_from_spec(spec)
+    _load_if_it_fits(student.projector, "projector.", tensors)
+    if not _load_if_it_fits(student.backbone, "backbone.", tensors):
         raise UserError(
-            f"the weights in student.init {path} were trained at {there.image_size} px and don't fit a {config.backbone} "
-            f"at student.image_size {config.image_size}; set it to {there.image_size}"
+            f"the weights in student.init {path} were trained at {file_spec.image_size} px and "
+            f"don't fit a {config.backbone} at student.image_size {config.image_size}; "
+            f"set it to {file_spec.image_size}"
         )
     return student
 
 
-def _here(init: str) -> Path:
-    """A local path of a file; one behind a URL is fetched."""
+def _check_same_architecture(config: StudentConfig, file_spec: StudentSpec, path: Path) -> None:
+    """Raise UserError if the student in the file has another backbone or stem."""
+    if file_spec.backbone != config.backbone:
+        raise UserError(
+            f"student.init {path} is a {file_spec.backbone}, "
+            f"but student.backbone is {config.backbone}; make them the same"
+        )
+    if config.small_image_stem == "auto":
+        return
+    configured_stem = "small" if config.small_image_stem == "always" else "original"
+    if file_spec.stem != configured_stem:
+        raise UserError(
+            f"student.init {path} has the {file_spec.stem} stem, "
+            f"but student.small_image_stem is {config.small_image_stem}; set it to auto"
+        )
+
+
+def _load_if_it_fits(part: nn.Module, prefix: str, tensors: dict[str, torch.Tensor]) -> bool:
+    """Load the tensors of a part, or none of them if a name or shape differs.
+
+    Returns:
+        True if they were loaded.
+    """
+    loaded = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+    expected = part.state_dict()
+    if loaded.keys() != expected.keys():
+        return False
+    if any(loaded[name].shape != expected[name].shape for name in expected):
+        return False
+    part.load_state_dict(loaded)
+    return True
+
+
+def _local_file(init: str) -> Path:
+    """Return the path of a student's file, after fetching it if `init` is a URL.
+
+    Raises:
+        UserError: the URL can't be fetched.
+    """
     if "://" not in init:
         return Path(init)
     try:
-        return _fetched(init)
+        return _fetch(init)
     except (OSError, ImportError, ValueError) as error:
         raise UserError(f"student.init {init} can't be fetched ({error}); check the URL") from None
 
 
-def _fetched(url: str) -> Path:
+def _fetch(url: str) -> Path:
+    """Fetch a URL with fsspec, or with pyarrow if fsspec lacks the package for this protocol.
+
+    pyarrow reads the buckets that runs may be kept in without an extra package.
+    """
     try:
         return Path(fsspec.open_local(f"simplecache::{url}"))
-    except ImportError as missing:  # where runs are kept, pyarrow reads without such a package
+    except ImportError as missing:
         try:
-            return Path(_copied(url).name, "student.safetensors")
+            return Path(_fetch_with_pyarrow(url).name, "student.safetensors")
         except UserError:
             raise missing from None
 
 
 @cache
-def _copied(url: str) -> TemporaryDirectory[str]:
-    """A folder with the file, until this process ends."""
+def _fetch_with_pyarrow(url: str) -> TemporaryDirectory[str]:
+    """Return a folder with the file. The cache keeps the folder until this process ends."""
     folder = TemporaryDirectory()
     filesystem, path = filesystem_of(url)
-    fs.copy_files(path, str(Path(folder.name, "student.safetensors")), source_filesystem=filesystem)
+    target = str(Path(folder.name, "student.safetensors"))
+    fs.copy_files(path, target, source_filesystem=filesystem)
     return folder
-
-
-def _check_same_kind(config: StudentConfig, there: Spec, path: Path) -> None:
-    if there.backbone != config.backbone:
-        raise UserError(
-            f"student.init {path} is a {there.backbone}, but student.backbone is {config.backbone}; make them the same"
-        )
-    wanted = config.small_image_stem
-    if wanted != "auto" and (wanted == "always") != (there.stem == "small"):
-        raise UserError(
-            f"student.init {path} has the {there.stem} stem, but student.small_image_stem is {wanted}; set it to auto"
-        )
-
-
-def _load_part(part: nn.Module, prefix: str, tensors: dict[str, torch.Tensor]) -> bool:
-    """Load all of a part's tensors, or none where a name or shape differs."""
-    found = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
-    wanted = part.state_dict()
-    fits = found.keys() == wanted.keys() and all(
-        found[name].shape == wanted[name].shape for name in wanted
-    )
-    if fits:
-        part.load_state_dict(found)
-    return fits

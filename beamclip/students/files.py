@@ -1,10 +1,9 @@
-"""Students on disk: one safetensors file that says itself how to build the student."""
+"""Save and load students: one safetensors file whose header tells how to build the student."""
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,30 +11,40 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from beamclip.config import UserError
-from beamclip.stores import temporary_for
-from beamclip.students.student import Spec, Student, unfilled
+from beamclip.stores import temporary_path
+from beamclip.students.student import ProjectorKind, Student, StudentSpec, student_from_spec
 
 FORMAT = "beamclip-student-1"
-_PROJECTED = "projected"
-_PROJECTORS: dict[str, Literal["linear", "mlp", "mlp4"]] = {
-    "linear": "linear",
-    "mlp": "mlp",
-    "mlp4": "mlp4",
-}
+
+# Keys of the header that are not fields of the spec.
+_FORMAT_KEY = "student_format"
+_PROJECTED_KEY = "projected"
+_COST_PREFIX = "spent_"
+
+_PROJECTORS: dict[str, ProjectorKind] = {"linear": "linear", "mlp": "mlp", "mlp4": "mlp4"}
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What it took to train a student, the training of the one it started from included."""
+    """Cost of training a student, including that of the student it started from.
+
+    The field names, after `spent_`, are keys in the header of a student's file.
+
+    Attributes:
+        device_seconds: seconds of training, summed over devices.
+        images_seen: training images that went through the student.
+        teacher_images: images a teacher would have to encode for this student alone.
+    """
 
     device_seconds: float = 0.0
     images_seen: int = 0
     teacher_images: int = 0
-    """Images a teacher would have had to see for it alone."""
 
     def __add__(self, other: "TrainingCost") -> "TrainingCost":
         return TrainingCost(
-            *(getattr(self, one.name) + getattr(other, one.name) for one in fields(TrainingCost))
+            self.device_seconds + other.device_seconds,
+            self.images_seen + other.images_seen,
+            self.teacher_images + other.teacher_images,
         )
 
 
@@ -43,117 +52,158 @@ def save_student(
     student: Student,
     path: Path,
     metadata: Mapping[str, str] | None = None,
-    spent: TrainingCost | None = None,
+    cost: TrainingCost | None = None,
 ) -> None:
-    """Write weights, batch statistics, the spec and whether the projector was trained, whole or not at all.
+    """Write a student's weights and spec to a file, atomically.
+
+    The header also records whether the projector was trained, that is, requires gradients.
 
     Args:
-        metadata: more texts for the header; the spec's own keys win over the same keys here.
-        spent: kept in the header, for whoever starts from this student.
+        student: the student, with its batch statistics.
+        path: file to write; an existing one is replaced.
+        metadata: further texts for the header. The student's own keys take precedence.
+        cost: kept in the header for students that start from this one.
 
     Raises:
         UserError: the file can't be written.
     """
-    costs = (
-        {}
-        if spent is None
-        else {f"spent_{name}": str(value) for name, value in asdict(spent).items()}
-    )
-    costs[_PROJECTED] = str(any(part.requires_grad for part in student.projector.parameters()))
-    spec = {
-        name: " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        for name, value in asdict(student.spec).items()
-    }
-    write_tensors(
-        path, student.state_dict(), {**(metadata or {}), **costs, **spec, "student_format": FORMAT}
-    )
+    header = dict(metadata or {})
+    if cost is not None:
+        for name, number in asdict(cost).items():
+            header[f"{_COST_PREFIX}{name}"] = str(number)
+    projector_trained = any(weight.requires_grad for weight in student.projector.parameters())
+    header[_PROJECTED_KEY] = str(projector_trained)
+    for name, value in asdict(student.spec).items():
+        header[name] = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    header[_FORMAT_KEY] = FORMAT
+    write_tensors(path, student.state_dict(), header)
 
 
 def load_student(path: Path) -> Student:
-    """Build the student a file holds, in evaluation mode, on the CPU. The global generators stay as they were.
+    """Build the student of a file, in evaluation mode, on the CPU.
 
-    A projector that was not trained asks for no gradient, so that saving the student again says the same.
+    A projector that was not trained gets `requires_grad=False`, so that saving the student again
+    records the same. The global generators are left as they were.
 
     Raises:
-        UserError: the file is missing, damaged or not a student of ours.
+        UserError: the file is missing, damaged or not a student of beamclip.
     """
     spec, tensors = read_student(path)
     with torch.random.fork_rng(devices=[]):
-        student = unfilled(spec)
+        student = student_from_spec(spec)
     try:
         student.load_state_dict(tensors)
     except RuntimeError:
         raise UserError(
-            f"the weights in {path} don't fit the {spec.backbone} its header describes; save the student again"
+            f"the weights in {path} don't fit the {spec.backbone} its header describes; "
+            "save the student again"
         ) from None
-    student.projector.requires_grad_(was_projected(path) is not False)
+    student.projector.requires_grad_(projector_was_trained(path) is not False)
     return student.eval()
 
 
-def read_student(path: Path) -> tuple[Spec, dict[str, Tensor]]:
-    """The spec and all tensors of a student's file.
+def read_student(path: Path) -> tuple[StudentSpec, dict[str, Tensor]]:
+    """Return the spec and all tensors of a student's file.
 
     Raises:
-        UserError: the file is missing, damaged or not a student of ours.
+        UserError: the file is missing, damaged or not a student of beamclip.
     """
     try:
         with safe_open(path, framework="pt") as file:
             header: dict[str, str] = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping, only keys()
+            # The file is not a mapping: it only has keys().
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise UserError(_unreadable(path, error)) from None
-    if header.get("student_format") != FORMAT:
+        raise _unreadable(path, error) from None
+    if header.get(_FORMAT_KEY) != FORMAT:
         raise UserError(
-            f"{path} is not a student saved by this version (its header lacks {FORMAT}); give a student.safetensors of ours"
+            f"{path} is not a student saved by this version (its header lacks {FORMAT}); "
+            "give a student.safetensors written by beamclip"
         )
-    return _spec(header, path), tensors
+    return _spec_from_header(header, path), tensors
 
 
-def spent_on(path: Path) -> TrainingCost:
-    """What the student in a file took to train; nothing where it does not say, as the files of earlier versions."""
-    header = _header(path)
-    number = {
-        name: header.get(f"spent_{name}", "0")
-        for name in ("device_seconds", "images_seen", "teacher_images")
-    }
+def training_cost_of(path: Path) -> TrainingCost:
+    """Return the training cost in a student's file, zero if it has none (older versions).
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    header = _read_header(path)
     try:
         return TrainingCost(
-            float(number["device_seconds"]),
-            int(number["images_seen"]),
-            int(number["teacher_images"]),
+            float(header.get(f"{_COST_PREFIX}device_seconds", "0")),
+            int(header.get(f"{_COST_PREFIX}images_seen", "0")),
+            int(header.get(f"{_COST_PREFIX}teacher_images", "0")),
         )
     except ValueError as error:
-        raise UserError(_unreadable(path, error)) from None
+        raise _unreadable(path, error) from None
 
 
-def was_projected(path: Path) -> bool | None:
-    """Whether the student in a file was trained to embed where its teacher does; None where it does not say, as earlier versions'."""
-    return {"True": True, "False": False}.get(_header(path).get(_PROJECTED, ""))
+def projector_was_trained(path: Path) -> bool | None:
+    """Return True if the student in a file was trained to embed into its teacher's space.
+
+    Returns:
+        None if the file does not record it (older versions).
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    recorded = _read_header(path).get(_PROJECTED_KEY, "")
+    return {"True": True, "False": False}.get(recorded)
 
 
-def _header(path: Path) -> dict[str, str]:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file atomically, readable by all users (mode 0644).
+
+    Args:
+        path: file to write; an existing one is replaced.
+        tensors: on any device, of any memory format; they are written contiguous.
+        metadata: texts for the header; `format` is always set to `pt`.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    temporary = temporary_path(path)
+    # safetensors accepts neither tensors that share memory nor other memory formats.
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    try:
+        save_file(copies, temporary, metadata={**metadata, "format": "pt"})
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path} can't be written ({error}); choose another folder") from None
+
+
+def _read_header(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise UserError(_unreadable(path, error)) from None
+        raise _unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: Exception) -> str:
-    return f"{path} can't be read as a student's safetensors file ({error}); check the path"
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path} can't be read as a student's safetensors file ({error}); check the path"
+    )
 
 
-def _spec(header: Mapping[str, str], path: Path) -> Spec:
+def _spec_from_header(header: Mapping[str, str], path: Path) -> StudentSpec:
     try:
-        return Spec(
+        return StudentSpec(
             backbone=header["backbone"],
             image_size=_positive(header["image_size"]),
             stem="small" if header["stem"] == "small" else "original",
             width=_positive(header["width"]),
             projector=_PROJECTORS[header["projector"]],
             projector_width=_positive(header["projector_width"]),
-            mean=_triple(header["mean"]),
-            std=_triple(header["std"]),
+            mean=_rgb(header["mean"]),
+            std=_rgb(header["std"]),
         )
     except (KeyError, ValueError) as error:
         raise UserError(
@@ -162,31 +212,12 @@ def _spec(header: Mapping[str, str], path: Path) -> Spec:
 
 
 def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError(f"{text} where a size should be")
-    return int(text)
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"{text} is not a positive number")
+    return number
 
 
-def _triple(text: str) -> tuple[float, float, float]:
+def _rgb(text: str) -> tuple[float, float, float]:
     red, green, blue = map(float, text.split())
     return red, green, blue
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, whole or not at all, readable by everybody (0644).
-
-    Raises:
-        UserError: the file can't be written.
-    """
-    temporary = temporary_for(path)
-    own = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
-    try:
-        save_file(own, temporary, metadata={**metadata, "format": "pt"})
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path} can't be written ({error}); choose another folder") from None

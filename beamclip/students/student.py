@@ -1,4 +1,4 @@
-"""The parts of a student put together."""
+"""The student model, a backbone with a projector, and the spec it can be rebuilt from."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,31 +6,41 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from beamclip.students.backbones import Triple, feature_width, make_backbone, use_small_stem
+from beamclip.students.backbones import RGB, feature_width, make_backbone, use_small_stem
 
-# The student: what is trained, and what of it is probed.
+Stem = Literal["original", "small"]
+ProjectorKind = Literal["linear", "mlp", "mlp4"]
 
 
 @dataclass(frozen=True)
-class Spec:
-    """All it takes to build the same student again."""
+class StudentSpec:
+    """All that is needed to build a student of the same shape.
+
+    The field names are the keys in the header of a student's file.
+
+    Attributes:
+        backbone: timm's name.
+        image_size: side in px of the images it is made for.
+        stem: `small` if a ResNet's stem was adapted to small images.
+        width: D, the embedding width, which is the teacher's.
+        projector: kind of projector, see `make_projector`.
+        projector_width: hidden width of the `mlp` projector; unused by the other kinds.
+        mean: RGB mean that images are normalized with, in 0-1.
+        std: RGB standard deviation that images are normalized with.
+    """
 
     backbone: str
-    """timm's name."""
     image_size: int
-    """Side in px of the images it is made for."""
-    stem: Literal["original", "small"]
+    stem: Stem
     width: int
-    """D, the embedding's width: the teacher's."""
-    projector: Literal["linear", "mlp", "mlp4"]
+    projector: ProjectorKind
     projector_width: int
-    """Hidden width of the `mlp` projector; unused by the others."""
-    mean: Triple
-    std: Triple
+    mean: RGB
+    std: RGB
 
 
 class Student(nn.Module):
-    """A backbone and a projector.
+    """A backbone, whose features are probed, and a projector into the teacher's space.
 
     Args:
         spec: what it was built from.
@@ -38,48 +48,54 @@ class Student(nn.Module):
         projector: [B, F] -> [B, D].
     """
 
-    def __init__(self, spec: Spec, backbone: nn.Module, projector: nn.Module) -> None:
+    def __init__(self, spec: StudentSpec, backbone: nn.Module, projector: nn.Module) -> None:
         super().__init__()
         self.spec = spec
         self.backbone = backbone
         self.projector = projector
 
     @property
-    def normalisation(self) -> tuple[Triple, Triple]:
-        """Mean and standard deviation, RGB in [0, 1], that its images are normalised with."""
+    def normalization(self) -> tuple[RGB, RGB]:
+        """Return the RGB mean and standard deviation that images are normalized with, in 0-1."""
         return self.spec.mean, self.spec.std
 
     def features(self, images: Tensor) -> Tensor:
-        """Normalised images [B, 3, S, S] -> backbone features [B, F]: what every probe sees."""
+        """Return backbone features [B, F] of normalized images [B, 3, S, S]: the probes' input."""
         features: Tensor = self.backbone(images)
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images [B, 3, S, S] -> embeddings [B, D], of any length."""
+        """Return embeddings [B, D], not normalized, of normalized images [B, 3, S, S]."""
         embeddings: Tensor = self.projector(self.features(images))
         return embeddings
 
 
 def has_batch_statistics(module: nn.Module) -> bool:
-    """True where an image's output depends on the rest of its batch while training."""
+    """Return True if an image's output depends on the rest of its batch during training."""
     return any(isinstance(part, _BatchNorm) for part in module.modules())
 
 
 def make_projector(
     kind: str, features: int, hidden: int, width: int, batch_norm: bool
 ) -> nn.Module:
-    """F -> D: `linear`, `mlp` = Linear, BatchNorm, ReLU, Linear (SimCLR's head, arXiv 2002.05709), or `mlp4` (SimReg's, 2201.05131):
-    two such, of hidden width 2F, of which the first gives F.
+    """Build a projector from F features to D embedding dimensions.
 
-    `batch_norm` should be what the backbone has. With a backbone free of batch statistics the projector goes without too, so
-    that the student gives the same embeddings whether one worker sees the whole batch or two see half of it each.
+    Args:
+        kind: `linear`; `mlp`: Linear, BatchNorm, ReLU, Linear (SimCLR's head, arXiv 2002.05709);
+            `mlp4`: SimReg's (arXiv 2201.05131), two such heads of hidden width 2F, the first of
+            which returns F features.
+        features: F.
+        hidden: hidden width of `mlp`.
+        width: D.
+        batch_norm: use BatchNorm. Should be True if and only if the backbone has batch statistics.
+            With a backbone free of them the projector omits them too, so that the embeddings are
+            the same whether one worker sees the whole batch or two see half of it each.
     """
     if kind == "linear":
         return nn.Linear(features, width)
     if kind == "mlp4":
-        first, second = (
-            _two_layers(features, 2 * features, out, batch_norm) for out in (features, width)
-        )
+        first = _two_layers(features, 2 * features, features, batch_norm)
+        second = _two_layers(features, 2 * features, width, batch_norm)
         return nn.Sequential(*first, *second)
     return nn.Sequential(*_two_layers(features, hidden, width, batch_norm))
 
@@ -94,8 +110,10 @@ def _two_layers(features: int, hidden: int, width: int, batch_norm: bool) -> lis
     ]
 
 
-def assemble(spec: Spec, backbone: nn.Module) -> Student:
-    """Change the backbone's stem as the spec says, and set a projector on it, drawn from the CPU's global generator.
+def assemble_student(spec: StudentSpec, backbone: nn.Module) -> Student:
+    """Build a student from a backbone: adapt its stem as the spec says and add a new projector.
+
+    The new weights are drawn from the CPU's global generator.
 
     Raises:
         UserError: the backbone can't take images of this size.
@@ -109,10 +127,11 @@ def assemble(spec: Spec, backbone: nn.Module) -> Student:
     return Student(spec, backbone, projector)
 
 
-def unfilled(spec: Spec) -> Student:
-    """The spec's student with weights drawn from the CPU's global generator.
+def student_from_spec(spec: StudentSpec) -> Student:
+    """Build a student with random weights, drawn from the CPU's global generator.
 
     Raises:
         UserError: timm does not have the backbone, or it can't take images of this size.
     """
-    return assemble(spec, make_backbone(spec.backbone, spec.image_size, pretrained=False))
+    backbone = make_backbone(spec.backbone, spec.image_size, pretrained=False)
+    return assemble_student(spec, backbone)

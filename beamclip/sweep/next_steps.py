@@ -1,4 +1,4 @@
-"""What to type after a sweep, or to go on with one: whole lines, wherever its storage and tracking are."""
+"""The commands to type after a sweep, or to resume one, complete with its storage and tracking."""
 
 import shlex
 import sys
@@ -9,55 +9,70 @@ from beamclip.stores.paths import storage_root, tracking_uri
 from beamclip.stores.sweep_record import SweepRecord
 
 
-def next_lines(
+def next_commands(
     name: str, base: Experiment, best: str | None = None, sweep_id: str | None = None
 ) -> str:
-    """The lines for whoever wants to look closer. A tracking server's own address is opened as it is; passwords are left out.
+    """Return lines with the commands to look closer at a sweep; passwords are left out.
 
     Args:
-        best: the MLflow run of the best trial, where there is one.
-        sweep_id: of a sweep that is not the latest of its name, which the lines would show otherwise.
+        name: of the sweep.
+        base: experiment that says where its storage and tracking are.
+        best: MLflow run of the best trial, if there is one.
+        sweep_id: of a sweep that is not the latest of its name; the latest is the default of the
+            commands.
     """
-    uri, elsewhere = without_passwords(tracking_uri(base)), _elsewhere(base)
-    which = [name, "--sweep", sweep_id] if sweep_id else [name]
-    words = {"Compare again here": ["compare", *which], "A page to send around": ["report", *which]}
-    words |= {"Probe its best again": ["evaluate", f"run:{best}"]} if best else {}
-    lines = {
-        "Compare in the browser": uri
-        if uri.startswith("http")
-        else shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
-    }
-    lines |= {what: shlex.join(["beamclip", *verb, *elsewhere]) for what, verb in words.items()}
-    return "\n" + "\n".join(f"{what + ':':<24} {line}" for what, line in lines.items())
+    uri = without_passwords(tracking_uri(base))
+    options = _storage_options(base)
+    sweep = [name, "--sweep", sweep_id] if sweep_id else [name]
+    open_mlflow = uri
+    if not uri.startswith("http"):
+        open_mlflow = shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
+    lines = [
+        ("Compare in the browser", open_mlflow),
+        ("Compare again here", shlex.join(["beamclip", "compare", *sweep, *options])),
+        ("A page to send around", shlex.join(["beamclip", "report", *sweep, *options])),
+    ]
+    if best:
+        evaluate = shlex.join(["beamclip", "evaluate", f"run:{best}", *options])
+        lines.append(("Probe its best again", evaluate))
+    return "\n" + "\n".join(f"{label + ':':<24} {command}" for label, command in lines)
 
 
-def _elsewhere(base: Experiment) -> list[str]:
-    root, uri = storage_root(base), tracking_uri(base)
-    where = ["--storage", without_passwords(root)] if root != _usual_root() else []
-    return (
-        [*where, "--tracking-uri", without_passwords(uri)]
-        if uri != f"sqlite:///{root}/mlflow.db"
-        else where
-    )
+def _storage_options(base: Experiment) -> list[str]:
+    """Return --storage and --tracking-uri, each only if it is not the default."""
+    root = storage_root(base)
+    uri = tracking_uri(base)
+    options = []
+    if root != _default_root():
+        options += ["--storage", without_passwords(root)]
+    if uri != f"sqlite:///{root}/mlflow.db":
+        options += ["--tracking-uri", without_passwords(uri)]
+    return options
 
 
-def _usual_root() -> str | None:
-    """None where the environment names no place, which nobody has to hear of who named another."""
+def _default_root() -> str | None:
+    """Return the default storage root, or None if $BEAMCLIP_STORAGE is invalid.
+
+    That is no error here, because --storage was given.
+    """
     try:
         return storage_root(Experiment())
     except UserError:
         return None
 
 
-def resume_line(record: SweepRecord) -> str:
-    """The line to go on with after an interruption: a script knows its sweep's name unless it was given another."""
-    script = sys.argv[0].endswith(".py")
-    words = program() if script else [*program(), *sys.argv[1:2]]
-    if not script or any(word.startswith("--name") for word in sys.argv):
+def resume_command(record: SweepRecord) -> str:
+    """Return the command that resumes a sweep after an interruption.
+
+    A script knows the name of its sweep, unless it was given another one with --name.
+    """
+    is_script = sys.argv[0].endswith(".py")
+    words = program()
+    if not is_script:
+        # The subcommand, such as `sweep` or `train`.
+        words += sys.argv[1:2]
+    if not is_script or any(word.startswith("--name") for word in sys.argv):
         words += ["--name", record.sweep.name]
-    where = (
-        ["--storage", without_passwords(record.base.storage.path)]
-        if record.base.storage.path
-        else []
-    )
-    return shlex.join([*words, *where, "--resume", record.sweep_id])
+    if record.base.storage.path:
+        words += ["--storage", without_passwords(record.base.storage.path)]
+    return shlex.join([*words, "--resume", record.sweep_id])

@@ -1,24 +1,25 @@
-"""Print the plan of a sweep: which stores exist, which will be made, and what that takes."""
+"""Print the plan of a sweep: which stores exist, which will be built, and what that takes."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from beamclip.config import UserError
-
-PlannedStore = Mapping[str, Any]
-"""A `beamclip.preparation.plan.PlannedStore` as a dict."""
+from beamclip.distributed.store_reports import PlannedStore
 
 
-def show_plan(needs: Sequence[PlannedStore], root: Path) -> None:
-    """Print which stores are there, which will be made, and what that takes.
+def print_plan(stores: Sequence[PlannedStore], root: Path) -> None:
+    """Print a table of the stores that a sweep needs to stderr.
+
+    Args:
+        stores: in the order in which they are built.
+        root: folder of all stores.
 
     Raises:
-        UserError: they would not fit on the disk.
+        UserError: the missing ones don't fit on the disk.
     """
     table = Table(
         "store",
@@ -30,33 +31,41 @@ def show_plan(needs: Sequence[PlannedStore], root: Path) -> None:
         title=f"Stores in {root}",
         title_justify="left",
     )
-    for need in needs:
-        images = f"{need['images']:,}" if need["images"] else ""
-        size = human_bytes(need["bytes"]) if need["bytes"] else ""
-        time = (
-            ""
-            if need["there"]
-            else ("soon known" if need["seconds"] is None else human_seconds(need["seconds"]))
-        )
+    for store in stores:
         table.add_row(
-            need["store"], need["what"], "there" if need["there"] else "to make", images, size, time
+            store["store"],
+            store["what"],
+            "there" if store["there"] else "to make",
+            f"{store['images']:,}" if store["images"] else "",
+            human_bytes(store["bytes"]) if store["bytes"] else "",
+            _build_time(store),
         )
     Console(stderr=True).print(table)
-    missing = [need for need in needs if not need["there"]]
-    _check_room(sum(need["bytes"] for need in missing), root)
+    check_disk_space(sum(store["bytes"] for store in stores if not store["there"]), root)
 
 
-def _check_room(needed: int, root: Path) -> None:
+def _build_time(store: PlannedStore) -> str:
+    if store["there"]:
+        return ""
+    return "soon known" if store["seconds"] is None else human_seconds(store["seconds"])
+
+
+def check_disk_space(needed: int, root: Path) -> None:
+    """Raise UserError if fewer than `needed` bytes are free in the folder of all stores."""
     free = shutil.disk_usage(root).free
     if needed > free:
-        text = f"{root} has {human_bytes(free)} free, and the missing stores take {human_bytes(needed)}"
         raise UserError(
-            f"{text}; make room, choose another folder with --storage, or store less (data.encoding=jpeg, views.stored)"
+            f"{root} has {human_bytes(free)} free, and the missing stores take "
+            f"{human_bytes(needed)}; make room, choose another folder with --storage, "
+            "or store less (data.encoding=jpeg, views.stored)"
         )
 
 
 def human_bytes(count: float) -> str:
-    """Bytes for people, in powers of ten."""
+    """Return a size in powers of ten, with one decimal below 10: "9.5 kB", "18 kB", "2.0 GB".
+
+    `rich.filesize.decimal` always has one decimal, more than an estimate deserves.
+    """
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
@@ -65,7 +74,7 @@ def human_bytes(count: float) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """A duration for people."""
+    """Return a duration in its largest units: "12 s", "5 min", "2 h 05 min"."""
     if seconds < 60:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""What the user sees while something long runs: one bar, and nothing else."""
+"""Progress bars of long-running work: one bar at a time, on stderr."""
 
 import sys
 from types import TracebackType
@@ -8,24 +8,33 @@ from tqdm import tqdm
 
 
 class ProgressBars:
-    """A `Progress` that draws one bar for each label it is told of, with rate and time left, on stderr."""
+    """A `beamclip.stores.Progress` that draws one tqdm bar for each label, one after the other."""
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._label, self._total = "", 0
+        self._label = ""
+        self._total = 0
 
     def __call__(self, label: str, done: int, total: int) -> None:
-        if (label, total) != (
-            self._label,
-            self._total,
-        ):  # two passes in a row may have one name; each has a time of its own
-            self._complete()  # what comes next has begun, though the last we heard of this may be some moments old
+        """Show progress.
+
+        Args:
+            label: of the work; a new label ends the bar of the one before, and "" shows no bar.
+            done: how much is done.
+            total: how much there is. Two passes may have the same label: a new total is a new bar.
+        """
+        if (label, total) != (self._label, self._total):
+            # The next work has begun, so the one before is complete, even if its last report
+            # came some moments earlier.
+            if self._bar is not None:
+                self._bar.update(self._bar.total - self._bar.n)
             self.close()
-            self._label, self._total = label, total
+            self._label = label
+            self._total = total
             if label:
-                # What an earlier command did counts as done, not as done in no time.
                 self._bar = tqdm(
                     total=total,
+                    # Work of an earlier command must not count towards the rate.
                     initial=done,
                     desc=label,
                     unit="",
@@ -36,24 +45,22 @@ class ProgressBars:
         if self._bar is not None and done != self._bar.n:
             self._bar.update(done - self._bar.n)
 
-    def _complete(self) -> None:
-        if self._bar is not None:
-            self._bar.update(self._bar.total - self._bar.n)
-
-    def note(self, text: str) -> None:
-        """Add a word at the bar's end."""
+    def set_postfix(self, text: str) -> None:
+        """Show a text at the end of the bar, if there is one."""
         if self._bar is not None:
             self._bar.set_postfix_str(text)
 
-    def say(self, text: str) -> None:
+    def write(self, text: str) -> None:
         """Print a line above the bar."""
         tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
-        """End the current bar."""
+        """End the current bar, if there is one."""
         if self._bar is not None:
             self._bar.close()
-        self._bar, self._label, self._total = None, "", 0
+        self._bar = None
+        self._label = ""
+        self._total = 0
 
     def __enter__(self) -> Self:
         return self

@@ -1,117 +1,146 @@
-"""What trials stand beside, the teacher itself and the untrained student, and a warning where the teacher knows next to nothing."""
+"""Write the runs that trials are compared with: the teacher itself, and the untrained student.
 
-import json
+Also warns if a teacher hardly knows the classes.
+"""
+
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, Protocol
 
-from beamclip.config import Experiment, cell, planned_values
+from beamclip.config import Experiment, planned_values, trial_experiment
 from beamclip.stores.paths import asset_key
 from beamclip.stores.sweep_record import SweepRecord
+from beamclip.sweep.asset_facts import AssetFacts
 
-_WARNING = """beamclip: WARNING: the teacher hardly knows these classes by these names; what students learn from it may be noise.
-{cases}
-  Try other class names (data.class_names), another prompt set (anchors.prompt_set) or another teacher (teacher.model);
-  beamclip anchors --explain says what each class is called, and why."""
+_WARNING = (
+    "beamclip: WARNING: the teacher hardly knows these classes by these names; "
+    "what students learn from it may be noise.\n"
+    "{cases}\n"
+    "  Try other class names (data.class_names), another prompt set (anchors.prompt_set) "
+    "or another teacher (teacher.model);\n"
+    "  beamclip anchors --explain says what each class is called, and why."
+)
+# MLflow accepts 8000 characters, older servers 5000.
+_MAX_TAG_LENGTH = 5000
 
 
-def write_references(tracker: Any, record: SweepRecord, say: Callable[[str], None]) -> None:
-    """Write both as runs beside the trials: the teacher once for each teacher and prompt set that the sweep varies. Beside a teacher
-    stands how many images were encoded before this sweep, by all of its teachers.
+class ReferenceTracker(Protocol):
+    """The part of `beamclip.tracking.SweepTracker` that records reference runs."""
 
-    Where a teacher is near chance on val, say so, loudly, and tag the sweep with it.
+    client: Any
+    run_id: str
+
+    def log_reference(
+        self,
+        kind: Literal["untrained", "teacher"],
+        tags: dict[str, str],
+        metrics: dict[str, float],
+    ) -> str:
+        """Write a reference run, and return its id."""
+
+
+def write_references(
+    tracker: ReferenceTracker, record: SweepRecord, say: Callable[[str], None]
+) -> None:
+    """Write the teacher and the untrained student as runs next to the trials.
+
+    There is one teacher run for each teacher and prompt set that the sweep varies. Its metric
+    `teacher/images_encoded` is the number of images that all teachers of the sweep encoded before
+    the trials. If a teacher is near chance on val, a warning is printed, and the sweep tagged.
+
+    Args:
+        tracker: of the sweep.
+        record: the sweep, after its stores were built.
+        say: prints a line.
     """
     for tags, facts in _teachers(record):
-        accuracy = {
-            f"zero_shot/{name}_top1": facts[f"teacher/zero_shot_{name}_top1"]
-            for name in ("val", "test")
+        metrics = {
+            "zero_shot/val_top1": facts.zero_shot_val_top1,
+            "zero_shot/test_top1": facts.zero_shot_test_top1,
+            "teacher/images_encoded": float(facts.images_encoded_in_all),
         }
-        tracker.reference(
-            "teacher",
-            tags,
-            accuracy | {"teacher/images_encoded": facts["teacher/images_encoded_in_all"]},
-        )
+        tracker.log_reference("teacher", tags, metrics)
     if record.untrained:
-        tracker.reference(
-            "untrained",
-            {},
-            {
-                key: value
-                for key, value in record.untrained.items()
-                if not key.startswith("zero_shot/")
-            },
-        )
-    if cases := _cases_near_chance(record):
+        # The projector of an untrained student has learnt nothing to compare with anchors.
+        metrics = {
+            key: value
+            for key, value in record.untrained.items()
+            if not key.startswith("zero_shot/")
+        }
+        tracker.log_reference("untrained", {}, metrics)
+    if cases := _near_chance_cases(record):
         say(_WARNING.format(cases="\n".join(f"  {case}" for case in cases)))
-        tracker.client.set_tag(
-            tracker.run_id, "beamclip.teacher_near_chance", "; ".join(cases)[:_TAG_LENGTH]
-        )
+        text = "; ".join(cases)[:_MAX_TAG_LENGTH]
+        tracker.client.set_tag(tracker.run_id, "beamclip.teacher_near_chance", text)
 
 
-def demo_elsewhere(experiment: Experiment) -> str | None:
-    """What to say to whoever forgot --preset beside --data: the demo's teacher has seen nothing but its own digits."""
+def demo_teacher_warning(experiment: Experiment) -> str | None:
+    """Return a warning if the demo's teacher is used with other data, else None.
+
+    That happens with --data without --preset. The demo's teacher was trained on its digits alone.
+    """
     if experiment.teacher.model != "demo" or experiment.data.source == "demo":
         return None
-    others = (
-        "a preset with a CLIP (--preset cifar10, imagenette …) or a teacher (--set teacher.model=…)"
+    return (
+        "teacher.model is demo, which knows nothing but the demo's own digits; "
+        "for other images give a preset with a CLIP (--preset cifar10, imagenette …) "
+        "or a teacher (--set teacher.model=…)"
     )
-    return f"teacher.model is demo, which knows nothing but the demo's own digits; give {others} for other images"
-
-
-def _teachers(record: SweepRecord) -> list[tuple[dict[str, str], dict[str, Any]]]:
-    """What tells each teacher's row from the others', and its facts."""
-    cells, found = _cells(record), dict[tuple[tuple[str, str], ...], dict[str, Any]]()
-    varied = {key.split(".")[0] for key in record.sweep.varied}
-    for key, text in record.assets.items():
-        facts = json.loads(text)["facts"]
-        tags = {"teacher": facts["teacher"]} if "teacher" in varied else {}
-        tags |= (
-            {"prompt_set": cells[key].anchors.prompt_set}
-            if "anchors.prompt_set" in record.sweep.varied
-            else {}
-        )
-        found.setdefault(tuple(tags.items()), facts)
-    return [(dict(tags), facts) for tags, facts in found.items()]
-
-
-def _cells(record: SweepRecord) -> dict[str, Experiment]:
-    """The cells of a sweep by the stores they read."""
-    return {
-        asset_key(one): one
-        for one in (
-            cell(record.sweep, record.base, values) for values in planned_values(record.sweep)
-        )
-    }
-
-
-_TAG_LENGTH = 5000  # MLflow takes 8000, older servers 5000
 
 
 def near_chance(low: float, classes: int) -> bool:
-    """Whether somebody whose accuracy has this lower end of its 95 % interval (in per cent) may as well be guessing.
+    """Return whether a classifier may be hardly better than guessing.
 
-    Guessing gets one in `classes`. Up to half as much again counts as near, but no more than ten points: 60 % of two classes,
-    15 % of ten, 0.15 % of a thousand. The interval's lower end is what the accuracy is sure to be above; with few images in val that
-    is little, so a good teacher may be suspected, but a bad one is not overlooked.
+    Guessing is right once in `classes`. Near chance is up to 1.5 times as much, but at most ten
+    points more: 60 % of two classes, 15 % of ten, 0.15 % of a thousand. Compared is the lower end
+    of the interval, above which the accuracy surely is. With few images that is low, so that a
+    good teacher may be suspected, but a bad one is not missed.
+
+    Args:
+        low: lower end of the accuracy's 95 % interval, in percent.
+        classes: number of classes.
     """
     chance = 100 / classes
     return low <= chance + min(chance / 2, 10)
 
 
-def _cases_near_chance(record: SweepRecord) -> list[str]:
-    """A line for each teacher and prompt set of the sweep that is near chance on val."""
-    cells = _cells(record)
-    found = {key: json.loads(text)["facts"] for key, text in record.assets.items()}
-    near = {
-        key: facts
-        for key, facts in found.items()
-        if near_chance(facts["teacher/zero_shot_val_top1_low"], facts["classes"])
-    }
-    return list(
-        dict.fromkeys(_case(facts, cells[key].anchors.prompt_set) for key, facts in near.items())
-    )
+def _teachers(record: SweepRecord) -> list[tuple[dict[str, str], AssetFacts]]:
+    """Return the facts of each teacher, with the tags that tell it from the others."""
+    varied = record.sweep.varied
+    varies_teacher = any(key.split(".")[0] == "teacher" for key in varied)
+    experiments = _experiments_by_assets(record)
+    teachers: dict[tuple[tuple[str, str], ...], AssetFacts] = {}
+    for key, text in record.assets.items():
+        facts = AssetFacts(text)
+        tags = {}
+        if varies_teacher:
+            tags["teacher"] = facts.teacher
+        if "anchors.prompt_set" in varied:
+            tags["prompt_set"] = experiments[key].anchors.prompt_set
+        teachers.setdefault(tuple(tags.items()), facts)
+    return [(dict(tags), facts) for tags, facts in teachers.items()]
 
 
-def _case(facts: dict[str, Any], prompt_set: str) -> str:
-    right, classes = facts["teacher/zero_shot_val_top1"], facts["classes"]
-    who = f"{facts['teacher']} with prompt set {prompt_set}"
-    return f"{who}: {right:.4g} % of val right; guessing among {classes} gets {100 / classes:.4g} %"
+def _experiments_by_assets(record: SweepRecord) -> dict[str, Experiment]:
+    """Return an experiment of the sweep for each asset key."""
+    experiments = {}
+    for values in planned_values(record.sweep):
+        experiment = trial_experiment(record.sweep, record.base, values)
+        experiments[asset_key(experiment)] = experiment
+    return experiments
+
+
+def _near_chance_cases(record: SweepRecord) -> list[str]:
+    """Return a line for each teacher and prompt set of the sweep that is near chance on val."""
+    experiments = _experiments_by_assets(record)
+    cases = []
+    for key, text in record.assets.items():
+        facts = AssetFacts(text)
+        if near_chance(facts.zero_shot_val_top1_low, facts.classes):
+            case = (
+                f"{facts.teacher} with prompt set {experiments[key].anchors.prompt_set}: "
+                f"{facts.zero_shot_val_top1:.4g} % of val right; "
+                f"guessing among {facts.classes} gets {100 / facts.classes:.4g} %"
+            )
+            cases.append(case)
+    # Assets that differ in other settings share a teacher and a prompt set.
+    return list(dict.fromkeys(cases))

@@ -1,4 +1,7 @@
-"""A sweep from end to end: check, prepare, run, record, compare. Imports no torch: the driver holds none."""
+"""Run a sweep from start to end: check, build stores, run trials, record, compare.
+
+The driver imports no torch.
+"""
 
 import errno
 import sys
@@ -6,75 +9,212 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 from beamclip.config import (
     Experiment,
     Sweep,
     UserError,
-    cell,
     check_space,
     planned_values,
     trial_count,
+    trial_experiment,
 )
-from beamclip.stores.paths import absolute_paths, check_writable, local_folder, stores_root
-from beamclip.stores.sweep_record import SweepRecord, begun_sweep, new_sweep_id
-from beamclip.sweep.next_steps import resume_line
-from beamclip.sweep.plan_table import show_plan
-from beamclip.sweep.progress import ProgressBars
-from beamclip.sweep.recorder import Recorder
-from beamclip.sweep.reference_runs import demo_elsewhere
-from beamclip.sweep.student_init import with_starts
-from beamclip.sweep.tracking_log import (
+from beamclip.stores.absolute import absolute_paths
+from beamclip.stores.paths import check_writable, local_folder, stores_root
+from beamclip.stores.sweep_record import SweepRecord, find_sweep, new_sweep_id
+from beamclip.sweep.mlflow_run import (
     open_tracker,
     print_comparison,
-    write_beginning,
-    write_found,
+    write_preparation,
+    write_start,
     write_summary,
 )
+from beamclip.sweep.next_steps import resume_command
+from beamclip.sweep.objective_check import check_files_unchanged, check_own_objectives
+from beamclip.sweep.plan_table import print_plan
+from beamclip.sweep.progress import ProgressBars
+from beamclip.sweep.recorder import Recorder, TrialTracker
+from beamclip.sweep.reference_runs import demo_teacher_warning
+from beamclip.sweep.student_init import fetch_initial_students
 
-# One driver for a sweep at a time.
+if TYPE_CHECKING:
+    from beamclip.distributed.prepare_actor import Preparation
+
+_LOCKED_ERRORS = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
 
 
-_TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
+def run_sweep(
+    sweep: Sweep, base: Experiment, resume: bool | str = False, repair: bool = False
+) -> str:
+    """Run a sweep, or resume an earlier one of its name, and print how its trials compare.
+
+    Args:
+        sweep: the space to search. To resume, only its name is used.
+        base: experiment that trials vary. To resume, only its storage is used.
+        resume: True for the latest sweep of this name, or the id of one.
+        repair: build damaged stores again.
+
+    Returns:
+        The sweep's id.
+
+    Raises:
+        UserError: something the user can fix, found before costly work starts if possible; or no
+            trial finished with a result.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, with the command to resume as its text. What
+            is finished is kept, and the status of the rest is KILLED.
+    """
+    if resume:
+        record = find_sweep(sweep.name, base, resume if isinstance(resume, str) else None)
+    else:
+        record = SweepRecord(*_resolve(sweep, base), new_sweep_id())
+    check_space(record.sweep, record.base)
+    check_writable(record.base)
+    if resume:
+        check_files_unchanged(record.base, record.folder)
+    check_own_objectives(record.sweep, record.base)
+    with sweep_lock(record), ProgressBars() as bars, open_tracker(record, bool(resume)) as tracker:
+        try:
+            write_start(tracker, record)
+            record = _build_stores(record, bars, repair)
+            write_preparation(tracker, record, bars)
+            if not _run_trials(record, tracker, bars, bool(resume)):
+                raise KeyboardInterrupt
+        except UserError:
+            never_began = not resume and not record.assets
+            if never_began:
+                tracker.delete()
+            raise
+        except KeyboardInterrupt:
+            # Before the stores are built there is no record yet, and --resume would find an
+            # earlier sweep.
+            record.save()
+            raise KeyboardInterrupt(resume_command(record)) from None
+        has_results = write_summary(tracker, record, bars)
+        if not has_results:
+            tracker.close("FAILED")
+    print_comparison(record)
+    if not has_results:
+        raise UserError(
+            f"no trial of {record.sweep.name} finished with a result; "
+            "see the errors under the table above"
+        )
+    return record.sweep_id
+
+
+def plan_sweep(sweep: Sweep, base: Experiment) -> None:
+    """Print the stores that a sweep needs and its number of trials, without building any.
+
+    Args:
+        sweep: the space to search.
+        base: experiment that trials vary.
+
+    Raises:
+        UserError: as `run_sweep`.
+    """
+    from beamclip.distributed.cluster import concurrent_trials, disconnect
+
+    check_space(sweep, base)
+    check_writable(base)
+    sweep, base = _resolve(sweep, base)
+    try:
+        with ProgressBars() as bars:
+            _plan_stores(sweep, base, bars, repair=False).close()
+        trials = trial_count(sweep)
+        concurrent = min(trials, concurrent_trials(base))
+        text = "1 trial" if trials == 1 else f"{trials:,} trials, {concurrent:,} at once"
+        print(text, file=sys.stderr)
+    finally:
+        disconnect()
+
+
+def _resolve(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
+    """Return sweep and base with absolute paths, and with paths in place of `run:ID`."""
+    return fetch_initial_students(*absolute_paths(sweep, base))
+
+
+def _plan_stores(sweep: Sweep, base: Experiment, bars: ProgressBars, repair: bool) -> "Preparation":
+    """Connect to the cluster, check that a trial fits, and print the plan of the stores."""
+    from beamclip.distributed.cluster import concurrent_trials, connect, idle_gpus_warning
+    from beamclip.distributed.prepare_actor import Preparation
+
+    connect()
+    # Raises if not even one trial fits.
+    concurrent_trials(base)
+    for warning in (idle_gpus_warning(base), demo_teacher_warning(base)):
+        if warning:
+            bars.write(f"beamclip: {warning}")
+    planned = [trial_experiment(sweep, base, values) for values in planned_values(sweep)]
+    preparation = Preparation(planned, stores_root(base), bars, repair)
+    stores = preparation.plan()
+    bars.close()
+    print_plan(stores, stores_root(base))
+    return preparation
+
+
+def _build_stores(record: SweepRecord, bars: ProgressBars, repair: bool) -> SweepRecord:
+    """Build the stores of the whole space, and save the record with them."""
+    preparation = _plan_stores(record.sweep, record.base, bars, repair)
+    built = preparation.build(record.base.probe.untrained)
+    preparation.close()
+    bars.close()
+    record = replace(record, assets=built["assets"], untrained=built["untrained"])
+    record.save()
+    return record
+
+
+def _run_trials(
+    record: SweepRecord, tracker: TrialTracker, bars: ProgressBars, resume: bool
+) -> bool:
+    """Run all trials. Returns False if they were interrupted."""
+    from beamclip.distributed.cluster import concurrent_trials, disconnect
+    from beamclip.distributed.tune import run_trials
+
+    recorder = Recorder(record, tracker, bars)
+    ended = False
+    try:
+        ended = run_trials(record, recorder, concurrent_trials(record.base), resume)
+    finally:
+        try:
+            recorder.close(ended)
+        finally:
+            disconnect()
+    return ended
 
 
 @contextmanager
 def sweep_lock(record: SweepRecord) -> Iterator[None]:
-    """Keep a second driver from this sweep as long as this process is at it; however the process ends, the system lets go of it.
+    """Hold an exclusive flock on the sweep so that no second driver runs it.
 
-    That is why a lock by a file's mere existence won't do, and filelock falls back to one. In storage behind a URI, and in file systems
-    that know no locks, nothing keeps a second driver away.
+    The kernel releases it even after SIGKILL; that is why the mere existence of a file won't do,
+    to which filelock falls back. There is no lock in storage behind a URI, or in file systems
+    without locks.
+
+    Args:
+        record: the sweep.
 
     Raises:
-        UserError: another process is at it, or the storage can't be written.
+        UserError: another process runs the sweep, or the storage can't be written.
     """
     folder = local_folder(record.folder)
     if folder is None:
         yield
         return
-    with _opened(
-        folder.with_name(f".{record.sweep_id}.lock")
-    ) as file:  # beside the folder, which is not there before the record is
-        if not _lock(file):
-            what = f"sweep {record.sweep.name}, {record.sweep_id}, is being run by another process"
-            raise UserError(f"{what}; wait for its end, or stop it before --resume")
+    # Next to the sweep's folder, which does not exist until the record is saved.
+    with _open_lock_file(folder.with_name(f".{record.sweep_id}.lock")) as file:
+        if not _try_flock(file):
+            raise UserError(
+                f"sweep {record.sweep.name}, {record.sweep_id}, is being run by another process; "
+                "wait for its end, or stop it before --resume"
+            )
         try:
             yield
         finally:
             if not folder.exists():
-                _forget(Path(file.name))
+                _remove_lock_file(Path(file.name))
 
 
-def _forget(path: Path) -> None:
-    """Leave nothing of a sweep that never began. Any other's lock stays: were it deleted, two could each lock a file of that name."""
-    path.unlink(missing_ok=True)
-    with suppress(OSError):  # there are others
-        path.parent.rmdir()
-        path.parent.parent.rmdir()
-
-
-def _opened(path: Path) -> IO[bytes]:
+def _open_lock_file(path: Path) -> IO[bytes]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("ab")
@@ -85,8 +225,8 @@ def _opened(path: Path) -> IO[bytes]:
         ) from None
 
 
-def _lock(file: IO[bytes]) -> bool:
-    """Whether nobody else has it. Where files can't be locked, nobody has."""
+def _try_flock(file: IO[bytes]) -> bool:
+    """Return whether the lock was taken; also True if files can't be locked here."""
     if sys.platform == "win32":
         return True
     import fcntl
@@ -94,126 +234,17 @@ def _lock(file: IO[bytes]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno not in _TAKEN
+        return error.errno not in _LOCKED_ERRORS
     return True
 
 
-def run_sweep(
-    sweep: Sweep, base: Experiment, resume: bool | str = False, repair: bool = False
-) -> str:
-    """Run a sweep, or go on with one of its name, and print how its trials compare.
+def _remove_lock_file(path: Path) -> None:
+    """Remove the lock of a sweep that never began, and its folders if they are empty.
 
-    Args:
-        resume: go on with the latest of its name, or with the one of this id.
-        repair: build again what is damaged in stores that exist.
-
-    Returns:
-        The sweep's id.
-
-    Raises:
-        UserError: anything the user can mend, before anything costly starts where that is possible; and where no trial finished, so that
-            whoever started the command hears of it.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM. What is finished is kept, the rest marked KILLED; its text is what to type to go on.
+    The lock of any other sweep stays: if it were removed, two processes could each hold a lock on
+    a file of that name.
     """
-    record = (
-        _begun(sweep, base, resume)
-        if resume
-        else SweepRecord(*with_starts(*absolute_paths(sweep, base)), new_sweep_id())
-    )
-    check_space(record.sweep, record.base)
-    check_writable(record.base)
-    with sweep_lock(record), ProgressBars() as bars, open_tracker(record, bool(resume)) as tracker:
-        try:
-            write_beginning(tracker, record)
-            record = _prepared(record, bars, repair)
-            write_found(tracker, record, bars)
-            if not _run(record, tracker, bars, bool(resume)):
-                raise KeyboardInterrupt
-        except UserError:
-            if not resume and not record.assets:
-                tracker.discard()
-            raise
-        except KeyboardInterrupt:
-            record.save()  # while it was preparing there was none yet, and --resume would have found an older sweep
-            raise KeyboardInterrupt(resume_line(record)) from None
-        done = write_summary(tracker, record, bars)
-        if not done:
-            tracker.close("FAILED")
-    print_comparison(record)
-    if not done:
-        raise UserError(
-            f"no trial of {record.sweep.name} finished with a result; the reasons stand above, under the table"
-        )
-    return record.sweep_id
-
-
-def _begun(sweep: Sweep, base: Experiment, resume: bool | str) -> SweepRecord:
-    return begun_sweep(sweep.name, base, resume if isinstance(resume, str) else None)
-
-
-def plan_sweep(sweep: Sweep, base: Experiment) -> None:
-    """Print which stores a sweep needs, which of them exist, what the others will take, and how many trials there will be. Makes none.
-
-    Raises:
-        UserError: as `run_sweep`.
-    """
-    from beamclip.distributed.cluster import concurrent_trials, disconnect
-
-    check_space(sweep, base)
-    check_writable(base)
-    sweep, base = with_starts(*absolute_paths(sweep, base))
-    try:
-        with ProgressBars() as bars:
-            _preparation(sweep, base, bars, repair=False).close()
-        print(_trials_line(trial_count(sweep), concurrent_trials(base)), file=sys.stderr)
-    finally:
-        disconnect()
-
-
-def _trials_line(trials: int, room: int) -> str:
-    if trials == 1:
-        return "1 trial"
-    return f"{trials:,} trials, {min(trials, room):,} at once"
-
-
-def _preparation(sweep: Sweep, base: Experiment, bars: ProgressBars, repair: bool) -> Any:
-    """Join the cluster, see that a trial fits, and show the plan."""
-    from beamclip.distributed.cluster import concurrent_trials, connect, idle_gpus
-    from beamclip.distributed.prepare_actor import Preparation
-
-    connect()
-    concurrent_trials(base)
-    for doubt in filter(None, (idle_gpus(base), demo_elsewhere(base))):
-        bars.say(f"beamclip: {doubt}")
-    planned = [cell(sweep, base, values) for values in planned_values(sweep)]
-    preparation = Preparation(planned, stores_root(base), bars, repair)
-    needs = preparation.plan()
-    bars.close()
-    show_plan(needs, stores_root(base))
-    return preparation
-
-
-def _prepared(record: SweepRecord, bars: ProgressBars, repair: bool) -> SweepRecord:
-    """Build the stores of the whole space."""
-    preparation = _preparation(record.sweep, record.base, bars, repair)
-    made = preparation.build(record.base.probe.untrained)
-    preparation.close()
-    bars.close()
-    record = replace(record, assets=made["assets"], untrained=made["untrained"])
-    record.save()
-    return record
-
-
-def _run(record: SweepRecord, tracker: Any, bars: ProgressBars, resume: bool) -> bool:
-    from beamclip.distributed.cluster import concurrent_trials, disconnect
-    from beamclip.distributed.tune import run_trials
-
-    recorder, ended = Recorder(record, tracker, bars), False
-    try:
-        ended = run_trials(record, recorder, concurrent_trials(record.base), resume)
-    finally:
-        try:
-            recorder.close(ended)
-        finally:
-            disconnect()
-    return ended
+    path.unlink(missing_ok=True)
+    with suppress(OSError):
+        path.parent.rmdir()
+        path.parent.parent.rmdir()

@@ -1,4 +1,4 @@
-"""Students that runs start from, by the run that trained them: `student.init=run:ID`."""
+"""Students of earlier runs, to start from or to evaluate, named `run:ID` by their MLflow run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,84 +7,93 @@ from typing import Any
 import yaml
 
 from beamclip.config import Choice, Experiment, Sweep, UserError, validate, with_values
-from beamclip.config.load import assign
+from beamclip.config.overrides import assign
 from beamclip.stores.paths import stores_root, tracking_uri
 
-_RUN, _KEY = "run:", "student.init"
-_PLACES = ("storage.", "tracking.")
+_PREFIX = "run:"
+_KEY = "student.init"
+_STORAGE_SECTIONS = ("storage.", "tracking.")
 
 
-def with_starts(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
-    """The same sweep and base, with every `run:ID` fetched and named by its file, so that workers need no tracking server.
+def fetch_initial_students(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
+    """Replace every `student.init=run:ID` by the path of the downloaded student.
+
+    Workers then need no tracking server.
+
+    Returns:
+        The same sweep and base experiment with paths.
 
     Raises:
-        UserError: the tracking server holds no such run, or it kept no student.
+        UserError: the tracking server has no such run, or the run has no student.
     """
-    found = {init: fetched(init, base) for init in _inits(sweep, base) if init.startswith(_RUN)}
-    if not found:
-        return sweep, base
-    space = {
-        key: _replaced(dimension, found) if key == _KEY else dimension
-        for key, dimension in sweep.space.items()
+    paths = {
+        init: fetch_student_of_run(init, base)
+        for init in _initial_students(sweep, base)
+        if init.startswith(_PREFIX)
     }
-    variants = {name: _in_bundle(bundle, found) for name, bundle in sweep.variants.items()}
+    if not paths:
+        return sweep, base
+    space = dict(sweep.space)
+    if isinstance(dimension := space.get(_KEY), Choice):
+        values = tuple(paths.get(str(value), value) for value in dimension.values)
+        space[_KEY] = Choice(values=values)
+    variants = {}
+    for name, settings in sweep.variants.items():
+        variants[name] = dict(settings)
+        if str(settings.get(_KEY)) in paths:
+            variants[name][_KEY] = paths[str(settings[_KEY])]
     init = base.student.init
-    return sweep.model_copy(update={"space": space, "variants": variants}), with_values(
-        base, {_KEY: found.get(init, init)}
+    return (
+        sweep.model_copy(update={"space": space, "variants": variants}),
+        with_values(base, {_KEY: paths.get(init, init)}),
     )
 
 
-def _inits(sweep: Sweep, base: Experiment) -> list[str]:
+def _initial_students(sweep: Sweep, base: Experiment) -> list[str]:
+    inits: list[Any] = [base.student.init]
     dimension = sweep.space.get(_KEY)
-    listed = dimension.values if isinstance(dimension, Choice) else ()
-    return [
-        str(init)
-        for init in (
-            base.student.init,
-            *listed,
-            *(bundle.get(_KEY, "") for bundle in sweep.variants.values()),
-        )
-    ]
+    if isinstance(dimension, Choice):
+        inits += dimension.values
+    inits += [settings.get(_KEY, "") for settings in sweep.variants.values()]
+    return [str(init) for init in inits]
 
 
-def _replaced(dimension: Any, found: Mapping[str, str]) -> Choice:
-    return Choice(values=tuple(found.get(str(value), value) for value in dimension.values))
+def fetch_student_of_run(init: str, base: Experiment) -> str:
+    """Download the student of `run:ID`, once, to the stores' folder, which all nodes share.
 
-
-def _in_bundle(bundle: Mapping[str, Any], found: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        key: found.get(str(value), value) if key == _KEY else value for key, value in bundle.items()
-    }
-
-
-def fetched(init: str, base: Experiment) -> str:
-    """The file of the student of `run:ID`, downloaded once to where all nodes look for stores.
+    Returns:
+        Path of the student's file.
 
     Raises:
-        UserError: as `with_starts`.
+        UserError: the tracking server has no such run, or the run has no student.
     """
     from beamclip.tracking import fetch_student
 
-    run_id = _id_of(init)
+    run_id = _run_id(init)
     folder = Path(stores_root(base)) / "starts" / run_id
     return str(fetch_student(tracking_uri(base), run_id, folder))
 
 
-def as_trained(init: str, values: Mapping[str, Any]) -> Experiment | None:
-    """The experiment of the run `run:ID`, with these values over its own; None where the run kept no settings.
+def experiment_of_run(init: str, values: Mapping[str, Any]) -> Experiment | None:
+    """Return the experiment of `run:ID`, with changed settings; None if the run has none.
 
-    Where runs and stores lie is never the run's own, which another machine may have made: only these values say it.
+    Storage and tracking are never the run's own, since it may come from another machine: only
+    `values` set them.
+
+    Args:
+        init: `run:ID`.
+        values: dotted settings that override the run's.
 
     Raises:
-        UserError: the tracking server holds no such run, or a value is wrong.
+        UserError: the tracking server has no such run, or a value is wrong.
     """
     from beamclip.tracking import fetch_settings
 
-    given = validate(
-        Experiment,
-        assign({}, {key: value for key, value in values.items() if key.startswith(_PLACES)}),
-    )
-    text = fetch_settings(tracking_uri(given), _id_of(init))
+    storage_values = {
+        key: value for key, value in values.items() if key.startswith(_STORAGE_SECTIONS)
+    }
+    given = validate(Experiment, assign({}, storage_values))
+    text = fetch_settings(tracking_uri(given), _run_id(init))
     if text is None:
         return None
     try:
@@ -93,18 +102,20 @@ def as_trained(init: str, values: Mapping[str, Any]) -> Experiment | None:
         settings = None
     if not isinstance(settings, dict):
         raise UserError(
-            f"config.yaml of {init} holds no settings; name those to judge it by with --preset"
+            f"config.yaml of {init} has no settings; name those to evaluate with by --preset"
         )
-    here = {
+    overrides = {
         "storage.path": given.storage.path,
         "storage.cache": given.storage.cache,
         "tracking.uri": given.tracking.uri,
     }
-    return validate(Experiment, assign(settings, {**here, **values}))
+    return validate(Experiment, assign(settings, {**overrides, **values}))
 
 
-def _id_of(init: str) -> str:
-    run_id = init.removeprefix(_RUN)
+def _run_id(init: str) -> str:
+    run_id = init.removeprefix(_PREFIX)
     if not run_id.isalnum():
-        raise UserError(f"{init} names no MLflow run; write {_RUN}ID with the id that MLflow shows")
+        raise UserError(
+            f"{init} names no MLflow run; write {_PREFIX}ID with the id that MLflow shows"
+        )
     return run_id

@@ -1,6 +1,6 @@
-"""Frozen CLIPs, and the store of what they say."""
+"""Frozen CLIP teachers, and the reader of the store of their embeddings."""
 
-from beamclip.teachers.embeddings import Embeddings, ViewSet, covering_store, some_store
+from beamclip.teachers.embeddings import Embeddings, ViewSet, covering_store, largest_store
 from beamclip.teachers.loading import load_teacher, precision_for
 from beamclip.teachers.tower import Teacher
 
@@ -9,7 +9,7 @@ __all__ = [
     "Teacher",
     "ViewSet",
     "covering_store",
+    "largest_store",
     "load_teacher",
     "precision_for",
-    "some_store",
 ]

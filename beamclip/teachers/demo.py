@@ -1,11 +1,19 @@
-"""The demo's teacher: a small CLIP in open_clip's format, trained on the spot on scenes of handwriting that nothing else uses."""
+"""Train the demo's teacher, a small CLIP in open_clip's format.
+
+It takes about a minute on one core. It learns from scenes of handwriting that neither train, val
+nor test of the demo data contains. Training has two stages: first the text tower alone learns to
+tell captions of different digits apart, then both towers are trained on images and captions.
+
+The trained weights are part of store keys, so they must be the same on every machine: training
+runs on one thread, and the order of all random draws is fixed.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,110 +22,29 @@ from torch import Tensor, nn
 from beamclip.data import DIGIT_NAMES, TeacherScenes, teacher_scenes
 from beamclip.stores import Progress, silent, write_json
 
-# Captions of the demo's scenes, true or false of each.
-
-
 Template = Callable[[str], str]
 
-
-@dataclass(frozen=True)
-class Captions:
-    """Every template with every digit, without and with each colour.
-
-    tokens: [T, K, 1 + C, L], ids into `vocabulary`; the first caption of the C + 1 names no colour.
-    vocabulary: the tokenizer's ids that occur, sorted, [V].
-    """
-
-    tokens: Tensor
-    vocabulary: Tensor
-
-    @classmethod
-    def of(
-        cls,
-        templates: Sequence[Template],
-        digits: Sequence[str],
-        colours: Sequence[str],
-        tokenizer: Any,
-    ) -> "Captions":
-        """Tokenise "a photo of a three.", "a photo of a red three." and so on."""
-        named = [f"{colour} {digit}".strip() for digit in digits for colour in ("", *colours)]
-        tokens: Tensor = tokenizer([template(name) for template in templates for name in named])
-        vocabulary, compact = torch.unique(tokens, return_inverse=True)
-        return cls(compact.view(len(templates), len(digits), 1 + len(colours), -1), vocabulary)
-
-    def draw(
-        self, each: int, coloured: float, random: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """`each` captions for each of K digits; `coloured` is the chance that one names a colour.
-
-        Returns:
-            tokens [K * each, L], digits [K * each], colours [K * each], -1 where a caption names none.
-        """
-        templates, kinds, choices, _ = self.tokens.shape
-        digits = torch.arange(kinds).repeat_interleave(each)
-        template = torch.randint(templates, digits.shape, generator=random)
-        colour = torch.randint(1, choices, digits.shape, generator=random)
-        colour[torch.rand(digits.shape, generator=random) >= coloured] = 0
-        return self.tokens[template, digits, colour], digits, colour - 1
-
-
-@contextmanager
-def small_vocabulary(model: Any, vocabulary: Tensor) -> Iterator[None]:
-    """Inside, the text tower knows only these tokens, by their place among them.
-
-    A step over the embeddings of all 49 408 tokens would cost more than the images do, and the others would only decay. The
-    order is kept, which matters: open_clip reads the text at its largest id, the end of text.
-    """
-    whole = model.token_embedding
-    model.token_embedding = nn.Embedding(
-        len(vocabulary),
-        whole.embedding_dim,
-        _weight=whole.weight[vocabulary].detach().clone(),
-    )
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            whole.weight[vocabulary] = model.token_embedding.weight
-        model.token_embedding = whole
-
-
-# CLIP's loss where captions repeat.
-
-
-def contrastive_loss(logits: Tensor, true: Tensor) -> Tensor:
-    """CLIP's symmetric loss where several captions are true of an image and several images show what a caption says.
-
-    With CLIP's own one-to-one targets, every repeated digit would count as a mismatch. As in UniCL (Yang et al., CVPR 2022) the
-    target is spread evenly over all that is true; rows without any truth in the batch are left out.
-
-    Args:
-        logits: scaled cosines, images x captions, [B, C].
-        true: which captions are true of which images, bool [B, C].
-    """
-    return (_one_way(logits, true) + _one_way(logits.T, true.T)) / 2
-
-
-def _one_way(logits: Tensor, true: Tensor) -> Tensor:
-    some = true.any(dim=1)
-    targets = true[some].float()
-    targets = targets / targets.sum(dim=1, keepdim=True)
-    return F.cross_entropy(logits[some], targets)
-
-
 DEMO_TEACHER_VERSION = 2
-"""Goes up whenever the trained weights change."""
-READING_STEPS, STEPS, BATCH, SCENES = 60, 800, 128, 51200
-_PEAK_LR, _TEXT_LR, _WARMUP, _WEIGHT_DECAY = (
-    3e-3,
-    1e-3,
-    0.05,
-    0.05,
-)  # at 3e-3 the text transformer collapses
-_CAPTIONS_A_DIGIT, _COLOURED = (
-    3,
-    0.25,
-)  # colours from half way on: they are easy, and learned first they hide the digits
+"""Increase it whenever the trained weights change."""
+
+TEXT_STEPS = 60
+"""Steps of the first stage, on captions alone."""
+STEPS = 800
+"""Steps of the second stage, on images and captions."""
+BATCH = 128
+SCENES = 51200
+
+# At 3e-3 the text transformer collapses, so it gets a peak rate of its own.
+_PEAK_LR = 3e-3
+_TEXT_LR = 1e-3
+_WARMUP = 0.05
+_WEIGHT_DECAY = 0.05
+
+_CAPTIONS_PER_DIGIT = 3
+# Captions name colors from half of the steps on. Colors are easy to learn, and would hide the
+# digits if they were learned first.
+_COLOR_PROBABILITY = 0.25
+
 _MODEL: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {
@@ -129,7 +56,8 @@ _MODEL: dict[str, Any] = {
     },
     "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
 }
-_MEAN, _STD = 0.5, 0.25
+_MEAN = 0.5
+_STD = 0.25
 _PREPROCESS = {
     "mean": [_MEAN] * 3,
     "std": [_STD] * 3,
@@ -146,33 +74,148 @@ _TEMPLATES = (
 )
 
 
-def train_demo_teacher(folder: Path, progress: Progress = silent, seed: int = 0) -> None:
-    """Train it and write `open_clip_config.json` and `open_clip_model.safetensors`, which open_clip loads as `local-dir:FOLDER`.
+class CaptionBatch(NamedTuple):
+    """Captions with what they say.
 
-    Takes about a minute of one core.
+    Attributes:
+        tokens: int64 [N, L], ids into `Captions.vocabulary`.
+        digits: int64 [N].
+        colors: int64 [N], -1 if a caption names no color.
+    """
+
+    tokens: Tensor
+    digits: Tensor
+    colors: Tensor
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Every template with every digit, without and with each color.
+
+    Attributes:
+        tokens: int64 [T, K, 1 + C, L] for T templates, K digits and C colors: ids into
+            `vocabulary`. The first of the 1 + C captions names no color.
+        vocabulary: the tokenizer's ids that occur, sorted, int64 [V].
+    """
+
+    tokens: Tensor
+    vocabulary: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        templates: Sequence[Template],
+        digits: Sequence[str],
+        colors: Sequence[str],
+        tokenizer: Any,
+    ) -> "Captions":
+        """Tokenize "a photo of a three.", "a photo of a red three." and so on."""
+        names = [f"{color} {digit}".strip() for digit in digits for color in ("", *colors)]
+        texts = [template(name) for template in templates for name in names]
+        tokens: Tensor = tokenizer(texts)
+        vocabulary, compact = torch.unique(tokens, return_inverse=True)
+        return cls(compact.view(len(templates), len(digits), 1 + len(colors), -1), vocabulary)
+
+    def draw(
+        self, per_digit: int, color_probability: float, random: torch.Generator
+    ) -> CaptionBatch:
+        """Draw `per_digit` random captions for each of the K digits.
+
+        Args:
+            per_digit: captions per digit.
+            color_probability: chance that a caption names a color, 0 to 1.
+            random: source of all random numbers.
+
+        Returns:
+            K * per_digit captions, ordered by digit.
+        """
+        template_count, digit_count, color_choices, _ = self.tokens.shape
+        digits = torch.arange(digit_count).repeat_interleave(per_digit)
+        templates = torch.randint(template_count, digits.shape, generator=random)
+        colors = torch.randint(1, color_choices, digits.shape, generator=random)
+        colors[torch.rand(digits.shape, generator=random) >= color_probability] = 0
+        return CaptionBatch(self.tokens[templates, digits, colors], digits, colors - 1)
+
+
+@contextmanager
+def small_vocabulary(model: Any, vocabulary: Tensor) -> Iterator[None]:
+    """Restrict the text tower to these tokens within the block, numbered by their position.
+
+    A step over the embeddings of all 49 408 tokens would cost more than the images do, and the
+    unused ones would only decay. The order of tokens is kept because open_clip reads the text's
+    embedding at its largest id, the end of text.
+    """
+    full_embedding = model.token_embedding
+    model.token_embedding = nn.Embedding(
+        len(vocabulary),
+        full_embedding.embedding_dim,
+        _weight=full_embedding.weight[vocabulary].detach().clone(),
+    )
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            full_embedding.weight[vocabulary] = model.token_embedding.weight
+        model.token_embedding = full_embedding
+
+
+def contrastive_loss(logits: Tensor, matches: Tensor) -> Tensor:
+    """Return CLIP's symmetric loss for batches in which captions repeat.
+
+    With CLIP's own one-to-one targets, every repeated digit would count as a mismatch. As in UniCL
+    (Yang et al., CVPR 2022), the target is spread evenly over all matches. Rows and columns without
+    any match in the batch are left out.
 
     Args:
-        folder: exists; these files in it are replaced.
-        seed: of weights, scenes and captions. The global random state is left as it was.
+        logits: scaled cosines of images and captions, [B, C].
+        matches: True if the caption is true of the image, bool [B, C].
+    """
+    image_to_text = _soft_target_cross_entropy(logits, matches)
+    text_to_image = _soft_target_cross_entropy(logits.T, matches.T)
+    return (image_to_text + text_to_image) / 2
+
+
+def _soft_target_cross_entropy(logits: Tensor, matches: Tensor) -> Tensor:
+    has_match = matches.any(dim=1)
+    targets = matches[has_match].float()
+    targets = targets / targets.sum(dim=1, keepdim=True)
+    return F.cross_entropy(logits[has_match], targets)
+
+
+def train_demo_teacher(folder: Path, progress: Progress = silent, seed: int = 0) -> None:
+    """Train the demo's teacher and write it where open_clip loads it as `local-dir:FOLDER`.
+
+    Writes `open_clip_config.json` and `open_clip_model.safetensors`. Takes about a minute on one
+    core.
+
+    Args:
+        folder: an existing folder; these files in it are replaced.
+        progress: called with a label, steps done and steps in all.
+        seed: seed of weights, scenes and captions. The global random state is left as it was.
     """
     import open_clip
 
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    with torch.random.fork_rng(devices=[]), _single_thread():
         torch.manual_seed(seed)
         model = _new_model()
         scenes = teacher_scenes(SCENES, seed)
         tokenizer = open_clip.SimpleTokenizer(context_length=_MODEL["text_cfg"]["context_length"])
         captions = Captions.of(_all_templates(), DIGIT_NAMES, scenes.colour_names, tokenizer)
         with small_vocabulary(model, captions.vocabulary):
-            _read_first(model, captions, torch.Generator().manual_seed(seed))
-            _train(model, scenes, captions, torch.Generator().manual_seed(seed), progress)
+            _train_text_tower(model, captions, torch.Generator().manual_seed(seed))
+            _train_both_towers(
+                model, scenes, captions, torch.Generator().manual_seed(seed), progress
+            )
     _save(model, folder)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread gives the same weights on any number of cores, and does not crawl, as two do that wait for each other in
-    turns of microseconds, when the machine has other work."""
+def _single_thread() -> Iterator[None]:
+    """Run torch on one thread within the block.
+
+    One thread gives the same weights on any number of cores. It also stays fast when the machine
+    has other work, while several threads would wait for each other in every operation.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -182,7 +225,11 @@ def _one_thread() -> Iterator[None]:
 
 
 def _new_model() -> Any:
-    """Random weights. CLIP's own start is made for long training: here words begin far apart and cosines count for less."""
+    """Return a CLIP with random weights that learn fast.
+
+    CLIP's own initialization is made for long training. Here token embeddings start far apart and
+    the logit scale starts lower.
+    """
     import open_clip
 
     model = open_clip.CLIP(**_MODEL)
@@ -192,89 +239,98 @@ def _new_model() -> Any:
 
 
 def _all_templates() -> list[Template]:
-    """Our own and CLIP's 80: a teacher that has never read a prompt's words can't be asked with them."""
+    """Return our templates and CLIP's 80, so that the teacher knows the words of all prompts."""
     import open_clip
 
-    return [template.format for template in _TEMPLATES] + list(open_clip.OPENAI_IMAGENET_TEMPLATES)
+    own = [template.format for template in _TEMPLATES]
+    return own + list(open_clip.OPENAI_IMAGENET_TEMPLATES)
 
 
-def _read_first(model: Any, captions: Captions, random: torch.Generator) -> None:
-    """Let the text tower tell digits apart before it sees any image: two captions belong together if they name the same one.
+def _train_text_tower(model: Any, captions: Captions, random: torch.Generator) -> None:
+    """Train the text tower to tell digits apart before it is paired with any image.
 
-    All its captions look alike at first, and towers that start together spend their first hundred steps on that.
+    Two captions match if they name the same digit. All captions look alike to the initial text
+    tower, and towers that start together spend their first hundred steps on that.
     """
-    optimiser = torch.optim.AdamW(model.parameters(), _TEXT_LR)
-    for _ in range(READING_STEPS):
-        (first, said, _), (second, again, _) = (captions.draw(4, 0.0, random) for _ in range(2))
-        first, second = (model.encode_text(tokens, normalize=True) for tokens in (first, second))
-        optimiser.zero_grad()
-        contrastive_loss(8 * first @ second.T, said[:, None] == again).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+    optimizer = torch.optim.AdamW(model.parameters(), _TEXT_LR)
+    for _ in range(TEXT_STEPS):
+        first = captions.draw(4, 0.0, random)
+        second = captions.draw(4, 0.0, random)
+        first_embeddings = model.encode_text(first.tokens, normalize=True)
+        second_embeddings = model.encode_text(second.tokens, normalize=True)
+        optimizer.zero_grad()
+        logits = 8 * first_embeddings @ second_embeddings.T
+        loss = contrastive_loss(logits, first.digits[:, None] == second.digits)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
 
 
-def _train(
+def _train_both_towers(
     model: Any,
     scenes: TeacherScenes,
     captions: Captions,
     random: torch.Generator,
     progress: Progress,
 ) -> None:
+    """Train image and text tower together for `STEPS` steps."""
     model.visual.to(memory_format=torch.channels_last).train()
     model.train()
-    slow = list(model.transformer.parameters())
-    fast = [
+    other_parameters = [
         parameter
         for name, parameter in model.named_parameters()
         if not name.startswith("transformer.")
     ]
-    optimiser = torch.optim.AdamW([{"params": fast}, {"params": slow}], weight_decay=_WEIGHT_DECAY)
-    peaks = [_PEAK_LR, _TEXT_LR]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, peaks, total_steps=STEPS, pct_start=_WARMUP
+    text_transformer = list(model.transformer.parameters())
+    optimizer = torch.optim.AdamW(
+        [{"params": other_parameters}, {"params": text_transformer}], weight_decay=_WEIGHT_DECAY
     )
-    for step, (images, digits, colours) in enumerate(_batches(scenes, random), 1):
-        tokens, said_digits, said_colours = captions.draw(
-            _CAPTIONS_A_DIGIT, 0.0 if step <= STEPS / 2 else _COLOURED, random
-        )
-        right_colour = (said_colours == -1) | (colours[:, None] == said_colours)
-        image, text, scale = model(images, tokens)
-        optimiser.zero_grad()
-        contrastive_loss(
-            scale * image @ text.T, right_colour & (digits[:, None] == said_digits)
-        ).backward()  # type: ignore[no-untyped-call]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [_PEAK_LR, _TEXT_LR], total_steps=STEPS, pct_start=_WARMUP
+    )
+    for step, batch in enumerate(_scene_batches(scenes, random), 1):
+        color_probability = 0.0 if step <= STEPS / 2 else _COLOR_PROBABILITY
+        drawn = captions.draw(_CAPTIONS_PER_DIGIT, color_probability, random)
+        same_digit = batch.digits[:, None] == drawn.digits
+        color_agrees = (drawn.colors == -1) | (batch.colors[:, None] == drawn.colors)
+        image_embeddings, text_embeddings, scale = model(batch.images, drawn.tokens)
+        optimizer.zero_grad()
+        logits = scale * image_embeddings @ text_embeddings.T
+        contrastive_loss(logits, color_agrees & same_digit).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         if step % 20 == 0 or step == STEPS:
             progress("training the demo teacher", step, STEPS)
 
 
-def _batches(
-    scenes: TeacherScenes, random: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """`STEPS` batches: images [B, 3, 32, 32] as the preprocessing makes them, digits [B], colours [B]."""
-    digits, colours = torch.from_numpy(scenes.labels), torch.from_numpy(scenes.colours)
+class _SceneBatch(NamedTuple):
+    """Normalized images fp32 [B, 3, 32, 32], and their digits and colors, int64 [B]."""
+
+    images: Tensor
+    digits: Tensor
+    colors: Tensor
+
+
+def _scene_batches(scenes: TeacherScenes, random: torch.Generator) -> Iterator[_SceneBatch]:
+    """Yield `STEPS` batches, going through the scenes in a new random order each time."""
+    digits = torch.from_numpy(scenes.labels)
+    colors = torch.from_numpy(scenes.colours)
     images = torch.from_numpy(scenes.images).permute(0, 3, 1, 2)
-    order = torch.cat(
-        [
-            torch.randperm(len(digits), generator=random)
-            for _ in range(-(-STEPS * BATCH // len(digits)))
-        ]
-    )
+    passes = -(-STEPS * BATCH // len(digits))
+    order = torch.cat([torch.randperm(len(digits), generator=random) for _ in range(passes)])
     for start in range(0, STEPS * BATCH, BATCH):
         rows = order[start : start + BATCH]
-        yield (images[rows].float() / 255 - _MEAN) / _STD, digits[rows], colours[rows]
+        pixels = (images[rows].float() / 255 - _MEAN) / _STD
+        yield _SceneBatch(pixels, digits[rows], colors[rows])
 
 
 def _save(model: Any, folder: Path) -> None:
-    """Readable by all: safetensors writes files for their owner alone."""
     from safetensors.torch import save_file
 
-    weights = folder / "open_clip_model.safetensors"
-    save_file(
-        {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}, weights
-    )
-    weights.chmod(0o644)
-    write_json(
-        folder / "open_clip_config.json", {"model_cfg": _MODEL, "preprocess_cfg": _PREPROCESS}
-    )
+    path = folder / "open_clip_model.safetensors"
+    weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, path)
+    # safetensors creates files that only their owner can read.
+    path.chmod(0o644)
+    config = {"model_cfg": _MODEL, "preprocess_cfg": _PREPROCESS}
+    write_json(folder / "open_clip_config.json", config)

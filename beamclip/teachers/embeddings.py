@@ -1,6 +1,7 @@
-"""The embedding store, read: what the teacher says of each view of each sample, computed once.
+"""Read the embedding store: teacher embeddings of every view of every sample, computed once.
 
-Rows are keyed by sample id, columns by view id: an embedding belongs to a view, never to a position in some order.
+Rows are keyed by sample id and columns by view id. An embedding belongs to a view, never to a
+position in some order. `beamclip.preparation.embedding_store` writes these stores.
 """
 
 import hashlib
@@ -14,17 +15,22 @@ from numpy.typing import NDArray
 
 from beamclip.config import RECIPES, Recipe
 from beamclip.data.augmentation.render import RENDER_VERSION
+from beamclip.data.packed import Ids
 from beamclip.stores import Store, StoreDamaged, open_store, read_json
 
-# Which views an embedding store holds.
-
-
-Ids = NDArray[np.int64]
+KIND = "embeddings"
 
 
 @dataclass(frozen=True)
 class ViewSet:
-    """Views 0 to `count` of a recipe, drawn with a seed, of these samples (sorted ids)."""
+    """The views 0 to `count` - 1 of some samples.
+
+    Attributes:
+        ids: sample ids, sorted, int64 [N].
+        recipe: distribution that the views are drawn from.
+        count: views per sample.
+        seed: seed that the views are drawn with.
+    """
 
     ids: Ids
     recipe: Recipe
@@ -33,70 +39,81 @@ class ViewSet:
 
     @classmethod
     def center(cls, ids: Ids) -> "ViewSet":
-        """The canonical view of each sample."""
+        """Return the canonical (center crop) view of each sample."""
         return cls(ids, RECIPES["center"], 1, 0)
 
-    def drawn(self) -> dict[str, Any]:
-        """What decides how a view looks. One that is not random depends on no seed."""
-        seed = self.seed if self.recipe.random else 0
+    def render_parts(self) -> dict[str, Any]:
+        """Return the fields that decide what a view looks like: recipe, seed, renderer version.
+
+        The seed is 0 for a recipe that is not random, so that all seeds share one store.
+        """
         return {
-            "recipe": self.recipe.model_dump(mode="json"),
-            "seed": seed,
+            "recipe": self.recipe.key_parts(),
+            "seed": self.seed if self.recipe.random else 0,
             "render": RENDER_VERSION,
         }
 
-    def parts(self) -> dict[str, Any]:
-        """What of it goes into a store's key."""
+    def key_parts(self) -> dict[str, Any]:
+        """Return the fields that make up the store's cache key."""
         ids = np.ascontiguousarray(self.ids, dtype="<i8")
         return {
             "ids": hashlib.sha256(ids.tobytes()).hexdigest()[:16],
             "samples": len(ids),
             "views": self.count,
-            **self.drawn(),
+            **self.render_parts(),
         }
 
     @property
     def images(self) -> int:
-        """Views in all."""
+        """Return the number of rendered images: samples times views."""
         return len(self.ids) * self.count
 
-    def joined(self, other: "ViewSet") -> "ViewSet":
-        """The views of both, for two sets that are drawn alike."""
-        assert self.drawn() == other.drawn()
-        return ViewSet(
-            np.union1d(self.ids, other.ids), self.recipe, max(self.count, other.count), self.seed
-        )
+    def union(self, other: "ViewSet") -> "ViewSet":
+        """Return the set of all samples of both, with the larger number of views.
 
-
-KIND = "embeddings"
+        Both sets must have the same recipe and seed.
+        """
+        assert self.render_parts() == other.render_parts()
+        ids = np.union1d(self.ids, other.ids)
+        return ViewSet(ids, self.recipe, max(self.count, other.count), self.seed)
 
 
 def shard_name(index: int) -> str:
-    """An .npy file, float16 [rows, views, width]."""
+    """Return the file name of a shard, an .npy file of float16 [rows, views, D]."""
     return f"rows-{index:05d}.npy"
 
 
 class Embeddings:
-    """A finished embedding store, memory-mapped."""
+    """Memory-mapped reader of a finished embedding store.
+
+    Attributes:
+        store: the store on disk.
+        key: its key.
+        width: D, the teacher's embedding width.
+        views: views per sample.
+        ids: ids of the stored samples, sorted, int64 [N].
+    """
 
     def __init__(self, store: Store) -> None:
-        self.store, self.key = store, store.key
+        self.store = store
+        self.key = store.key
         self.width = int(store.manifest["width"])
         self.views = int(store.manifest["views"])
         self.ids: Ids = np.load(store.file("ids.npy"), mmap_mode="r")
         self._shard_rows = int(store.manifest["shard_rows"])
-        count = -(-len(self.ids) // self._shard_rows)
+        shard_count = -(-len(self.ids) // self._shard_rows)
         self._shards = [
-            np.load(store.file(shard_name(i)), mmap_mode="r").view(np.ndarray) for i in range(count)
+            np.load(store.file(shard_name(index)), mmap_mode="r").view(np.ndarray)
+            for index in range(shard_count)
         ]
 
     @property
     def bytes(self) -> int:
-        """Size of the embeddings in memory."""
+        """Return the size of all embeddings in memory, in bytes."""
         return len(self.ids) * self.views * self.width * 2
 
     def rows_of(self, ids: Ids) -> Ids:
-        """The rows of these samples, [N].
+        """Return the row of each sample, int64 [N].
 
         Raises:
             ValueError: a sample is not in the store.
@@ -107,73 +124,111 @@ class Embeddings:
         return rows
 
     def gather(self, ids: Ids, view: int) -> NDArray[np.float32]:
-        """Embeddings of one view of these samples, [N, D] float32, unit length up to fp16.
+        """Return the embeddings of one view of these samples.
+
+        Args:
+            ids: sample ids in any order, with repeats if wanted, int64 [N].
+            view: view id, from 0.
+
+        Returns:
+            float32 [N, D], of unit length up to fp16 rounding.
 
         Raises:
-            ValueError: a sample or view is not in the store.
+            ValueError: a sample or the view is not in the store.
         """
         if not 0 <= view < self.views:
             raise ValueError(
                 f"view {view} is not in the embedding store, which has {self.views} of each sample"
             )
         rows = self.rows_of(ids)
-        out = np.empty((len(ids), self.width), np.float32)
-        shards, places = np.divmod(rows, self._shard_rows)
-        for shard in np.unique(shards):
-            here = shards == shard
-            out[here] = self._shards[shard][places[here], view]
-        return out
+        embeddings = np.empty((len(ids), self.width), np.float32)
+        shard_of_row, row_in_shard = np.divmod(rows, self._shard_rows)
+        for shard in np.unique(shard_of_row):
+            in_shard = shard_of_row == shard
+            embeddings[in_shard] = self._shards[shard][row_in_shard[in_shard], view]
+        return embeddings
 
     def all(self) -> NDArray[np.float16]:
-        """The whole store, [samples, views, D]."""
+        """Return the whole store in memory, float16 [N, views, D]."""
         return np.concatenate(self._shards)
 
 
 def covering_store(root: Path, basis: dict[str, Any], views: ViewSet) -> Store | None:
-    """A finished store with these views and perhaps more: then nothing needs to be encoded again.
+    """Return a finished store that contains all these views, or None.
+
+    The store may hold more samples or views than asked for. If there is one, nothing needs to be
+    encoded again.
 
     Args:
-        basis: what the store must depend on beside ids and number of views: images, teacher, recipe and seed.
+        root: folder of all stores.
+        basis: the other parts of the store's key: images, teacher, recipe, seed and renderer.
+        views: the samples and views that are needed.
     """
-    for store in stores_like(root, basis, len(views.ids), views.count):
-        if np.isin(views.ids, np.load(store.file("ids.npy"), mmap_mode="r")).all():
+    for store in matching_stores(root, basis, len(views.ids), views.count):
+        stored_ids = np.load(store.file("ids.npy"), mmap_mode="r")
+        if np.isin(views.ids, stored_ids).all():
             return store
     return None
 
 
-def stores_like(
+def matching_stores(
     root: Path, basis: dict[str, Any], samples: int = 0, views: int = 0
 ) -> Iterator[Store]:
-    """Finished and whole stores on the same basis, with at least so many samples and views of each."""
-    for manifest_path in sorted((root / KIND).glob("*/manifest.json")):
-        parts = (read_json(manifest_path) or {}).get("parts", {})
-        rest = {
-            key: value for key, value in parts.items() if key not in ("ids", "samples", "views")
-        }
-        if rest == basis and parts["samples"] >= samples and parts["views"] >= views:
-            store = if_good(manifest_path.parent)
-            if store is not None:
-                yield store
-
-
-def some_store(root: Path, images: str, teacher: dict[str, Any]) -> Store | None:
-    """The finished store with the most samples of these images and this teacher, whatever the views.
+    """Yield the intact stores of the same basis with at least so many samples and views.
 
     Args:
+        root: folder of all stores.
+        basis: all parts of the store's key except ids, samples and views.
+        samples: smallest number of samples.
+        views: smallest number of views per sample.
+    """
+    for manifest_path in sorted((root / KIND).glob("*/manifest.json")):
+        parts = _key_parts_in(manifest_path)
+        stored_basis = {
+            name: value for name, value in parts.items() if name not in ("ids", "samples", "views")
+        }
+        if stored_basis != basis or parts["samples"] < samples or parts["views"] < views:
+            continue
+        store = open_intact_store(manifest_path.parent)
+        if store is not None:
+            yield store
+
+
+def largest_store(root: Path, images: str, teacher: dict[str, Any]) -> Store | None:
+    """Return the intact store with the most samples of these images and this teacher, or None.
+
+    Recipe, seed and number of views do not matter.
+
+    Args:
+        root: folder of all stores.
         images: key of the packed images.
         teacher: the teacher's fingerprint.
     """
-    found = []
+    candidates: list[tuple[int, Path]] = []
     for manifest_path in (root / KIND).glob("*/manifest.json"):
-        parts = (read_json(manifest_path) or {}).get("parts", {})
-        if (parts.get("images"), parts.get("teacher")) == (images, teacher):
-            found.append((parts["samples"], manifest_path.parent))
-    return next(filter(None, (if_good(path) for _, path in sorted(found, reverse=True))), None)
+        parts = _key_parts_in(manifest_path)
+        if parts.get("images") == images and parts.get("teacher") == teacher:
+            candidates.append((parts["samples"], manifest_path.parent))
+    for _, path in sorted(candidates, reverse=True):
+        store = open_intact_store(path)
+        if store is not None:
+            return store
+    return None
 
 
-def if_good(path: Path) -> Store | None:
-    """A finished store, None where there is none or it is damaged: for those that would only help another."""
+def open_intact_store(path: Path) -> Store | None:
+    """Open a finished store, or return None if it is missing or damaged.
+
+    For optional stores only: one that a build needs must be opened with `open_store`, which
+    reports the damage.
+    """
     try:
         return open_store(path)
     except StoreDamaged:
         return None
+
+
+def _key_parts_in(manifest_path: Path) -> dict[str, Any]:
+    manifest = read_json(manifest_path) or {}
+    parts: dict[str, Any] = manifest.get("parts", {})
+    return parts

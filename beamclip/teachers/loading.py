@@ -1,4 +1,4 @@
-"""Teachers through open_clip: by name and tag, from a folder in its format, or from the hub."""
+"""Load teachers with open_clip: by name and tag, from a local folder, or from the hub."""
 
 import json
 from collections.abc import Callable
@@ -11,22 +11,32 @@ import torch
 from torch import nn
 
 from beamclip.config import TowerConfig, UserError, nearest
-from beamclip.config.errors import mute_loggers
+from beamclip.config.errors import first_line, mute_loggers
 from beamclip.data.augmentation.render import PixelFormat
 from beamclip.data.augmentation.resample import Interpolation
 from beamclip.stores import key_of
 from beamclip.teachers.tower import Teacher
 
+_FOLDER = "local-dir:"
+_HUB = "hf-hub:"
+
 
 def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
     """Load a teacher by open_clip name and tag, from a local folder, or from the hub.
 
+    Args:
+        config: `model` is an open_clip name, `local-dir:FOLDER` or `hf-hub:REPOSITORY`;
+            `pretrained` is the tag or file of the weights of an open_clip name.
+        device: where the model is put.
+
     Raises:
-        UserError: no such model or tag (with near names), a folder without weights, or nothing to download from.
+        UserError: there is no such model or tag (near names are given), the folder has no weights,
+            or the weights can't be downloaded or read.
     """
     _check_names(config)
     try:
-        with mute_loggers("", "huggingface_hub"):  # open_clip tells its story on the root logger
+        # open_clip logs its progress on the root logger.
+        with mute_loggers("", "huggingface_hub"):
             model = open_clip.create_model(
                 config.model, pretrained=config.pretrained, require_pretrained=True, device=device
             )
@@ -36,22 +46,17 @@ def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
             raise
         hint = 'which is not installed; run pip install "beamclip[siglip]"'
         raise UserError(f"teacher.model {config.model} needs {error.name}, {hint}") from None
-    except Exception as error:  # open_clip, the hub and the readers of weights raise all kinds on a bad folder or file
-        raise UserError(
-            f"teacher.model {config.model} can't be loaded: {_first_line(error)}"
-        ) from None
+    except Exception as error:
+        # On a bad folder or file, open_clip, the hub and the readers of weights raise all kinds.
+        raise UserError(f"teacher.model {config.model} can't be loaded: {_reason(error)}") from None
     model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    name = config.model.removeprefix("local-dir:").rstrip("/").rsplit("/", 1)[-1]
-    has_tag = config.pretrained and not config.model.startswith(("local-dir:", "hf-hub:"))
-    name = f"{name}/{config.pretrained}" if has_tag else name
-    precision = precision_for(config.precision, device)
     return Teacher(
-        name,
+        _display_name(config),
         model,
         tokenizer,
-        _pixels(model, config.model),
+        _pixel_format(model, config.model),
         device,
-        precision,
+        precision_for(config.precision, device),
         _architecture(config.model),
         config,
     )
@@ -60,130 +65,151 @@ def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
 def load_same_teacher(
     config: TowerConfig, threads: int, fingerprint: Callable[[Teacher], dict[str, Any]], key: str
 ) -> Teacher:
-    """Load a teacher in another process than the one that described the work, on a GPU or with so many threads.
+    """Load the teacher in another process than the one that planned the work, and verify it.
+
+    Args:
+        config: the teacher's settings.
+        threads: torch threads to use if there is no GPU.
+        fingerprint: returns the part of the teacher that must be the same.
+        key: the key of that fingerprint in the planning process.
 
     Raises:
-        UserError: the one found here under its name is another one.
+        UserError: the teacher found here under this name has another fingerprint.
     """
-    if not torch.cuda.is_available():
+    if torch.cuda.is_available():
+        device = torch.device("cuda")
+    else:
+        device = torch.device("cpu")
         torch.set_num_threads(threads)
-    teacher = load_teacher(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    teacher = load_teacher(config, device)
     if key_of(fingerprint(teacher)) != key:
         raise UserError(
-            f"teacher.model {config.model} has other weights on this node than on the first; give all nodes the same"
+            f"teacher.model {config.model} has other weights on this node than on the first; "
+            "give all nodes the same"
         )
     return teacher
 
 
-def _architecture(model: str) -> dict[str, Any]:
-    """What open_clip built the model from; a hub's is fixed by its name."""
-    if model.startswith("local-dir:"):
-        content = json.loads(
-            (Path(model.removeprefix("local-dir:")) / "open_clip_config.json").read_text(
-                encoding="utf-8"
-            )
-        )
-        return dict(content["model_cfg"])
-    return (
-        {"hub": model}
-        if model.startswith("hf-hub:")
-        else dict(open_clip.get_model_config(model) or {})
-    )
-
-
 def precision_for(wanted: str, device: torch.device) -> torch.dtype:
-    """`auto`: bf16 on a GPU that has it in hardware, else fp32."""
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if wanted == "bf16" or (wanted == "auto" and has_bf16) else torch.float32
+    """Return the precision to run in: for `auto`, bf16 on a GPU with bf16 hardware, else fp32.
+
+    Args:
+        wanted: `auto`, `fp32` or `bf16`.
+        device: where the model runs.
+    """
+    if wanted == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bf16 else torch.float32
+    return torch.bfloat16 if wanted == "bf16" else torch.float32
+
+
+def _display_name(config: TowerConfig) -> str:
+    """Return the last part of the model's name, with its tag if it is an open_clip name."""
+    name = config.model.removeprefix(_FOLDER).rstrip("/").rsplit("/", 1)[-1]
+    if config.pretrained and not config.model.startswith((_FOLDER, _HUB)):
+        return f"{name}/{config.pretrained}"
+    return name
+
+
+def _architecture(model: str) -> dict[str, Any]:
+    """Return the configuration of the model. A hub model is identified by its name."""
+    if model.startswith(_HUB):
+        return {"hub": model}
+    if model.startswith(_FOLDER):
+        path = Path(model.removeprefix(_FOLDER)) / "open_clip_config.json"
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return dict(content["model_cfg"])
+    return dict(open_clip.get_model_config(model) or {})
 
 
 def _check_names(config: TowerConfig) -> None:
-    if config.model.startswith("hf-hub:"):
+    """Raise UserError if open_clip has no such model or tag, or the folder is not a teacher's."""
+    if config.model.startswith(_HUB):
         return
-    if config.model.startswith("local-dir:"):
-        _check_folder(Path(config.model.removeprefix("local-dir:")))
+    if config.model.startswith(_FOLDER):
+        _check_folder(Path(config.model.removeprefix(_FOLDER)))
         return
     models = open_clip.list_models()
     if config.model not in models:
-        hint = (
-            f"; for a folder write local-dir:{config.model}"
-            if Path(config.model).is_dir()
-            else nearest(config.model, models)
-        )
-        raise UserError(f"teacher.model {config.model} is no open_clip model{hint}")
+        hint = nearest(config.model, models)
+        if Path(config.model).is_dir():
+            hint = f"; for a folder write {_FOLDER}{config.model}"
+        raise UserError(f"teacher.model {config.model} is not an open_clip model{hint}")
     tags = open_clip.list_pretrained_tags_by_model(config.model)
     if config.pretrained is None:
         raise UserError(
-            f"teacher.pretrained is missing for {config.model}: weights are known as {', '.join(tags) or 'none'}"
+            f"teacher.pretrained is missing for {config.model}; its tags are "
+            f"{', '.join(tags) or 'none'}"
         )
     if config.pretrained not in tags and not Path(config.pretrained).is_file():
         raise UserError(
-            f"teacher.pretrained {config.pretrained} is no tag of {config.model}{nearest(config.pretrained, tags)}"
+            f"teacher.pretrained {config.pretrained} is not a tag of {config.model}"
+            f"{nearest(config.pretrained, tags)}"
         )
 
 
 def _check_folder(folder: Path) -> None:
+    """Raise UserError if the folder lacks open_clip's configuration or weights."""
     if not folder.is_dir():
-        near = (
-            [p.name for p in folder.parent.iterdir() if p.is_dir()]
-            if folder.parent.is_dir()
-            else []
-        )
+        siblings = []
+        if folder.parent.is_dir():
+            siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()]
         raise UserError(
-            f"teacher.model names the folder {folder}, which does not exist{nearest(folder.name, near)}"
+            f"teacher.model names the folder {folder}, which does not exist"
+            f"{nearest(folder.name, siblings)}"
         )
     config = folder / "open_clip_config.json"
     try:
-        model_config = json.loads(config.read_text(encoding="utf-8"))
+        content = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(
-            f"{config} is missing or not JSON; a teacher folder holds open_clip_config.json and its weights"
+            f"{config} is missing or not JSON; "
+            "a teacher folder must contain open_clip_config.json and weights"
         ) from None
-    if not isinstance(model_config, dict) or not isinstance(model_config.get("model_cfg"), dict):
+    if not isinstance(content, dict) or not isinstance(content.get("model_cfg"), dict):
         raise UserError(
             f"{config} has no model_cfg; save the teacher with open_clip's own configuration"
         )
-    if (
-        not any(folder.glob("*.safetensors"))
-        and not any(folder.glob("*.bin"))
-        and not any(folder.glob("*.pt"))
-    ):
+    if not any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin", "*.pt")):
         raise UserError(
-            f"{folder} holds no weights; put open_clip_model.safetensors beside its configuration"
+            f"{folder} contains no weights; "
+            "put open_clip_model.safetensors next to open_clip_config.json"
         )
 
 
-def _pixels(model: nn.Module, name: str) -> PixelFormat:
+def _pixel_format(model: nn.Module, name: str) -> PixelFormat:
+    """Return the preprocessing of the image tower as open_clip knows it."""
     preprocess = open_clip.get_model_preprocess_cfg(model)
     size = preprocess["size"]
     height, width = (size, size) if isinstance(size, int) else size
     if height != width:
         raise UserError(
-            f"teacher.model {name} takes images of {width} x {height} px; give one that takes squares"
+            f"teacher.model {name} takes images of {width} x {height} px; "
+            "choose one that takes square images"
         )
-    interpolation: Interpolation = (
-        "bilinear" if preprocess.get("interpolation") == "bilinear" else "bicubic"
-    )
-    return PixelFormat(
-        height,
-        _channels(preprocess, "mean", name),
-        _channels(preprocess, "std", name),
-        interpolation,
-    )
+    interpolation: Interpolation = "bicubic"
+    if preprocess.get("interpolation") == "bilinear":
+        interpolation = "bilinear"
+    mean = _channels(preprocess, "mean", name)
+    std = _channels(preprocess, "std", name)
+    return PixelFormat(height, mean, std, interpolation)
 
 
 def _channels(preprocess: dict[str, Any], key: str, name: str) -> tuple[float, float, float]:
-    """A number for each of red, green and blue; open_clip takes one for all three as well."""
+    """Return the RGB values of a key. Like open_clip, accept a single number for all three."""
     value = preprocess[key]
+    channels = [value] * 3 if isinstance(value, int | float) else value
     try:
-        red, green, blue = map(float, [value] * 3 if isinstance(value, (int, float)) else value)
+        red, green, blue = map(float, channels)
     except (TypeError, ValueError):
         raise UserError(
-            f"teacher.model {name} has the preprocess_cfg.{key} {value}; write three numbers there"
+            f"teacher.model {name} has preprocess_cfg.{key} {value} in its open_clip_config.json; "
+            "write three numbers there"
         ) from None
     return red, green, blue
 
 
-def _first_line(error: Exception) -> str:
-    text = f"{error} is missing" if isinstance(error, KeyError) else str(error).strip()
-    return shorten((text or type(error).__name__).splitlines()[0], 300, placeholder=" …")
+def _reason(error: Exception) -> str:
+    # The text of a KeyError is only the missing key.
+    text = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
+    return shorten(text, 300, placeholder=" …")

@@ -1,42 +1,45 @@
-"""Everything that imports MLflow: one writer a sweep, published results, the comparison, the plots.
+"""Write and read MLflow runs: sweeps, trials, reference runs and published results.
 
-What a run carries, and what everything here reads back:
+No other package imports mlflow. Metrics of a run:
 
     metric key                       unit     written     meaning
-    train/loss                       -        a step/ep.  the objective's loss
-    train/images_per_second          img/s    an epoch    all workers together
-    train/data_wait                  %        an epoch    part of the time spent waiting for batches
-    zero_shot/val_top1               %        an epoch    what early stopping looks at
-    linear_probe/val_top1            %        the end     held-out part of train: what the best trial is chosen by
-    linear_probe/test_top1           %        the end     touched once, after the choice
-    linear_probe/test_top1_low,_high %        the end     its interval
-    knn/test_top1                    %        the end
-    zero_shot/test_top1              %        the end
-    cost/device_seconds              s        the end     of training
-    cost/images_seen                 -        the end     by the student
-    cost/teacher_images              -        the end     that a teacher would have to see for this run alone
+    train/loss                       -        step/epoch  the objective's loss
+    train/images_per_second          img/s    epoch       all workers together
+    train/data_wait                  %        epoch       share of time spent waiting for batches
+    zero_shot/val_top1               %        epoch       early stopping looks at it
+    linear_probe/val_top1            %        end         on held-out train; selects the best trial
+    linear_probe/test_top1           %        end         computed once, after the selection
+    linear_probe/test_top1_low,_high %        end         its 95 % interval
+    knn/test_top1                    %        end
+    zero_shot/test_top1              %        end
+    cost/device_seconds              s        end         of training
+    cost/images_seen                 -        end         by the student
+    cost/teacher_images              -        end         a teacher would see for this run alone
+
+Tags of a run:
 
     tag                              values
     kind                             sweep, trial, reference, published
     source                           measured, published
-    method, dataset, teacher, student, prompt_set        what was compared; `varied` on a sweep that varies it
-    beamclip.sweep_id, beamclip.trial_id                 by which a resumed sweep finds its runs again
-    beamclip.command, beamclip.folder                    on a sweep: what was typed, and where its record lies
-    beamclip.teacher_near_chance     on a sweep: which teachers and prompt sets hardly know the classes
+    method, dataset, teacher, student, prompt_set        compared settings; `varied` on a sweep that
+                                                         varies them
+    beamclip.sweep_id, beamclip.trial_id                 by which a resumed sweep finds its runs
+    beamclip.command, beamclip.folder                    on a sweep: its command line and its folder
+    beamclip.teacher_near_chance     on a sweep: teachers that hardly know the classes
 
-Params are the flattened resolved config, on a sweep also `space.KEY` and `variant.NAME`. Children hang one level below their sweep.
+Params are the flattened resolved config, on a sweep also `space.KEY` and `variant.NAME`. Trials and
+reference runs are children of their sweep's run.
 """
 
 import os
 
-# Before mlflow is imported, which reads it once: the demo promises to need no network. Set it to false to have it back.
+# Set before mlflow is imported, which reads these once. The demo must need no network, and there
+# would be a progress bar for each file of a few kilobytes. Users may set them otherwise.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault(
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"
-)  # a bar for every file of a few kilobytes
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from beamclip.tracking.artifacts import Artifacts, fetch_settings, fetch_student
-from beamclip.tracking.client import connect, told
+from beamclip.tracking.client import connect, mlflow_errors_as_user_error
 from beamclip.tracking.published import PublishedResult, load_published, write_published
 from beamclip.tracking.sweep_tracker import SweepTracker
 
@@ -48,6 +51,6 @@ __all__ = [
     "fetch_settings",
     "fetch_student",
     "load_published",
-    "told",
+    "mlflow_errors_as_user_error",
     "write_published",
 ]

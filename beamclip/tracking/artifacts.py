@@ -1,4 +1,4 @@
-"""A trained student and its settings, fetched from the run that trained it."""
+"""Read and write the files of runs: reports, trained students, and the settings of a run."""
 
 import os
 import tempfile
@@ -7,87 +7,101 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from beamclip.config import UserError
+from beamclip.config import UserError, first_line
 from beamclip.config.provenance import without_passwords
 from beamclip.stores import make_folder
 from beamclip.tracking.client import connect
 
-# Files that runs keep, read and written without anybody's global state.
+_STUDENT = "student.safetensors"
+_SETTINGS = "config.yaml"
 
 
 class Artifacts:
-    """The files of runs at one tracking address.
+    """The files of the runs at one tracking URI. MLflow's global state is not touched.
+
+    Args:
+        uri: tracking URI.
 
     Raises:
-        UserError: nothing answers there.
+        UserError: the tracking server doesn't answer.
     """
 
     def __init__(self, uri: str) -> None:
         self._client = connect(uri, create=False)
 
     def read(self, run_id: str, path: str) -> bytes | None:
-        """A file of a run, None where it has none of this name or the place is out of reach."""
+        """Return a file of a run; None if there is none, or the artifact store is unreachable."""
         with tempfile.TemporaryDirectory() as folder:
             try:
                 return Path(self._client.download_artifacts(run_id, path, folder)).read_bytes()
             except (MlflowException, OSError):
                 return None
 
-    def write(self, run_id: str, folder: Path, below: str) -> str | None:
-        """Everything in a folder, into a run's folder `below`. Returns what went wrong, in a line, or None."""
+    def write(self, run_id: str, folder: Path, artifact_path: str) -> str | None:
+        """Upload the content of a folder to a run.
+
+        Args:
+            run_id: the run.
+            folder: a local folder.
+            artifact_path: the run's folder to upload to.
+
+        Returns:
+            The error in one line; None if all went well.
+        """
         try:
-            self._client.log_artifacts(run_id, str(folder), below)
+            self._client.log_artifacts(run_id, str(folder), artifact_path)
         except (MlflowException, OSError) as error:
-            return str(error).strip().split("\n")[0]
+            return first_line(error)
         return None
 
 
-_FILE, _SETTINGS = "student.safetensors", "config.yaml"
-
-
 def fetch_student(uri: str, run_id: str, folder: Path) -> Path:
-    """The run's student, downloaded once into a folder.
+    """Download the student of a run, unless the folder has it.
+
+    Returns:
+        Path of the student's file in `folder`.
 
     Raises:
-        UserError: there is no such run, it kept no student, or the folder can't be written.
+        UserError: there is no such run, it has no student, or the folder can't be written.
     """
-    client = _client_of(uri, run_id)
-    if not (folder / _FILE).exists():
-        with tempfile.TemporaryDirectory(
-            dir=make_folder(folder)
-        ) as beside:  # half a file would be taken for the student ever after
-            try:
-                client.download_artifacts(run_id, _FILE, beside)
-            except (MlflowException, OSError):
-                raise UserError(
-                    f"run:{run_id} kept no {_FILE}; it has to be a trial that finished"
-                ) from None
-            os.replace(Path(beside) / _FILE, folder / _FILE)
-    return folder / _FILE
+    client = _client_for_run(uri, run_id)
+    path = folder / _STUDENT
+    if path.exists():
+        return path
+    # Download next to the final path and rename: a partial file would be taken for the student.
+    with tempfile.TemporaryDirectory(dir=make_folder(folder)) as temporary:
+        try:
+            client.download_artifacts(run_id, _STUDENT, temporary)
+        except (MlflowException, OSError):
+            raise UserError(
+                f"run:{run_id} has no {_STUDENT}; name a trial that has finished"
+            ) from None
+        os.replace(Path(temporary) / _STUDENT, path)
+    return path
 
 
 def fetch_settings(uri: str, run_id: str) -> str | None:
-    """The settings that a run was made with, as YAML; None where it kept none.
+    """Return the settings of a run as YAML; None if it has none.
 
     Raises:
         UserError: there is no such run.
     """
-    client = _client_of(uri, run_id)
+    client = _client_for_run(uri, run_id)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return Path(client.download_artifacts(run_id, _SETTINGS, folder)).read_text(
-                encoding="utf-8"
-            )
+            path = client.download_artifacts(run_id, _SETTINGS, folder)
+            return Path(path).read_text(encoding="utf-8")
         except (MlflowException, OSError):
             return None
 
 
-def _client_of(uri: str, run_id: str) -> MlflowClient:
+def _client_for_run(uri: str, run_id: str) -> MlflowClient:
     client = connect(uri, create=False)
     try:
         client.get_run(run_id)
     except MlflowException:
         raise UserError(
-            f"run:{run_id} is no run of {without_passwords(uri)}; copy the id from MLflow, or set --tracking-uri"
+            f"run:{run_id} is not a run of {without_passwords(uri)}; "
+            "copy the id from MLflow, or set --tracking-uri"
         ) from None
     return client

@@ -1,4 +1,4 @@
-"""Published results, to stand beside the measured ones: marked as published, below no measured sweep."""
+"""Published results, shown next to the measured ones: tagged as published, in runs of their own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,27 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from beamclip.tracking.client import alone, search_all
+from beamclip.tracking.client import database_lock, search_all
 
 _KEY = "beamclip.published"
+_TAGS = ("method", "dataset", "student", "teacher", "protocol")
 
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """One number from the literature, in per cent."""
+    """One number from the literature.
+
+    Attributes:
+        key: unique name of the result.
+        method: name of the method.
+        top1: accuracy, in percent.
+        dataset: that students were trained and evaluated on.
+        student: backbone of the student.
+        teacher: of the student; "none" for methods without one.
+        metric: MLflow metric key of the accuracy.
+        protocol: of the evaluation, as far as it is known.
+        source: paper or code that states the number.
+    """
 
     key: str
     method: str
@@ -30,56 +43,51 @@ class PublishedResult:
 
 
 def load_published() -> list[PublishedResult]:
-    """The results in `published.yaml`, best first."""
-    text = (
-        resources.files("beamclip.tracking").joinpath("published.yaml").read_text(encoding="utf-8")
-    )
-    tree: dict[str, Any] = yaml.safe_load(text)
-    return sorted(
-        (PublishedResult(**(tree["defaults"] | row)) for row in tree["results"]),
-        key=lambda r: -r.top1,
-    )
+    """Return the results of `published.yaml`, best first."""
+    file = resources.files("beamclip.tracking").joinpath("published.yaml")
+    content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    results = [PublishedResult(**(content["defaults"] | row)) for row in content["results"]]
+    return sorted(results, key=lambda result: -result.top1)
 
 
 def write_published(
     client: MlflowClient, experiment_id: str, results: Sequence[PublishedResult] | None = None
 ) -> int:
-    """Write those results that the experiment does not hold yet. Returns how many were written."""
-    with alone(client.tracking_uri):
-        there = {run.data.tags.get(_KEY) for run in read_published(client, experiment_id)}
-        missing = [
-            result
-            for result in (load_published() if results is None else results)
-            if result.key not in there
-        ]
+    """Write the results that an experiment doesn't have yet, as runs of their own.
+
+    Args:
+        client: of the tracking server.
+        experiment_id: of the experiment.
+        results: default all of `published.yaml`.
+
+    Returns:
+        Number of results written.
+    """
+    results = load_published() if results is None else results
+    with database_lock(client.tracking_uri):
+        existing = {run.data.tags.get(_KEY) for run in read_published(client, experiment_id)}
+        missing = [result for result in results if result.key not in existing]
         for result in missing:
             _write(client, experiment_id, result)
     return len(missing)
 
 
 def read_published(client: MlflowClient, experiment_id: str) -> list[Run]:
-    """The results that the experiment holds, each once: two sweeps may have written them at once, and one may have been cut off."""
+    """Return the runs of an experiment's published results, each result once.
+
+    Two sweeps may have written a result at the same time, and an interrupted one a part of it.
+    """
     runs = search_all(client, experiment_id, "tags.kind = 'published'")
-    return list(
-        {
-            run.data.tags.get(_KEY, run.info.run_id): run
-            for run in runs
-            if run.info.status == "FINISHED"
-        }.values()
-    )
+    finished = [run for run in runs if run.info.status == "FINISHED"]
+    return list({run.data.tags.get(_KEY, run.info.run_id): run for run in finished}.values())
 
 
 def _write(client: MlflowClient, experiment_id: str, result: PublishedResult) -> None:
-    tags = {
-        name: getattr(result, name)
-        for name in ("method", "dataset", "student", "teacher", "protocol")
-    }
-    tags |= {
-        "source": "published",
-        "kind": "published",
-        "reference": result.source,
-        _KEY: result.key,
-    }
+    tags = {name: getattr(result, name) for name in _TAGS}
+    tags["source"] = "published"
+    tags["kind"] = "published"
+    tags["reference"] = result.source
+    tags[_KEY] = result.key
     run = client.create_run(experiment_id, tags=tags, run_name=f"{result.method} (published)")
     client.log_metric(run.info.run_id, result.metric, result.top1, step=0)
     client.set_terminated(run.info.run_id, "FINISHED")

@@ -1,4 +1,4 @@
-"""Checkpoints: everything needed to go on exactly, and nothing of the teacher."""
+"""Checkpoints: everything that is needed to resume a run exactly, and nothing of the teacher."""
 
 import os
 from dataclasses import asdict, dataclass
@@ -16,12 +16,12 @@ from beamclip.students import Student, TrainingCost, save_student
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """Progress of a run. Its fields are keys of `state.pt`.
 
     Attributes:
-        epoch: how many epochs are done.
-        seconds: of training so far, of all devices together.
-        encoded: images that teachers have encoded inside it, in all its workers.
+        epoch: number of finished epochs.
+        seconds: training time so far, summed over all devices.
+        encoded: images that teachers have encoded during training, in all workers.
     """
 
     epoch: int = 0
@@ -29,28 +29,38 @@ class Progress:
     encoded: int = 0
 
 
-def save_checkpoint(
+def save_checkpoint(  # noqa: PLR0913 - the parts of a run, and its progress
     folder: Path,
     student: Student,
     objective: nn.Module,
-    optimiser: Optimizer,
+    optimizer: Optimizer,
     schedule: LRScheduler,
     progress: Progress,
     spent: TrainingCost | None = None,
 ) -> Path:
-    """Write `student.safetensors` (what people use) and `state.pt` (what training needs beside it) into a folder.
+    """Write `student.safetensors` (the result) and `state.pt` (the rest of the state) to a folder.
 
-    The order of samples, the views and the random state of an epoch follow from seed and epoch number, so they need no keeping.
+    Sample order, views and random state are functions of seed and epoch, so they are not saved.
 
     Args:
-        spent: in all, on the student it started from too.
+        folder: created if it does not exist.
+        student: the student as it is now.
+        objective: its persistent buffers (queues) and parameters (heads) are saved.
+        optimizer: its state is saved.
+        schedule: its state is saved.
+        progress: saved next to the state.
+        spent: total cost so far, including that of the student this one started from.
+
+    Returns:
+        The folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_student(student, folder / "student.safetensors", spent=spent)
+    save_student(student, folder / "student.safetensors", cost=spent)
+    # The keys are a file format: checkpoints of running sweeps use them.
     state = {
         **asdict(progress),
         "objective": objective.state_dict(),
-        "optimiser": optimiser.state_dict(),
+        "optimiser": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
     }
     temporary = folder / "state.pt.tmp"
@@ -63,15 +73,18 @@ def load_checkpoint(
     folder: Path,
     student: Student,
     objective: nn.Module,
-    optimiser: Optimizer,
+    optimizer: Optimizer,
     schedule: LRScheduler,
 ) -> Progress:
-    """Put a checkpoint's state into these objects. Returns how far it was."""
+    """Load a checkpoint's state into these objects, in place.
+
+    Returns:
+        The progress of the run when the checkpoint was written.
+    """
     state: dict[str, Any] = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     student.load_state_dict(load_file(folder / "student.safetensors"))
     objective.load_state_dict(state["objective"])
-    optimiser.load_state_dict(state["optimiser"])
+    optimizer.load_state_dict(state["optimiser"])
     schedule.load_state_dict(state["schedule"])
-    return Progress(
-        state["epoch"], state.get("seconds", 0.0), state.get("encoded", 0)
-    )  # older ones kept less
+    # Checkpoints of earlier versions have neither seconds nor encoded.
+    return Progress(state["epoch"], state.get("seconds", 0.0), state.get("encoded", 0))

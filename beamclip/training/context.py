@@ -1,4 +1,4 @@
-"""What the loop knows of the world around it: its place among the workers, and whom to tell."""
+"""The context of one worker: its rank and device, and the function it reports to."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 Report = Callable[[dict[str, Any], Path | None], None]
-"""Called on every rank equally often, with metrics and, on rank 0, the folder of a checkpoint."""
+"""Called equally often on every rank, with metrics and, on rank 0, a checkpoint's folder."""
 
 
 def report_nowhere(metrics: dict[str, Any], checkpoint: Path | None) -> None:
-    """For a notebook or a test."""
+    """Drop the report, for notebooks and tests."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,11 @@ class Context:
     """One worker. The defaults are a single process on the CPU, which needs no process group.
 
     Attributes:
-        checkpoint: folder of the checkpoint to go on from, if any.
+        rank: 0 to world_size - 1.
+        world_size: number of workers of the run.
+        device: device of the student and of the batches.
+        report: receives the metrics and checkpoints.
+        checkpoint: folder of the checkpoint to resume from, or None to start anew.
     """
 
     rank: int = 0
@@ -32,7 +36,7 @@ class Context:
     checkpoint: Path | None = None
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over the workers, element by element."""
+        """Return the mean over the workers, element by element."""
         if self.world_size == 1:
             return values
         values = values.clone()
@@ -40,15 +44,22 @@ class Context:
         return values / self.world_size
 
     def share_buffers(self, module: nn.Module) -> None:
-        """Give every worker rank 0's buffers: batch norm that is not synchronised has other running statistics on each."""
+        """Copy rank 0's buffers to every worker.
+
+        Without synchronized batch norm, the running statistics differ from worker to worker.
+        """
         if self.world_size > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
 
     def gather_rows(self, rows: Tensor) -> Tensor:
-        """Put rows dealt out as `everything[rank::world_size]` together again in their order, on every worker.
+        """Gather rows that were split as `everything[rank::world_size]`, in their original order.
 
-        rows: [n, …], where n may be one larger on the first ranks.
+        Args:
+            rows: this worker's rows, [n, ...]; n may be larger by one on the first ranks.
+
+        Returns:
+            All rows, [N, ...], the same on every worker.
         """
         if self.world_size == 1:
             return rows
@@ -57,8 +68,10 @@ class Context:
         ]
         dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
         longest = int(torch.cat(counts).max())
+        total = int(torch.cat(counts).sum())
+        # all_gather needs tensors of equal shape.
         padded = torch.zeros(longest, *rows.shape[1:], dtype=rows.dtype, device=rows.device)
         padded[: len(rows)] = rows
-        parts = [torch.empty_like(padded) for _ in range(self.world_size)]
-        dist.all_gather(parts, padded)
-        return torch.stack(parts, dim=1).flatten(0, 1)[: int(torch.cat(counts).sum())]
+        gathered = [torch.empty_like(padded) for _ in range(self.world_size)]
+        dist.all_gather(gathered, padded)
+        return torch.stack(gathered, dim=1).flatten(0, 1)[:total]

@@ -1,59 +1,52 @@
-"""What a run is fed: views of images, and all that its objective asks for beside them."""
+"""Make the batches of a run: views of the images, the teachers' embeddings of them, and labels.
 
-from collections.abc import Iterator
+The order of samples is a permutation of (seed, epoch), and a view is a function of its sample and
+view ids, so a batch depends neither on earlier batches nor on the number of workers. A background
+thread makes batches ahead of the device (`beamclip.data.prefetch`).
+
+Images and embeddings are read from memory-mapped stores, or are resident: kept on the device, where
+a batch is a gather. A live teacher encodes the views of each batch instead.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from beamclip.config import Experiment
 from beamclip.data import PackedImages, ViewParameters, draw
 from beamclip.data.augmentation.render import PixelFormat, render, render_all
+from beamclip.data.packed import Ids
 from beamclip.data.prefetch import Prefetcher, to_device
 from beamclip.preparation.assets import OpenAssets, OpenTeacher
 from beamclip.teachers import Embeddings, Teacher, load_teacher
 from beamclip.training.context import Context
 
-# Batches in an order that depends on seed and epoch alone, made ahead of the device.
-
-
-Ids = NDArray[np.int64]
-
-
-def epoch_order(ids: Ids, seed: int, epoch: int) -> Ids:
-    """The samples in this epoch's order: a permutation drawn from (seed, epoch), whatever came before."""
-    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    return generator.permutation(ids)
-
-
-def rank_batches(order: Ids, batch_size: int, rank: int, world_size: int) -> Iterator[Ids]:
-    """This rank's share of every global batch; the last, incomplete batch is left out.
-
-    The global batches are the same for any number of workers, which is what makes their loss curves equal.
-    """
-    share = batch_size // world_size
-    for start in range(0, len(order) - batch_size + 1, batch_size):
-        yield order[start + rank * share : start + (rank + 1) * share]
+# Share of the device's free memory that resident data may take; training needs the rest.
+_RESIDENT_MEMORY_SHARE = 0.5
+# Images that are copied to the device at a time.
+_CHUNK = 1024
 
 
 @dataclass
 class Batch:
-    """One rank's part of a step, on its device: B images of which V large views and C small crops.
+    """One rank's part of a training step, on its device.
 
-    Views of all images stand together: row v · B + i is view v of image i.
+    It holds B images, of which V large views and C small crops. The views of all images are stacked
+    view by view: row v * B + i is view v of image i.
 
     Attributes:
-        images: rendered views, [V · B, 3, S, S] float32.
-        teachers: each teacher's embeddings of the same views, [V · B, D_m] float32.
-        count: B; 0 for as many as there are views.
-        crops: [C · B, 3, s, s] float32, None where there are none.
-        labels: classes, int64 [B], None where nobody asks.
-        clusters: numbers of the clusters, int64 [B], likewise.
-        epoch: epochs done before this step, with the part of the present one.
+        images: rendered views, [V * B, 3, S, S] float32.
+        teachers: each teacher's embeddings of the same views, [V * B, D_m] float32.
+        count: B; 0 means one view per image.
+        crops: [C * B, 3, s, s] float32, or None without small crops.
+        labels: classes, int64 [B], or None if the objective does not need them.
+        clusters: clusters of the images, int64 [B], or None likewise.
+        epoch: epochs trained before this step, including the finished part of the current one.
     """
 
     images: Tensor
@@ -68,104 +61,131 @@ class Batch:
         self.count = self.count or len(self.images)
 
 
-def use_on_current_stream(batch: Batch) -> None:
-    """Tell the allocator that the training stream reads memory the loading stream made."""
-    if batch.images.is_cuda:
-        stream = torch.cuda.current_stream(batch.images.device)
-        for tensor in (batch.images, *batch.teachers, batch.crops, batch.labels, batch.clusters):
-            if tensor is not None:
-                tensor.record_stream(stream)
+def record_stream(batch: Batch) -> None:
+    """Tell the allocator that the training stream uses memory of the loading thread's stream."""
+    if not batch.images.is_cuda:
+        return
+    stream = torch.cuda.current_stream(batch.images.device)
+    for tensor in (batch.images, *batch.teachers, batch.crops, batch.labels, batch.clusters):
+        if tensor is not None:
+            tensor.record_stream(stream)
 
 
-# Where a batch comes from: training images and teachers' embeddings, read from memory maps, kept on the device, or made on the spot.
+def epoch_order(ids: Ids, seed: int, epoch: int) -> Ids:
+    """Return the samples in the order of this epoch, a permutation by (seed, epoch)."""
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    return generator.permutation(ids)
 
 
-_SHARE = 0.5  # of the device's free memory; training needs the rest
-_CHUNK = 1024
+def rank_batches(order: Ids, batch_size: int, rank: int, world_size: int) -> Iterator[Ids]:
+    """Yield this rank's part of every global batch; the last, incomplete batch is dropped.
+
+    The global batches do not depend on the number of workers, so neither does the loss curve.
+
+    Args:
+        order: sample ids of the epoch.
+        batch_size: of all workers together; a multiple of `world_size`.
+        rank: of this worker.
+        world_size: number of workers.
+    """
+    rank_size = batch_size // world_size
+    for batch_start in range(0, len(order) - batch_size + 1, batch_size):
+        start = batch_start + rank * rank_size
+        yield order[start : start + rank_size]
 
 
-class Images(Protocol):
-    """Training images by sample id."""
+class ImageReader(Protocol):
+    """Reads training images by sample id."""
 
-    def take(self, ids: Ids) -> Tensor:
-        """uint8 [B, S, S, 3] on the device."""
-
-
-class TeacherSide(Protocol):
-    """What a teacher says of views."""
-
-    def take(self, ids: Ids, view: int, images: Tensor, parameters: ViewParameters) -> Tensor:
-        """Embeddings of these samples' view, [B, D] float32 on the device; images and parameters say what it looks like."""
+    def read(self, ids: Ids) -> Tensor:
+        """Return the images, uint8 [B, S, S, 3] on the device."""
 
 
 class MappedImages:
-    """Read from the packed store batch by batch."""
+    """Images of the memory-mapped packed store, read batch by batch."""
 
     def __init__(self, packed: PackedImages, device: torch.device) -> None:
-        self._packed, self._device = packed, device
+        self._packed = packed
+        self._device = device
 
-    def take(self, ids: Ids) -> Tensor:
-        """See `Images`."""
+    def read(self, ids: Ids) -> Tensor:
+        """See `ImageReader`."""
         return to_device(torch.from_numpy(self._packed.read(ids)), self._device)
 
 
 class ResidentImages:
-    """All training images in the device's memory: a batch is a gather."""
+    """All training images in the device's memory.
+
+    Args:
+        packed: the packed store.
+        ids: sorted ids of the images to keep.
+        device: where they are kept.
+    """
 
     def __init__(self, packed: PackedImages, ids: Ids, device: torch.device) -> None:
         self._ids = ids
         side = packed.image_size
         self._images = torch.empty(len(ids), side, side, 3, dtype=torch.uint8, device=device)
         for start in range(0, len(ids), _CHUNK):
-            self._images[start : start + _CHUNK] = torch.from_numpy(
-                packed.read(ids[start : start + _CHUNK])
-            ).to(device)
+            chunk = torch.from_numpy(packed.read(ids[start : start + _CHUNK]))
+            self._images[start : start + _CHUNK] = chunk.to(device)
         packed.release()
 
-    def take(self, ids: Ids) -> Tensor:
-        """See `Images`."""
+    def read(self, ids: Ids) -> Tensor:
+        """See `ImageReader`."""
         rows = torch.from_numpy(np.searchsorted(self._ids, ids))
         return self._images[to_device(rows, self._images.device)]
 
 
+class EmbeddingReader(Protocol):
+    """Returns a teacher's embeddings of views."""
+
+    def read(self, ids: Ids, view: int, images: Tensor, parameters: ViewParameters) -> Tensor:
+        """Return the embeddings of one view of these samples, [B, D] float32 on the device.
+
+        Args:
+            ids: of the samples.
+            view: id of the view.
+            images: of the samples; only a live teacher needs them.
+            parameters: of the view; only a live teacher needs them.
+        """
+
+
 class MappedEmbeddings:
-    """Read from the embedding store batch by batch."""
+    """Embeddings of the memory-mapped store, read batch by batch."""
 
     def __init__(self, stored: Embeddings, device: torch.device) -> None:
-        self._stored, self._device = stored, device
+        self._stored = stored
+        self._device = device
 
-    def take(self, ids: Ids, view: int, images: Tensor, parameters: ViewParameters) -> Tensor:
-        """See `TeacherSide`."""
+    def read(self, ids: Ids, view: int, images: Tensor, parameters: ViewParameters) -> Tensor:
+        """See `EmbeddingReader`."""
         return to_device(torch.from_numpy(self._stored.gather(ids, view)), self._device)
 
 
 class ResidentEmbeddings:
-    """All embeddings in the device's memory."""
+    """All embeddings in the device's memory, in half precision as they are stored."""
 
     def __init__(self, stored: Embeddings, device: torch.device) -> None:
         self._stored = stored
-        self._rows = torch.from_numpy(stored.all()).to(device)
+        self._embeddings = torch.from_numpy(stored.all()).to(device)
 
-    def take(self, ids: Ids, view: int, images: Tensor, parameters: ViewParameters) -> Tensor:
-        """See `TeacherSide`."""
+    def read(self, ids: Ids, view: int, images: Tensor, parameters: ViewParameters) -> Tensor:
+        """See `EmbeddingReader`."""
         rows = torch.from_numpy(self._stored.rows_of(ids))
-        return self._rows[to_device(rows, self._rows.device), view].float()
+        return self._embeddings[to_device(rows, self._embeddings.device), view].float()
 
 
 class LiveTeacher:
-    """Encodes every view when it is needed."""
+    """A teacher that encodes the views of each batch during training."""
 
     def __init__(self, teacher: Teacher) -> None:
         self._teacher = teacher
 
-    def take(self, ids: Ids, view: int, images: Tensor, parameters: ViewParameters) -> Tensor:
-        """See `TeacherSide`."""
+    def read(self, ids: Ids, view: int, images: Tensor, parameters: ViewParameters) -> Tensor:
+        """See `EmbeddingReader`."""
+        # The clone is not an inference-mode tensor, so a loss can be computed from it.
         return self._teacher.encode_images(render(images, parameters, self._teacher.pixels)).clone()
-
-
-def fits(size: int, device: torch.device) -> bool:
-    """Whether so many bytes may stay on a device: a GPU's memory holds them beside what training needs."""
-    return device.type == "cuda" and size < _SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 @dataclass(frozen=True)
@@ -173,142 +193,171 @@ class TrainLoader:
     """Makes one worker's batches.
 
     Attributes:
-        pixels: of the large views.
-        small: of the small crops, None where there are none.
+        experiment: the settings of the run.
+        context: of this worker.
+        opened: the run's stores.
+        pixels: format of the large views.
+        small_pixels: format of the small crops, or None without small crops.
+        images: reads the training images.
+        teachers: one reader for each teacher; empty if the objective needs no teacher embeddings.
     """
 
     experiment: Experiment
     context: Context
     opened: OpenAssets
     pixels: PixelFormat
-    small: PixelFormat | None
-    images: Images
-    teachers: tuple[TeacherSide, ...]
+    small_pixels: PixelFormat | None
+    images: ImageReader
+    teachers: tuple[EmbeddingReader, ...]
 
     @property
     def steps(self) -> int:
-        """Of an epoch."""
-        return len(self.opened.trained) // self.experiment.optimiser.batch_size
+        """Number of steps per epoch."""
+        return len(self.opened.trained) // self.experiment.optimizer.batch_size
 
-    def global_ids(self, epoch: int, step: int) -> Ids:
-        """The samples of all workers in a step."""
-        size = self.experiment.optimiser.batch_size
-        return epoch_order(self.opened.trained, self.experiment.seed, epoch)[
-            step * size : (step + 1) * size
-        ]
+    def global_batch_ids(self, epoch: int, step: int) -> Ids:
+        """Return the sample ids of all workers in a step."""
+        size = self.experiment.optimizer.batch_size
+        order = epoch_order(self.opened.trained, self.experiment.seed, epoch)
+        return order[step * size : (step + 1) * size]
 
     def batches(self, epoch: int) -> Prefetcher[tuple[int, Ids], Batch]:
-        """This worker's batches of an epoch."""
+        """Return an iterator over this worker's batches of an epoch, made ahead in a thread."""
         order = epoch_order(self.opened.trained, self.experiment.seed, epoch)
-        mine = rank_batches(
-            order, self.experiment.optimiser.batch_size, self.context.rank, self.context.world_size
-        )
-        return Prefetcher(enumerate(mine), partial(self._made, epoch), self.context.device)
+        batch_size = self.experiment.optimizer.batch_size
+        ids = rank_batches(order, batch_size, self.context.rank, self.context.world_size)
+        return Prefetcher(enumerate(ids), partial(self._make_numbered, epoch), self.context.device)
 
-    def _made(self, epoch: int, place: tuple[int, Ids]) -> Batch:
-        return self.make_batch(epoch, place[1], place[0])
+    def _make_numbered(self, epoch: int, numbered: tuple[int, Ids]) -> Batch:
+        step, ids = numbered
+        return self.make_batch(epoch, ids, step)
 
     def make_batch(self, epoch: int, ids: Ids, step: int = 0) -> Batch:
-        """The views of these samples in this epoch, and what teachers and others say of them."""
-        views, needs = self.experiment.shown, self.experiment.objective.needs
-        images = self.images.take(ids)
-        drawn = [
-            (view, self._drawn(ids, view))
-            for view in views.views_of(epoch, needs.views, needs.embeddings)
-        ]
+        """Make the batch of these samples: views, embeddings, labels and so on.
+
+        Args:
+            epoch: decides which views the samples have.
+            ids: sample ids, [B].
+            step: number of the step in the epoch, from 0; only `Batch.epoch` depends on it.
+        """
+        views = self.experiment.student_views
+        requirements = self.experiment.objective.requirements
+        images = self.images.read(ids)
+        view_ids = views.views_of(epoch, requirements.views, requirements.embeddings)
+        parameters = [self._draw(ids, view) for view in view_ids]
+        # With canonical teacher views, every view is taught with the one that is stored.
+        stored_view_ids = [0 if views.teacher == "center" else view for view in view_ids]
+        labels = clusters = None
+        if requirements.labels:
+            labels = self._int_tensor(self.opened.packed.labels[ids])
+        if self.opened.clusters is not None:
+            clusters = self._int_tensor(self.opened.clusters.labels_of(ids))
         return Batch(
-            self._rendered(images, (parameters for _, parameters in drawn), self.pixels),
-            tuple(
-                _asked(teacher, ids, images, drawn, views.teacher == "center")
+            images=self._render(images, parameters, self.pixels),
+            teachers=tuple(
+                _read_views(teacher, ids, stored_view_ids, images, parameters)
                 for teacher in self.teachers
             ),
-            len(ids),
-            self._crops(images, ids, epoch),
-            self._numbers(self.opened.packed.labels[ids]) if needs.labels else None,
-            self._numbers(self.opened.clusters.labels_of(ids))
-            if self.opened.clusters is not None
-            else None,
-            epoch + step / self.steps,
+            count=len(ids),
+            crops=self._small_crops(images, ids, epoch),
+            labels=labels,
+            clusters=clusters,
+            epoch=epoch + step / self.steps,
         )
 
-    def _drawn(self, ids: Ids, view: int, small: bool = False) -> ViewParameters:
-        views = self.experiment.shown
+    def _draw(self, ids: Ids, view: int, small: bool = False) -> ViewParameters:
+        views = self.experiment.student_views
         return draw(views.resolve(), ids, np.full(len(ids), view), views.seed, small)
 
-    def _rendered(
-        self, images: Tensor, parameters: Iterator[ViewParameters], pixels: PixelFormat
+    def _render(
+        self, images: Tensor, parameters: Sequence[ViewParameters], pixels: PixelFormat
     ) -> Tensor:
-        together = render_all(images, list(parameters), pixels)
-        return (
-            together.contiguous(memory_format=torch.channels_last)
-            if self.experiment.optimiser.channels_last
-            else together
-        )
+        rendered = render_all(images, parameters, pixels)
+        if self.experiment.optimizer.channels_last:
+            rendered = rendered.contiguous(memory_format=torch.channels_last)
+        return rendered
 
-    def _crops(self, images: Tensor, ids: Ids, epoch: int) -> Tensor | None:
-        count = self.experiment.shown.resolve().small_crops
-        if self.small is None:
+    def _small_crops(self, images: Tensor, ids: Ids, epoch: int) -> Tensor | None:
+        if self.small_pixels is None:
             return None
-        parameters = (
-            self._drawn(ids, crop, small=True) for crop in range(epoch * count, (epoch + 1) * count)
-        )
-        return self._rendered(images, parameters, self.small)
+        count = self.experiment.student_views.resolve().small_crops
+        crop_ids = range(epoch * count, (epoch + 1) * count)
+        parameters = [self._draw(ids, crop, small=True) for crop in crop_ids]
+        return self._render(images, parameters, self.small_pixels)
 
-    def _numbers(self, values: Ids) -> Tensor:
-        return to_device(
-            torch.from_numpy(np.ascontiguousarray(values, np.int64)), self.context.device
-        )
+    def _int_tensor(self, values: Ids) -> Tensor:
+        array = np.ascontiguousarray(values, np.int64)
+        return to_device(torch.from_numpy(array), self.context.device)
 
 
-def _asked(
-    teacher: TeacherSide,
+def _read_views(
+    teacher: EmbeddingReader,
     ids: Ids,
+    view_ids: Sequence[int],
     images: Tensor,
-    drawn: list[tuple[int, ViewParameters]],
-    center: bool,
+    parameters: Sequence[ViewParameters],
 ) -> Tensor:
-    """What one teacher says of each of these views, [V · B, D]."""
-    said = [
-        teacher.take(ids, 0 if center else view, images, parameters) for view, parameters in drawn
+    """Return a teacher's embeddings of several views, [V * B, D]."""
+    embeddings = [
+        teacher.read(ids, view, images, view_parameters)
+        for view, view_parameters in zip(view_ids, parameters, strict=True)
     ]
-    return said[0] if len(said) == 1 else torch.cat(said)
+    return embeddings[0] if len(embeddings) == 1 else torch.cat(embeddings)
 
 
 def build_train_loader(
     experiment: Experiment, opened: OpenAssets, context: Context, pixels: PixelFormat
 ) -> TrainLoader:
-    """Open images and teachers, on the device where they fit and that is wanted."""
-    needs, recipe = experiment.objective.needs, experiment.shown.resolve()
-    teachers = opened.teachers if needs.embeddings else ()
-    resident = _resident(experiment, opened, context)
-    images = (
+    """Build the loader; images and embeddings are resident if `scaling.resident` says so.
+
+    Args:
+        experiment: the settings of the run.
+        opened: its stores.
+        context: of this worker.
+        pixels: format of the student's large views.
+    """
+    requirements = experiment.objective.requirements
+    recipe = experiment.student_views.resolve()
+    teachers = opened.teachers if requirements.embeddings else ()
+    resident = _is_resident(experiment, opened, context)
+    images: ImageReader = (
         ResidentImages(opened.packed, opened.trained, context.device)
         if resident
         else MappedImages(opened.packed, context.device)
     )
-    sides = tuple(_teacher_side(teacher, resident, context.device) for teacher in teachers)
-    small = (
-        replace(pixels, size=max(8, round(recipe.small_side * pixels.size)))
-        if needs.crops and recipe.small_crops
-        else None
+    small_pixels = None
+    if requirements.crops and recipe.small_crops:
+        small_pixels = replace(pixels, size=max(8, round(recipe.small_side * pixels.size)))
+    return TrainLoader(
+        experiment,
+        context,
+        opened,
+        pixels,
+        small_pixels,
+        images,
+        tuple(_open_embeddings(teacher, resident, context.device) for teacher in teachers),
     )
-    return TrainLoader(experiment, context, opened, pixels, small, images, sides)
 
 
-def _resident(experiment: Experiment, opened: OpenAssets, context: Context) -> bool:
+def fits_device_memory(size: int, device: torch.device) -> bool:
+    """Return True if `size` bytes fit on a GPU and leave enough memory for training."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return size < _RESIDENT_MEMORY_SHARE * free
+
+
+def _is_resident(experiment: Experiment, opened: OpenAssets, context: Context) -> bool:
+    image_bytes = len(opened.trained) * opened.packed.image_size**2 * 3
     stored = [teacher.views for teacher in opened.teachers if teacher.views is not None]
-    size = len(opened.trained) * opened.packed.image_size**2 * 3 + sum(
-        views.bytes for views in stored
-    )
-    wish = experiment.scaling.resident
-    return wish == "always" or (wish == "auto" and fits(size, context.device))
+    size = image_bytes + sum(views.bytes for views in stored)
+    setting = experiment.scaling.resident
+    return setting == "always" or (setting == "auto" and fits_device_memory(size, context.device))
 
 
-def _teacher_side(teacher: OpenTeacher, resident: bool, device: torch.device) -> TeacherSide:
+def _open_embeddings(teacher: OpenTeacher, resident: bool, device: torch.device) -> EmbeddingReader:
     if teacher.views is None:
         return LiveTeacher(load_teacher(teacher.tower, device))
-    return (
-        ResidentEmbeddings(teacher.views, device)
-        if resident
-        else MappedEmbeddings(teacher.views, device)
-    )
+    if resident:
+        return ResidentEmbeddings(teacher.views, device)
+    return MappedEmbeddings(teacher.views, device)

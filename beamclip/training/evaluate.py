@@ -1,4 +1,7 @@
-"""The student with random weights, probed like any other: what a trained one has to beat."""
+"""Evaluate a student: features of train, val and test are computed once, then the probes run.
+
+The workers share the computation of the features; the probes run on rank 0.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,58 +14,54 @@ from torch import Tensor
 from beamclip.config import RECIPES, Experiment, ProbeConfig, StudentConfig, with_values
 from beamclip.data import PackedImages, Splits, draw, even_subset
 from beamclip.data.augmentation.render import PixelFormat, render
-from beamclip.evaluation import Evaluation, LabelledFeatures, evaluate, extract
+from beamclip.data.packed import Ids
+from beamclip.evaluation import Evaluation, LabeledFeatures, evaluate, extract
 from beamclip.preparation.assets import Assets, OpenAssets, open_assets
 from beamclip.stores import Progress, build_once, silent
 from beamclip.students import Student, build_student
 from beamclip.training.context import Context
-from beamclip.training.dataloader import Ids
-
-# Evaluating a student: features of train, val and test once, shared out over the workers, then the probes.
-
 
 _BATCH = 256
 
 
 def student_pixels(student: Student, size: int) -> PixelFormat:
-    """What this student wants to be fed at this side in px."""
-    mean, std = student.normalisation
+    """Return the pixel format of this student's input, with a side of `size` pixels."""
+    mean, std = student.normalization
     return PixelFormat(size, mean, std, "bilinear")
 
 
 def center_views(
     packed: PackedImages, ids: Ids, pixels: PixelFormat, device: torch.device
 ) -> Iterator[Tensor]:
-    """The canonical view of these samples in order, [≤256, 3, S, S] a batch."""
+    """Yield the canonical view of these samples, in order, in batches of [<= 256, 3, S, S]."""
     for start in range(0, len(ids), _BATCH):
         batch = ids[start : start + _BATCH]
         images = torch.from_numpy(packed.read(batch)).to(device)
-        yield render(
-            images, draw(RECIPES["center"], batch, np.zeros(len(batch), np.int64), 0), pixels
-        )
+        parameters = draw(RECIPES["center"], batch, np.zeros(len(batch), np.int64), 0)
+        yield render(images, parameters, pixels)
 
 
-def labelled_features(
+def labeled_features(
     packed: PackedImages, ids: Ids, student: Student, pixels: PixelFormat, context: Context
-) -> LabelledFeatures:
-    """Features and embeddings of these samples in order, on every worker; each worker computes its share."""
-    mine = ids[context.rank :: context.world_size]
-    # A worker without a share, where samples are fewer than workers, runs one all the same and hands on no row of it.
-    out = extract(
-        student,
-        center_views(packed, mine if len(mine) else ids[:1], pixels, context.device),
-        context.device,
-    )
-    features, embeddings = (
-        context.gather_rows(rows[: len(mine)]) for rows in (out.features, out.embeddings)
-    )
+) -> LabeledFeatures:
+    """Return features and embeddings of these samples, in order, on every worker.
+
+    Each worker computes its part, then all parts are gathered.
+    """
+    rank_ids = ids[context.rank :: context.world_size]
+    # With fewer samples than workers, a worker without samples still runs one image, to have
+    # tensors of the right width for gathering, and contributes none of its rows.
+    views = center_views(packed, rank_ids if len(rank_ids) else ids[:1], pixels, context.device)
+    extracted = extract(student, views, context.device)
+    features = context.gather_rows(extracted.features[: len(rank_ids)])
+    embeddings = context.gather_rows(extracted.embeddings[: len(rank_ids)])
     labels = torch.from_numpy(np.asarray(packed.labels[ids]))
-    return LabelledFeatures(
+    return LabeledFeatures(
         features, embeddings, labels.to(features.device), torch.from_numpy(ids.astype(np.int64))
     )
 
 
-def evaluation_features(
+def evaluation_features(  # noqa: PLR0913 - a student, its images and the settings
     student: Student,
     packed: PackedImages,
     splits: Splits,
@@ -70,19 +69,29 @@ def evaluation_features(
     config: ProbeConfig,
     context: Context,
     progress: Progress = silent,
-) -> tuple[LabelledFeatures, LabelledFeatures, LabelledFeatures]:
-    """Features of train (or the probe's share of it), val and test: what every probe reads, computed once."""
+) -> tuple[LabeledFeatures, LabeledFeatures, LabeledFeatures]:
+    """Return the features of train, val and test that all probes use.
+
+    Args:
+        student: put into evaluation mode.
+        packed: the images.
+        splits: train is cut to `config.train_images`, evenly over the classes.
+        pixels: the student's input format.
+        config: settings of the probes.
+        context: of this worker.
+        progress: called after each of the three parts.
+    """
     train = splits.train
     if config.train_images is not None and config.train_images < len(train):
         train = even_subset(train, packed.labels[train], config.train_images)
     parts = []
     for ids in (train, splits.val, splits.test):
-        parts.append(labelled_features(packed, ids, student, pixels, context))
+        parts.append(labeled_features(packed, ids, student, pixels, context))
         progress("features", len(parts), 3)
     return parts[0], parts[1], parts[2]
 
 
-def probe_student(
+def probe_student(  # noqa: PLR0913 - a student, its images and the settings
     student: Student,
     opened: OpenAssets,
     pixels: PixelFormat,
@@ -90,13 +99,19 @@ def probe_student(
     context: Context,
     projected: bool = True,
 ) -> Evaluation | None:
-    """The whole evaluation of a student, as every method gets it.
+    """Run the whole evaluation, which is the same for every method.
 
     Args:
-        projected: its embeddings were trained towards the teacher's space; else there is no zero-shot to score.
+        student: put into evaluation mode.
+        opened: the run's stores.
+        pixels: the student's input format.
+        config: settings of the probes.
+        context: of this worker; all workers must call this function.
+        projected: True if the student's embeddings were trained towards the teacher's space.
+            Without that there is no zero-shot accuracy.
 
     Returns:
-        The evaluation on rank 0, None on the others, which only share in computing features.
+        The evaluation on rank 0, None on the other ranks.
     """
     parts = evaluation_features(student, opened.packed, opened.splits, pixels, config, context)
     anchors = opened.classes.embeddings.to(context.device) if projected else None
@@ -106,13 +121,23 @@ def probe_student(
 def untrained_metrics(
     experiment: Experiment, assets: Assets, root: Path, device: torch.device
 ) -> dict[str, float]:
-    """Metrics of the student with random weights, whatever its own would start from; computed once and kept."""
+    """Return the metrics of the experiment's student with random weights, the baseline to beat.
+
+    Computed once and kept as a store, which depends on student, probe, data and seed. The weights
+    are random even if the student of the experiment starts from others.
+
+    Args:
+        experiment: the settings.
+        assets: the experiment's stores.
+        root: folder of all stores.
+        device: where the features are computed.
+    """
     experiment = with_values(
         experiment,
-        {"student.init": "random", "student.small_image_stem": _stem(experiment.student)},
+        {"student.init": "random", "student.small_image_stem": _random_stem(experiment.student)},
     )
-    keys = [Path(path).name for path in (assets.packed, assets.classes)]
-    sections = experiment.model_dump(mode="json", include={"student", "probe", "data", "seed"})
+    store_keys = [Path(path).name for path in (assets.packed, assets.classes)]
+    sections = experiment.key_parts(include={"student", "probe", "data", "seed"})
 
     def build(folder: Path) -> dict[str, Any]:
         opened = open_assets(assets, experiment.data)
@@ -124,16 +149,16 @@ def untrained_metrics(
         assert evaluation is not None
         return {"metrics": evaluation.metrics}
 
-    metrics: dict[str, float] = build_once(
-        root, "untrained", {"stores": keys, **sections}, build
-    ).manifest["metrics"]
+    store = build_once(root, "untrained", {"stores": store_keys, **sections}, build)
+    metrics: dict[str, float] = store.manifest["metrics"]
     return metrics
 
 
-def _stem(student: StudentConfig) -> str:
-    """timm's weights keep their own stem at any side, where random ones may not."""
-    return (
-        "never"
-        if student.init == "pretrained" and student.small_image_stem == "auto"
-        else student.small_image_stem
-    )
+def _random_stem(student: StudentConfig) -> str:
+    """Return the setting that gives a student with random weights the stem of the configured one.
+
+    With `auto`, timm's weights keep their own stem at any image size; random weights may not.
+    """
+    if student.init == "pretrained" and student.small_image_stem == "auto":
+        return "never"
+    return student.small_image_stem

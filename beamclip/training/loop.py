@@ -1,4 +1,8 @@
-"""One epoch: batches in, loss down. Knows no method, no teacher and no tracker, and never waits for the device inside an epoch."""
+"""Train for one epoch: batches in, metrics out.
+
+The loop knows no method, no teacher and no tracker. It never waits for the device inside an epoch:
+losses stay on the device until the epoch's end.
+"""
 
 import time
 from dataclasses import dataclass, field
@@ -13,31 +17,53 @@ from beamclip.config import UserError
 from beamclip.data.prefetch import Prefetcher
 from beamclip.objectives import Objective
 from beamclip.training.context import Context
-from beamclip.training.dataloader import Batch, use_on_current_stream
+from beamclip.training.dataloader import Batch, record_stream
 
-HISTORY_POINTS = 20  # a curve needs no more an epoch, and the tracker's disk is not free
+# More points per epoch would cost the tracker disk space and show nothing new.
+HISTORY_POINTS = 20
+
+
+class TrainingDiverged(UserError):
+    """The loss is not finite. All workers find this out together, and a retry would not help.
+
+    Attributes:
+        evidence: facts for finding the cause, such as the step and the ids of its samples; JSON
+            values.
+    """
+
+    def __init__(self, message: str, evidence: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.evidence = evidence or {}
 
 
 @dataclass
 class TrainState:
-    """What moves during training. `network` is the learner, wrapped for DDP as may be; `objective` is a part of it."""
+    """The objects that change during training.
+
+    Attributes:
+        network: the `TrainModule`, wrapped for DDP if there are several workers.
+        objective: the network's objective.
+        optimizer: of student and objective.
+        schedule: sets the learning rate; stepped once per training step.
+        clip_norm: largest norm of all gradients together, or None for no clipping.
+    """
 
     network: nn.Module
     objective: Objective
-    optimiser: Optimizer
+    optimizer: Optimizer
     schedule: LRScheduler
     clip_norm: float | None
 
 
 @dataclass
 class EpochResult:
-    """Means over an epoch and over the workers.
+    """Results of an epoch, averaged over the workers.
 
     Attributes:
         metrics: `train/…` scalars.
-        history: `[key, value, step]` points of the curve inside the epoch.
-        bad_step: the first step of the epoch, from 0, whose loss is no number, if there is one.
-        seconds: how long it took.
+        history: `[key, value, step]` points of the curves inside the epoch.
+        bad_step: first step of the epoch, from 0, with a loss that is not finite, or None.
+        seconds: duration of the epoch.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -46,79 +72,76 @@ class EpochResult:
     seconds: float = 0.0
 
 
-def train_step(machinery: TrainState, batch: Batch) -> dict[str, Tensor]:
-    """Forward, backward, step. Returns the objective's terms, detached and still on the device."""
-    terms: dict[str, Tensor] = machinery.network(batch)
-    machinery.optimiser.zero_grad(set_to_none=True)
+def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
+    """Run forward, backward and the optimizer's step.
+
+    Returns:
+        The objective's terms, detached and still on the device.
+    """
+    terms: dict[str, Tensor] = state.network(batch)
+    state.optimizer.zero_grad(set_to_none=True)
     terms["loss"].backward()  # type: ignore[no-untyped-call]
-    machinery.objective.after_backward()
-    if machinery.clip_norm is not None:
-        parameters = [p for group in machinery.optimiser.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, machinery.clip_norm)
-    machinery.optimiser.step()
-    machinery.schedule.step()
+    state.objective.after_backward()
+    if state.clip_norm is not None:
+        parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, state.clip_norm)
+    state.optimizer.step()
+    state.schedule.step()
     return {name: term.detach() for name, term in terms.items()}
 
 
 def train_epoch(
-    machinery: TrainState, batches: Prefetcher[Any, Batch], context: Context, first_step: int
+    state: TrainState, batches: Prefetcher[Any, Batch], context: Context, first_step: int
 ) -> EpochResult:
     """Train on all batches of one epoch.
 
     Args:
-        first_step: the number of the epoch's first step, for the curve.
+        state: changed in place.
+        batches: this worker's batches.
+        context: of this worker.
+        first_step: number of training steps before this epoch, for the curves.
     """
-    machinery.network.train()
-    learning_rate = machinery.optimiser.param_groups[0]["lr"]
-    start, images = time.perf_counter(), 0
+    state.network.train()
+    learning_rate = state.optimizer.param_groups[0]["lr"]
+    start = time.perf_counter()
+    images = 0
     recorded: list[dict[str, Tensor]] = []
     for batch in batches:
-        use_on_current_stream(batch)
-        recorded.append(train_step(machinery, batch))
+        record_stream(batch)
+        recorded.append(train_step(state, batch))
         images += batch.count
-    terms = {
-        name: context.mean(torch.stack([step[name] for step in recorded]).float()).cpu()
-        for name in recorded[0]
-    }
-    seconds = time.perf_counter() - start  # after .cpu(), which waits for the device
-    result = EpochResult({f"train/{name}": float(values.mean()) for name, values in terms.items()})
-    result.metrics |= {
+    terms: dict[str, Tensor] = {}
+    for name in recorded[0]:
+        values = torch.stack([step[name] for step in recorded]).float()
+        terms[name] = context.mean(values).cpu()
+    # Measured after .cpu(), which waits for the device.
+    seconds = time.perf_counter() - start
+    metrics = {f"train/{name}": float(values.mean()) for name, values in terms.items()}
+    metrics |= {
         "train/images_per_second": images * context.world_size / seconds,
         "train/images_per_second_per_device": images / seconds,
         "train/data_wait": 100 * batches.waited / seconds,
         "train/lr": learning_rate,
     }
-    result.history, result.bad_step, result.seconds = (
-        _history(terms, first_step),
-        _first_bad(terms["loss"]),
-        seconds,
+    return EpochResult(
+        metrics,
+        history=_history(terms, first_step),
+        bad_step=_first_bad_step(terms["loss"]),
+        seconds=seconds,
     )
-    return result
 
 
-def _first_bad(losses: Tensor) -> int | None:
-    bad = (~torch.isfinite(losses)).nonzero()
-    return int(bad[0]) if len(bad) else None
+def _first_bad_step(losses: Tensor) -> int | None:
+    bad_steps = (~torch.isfinite(losses)).nonzero()
+    return int(bad_steps[0]) if len(bad_steps) else None
 
 
 def _history(terms: dict[str, Tensor], first_step: int) -> list[tuple[str, float, int]]:
-    """The curve, thinned to means over equal stretches of steps."""
+    """Return the curve of each term, thinned to means over equal numbers of steps."""
     points = []
     for name, values in terms.items():
         step = first_step
-        for stretch in values.tensor_split(min(HISTORY_POINTS, len(values))):
-            step += len(stretch)
-            points.append((f"train/{name}", float(stretch.mean()), step))
+        for chunk in values.tensor_split(min(HISTORY_POINTS, len(values))):
+            step += len(chunk)
+            points.append((f"train/{name}", float(chunk.mean()), step))
     return points
-
-
-class TrainingDiverged(UserError):
-    """The loss is no longer a number. All workers find it together, and trying again would not help.
-
-    Attributes:
-        evidence: what is kept to find out why: the step, and the ids of its samples. JSON values.
-    """
-
-    def __init__(self, message: str, evidence: dict[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.evidence = evidence or {}

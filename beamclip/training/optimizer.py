@@ -1,7 +1,7 @@
-"""Optimisers from torch and timm, and the schedule."""
+"""Optimizers from torch and timm, and the learning-rate schedule."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from timm.optim import create_optimizer_v2, param_groups_weight_decay
@@ -9,57 +9,78 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from beamclip.config import OptimiserConfig
+from beamclip.config import OptimizerConfig
 
-# timm's factory gives torch's own SGD (with Nesterov off) and AdamW, and timm's LARS with the trust ratio skipped where there is
-# no weight decay: biases and norms, as SimCLR and SwAV do.
+# timm's factory returns torch's own SGD (without Nesterov) and AdamW, and timm's LARS, which skips
+# the trust ratio for parameters without weight decay: biases and norms, as in SimCLR and SwAV.
 _TIMM_NAMES = {"sgd": "momentum", "adamw": "adamw", "lars": "lars"}
 
 
 def decay_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
-    """Two parameter groups: matrices and kernels with weight decay; without it norms, biases, and what a timm model says must not decay
-    (class tokens, tables of positions)."""
+    """Return two parameter groups: one with weight decay, one without.
+
+    Matrices and kernels decay. Norms, biases and the parameters that a timm model lists in
+    `no_weight_decay` (class tokens, position embeddings) do not.
+    """
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
     for module in modules:
-        listed = getattr(module, "no_weight_decay", tuple)
-        for group in param_groups_weight_decay(module, 1.0, no_weight_decay_list=listed()):
-            (decayed if group["weight_decay"] else spared).extend(group["params"])
+        no_weight_decay: Collection[str] = getattr(module, "no_weight_decay", tuple)()
+        groups = param_groups_weight_decay(module, 1.0, no_weight_decay_list=no_weight_decay)
+        for group in groups:
+            target = decayed if group["weight_decay"] else spared
+            target.extend(group["params"])
     return [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": spared, "weight_decay": 0.0},
     ]
 
 
-def build_optimiser(config: OptimiserConfig, modules: Iterable[nn.Module]) -> Optimizer:
-    """The optimiser a config names, over all trainable parameters of these modules. `lr` is used as it is."""
-    modules = list(modules)
+def build_optimizer(config: OptimizerConfig, modules: Iterable[nn.Module]) -> Optimizer:
+    """Build the configured optimizer over all trainable parameters of these modules.
+
+    `config.lr` is used as it is: it is not scaled by the batch size.
+    """
     groups = decay_groups(modules, config.weight_decay)
     if config.decay == "all":
         groups = [{**group, "weight_decay": config.weight_decay} for group in groups]
-    optimiser: Optimizer = create_optimizer_v2(
+    optimizer: Optimizer = create_optimizer_v2(
         groups,
         opt=_TIMM_NAMES[config.name],
         lr=config.lr,
         weight_decay=config.weight_decay,
         momentum=config.momentum,
     )
-    return optimiser
+    return optimizer
 
 
 def lr_factor(step: int, warmup_steps: int, total_steps: int) -> float:
-    """Linear warm-up, then half a cosine to zero (SGDR, arXiv 1608.03983).
+    """Return the learning rate of a step as a fraction of `lr`.
 
-    step < W:  (step + 1) / W          else:  (1 + cos(π (step − W) / (T − W))) / 2
+    Linear warm-up over W steps, then half a cosine to zero at step T (SGDR, arXiv 1608.03983):
+
+        step < W:  (step + 1) / W
+        else:      (1 + cos(π (step - W) / (T - W))) / 2
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
-    return 0.5 * (
-        1 + math.cos(math.pi * (step - warmup_steps) / max(1, total_steps - warmup_steps))
-    )
+    cosine_steps = max(1, total_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / cosine_steps))
 
 
-def build_schedule(config: OptimiserConfig, optimiser: Optimizer, steps_per_epoch: int) -> LambdaLR:
-    """The learning rate of every step; call `.step()` once a step."""
-    warmup, total = round(config.warmup_epochs * steps_per_epoch), config.epochs * steps_per_epoch
-    return LambdaLR(optimiser, lambda step: lr_factor(step, warmup, total))
+def build_schedule(config: OptimizerConfig, optimizer: Optimizer, steps_per_epoch: int) -> LambdaLR:
+    """Build the schedule of the learning rate; call `.step()` once per training step.
+
+    The schedules of torch and timm are not bit-identical to this one, and running sweeps have this
+    one's state in their checkpoints. torch's `CosineAnnealingLR` computes each rate from the
+    previous one, which rounds differently; timm's `CosineLRScheduler` reaches `lr` one step later,
+    at step W instead of W - 1.
+
+    Args:
+        config: `epochs` and `warmup_epochs`, which may be a fraction, are used.
+        optimizer: its learning rates are set.
+        steps_per_epoch: steps of one epoch.
+    """
+    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    total_steps = config.epochs * steps_per_epoch
+    return LambdaLR(optimizer, lambda step: lr_factor(step, warmup_steps, total_steps))

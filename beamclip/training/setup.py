@@ -1,10 +1,10 @@
-"""The parts of one run on one worker, put together."""
+"""Build the parts of one run on one worker: student, objective, optimizer, loader."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from timm.layers import convert_sync_batchnorm
@@ -12,208 +12,233 @@ from torch import Tensor, nn
 
 from beamclip.config import Experiment, Requirements, UserError
 from beamclip.data.augmentation.render import PixelFormat
+from beamclip.data.packed import Ids
 from beamclip.data.prefetch import Prefetcher
 from beamclip.objectives import LossContext, LossInputs, Objective, build_objective
 from beamclip.preparation.assets import Assets, OpenAssets, open_assets
-from beamclip.students import Student, TrainingCost, build_student, spent_before
+from beamclip.students import Student, TrainingCost, build_student, training_cost_of_init
 from beamclip.students.backbones import feature_width
 from beamclip.teachers import precision_for
 from beamclip.teachers.tower import images_encoded
 from beamclip.training.context import Context
-from beamclip.training.dataloader import Batch, Ids, TrainLoader, build_train_loader
+from beamclip.training.dataloader import Batch, TrainLoader, build_train_loader
 from beamclip.training.evaluate import student_pixels
 from beamclip.training.loop import TrainState
-from beamclip.training.optimizer import build_optimiser, build_schedule
+from beamclip.training.optimizer import build_optimizer, build_schedule
 
-# Student and objective as one module: a batch in, the objective's terms out.
-
-
+T = TypeVar("T")
 Autocast = Callable[[], AbstractContextManager[Any]]
 
 
 class TrainModule(nn.Module):
-    """What DDP wraps: the gradients of the student and of the objective's own parts (heads, prototypes) are averaged together.
+    """Student and objective as one module: a batch in, the objective's terms out.
+
+    DDP wraps this module, so the gradients of the objective's own parameters (heads, prototypes)
+    are averaged over the workers with those of the student.
 
     Args:
-        student: trained; without its projector where the objective does not look at embeddings.
-        objective: in full precision whatever the student runs in.
-        needs: of the objective.
-        autocast: the precision of the student.
+        student: trained, without its projector if the objective uses no embeddings.
+        objective: runs in full precision, in any precision of the student.
+        requirements: of the objective.
+        autocast: returns the context manager that sets the student's precision.
     """
 
     def __init__(
-        self, student: Student, objective: Objective, needs: Requirements, autocast: Autocast
+        self, student: Student, objective: Objective, requirements: Requirements, autocast: Autocast
     ) -> None:
         super().__init__()
-        self.student, self.objective = student, objective
-        self._needs, self.autocast = needs, autocast
-        student.projector.requires_grad_(
-            needs.projected
-        )  # what has no gradient is not waited for by DDP, nor decayed
+        self.student = student
+        self.objective = objective
+        self.autocast = autocast
+        self._requirements = requirements
+        # DDP does not wait for a projector without gradients, and it does not decay.
+        student.projector.requires_grad_(requirements.projected)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The objective's terms for one worker's share of a step."""
+        """Return the objective's terms for one worker's part of a step."""
+        embeddings = crops = None
         with self.autocast():
             features = self.student.features(batch.images)
-            embeddings = self.student.projector(features) if self._needs.projected else None
-            crops = None if batch.crops is None else self.student.features(batch.crops)
+            if self._requirements.projected:
+                embeddings = self.student.projector(features)
+            if batch.crops is not None:
+                crops = self.student.features(batch.crops)
         with torch.autocast(batch.images.device.type, enabled=False):
-            return self._terms(batch, features, embeddings, crops)
-
-    def _terms(
-        self, batch: Batch, features: Tensor, embeddings: Tensor | None, crops: Tensor | None
-    ) -> dict[str, Tensor]:
-        crops, embeddings = (None if rows is None else rows.float() for rows in (crops, embeddings))
-        seen = LossInputs(
-            batch.count,
-            features.float(),
-            embeddings,
-            crops,
-            batch.teachers,
-            batch.labels,
-            batch.clusters,
-            batch.epoch,
-        )
-        terms: dict[str, Tensor] = self.objective(seen)
-        return terms
+            inputs = LossInputs(
+                batch.count,
+                features.float(),
+                embeddings=None if embeddings is None else embeddings.float(),
+                crops=None if crops is None else crops.float(),
+                teachers=batch.teachers,
+                labels=batch.labels,
+                clusters=batch.clusters,
+                epoch=batch.epoch,
+            )
+            terms: dict[str, Tensor] = self.objective(inputs)
+            return terms
 
 
 @dataclass
 class Run:
-    """One run on one worker: what was asked for, what it reads, what moves."""
+    """One run on one worker.
+
+    Attributes:
+        experiment: its settings.
+        context: the worker.
+        opened: its stores.
+        student: the student, not wrapped.
+        pixels: format of the student's large views.
+        train_state: the objects that change during training.
+        loader: makes the batches.
+        initial_cost: training cost of the student this one starts from.
+        encoded_before: images that teachers of this process had encoded at the last count.
+    """
 
     experiment: Experiment
     context: Context
     opened: OpenAssets
     student: Student
     pixels: PixelFormat
-    machinery: TrainState
-    feed: TrainLoader
-    spent_before: TrainingCost = field(default_factory=TrainingCost)
-    """On the student it starts from."""
+    train_state: TrainState
+    loader: TrainLoader
+    initial_cost: TrainingCost = field(default_factory=TrainingCost)
     encoded_before: int = field(default_factory=images_encoded)
-    """Images that teachers of this process had encoded before this run last counted."""
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.feed.steps
+        """Number of steps per epoch."""
+        return self.loader.steps
 
     def batches(self, epoch: int) -> Prefetcher[tuple[int, Ids], Batch]:
-        """This worker's batches of an epoch."""
-        return self.feed.batches(epoch)
+        """Return an iterator over this worker's batches of an epoch."""
+        return self.loader.batches(epoch)
 
 
 def build_run(experiment: Experiment, assets: Assets, context: Context) -> Run:
-    """Open the stores and build student, objective, optimiser and schedule, the same on every worker.
+    """Open the stores and build student, objective, optimizer and schedule.
+
+    Every worker builds the same weights.
 
     Raises:
-        UserError: a store is damaged, or the objective asks for what data or student can't give.
+        UserError: a store is damaged, or the objective needs what data or student can't give.
     """
-    opened, config = open_assets(assets, experiment.data), experiment.optimiser
+    opened = open_assets(assets, experiment.data)
+    config = experiment.optimizer
     student = build_student(experiment.student, opened.width, experiment.seed)
     pixels = student_pixels(student, experiment.student.image_size)
-    feed = build_train_loader(experiment, opened, context, pixels)
-    _check_crops(student, feed)
-    objective = _drawn_from(
+    loader = build_train_loader(experiment, opened, context, pixels)
+    _check_small_crops(student, loader)
+    objective = _with_seed(
         experiment.seed,
-        lambda: build_objective(experiment.objective, _material(experiment, opened, student)),
+        lambda: build_objective(experiment.objective, _loss_context(experiment, opened, student)),
     )
-    student, objective = student.to(context.device), objective.to(context.device)
-    learner = TrainModule(
-        student, objective, experiment.objective.needs, _autocast(experiment, context)
+    student = student.to(context.device)
+    objective = objective.to(context.device)
+    module = TrainModule(
+        student,
+        objective,
+        experiment.objective.requirements,
+        _student_autocast(experiment, context),
     )
-    optimiser = build_optimiser(config, [student.backbone, student.projector, objective])
-    schedule = build_schedule(config, optimiser, feed.steps)
-    machinery = TrainState(
-        wrap(learner, experiment, context), objective, optimiser, schedule, config.clip_norm
+    optimizer = build_optimizer(config, [student.backbone, student.projector, objective])
+    schedule = build_schedule(config, optimizer, loader.steps)
+    train_state = TrainState(
+        network=wrap_for_training(module, experiment, context),
+        objective=objective,
+        optimizer=optimizer,
+        schedule=schedule,
+        clip_norm=config.clip_norm,
     )
     return Run(
-        experiment,
-        context,
-        opened,
-        student,
-        pixels,
-        machinery,
-        feed,
-        spent_before(experiment.student),
+        experiment=experiment,
+        context=context,
+        opened=opened,
+        student=student,
+        pixels=pixels,
+        train_state=train_state,
+        loader=loader,
+        initial_cost=training_cost_of_init(experiment.student),
     )
 
 
-def _material(experiment: Experiment, opened: OpenAssets, student: Student) -> LossContext:
-    features = feature_width(
-        student.backbone, experiment.student.backbone, experiment.student.image_size
-    )
+def _loss_context(experiment: Experiment, opened: OpenAssets, student: Student) -> LossContext:
+    backbone = experiment.student.backbone
+    features = feature_width(student.backbone, backbone, experiment.student.image_size)
+    count = experiment.anchors.count
     return LossContext(
         features=features,
         width=opened.width,
         train_images=len(opened.trained),
         classes=opened.packed.classes,
-        anchors=[
-            teacher.anchors.embeddings[: experiment.anchors.count] for teacher in opened.teachers
-        ],
+        anchors=[teacher.anchors.embeddings[:count] for teacher in opened.teachers],
         temperatures=[teacher.temperature for teacher in opened.teachers],
-        centres=None if opened.clusters is None else opened.clusters.centres,
+        centres=None if opened.clusters is None else opened.clusters.centers,
     )
 
 
-def _drawn_from(seed: int, build: Callable[[], Any]) -> Any:
-    """The same first weights on every worker; the global generators stay as they were."""
+def _with_seed(seed: int, build: Callable[[], T]) -> T:
+    """Build an object with seeded random numbers and leave the global generators as they were."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed + 1)  # not the student's own numbers again
+        # Another seed than the student's, which would repeat the student's random numbers.
+        torch.default_generator.manual_seed(seed + 1)
         return build()
 
 
-def _check_crops(student: Student, feed: TrainLoader) -> None:
-    """See that the backbone takes images of both sizes of a multi-crop recipe."""
-    if feed.small is None:
+def _check_small_crops(student: Student, loader: TrainLoader) -> None:
+    """Raise UserError if the backbone can't take both image sizes of a multi-crop recipe."""
+    if loader.small_pixels is None:
         return
-    name = feed.experiment.student.backbone
+    backbone = loader.experiment.student.backbone
+    size = loader.small_pixels.size
     try:
-        feature_width(student.backbone, name, feed.small.size)
+        feature_width(student.backbone, backbone, size)
     except UserError:
+        recipe = loader.experiment.student_views.recipe
         raise UserError(
-            f"views.recipe {feed.experiment.shown.recipe} has small crops of {feed.small.size} px, which student.backbone {name} "
-            "can't take beside large views; choose a recipe without small_crops or another backbone"
+            f"views.recipe {recipe} has small crops of {size} px, which student.backbone "
+            f"{backbone} can't take in addition to the large views; choose a recipe without "
+            "small_crops or another backbone"
         ) from None
 
 
-def wrap(learner: TrainModule, experiment: Experiment, context: Context) -> nn.Module:
-    """The learner as the loop calls it: memory format, compiled backbone, synchronised batch norm on GPUs, DDP.
+def wrap_for_training(module: TrainModule, experiment: Experiment, context: Context) -> nn.Module:
+    """Return the module as the loop calls it: memory format, compilation, batch norm and DDP.
 
-    On CPUs batch norm takes the statistics of each worker's share, since torch has no synchronised one there.
+    Batch norm is synchronized on GPUs only. On CPUs, where torch has no synchronized batch norm,
+    it uses the statistics of each worker's part of the batch.
     """
-    student = learner.student
-    if experiment.optimiser.channels_last:
+    student = module.student
+    if experiment.optimizer.channels_last:
         student.to(memory_format=torch.channels_last)
     if context.world_size > 1 and context.device.type == "cuda":
-        synchronise_norms(learner)
-    if experiment.optimiser.compile:
+        convert_sync_batchnorms(module)
+    if experiment.optimizer.compile:
         student.backbone.compile()
-    return _over_workers(learner, context) if context.world_size > 1 else learner
+    return _wrap_ddp(module, context) if context.world_size > 1 else module
 
 
-def synchronise_norms(learner: TrainModule) -> None:
-    """Batch norm over the batches of all workers, in place. timm's conversion: torch's would drop the activation of `BatchNormAct2d`."""
-    for parent, name in (
-        (learner.student, "backbone"),
-        (learner.student, "projector"),
-        (learner, "objective"),
-    ):
-        setattr(parent, name, convert_sync_batchnorm(getattr(parent, name)))
+def convert_sync_batchnorms(module: TrainModule) -> None:
+    """Convert all batch norms to synchronized ones, in place.
+
+    Uses timm's conversion, since torch's drops the activation of timm's `BatchNormAct2d`.
+    """
+    student = module.student
+    student.backbone = convert_sync_batchnorm(student.backbone)
+    student.projector = convert_sync_batchnorm(student.projector)
+    module.objective = convert_sync_batchnorm(module.objective)
 
 
-def _over_workers(learner: TrainModule, context: Context) -> nn.Module:
-    """DDP. The objective's buffers (anchors, queues) are the same on all workers by themselves and need not be sent each step."""
-    names = [f"objective.{name}" for name, _ in learner.objective.named_buffers()]
+def _wrap_ddp(module: TrainModule, context: Context) -> nn.Module:
+    # The objective's buffers (anchors, queues) are equal on all workers without being broadcast
+    # in every step.
+    names = [f"objective.{name}" for name, _ in module.objective.named_buffers()]
     ddp = nn.parallel.DistributedDataParallel
-    ddp._set_params_and_buffers_to_ignore_for_model(learner, names)  # type: ignore[no-untyped-call]
-    return ddp(learner, device_ids=[context.device] if context.device.type == "cuda" else None)
+    ddp._set_params_and_buffers_to_ignore_for_model(module, names)  # type: ignore[no-untyped-call]
+    return ddp(module, device_ids=[context.device] if context.device.type == "cuda" else None)
 
 
-def _autocast(
-    experiment: Experiment, context: Context
-) -> Callable[[], AbstractContextManager[Any]]:
-    precision = precision_for(experiment.optimiser.precision, context.device)
+def _student_autocast(experiment: Experiment, context: Context) -> Autocast:
+    precision = precision_for(experiment.optimizer.precision, context.device)
     if precision == torch.float32:
         return nullcontext
     return partial(torch.autocast, context.device.type, dtype=precision)

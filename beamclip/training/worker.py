@@ -1,4 +1,4 @@
-"""What every worker of a run does: train, check on val after each epoch, evaluate once at the end."""
+"""Run one worker of a run: train, check on val after each epoch, evaluate once at the end."""
 
 import hashlib
 import tempfile
@@ -16,7 +16,7 @@ from beamclip.students import TrainingCost
 from beamclip.teachers.tower import images_encoded
 from beamclip.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from beamclip.training.context import Context
-from beamclip.training.evaluate import labelled_features, probe_student
+from beamclip.training.evaluate import labeled_features, probe_student
 from beamclip.training.loop import TrainingDiverged, train_epoch
 from beamclip.training.setup import Run, build_run
 
@@ -24,131 +24,155 @@ from beamclip.training.setup import Run, build_run
 def run_worker(experiment: Experiment, assets: Assets, context: Context) -> None:
     """Train and evaluate one run; call it on every worker with the same arguments.
 
-    Goes on from `context.checkpoint` exactly where that was written. Reports once an epoch and once at the end, on every rank. A run
-    that had come to its end is evaluated again: whoever asks may never have heard its last report.
+    It resumes exactly from `context.checkpoint`, and reports on every rank once per epoch and once
+    at the end. A run that was already finished is evaluated again, because its last report may
+    have been lost.
+
+    Args:
+        experiment: the settings of the run.
+        assets: its stores, from `beamclip.preparation.build.prepare`.
+        context: of this worker.
 
     Raises:
-        TrainingDiverged: the loss or the student's features are no longer numbers.
+        TrainingDiverged: the loss or the student's features are not finite.
         UserError: a store is damaged.
     """
     run = build_run(experiment, assets, context)
-    done = Progress()
+    progress = Progress()
     if context.checkpoint is not None:
-        m = run.machinery
-        done = load_checkpoint(
-            context.checkpoint, run.student, m.objective, m.optimiser, m.schedule
+        state = run.train_state
+        progress = load_checkpoint(
+            context.checkpoint, run.student, state.objective, state.optimizer, state.schedule
         )
-    while done.epoch < experiment.optimiser.epochs:
-        done = _one_epoch(run, done)
-    _finish(run, done)
+    while progress.epoch < experiment.optimizer.epochs:
+        progress = _run_epoch(run, progress)
+    _evaluate(run, progress)
 
 
-def _one_epoch(run: Run, before: Progress) -> Progress:
-    """Train, check and report. Returns how far the run then is."""
-    epoch = before.epoch
+def _run_epoch(run: Run, progress: Progress) -> Progress:
+    """Train for one epoch, check on val and report. Returns the new progress."""
+    epoch = progress.epoch
     _seed_everything(run.experiment.seed, epoch, run.context.rank)
-    result = train_epoch(
-        run.machinery, run.batches(epoch), run.context, first_step=epoch * run.steps_per_epoch
-    )
-    run.context.share_buffers(
-        run.student
-    )  # so that all workers evaluate the very student that rank 0 saves
+    first_step = epoch * run.steps_per_epoch
+    result = train_epoch(run.train_state, run.batches(epoch), run.context, first_step)
+    # All workers must evaluate the student that rank 0 saves.
+    run.context.share_buffers(run.student)
     if result.bad_step is not None:
-        raise _diverged(run, epoch, result.bad_step)
-    done = Progress(
+        raise _divergence(run, epoch, result.bad_step)
+    progress = Progress(
         epoch + 1,
-        before.seconds + result.seconds * run.context.world_size,
-        before.encoded + _encoded(run),
+        progress.seconds + result.seconds * run.context.world_size,
+        progress.encoded + _count_encoded(run),
     )
     metrics = {
-        "epoch": done.epoch,
+        "epoch": progress.epoch,
         **result.metrics,
         **_check_on_val(run),
-        **_cost(run, done),
+        **_cost_metrics(run, progress),
         "history": result.history,
     }
-    _report(run, metrics, done)
-    return done
+    _report(run, metrics, progress)
+    return progress
 
 
-def _diverged(run: Run, epoch: int, bad_step: int) -> TrainingDiverged:
-    step, ids = epoch * run.steps_per_epoch + bad_step + 1, run.feed.global_ids(epoch, bad_step)
-    config = run.experiment.model_dump(mode="json")
-    evidence = {"step": step, "epoch": epoch + 1, "samples": ids.tolist(), "config": config}
+def _divergence(run: Run, epoch: int, bad_step: int) -> TrainingDiverged:
+    step = epoch * run.steps_per_epoch + bad_step + 1
+    evidence = {
+        "step": step,
+        "epoch": epoch + 1,
+        "samples": run.loader.global_batch_ids(epoch, bad_step).tolist(),
+        "config": run.experiment.model_dump(mode="json"),
+    }
     return TrainingDiverged(
-        f"the loss stopped being a number at step {step}; lower optimiser.lr or set optimiser.clip_norm",
+        f"the loss stopped being a number at step {step}; "
+        "lower optimizer.lr or set optimizer.clip_norm",
         evidence,
     )
 
 
-def _cost(run: Run, done: Progress) -> dict[str, float]:
-    """What a student has cost, the one it started from included, whose part stands beside it."""
-    costs = {f"cost/{name}": value for name, value in asdict(_spent(run, done)).items()}
-    start = {f"cost/start_{name}": value for name, value in asdict(run.spent_before).items()}
-    return costs | (start if any(start.values()) else {})
+def _cost_metrics(run: Run, progress: Progress) -> dict[str, float]:
+    """Return the total cost and, if the run started from a trained student, that student's part."""
+    costs = asdict(_training_cost(run, progress))
+    metrics = {f"cost/{name}": value for name, value in costs.items()}
+    initial_costs = asdict(run.initial_cost)
+    if any(initial_costs.values()):
+        metrics |= {f"cost/start_{name}": value for name, value in initial_costs.items()}
+    return metrics
 
 
-def _spent(run: Run, done: Progress) -> TrainingCost:
-    views, needs, trained = (
-        run.experiment.shown,
-        run.experiment.objective.needs,
-        len(run.opened.trained),
-    )
-    stored = views.stored if views.teacher == "same" and views.resolve().random else 1
-    taught = len(run.opened.teachers) * trained * stored if needs.embeddings else 0
-    seen = done.epoch * run.steps_per_epoch * run.experiment.optimiser.batch_size
-    if needs.embeddings and views.teacher == "live":
-        taught = seen * needs.views * len(run.opened.teachers)
-    return run.spent_before + TrainingCost(done.seconds, seen, taught)
+def _training_cost(run: Run, progress: Progress) -> TrainingCost:
+    """Return the cost of the student so far, including that of the student it started from."""
+    views = run.experiment.student_views
+    requirements = run.experiment.objective.requirements
+    teachers = len(run.opened.teachers)
+    steps = progress.epoch * run.steps_per_epoch
+    images_seen = steps * run.experiment.optimizer.batch_size
+    teacher_images = 0
+    if requirements.embeddings and views.teacher == "live":
+        teacher_images = images_seen * requirements.views * teachers
+    elif requirements.embeddings:
+        random_views = views.teacher == "same" and views.resolve().random
+        stored_views = views.stored if random_views else 1
+        teacher_images = teachers * len(run.opened.trained) * stored_views
+    return run.initial_cost + TrainingCost(progress.seconds, images_seen, teacher_images)
 
 
-def _seed_everything(*place: int) -> None:
-    """Dropout and the like become a function of seed, epoch and rank, so that a run that goes on needs no random state kept."""
-    digest = hashlib.sha256(repr(place).encode()).digest()
+def _seed_everything(*parts: int) -> None:
+    """Seed torch with a hash of these numbers.
+
+    The random state of an epoch (dropout) then depends on seed, epoch and rank only, and a resumed
+    run needs no saved random state.
+    """
+    digest = hashlib.sha256(repr(parts).encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:7], "little"))
 
 
 def _check_on_val(run: Run) -> dict[str, float]:
+    """Return the zero-shot accuracy on val; empty if embeddings are not trained to match."""
     try:
-        val = labelled_features(
+        val = labeled_features(
             run.opened.packed, run.opened.splits.val, run.student, run.pixels, run.context
         )
-    except (
-        UserError
-    ) as error:  # the epoch's last step broke the weights, and no loss was there to show it
+    except UserError as error:
+        # The last step of the epoch broke the weights, and no later loss could show it.
         raise TrainingDiverged(str(error)) from None
-    if not run.experiment.objective.needs.projected:
-        return {}  # its embeddings were never brought near the teacher's
+    if not run.experiment.objective.requirements.projected:
+        return {}
     assert val.embeddings is not None
-    logits = zero_shot_logits(
-        val.embeddings, run.opened.classes.embeddings.to(val.embeddings.device)
-    )
+    anchors = run.opened.classes.embeddings.to(val.embeddings.device)
+    logits = zero_shot_logits(val.embeddings, anchors)
     return {"zero_shot/val_top1": accuracy(logits, val.labels)}
 
 
-def _finish(run: Run, done: Progress) -> None:
+def _evaluate(run: Run, progress: Progress) -> None:
+    """Evaluate the trained student and report."""
     start = time.perf_counter()
-    projected = run.experiment.objective.needs.projected
+    projected = run.experiment.objective.requirements.projected
     evaluation = probe_student(
         run.student, run.opened, run.pixels, run.experiment.probe, run.context, projected
     )
     metrics: dict[str, Any] = {
-        "epoch": done.epoch,
-        "teacher/images_encoded": done.encoded,
-        **_cost(run, done),
+        "epoch": progress.epoch,
+        "teacher/images_encoded": progress.encoded,
+        **_cost_metrics(run, progress),
     }
     if evaluation is not None:
-        metrics |= {**evaluation.metrics, "evaluation/seconds": time.perf_counter() - start}
-    _report(run, metrics, done, evaluation)
+        seconds = time.perf_counter() - start
+        metrics |= {**evaluation.metrics, "evaluation/seconds": seconds}
+    _report(run, metrics, progress, evaluation)
 
 
-def _encoded(run: Run) -> int:
-    """How many images teachers have encoded since this was asked last, in all workers of the trial: none where they read stores."""
-    mine = torch.tensor(
-        [images_encoded() - run.encoded_before], dtype=torch.float64, device=run.context.device
+def _count_encoded(run: Run) -> int:
+    """Return the images that teachers have encoded since the last call, in all workers.
+
+    A run that reads its teachers' embeddings from stores must not encode any.
+    """
+    encoded_now = images_encoded()
+    count = torch.tensor(
+        [encoded_now - run.encoded_before], dtype=torch.float64, device=run.context.device
     )
-    run.encoded_before = images_encoded()
-    encoded = round(float(run.context.mean(mine).item() * run.context.world_size))
+    run.encoded_before = encoded_now
+    encoded = round(float(run.context.mean(count).item() * run.context.world_size))
     assert encoded == 0 or run.experiment.views.teacher == "live", (
         f"a trial that reads stores had {encoded} images encoded"
     )
@@ -156,20 +180,21 @@ def _encoded(run: Run) -> int:
 
 
 def _report(
-    run: Run, metrics: dict[str, Any], done: Progress, evaluation: Evaluation | None = None
+    run: Run, metrics: dict[str, Any], progress: Progress, evaluation: Evaluation | None = None
 ) -> None:
+    """Report the metrics, on rank 0 with a checkpoint and the evaluation's files."""
     if run.context.rank != 0:
         return run.context.report(metrics, None)
-    m = run.machinery
+    state = run.train_state
     with tempfile.TemporaryDirectory() as temporary:
         folder = save_checkpoint(
             Path(temporary),
             run.student,
-            m.objective,
-            m.optimiser,
-            m.schedule,
-            done,
-            _spent(run, done),
+            state.objective,
+            state.optimizer,
+            state.schedule,
+            progress,
+            spent=_training_cost(run, progress),
         )
         if evaluation is not None:
             save_probe(evaluation.probe, folder / "probe.safetensors")

@@ -1,4 +1,4 @@
-"""A text tower that says a unit vector of its own to every text, and remembers what it was asked."""
+"""A stub text tower that gives every text its own unit vector and records what it encodes."""
 
 import hashlib
 
@@ -11,28 +11,32 @@ from beamclip.config import TowerConfig
 
 
 class TextTower:
-    """Stands for a `Teacher` where only its text tower is asked.
+    """A stand-in for a `Teacher` whose text tower alone is used.
 
     Args:
-        weights: another letter is another tower.
-        patience: batches after which it is killed.
+        weights: each letter stands for another tower.
+        context: context length of the tokenizer.
+        killed_after: number of batches after which encoding is interrupted.
     """
 
-    def __init__(self, weights="a", context=77, patience=None):
-        self.name, self.config = "stub", TowerConfig(model="stub")
+    def __init__(self, weights="a", context=77, killed_after=None):
+        self.name = "stub"
+        self.config = TowerConfig(model="stub")
         self.text_fingerprint = {"weights": weights}
         self.tokenizer = open_clip.SimpleTokenizer(context_length=context)
-        self.asked, self.patience = [], patience
+        self.encoded = []
+        self.killed_after = killed_after
 
     def encode_texts(self, texts):
-        if self.patience == 0:
+        if self.killed_after == 0:
             raise KeyboardInterrupt
-        self.patience = None if self.patience is None else self.patience - 1
-        self.asked += texts
-        return torch.stack([self.said(text) for text in texts])
+        if self.killed_after is not None:
+            self.killed_after -= 1
+        self.encoded += texts
+        return torch.stack([self.embed(text) for text in texts])
 
-    def said(self, text):
-        """Its embedding of one text, [8]."""
+    def embed(self, text):
+        """Return the embedding of one text, [8]."""
         digest = hashlib.sha256((self.text_fingerprint["weights"] + text).encode()).digest()
         seed = torch.Generator().manual_seed(int.from_bytes(digest[:6], "little"))
         return F.normalize(torch.randn(8, generator=seed), dim=0)
@@ -40,5 +44,5 @@ class TextTower:
 
 @pytest.fixture
 def tower():
-    """`tower("b")`: a text tower of these weights."""
+    """Function: weights -> a stub text tower, such as `tower("b")`."""
     return TextTower

@@ -5,31 +5,34 @@ from beamclip.anchors import prompts_for
 from beamclip.anchors.senses import choose_senses
 from beamclip.anchors.wordnet import ClassName, Excerpt
 from beamclip.config import PromptSet, UserError, built_in_prompt_sets
-from beamclip.config.prompts import members_of
+from beamclip.config.anchors import members_of
 
 LEXICON = Excerpt()
 BIRD, MACHINE = "n02012849", "n03126707"
 WADER = "large long-necked wading bird of marshes and plains in many parts of the world"
-LIFTER = "lifts and moves heavy objects; lifting tackle is suspended from a pivoted boom that rotates around a vertical axis"
+LIFTER = (
+    "lifts and moves heavy objects; lifting tackle is suspended from a pivoted boom "
+    "that rotates around a vertical axis"
+)
 
 
-def classes(*known):
+def senses_of(*classes):
     """Senses of names, pairs of a name and a WordNet id, or whole `ClassName`s."""
-    named = [
-        ClassName(*one)
-        if isinstance(one, tuple)
-        else ClassName(one)
-        if isinstance(one, str)
-        else one
-        for one in known
-    ]
-    return choose_senses(named, LEXICON)
+    class_names = []
+    for class_name in classes:
+        if isinstance(class_name, tuple):
+            class_name = ClassName(*class_name)
+        elif isinstance(class_name, str):
+            class_name = ClassName(class_name)
+        class_names.append(class_name)
+    return choose_senses(class_names, LEXICON)
 
 
-def sentences(known, prompt_set):
-    """Of one class, of each member of the prompt set."""
+def sentences(class_name, prompt_set):
+    """The sentences of one class, for each member of the prompt set."""
     (of_class,) = prompts_for(
-        classes(known), prompt_set if isinstance(prompt_set, tuple) else members_of(prompt_set, {})
+        senses_of(class_name),
+        prompt_set if isinstance(prompt_set, tuple) else members_of(prompt_set, {}),
     )
     return of_class
 
@@ -80,30 +83,30 @@ def test_openai_s_sets_are_open_clip_s_own(prompt_set):
         "openai_80": open_clip.OPENAI_IMAGENET_TEMPLATES,
     }[prompt_set]
     assert len(library) == int(prompt_set.removeprefix("openai_"))
-    found = prompts_for(
-        classes(("tench", "n01440764"), ("great white shark", "n01484850")),
+    prompts = prompts_for(
+        senses_of(("tench", "n01440764"), ("great white shark", "n01484850")),
         members_of(prompt_set, {}),
     )
-    assert found == tuple(
+    assert prompts == tuple(
         ((tuple(template(name) for template in library)),)
         for name in ("tench", "great white shark")
     )
 
 
-def test_one_s_own_words_for_a_class_stand_for_context_and_gloss():
-    mine = ClassName("crane", context="the bird on our logo")
-    assert sentences(mine, "cpa") == (
-        simple("crane, the bird on our logo"),
-    )  # both phrases say the same, and are said once
-    assert sentences(mine, "gloss") == (("a photo of a crane, the bird on our logo.",),)
-    assert sentences(mine, "hypernym") == (
-        ("a photo of a crane, the bird on our logo.",),
-    )  # what kind of thing it is, nobody knows
-    assert sentences(mine, "synonyms") == sentences(mine, "plain") == (("a photo of a crane.",),)
+def test_the_user_s_own_words_replace_context_and_gloss():
+    custom = ClassName("crane", context="the bird on our logo")
+    # Both phrases of cpa give the same sentences, which are used once.
+    assert sentences(custom, "cpa") == (simple("crane, the bird on our logo"),)
+    assert sentences(custom, "gloss") == (("a photo of a crane, the bird on our logo.",),)
+    # The hypernym is unknown.
+    assert sentences(custom, "hypernym") == (("a photo of a crane, the bird on our logo.",),)
+    assert (
+        sentences(custom, "synonyms") == sentences(custom, "plain") == (("a photo of a crane.",),)
+    )
 
 
 @pytest.mark.parametrize("prompt_set", built_in_prompt_sets())
-def test_a_class_of_which_nothing_is_known_goes_by_its_name(prompt_set):
+def test_a_class_without_a_known_sense_uses_its_name(prompt_set):
     plain, seven = ("a photo of a qwrtz.",), simple("qwrtz")
     eighty = tuple(template("qwrtz") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
     others = {
@@ -115,10 +118,10 @@ def test_a_class_of_which_nothing_is_known_goes_by_its_name(prompt_set):
     assert sentences("qwrtz", prompt_set) == others.get(prompt_set, (plain,))
 
 
-def test_a_template_whose_fields_are_not_known_is_left_out():
-    mine = (PromptSet(templates=("a {name}.", "a {name}, which is a {hypernym}.")),)
-    assert sentences(("crane", BIRD), mine) == (("a crane.", "a crane, which is a wading bird."),)
-    assert sentences("qwrtz", mine) == (("a qwrtz.",),)
+def test_a_template_with_an_unknown_field_is_left_out():
+    custom = (PromptSet(templates=("a {name}.", "a {name}, which is a {hypernym}.")),)
+    assert sentences(("crane", BIRD), custom) == (("a crane.", "a crane, which is a wading bird."),)
+    assert sentences("qwrtz", custom) == (("a qwrtz.",),)
     only = (PromptSet(templates=("a {name}, which is a {hypernym}.",)),)
     assert sentences("qwrtz", only) == (("a photo of a qwrtz.",),)
     assert sentences(ClassName("crane", context="the bird"), only) == (
@@ -126,12 +129,12 @@ def test_a_template_whose_fields_are_not_known_is_left_out():
     )
 
 
-def test_a_phrase_whose_fields_are_not_known_is_left_out():
-    mine = (PromptSet(names=("{name}, {gloss}", "{name}")),)
-    assert sentences(("crane", BIRD), mine) == (
+def test_a_phrase_with_an_unknown_field_is_left_out():
+    custom = (PromptSet(names=("{name}, {gloss}", "{name}")),)
+    assert sentences(("crane", BIRD), custom) == (
         (f"a photo of a crane, {WADER}.", "a photo of a crane."),
     )
-    assert sentences("qwrtz", mine) == (("a photo of a qwrtz.",),)
+    assert sentences("qwrtz", custom) == (("a photo of a qwrtz.",),)
 
 
 def test_synonyms_give_a_prompt_to_every_lemma():
@@ -148,7 +151,7 @@ def test_synonyms_give_a_prompt_to_every_lemma():
     assert len(sentences(cab, "openai_7+synonyms")[1]) == 4
 
 
-def test_the_same_sentence_is_said_once():
+def test_equal_sentences_are_used_once():
     twice = (
         PromptSet(
             templates=("a {name}.", "a  {name}.", "a {name}."), names=("{name}", "{synonym}")
@@ -157,22 +160,21 @@ def test_the_same_sentence_is_said_once():
     assert sentences(("crane", BIRD), twice) == (("a crane.", "a  crane."),)
 
 
-def test_names_are_read_as_people_say_them():
+def test_underscores_in_names_become_spaces():
     assert sentences(" sea__ice ", "plain") == (("a photo of a sea ice.",),)
     assert sentences(("aquarium_fish", "n01443537"), "hypernym")[0][0].startswith(
         "a photo of a aquarium fish, a type of "
     )
-    assert sentences("{name} % {gloss}", "plain") == (
-        ("a photo of a {name} % {gloss}.",),
-    )  # a name is no template
+    # A name is not a template.
+    assert sentences("{name} % {gloss}", "plain") == (("a photo of a {name} % {gloss}.",),)
 
 
 def test_an_ensemble_keeps_its_members_apart_however_many_sentences_each_has():
-    found = prompts_for(
-        classes(("crane", BIRD), ("cab", "n02930766"), "qwrtz"),
+    prompts = prompts_for(
+        senses_of(("crane", BIRD), ("cab", "n02930766"), "qwrtz"),
         members_of("openai_7+plain+synonyms", {}),
     )
-    assert [[len(member) for member in of_class] for of_class in found] == [
+    assert [[len(member) for member in of_class] for of_class in prompts] == [
         [7, 1, 1],
         [7, 1, 4],
         [7, 1, 1],
@@ -180,8 +182,10 @@ def test_an_ensemble_keeps_its_members_apart_however_many_sentences_each_has():
 
 
 @pytest.mark.parametrize("empty", ["", "  ", "_"])
-def test_an_empty_name_is_a_sentence(empty):
+def test_an_empty_name_is_refused(empty):
     with pytest.raises(
         UserError, match=r"class 1 has an empty name; give every class a name with data.class_names"
     ):
-        prompts_for(classes("tench", ClassName(empty, context="nothing")), members_of("plain", {}))
+        prompts_for(
+            senses_of("tench", ClassName(empty, context="nothing")), members_of("plain", {})
+        )

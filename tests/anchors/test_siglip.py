@@ -1,4 +1,4 @@
-"""SigLIP's text tower through the same door: its own tokenizer, context length and lower-casing."""
+"""SigLIP's text tower has its own tokenizer and context length, and lower-cases texts."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from beamclip.anchors.text_embeddings import fit, shortened
+from beamclip.anchors.truncation import fits_context, truncate_texts
 from beamclip.config import TowerConfig, UserError
 from beamclip.teachers import load_teacher
 
@@ -29,7 +29,10 @@ WORDS = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny SigLIP of random weights, with a tokenizer of whole words that ends, pads and lower-cases as SigLIP's does."""
+    """A tiny SigLIP with random weights.
+
+    Its tokenizer has whole words, and ends, pads and lower-cases as SigLIP's does.
+    """
     transformers = pytest.importorskip(
         "transformers", reason='SigLIP needs transformers: pip install "beamclip[siglip]"'
     )
@@ -83,21 +86,19 @@ def siglip(folder):
 
 
 def test_its_own_tokenizer_reads_lower_case_without_punctuation(siglip):
-    one, other = siglip.encode_texts(["A photo of a CRANE.", "a photo of a crane"])
-    torch.testing.assert_close(one, other)
+    upper_case, lower_case = siglip.encode_texts(["A photo of a CRANE.", "a photo of a crane"])
+    torch.testing.assert_close(upper_case, lower_case)
     assert siglip.tokenizer(["a photo"]).shape == (1, CONTEXT)
 
 
-def test_it_shortens_at_its_own_context_and_end_token(siglip):
+def test_texts_are_truncated_at_its_own_context_and_end_token(siglip):
     fits = " ".join(["bird"] * (CONTEXT - 1))
     too_long = f"{fits} crane bass."
-    assert fit([fits, too_long], siglip.tokenizer) == [True, False]
-    assert shortened([fits, too_long], siglip.tokenizer) == {too_long: f"{fits}."}
+    assert fits_context([fits, too_long], siglip.tokenizer) == [True, False]
+    assert truncate_texts([fits, too_long], siglip.tokenizer) == {too_long: f"{fits}."}
 
 
-def test_where_transformers_is_missing_the_sentence_says_what_to_install(
-    teacher_folder, monkeypatch
-):
+def test_the_error_says_what_to_install_if_transformers_is_missing(teacher_folder, monkeypatch):
     def missing(*arguments, **settings):
         raise ModuleNotFoundError("No module named 'transformers'", name="transformers")
 

@@ -20,7 +20,7 @@ def encode(teacher, texts, root, run=in_process, progress=silent, repair=False):
 
 
 def files(root):
-    """Bytes of every file of the store but those that name times."""
+    """Bytes of every file of the store except those with timestamps."""
     (folder,) = [path.parent for path in root.glob("texts/*/manifest.json")]
     return {
         path.name: path.read_bytes()
@@ -29,21 +29,21 @@ def files(root):
     }
 
 
-def test_every_text_gets_what_the_tower_says_of_it(tower, tmp_path):
+def test_every_text_gets_its_own_embedding(tower, tmp_path):
     encoded = encode(tower(), TEXTS, tmp_path)
     some = [TEXTS[299], TEXTS[0], TEXTS[128], TEXTS[0]]
     torch.testing.assert_close(
-        encoded.of(some), torch.stack([tower().said(text) for text in some]), rtol=0, atol=0
+        encoded.of(some), torch.stack([tower().embed(text) for text in some]), rtol=0, atol=0
     )
     assert encoded.embeddings.shape == (300, 8) and encoded.embeddings.dtype == np.float32
-    assert encoded.shortened == {}
+    assert encoded.truncated == {}
 
 
-def test_they_are_kept_in_shards_each_encoded_once(tower, tmp_path):
-    teacher, told = tower(), []
-    encode(teacher, TEXTS, tmp_path, progress=lambda *state: told.append(state))
-    assert teacher.asked == TEXTS
-    assert told == [
+def test_texts_are_stored_in_shards_each_encoded_once(tower, tmp_path):
+    teacher, progress = tower(), []
+    encode(teacher, TEXTS, tmp_path, progress=lambda *state: progress.append(state))
+    assert teacher.encoded == TEXTS
+    assert progress == [
         ("prompts", 0, 300),
         ("prompts", 128, 300),
         ("prompts", 256, 300),
@@ -59,28 +59,28 @@ def test_a_second_call_encodes_nothing(tower, tmp_path):
     first, again = encode(tower(), TEXTS, tmp_path), tower()
     second = encode(again, TEXTS, tmp_path)
     assert (
-        again.asked == []
+        again.encoded == []
         and np.array_equal(first.embeddings, second.embeddings)
         and first.rows == second.rows
     )
 
 
 @pytest.mark.parametrize("finished", [1, 2])
-def test_a_killed_pass_goes_on_at_its_first_missing_shard_and_the_bytes_are_the_same(
+def test_a_killed_pass_resumes_at_its_first_missing_shard_and_the_bytes_are_the_same(
     tower, tmp_path, monkeypatch, finished
 ):
     encode(tower(), TEXTS, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        encode(tower(patience=finished), TEXTS, tmp_path / "killed")
+        encode(tower(killed_after=finished), TEXTS, tmp_path / "killed")
     assert not list((tmp_path / "killed" / "texts").glob("*/manifest.json"))
     monkeypatch.setattr(
-        "beamclip.anchors.text_embeddings.shortened",
-        lambda *arguments: pytest.fail("what was looked at is looked at again"),
+        "beamclip.anchors.text_embeddings.truncate_texts",
+        lambda *arguments: pytest.fail("texts were truncated again"),
     )
-    again, told = tower(), []
-    encode(again, TEXTS, tmp_path / "killed", progress=lambda *state: told.append(state[1]))
-    assert again.asked == TEXTS[128 * finished :]
-    assert told[0] == 128 * finished
+    again, progress = tower(), []
+    encode(again, TEXTS, tmp_path / "killed", progress=lambda *state: progress.append(state[1]))
+    assert again.encoded == TEXTS[128 * finished :]
+    assert progress[0] == 128 * finished
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
@@ -92,8 +92,8 @@ def test_another_tower_and_other_texts_are_another_store(tower, tmp_path, weight
     encode(tower(), TEXTS[:9], tmp_path)
     other = tower(weights)
     encoded = encode(other, texts, tmp_path)
-    assert other.asked == texts and len(list(tmp_path.glob("texts/*/manifest.json"))) == 2
-    assert torch.equal(encoded.of(texts[-1:])[0], other.said(texts[-1]))
+    assert other.encoded == texts and len(list(tmp_path.glob("texts/*/manifest.json"))) == 2
+    assert torch.equal(encoded.of(texts[-1:])[0], other.embed(texts[-1]))
 
 
 def with_other(teacher, part):
@@ -121,8 +121,8 @@ def test_every_part_of_the_text_tower_matters(teacher, part):
     assert with_other(teacher, part).text_fingerprint != teacher.text_fingerprint
 
 
-@pytest.mark.parametrize(("count", "given"), [(2048, False), (2049, True)])
-def test_thousands_are_encoded_by_whoever_is_given_for_it(tower, tmp_path, count, given):
+@pytest.mark.parametrize(("count", "runner_is_used"), [(2048, False), (2049, True)])
+def test_thousands_are_encoded_by_the_given_runner(tower, tmp_path, count, runner_is_used):
     used = []
 
     def run(job, shards, folder):
@@ -131,28 +131,28 @@ def test_thousands_are_encoded_by_whoever_is_given_for_it(tower, tmp_path, count
 
     teacher = tower()
     texts = [f"crane {number}" for number in range(count)]
-    assert list(encode(teacher, texts, tmp_path, run).rows) == texts == teacher.asked
-    assert used == ([("prompts", True, 2049, list(range(17)))] if given else [])
+    assert list(encode(teacher, texts, tmp_path, run).rows) == texts == teacher.encoded
+    assert used == ([("prompts", True, 2049, list(range(17)))] if runner_is_used else [])
 
 
 def test_a_job_that_is_sent_elsewhere_loads_the_same_tower_and_writes_the_same(teacher, tmp_path):
     job = TextJob(tuple(TEXTS[:200]), teacher.config, key_of(teacher.text_fingerprint), teacher)
     sent = pickle.loads(pickle.dumps(job))
     assert sent == job and sent.loaded is None and len(pickle.dumps(job)) < 20_000
-    for folder, one in (("here", job), ("there", sent)):
+    for folder, each_job in (("here", job), ("there", sent)):
         (tmp_path / folder).mkdir()
-        assert list(in_process(one, [1, 0], tmp_path / folder)) == [1, 0]
+        assert list(in_process(each_job, [1, 0], tmp_path / folder)) == [1, 0]
     for name in ("rows-00000.npy", "rows-00001.npy"):
-        here, there = (np.load(tmp_path / folder / name) for folder in ("here", "there"))
-        np.testing.assert_allclose(here, there, atol=1e-6)
+        rows = np.load(tmp_path / "here" / name)
+        np.testing.assert_allclose(rows, np.load(tmp_path / "there" / name), atol=1e-6)
         np.testing.assert_allclose(
-            here,
+            rows,
             teacher.encode_texts(TEXTS[:128] if "0.npy" in name else TEXTS[128:200]),
             atol=1e-6,
         )
 
 
-def test_a_node_that_has_another_tower_under_the_same_name_is_a_sentence(teacher, tmp_path):
+def test_a_node_with_another_tower_of_the_same_name_is_refused(teacher, tmp_path):
     job = TextJob(tuple(TEXTS[:2]), teacher.config, key_of({"weights": "others"}))
     with pytest.raises(
         UserError, match="has other weights on this node than on the first; give all nodes the same"
@@ -160,14 +160,14 @@ def test_a_node_that_has_another_tower_under_the_same_name_is_a_sentence(teacher
         job.open(tmp_path, 1)
 
 
-def test_what_does_not_fit_is_shortened_said_and_counted(tower, tmp_path):
+def test_texts_that_do_not_fit_are_truncated_and_listed(tower, tmp_path):
     teacher = tower(context=16)
     encoded = encode(teacher, [TEXTS[0], LONG], tmp_path)
     short = "a photo of a crane, and another one, and another one."
-    assert encoded.shortened == {LONG: short} and teacher.asked == [TEXTS[0], short]
-    assert torch.equal(encoded.of([LONG])[0], teacher.said(short))  # found by what was asked for
+    assert encoded.truncated == {LONG: short} and teacher.encoded == [TEXTS[0], short]
+    assert torch.equal(encoded.of([LONG])[0], teacher.embed(short))  # found by the whole text
     assert json.loads(files(tmp_path)["texts.json"]) == [TEXTS[0], LONG]
-    assert encode(tower(context=16), [TEXTS[0], LONG], tmp_path).shortened == encoded.shortened
+    assert encode(tower(context=16), [TEXTS[0], LONG], tmp_path).truncated == encoded.truncated
 
 
 def test_a_damaged_shard_is_named_and_encoded_again_only_with_repair(tower, tmp_path):
@@ -181,4 +181,4 @@ def test_a_damaged_shard_is_named_and_encoded_again_only_with_repair(tower, tmp_
         encode(tower(), TEXTS, tmp_path)
     again = tower()
     encode(again, TEXTS, tmp_path, repair=True)
-    assert again.asked == TEXTS[128:256] and files(tmp_path) == before
+    assert again.encoded == TEXTS[128:256] and files(tmp_path) == before

@@ -1,16 +1,18 @@
 import numpy as np
 import pytest
 
-from beamclip.balance.neighbors import unit
+from beamclip.balance.neighbors import normalize_rows
 
 
 @pytest.fixture
 def clustered():
-    """600 unit vectors in 24 dimensions around twelve directions, near-duplicates and exact ones among them."""
+    """600 unit vectors, [600, 24], around twelve directions, with near and exact duplicates."""
     random = np.random.default_rng(0)
-    centres = random.normal(size=(12, 24))
+    centers = random.normal(size=(12, 24))
     spread = random.uniform(0.05, 0.8, (590, 1))
-    vectors = unit(centres[random.integers(0, 12, 590)] + spread * random.normal(size=(590, 24)))
+    vectors = normalize_rows(
+        centers[random.integers(0, 12, 590)] + spread * random.normal(size=(590, 24))
+    )
     return np.concatenate([vectors, vectors[:10]])
 
 
@@ -28,9 +30,9 @@ def on_a_circle():
 @pytest.fixture(scope="session")
 def balanced_inputs(teacher, packed, tmp_path_factory):
     """(basis, canonical embeddings, ids) of the 160 tiny training images."""
-    from beamclip.preparation.embedding_store import embed, parts_of
+    from beamclip.preparation.embedding_store import embed, embedding_parts
     from beamclip.teachers import ViewSet
 
     views = ViewSet.center(packed.train_ids)
     embeddings, _ = embed(teacher, packed, views, tmp_path_factory.mktemp("canonical"))
-    return parts_of(teacher, packed, views), embeddings, packed.train_ids
+    return embedding_parts(teacher, packed, views), embeddings, packed.train_ids

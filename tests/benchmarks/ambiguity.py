@@ -27,10 +27,10 @@ import torch
 from numpy.typing import NDArray
 
 from beamclip.anchors import AnchorSet, AnchorSetPlan, build_anchor_sets
-from beamclip.anchors.senses import Sense, choose_senses, own_classes
+from beamclip.anchors.senses import Sense, choose_senses, dataset_classes
 from beamclip.anchors.wordnet import ClassName, Lexicon, open_lexicon, open_vocabulary
 from beamclip.config import RECIPES, DataConfig, TowerConfig, UserError, built_in_prompt_sets
-from beamclip.config.prompts import members_of
+from beamclip.config.anchors import members_of
 from beamclip.data import draw, open_source, pack
 from beamclip.data.augmentation.render import render
 from beamclip.data.decode import load_square_rgb
@@ -53,9 +53,9 @@ def unit(rows: Floats) -> Floats:
 def kinship(lexicon: Lexicon, one: str, other: str) -> float:
     """Lin's likeness of two synsets, 0 to 1."""
     shared = max(
-        map(lexicon.information, lexicon.ancestors(one) & lexicon.ancestors(other)), default=0.0
+        map(lexicon.information_content, lexicon.ancestors(one) & lexicon.ancestors(other)), default=0.0
     )
-    return 2 * shared / max(1e-9, lexicon.information(one) + lexicon.information(other))
+    return 2 * shared / max(1e-9, lexicon.information_content(one) + lexicon.information_content(other))
 
 
 def neighbourhood(
@@ -165,7 +165,7 @@ def zero_shot(
         torch.from_numpy(stored.gather(packed.test_ids, 0)),
         torch.from_numpy(packed.labels[packed.test_ids]),
     )
-    senses = choose_senses(own_classes(source.names, source.keys, None), open_lexicon())
+    senses = choose_senses(dataset_classes(source.names, source.keys, None), open_lexicon())
     bars.close()
     print(f"\n{what}: zero-shot top-1 of {teacher.name} on {len(labels):,} test images")
     for name, anchors in anchors_of(

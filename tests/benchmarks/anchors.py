@@ -21,7 +21,7 @@ from beamclip.anchors import AnchorSet, AnchorSetPlan, build_anchor_sets
 from beamclip.anchors.senses import choose_senses
 from beamclip.anchors.wordnet import open_lexicon, open_vocabulary
 from beamclip.config import TowerConfig
-from beamclip.config.prompts import members_of
+from beamclip.config.anchors import members_of
 from beamclip.sweep.progress import ProgressBars
 from beamclip.teachers import load_teacher
 

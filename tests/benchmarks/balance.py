@@ -11,13 +11,13 @@ import time
 import numpy as np
 import torch
 
-from beamclip.balance.neighbors import unit
+from beamclip.balance.neighbors import normalize_rows
 from beamclip.balance.spanning_forest import (
     exact_forest,
     indexed_forest,
-    nearest_to_centre,
-    sets_at,
-    threshold_for,
+    nearest_to_center,
+    cut_forest,
+    threshold_for_share,
 )
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     noise = random.normal(size=(options.images, options.width)) * random.uniform(
         0.2, 1, (options.images, 1)
     )
-    vectors = unit(
+    vectors = normalize_rows(
         centres[random.integers(0, options.classes, options.images)] + options.spread * noise
     )
     print(f"{options.images:,} x {options.width}, {torch.get_num_threads()} threads")
@@ -47,9 +47,9 @@ def main() -> None:
         start = time.perf_counter()
         forest = find(vectors)
         seconds = time.perf_counter() - start
-        threshold = threshold_for(forest, 0.437)
-        sets = sets_at(forest, threshold)
-        kept = nearest_to_centre(vectors, sets)
+        threshold = threshold_for_share(forest, 0.437)
+        sets = cut_forest(forest, threshold)
+        kept = nearest_to_center(vectors, sets)
         rest = time.perf_counter() - start - seconds
         largest = np.bincount(sets).max()
         found = f"43.7 %: threshold {threshold:.4f}, {len(kept):,} kept, largest set {largest:,}"

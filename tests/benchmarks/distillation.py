@@ -33,8 +33,12 @@ class Fixed:
     """The same batch over and over, in place of `Prefetcher`."""
 
     def __init__(self, run: Run) -> None:
-        ids = run.opened.splits.train[: run.experiment.optimiser.batch_size]
-        self.batch, self.steps, self.waited = run.feed.make_batch(0, ids), run.steps_per_epoch, 0.0
+        ids = run.opened.splits.train[: run.experiment.optimizer.batch_size]
+        self.batch, self.steps, self.waited = (
+            run.loader.make_batch(0, ids),
+            run.steps_per_epoch,
+            0.0,
+        )
 
     def __iter__(self) -> Iterator[object]:
         return iter([self.batch] * self.steps)
@@ -48,7 +52,7 @@ def experiment_of(options: argparse.Namespace, folder: Path, teacher: Path) -> E
         "teacher": {"model": f"local-dir:{teacher}"},
         "anchors": {"prompt_set": "plain"},
         "student": {"backbone": options.student, "image_size": options.side},
-        "optimiser": {"epochs": 100, "batch_size": options.batch_size},
+        "optimizer": {"epochs": 100, "batch_size": options.batch_size},
     }
     return Experiment.model_validate(tree_)
 
@@ -88,7 +92,7 @@ def vit_b_16(folder: Path) -> Path:
 def epoch_seconds(run: Run, batches: Callable[[int], object], epoch: int) -> tuple[float, float]:
     """Seconds an epoch takes, and the share of it spent waiting for data in per cent."""
     start = time.perf_counter()
-    result = train_epoch(run.machinery, batches(epoch), run.context, 0)  # type: ignore[arg-type]
+    result = train_epoch(run.train_state, batches(epoch), run.context, 0)  # type: ignore[arg-type]
     return time.perf_counter() - start, result.metrics["train/data_wait"]
 
 

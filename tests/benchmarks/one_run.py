@@ -67,24 +67,24 @@ def main() -> None:
 def fitting(run: Run, seconds: float) -> Experiment:
     """The experiment of as many epochs as fit, at the rate of this run's third epoch."""
     for epoch in range(3):
-        rate = train_epoch(run.machinery, run.batches(epoch), run.context, 0).metrics[
+        rate = train_epoch(run.train_state, run.batches(epoch), run.context, 0).metrics[
             "train/images_per_second"
         ]
-    wanted = run.experiment.optimiser.epochs
+    wanted = run.experiment.optimizer.epochs
     epochs = min(
-        wanted, int(seconds * rate / (run.steps_per_epoch * run.experiment.optimiser.batch_size))
+        wanted, int(seconds * rate / (run.steps_per_epoch * run.experiment.optimizer.batch_size))
     )
     print(f"{rate:.0f} images/s: {epochs} of {wanted} epochs fit into {seconds:.0f} s", flush=True)
-    return with_values(run.experiment, {"optimiser.epochs": epochs})
+    return with_values(run.experiment, {"optimizer.epochs": epochs})
 
 
 def train(run: Run, every: int) -> None:
     """All epochs, with a line now and then."""
     start, rates, waits = time.perf_counter(), [], []
-    epochs = run.experiment.optimiser.epochs
+    epochs = run.experiment.optimizer.epochs
     for epoch in range(epochs):
         metrics = train_epoch(
-            run.machinery, run.batches(epoch), run.context, epoch * run.steps_per_epoch
+            run.train_state, run.batches(epoch), run.context, epoch * run.steps_per_epoch
         ).metrics
         rates.append(metrics["train/images_per_second"])
         waits.append(metrics["train/data_wait"])
@@ -104,7 +104,7 @@ def train(run: Run, every: int) -> None:
 def probe(run: Run) -> None:
     """The probes of every trial."""
     start, config = time.perf_counter(), run.experiment.probe
-    projected = run.experiment.objective.needs.projected
+    projected = run.experiment.objective.requirements.projected
     evaluation = probe_student(run.student, run.opened, run.pixels, config, run.context, projected)
     assert evaluation is not None  # it is None on all workers but the first
     print(f"probed in {time.perf_counter() - start:.1f} s", flush=True)

@@ -21,13 +21,13 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from beamclip.config import ProbeConfig
-from beamclip.evaluation import LabelledFeatures, accuracy, select_probe
-from beamclip.evaluation.linear_probe import standardise
+from beamclip.evaluation import LabeledFeatures, accuracy, select_probe
+from beamclip.evaluation.linear_probe import fit_standardizer
 
 SIGNAL = {10: 0.25, 200: 0.5}
 
 
-def made_up(count: int, width: int, classes: int, seed: int) -> LabelledFeatures:
+def made_up(count: int, width: int, classes: int, seed: int) -> LabeledFeatures:
     """The same classes and layers for every seed."""
     g = torch.Generator().manual_seed(7)
     groups = max(2, classes // 5)
@@ -42,23 +42,23 @@ def made_up(count: int, width: int, classes: int, seed: int) -> LabelledFeatures
     labels = torch.randint(0, classes, (count,), generator=g)
     hidden = SIGNAL.get(classes, 0.4) * centres[labels] + torch.randn(count, 64, generator=g)
     hidden = F.relu(hidden @ first + 0.3 * torch.randn(count, 2 * width, generator=g))
-    return LabelledFeatures(
+    return LabeledFeatures(
         F.relu(1.5 * hidden @ second + 0.1 * torch.randn(count, width, generator=g)), None, labels
     )
 
 
 def ours(
-    train: LabelledFeatures, val: LabelledFeatures, test: LabelledFeatures, config: ProbeConfig
+    train: LabeledFeatures, val: LabeledFeatures, test: LabeledFeatures, config: ProbeConfig
 ) -> tuple[float, float, int]:
     """Seconds, test accuracy, cells."""
     start = time.perf_counter()
     result = select_probe(train, val, config)
     seconds = time.perf_counter() - start
-    return seconds, accuracy(result.probe.predict(test.features), test.labels), len(result.cells)
+    return seconds, accuracy(result.probe.predict(test.features), test.labels), len(result.candidates)
 
 
 def theirs(
-    train: LabelledFeatures, val: LabelledFeatures, test: LabelledFeatures, grid: list[float]
+    train: LabeledFeatures, val: LabeledFeatures, test: LabeledFeatures, grid: list[float]
 ) -> tuple[float, float, float]:
     """Seconds, test accuracy, the chosen C."""
     start = time.perf_counter()
@@ -72,13 +72,13 @@ def theirs(
 
 
 def _logistic(features, labels, c):
-    inputs = standardise(features)
+    inputs = fit_standardizer(features)
     return inputs, LogisticRegression(C=c, max_iter=1000).fit(
         inputs(features).numpy(), labels.numpy()
     )
 
 
-def _score(fitted, data: LabelledFeatures) -> float:
+def _score(fitted, data: LabeledFeatures) -> float:
     inputs, model = fitted
     return 100 * model.score(inputs(data.features).numpy(), data.labels.numpy())
 

@@ -30,9 +30,9 @@ from beamclip.anchors.wordnet import (
     open_vocabulary,
 )
 from beamclip.anchors.wordnet import imagenet_tables as tables
-from beamclip.anchors.wordnet.class_lists import table_rows
-from beamclip.anchors.wordnet.disambiguate import weigh
-from beamclip.anchors.wordnet.lexicon import without_remark
+from beamclip.anchors.wordnet.class_lists import read_table
+from beamclip.anchors.wordnet.disambiguate import sense_probabilities
+from beamclip.anchors.wordnet.lemmatize import strip_qualifier
 
 Options = Sequence[Sequence[Synset]]
 Choice = Callable[[Sequence[str], Options, Lexicon], list[str]]
@@ -60,7 +60,7 @@ def alone(names: Sequence[str], options: Options, lexicon: Lexicon) -> list[str]
 def chosen(names: Sequence[str], options: Options, lexicon: Lexicon) -> list[str]:
     """What `choose_senses` does with names it knows nothing else about."""
     those = possible(options)
-    chances = weigh(names, those, lexicon)
+    chances = sense_probabilities(names, those, lexicon)
     return [
         of_class[int(np.argmax(chance))].id if of_class else ""
         for of_class, chance in zip(those, chances, strict=True)
@@ -93,7 +93,7 @@ def known(title: str) -> list[ClassName]:
     """The package's table of a data set."""
     return [
         ClassName(spellings.split("|")[0], id)
-        for of, spellings, id in table_rows("classes.tsv")
+        for of, spellings, id in read_table("classes.tsv")
         if of == title
     ]
 
@@ -101,7 +101,7 @@ def known(title: str) -> list[ClassName]:
 def lists() -> dict[str, list[list[ClassName]]]:
     """Lists of classes by title; several of them where they are drawn."""
     lvis = list(open_vocabulary("lvis"))
-    bare = [ClassName(without_remark(one.name), one.synset) for one in lvis]
+    bare = [ClassName(strip_qualifier(one.name), one.synset) for one in lvis]
     imagenet = [ClassName(tables.lemmas()[id][0], id) for id in tables.imagenet_1k()]
     out = {"LVIS, with remarks": [lvis], "LVIS": [bare], "ImageNet-1K": [imagenet]}
     out |= {title: [known(title)] for title in ("CIFAR-100", "CIFAR-10")}

@@ -65,7 +65,7 @@ def transform(recipe: Recipe, side: int) -> T.Compose:
     ]
     if recipe.jitter:
         jitter = T.ColorJitter(recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
-        steps += [T.RandomApply([jitter], recipe.jitter), T.RandomGrayscale(recipe.grey)]
+        steps += [T.RandomApply([jitter], recipe.jitter), T.RandomGrayscale(recipe.gray)]
     if recipe.blur:
         low, high = (sigma * side / 224 for sigma in recipe.blur_sigma)
         steps.append(

@@ -3,6 +3,7 @@
 import csv
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import tiny
@@ -26,7 +27,10 @@ def storage(tmp_path):
 
 @pytest.fixture
 def anchors(preset, storage, capsys, monkeypatch):
-    """`anchors("--explain", …)`: what the command says; asserts that it went well and encoded no image."""
+    """`anchors("--explain", …)` returns what the command prints.
+
+    Asserts that it exits with 0 and encodes no image.
+    """
     monkeypatch.setenv("COLUMNS", "100")
 
     def call(*options):
@@ -35,16 +39,19 @@ def anchors(preset, storage, capsys, monkeypatch):
             main(
                 ["anchors", "--preset", str(preset), "--storage", str(storage), *map(str, options)]
             )
-        said = capsys.readouterr()
-        assert (caught.value.code, images_encoded()) == (0, before), said.err
-        return said.out
+        printed = capsys.readouterr()
+        assert (caught.value.code, images_encoded()) == (0, before), printed.err
+        return printed.out
 
     return call
 
 
 @pytest.fixture
 def named(tmp_path):
-    """`named("crane", …)`: options that name the four classes so, in label order: blue, green, red, yellow."""
+    """`named("crane", …)`: options that give the four classes these names.
+
+    Label order: blue, green, red, yellow.
+    """
 
     def write(*lines):
         (tmp_path / "names.txt").write_text(
@@ -57,7 +64,7 @@ def named(tmp_path):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The sentences that the text tower is asked for."""
+    """The sentences that the text tower encodes."""
     texts, encode = [], Teacher.encode_texts
     monkeypatch.setattr(
         Teacher, "encode_texts", lambda self, some: texts.extend(some) or encode(self, some)
@@ -65,9 +72,9 @@ def asked(monkeypatch):
     return texts
 
 
-def row(said, title):
-    """What stands beside a title in the (first) table."""
-    return re.search(rf"│ {re.escape(title)} +│ (.*?) +│", said).group(1)
+def row(printed, title):
+    """Return the value next to a title in the first table."""
+    return re.search(rf"│ {re.escape(title)} +│ (.*?) +│", printed).group(1)
 
 
 def table(path):
@@ -75,24 +82,35 @@ def table(path):
         return list(csv.reader(file))
 
 
-def test_it_says_what_the_anchors_are_like(anchors, storage):
-    said = anchors("--set", "anchors.prompt_set=openai_7")
-    assert "Anchors of tiny: openai_7" in said
-    assert (row(said, "anchors"), row(said, "prompts")) == ("4", "28, 7 a class")
-    assert row(said, "sense unknown") == "4 classes go by their name alone"
-    assert (row(said, "sense weighed"), row(said, "shortened")) == (
-        "0 classes (--explain says how)",
+def test_it_describes_the_anchors(anchors, storage, monkeypatch):
+    complete = SimpleNamespace(complete=True)
+    monkeypatch.setattr("beamclip.cli.anchors.open_lexicon", lambda: complete)
+    printed = anchors("--set", "anchors.prompt_set=openai_7")
+    assert "Anchors of tiny: openai_7" in printed
+    assert (row(printed, "anchors"), row(printed, "prompts")) == ("4", "28, 7 a class")
+    assert row(printed, "sense unknown") == "4 classes: only their names are used"
+    assert (row(printed, "sense ambiguous"), row(printed, "shortened")) == (
+        "0 classes (see --explain)",
         "none",
     )
-    assert row(said, "prompts say").startswith("names only: no sense and no pin changes them")
-    assert row(said, "the same anchor") == "0 pairs" and re.fullmatch(
-        r"\w+ – \w+  -?0\.\d{3}", row(said, "nearest")
+    assert row(printed, "prompts contain").startswith("names only: senses and pins change nothing")
+    assert row(printed, "same anchor") == "0 pairs" and re.fullmatch(
+        r"\w+ – \w+  -?0\.\d{3}", row(printed, "nearest")
     )
-    assert "zero-shot on val: not known before the teacher has seen it (beamclip embed)" in said
+    assert (
+        "zero-shot on val: not known until the teacher has encoded val (beamclip embed)" in printed
+    )
     (store,) = (storage / "stores" / "anchors").glob("*/manifest.json")
-    assert row(said, "hash") == store.parent.name == read_json(store)["key"]
-    assert f"{storage}/anchors/{store.parent.name}" in said.replace("\n", "")
-    assert "prompts say" not in anchors("--set", "anchors.prompt_set=hypernym")
+    assert row(printed, "hash") == store.parent.name == read_json(store)["key"]
+    assert f"{storage}/anchors/{store.parent.name}" in printed.replace("\n", "")
+    assert "prompts contain" not in anchors("--set", "anchors.prompt_set=hypernym")
+
+
+def test_without_wordnet_it_says_how_to_know_more_senses(anchors, monkeypatch):
+    incomplete = SimpleNamespace(complete=False)
+    monkeypatch.setattr("beamclip.cli.anchors.open_lexicon", lambda: incomplete)
+    unknown = row(anchors(), "sense unknown")
+    assert unknown.startswith("4 classes: only their names are used; more senses may be known")
 
 
 def test_it_writes_a_picture_and_tables(anchors, storage, named, tmp_path):
@@ -125,7 +143,7 @@ def test_it_writes_a_picture_and_tables(anchors, storage, named, tmp_path):
     ]
 
 
-def test_files_go_where_they_are_wanted(anchors, storage, tmp_path):
+def test_out_sets_the_folder_of_the_files(anchors, storage, tmp_path):
     anchors("--out", tmp_path / "here")
     (folder,) = (tmp_path / "here").iterdir()
     assert (
@@ -134,7 +152,7 @@ def test_files_go_where_they_are_wanted(anchors, storage, tmp_path):
     )
 
 
-def test_a_second_call_encodes_nothing_and_says_the_same(anchors, asked):
+def test_a_second_call_encodes_nothing_and_prints_the_same(anchors, asked):
     options = ("--set", "anchors.prompt_set=ensemble")
     first = anchors(*options)
     assert sorted(asked) == sorted(set(asked)) and len(asked) == 4 * 8
@@ -142,10 +160,10 @@ def test_a_second_call_encodes_nothing_and_says_the_same(anchors, asked):
     assert anchors(*options) == first and asked == []
 
 
-def test_explaining_says_which_senses_there_are_and_why_one_was_chosen(anchors, named):
-    said = anchors(*named("crane", "bass", "mouse\tn02330245", "forklift"), "--explain")
+def test_explain_lists_the_senses_and_why_one_was_chosen(anchors, named):
+    printed = anchors(*named("crane", "bass", "mouse\tn02330245", "forklift"), "--explain")
     crane, bass, mouse, forklift = re.split(
-        r"\n(?=\w)", said.partition("The data's own classes\n\n")[2]
+        r"\n(?=\w)", printed.partition("The data's own classes\n\n")[2]
     )[:4]
     assert (
         crane.startswith(f"crane: {MACHINE} lifts and moves heavy objects; ")
@@ -154,57 +172,60 @@ def test_explaining_says_which_senses_there_are_and_why_one_was_chosen(anchors, 
     assert "\n    why: fits the other classes best (0." in crane
     others = re.findall(r"\n    not (n\d{8}) \(0\.\d\d\) (\w+)", crane)
     assert len(others) == 4 and (BIRD, "large") in others and MACHINE not in dict(others)
-    assert bass == "bass: its name alone\n    why: no noun that the excerpt of WordNet knows"
+    assert bass == "bass: its name alone\n    why: not a noun in the excerpt of WordNet"
     assert (
         mouse.startswith(f"mouse: {RODENT} any of numerous small rodents")
         and "\n    why: its own WordNet id\n    not n" in mouse
     )
     assert "\n    why: its only sense" in forklift
     assert (
-        "1 of them weighed by the other classes; once the teacher has seen the images (beamclip embed), they are asked too"
-        in said
+        "1 of them were chosen because of the other classes "
+        "(and of what the images show, once beamclip embed has encoded them)" in printed
     )
-    assert f"  --set 'anchors.senses={{crane: {MACHINE}}}'\n" in said
-    assert row(said, "sense weighed") == "1 classes (--explain says how)"
+    assert f"  --set 'anchors.senses={{crane: {MACHINE}}}'\n" in printed
+    assert row(printed, "sense ambiguous") == "1 classes (see --explain)"
 
 
-def test_what_was_suggested_can_be_pinned_and_nothing_is_left_to_suggest(anchors, named):
+def test_the_suggested_pins_can_be_used_and_leave_nothing_to_suggest(anchors, named):
     names = named("crane", "heron", "mouse\tn02330245", "forklift")
     (line,) = re.findall(r"--set '(anchors.senses=.*)'\n", anchors(*names, "--explain"))
-    said = anchors(*names, "--explain", "--strict-senses", "--set", line)
-    assert "why: pinned by anchors.senses" in said and "To pin them" not in said
+    printed = anchors(*names, "--explain", "--strict-senses", "--set", line)
+    assert "why: pinned by anchors.senses" in printed and "pin them" not in printed
 
 
-def test_images_that_the_teacher_has_seen_are_asked_too(
+def test_images_that_the_teacher_has_encoded_are_used_too(
     anchors, named, preset, storage, monkeypatch
 ):
     names = named("crane", "forklift", "red", "yellow")
     monkeypatch.setattr("beamclip.cli.anchors.teacher_zero_shot", lambda *_: (60.0, 40.0))
     prepare(tiny.experiment(preset, storage), PreparationContext(storage / "stores"))
     monkeypatch.setattr(
-        "beamclip.preparation.sense_evidence.evidence_of_images",
+        "beamclip.preparation.sense_evidence.score_senses_by_images",
         lambda images, texts, share: [0.0, 0.0, 0.0, 0.1, 0.9],
     )
-    said = anchors(*names, "--explain")
+    printed = anchors(*names, "--explain")
     assert (
-        f"crane: {MACHINE}" in said
-        and f"    but the images speak for {BIRD} large long-necked wading bird" in said
+        f"crane: {MACHINE}" in printed
+        and f"    but the images show {BIRD} large long-necked wading bird" in printed
     )
     assert (
-        "1 of them weighed by what the images show. To pin them" in said
-        and f"anchors.senses={{crane: {BIRD}}}" in said
+        "1 of them were chosen because of what the images show. Check them, then pin them"
+        in printed
+        and f"anchors.senses={{crane: {BIRD}}}" in printed
     )
     monkeypatch.setattr("beamclip.cli.anchors.teacher_zero_shot", lambda *_: (60.0, 30.0))
-    assert "the images speak for" not in anchors(
-        *names, "--explain"
-    )  # one that may as well guess is not asked
+    # A teacher near chance is not used.
+    assert "but the images show" not in anchors(*names, "--explain")
 
 
 def test_a_name_is_no_markup(anchors, named):
-    said = anchors(*named("[red]", "[/]", "bow [weapon]", "a_b"), "--explain", "--near", "-1")
+    printed = anchors(*named("[red]", "[/]", "bow [weapon]", "a_b"), "--explain", "--near", "-1")
     for name in ("[red]: ", "[/]: ", "bow [weapon]: "):
-        assert f"\n{name}" in f"\n{said}"
-    assert "[red]" in said.split("Anchors of")[1] and "bow [weapon]" in said.split("Anchors of")[1]
+        assert f"\n{name}" in f"\n{printed}"
+    assert (
+        "[red]" in printed.split("Anchors of")[1]
+        and "bow [weapon]" in printed.split("Anchors of")[1]
+    )
 
 
 def test_how_near_is_near_can_be_chosen(anchors, named):
@@ -213,48 +234,46 @@ def test_how_near_is_near_can_be_chosen(anchors, named):
         row(anchors("--near", "1"), "cosine ≥ 1"),
     ) == ("6 pairs", "0 pairs")
     twins = anchors(*named("crane\tn02012849", "crane\tn03126707", "red", "yellow"), "--near", "1")
-    assert row(twins, "cosine ≥ 1") == row(twins, "the same anchor") == "1 pairs"
+    assert row(twins, "cosine ≥ 1") == row(twins, "same anchor") == "1 pairs"
 
 
-def test_a_vocabulary_is_told_of_beside_the_data_s_own_classes(anchors, tmp_path):
+def test_a_vocabulary_is_described_besides_the_data_s_own_classes(anchors, tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("crane\nforklift\nbow\tof ribbon\nmissile\tn03773504\nmissile\tn04008634\n")
-    said = anchors("--set", f"anchors.vocabulary={words}", "--explain")
-    own, vocabulary = said.index("blue: its name alone"), said.index(f"crane: {MACHINE}")
-    assert vocabulary < own and "forklift:" not in said  # of a vocabulary, only what was weighed
-    tables = said.split("Anchors of tiny: plain")[1:]
+    printed = anchors("--set", f"anchors.vocabulary={words}", "--explain")
+    own, vocabulary = printed.index("blue: its name alone"), printed.index(f"crane: {MACHINE}")
+    assert vocabulary < own and "forklift:" not in printed  # of a vocabulary, only ambiguous names
+    tables = printed.split("Anchors of tiny: plain")[1:]
     assert [row(one, "anchors") for one in tables] == ["5", "4"]
-    assert (
-        row(tables[0], "the same anchor") == "1 pairs" and "missile – missile  1.000" in tables[0]
-    )
+    assert row(tables[0], "same anchor") == "1 pairs" and "missile – missile  1.000" in tables[0]
     assert "zero-shot" in tables[1] and "zero-shot" not in tables[0]
 
 
-def test_every_teacher_s_anchors_are_told_of(anchors, teacher_folder):
-    said = anchors(
+def test_every_teacher_s_anchors_are_described(anchors, teacher_folder):
+    printed = anchors(
         "--set", f"teacher.others=[{{model: 'local-dir:{teacher_folder}', prompt_set: openai_7}}]"
     )
-    assert said.index(f"Anchors of {teacher_folder.name}: openai_7") < said.index(
+    assert printed.index(f"Anchors of {teacher_folder.name}: openai_7") < printed.index(
         "Anchors of tiny: plain"
     )
 
 
 def test_the_set_is_called_what_the_user_calls_it(anchors):
-    """Of colours nobody knows a hypernym here, so that both make the same sentences and share a bank."""
+    """Colors have no hypernym here: both prompt sets make the same sentences and share a store."""
     assert "Anchors of tiny: plain" in anchors()
     assert "Anchors of tiny: hypernym" in anchors("--set", "anchors.prompt_set=hypernym")
 
 
-def test_a_teacher_near_chance_is_warned_of_loudly(anchors, named, preset, storage):
+def test_a_teacher_near_chance_gets_a_warning(anchors, named, preset, storage):
     prepare(tiny.experiment(preset, storage), PreparationContext(storage / "stores"))
-    said = anchors()
+    printed = anchors()
     assert (
-        "zero-shot of tiny on val: 100.0 %, surely above 80.6 % (chance 25.0 %)" in said
-        and "WARNING" not in said
+        "zero-shot of tiny on val: 100.0 % (95 % interval from 80.6 %; chance 25.0 %)" in printed
+        and "WARNING" not in printed
     )
-    said = anchors(*named("green one", "red one", "yellow one", "blue one"))
-    assert "zero-shot of tiny on val: 0.0 %, surely above 0.0 % (chance 25.0 %)" in said
-    assert "WARNING: that is near chance: tiny hardly knows these classes by these names" in said
+    printed = anchors(*named("green one", "red one", "yellow one", "blue one"))
+    assert "zero-shot of tiny on val: 0.0 % (95 % interval from 0.0 %; chance 25.0 %)" in printed
+    assert "WARNING: that is near chance: tiny hardly knows these classes by these names" in printed
 
 
 def test_nothing_but_anchors_is_made(anchors, storage):

@@ -3,20 +3,31 @@ import shlex
 import pytest
 from helpers import tiny
 
-from beamclip.cli.balance import balance_images, train_line
+from beamclip.cli.balance import balance_images, train_command
 from beamclip.cli.main import main
 from beamclip.config import UserError, load_experiment, parse_assignments
 
+CLASSES = [
+    {"name": f"class [{number}]", "images": 10, "removed": number % 10, "share": number % 10 / 10}
+    for number in range(30)
+]
 REPORT = {
-    "images": 1000, "kept": 600, "removed": 400, "removed_share": 0.4, "threshold": 0.125, "sets": 600, "sets_of_several": 50,
+    "images": 1000,
+    "kept": 600,
+    "removed": 400,
+    "removed_share": 0.4,
+    "threshold": 0.125,
+    "sets": 600,
+    "sets_of_several": 50,
     "largest": {"size": 120, "farthest": [1, 2], "distance": 0.31, "distance_is_sure": False},
-    "search": {"method": "index", "neighbours": 32, "recall": 0.995}, "asked": {"threshold": None, "remove": 0.5},
-    "classes": [{"name": f"class [{number}]", "images": 10, "removed": number % 10, "share": number % 10 / 10} for number in range(30)],
-}  # fmt: skip
+    "search": {"method": "index", "neighbours": 32, "recall": 0.995},
+    "asked": {"threshold": None, "remove": 0.5},
+    "classes": CLASSES,
+}
 
 
 class Preparing:
-    """Stands where the cluster would be."""
+    """Stands in for the preparation on the cluster."""
 
     def __init__(self, *arguments):
         pass
@@ -32,7 +43,7 @@ class Preparing:
 
 
 @pytest.mark.parametrize("settings", [{}, {"balance__remove": 0}])
-def test_without_a_threshold_or_a_share_a_sentence_says_what_to_give(preset, tmp_path, settings):
+def test_without_a_threshold_or_a_share_the_error_says_what_to_give(preset, tmp_path, settings):
     with pytest.raises(
         UserError,
         match=r"give a share such as --set balance.remove=0.437, or .*--set balance.threshold=0.1",
@@ -40,37 +51,41 @@ def test_without_a_threshold_or_a_share_a_sentence_says_what_to_give(preset, tmp
         balance_images(tiny.experiment(preset, tmp_path, **settings), False, [])
 
 
-def test_the_report_and_the_line_to_train_with(preset, tmp_path, monkeypatch, capsys):
+def test_the_report_and_the_command_to_train_are_printed(preset, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr("beamclip.cli.balance.preparation_of", Preparing)
-    words = ["--preset", str(preset), "--storage", str(tmp_path), "--set", "optimiser.lr=0.1"]
+    monkeypatch.setattr("beamclip.cli.balance.open_preparation", Preparing)
+    words = ["--preset", str(preset), "--storage", str(tmp_path), "--set", "optimizer.lr=0.1"]
     with pytest.raises(SystemExit) as ended:
         main(["balance", *words, "--set", "balance.remove=0.5"])
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert ended.value.code == 0
     for part in (
         "400, 40.0 %",
         "cosine distance 0.125",
         "120 images; the two farthest are at least 0.310 apart",
-        "99.5 % of the ten",
+        "which finds 99.5 % of the ten",
     ):
-        assert part in said
-    assert "class [9]  90.0 % of 10" in said and "…" in said and said.count("class [") == 20
-    assert "asked for 50.0 %, found 40.0 %" in said
-    assert "chosen from train as data.split_seed=0 and data.val_fraction=0.1 leave it" in said
-    assert said.rstrip().endswith(train_line(words, "/stores/balance/1f"))
+        assert part in printed
+    assert (
+        "class [9]  90.0 % of 10" in printed and "…" in printed and printed.count("class [") == 20
+    )
+    assert "asked for 50.0 %, removed 40.0 %" in printed
+    assert "chosen from train with data.split_seed=0 and data.val_fraction=0.1" in printed
+    assert printed.rstrip().endswith(train_command(words, "/stores/balance/1f"))
 
 
-def test_a_folder_with_a_space_is_quoted_in_the_line_to_type():
-    line = "beamclip train --data 'my images' --set data.keep=/s/kept.json --set balance.remove=null --set balance.threshold=null"
-    assert train_line(["--data", "my images"], "/s") == line
+def test_a_folder_with_a_space_is_quoted_in_the_command():
+    assert train_command(["--data", "my images"], "/s") == (
+        "beamclip train --data 'my images' --set data.keep=/s/kept.json "
+        "--set balance.remove=null --set balance.threshold=null"
+    )
 
 
-def test_the_line_to_train_with_balances_no_second_time_whatever_the_preset_asks_for(tmp_path):
+def test_the_command_to_train_does_not_balance_again_even_if_the_preset_does(tmp_path):
     (tmp_path / "mine.yaml").write_text(
         "data: {source: demo, image_size: 32}\nstudent: {image_size: 32}\nbalance: {remove: 0.25}\n"
     )
-    _, _, *words = shlex.split(train_line(["--preset", str(tmp_path / "mine.yaml")], "/s"))
+    _, _, *words = shlex.split(train_command(["--preset", str(tmp_path / "mine.yaml")], "/s"))
     values = parse_assignments(
         [value for word, value in zip(words[::2], words[1::2], strict=True) if word == "--set"]
     )

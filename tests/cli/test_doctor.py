@@ -19,7 +19,7 @@ def test_doctor_prints_a_line_for_every_check(preset, storage, capsys):
     assert "4 classes, 160 train, 40 test images" in lines[2]
 
 
-def test_doctor_goes_on_after_a_bad_line_and_exits_with_1(preset, storage, tmp_path, capsys):
+def test_doctor_continues_after_a_failed_check_and_exits_with_1(preset, storage, tmp_path, capsys):
     bad = [
         "--data",
         str(tmp_path / "none"),
@@ -30,9 +30,9 @@ def test_doctor_goes_on_after_a_bad_line_and_exits_with_1(preset, storage, tmp_p
     ]
     with pytest.raises(SystemExit) as caught:
         main(["doctor", "--preset", str(preset), "--storage", str(storage), *bad])
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert caught.value.code == 1
-    marks = {line.split()[1]: line[0] for line in said.out.splitlines()[:7]}
+    marks = {line.split()[1]: line[0] for line in printed.out.splitlines()[:7]}
     good = dict.fromkeys(("storage", "tracking", "teacher", "ray"), "✓")
     assert marks == good | {
         "data": "✗",

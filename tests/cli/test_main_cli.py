@@ -1,4 +1,4 @@
-"""Whatever a user can get wrong is one sentence on stderr and exit code 2, and leaves nothing behind."""
+"""Mistakes of the user are one sentence on stderr and exit code 2, and leave no files."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from helpers import tiny
@@ -28,8 +29,8 @@ TAU_T = "objective.teacher_temperature"
             ["--set", "objective.teacher_temp=1"],
             "objective.teacher_temp is not a setting; did you mean objective.teacher_temperature",
         ),
-        (["--set", "optimiser.lr=fast"], "optimiser.lr is 'fast'"),
-        (["--set", "optimiser.lr"], "--set optimiser.lr has no value"),
+        (["--set", "optimizer.lr=fast"], "optimizer.lr is 'fast'"),
+        (["--set", "optimizer.lr"], "--set optimizer.lr has no value"),
         (["--set", f"{TAU_T}=0"], f"{TAU_T} is 0"),
         (["--set", f"{TAU_T}=-1"], f"{TAU_T} is -1"),
         (["--set", "views.recipe=simcrl"], "recipe simcrl does not exist; did you mean simclr"),
@@ -53,7 +54,7 @@ def test_a_bad_setting_is_named(complaint, storage, options, says):
         (["--space", f"{TAU_T}=0.1"], f"--space {TAU_T} needs a list"),
         (["--space", f"{TAU_T}=[]"], "needs a list"),
         (["--space", TAU_T], f"--space {TAU_T} has no value"),
-        (["--space", "optimiser.betas=[1]"], "optimiser.betas is not a setting"),
+        (["--space", "optimizer.betas=[1]"], "optimizer.betas is not a setting"),
         (
             ["--space", f"{TAU_T}=[0.1, 0]"],
             f"{TAU_T} is 0: input should be greater than 0 (in the trial {TAU_T}=0)",
@@ -104,7 +105,9 @@ def test_a_bucket_needs_a_tracking_server_and_must_exist_before_anything_starts(
 def test_a_tracking_server_that_does_not_answer_is_named_and_nothing_is_prepared(
     complaint, storage
 ):
-    with socket.socket() as closed:  # bound but not listening: nobody else can take the port
+    with (
+        socket.socket() as closed
+    ):  # bound but not listening, so no other process can take the port
         closed.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
         assert f"tracking.uri {uri}" in complaint(
@@ -114,7 +117,7 @@ def test_a_tracking_server_that_does_not_answer_is_named_and_nothing_is_prepared
 
 
 def test_there_must_be_something_to_resume(complaint, storage):
-    assert f"no sweep train lies in {storage}/sweeps to resume" in complaint(
+    assert f"no sweep train is in {storage}/sweeps, so none can be resumed" in complaint(
         "train", "--storage", storage, "--resume"
     )
     (storage / "sweeps" / "csm_temp").mkdir(parents=True)
@@ -131,7 +134,7 @@ def test_there_must_be_something_to_resume(complaint, storage):
 @pytest.mark.parametrize(
     ("options", "names"),
     [
-        (["--set", "optimiser.lr=1"], "--set"),
+        (["--set", "optimizer.lr=1"], "--set"),
         (["--data", "x", "--workers", "2"], "--data and --workers"),
         (["--tracking-uri", "http://other"], "--tracking-uri"),
         (["--gpus-per-worker", "0.5"], "--gpus-per-worker"),
@@ -164,11 +167,11 @@ def test_a_scripts_sweep_can_be_given_another_name(monkeypatch):
     for arguments in ([], ["--name", "other"]):
         with pytest.raises(SystemExit):
             sweep_main(sweep, arguments)
-    assert [one.name for one in started] == ["s", "other"]
+    assert [sweep.name for sweep in started] == ["s", "other"]
     assert started[1].space == sweep.space
 
 
-def test_a_name_that_can_name_no_folder_is_a_sentence(capsys):
+def test_a_name_that_can_t_be_a_folder_is_an_error(capsys):
     with pytest.raises(SystemExit) as caught:
         sweep_main(Sweep(name="s", space={TAU_T: choice(0.1)}), ["--name", "a/b"])
     assert caught.value.code == 2
@@ -206,9 +209,9 @@ def test_a_timm_model_is_probed_without_a_teacher(capsys, preset, storage):
             ]
         )
     assert caught.value.code == 0
-    said = capsys.readouterr().out
-    assert "linear probe" in said
-    assert "zero-shot" not in said
+    printed = capsys.readouterr().out
+    assert "linear probe" in printed
+    assert "zero-shot" not in printed
     assert not (storage / "stores" / "anchors").exists()
 
 
@@ -249,37 +252,45 @@ def test_the_command_itself_answers():
 
 
 @pytest.mark.parametrize(
-    "listens", [True, False], ids=["", "started with & in a script, which is deaf to Ctrl-C"]
+    "listens", [True, False], ids=["", "started with & in a script, which ignores Ctrl-C"]
 )
 def test_a_sigterm_is_taken_as_ctrl_c(capsys, listens):
     def ended():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
-        raise AssertionError("went on")
+        raise AssertionError("SIGTERM was ignored")
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler if listens else signal.SIG_IGN)
     try:
-        assert cli._guarded(ended) == cli.EXIT_INTERRUPTED
+        assert cli.exit_code_of(ended) == cli.EXIT_INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])
     assert capsys.readouterr().err == "beamclip: interrupted; what is finished is kept\n"
 
 
-def test_what_to_type_to_go_on_is_said_last(capsys):
+def test_the_command_to_resume_is_printed_last(capsys):
     def interrupted():
         raise KeyboardInterrupt("beamclip sweep --resume")
 
     before = signal.getsignal(signal.SIGTERM)
-    assert cli._guarded(interrupted) == cli.EXIT_INTERRUPTED
+    assert cli.exit_code_of(interrupted) == cli.EXIT_INTERRUPTED
     signal.signal(signal.SIGTERM, before)
-    assert (
-        capsys.readouterr().err
-        == "beamclip: interrupted; what is finished is kept; go on with  beamclip sweep --resume\n"
+    assert capsys.readouterr().err == (
+        "beamclip: interrupted; what is finished is kept; continue with  beamclip sweep --resume\n"
     )
 
 
 def test_a_sweep_may_be_started_from_any_thread():
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(cli._guarded, lambda: None).result() == 0
+        assert pool.submit(cli.exit_code_of, lambda: None).result() == 0
+
+
+def test_the_function_of_every_command_exists():
+    (commands,) = [
+        action for action in cli.build_parser()._actions if isinstance(action.choices, dict)
+    ]
+    assert len(commands.choices) == 10
+    for parser in commands.choices.values():
+        assert callable(resolve_name(parser.get_default("handler")))

@@ -9,12 +9,12 @@ SWEEP = ["sweep", "--resume"]
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What would be run: the sweep, and what to resume."""
-    found = []
+    """The sweeps that would be run, with what to resume."""
+    sweeps = []
     monkeypatch.setattr(
-        options, "run_sweep", lambda sweep, base, resume, repair: found.append((sweep, resume))
+        options, "run_sweep", lambda sweep, base, resume, repair: sweeps.append((sweep, resume))
     )
-    return found
+    return sweeps
 
 
 def ended(arguments):
@@ -36,7 +36,7 @@ def ended(arguments):
         ([*SWEEP, "--space", "seed=[1]", "--asha"], "--space and --asha"),
     ],
 )
-def test_whatever_a_resumed_sweep_would_not_heed_is_refused_even_where_it_is_zero_or_the_default(
+def test_options_that_resume_would_ignore_are_refused_even_if_zero_or_the_default(
     asked, capsys, arguments, names
 ):
     assert ended(arguments) == 2
@@ -45,10 +45,8 @@ def test_whatever_a_resumed_sweep_would_not_heed_is_refused_even_where_it_is_zer
 
 
 @pytest.mark.parametrize("verb", [PLAIN, SWEEP])
-def test_where_a_sweep_lies_and_what_it_is_called_may_be_said_of_a_resumed_one(
-    asked, tmp_path, verb
-):
-    """A preset may say where it lies, too."""
+def test_resume_takes_storage_name_and_repair(asked, tmp_path, verb):
+    """A preset may name the storage, too."""
     (tmp_path / "mine.yaml").write_text(f"storage: {{path: {tmp_path}}}")
     assert (
         ended(
@@ -70,7 +68,7 @@ def test_where_a_sweep_lies_and_what_it_is_called_may_be_said_of_a_resumed_one(
     assert (sweep.name, resume) == ("x", "ID")
 
 
-def test_a_sweep_that_is_told_nothing_else_is_a_grid_and_one_that_is_told_keeps_to_it(asked):
+def test_a_sweep_is_a_grid_unless_the_options_say_otherwise(asked):
     assert ended(["sweep", "--space", "seed=[1, 2]"]) == 0
     assert (
         ended(
@@ -88,7 +86,7 @@ def test_a_sweep_that_is_told_nothing_else_is_a_grid_and_one_that_is_told_keeps_
         )
         == 0
     )
-    assert [(one.search, one.trials, one.question) for one, _ in asked] == [
+    assert [(sweep.search, sweep.trials, sweep.question) for sweep, _ in asked] == [
         ("grid", 16, ""),
         ("random", 2, "why?"),
     ]

@@ -71,9 +71,9 @@ def test_every_node_installs_the_same_versions(plan):
 
 
 def test_the_imagenet_preset_fits_the_whole_cluster(plan, monkeypatch):
-    monkeypatch.setattr(cluster, "most_nodes", lambda: cluster._planned_nodes(plan))
+    monkeypatch.setattr(cluster, "max_nodes", lambda: cluster._planned_nodes(plan))
     assert concurrent_trials(load_experiment("imagenet", {"data.path": "/x"})) == 1
-    assert cluster.most_resources() == {"CPU": 64, "GPU": 8}
+    assert cluster.max_resources() == {"CPU": 64, "GPU": 8}
 
 
 def test_every_command_is_one_that_a_shell_takes_as_ray_wraps_it(plan):

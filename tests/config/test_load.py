@@ -22,18 +22,18 @@ def test_every_preset_is_a_valid_experiment():
 def test_values_win_over_the_preset_and_keep_their_types():
     values = parse_assignments(
         [
-            "optimiser.lr=1e-3",
+            "optimizer.lr=1e-3",
             "anchors.count=5",
             "probe.inverse_l2=[0.1, 1e1]",
             "data.train_images=null",
         ]
     )
     experiment = load_experiment("demo", values)
-    assert experiment.optimiser.lr == 0.001
+    assert experiment.optimizer.lr == 0.001
     assert experiment.anchors.count == 5
     assert experiment.probe.inverse_l2 == (0.1, 10.0)
     assert experiment.data.train_images is None
-    assert experiment.optimiser.name == "adamw"  # from the preset
+    assert experiment.optimizer.name == "adamw"  # from the preset
 
 
 @pytest.mark.parametrize(
@@ -59,18 +59,18 @@ def test_numbers_and_names_are_what_people_take_them_for(text, value):
 def test_a_preset_s_numbers_are_read_as_on_the_command_line(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text(
-        "data: {path: 2026-11-26, image_size: 32}\nstudent: {image_size: 32}\noptimiser: {lr: 1e-3}\n"
+        "data: {path: 2026-11-26, image_size: 32}\nstudent: {image_size: 32}\noptimizer: {lr: 1e-3}\n"
     )
     experiment = load_experiment(str(mine))
-    assert (experiment.optimiser.lr, experiment.data.path) == (0.001, "2026-11-26")
+    assert (experiment.optimizer.lr, experiment.data.path) == (0.001, "2026-11-26")
 
 
 def test_a_users_own_file_is_a_preset_too(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text(
-        "data: {source: demo, image_size: 32}\nstudent: {image_size: 32}\noptimiser: {epochs: 3}\n"
+        "data: {source: demo, image_size: 32}\nstudent: {image_size: 32}\noptimizer: {epochs: 3}\n"
     )
-    assert load_experiment(str(mine)).optimiser.epochs == 3
+    assert load_experiment(str(mine)).optimizer.epochs == 3
 
 
 def test_the_resolved_tree_makes_the_same_experiment_again():
@@ -90,8 +90,8 @@ def test_the_resolved_tree_makes_the_same_experiment_again():
         ),
         ("teacher_temperature=1", "did you mean objective.teacher_temperature"),
         ("objctive.name=csm", "objctive is not a setting; did you mean objective.name"),
-        ("optimiser.lr=fast", "optimiser.lr is 'fast': input should be a valid number"),
-        ("optimiser.epochs=1.5", "optimiser.epochs is 1.5: input should be a valid integer"),
+        ("optimizer.lr=fast", "optimizer.lr is 'fast': input should be a valid number"),
+        ("optimizer.epochs=1.5", "optimizer.epochs is 1.5: input should be a valid integer"),
         (
             "objective.student_temperature=0",
             "objective.student_temperature is 0: input should be greater than 0",
@@ -110,18 +110,18 @@ def test_the_resolved_tree_makes_the_same_experiment_again():
         ("views.custom={a: {area: [0.9, 0.1]}}", "area runs from 0.9 down to 0.1"),
         (
             "scaling.workers=3",
-            "optimiser.batch_size 128 can't be shared evenly by scaling.workers 3; 126 can",
+            "optimizer.batch_size 128 can't be shared evenly by scaling.workers 3; 126 can",
         ),
         (
             "student.image_size=64",
             "student.image_size 64 is larger than the stored images of data.image_size 32",
         ),
-        ("optimiser.warmup_epochs=100", "leaves nothing"),
+        ("optimizer.warmup_epochs=100", "leaves nothing"),
         ("data.path=x", "data.source is demo, which needs no data.path"),
         ("data=3", "data is 3; write its settings, such as {key: 1}"),
         (
-            "optimiser.batch_size=2",
-            "optimiser.batch_size 2 gives each of scaling.workers 2 one image",
+            "optimizer.batch_size=2",
+            "optimizer.batch_size 2 gives each of scaling.workers 2 one image",
         ),
         (
             "seed=18446744073709551616",
@@ -142,8 +142,8 @@ def test_the_resolved_tree_makes_the_same_experiment_again():
         ("scaling={workers: 1, gpus_per_worker: 1.5}", "scaling.gpus_per_worker 1.5 is a fraction"),
         ("probe.few_shot=4", "probe.few_shot is 4; write a list, such as [1, 2]"),
         ("objective.terms=3", "objective.terms is 3; write a mapping, such as {name: 1}"),
-        ("optimiser.lr=!!binary aGk=", "optimiser.lr is \"b'hi'\""),
-        ("optimiser.lr=2026-11-26", "optimiser.lr is '2026-11-26': input should be a valid number"),
+        ("optimizer.lr=!!binary aGk=", "optimizer.lr is \"b'hi'\""),
+        ("optimizer.lr=2026-11-26", "optimizer.lr is '2026-11-26': input should be a valid number"),
         ("probe.knn_k=[]", "probe.knn_k holds 0 values, and needs 1 or more"),
     ],
 )
@@ -154,7 +154,7 @@ def test_what_is_wrong_is_one_sentence_with_the_key(assignment, says):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("item", ["optimiser.lr", "=3", "a.b=[1, 2"])
+@pytest.mark.parametrize("item", ["optimizer.lr", "=3", "a.b=[1, 2"])
 def test_an_assignment_without_a_value_is_named(item):
     with pytest.raises(UserError, match="--set"):
         parse_assignments([item])
@@ -175,10 +175,10 @@ def test_a_preset_file_that_is_no_mapping_is_named(tmp_path, content):
 
 def test_what_is_compared_in_pairs_has_a_recipe_of_its_own():
     base = load_experiment("demo", {"views.pair_recipe": "simclr"})
-    assert base.shown is base.views and base.views.recipe == "scenes"
+    assert base.student_views is base.views and base.views.recipe == "scenes"
     pairs = with_values(base, {"objective.name": "csm+simclr"})
-    assert pairs.shown.recipe == "simclr" and pairs.shown.stored == base.views.stored
-    assert with_values(pairs, {"views.pair_recipe": None}).shown.recipe == "scenes"
+    assert pairs.student_views.recipe == "simclr" and pairs.student_views.stored == base.views.stored
+    assert with_values(pairs, {"views.pair_recipe": None}).student_views.recipe == "scenes"
     with pytest.raises(UserError, match="recipe simclur does not exist.*did you mean simclr"):
         load_experiment("demo", {"views.pair_recipe": "simclur"})
 

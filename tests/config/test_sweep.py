@@ -8,13 +8,13 @@ from beamclip.config import (
     Asha,
     Sweep,
     UserError,
-    cell,
+    trial_experiment,
     check_space,
     choice,
     load_experiment,
     loguniform,
     planned_values,
-    start_of,
+    init_experiment,
     trial_count,
     uniform,
     validate,
@@ -28,7 +28,7 @@ def test_a_grid_has_a_trial_for_every_cell():
 
 
 def test_ranges_are_left_out_of_the_plan_because_no_store_depends_on_them():
-    space = {"optimiser.lr": loguniform(1e-4, 1e-1), "views.recipe": choice("weak", "simclr")}
+    space = {"optimizer.lr": loguniform(1e-4, 1e-1), "views.recipe": choice("weak", "simclr")}
     sweep = Sweep(name="s", search="random", trials=5, space=space)
     assert planned_values(sweep) == [{"views.recipe": "weak"}, {"views.recipe": "simclr"}]
     assert trial_count(sweep) == 5
@@ -41,8 +41,8 @@ def test_no_space_is_one_trial():
 
 def test_a_grid_over_a_range_and_a_test_metric_are_refused():
     with pytest.raises(ValueError, match="a grid can't walk"):
-        Sweep(name="s", space={"optimiser.lr": uniform(0.1, 0.2)})
-    with pytest.raises(ValueError, match="choose on val"):
+        Sweep(name="s", space={"optimizer.lr": uniform(0.1, 0.2)})
+    with pytest.raises(ValueError, match="choose a metric on val"):
         Sweep(name="s", metric="linear_probe/test_top1")
 
 
@@ -63,12 +63,12 @@ def test_a_bad_cell_is_found_before_anything_starts(space, says):
 def test_more_draws_than_there_are_cells_are_refused(search):
     space, base = {"seed": choice(0, 1), "views.stored": choice(1, 2)}, load_experiment("demo")
     with pytest.raises(
-        UserError, match=f"search={search} would draw 5 trials from 4 cells.*use search=grid"
+        UserError, match=f"search={search} would draw 5 trials from 4 combinations.*use search=grid"
     ):
         check_space(Sweep(name="s", search=search, trials=5, space=space), base)
     check_space(Sweep(name="s", search=search, trials=4, space=space), base)
     check_space(
-        Sweep(name="s", search=search, trials=5, space=space | {"optimiser.lr": uniform(0.1, 0.2)}),
+        Sweep(name="s", search=search, trials=5, space=space | {"optimizer.lr": uniform(0.1, 0.2)}),
         base,
     )
 
@@ -81,8 +81,8 @@ def test_asha_can_judge_only_what_is_scored_in_every_epoch():
 
 
 def test_both_ends_of_a_range_are_checked():
-    sweep = Sweep(name="s", search="random", space={"optimiser.momentum": uniform(0.5, 1.5)})
-    with pytest.raises(UserError, match=r"optimiser.momentum=1.5"):
+    sweep = Sweep(name="s", search="random", space={"optimizer.momentum": uniform(0.5, 1.5)})
+    with pytest.raises(UserError, match=r"optimizer.momentum=1.5"):
         check_space(sweep, load_experiment("demo"))
 
 
@@ -98,7 +98,7 @@ def test_configuration_imports_no_torch():
 
 
 VARIANTS = {
-    "a": {"objective.name": "simclr", "optimiser.lr": 0.5},
+    "a": {"objective.name": "simclr", "optimizer.lr": 0.5},
     "b": {"objective.name": "csm", "student.init": "variant:a"},
 }
 
@@ -110,19 +110,19 @@ def varied(**settings):
 
 def test_a_variant_is_a_bundle_under_the_cell_s_own_values():
     sweep, base = (
-        varied(space={"variant": choice("a", "b"), "optimiser.lr": choice(0.1)}),
+        varied(space={"variant": choice("a", "b"), "optimizer.lr": choice(0.1)}),
         load_experiment("demo"),
     )
-    one = cell(sweep, base, {"variant": "a", "optimiser.lr": 0.1})
-    assert (one.objective.name, one.optimiser.lr) == ("simclr", 0.1)
-    assert cell(varied(), base, {"variant": "a"}).optimiser.lr == 0.5
-    assert set(sweep.varied) == {"variant", "optimiser.lr", "objective.name", "student.init"}
+    one = trial_experiment(sweep, base, {"variant": "a", "optimizer.lr": 0.1})
+    assert (one.objective.name, one.optimizer.lr) == ("simclr", 0.1)
+    assert trial_experiment(varied(), base, {"variant": "a"}).optimizer.lr == 0.5
+    assert set(sweep.varied) == {"variant", "optimizer.lr", "objective.name", "student.init"}
 
 
 def test_a_trial_starts_from_the_variant_listed_before_it_with_the_same_values():
     base = load_experiment("demo")
-    assert start_of(varied(), base, {"variant": "a", "seed": 1}) is None
-    assert start_of(varied(), base, {"variant": "b", "seed": 1}) == cell(
+    assert init_experiment(varied(), base, {"variant": "a", "seed": 1}) is None
+    assert init_experiment(varied(), base, {"variant": "b", "seed": 1}) == trial_experiment(
         varied(), base, {"variant": "a", "seed": 1}
     )
 
@@ -147,22 +147,22 @@ def test_a_variant_may_be_nested_like_a_preset_and_mappings_that_are_settings_st
     nested = {
         "objective": {"name": "simclr", "simclr": {"temperature": 0.3}},
         "anchors": {"senses": senses},
-        "optimiser.lr": 0.5,
+        "optimizer.lr": 0.5,
     }
     sweep = varied(variants={"a": nested, "b": {"student": {"init": "variant:a"}}})
     flat = {
         "objective.name": "simclr",
         "objective.simclr.temperature": 0.3,
         "anchors.senses": senses,
-        "optimiser.lr": 0.5,
+        "optimizer.lr": 0.5,
     }
     assert sweep.variants == {"a": flat, "b": {"student.init": "variant:a"}}
     assert {"objective.name", "student.init"} <= set(sweep.varied)
-    one = cell(sweep, load_experiment("demo"), {"variant": "a"})
-    assert (one.objective.name, one.anchors.senses, one.optimiser.lr) == ("simclr", senses, 0.5)
-    with pytest.raises(UserError, match=r"optimiser.speed is not a setting"):
+    one = trial_experiment(sweep, load_experiment("demo"), {"variant": "a"})
+    assert (one.objective.name, one.anchors.senses, one.optimizer.lr) == ("simclr", senses, 0.5)
+    with pytest.raises(UserError, match=r"optimizer.speed is not a setting"):
         check_space(
-            varied(variants={"a": {"optimiser": {"speed": 1}}, "b": {}}), load_experiment("demo")
+            varied(variants={"a": {"optimizer": {"speed": 1}}, "b": {}}), load_experiment("demo")
         )
 
 
@@ -170,7 +170,7 @@ def test_a_variant_may_be_nested_like_a_preset_and_mappings_that_are_settings_st
 def test_a_sweep_is_not_called_like_a_folder_that_is_there_already(name):
     with pytest.raises(
         UserError,
-        match=rf"^name: {re.escape(name)} means a folder that is there already; use letters",
+        match=rf"^name: {re.escape(name)} means a folder that exists already; use letters",
     ):
         validate(Sweep, {"name": name})
     assert Sweep(name=f"{name}a").name == f"{name}a"
@@ -181,7 +181,7 @@ def test_variants_and_the_space_name_each_other():
         varied(space={"variant": choice("a", "c")})
     with pytest.raises(ValueError, match="no trial takes a variant"):
         varied(space={})
-    with pytest.raises(UserError, match=r"optimiser.speed.*in the trial variant=a"):
+    with pytest.raises(UserError, match=r"optimizer.speed.*in the trial variant=a"):
         check_space(
-            varied(variants={"a": {"optimiser.speed": 1}, "b": {}}), load_experiment("demo")
+            varied(variants={"a": {"optimizer.speed": 1}, "b": {}}), load_experiment("demo")
         )

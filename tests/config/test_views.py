@@ -11,7 +11,7 @@ STRONG = Recipe(
     jitter=0.8,
     brightness=0.8,
     hue=0.2,
-    grey=0.2,
+    gray=0.2,
     blur=0.5,
     blur_sigma=(0.1, 2.1),
 )
@@ -29,7 +29,7 @@ def test_half_strength_goes_half_as_far_and_as_often():
     assert half.ratio == pytest.approx((math.sqrt(0.5), math.sqrt(2)))
     assert (half.brightness, half.contrast, half.hue) == (0.4, 0.0, 0.1)
     assert half.blur_sigma == (0.1, 1.1)
-    assert (half.flip, half.jitter, half.grey, half.blur) == (0.5, 0.8, 0.2, 0.5)
+    assert (half.flip, half.jitter, half.gray, half.blur) == (0.5, 0.8, 0.2, 0.5)
 
 
 def test_twice_the_strength_stops_at_what_can_be_drawn():

@@ -30,7 +30,7 @@ def _clear_where_bright(image):
 def odd_images():
     """The same quiet picture in every kind of pixels, with the reasons of those that are no pictures."""
     ramp = np.linspace(40, 200, 24 * 32).reshape(24, 32)
-    grey, colour = (
+    gray, colour = (
         Image.fromarray(ramp.astype(np.uint8)),
         Image.fromarray(np.stack([ramp] * 3, -1).astype(np.uint8)),
     )
@@ -38,7 +38,7 @@ def odd_images():
     turned[0x0112] = 3  # upside down
     good = {
         "cmyk.jpg": saved(colour.convert("CMYK"), "JPEG", quality=98),
-        "grey.png": saved(grey, "PNG"),
+        "grey.png": saved(gray, "PNG"),
         "palette.png": saved(colour.quantize(256), "PNG"),
         "palette_clear.png": saved(_clear_where_bright(colour), "PNG"),
         "deep.png": saved(Image.fromarray((ramp * 257).astype(np.uint16)), "PNG"),
@@ -72,7 +72,7 @@ def test_every_kind_of_pixels_becomes_right_rgb_and_the_rest_is_listed(
         DataConfig(
             path=str(tmp_path / "tree"),
             image_size=24,
-            broken_fraction=0.5,
+            max_unreadable_fraction=0.5,
             encoding=encoding,
             quality=98,
         ),

@@ -73,7 +73,7 @@ def test_nothing_shifts_when_images_are_broken(tree, tmp_path, encoding):
     (tree / "train/a/001.jpg").write_bytes((tree / "train/a/001.jpg").read_bytes()[:200])
     (tree / "train/b/000.jpg").write_bytes(b"")
     (tree / "test/b/notes.txt").write_text("hello")
-    packed = pack(config_of(tree, broken_fraction=0.5, encoding=encoding), tmp_path / "stores")
+    packed = pack(config_of(tree, max_unreadable_fraction=0.5, encoding=encoding), tmp_path / "stores")
     kept = [0, 2, 3, 5, 6, 7, 8, 9]
     assert (
         packed.rows == {"train": 5, "test": 3}
@@ -95,7 +95,7 @@ def test_the_key_changes_when_images_are_read_again_that_were_left_out(
 ):
     """A repair then numbers the images anew: nothing that was made of the old ids may be taken for the new ones'."""
     (tree / "train/a/001.jpg").write_bytes(jpeg(size=(90, 90)))
-    config = config_of(tree, broken_fraction=0.5)
+    config = config_of(tree, max_unreadable_fraction=0.5)
     with monkeypatch.context() as smaller:
         smaller.setattr(Image, "MAX_IMAGE_PIXELS", 90 * 90 - 1)
         first, same = (pack(config, tmp_path / name) for name in ("stores", "other"))
@@ -116,9 +116,9 @@ def test_too_many_broken_images_fail_and_more_can_be_allowed_afterwards(tree, tm
         UserError,
         match=r"^train/a/001.jpg can't be read \(.*\), and so 2 of 10 images, more than data.broken_",
     ):
-        pack(config_of(tree, broken_fraction=0.1), tmp_path / "stores")
+        pack(config_of(tree, max_unreadable_fraction=0.1), tmp_path / "stores")
     assert not list((tmp_path / "stores/packed").glob("[0-9a-f]*/manifest.json"))
-    assert len(pack(config_of(tree, broken_fraction=0.2), tmp_path / "stores")) == 8
+    assert len(pack(config_of(tree, max_unreadable_fraction=0.2), tmp_path / "stores")) == 8
 
 
 def recording(written, die_after=None):
@@ -158,7 +158,7 @@ def files(packed):
 
 
 def test_what_is_left_to_pack_is_known(many, tmp_path):
-    config = config_of(many, broken_fraction=0.1)
+    config = config_of(many, max_unreadable_fraction=0.1)
     (many / "train/a/001.jpg").write_bytes(b"broken")
     source = open_source(config)
     assert images_left(source, config, tmp_path) == 430
@@ -282,9 +282,9 @@ def test_no_shard_holds_images_of_two_splits(many, tmp_path):
 
 def test_a_stricter_limit_holds_for_a_finished_store_too(tree, tmp_path):
     (tree / "train/a/001.jpg").write_bytes(b"broken")
-    pack(config_of(tree, broken_fraction=0.2), tmp_path / "stores")
+    pack(config_of(tree, max_unreadable_fraction=0.2), tmp_path / "stores")
     with pytest.raises(UserError, match="1 of 10 images"):
-        pack(config_of(tree, broken_fraction=0.0), tmp_path / "stores")
+        pack(config_of(tree, max_unreadable_fraction=0.0), tmp_path / "stores")
 
 
 def test_groups_are_kept(tmp_path):

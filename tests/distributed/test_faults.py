@@ -1,4 +1,4 @@
-"""Whatever is killed in the middle of a teacher pass: the command goes on or says what to do, and the bytes end up the same."""
+"""Kill processes in the middle of a teacher pass: the stores end up the same, byte for byte."""
 
 import os
 import re
@@ -14,7 +14,8 @@ import pytest
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 BEAMCLIP = str(Path(sys.executable).with_name("beamclip"))
-VIEWS = 24  # of 144 images, one by one: a pass of some seconds in three shards
+# Views of each of 144 images, encoded one by one: a pass of some seconds, in three shards.
+VIEWS = 24
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +46,13 @@ def embedding(environment, preset):
 
 
 def finish(process):
-    said, _ = process.communicate(timeout=180)
-    return process.returncode, said
+    output, _ = process.communicate(timeout=180)
+    return process.returncode, output
 
 
-def encoded(said):
-    """How many images the teacher saw in a command that ended well."""
-    return int(re.search(r"the teacher saw ([\d,]+) images", said).group(1).replace(",", ""))
+def encoded(output):
+    """Return the number of images the teacher saw, from the output of a command."""
+    return int(re.search(r"the teacher saw ([\d,]+) images", output).group(1).replace(",", ""))
 
 
 def records(storage):
@@ -70,7 +71,7 @@ def wait_for_a_shard(process, storage):
 
 
 def stores(storage):
-    """Content of every finished embedding store."""
+    """Return the content of all finished embedding stores."""
     paths = [
         path
         for path in storage.glob("stores/embeddings/[0-9a-f]*/**/*")
@@ -81,7 +82,7 @@ def stores(storage):
 
 @pytest.fixture(scope="module")
 def undisturbed(environment, preset, tmp_path_factory):
-    """What the same command writes when nothing happens to it."""
+    """The stores that the same command writes if nothing is killed."""
     storage = tmp_path_factory.mktemp("undisturbed")
     words = [
         BEAMCLIP,
@@ -106,7 +107,7 @@ def undisturbed(environment, preset, tmp_path_factory):
     return stores(storage)
 
 
-def test_a_killed_teacher_is_replaced_and_the_pass_goes_on(embedding, undisturbed, tmp_path):
+def test_a_killed_teacher_is_replaced_and_the_pass_continues(embedding, undisturbed, tmp_path):
     process = embedding(tmp_path)
     wait_for_a_shard(process, tmp_path)
     killed = [
@@ -117,46 +118,48 @@ def test_a_killed_teacher_is_replaced_and_the_pass_goes_on(embedding, undisturbe
     assert killed
     for child in killed:
         child.kill()
-    code, said = finish(process)
-    assert code == 0, said
+    code, output = finish(process)
+    assert code == 0, output
     assert stores(tmp_path) == undisturbed
 
 
-def test_a_killed_driver_leaves_finished_shards_and_the_next_goes_on(
+def test_a_killed_driver_leaves_finished_shards_and_the_next_continues(
     embedding, undisturbed, tmp_path
 ):
     process = embedding(tmp_path)
     wait_for_a_shard(process, tmp_path)
     process.kill()
     process.communicate(timeout=60)
-    _until_quiet(tmp_path)
+    _wait_until_quiet(tmp_path)
     kept = records(tmp_path)
-    code, said = finish(embedding(tmp_path))
-    assert code == 0 and 0 < encoded(said) < 144 * VIEWS + 56
+    code, output = finish(embedding(tmp_path))
+    assert code == 0 and 0 < encoded(output) < 144 * VIEWS + 56
     assert kept and stores(tmp_path) == undisturbed
 
 
-def _until_quiet(storage):
-    """Actors of a dead driver may finish the shard they are at."""
-    seen, since = records(storage), time.time()
+def _wait_until_quiet(storage):
+    """Wait until the actors of a dead driver have finished the shards they were working on."""
+    seen = records(storage)
+    since = time.time()
     while time.time() - since < 3:
         time.sleep(0.2)
         if records(storage) != seen:
-            seen, since = records(storage), time.time()
+            seen = records(storage)
+            since = time.time()
 
 
-def test_a_killed_cluster_is_said_in_a_sentence_and_the_next_goes_on(
+def test_a_killed_cluster_is_an_error_and_the_next_command_continues(
     embedding, undisturbed, tmp_path
 ):
     process = embedding(tmp_path)
     wait_for_a_shard(process, tmp_path)
     for child in psutil.Process(process.pid).children(recursive=True):
         child.kill()
-    code, said = finish(process)
-    assert code != 0 and "Traceback" not in said
-    assert "finished shards are kept: run the same command again to go on" in said
-    code, said = finish(embedding(tmp_path))
-    assert code == 0 and 0 < encoded(said) < 144 * VIEWS + 56
+    code, output = finish(process)
+    assert code != 0 and "Traceback" not in output
+    assert "finished shards are kept: run the same command again to continue" in output
+    code, output = finish(embedding(tmp_path))
+    assert code == 0 and 0 < encoded(output) < 144 * VIEWS + 56
     assert stores(tmp_path) == undisturbed
 
 
@@ -164,7 +167,7 @@ def test_two_that_start_together_encode_every_image_once(embedding, undisturbed,
     both = [embedding(tmp_path), embedding(tmp_path)]
     results = [finish(process) for process in both]
     assert [code for code, _ in results] == [0, 0], results
-    assert sum(encoded(said) for _, said in results) == 144 * VIEWS + 56
+    assert sum(encoded(output) for _, output in results) == 144 * VIEWS + 56
     assert stores(tmp_path) == undisturbed
 
 
@@ -192,8 +195,8 @@ def test_a_flipped_byte_is_found_named_and_repaired(
     )
     assert result.returncode == 2
     assert (
-        f"beamclip: {shard} has changed since it was written (its checksum); run again with --repair"
-        in result.stderr
+        f"beamclip: {shard} has changed since it was written (its checksum); "
+        "run again with --repair" in result.stderr
     )
     assert "Traceback" not in result.stderr
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""Trials whose own process is lost, in a real Ray Tune; what they train is only pretended."""
+"""Trials whose own process is lost, in a real Ray Tune; their training is only pretended."""
 
 import json
 import os
@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.ray
-SCRIPT = Path(__file__).parents[1] / "stub_sweep.py"
-UNTAUGHT = "the trial that student.init names has failed, so there is no student to start from; see that trial's error"
+SCRIPT = Path(__file__).parents[1] / "helpers" / "stub_sweep.py"
+NO_STUDENT = (
+    "the trial that student.init names has failed, so there is no student to start from; "
+    "see that trial's error"
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +26,11 @@ def environment():
 
 
 @pytest.fixture
-def sweep(environment, tmp_path):
-    """`sweep(what, …)`: what the driver heard and how often each trial began; `first` and `second`, which waits for it, of two seeds."""
+def run_stub_sweep(environment, tmp_path):
+    """`run_stub_sweep(behavior, concurrent, …)`: what `stub_sweep.py` printed.
+
+    There are trials of `first`, and of `second`, which waits for it, with two seeds each.
+    """
 
     def run(*arguments):
         command = [sys.executable, str(SCRIPT), str(tmp_path), *map(str, arguments)]
@@ -37,51 +43,55 @@ def sweep(environment, tmp_path):
     return run
 
 
-def ends(said):
+def ends(outcome):
+    """Status and error of all trials that ended."""
+    events = [event for event in outcome["events"] if event[0] == "ended"]
+    return sorted((status, error) for _, status, error in events)
+
+
+def statuses(outcome):
+    return [status for status, _ in ends(outcome)]
+
+
+def begun(outcome, variant):
+    """Seeds of a variant's trials, as often as each began."""
     return sorted(
-        (status, error)
-        for word, status, error in (note for note in said["heard"] if note[0] == "ended")
+        seed for _, event, name, seed in outcome["trials"] if event == "begun" and name == variant
     )
 
 
-def begun(said, name):
-    return sorted(seed for _, word, which, seed in said["done"] if (word, which) == ("begun", name))
+def test_a_lost_trial_is_retried_and_the_one_that_waits_for_it_keeps_waiting(run_stub_sweep):
+    outcome = run_stub_sweep("killed once", 4)
+    assert outcome["ended"] and statuses(outcome) == ["FINISHED"] * 4
+    assert begun(outcome, "first") == [0, 0, 1, 1] and begun(outcome, "second") == [0, 1]
 
 
-def test_a_trial_whose_process_was_lost_is_tried_again_and_the_one_that_waits_for_it_waits_on(
-    sweep,
-):
-    said = sweep("killed once", 4)
-    assert said["ended"] and [status for status, _ in ends(said)] == ["FINISHED"] * 4
-    assert begun(said, "first") == [0, 0, 1, 1] and begun(said, "second") == [0, 1]
+def test_no_trial_waits_forever_for_one_that_is_lost_again_and_again(run_stub_sweep):
+    outcome = run_stub_sweep("killed", 4)
+    assert outcome["ended"] and statuses(outcome) == ["FAILED"] * 4
+    assert begun(outcome, "first") == [0] * 3 + [1] * 3 and begun(outcome, "second") == []
+    assert sum(str(error).endswith(NO_STUDENT) for _, error in ends(outcome)) == 2
 
 
-def test_where_it_is_lost_again_and_again_nobody_waits_for_ever(sweep):
-    said = sweep("killed", 4)
-    assert said["ended"] and [status for status, _ in ends(said)] == ["FAILED"] * 4
-    assert begun(said, "first") == [0] * 3 + [1] * 3 and begun(said, "second") == []
-    assert sum(str(error).endswith(UNTAUGHT) for _, error in ends(said)) == 2
+def test_an_error_is_final_until_the_sweep_is_resumed(run_stub_sweep):
+    outcome = run_stub_sweep("raises", 4)
+    assert begun(outcome, "first") == [0, 1] and begun(outcome, "second") == []
+    assert sum(error == "RuntimeError: boom" for _, error in ends(outcome)) == 2
+    assert len(ends(outcome)) == 4
+    outcome = run_stub_sweep("killed once", 4, "--resume")
+    assert outcome["ended"] and statuses(outcome) == ["FINISHED"] * 4
+    # A process that is lost in this session is retried, too.
+    assert begun(outcome, "first") == [0, 0, 1, 1]
 
 
-def test_an_error_is_final_until_the_sweep_is_gone_on_with(sweep):
-    said = sweep("raises", 4)
-    assert begun(said, "first") == [0, 1] and begun(said, "second") == []
-    assert (
-        sum(error == "RuntimeError: boom" for _, error in ends(said)) == 2 and len(ends(said)) == 4
-    )
-    said = sweep("killed once", 4, "--resume")
-    assert said["ended"] and [status for status, _ in ends(said)] == ["FINISHED"] * 4
-    assert begun(said, "first") == [0, 0, 1, 1]  # what was lost in this session is tried again, too
+def test_no_more_restored_trials_train_at_once_than_may(run_stub_sweep):
+    run_stub_sweep("raises", 4)
+    outcome = run_stub_sweep("well", 1, "--resume")
+    assert outcome["ended"] and statuses(outcome) == ["FINISHED"] * 4
+    assert [event for _, event, _, _ in sorted(outcome["trials"])] == ["begun", "done"] * 4
 
 
-def test_no_more_of_the_trials_that_start_again_train_at_once_than_they_may(sweep):
-    sweep("raises", 4)
-    said = sweep("well", 1, "--resume")
-    assert said["ended"] and [status for status, _ in ends(said)] == ["FINISHED"] * 4
-    assert [word for _, word, _, _ in sorted(said["done"])] == ["begun", "done"] * 4
-
-
-def test_trials_that_wait_for_their_turn_take_nothing_from_the_one_that_trains(sweep):
-    sweep("raises", 4)
-    said = sweep("fills the machine", 1, "--resume")
-    assert said["ended"] and [status for status, _ in ends(said)] == ["FINISHED"] * 4
+def test_trials_that_wait_for_a_slot_take_no_cpus_from_the_one_that_trains(run_stub_sweep):
+    run_stub_sweep("raises", 4)
+    outcome = run_stub_sweep("fills the machine", 1, "--resume")
+    assert outcome["ended"] and statuses(outcome) == ["FINISHED"] * 4

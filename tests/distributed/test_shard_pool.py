@@ -1,4 +1,4 @@
-"""Shards through a real Ray Data pool: the same bytes as in one process, and sentences from wherever something is wrong."""
+"""Shards through a real Ray Data pool: the same bytes as in one process, and readable errors."""
 
 import os
 from dataclasses import dataclass
@@ -9,36 +9,36 @@ import pytest
 
 from beamclip.config import RECIPES, TowerConfig, UserError
 from beamclip.data import pack
-from beamclip.distributed.shard_pool import Pool, pool_for, user_error_in
+from beamclip.distributed.shard_pool import PoolSize, find_user_error, pool_size
 from beamclip.preparation.embedding_store import embed
 from beamclip.stores import Shards
 from beamclip.teachers import ViewSet, load_teacher
 
 
 def test_packing_takes_every_core_and_a_teacher_every_gpu():
-    assert pool_for(False, {"CPU": 16.0, "GPU": 2.0}) == Pool(16, 16, 1, 0)
-    assert pool_for(True, {"CPU": 16.0, "GPU": 2.0}) == Pool(1, 2, 4, 1)
+    assert pool_size(False, {"CPU": 16.0, "GPU": 2.0}) == PoolSize(16, 16, 1, 0)
+    assert pool_size(True, {"CPU": 16.0, "GPU": 2.0}) == PoolSize(1, 2, 4, 1)
 
 
-def test_without_gpus_a_teacher_takes_four_cores_or_what_there_is():
-    assert pool_for(True, {"CPU": 2.0}) == Pool(1, 1, 2, 0)
-    assert pool_for(True, {"CPU": 16.0}) == Pool(1, 4, 4, 0)
-    assert pool_for(True, {}) == Pool(1, 1, 1, 0)
+def test_without_gpus_a_teacher_takes_up_to_four_cores():
+    assert pool_size(True, {"CPU": 2.0}) == PoolSize(1, 1, 2, 0)
+    assert pool_size(True, {"CPU": 16.0}) == PoolSize(1, 4, 4, 0)
+    assert pool_size(True, {}) == PoolSize(1, 1, 1, 0)
 
 
 def test_the_number_of_teachers_can_be_given():
-    assert pool_for(True, {"CPU": 8.0}, (2, 4)) == Pool(2, 4, 2, 0)
-    assert pool_for(False, {"CPU": 8.0}, (2, 4)) == Pool(8, 8, 1, 0)
+    assert pool_size(True, {"CPU": 8.0}, (2, 4)) == PoolSize(2, 4, 2, 0)
+    assert pool_size(False, {"CPU": 8.0}, (2, 4)) == PoolSize(8, 8, 1, 0)
 
 
-def test_the_sentence_is_found_inside_whatever_ray_wraps_around_it():
+def test_a_user_error_is_found_inside_rays_exceptions():
     inner = UserError("say this")
     middle = RuntimeError("task failed")
     middle.cause = inner
     outer = RuntimeError("actor failed")
     outer.__cause__ = middle
-    assert str(user_error_in(outer)) == "say this"
-    assert user_error_in(RuntimeError("no sentence")) is None
+    assert str(find_user_error(outer)) == "say this"
+    assert find_user_error(RuntimeError("no sentence")) is None
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,8 @@ class Numbers:
 
 
 @pytest.mark.ray
-def test_a_pool_that_holds_the_only_gpu_comes_to_its_end(cluster, tmp_path):
-    """The GPU is but a number to Ray here; what is tried is whether Ray Data gives it out."""
+def test_a_pool_that_holds_the_only_gpu_finishes(cluster, tmp_path):
+    """Ray only counts this GPU: the test is whether Ray Data assigns it."""
     from beamclip.distributed.shard_pool import ClusterRunner
 
     assert sorted(ClusterRunner()(Numbers(on_device=True), range(6), tmp_path)) == [
@@ -92,7 +92,7 @@ def test_a_pool_that_holds_the_only_gpu_comes_to_its_end(cluster, tmp_path):
 
 
 @pytest.mark.ray
-def test_every_shard_is_written_once_and_told_of(cluster, tmp_path):
+def test_every_shard_is_written_once_and_yielded(cluster, tmp_path):
     from beamclip.distributed.shard_pool import ClusterRunner
 
     assert sorted(ClusterRunner()(Numbers(), range(6), tmp_path)) == [0, 1, 2, 3, 4, 5]
@@ -106,7 +106,7 @@ def test_every_shard_is_written_once_and_told_of(cluster, tmp_path):
     ("error", "sentence"),
     [("user", "^shard three is no good$"), ("full", "is full; finished shards are kept")],
 )
-def test_what_a_worker_has_to_say_arrives_as_one_sentence(cluster, tmp_path, error, sentence):
+def test_an_error_in_an_actor_arrives_as_one_sentence(cluster, tmp_path, error, sentence):
     from beamclip.distributed.shard_pool import ClusterRunner
 
     with pytest.raises(UserError, match=sentence):
@@ -114,7 +114,7 @@ def test_what_a_worker_has_to_say_arrives_as_one_sentence(cluster, tmp_path, err
 
 
 def files_of(store):
-    """Everything but what differs from machine to machine: times, and when the store was made."""
+    """Content of all files but `stamps.json`, which holds times."""
     return {
         str(path.relative_to(store)): path.read_bytes()
         for path in store.rglob("*")
@@ -156,7 +156,7 @@ def test_two_teachers_on_the_cluster_agree_with_one_here(cluster, teacher, packe
 def test_a_node_with_other_weights_under_the_same_name_is_found(
     cluster, teacher_folder, packed, tmp_path
 ):
-    """The job says which teacher it wants; a process that loads another one under that name must not write a row."""
+    """The job names its teacher; a process that loads another one of that name must not write."""
     import shutil
 
     import torch

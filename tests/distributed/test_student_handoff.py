@@ -1,17 +1,18 @@
+import contextlib
 import threading
 
 import pytest
 from ray.exceptions import ActorDiedError
 
 from beamclip.config import UserError, load_experiment, with_values
-from beamclip.distributed.student_handoff import StudentHandoff, forget_failures
+from beamclip.distributed.student_handoff import StudentHandoff, clear_failure_marks
 
 BASE = load_experiment("demo")
 OTHER = with_values(BASE, {"seed": 1})
 
 
 class Checkpoint:
-    """As Ray's: a folder that is here for a while."""
+    """As Ray's: a folder that is available for a while."""
 
     def __init__(self, folder, probed=True):
         self.folder = folder
@@ -21,95 +22,84 @@ class Checkpoint:
             (folder / "probe.safetensors").write_bytes(b"probe")
 
     def as_directory(self):
-        return _Here(self.folder)
-
-
-class _Here:
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __enter__(self):
-        return str(self.folder)
-
-    def __exit__(self, *error):
-        return None
+        return contextlib.nullcontext(str(self.folder))
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_a_student_is_waited_for_and_found(tmp_path, scheme):
     folder = f"{scheme}{tmp_path}/sweep"
-    found = []
+    files = []
 
     def wait():
-        with StudentHandoff(folder, BASE) as handover:
-            found.append(handover.wait_for(OTHER))
+        with StudentHandoff(folder, BASE) as handoff:
+            files.append(handoff.wait_for(OTHER))
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    with StudentHandoff(folder, OTHER) as handover:
-        handover.leave(Checkpoint(tmp_path / "checkpoint"))
+    with StudentHandoff(folder, OTHER) as handoff:
+        handoff.publish(Checkpoint(tmp_path / "checkpoint"))
     waiting.join(20)
-    (file,) = found
+    (file,) = files
     assert file.startswith(folder)
     with open(file.removeprefix("file://"), "rb") as student:
         assert student.read() == b"student"
 
 
-@pytest.mark.parametrize("how", ["it raised", "it was never probed", "it left nothing"])
-def test_nobody_waits_for_a_trial_that_failed(tmp_path, how):
+@pytest.mark.parametrize("how", ["raised", "unfinished checkpoint", "no checkpoint"])
+def test_no_trial_waits_for_one_that_failed(tmp_path, how):
     try:
-        with StudentHandoff(str(tmp_path), OTHER) as handover:
-            if how == "it raised":
+        with StudentHandoff(str(tmp_path), OTHER) as handoff:
+            if how == "raised":
                 raise ZeroDivisionError
-            handover.leave(
+            handoff.publish(
                 Checkpoint(tmp_path / "checkpoint", probed=False)
-                if how == "it was never probed"
+                if how == "unfinished checkpoint"
                 else None
             )
     except ZeroDivisionError:
         pass
     with (
         pytest.raises(UserError, match="has failed"),
-        StudentHandoff(str(tmp_path), BASE) as handover,
+        StudentHandoff(str(tmp_path), BASE) as handoff,
     ):
-        handover.wait_for(OTHER)
+        handoff.wait_for(OTHER)
 
 
-def test_a_trial_whose_process_was_lost_is_waited_for_since_it_is_tried_again(tmp_path):
+def test_a_trial_whose_process_was_lost_is_waited_for_since_it_is_retried(tmp_path):
     with pytest.raises(ActorDiedError), StudentHandoff(str(tmp_path), OTHER):
         raise ActorDiedError
-    with StudentHandoff(str(tmp_path), OTHER) as handover:
-        handover.leave(Checkpoint(tmp_path / "checkpoint"))
+    with StudentHandoff(str(tmp_path), OTHER) as handoff:
+        handoff.publish(Checkpoint(tmp_path / "checkpoint"))
     assert StudentHandoff(str(tmp_path), BASE).wait_for(OTHER).endswith(".safetensors")
 
 
-def test_a_student_that_is_there_is_not_given_up(tmp_path):
-    with StudentHandoff(str(tmp_path), OTHER) as handover:
-        handover.leave(Checkpoint(tmp_path / "checkpoint"))
-    StudentHandoff(str(tmp_path), OTHER).give_up()
+def test_a_published_student_is_not_marked_failed(tmp_path):
+    with StudentHandoff(str(tmp_path), OTHER) as handoff:
+        handoff.publish(Checkpoint(tmp_path / "checkpoint"))
+    StudentHandoff(str(tmp_path), OTHER).mark_failed()
     assert not list(tmp_path.glob("students/*.failed"))
 
 
-def test_a_second_attempt_forgets_that_the_first_one_failed(tmp_path):
-    with StudentHandoff(str(tmp_path), OTHER) as handover:
-        handover.leave(None)
-    with StudentHandoff(str(tmp_path), OTHER) as handover:
-        handover.leave(Checkpoint(tmp_path / "checkpoint"))
+def test_a_second_attempt_removes_the_mark_of_the_first(tmp_path):
+    with StudentHandoff(str(tmp_path), OTHER) as handoff:
+        handoff.publish(None)
+    with StudentHandoff(str(tmp_path), OTHER) as handoff:
+        handoff.publish(Checkpoint(tmp_path / "checkpoint"))
         assert StudentHandoff(str(tmp_path), BASE).wait_for(OTHER).endswith(".safetensors")
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
-def test_failures_of_an_earlier_session_are_forgotten_and_students_are_not(tmp_path, scheme):
-    forget_failures(f"{scheme}{tmp_path}/none-yet")
-    with StudentHandoff(str(tmp_path), BASE) as handover:
-        handover.leave(Checkpoint(tmp_path / "checkpoint"))
-    StudentHandoff(str(tmp_path), OTHER).give_up()
-    forget_failures(f"{scheme}{tmp_path}")
+def test_marks_of_an_earlier_session_are_removed_and_students_are_kept(tmp_path, scheme):
+    clear_failure_marks(f"{scheme}{tmp_path}/none-yet")
+    with StudentHandoff(str(tmp_path), BASE) as handoff:
+        handoff.publish(Checkpoint(tmp_path / "checkpoint"))
+    StudentHandoff(str(tmp_path), OTHER).mark_failed()
+    clear_failure_marks(f"{scheme}{tmp_path}")
     assert [file.suffix for file in (tmp_path / "students").iterdir()] == [".safetensors"]
 
 
-def test_where_runs_are_kept_is_no_part_of_a_student_s_name(tmp_path):
-    with StudentHandoff(str(tmp_path), OTHER) as handover:
-        handover.leave(Checkpoint(tmp_path / "checkpoint"))
+def test_the_storage_is_no_part_of_a_students_name(tmp_path):
+    with StudentHandoff(str(tmp_path), OTHER) as handoff:
+        handoff.publish(Checkpoint(tmp_path / "checkpoint"))
     moved = with_values(OTHER, {"storage.path": "/elsewhere", "scaling.workers": 2})
     assert StudentHandoff(str(tmp_path), BASE).wait_for(moved)

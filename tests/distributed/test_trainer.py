@@ -1,12 +1,12 @@
-from beamclip.distributed import trainer as trial
+from beamclip.distributed import trainer
 
 
-def test_workers_that_start_again_leave_time_to_be_ended_with_them(monkeypatch):
-    slept = []
-    monkeypatch.setattr(trial.time, "sleep", slept.append)
-    callback = trial._CleanerCallback()
+def test_a_restart_of_workers_is_delayed_so_that_a_stopped_trial_can_end(monkeypatch):
+    delays = []
+    monkeypatch.setattr(trainer.time, "sleep", delays.append)
+    callback = trainer._CleanerCallback()
     callback.before_worker_group_start(None)
-    assert slept == []
+    assert delays == []
     callback.before_worker_group_start(None)
     callback.before_worker_group_start(None)
-    assert slept == [trial._LAST_BREATH] * 2
+    assert delays == [trainer._RESTART_DELAY_SECONDS] * 2

@@ -53,9 +53,9 @@ def test_plan_pack_and_embed(environment, preset, tmp_path):
         and "100%" in packed.stderr
     )
     embedded = run("embed", "--verify", "40")
-    assert "the teacher saw 200 images for it now" in embedded.stdout
+    assert "the teacher encoded 200 images now" in embedded.stdout
     assert (
-        embedded.stdout.count("stored and live tiny agree: cosine at least ") == 2
+        embedded.stdout.count("stored and new embeddings of tiny agree: cosine at least ") == 2
         and "over 40 views encoded again" in embedded.stdout
     )
     planned = run("sweep", "--plan", "--space", "objective.student_temperature=[0.1, 0.2]").stderr

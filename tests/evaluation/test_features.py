@@ -1,8 +1,10 @@
+"""Feature extraction, and the checks of labeled features."""
+
 import pytest
 import torch
 
 from beamclip.config import StudentConfig, UserError
-from beamclip.evaluation import LabelledFeatures, extract
+from beamclip.evaluation import LabeledFeatures, extract
 from beamclip.students import build_student
 
 
@@ -18,17 +20,17 @@ def images():
     return torch.randn(7, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def test_features_come_in_order_whatever_the_batches(student, images):
+def test_features_keep_the_order_of_images_for_any_batches(student, images):
     student(images)  # so that batch statistics are not the initial ones
-    out = extract(student, images.split(3), "cpu")
-    one = extract(student, [images], "cpu")
-    torch.testing.assert_close(out.features, one.features)
-    torch.testing.assert_close(out.embeddings, student.eval()(images))
-    assert out.features.shape == (7, 96)
-    assert out.embeddings.shape == (7, 16)
+    batched = extract(student, images.split(3), "cpu")
+    whole = extract(student, [images], "cpu")
+    torch.testing.assert_close(batched.features, whole.features)
+    torch.testing.assert_close(batched.embeddings, student.eval()(images))
+    assert batched.features.shape == (7, 96)
+    assert batched.embeddings.shape == (7, 16)
 
 
-def test_every_part_gets_its_mode_back_and_no_statistics_move(student, images):
+def test_every_module_s_mode_is_restored_and_no_statistics_change(student, images):
     student.train()
     student.backbone.layer1.eval()
     before = {name: value.clone() for name, value in student.state_dict().items()}
@@ -39,7 +41,7 @@ def test_every_part_gets_its_mode_back_and_no_statistics_move(student, images):
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
 
 
-def test_the_modes_come_back_after_a_failure_too(student):
+def test_modes_are_restored_after_a_failure_too(student):
     with pytest.raises(RuntimeError):
         extract(student.train(), [torch.zeros(1, 4, 32, 32)], "cpu")
     assert student.training
@@ -47,7 +49,8 @@ def test_the_modes_come_back_after_a_failure_too(student):
 
 
 def test_results_are_fp32_under_bf16_and_are_ordinary_tensors(student, images):
-    exact, rough = extract(student, [images], "cpu"), extract(student, [images], "cpu", "bf16")
+    exact = extract(student, [images], "cpu")
+    rough = extract(student, [images], "cpu", "bf16")
     assert rough.features.dtype == rough.embeddings.dtype == torch.float32
     assert not torch.equal(rough.features, exact.features)
     torch.testing.assert_close(rough.features, exact.features, rtol=0.1, atol=0.05)
@@ -56,20 +59,18 @@ def test_results_are_fp32_under_bf16_and_are_ordinary_tensors(student, images):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_numbers_that_are_none_are_a_sentence(bad):
-    good, broken, labels = (
-        torch.zeros(2, 3),
-        torch.tensor([[0.0, 1, 2], [bad, 0, 0]]),
-        torch.zeros(2, dtype=torch.int64),
-    )
+def test_nan_and_infinity_are_a_user_error(bad):
+    good = torch.zeros(2, 3)
+    broken = torch.tensor([[0.0, 1, 2], [bad, 0, 0]])
+    labels = torch.zeros(2, dtype=torch.int64)
     with pytest.raises(
-        UserError, match=r"student's features hold NaN or infinity, .* lower optimiser.lr"
+        UserError, match=r"student's features contain NaN or infinity, .* lower optimizer.lr"
     ):
-        LabelledFeatures(broken, None, labels)
-    with pytest.raises(UserError, match="student's embeddings hold NaN"):
-        LabelledFeatures(good, broken, labels)
+        LabeledFeatures(broken, None, labels)
+    with pytest.raises(UserError, match="student's embeddings contain NaN"):
+        LabeledFeatures(good, broken, labels)
 
 
-def test_rows_must_agree():
+def test_columns_must_have_the_same_length():
     with pytest.raises(ValueError, match="same number of rows"):
-        LabelledFeatures(torch.zeros(2, 3), None, torch.zeros(3, dtype=torch.int64))
+        LabeledFeatures(torch.zeros(2, 3), None, torch.zeros(3, dtype=torch.int64))

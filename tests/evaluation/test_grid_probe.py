@@ -1,117 +1,117 @@
+"""The grid of probes against scikit-learn, autograd and probes trained alone."""
+
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers.blobs import blobs
 from sklearn.linear_model import LogisticRegression
 
-from beamclip.evaluation import GridCell, accuracy, fit_grid
+from beamclip.evaluation import ProbeSetting, SgdSchedule, accuracy, fit_grid
 from beamclip.evaluation import grid_probe as module
-from beamclip.evaluation.grid_probe import _gradient, _rotated
-from beamclip.evaluation.linear_probe import standardise
+from beamclip.evaluation.grid_probe import _gradient, _rotate
+from beamclip.evaluation.linear_probe import fit_standardizer
 
-CELLS = [GridCell(lr, decay) for decay in (1.0, 0.1, 0.01) for lr in (0.1, 0.5)]
+SETTINGS = [ProbeSetting(lr, decay) for decay in (1.0, 0.1, 0.01) for lr in (0.1, 0.5)]
 
 
 @pytest.mark.parametrize("unit", [False, True])
 @pytest.mark.parametrize(("decay", "epochs"), [(0.3, 200), (0.03, 200), (0.003, 2000)])
 def test_its_optimum_is_scikit_learn_s(decay, epochs, unit):
     (x, y), (x_new, y_new) = blobs(600), blobs(2000, seed=1)
-    probe = fit_grid(x, y, [GridCell(0.5, decay)], [unit], epochs, 600).probe(0, 0)
-    inputs = standardise(x, unit)
+    schedule = SgdSchedule(epochs, batch_size=600)
+    probe = fit_grid(x, y, [ProbeSetting(0.5, decay)], [unit], schedule).probe(0, 0)
+    standardize = fit_standardizer(x, unit)
     reference = LogisticRegression(C=1 / (decay * 600), max_iter=5000, tol=1e-8).fit(
-        inputs(x).double().numpy(), y.numpy()
+        standardize(x).double().numpy(), y.numpy()
     )
     torch.testing.assert_close(
         probe.weight.double(), torch.from_numpy(reference.coef_), atol=0.02, rtol=0.02
     )
-    expected = 100 * reference.score(inputs(x_new).double().numpy(), y_new.numpy())
+    expected = 100 * reference.score(standardize(x_new).double().numpy(), y_new.numpy())
     assert accuracy(probe.predict(x_new), y_new) == pytest.approx(expected, abs=0.3)
 
 
 def test_a_few_passes_in_small_batches_are_as_accurate():
-    (x, y), (x_new, y_new) = (
-        blobs(4000, classes=12, width=64, signal=0.3),
-        blobs(8000, seed=1, classes=12, width=64, signal=0.3),
-    )
-    fitted = fit_grid(x, y, [GridCell(0.1, 0.01), GridCell(0.1, 0.1)], [False], 6, 256)
-    inputs = standardise(x)
-    for cell, c in enumerate((1 / (0.01 * 4000), 1 / (0.1 * 4000))):
-        reference = LogisticRegression(C=c, max_iter=1000).fit(inputs(x).numpy(), y.numpy())
-        expected = 100 * reference.score(inputs(x_new).numpy(), y_new.numpy())
-        assert fitted.top1(x_new, y_new)[0, cell].item() == pytest.approx(expected, abs=0.3)
+    x, y = blobs(4000, classes=12, width=64, signal=0.3)
+    x_new, y_new = blobs(8000, seed=1, classes=12, width=64, signal=0.3)
+    settings = [ProbeSetting(0.1, 0.01), ProbeSetting(0.1, 0.1)]
+    fitted = fit_grid(x, y, settings, [False], SgdSchedule(epochs=6, batch_size=256))
+    standardize = fit_standardizer(x)
+    for index, c in enumerate((1 / (0.01 * 4000), 1 / (0.1 * 4000))):
+        reference = LogisticRegression(C=c, max_iter=1000).fit(standardize(x).numpy(), y.numpy())
+        expected = 100 * reference.score(standardize(x_new).numpy(), y_new.numpy())
+        assert fitted.top1(x_new, y_new)[0, index].item() == pytest.approx(expected, abs=0.3)
 
 
-def test_cells_trained_together_are_the_cells_trained_alone():
+def test_probes_trained_together_equal_probes_trained_alone():
     x, y = blobs(300)
-    together = fit_grid(x, y, CELLS, [False, True], 4, 64)
+    schedule = SgdSchedule(epochs=4, batch_size=64)
+    together = fit_grid(x, y, SETTINGS, [False, True], schedule)
     for group, unit in enumerate((False, True)):
-        for place, cell in enumerate(CELLS):
-            one, alone = (
-                together.probe(group, place),
-                fit_grid(x, y, [cell], [unit], 4, 64).probe(0, 0),
-            )
-            torch.testing.assert_close(one.logits(x), alone.logits(x), atol=2e-3, rtol=2e-3)
-            assert one.unit is unit
+        for index, setting in enumerate(SETTINGS):
+            probe = together.probe(group, index)
+            alone = fit_grid(x, y, [setting], [unit], schedule).probe(0, 0)
+            torch.testing.assert_close(probe.logits(x), alone.logits(x), atol=2e-3, rtol=2e-3)
+            assert probe.unit is unit
 
 
-def test_all_cells_are_scored_as_their_probes_are(monkeypatch):
+def test_the_grid_s_accuracies_are_those_of_its_probes(monkeypatch):
     x, y = blobs(200)
-    fitted = fit_grid(x, y, CELLS, [False, True], 2, 64)
+    fitted = fit_grid(x, y, SETTINGS, [False, True], SgdSchedule(epochs=2, batch_size=64))
     top1 = fitted.top1(x, y)
-    expected = [
-        [accuracy(fitted.probe(g, c).predict(x), y) for c in range(len(CELLS))] for g in (0, 1)
-    ]
-    torch.testing.assert_close(
-        top1, torch.tensor(expected, dtype=torch.float64), atol=0.51, rtol=0
-    )  # one image may be a tie
-    monkeypatch.setattr(module, "SCORES", 7 * len(CELLS) * 6)
+    expected = torch.zeros(2, len(SETTINGS), dtype=torch.float64)
+    for group in (0, 1):
+        for index in range(len(SETTINGS)):
+            expected[group, index] = accuracy(fitted.probe(group, index).predict(x), y)
+    # One image of 200 may be a tie.
+    torch.testing.assert_close(top1, expected, atol=0.51, rtol=0)
+    monkeypatch.setattr(module, "SCORES", 7 * len(SETTINGS) * 6)
     assert torch.equal(fitted.top1(x, y), top1)
 
 
 def test_the_gradient_is_autograd_s():
     g = torch.Generator().manual_seed(0)
     parameters = torch.randn(2, 5, 3, 4, dtype=torch.float64, generator=g, requires_grad=True)
-    z, labels = (
-        torch.randn(2, 9, 5, dtype=torch.float64, generator=g),
-        torch.randint(0, 4, (9,), generator=g),
-    )
+    z = torch.randn(2, 9, 5, dtype=torch.float64, generator=g)
+    labels = torch.randint(0, 4, (9,), generator=g)
     logits = torch.einsum("gnf,gfck->gcnk", z, parameters)
     loss = sum(
-        F.cross_entropy(logits[group, cell], labels) for group in range(2) for cell in range(3)
+        F.cross_entropy(logits[group, index], labels) for group in range(2) for index in range(3)
     )
     torch.testing.assert_close(
         _gradient(parameters.detach(), z, labels), torch.autograd.grad(loss, parameters)[0]
     )
 
 
-def test_the_rotation_keeps_all_that_few_images_say():
+def test_the_rotation_loses_nothing_with_fewer_images_than_features():
     z = torch.randn(2, 4, 9)
-    turned, scale, basis = _rotated(z)
-    assert turned.shape == (2, 4, 5) and basis.shape == (2, 9, 4)
-    torch.testing.assert_close(turned[:, :, :-1] @ basis.transpose(1, 2), z, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(turned.square().mean(1), scale, atol=1e-4, rtol=1e-4)
+    rotated, eigenvalues, basis = _rotate(z)
+    assert rotated.shape == (2, 4, 5) and basis.shape == (2, 9, 4)
+    torch.testing.assert_close(rotated[:, :, :-1] @ basis.transpose(1, 2), z, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(rotated.square().mean(1), eigenvalues, atol=1e-4, rtol=1e-4)
 
 
 def test_few_images_get_enough_steps():
     x, y = blobs(30, signal=3)
-    probe = fit_grid(x, y, [GridCell(0.5, 0.01)], [False], 1, 1024).probe(0, 0)
+    schedule = SgdSchedule(epochs=1, batch_size=1024)
+    probe = fit_grid(x, y, [ProbeSetting(0.5, 0.01)], [False], schedule).probe(0, 0)
     assert accuracy(probe.predict(x), y) == 100
 
 
 def test_a_class_without_images_is_never_predicted():
     x, y = blobs(300)
-    probe = fit_grid(x[y != 2], y[y != 2], [GridCell(0.5, 0.01)], [False], 6, 64).probe(0, 0)
+    schedule = SgdSchedule(epochs=6, batch_size=64)
+    fitted = fit_grid(x[y != 2], y[y != 2], [ProbeSetting(0.5, 0.01)], [False], schedule)
+    probe = fitted.probe(0, 0)
     assert probe.weight.shape == (6, 24) and bool(torch.isfinite(probe.weight).all())
     assert 2 not in probe.predict(x).tolist()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gives_the_same_cells():
+def test_a_gpu_gives_the_same_probes():
     x, y = blobs(600)
-    here, there = (
-        fit_grid(x, y, CELLS, [False, True], 4, 64),
-        fit_grid(x.cuda(), y.cuda(), CELLS, [False, True], 4, 64),
-    )
-    torch.testing.assert_close(
-        there.probe(1, 3).logits(x.cuda()).cpu(), here.probe(1, 3).logits(x), atol=1e-2, rtol=1e-2
-    )
+    schedule = SgdSchedule(epochs=4, batch_size=64)
+    on_cpu = fit_grid(x, y, SETTINGS, [False, True], schedule)
+    on_gpu = fit_grid(x.cuda(), y.cuda(), SETTINGS, [False, True], schedule)
+    gpu_logits = on_gpu.probe(1, 3).logits(x.cuda()).cpu()
+    torch.testing.assert_close(gpu_logits, on_cpu.probe(1, 3).logits(x), atol=1e-2, rtol=1e-2)

@@ -1,3 +1,5 @@
+"""k-NN against scikit-learn and its equation."""
+
 import math
 
 import numpy as np
@@ -12,9 +14,9 @@ from beamclip.evaluation import knn, knn_predict
 @pytest.fixture
 def data():
     g = torch.Generator().manual_seed(0)
-    centres = torch.randn(4, 12, generator=g)
+    centers = torch.randn(4, 12, generator=g)
     labels = torch.randint(0, 4, (300,), generator=g)
-    features = centres[labels] + 1.5 * torch.randn(300, 12, generator=g)
+    features = centers[labels] + 1.5 * torch.randn(300, 12, generator=g)
     return features[:200], labels[:200], features[200:]
 
 
@@ -34,7 +36,7 @@ def test_equals_scikit_learn(data, k, temperature):
 
 
 def test_with_equal_weights_it_is_scikit_learn_s_vote(data):
-    """So high a temperature weighs all neighbours alike, up to ties, which it breaks by nearness."""
+    """A very high temperature gives all neighbors the same weight. Ties go to the nearest."""
     bank, labels, queries = data
     odd = [3, 7, 31]
     for k, predicted in zip(odd, knn_predict(queries, bank, labels, odd, 1e4), strict=True):
@@ -50,7 +52,7 @@ def test_with_equal_weights_it_is_scikit_learn_s_vote(data):
         )
 
 
-def test_several_k_in_one_pass_are_each_k_alone(data):
+def test_several_k_in_one_pass_equal_each_k_alone(data):
     bank, labels, queries = data
     ks = [50, 1, 20, 200, 20]
     together = knn_predict(queries, bank, labels, ks, 0.07)
@@ -62,20 +64,17 @@ def test_several_k_in_one_pass_are_each_k_alone(data):
 
 def test_equals_the_equation_written_out(data):
     bank, labels, queries = data
-    for query, predicted in zip(
-        queries[:10], knn_predict(queries[:10], bank, labels, [15], 0.1)[0], strict=True
-    ):
-        pairs = zip(
-            torch.cosine_similarity(query[None], bank).tolist(), labels.tolist(), strict=True
-        )
-        cosines = sorted(pairs, reverse=True)
-        scores = [
-            sum(math.exp(c / 0.1) for c, y in cosines[:15] if y == label) for label in range(4)
-        ]
+    predictions = knn_predict(queries[:10], bank, labels, [15], 0.1)[0]
+    for query, predicted in zip(queries[:10], predictions, strict=True):
+        cosines = torch.cosine_similarity(query[None], bank).tolist()
+        nearest = sorted(zip(cosines, labels.tolist(), strict=True), reverse=True)[:15]
+        scores = [0.0] * 4
+        for cosine, label in nearest:
+            scores[label] += math.exp(cosine / 0.1)
         assert predicted == scores.index(max(scores))
 
 
-def test_blocks_change_nothing(data, monkeypatch):
+def test_the_block_size_changes_nothing(data, monkeypatch):
     bank, labels, queries = data
     whole = knn_predict(queries, bank, labels, [5, 20], 0.07)
     monkeypatch.setattr(knn, "BLOCK", 7 * len(bank))
@@ -90,7 +89,7 @@ def test_a_tiny_temperature_is_the_single_nearest(data):
     )
 
 
-def test_more_neighbours_than_images_is_a_sentence(data):
+def test_more_neighbors_than_images_are_a_user_error(data):
     bank, labels, queries = data
     with pytest.raises(UserError, match=r"probe.knn_k is 201, but there are only 200 train images"):
         knn_predict(queries, bank, labels, [20, 201], 0.07)

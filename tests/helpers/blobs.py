@@ -2,7 +2,7 @@
 
 import torch
 
-from beamclip.evaluation import LabelledFeatures
+from beamclip.evaluation import LabeledFeatures
 
 
 def blobs(count, seed=0, classes=6, width=24, signal=0.5):
@@ -16,4 +16,4 @@ def blobs(count, seed=0, classes=6, width=24, signal=0.5):
 
 def part(*args, **kwargs):
     features, labels = blobs(*args, **kwargs)
-    return LabelledFeatures(features, None, labels)
+    return LabeledFeatures(features, None, labels)

@@ -1,8 +1,13 @@
-"""A sweep with a real Ray Tune whose trials only pretend to train: `python stub_sweep.py STORAGE WHAT CONCURRENT [--resume]`.
+"""Run a sweep with a real Ray Tune whose trials only pretend to train.
 
-Prints what the listener heard, and what the trials did, as two lines of JSON. What a trial does is `WHAT`'s: `well`; `killed once` and
-`killed`, where the process of the trial `first` dies; `raises`, where `first` does; `fills the machine`, where each has a worker that
-takes all CPUs but for what is left to drivers.
+    python stub_sweep.py STORAGE BEHAVIOR CONCURRENT [--resume]
+
+Prints, as a line of JSON, whether the sweep ended, the events its listener received, and what its
+trials did. There are two variants, `first` and `second`, which starts from the student of `first`.
+
+BEHAVIOR: `well`; `killed once` and `killed`, in which the process of each `first` dies once or
+always; `raises`, in which each `first` raises; `fills the machine`, in which each trial has a
+worker that takes all CPUs but the share that is left to drivers.
 """
 
 import contextlib
@@ -16,7 +21,7 @@ from pathlib import Path
 
 import ray
 
-from beamclip.config import Sweep, cell, choice, load_experiment, planned_values
+from beamclip.config import Sweep, choice, load_experiment, planned_values, trial_experiment
 from beamclip.distributed.cluster import DRIVER_CPUS
 from beamclip.stores.paths import asset_key
 from beamclip.stores.sweep_record import SweepRecord
@@ -28,83 +33,85 @@ VARIANTS = {
 
 
 class Listener:
+    """Keeps the events of trials."""
+
     def __init__(self):
-        self.heard = []
+        self.events = []
 
-    def on_restore(self, results):
-        self.heard.append(["over before", len(results)])
+    def on_restore(self, trials):
+        self.events.append(["restored", len(trials)])
 
-    def started(self, trial_id, values):
-        self.heard.append(["started", values["variant"], values["seed"]])
+    def on_trial_start(self, trial_id, values):
+        self.events.append(["started", values["variant"], values["seed"]])
 
-    def reported(self, trial_id, metrics):
-        self.heard.append(["reported"])
+    def on_trial_result(self, trial_id, metrics):
+        self.events.append(["reported"])
 
-    def ended(self, trial_id, status, error):
-        self.heard.append(["ended", status, error])
+    def on_trial_end(self, trial_id, status, error):
+        self.events.append(["ended", status, error])
 
 
-def stub(storage, what):
-    """In the place of `run_trial`."""
+class StubCheckpoint:
+    """As Ray's, of a trial that was probed."""
 
-    def run_trial(config):
-        experiment = json.loads(config["experiment"])
-        name = "first" if experiment["objective"]["name"] == "simclr" else "second"
-        log = Path(storage, "log.jsonl")
-        with log.open("a") as file:
-            file.write(json.dumps([time.time(), "begun", name, experiment["seed"]]) + "\n")
-        times = log.read_text().count(f'"begun", "{name}", {experiment["seed"]}]')
-        time.sleep(1)
-        if name == "first" and (what == "killed" or (what == "killed once" and times == 1)):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if name == "first" and what == "raises":
-            raise RuntimeError("boom")
-        if what == "fills the machine":
-            whole = ray.cluster_resources()["CPU"] - DRIVER_CPUS
-            worker = ray.remote(lambda: None).options(
-                num_cpus=whole, scheduling_strategy="DEFAULT"
-            )  # not in the driver's own place
-            ray.get(worker.remote(), timeout=60)
+    def as_directory(self):
         folder = tempfile.mkdtemp()
-        for part in ("student", "probe"):
-            Path(folder, f"{part}.safetensors").touch()
+        for name in ("student", "probe"):
+            Path(folder, f"{name}.safetensors").touch()
+        return contextlib.nullcontext(folder)
+
+
+def make_run_trial(storage, behavior):
+    """Return a function to put in the place of `run_trial`."""
+    log = Path(storage, "log.jsonl")
+
+    def record(event, name, seed):
         with log.open("a") as file:
-            file.write(json.dumps([time.time(), "done", name, experiment["seed"]]) + "\n")
+            file.write(json.dumps([time.time(), event, name, seed]) + "\n")
 
-        class Checkpoint:
-            def as_directory(self):
-                return contextlib.nullcontext(folder)
-
-        return Checkpoint()
+    def run_trial(experiment, assets, folder):
+        seed = experiment.seed
+        name = "first" if experiment.objective.name == "simclr" else "second"
+        record("begun", name, seed)
+        attempts = log.read_text().count(f'"begun", "{name}", {seed}]')
+        time.sleep(1)
+        if name == "first" and (
+            behavior == "killed" or (behavior == "killed once" and attempts == 1)
+        ):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name == "first" and behavior == "raises":
+            raise RuntimeError("boom")
+        if behavior == "fills the machine":
+            cpus = ray.cluster_resources()["CPU"] - DRIVER_CPUS
+            # The default strategy: not within the driver's own placement group.
+            worker = ray.remote(lambda: None).options(num_cpus=cpus, scheduling_strategy="DEFAULT")
+            ray.get(worker.remote(), timeout=60)
+        record("done", name, seed)
+        return StubCheckpoint()
 
     return run_trial
 
 
-def main(storage, what, concurrent, *resume):
-    from beamclip.distributed import tune as sweeps
+def main(storage, behavior, concurrent, *resume):
+    """Run the sweep and print what happened."""
+    from beamclip.distributed import tune
     from beamclip.distributed.cluster import connect, disconnect
 
     space = {"variant": choice(*VARIANTS), "seed": choice(0, 1)}
-    sweep, base = (
-        Sweep(name="stub", variants=VARIANTS, space=space),
-        load_experiment("demo", {"storage.path": storage}),
-    )
-    keys = {asset_key(cell(sweep, base, values)): "{}" for values in planned_values(sweep)}
-    record, listener = SweepRecord(sweep, base, "20260101-000000-0001", keys), Listener()
-    sweeps.run_trial = stub(storage, what)
+    sweep = Sweep(name="stub", variants=VARIANTS, space=space)
+    base = load_experiment("demo", {"storage.path": storage})
+    assets = {
+        asset_key(trial_experiment(sweep, base, values)): "{}" for values in planned_values(sweep)
+    }
+    record = SweepRecord(sweep, base, "20260101-000000-0001", assets)
+    listener = Listener()
+    tune.run_trial = make_run_trial(storage, behavior)
     connect()
-    ended = sweeps.run_trials(record, listener, int(concurrent), bool(resume))
+    ended = tune.run_trials(record, listener, int(concurrent), bool(resume))
     disconnect()
     log = Path(storage, "log.jsonl")
-    print(
-        json.dumps(
-            {
-                "ended": ended,
-                "heard": listener.heard,
-                "done": [json.loads(line) for line in log.read_text().splitlines()],
-            }
-        )
-    )
+    trials = [json.loads(line) for line in log.read_text().splitlines()]
+    print(json.dumps({"ended": ended, "events": listener.events, "trials": trials}))
     log.unlink()
 
 

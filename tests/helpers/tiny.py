@@ -73,13 +73,13 @@ def _learn_colours(steps: int = 40):
         [f"a photo of a {name}." for name in sorted(COLOURS)]
     )
     colours = torch.tensor([COLOURS[name] for name in sorted(COLOURS)])[:, :, None, None] / 255
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(steps):
         batch = (colours.repeat(4, 1, 1, 1) + 0.15 * torch.randn(16, 3, 32, 32)).clamp(0, 1)
         image, text, _ = model((batch - 0.5) / 0.25, texts)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.nn.functional.cross_entropy(10 * image @ text.T, torch.arange(16) % 4).backward()
-        optimiser.step()
+        optimizer.step()
     return model
 
 
@@ -91,7 +91,7 @@ def settings(images: Path, teacher: Path) -> dict:
         "teacher": {"model": f"local-dir:{teacher}", "batch_size": 64},
         "anchors": {"prompt_set": "plain"},
         "student": {"backbone": "test_resnet", "image_size": 32, "projector": "linear"},
-        "optimiser": {
+        "optimizer": {
             "name": "sgd",
             "lr": 0.05,
             "epochs": 2,
@@ -110,7 +110,7 @@ def write_preset(path: Path, images: Path, teacher: Path) -> Path:
 
 
 def experiment(preset: Path | str, storage: Path, **values) -> Experiment:
-    """The preset with a storage of its own; values are given as `optimiser__lr=0.1`."""
+    """The preset with a storage of its own; values are given as `optimizer__lr=0.1`."""
     dotted = {key.replace("__", "."): value for key, value in values.items()}
     return load_experiment(str(preset), {"storage.path": str(storage)} | dotted)
 

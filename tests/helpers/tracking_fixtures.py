@@ -1,3 +1,5 @@
+"""Fixtures with sweeps in a real MLflow database, in sqlite."""
+
 import shutil
 
 import pytest
@@ -10,7 +12,7 @@ TAU_T, TAU_S = "objective.teacher_temperature", "objective.student_temperature"
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory):
-    """MLflow's migrations take a second or two: make the tables once, copy the file for every test."""
+    """A database with MLflow's tables, which take seconds to create; tests copy the file."""
     path = tmp_path_factory.mktemp("mlflow") / "template.db"
     connect(f"sqlite:///{path}")
     return path
@@ -35,7 +37,7 @@ def base():
 
 @pytest.fixture
 def opened(uri, sweep, base):
-    """`opened("id", resume=True)`: a tracker on this test's database."""
+    """`opened("id", resume=True)`: a tracker in this test's database."""
     return lambda sweep_id="s1", **options: SweepTracker.open(
         uri, None, sweep, base, sweep_id, **options
     )
@@ -43,29 +45,28 @@ def opened(uri, sweep, base):
 
 @pytest.fixture
 def finished(opened):
-    """A sweep of four trials, one of them failed, with both references; returns the closed tracker."""
+    """A closed tracker of a sweep with four trials, one of them failed, and both references."""
     with opened() as tracker:
-        for number, (tau_t, tau_s, val) in enumerate(
-            [(0.02, 0.05, 40.0), (0.02, 0.1, 45.0), (0.05, 0.05, 44.0)]
-        ):
-            tracker.trial(f"t{number}", {TAU_T: tau_t, TAU_S: tau_s})
+        trials = [(0.02, 0.05, 40.0), (0.02, 0.1, 45.0), (0.05, 0.05, 44.0)]
+        for number, (tau_t, tau_s, val) in enumerate(trials):
+            tracker.start_trial(f"t{number}", {TAU_T: tau_t, TAU_S: tau_s})
             test = {"linear_probe/test_top1": val - 1, "linear_probe/test_top1_low": val - 3.2}
             test |= {
                 "linear_probe/test_top1_high": val + 1.5,
                 "knn/test_top1": val - 5,
                 "zero_shot/test_top1": val - 9,
             }
-            tracker.trial_metrics(
+            tracker.log_trial_metrics(
                 f"t{number}",
                 {"linear_probe/val_top1": val, "train/images_per_second": 1234.5} | test,
                 3,
             )
-            tracker.trial_finished(f"t{number}", "FINISHED")
-        tracker.trial("t3", {TAU_T: 0.05, TAU_S: 0.1})
-        tracker.trial_metrics("t3", {"linear_probe/val_top1": 99.0}, 1)
-        tracker.trial_finished("t3", "FAILED", "the loss became NaN")
-        tracker.reference(
+            tracker.end_trial(f"t{number}", "FINISHED")
+        tracker.start_trial("t3", {TAU_T: 0.05, TAU_S: 0.1})
+        tracker.log_trial_metrics("t3", {"linear_probe/val_top1": 99.0}, 1)
+        tracker.end_trial("t3", "FAILED", "the loss became NaN")
+        tracker.log_reference(
             "untrained", {}, {"linear_probe/val_top1": 21.0, "linear_probe/test_top1": 20.0}
         )
-        tracker.reference("teacher", {}, {"zero_shot/test_top1": 60.0})
+        tracker.log_reference("teacher", {}, {"zero_shot/test_top1": 60.0})
     return tracker

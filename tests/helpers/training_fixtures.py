@@ -1,3 +1,5 @@
+"""Fixtures of the tests of preparation and training: a tiny experiment and its stores."""
+
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +15,7 @@ from beamclip.preparation.context import PreparationContext
 
 @pytest.fixture(scope="session")
 def experiment(data_config, teacher_folder):
-    """Two epochs of eight steps on tiny images, with the tiny teacher and a student without batch statistics."""
+    """Two epochs of eight steps on tiny images; the student has no batch norm."""
     return Experiment.model_validate(
         {
             "data": data_config.model_dump(),
@@ -21,7 +23,7 @@ def experiment(data_config, teacher_folder):
             "teacher": {"model": f"local-dir:{teacher_folder}", "batch_size": 64},
             "anchors": {"prompt_set": "plain"},
             "student": {"backbone": "test_vit", "image_size": 32, "projector_width": 32},
-            "optimiser": {"name": "adamw", "lr": 0.001, "epochs": 2, "batch_size": 16},
+            "optimizer": {"name": "adamw", "lr": 0.001, "epochs": 2, "batch_size": 16},
             "probe": {
                 "grid": {"lr": (0.3,), "weight_decay": (0.1, 0.01)},
                 "knn_k": 5,
@@ -33,7 +35,10 @@ def experiment(data_config, teacher_folder):
 
 @pytest.fixture(scope="session")
 def stores(tmp_path_factory):
-    """The folder of the stores that tests share. What counts images or damages anything takes a copy."""
+    """The folder of the stores that tests share.
+
+    Tests that count encoded images or damage a store take a copy.
+    """
     return tmp_path_factory.mktemp("stores")
 
 
@@ -45,13 +50,13 @@ def assets(experiment, stores):
 
 @pytest.fixture
 def copied_stores(stores, assets, tmp_path):
-    """The experiment's stores, and perhaps others', for a test to spoil."""
+    """A copy of the experiment's stores (and perhaps others) that a test may damage."""
     return shutil.copytree(stores, tmp_path / "stores")
 
 
 @pytest.fixture
 def packed_only(assets, tmp_path):
-    """The folder of a run that was stopped once its images were packed."""
+    """The folder of a run that was stopped after its images were packed."""
     packed = Path(assets.packed)
     shutil.copytree(packed, tmp_path / "packed_only" / "packed" / packed.name)
     return tmp_path / "packed_only"
@@ -59,7 +64,10 @@ def packed_only(assets, tmp_path):
 
 @pytest.fixture(scope="session")
 def other_folder(teacher_folder, tmp_path_factory):
-    """Another tiny CLIP: other weights, other patches, other pixels, and a space of 24 dimensions where the first has 16."""
+    """Another tiny CLIP with other weights, patches and pixels.
+
+    Its embeddings have 24 dimensions; those of the first have 16.
+    """
     import open_clip
 
     config = json.loads((teacher_folder / "open_clip_config.json").read_text())

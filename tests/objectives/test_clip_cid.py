@@ -14,9 +14,9 @@ from helpers.distilling import (
 )
 from sklearn.metrics import log_loss
 
-from beamclip.config import ClipCidConfig, ObjectiveConfig
+from beamclip.config import ObjectiveConfig
 from beamclip.objectives import LossContext, LossInputs, build_objective
-from beamclip.objectives.clip_cid import ClusterInstanceDiscrimination
+from beamclip.objectives.clip_cid import ClipCidSettings, ClusterInstanceDiscrimination
 
 TERMS = {"cluster": "label_weight", "cluster_kl": "kl_weight", "instance": "instance_weight"}
 
@@ -32,7 +32,7 @@ def anchors(count=7, width=16):
 def build(width=16, clusters=5, only=None, **values):
     """With one term alone, or all of them."""
     weights = {weight: float(only in (None, term)) for term, weight in TERMS.items()}
-    config = ClipCidConfig(
+    config = ClipCidSettings(
         **(weights | {"clusters": clusters, "scale": 8.0, "temperature": 0.2} | values)
     )
     return ClusterInstanceDiscrimination(config, centres(clusters, width), anchors(width=width))
@@ -104,7 +104,7 @@ def test_a_perfect_student_has_no_divergence_and_at_its_centre_no_label_loss():
 
 def test_the_label_loss_of_a_student_that_sees_no_difference_is_the_logarithm_of_the_clusters():
     seen = share(0, 1, 0)
-    config = ClipCidConfig(clusters=5, scale=8.0)
+    config = ClipCidSettings(clusters=5, scale=8.0)
     same = ClusterInstanceDiscrimination(config, centres()[:1].repeat(5, 1), anchors())
     assert same(seen)["cluster"].item() == pytest.approx(math.log(5), rel=1e-6)
 
@@ -162,7 +162,7 @@ def test_the_loss_over_drawn_centres_is_that_over_these_alone():
     seen, objective = share(0, 1, 0), build(clusters=50, negatives=10, margin=0.3)
     columns, own = objective._columns(seen.clusters, seen.epoch)
     fewer = ClusterInstanceDiscrimination(
-        objective.config.model_copy(update={"negatives": None}), centres(50)[columns], anchors()
+        objective.settings.model_copy(update={"negatives": None}), centres(50)[columns], anchors()
     )
     out = objective(seen)
     seen.clusters = own

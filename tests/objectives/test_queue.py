@@ -136,12 +136,12 @@ def test_minimising_it_brings_a_student_near_its_teacher(name):
     objective, seen, losses = build(name, 100), share(0, 1, 0), []
     seen.embeddings = seen.embeddings.clone().requires_grad_()
     before = torch.cosine_similarity(seen.embeddings, seen.teachers[0]).mean().item()
-    optimiser = torch.optim.Adam([seen.embeddings], 0.05)
+    optimizer = torch.optim.Adam([seen.embeddings], 0.05)
     for _ in range(40):
         losses.append(objective(seen)["loss"])
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         losses[-1].backward()
-        optimiser.step()
+        optimizer.step()
     assert losses[-1] < losses[13]  # from when on the queue is full
     assert torch.cosine_similarity(seen.embeddings, seen.teachers[0]).mean() > before + 0.3
 

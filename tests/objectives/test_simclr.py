@@ -5,9 +5,9 @@ import torch
 from helpers.gloo import in_processes
 from torch import nn
 
-from beamclip.config import ObjectiveConfig, SimclrConfig
+from beamclip.config import ObjectiveConfig
 from beamclip.objectives import LossContext, LossInputs, build_objective
-from beamclip.objectives.simclr import SimCLR, make_head, nt_xent
+from beamclip.objectives.simclr import SimCLR, SimclrSettings, make_head, nt_xent
 
 
 def slow_nt_xent(views, temperature):
@@ -103,7 +103,7 @@ def test_half_precision_is_compared_in_full_precision():
 
 def built(features=12, **settings):
     torch.manual_seed(0)
-    config = SimclrConfig(**{"hidden": 16, "width": 8} | settings)
+    config = SimclrSettings(**{"hidden": 16, "width": 8} | settings)
     return build_objective(
         ObjectiveConfig(name="simclr", simclr=config), LossContext(features, 4, 100, 4)
     )
@@ -146,14 +146,14 @@ def test_the_head_is_the_authors(layers, kinds):
 
 def test_all_trained_parts_get_a_gradient_and_the_loss_goes_down():
     objective, features = built(layers=3, temperature=0.5), pairs(16, 12, noise=0.3).flatten(0, 1)
-    optimiser = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.1)
     losses = []
     for _ in range(30):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = objective(LossInputs(16, features))["loss"]
         loss.backward()
         assert all((p.grad is not None) == p.requires_grad for p in objective.parameters())
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
     assert torch.equal(objective.head[-1].bias, torch.zeros(8))
@@ -175,7 +175,7 @@ def loss_and_gradient(rank, count):
 
 def with_fixed_statistics():
     torch.manual_seed(0)
-    return SimCLR(12, SimclrConfig(hidden=16, width=8, temperature=0.2)).eval()
+    return SimCLR(12, SimclrSettings(hidden=16, width=8, temperature=0.2)).eval()
 
 
 def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():

@@ -7,8 +7,9 @@ from helpers.gloo import in_processes
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
-from beamclip.config import ObjectiveConfig, SupervisedConfig, UserError
+from beamclip.config import ObjectiveConfig, UserError
 from beamclip.objectives import LossContext, LossInputs, build_objective
+from beamclip.objectives.supervised import SupervisedSettings
 
 
 def slow_cross_entropy(logits, labels, smoothing):
@@ -24,7 +25,7 @@ def slow_cross_entropy(logits, labels, smoothing):
 def built(features=6, classes=4, smoothing=0.0):
     torch.manual_seed(0)
     config = ObjectiveConfig(
-        name="supervised", supervised=SupervisedConfig(label_smoothing=smoothing)
+        name="supervised", supervised=SupervisedSettings(label_smoothing=smoothing)
     )
     return build_objective(config, LossContext(features, 8, 100, classes))
 

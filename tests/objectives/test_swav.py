@@ -7,9 +7,15 @@ import torch.nn.functional as F
 from helpers.gloo import in_processes
 from torch import nn
 
-from beamclip.config import ObjectiveConfig, SwavConfig, UserError
+from beamclip.config import ObjectiveConfig, UserError
 from beamclip.objectives import LossContext, LossInputs, build_objective
-from beamclip.objectives.swav import SwAV, prototype_usage, sinkhorn, swapped_prediction
+from beamclip.objectives.swav import (
+    SwAV,
+    SwavSettings,
+    prototype_usage,
+    sinkhorn,
+    swapped_prediction,
+)
 
 
 def slow_sinkhorn(scores, epsilon, iterations):
@@ -57,7 +63,7 @@ def unit(*shape, **options):
 
 
 def configuration(**settings):
-    return SwavConfig(
+    return SwavSettings(
         **{"prototypes": 7, "width": 5, "hidden": 16, "frozen_epochs": 0.0, "queue_from_epoch": 1.0}
         | settings
     )
@@ -140,7 +146,7 @@ def test_equals_the_equation_written_out(small, queue):
     scores = (projected @ objective.prototypes.T).tolist()
     out = objective.compare(projected, epoch=1.0)
     assert out["loss"].item() == pytest.approx(
-        slow_swav(scores, objective.config, queued), rel=1e-4
+        slow_swav(scores, objective.settings, queued), rel=1e-4
     )
 
 
@@ -241,21 +247,21 @@ def test_large_views_and_small_crops_go_through_the_head_in_their_places():
 # prototypes
 
 
-def trained(objective, epochs, optimiser, steps=3):
+def trained(objective, epochs, optimizer, steps=3):
     for step in range(steps):
         for epoch in epochs:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             objective(LossInputs(8, random(16, 12, seed=step), epoch=epoch))["loss"].backward()
             objective.after_backward()
-            optimiser.step()
+            optimizer.step()
     return F.normalize(objective.prototypes.detach(), dim=-1)
 
 
-@pytest.mark.parametrize("optimiser", ["SGD", "AdamW"])
-def test_prototypes_stay_while_they_are_frozen_whatever_weight_decay_does(optimiser):
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_prototypes_stay_while_they_are_frozen_whatever_weight_decay_does(optimizer):
     objective = built(frozen_epochs=1.5)
     drawn, head = objective.prototypes.detach().clone(), objective.head[0].weight.detach().clone()
-    moves = getattr(torch.optim, optimiser)(objective.parameters(), lr=0.1, weight_decay=0.1)
+    moves = getattr(torch.optim, optimizer)(objective.parameters(), lr=0.1, weight_decay=0.1)
     torch.testing.assert_close(
         trained(objective, [0.0, 1.0, 1.49], moves), drawn, rtol=0, atol=1e-6
     )
@@ -264,7 +270,7 @@ def test_prototypes_stay_while_they_are_frozen_whatever_weight_decay_does(optimi
     assert (trained(objective, [1.5], moves) - drawn).abs().max() > 1e-3
 
 
-def test_ddp_is_given_a_gradient_of_zero_and_the_optimiser_none():
+def test_ddp_is_given_a_gradient_of_zero_and_the_optimizer_none():
     objective = built(frozen_epochs=1.0)
     for epoch, frozen in ((0.5, True), (1.0, False)):
         objective.zero_grad()
@@ -387,7 +393,7 @@ def test_a_queue_longer_than_the_data_is_refused_in_a_sentence():
         match=r"objective.swav.queue is 101, but there are 100 training images; give 100 or fewer, or 0 for none",
     ):
         build_objective(config, LossContext(12, 4, 100, 4))
-    assert build_objective(config, LossContext(12, 4, 101, 4)).config.queue == 101
+    assert build_objective(config, LossContext(12, 4, 101, 4)).settings.queue == 101
 
 
 # several workers

@@ -1,6 +1,6 @@
-"""Fixtures of these tests; what others use too is in tests/helpers."""
+"""Fixtures of these tests. They are defined in tests/helpers, since other tests use them too."""
 
-from helpers.teacher_fixtures import change_config, change_weight, copied
+from helpers.teacher_fixtures import change_config, change_weight, copied_teacher
 from helpers.training_fixtures import (
     assets,
     copied_stores,
@@ -14,8 +14,8 @@ __all__ = [
     "assets",
     "change_config",
     "change_weight",
-    "copied",
     "copied_stores",
+    "copied_teacher",
     "experiment",
     "other_folder",
     "packed_only",

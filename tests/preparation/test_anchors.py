@@ -8,11 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from beamclip.anchors import AnchorSet
-from beamclip.anchors import anchor_set as bank
-from beamclip.anchors.text_embeddings import shortened
+from beamclip.anchors import AnchorSet, anchor_set
+from beamclip.anchors.truncation import truncate_texts
 from beamclip.config import UserError, with_values
-from beamclip.preparation.anchors import anchor_sets_of, make_anchor_sets, place_of
+from beamclip.preparation.anchors import anchor_set_key, make_anchor_sets, plan_anchor_sets
 from beamclip.preparation.assets import open_assets
 from beamclip.preparation.build import prepare, prepare_all
 from beamclip.preparation.context import PreparationContext
@@ -44,11 +43,16 @@ def words(tmp_path_factory):
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """The sentences that text towers are asked for, and with them how many passes there were."""
-    texts, passes, original, encode = [], [], bank.encode_texts_once, Teacher.encode_texts
+def encoded_texts(monkeypatch):
+    """(the sentences that text towers encode, a list that grows with every pass)."""
+    texts = []
+    passes = []
+    original = anchor_set.encode_texts_once
+    encode = Teacher.encode_texts
     monkeypatch.setattr(
-        bank, "encode_texts_once", lambda *arguments: passes.append(1) or original(*arguments)
+        anchor_set,
+        "encode_texts_once",
+        lambda *arguments: passes.append(1) or original(*arguments),
     )
     monkeypatch.setattr(
         Teacher, "encode_texts", lambda self, some: texts.extend(some) or encode(self, some)
@@ -61,10 +65,10 @@ def embeddings(path):
 
 
 def test_a_space_over_prompt_sets_and_vocabularies_is_one_pass_over_texts_and_none_over_images(
-    experiment, packed_only, words, asked
+    experiment, packed_only, words, encoded_texts
 ):
     prepare(experiment, PreparationContext(packed_only))
-    for calls in asked:
+    for calls in encoded_texts:
         calls.clear()
     space = list(
         product(("plain", "openai_7", "hypernym", "gloss", "synonyms", "cpa"), ("data", words))
@@ -75,26 +79,28 @@ def test_a_space_over_prompt_sets_and_vocabularies_is_one_pass_over_texts_and_no
         )
         for cell in space
     }
-    workshop = PreparationContext(packed_only)
-    tokenizer, before = workshop.teacher(experiment.teacher).tokenizer, images_encoded()
-    made = prepare_all(cells, workshop)
-    assert images_encoded() - before <= 1  # the teacher's width is asked of an image
-    assert [assets.facts["teacher/images_encoded"] for assets in made.values()] == [0] * 12
+    context = PreparationContext(packed_only)
+    tokenizer = context.teacher(experiment.teacher).tokenizer
+    before = images_encoded()
+    made = prepare_all(cells, context)
+    # The teacher's width is found by encoding one image.
+    assert images_encoded() - before <= 1
+    assert [assets.facts.images_encoded for assets in made.values()] == [0] * 12
     plans = {
-        place_of(tower, plan, workshop): plan
+        anchor_set_key(tower, plan, context): plan
         for cell in cells.values()
-        for tower, plan in anchor_sets_of(cell, workshop).all()
+        for tower, plan in plan_anchor_sets(cell, context).all()
     }
-    there = place_of(*anchor_sets_of(experiment, workshop).own, workshop)
-    sentences = sorted(
-        set().union(*(plan.texts for place, plan in plans.items() if place != there))
-    )
-    cut, (texts, passes) = shortened(sentences, tokenizer), asked
-    assert texts == [cut.get(sentence, sentence) for sentence in sentences] and len(passes) == 1
+    existing = anchor_set_key(*plan_anchor_sets(experiment, context).own, context)
+    sentences = sorted(set().union(*(plan.texts for key, plan in plans.items() if key != existing)))
+    truncated = truncate_texts(sentences, tokenizer)
+    texts, passes = encoded_texts
+    assert texts == [truncated.get(sentence, sentence) for sentence in sentences]
+    assert len(passes) == 1
     assert len(list((packed_only / "anchors").glob("*/manifest.json"))) == len(plans) >= 10
     again = prepare_all(cells, PreparationContext(packed_only))
     assert len(passes) == 1 and {key: assets.teachers for key, assets in again.items()} == {
-        key: one.teachers for key, one in made.items()
+        key: assets.teachers for key, assets in made.items()
     }
 
 
@@ -108,43 +114,42 @@ def test_zero_shot_is_on_the_data_s_own_classes_whatever_the_vocabulary(
         Path(made.classes).name == Path(assets.classes).name
         and made.classes != made.teachers[0].anchors
     )
-    zero_shot = {key: value for key, value in assets.facts.items() if "zero_shot" in key}
-    assert len(zero_shot) == 4 and zero_shot == {key: made.facts[key] for key in zero_shot}
+    facts = made.facts.to_json()
+    zero_shot = {key: value for key, value in assets.facts.to_json().items() if "zero_shot" in key}
+    assert len(zero_shot) == 4 and zero_shot == {key: facts[key] for key in zero_shot}
     opened = open_assets(made, experiment.data)
     assert opened.classes.names == ("moss", "rose", "sand", "sea_ice")
     assert opened.teachers[0].anchors.names == tuple(line.split("\t")[0] for line in WORDS)
-    report = made.facts["anchors"]
-    assert (report["anchors"], report["prompt_set"], report["duplicates"]) == (
-        7,
-        "plain",
-        1,
-    )  # two cranes by their bare name
-    json.dumps(made.facts)
+    report = made.facts.anchors
+    # The two cranes have the same sentence.
+    assert (report["anchors"], report["prompt_set"], report["duplicates"]) == (7, "plain", 1)
+    json.dumps(facts)
 
 
 @pytest.mark.parametrize("count", [5, 7])
 def test_fewer_anchors_are_fewer_of_the_vocabulary(experiment, copied_stores, words, count):
-    """More than the data has classes: zero-shot keeps all of its own."""
+    """More anchors than the data has classes: zero-shot uses all of the data's own."""
     cell = with_values(experiment, {"anchors.vocabulary": words, "anchors.count": count})
     made = prepare(cell, PreparationContext(copied_stores))
     run = build_run(cell, made, Context())
-    (anchors,) = run.machinery.objective.anchors
+    (anchors,) = run.train_state.objective.anchors
     assert torch.equal(anchors, embeddings(made.teachers[0].anchors)[:count])
     assert run.opened.classes.embeddings.shape == (4, 16)
 
 
 @pytest.mark.parametrize(
-    ("vocabulary", "what"),
+    ("vocabulary", "available"),
     [("data", "class names of the data"), ("words", "names of anchors.vocabulary")],
 )
 def test_more_anchors_than_there_are_is_a_sentence(
-    experiment, copied_stores, words, vocabulary, what
+    experiment, copied_stores, words, vocabulary, available
 ):
     path, most = (words, 7) if vocabulary == "words" else ("data", 4)
     cell = with_values(experiment, {"anchors.vocabulary": path, "anchors.count": most + 1})
     with pytest.raises(
         UserError,
-        match=rf"anchors.count {most + 1} is more than the {most} {what}.*; lower it or drop it",
+        match=rf"anchors.count {most + 1} is more than the {most} {available}.*; "
+        "lower it or drop it",
     ):
         prepare(cell, PreparationContext(copied_stores))
 
@@ -154,7 +159,8 @@ def test_a_single_anchor_is_a_sentence(experiment, copied_stores, tmp_path):
     cell = with_values(experiment, {"anchors.vocabulary": str(tmp_path / "one.txt")})
     with pytest.raises(
         UserError,
-        match=r"anchors.vocabulary .*one.txt has one name only, which all images match alike; give at least two",
+        match=r"anchors.vocabulary .*one.txt has one name only, which all images match alike; "
+        "give at least two",
     ):
         prepare(cell, PreparationContext(copied_stores))
 
@@ -162,7 +168,7 @@ def test_a_single_anchor_is_a_sentence(experiment, copied_stores, tmp_path):
 def test_students_learn_over_a_vocabulary_of_another_size(experiment, copied_stores, words):
     cell = with_values(
         experiment,
-        {"anchors.vocabulary": words, "anchors.prompt_set": "cpa", "optimiser.epochs": 3},
+        {"anchors.vocabulary": words, "anchors.prompt_set": "cpa", "optimizer.epochs": 3},
     )
     reports = []
     run_worker(
@@ -192,10 +198,10 @@ def relative(teacher_folder, tmp_path):
     return make
 
 
-def test_teachers_that_share_a_text_tower_share_their_banks(
-    experiment, copied_stores, assets, relative, asked
+def test_teachers_that_share_a_text_tower_share_their_anchors(
+    experiment, copied_stores, assets, relative, encoded_texts
 ):
-    texts, passes = asked
+    texts, passes = encoded_texts
     others = [
         {"model": relative("visual.proj")},
         {"model": relative("visual.conv1.weight"), "prompt_set": "gloss"},
@@ -204,29 +210,30 @@ def test_teachers_that_share_a_text_tower_share_their_banks(
         with_values(experiment, {"teacher.others": others}), PreparationContext(copied_stores)
     )
     first, second, third = made.teachers
-    assert len({one.views for one in made.teachers}) == 3
+    assert len({teacher.views for teacher in made.teachers}) == 3
     assert (
         Path(first.anchors).name == Path(second.anchors).name == Path(assets.classes).name
         and third.anchors != first.anchors
     )
-    assert (
-        len(passes) <= 1 and len(texts) <= 4
-    )  # at most the definitions, where the excerpt has them
+    # At most the definitions of the senses that the excerpt has.
+    assert len(passes) <= 1 and len(texts) <= 4
 
 
-def test_another_text_tower_has_banks_of_its_own(experiment, copied_stores, relative, asked):
+def test_another_text_tower_has_anchors_of_its_own(
+    experiment, copied_stores, relative, encoded_texts
+):
     other = with_values(experiment, {"teacher.others": [{"model": relative("text_projection")}]})
     made = prepare(other, PreparationContext(copied_stores))
     first, second = made.teachers
     assert first.anchors != second.anchors and made.classes == first.anchors
     assert not torch.equal(embeddings(first.anchors), embeddings(second.anchors))
-    assert sorted(asked[0]) == [
+    assert sorted(encoded_texts[0]) == [
         f"a photo of a {name}." for name in ("moss", "rose", "sand", "sea ice")
     ]
 
 
 def test_better_names_cost_no_packing_and_no_teacher_pass(
-    experiment, copied_stores, assets, tmp_path, monkeypatch, asked
+    experiment, copied_stores, assets, tmp_path, monkeypatch, encoded_texts
 ):
     for job in (
         "beamclip.preparation.embedding_store.EmbedJob.open",
@@ -240,19 +247,17 @@ def test_better_names_cost_no_packing_and_no_teacher_pass(
     assert [Path(path).name for path in (made.packed, made.teachers[0].views)] == [
         Path(path).name for path in (assets.packed, assets.teachers[0].views)
     ]
-    assert made.facts["teacher/images_encoded"] == 0
+    assert made.facts.images_encoded == 0
     assert open_assets(made, named.data).classes.names == (
         "peat moss",
         "wild rose",
         "sand",
         "sea ice",
     )
-    assert "a photo of a sand, loose grains on a beach." in asked[0]
+    assert "a photo of a sand, loose grains on a beach." in encoded_texts[0]
 
 
-def test_what_banks_will_be_made_of_is_known_without_a_teacher(
-    experiment, tmp_path, words, monkeypatch
-):
+def test_anchor_sets_are_planned_without_a_teacher(experiment, tmp_path, words, monkeypatch):
     monkeypatch.setattr(
         "beamclip.preparation.context.load_teacher",
         lambda *arguments: pytest.fail("a teacher was loaded"),
@@ -263,13 +268,15 @@ def test_what_banks_will_be_made_of_is_known_without_a_teacher(
         "teacher.others": [{"model": "ViT-B-32", "prompt_set": "plain"}],
     }
     cell = with_values(experiment, values)
-    banks = anchor_sets_of(cell, PreparationContext(tmp_path))
-    assert [(tower, plan.prompt_set, len(plan.senses)) for tower, plan in banks.all()] == [
+    anchor_sets = plan_anchor_sets(cell, PreparationContext(tmp_path))
+    assert [(tower, plan.prompt_set, len(plan.senses)) for tower, plan in anchor_sets.all()] == [
         (cell.teacher, "hypernym", 7),
         (cell.teacher.others[0], "plain", 7),
         (cell.teacher, "hypernym", 4),
     ]
-    assert banks.matched[0][1].prompts[0] == (("a photo of a crane, a type of wading bird.",),)
+    assert anchor_sets.matched[0][1].prompts[0] == (
+        ("a photo of a crane, a type of wading bird.",),
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,36 +285,38 @@ def test_a_sense_that_is_pinned_reaches_the_sentences(experiment, tmp_path):
         experiment,
         {"anchors.senses": {"sea_ice": "frozen sea water"}, "anchors.prompt_set": "gloss"},
     )
-    assert anchor_sets_of(pinned, PreparationContext(tmp_path)).own[1].prompts[3] == (
+    assert plan_anchor_sets(pinned, PreparationContext(tmp_path)).own[1].prompts[3] == (
         ("a photo of a sea ice, frozen sea water.",),
     )
 
 
-def test_sets_that_make_the_same_sentences_share_a_bank_under_each_s_name(
+def test_prompt_sets_with_the_same_sentences_share_a_store_under_each_name(
     experiment, copied_stores, assets
 ):
     mine = {"anchors.custom": {"mine": {"names": ["{name}"]}}, "anchors.prompt_set": "mine"}
     made = prepare(with_values(experiment, mine), PreparationContext(copied_stores))
     assert Path(made.teachers[0].anchors).name == Path(assets.teachers[0].anchors).name
-    assert (made.facts["anchors"]["prompt_set"], assets.facts["anchors"]["prompt_set"]) == (
+    assert (made.facts.anchors["prompt_set"], assets.facts.anchors["prompt_set"]) == (
         "mine",
         "plain",
     )
 
 
-def test_banks_are_found_by_tower_and_sentences(experiment, copied_stores, words):
-    workshop = PreparationContext(copied_stores)
+def test_anchor_stores_are_found_by_tower_and_sentences(experiment, copied_stores, words):
+    context = PreparationContext(copied_stores)
     cells = [
         with_values(experiment, {"anchors.vocabulary": words, "anchors.count": count})
         for count in (2, 3)
     ]
-    banks = [anchor_sets_of(cell, workshop) for cell in cells]
-    stores = make_anchor_sets(banks, workshop)
+    anchor_sets = [plan_anchor_sets(cell, context) for cell in cells]
+    stores = make_anchor_sets(anchor_sets, context)
     assert len(stores) == 2 and len(list((copied_stores / "anchors").glob("*/manifest.json"))) >= 2
-    for one in banks:
-        for tower, plan in one.all():
-            assert stores[place_of(tower, plan, workshop)].manifest["names"] == [
+    for of_cell in anchor_sets:
+        for tower, plan in of_cell.all():
+            assert stores[anchor_set_key(tower, plan, context)].manifest["names"] == [
                 sense.name for sense in plan.senses
             ]
-    renamed = dataclasses.replace(banks[0].own[1], prompt_set="other")
-    assert place_of(banks[0].own[0], renamed, workshop) == place_of(*banks[0].own, workshop)
+    renamed = dataclasses.replace(anchor_sets[0].own[1], prompt_set="other")
+    assert anchor_set_key(anchor_sets[0].own[0], renamed, context) == anchor_set_key(
+        *anchor_sets[0].own, context
+    )

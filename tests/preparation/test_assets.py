@@ -1,8 +1,10 @@
+import json
+
 import numpy as np
 import pytest
 
 from beamclip.config import TowerConfig, UserError, with_values
-from beamclip.preparation.assets import Assets, TeacherAssets, open_assets
+from beamclip.preparation.assets import AssetFacts, Assets, TeacherAssets, open_assets
 from beamclip.preparation.build import prepare
 from beamclip.preparation.context import PreparationContext
 
@@ -15,6 +17,32 @@ def test_they_survive_json(assets):
     )
     several = Assets(assets.packed, (*assets.teachers, *others), "/anchors/a", assets.facts)
     assert Assets.from_json(several.to_json()) == several
+
+
+def test_the_json_keys_of_facts_are_those_of_sweep_records(assets):
+    """Sweeps that were begun by another version are resumed by these keys."""
+    content = json.loads(assets.to_json())
+    assert list(content) == ["packed", "teachers", "classes", "facts", "trained", "clusters"]
+    assert list(content["facts"]) == [
+        "data_key",
+        "classes",
+        "train_images",
+        "teacher",
+        "teacher_fingerprint",
+        "width",
+        "teacher/zero_shot_val_top1",
+        "teacher/zero_shot_val_top1_low",
+        "teacher/zero_shot_test_top1",
+        "teacher/zero_shot_test_top1_low",
+        "anchors",
+        "teacher/images_encoded",
+        "teacher/images_encoded_in_all",
+    ]
+
+
+def test_facts_of_an_earlier_version_are_read():
+    facts = AssetFacts.from_json({"data_key": "k", "balance": {"kept": 3}})
+    assert (facts.data_key, facts.balance, facts.images_encoded) == ("k", {"kept": 3}, 0)
 
 
 def test_what_is_opened_belongs_together(experiment, assets):

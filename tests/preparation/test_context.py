@@ -13,7 +13,7 @@ from beamclip.stores import StoreDamaged
 
 @pytest.fixture
 def opened(monkeypatch):
-    """`opened(name)`: counts the calls of something that the workshop uses."""
+    """`opened(name)`: a list that grows with every call of a function of the context's module."""
 
     def count(name):
         calls, original = [], getattr(module, name)
@@ -28,27 +28,29 @@ def opened(monkeypatch):
 
 
 def test_a_source_is_opened_once_however_it_is_split(data_config, tmp_path, opened):
-    calls, workshop = opened("open_source"), PreparationContext(tmp_path)
+    calls = opened("open_source")
+    context = PreparationContext(tmp_path)
     for values in (
         {},
         {"train_images": 12},
         {"val_fraction": 0.5},
         {"split_seed": 3},
-        {"broken_fraction": 0.3},
+        {"max_unreadable_fraction": 0.3},
     ):
-        workshop.source(data_config.model_copy(update=values))
+        context.source(data_config.model_copy(update=values))
     assert len(calls) == 1
-    workshop.source(data_config.model_copy(update={"image_size": 16}))
+    context.source(data_config.model_copy(update={"image_size": 16}))
     assert len(calls) == 2
 
 
 def test_images_are_packed_once_where_the_path_says(data_config, tmp_path, opened):
-    calls, workshop = opened("pack_source"), PreparationContext(tmp_path)
-    path = workshop.packed_path(data_config)
+    calls = opened("pack_source")
+    context = PreparationContext(tmp_path)
+    path = context.packed_path(data_config)
     assert path.parent == tmp_path / "packed" and not path.exists()
-    packed = workshop.packed(data_config)
+    packed = context.packed(data_config)
     assert (
-        workshop.packed(
+        context.packed(
             data_config.model_copy(
                 update={"train_images": 12, "val_fraction": 0.5, "split_seed": 3}
             )
@@ -56,74 +58,76 @@ def test_images_are_packed_once_where_the_path_says(data_config, tmp_path, opene
         is packed
     )
     assert len(calls) == 1 and packed.store.path == path
-    assert workshop.packed_path(data_config.model_copy(update={"encoding": "jpeg"})) != path
+    assert context.packed_path(data_config.model_copy(update={"encoding": "jpeg"})) != path
 
 
-def test_a_stricter_limit_for_broken_images_is_looked_at_again(data_config, tmp_path):
+def test_a_stricter_limit_for_unreadable_images_is_checked_again(data_config, tmp_path):
     folder = shutil.copytree(data_config.path, tmp_path / "images")
     (folder / "train" / "moss" / "00.png").write_bytes(b"no image")
-    config, workshop = (
-        data_config.model_copy(update={"path": str(folder)}),
-        PreparationContext(tmp_path / "stores"),
-    )
-    assert len(workshop.packed(config)) == 191
+    config = data_config.model_copy(update={"path": str(folder)})
+    context = PreparationContext(tmp_path / "stores")
+    assert len(context.packed(config)) == 191
     with pytest.raises(UserError, match="1 of 192 images"):
-        workshop.packed(config.model_copy(update={"broken_fraction": 0.0}))
+        context.packed(config.model_copy(update={"max_unreadable_fraction": 0.0}))
 
 
 def test_a_teacher_is_loaded_once_whatever_else_a_configuration_says(
     teacher_folder, other_folder, tmp_path, opened
 ):
-    calls, workshop = opened("load_teacher"), PreparationContext(tmp_path)
+    calls = opened("load_teacher")
+    context = PreparationContext(tmp_path)
     tower = TowerConfig(model=f"local-dir:{teacher_folder}")
-    first = workshop.teacher(tower)
+    first = context.teacher(tower)
     assert (
-        workshop.teacher(TeacherConfig(model=tower.model, actors=(1, 1))) is first
+        context.teacher(TeacherConfig(model=tower.model, actors=(1, 1))) is first
         and len(calls) == 1
     )
     assert (
-        workshop.teacher(TowerConfig(model=f"local-dir:{other_folder}")) is not first
+        context.teacher(TowerConfig(model=f"local-dir:{other_folder}")) is not first
         and len(calls) == 2
     )
 
 
-def test_a_pace_is_tried_once_for_the_same_weights(teacher_folder, tmp_path):
-    tried = []
-    workshop = PreparationContext(
+def test_throughput_is_measured_once_for_the_same_weights(teacher_folder, tmp_path):
+    measured = []
+    context = PreparationContext(
         tmp_path,
-        measure_throughput=lambda teacher: tried.append(teacher.name) or Throughput(8, 0.5),
+        measure_throughput=lambda teacher: measured.append(teacher.name) or Throughput(8, 0.5),
     )
     towers = [
         TowerConfig(model=f"local-dir:{shutil.copytree(teacher_folder, tmp_path / name)}")
         for name in ("a", "b")
     ]
-    assert [workshop.pace(workshop.teacher(tower)) for tower in towers] == [Throughput(8, 0.5)] * 2
-    assert tried == ["a"]
+    assert [context.throughput(context.teacher(tower)) for tower in towers] == [
+        Throughput(8, 0.5)
+    ] * 2
+    assert measured == ["a"]
 
 
 @pytest.mark.parametrize(
-    ("found", "wanted", "said", "used"),
+    ("on_workers", "configured", "in_config", "used"),
     [
-        (None, "auto", "auto", torch.float32),  # on this device
+        # None: this process does the work.
+        (None, "auto", "auto", torch.float32),
         ("bf16", "auto", "bf16", torch.bfloat16),
         ("fp32", "auto", "fp32", torch.float32),
         ("bf16", "fp32", "fp32", torch.float32),
         ("fp32", "bf16", "bf16", torch.bfloat16),
     ],
 )
-def test_precision_means_what_it_means_where_the_work_is_done(
-    teacher_folder, tmp_path, found, wanted, said, used
+def test_auto_precision_is_that_of_the_machines_that_do_the_work(
+    teacher_folder, tmp_path, on_workers, configured, in_config, used
 ):
-    """Else a preparer without a GPU would give another key than the actors that have one."""
-    teacher = PreparationContext(tmp_path, precision=found).teacher(
-        TowerConfig(model=f"local-dir:{teacher_folder}", precision=wanted)
+    """Else a process without a GPU would compute another key than the actors that have one."""
+    teacher = PreparationContext(tmp_path, precision=on_workers).teacher(
+        TowerConfig(model=f"local-dir:{teacher_folder}", precision=configured)
     )
-    assert (teacher.config.precision, teacher.precision) == (said, used)
+    assert (teacher.config.precision, teacher.precision) == (in_config, used)
 
 
 @pytest.fixture
 def trained(monkeypatch, teacher_folder):
-    """Times that the demo's teacher was trained; the tiny one stands for it."""
+    """A list that grows whenever the demo's teacher is trained; the tiny one replaces it."""
     times = []
 
     def train(folder, progress):
@@ -146,10 +150,8 @@ def test_the_demo_s_teacher_is_trained_once_and_then_loaded_like_any_other(
     again = PreparationContext(tmp_path).teacher(TowerConfig(model="demo"))
     assert len(trained) == 1 and path.exists()
     assert (first.name, again.name) == ("demo", "demo")
-    assert (first.config.model, first.config.batch_size) == (
-        f"local-dir:{path}",
-        9,
-    )  # by which other processes load it
+    # Other processes load it by this config.
+    assert (first.config.model, first.config.batch_size) == (f"local-dir:{path}", 9)
     assert first.precision == torch.bfloat16
     plain = PreparationContext(tmp_path).teacher(TowerConfig(model=f"local-dir:{teacher_folder}"))
     assert again.fingerprint == plain.fingerprint

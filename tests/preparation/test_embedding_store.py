@@ -1,4 +1,8 @@
+"""Embedding stores: the rows of a store, its shards, and the reuse of rows of other stores."""
+
+import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,16 +12,25 @@ from safetensors.torch import load_file, save_file
 from beamclip.config import RECIPES, TowerConfig, UserError
 from beamclip.data import draw
 from beamclip.data.augmentation.render import render
-from beamclip.preparation.embedding_store import embed, parts_of, shard_rows
+from beamclip.preparation.embedding_store import (
+    EmbedJob,
+    ReusableRows,
+    embed,
+    embedding_basis,
+    embedding_parts,
+    images_to_encode,
+    rows_per_shard,
+)
 from beamclip.preparation.throughput import Throughput
-from beamclip.stores import StoreDamaged, in_process, open_store, store_path
+from beamclip.stores import Shards, StoreDamaged, in_process, key_of, open_store, store_path
 from beamclip.teachers import Embeddings, ViewSet, load_teacher
+from beamclip.teachers.tower import images_encoded
 
 IDS = np.arange(3, 160, 2)
 
 
 def live(teacher, packed, recipe, ids, view, seed=0):
-    """What the teacher says of these views, drawn and rendered again from nothing but their names."""
+    """Encode these views again, drawn and rendered from sample and view ids alone."""
     images = torch.from_numpy(packed.read(ids))
     views = draw(RECIPES[recipe], ids, np.full(len(ids), view), seed)
     return teacher.encode_images(render(images, views, teacher.pixels)).numpy()
@@ -28,6 +41,7 @@ def cosine(a, b):
 
 
 def batches_of(size):
+    """A measurement that finds this batch size."""
     return lambda teacher: Throughput(size, 0.0)
 
 
@@ -41,7 +55,7 @@ def test_stored_and_live_embeddings_agree_whatever_the_batch(
         packed,
         ViewSet(IDS[:20], RECIPES[recipe], 2, 5),
         tmp_path,
-        pace=batches_of(batch_size),
+        measure=batches_of(batch_size),
     )
     ids = np.random.default_rng(0).permutation(IDS[:20])[:11]
     for view in (0, 1):
@@ -52,7 +66,7 @@ def test_stored_and_live_embeddings_agree_whatever_the_batch(
 
 @pytest.mark.parametrize("recipe", ["weak", "simclr"])
 def test_the_agreement_is_that_view_s_alone(teacher, packed, tmp_path, recipe):
-    """Another view, seed or sample gives another embedding: without this, the agreement would say nothing."""
+    """Another view, seed or sample has another embedding; else agreement would prove nothing."""
     stored, _ = embed(teacher, packed, ViewSet(IDS, RECIPES[recipe], 2, 5), tmp_path)
     first = stored.gather(IDS, 0)
     for ids, view, seed in ((IDS, 1, 5), (IDS, 0, 6), (IDS - 1, 0, 5)):
@@ -60,13 +74,14 @@ def test_the_agreement_is_that_view_s_alone(teacher, packed, tmp_path, recipe):
 
 
 def test_images_are_counted_when_encoded_and_encoded_once(teacher, packed, tmp_path):
-    views, seen = ViewSet(IDS, RECIPES["weak"], 3, 0), []
+    views = ViewSet(IDS, RECIPES["weak"], 3, 0)
+    shown = []
     first, encoded = embed(
-        teacher, packed, views, tmp_path, lambda *state: seen.append(state), pace=batches_of(5)
+        teacher, packed, views, tmp_path, lambda *state: shown.append(state), measure=batches_of(5)
     )
     second, again = embed(teacher, packed, views, tmp_path)
     assert (encoded, again) == (79 * 3, 0)
-    assert seen == [
+    assert shown == [
         ("teacher images", 0, 237),
         ("teacher images", 64 * 3, 237),
         ("teacher images", 237, 237),
@@ -84,25 +99,29 @@ def killed_after(count):
     return run
 
 
-def test_a_pass_that_was_killed_goes_on_and_ends_with_the_same_bytes(teacher, packed, tmp_path):
+def test_a_pass_that_was_killed_resumes_and_ends_with_the_same_bytes(teacher, packed, tmp_path):
     views = ViewSet(np.arange(160), RECIPES["simclr"], 2, 0)
-    whole, _ = embed(teacher, packed, views, tmp_path / "whole", pace=batches_of(7))
+    whole, _ = embed(teacher, packed, views, tmp_path / "whole", measure=batches_of(7))
     with pytest.raises(KeyboardInterrupt):
-        embed(teacher, packed, views, tmp_path / "killed", run=killed_after(1), pace=batches_of(7))
-    resumed, encoded = embed(
-        teacher, packed, views, tmp_path / "killed", pace=batches_of(64)
-    )  # goes on with what was decided
-    assert encoded == 2 * 32  # the killed one had written its second shard, and only not told of it
-    one, other = whole.store.path, resumed.store.path
+        embed(
+            teacher, packed, views, tmp_path / "killed", run=killed_after(1), measure=batches_of(7)
+        )
+    # The resumed pass uses the saved batch size, not this one.
+    resumed, encoded = embed(teacher, packed, views, tmp_path / "killed", measure=batches_of(64))
+    # The killed pass had already written its second shard, but not reported it.
+    assert encoded == 2 * 32
+    whole_path = whole.store.path
+    resumed_path = resumed.store.path
     names = sorted(
-        str(path.relative_to(one))
-        for path in one.rglob("*")
+        str(path.relative_to(whole_path))
+        for path in whole_path.rglob("*")
         if path.is_file() and path.name != "stamps.json"
     )
     assert [name for name in names if name.startswith("rows")] == [
         f"rows-0000{n}.npy" for n in range(3)
     ]
-    assert all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+    for name in names:
+        assert (whole_path / name).read_bytes() == (resumed_path / name).read_bytes()
 
 
 def test_a_teacher_whose_weights_changed_under_the_same_name_gets_a_store_of_its_own(
@@ -116,13 +135,12 @@ def test_a_teacher_whose_weights_changed_under_the_same_name_gets_a_store_of_its
     weights["visual.proj"][0, 0] += 1e-6
     save_file(weights, folder / "open_clip_model.safetensors")
     after = load_teacher(config, torch.device("cpu"))
-    assert after.name == before.name and parts_of(after, packed, views) != parts_of(
+    assert after.name == before.name and embedding_parts(after, packed, views) != embedding_parts(
         before, packed, views
     )
     assert embed(after, packed, views, tmp_path)[1] == 79
-    assert parts_of(teacher, packed, views) == parts_of(
-        before, packed, views
-    )  # the folder's name is in no key
+    # The folder's name is in no key.
+    assert embedding_parts(teacher, packed, views) == embedding_parts(before, packed, views)
 
 
 def test_embeddings_that_are_not_numbers_are_a_sentence_and_no_store(
@@ -132,15 +150,15 @@ def test_embeddings_that_are_not_numbers_are_a_sentence_and_no_store(
     teacher.model.visual.conv1.weight.data[:] = float("nan")
     views = ViewSet.center(IDS)
     with pytest.raises(UserError, match=r"zero or not finite; try teacher.precision=fp32"):
-        embed(teacher, packed, views, tmp_path, pace=batches_of(64))
-    assert not store_path(tmp_path, "embeddings", parts_of(teacher, packed, views)).exists()
+        embed(teacher, packed, views, tmp_path, measure=batches_of(64))
+    assert not store_path(tmp_path, "embeddings", embedding_parts(teacher, packed, views)).exists()
 
 
 @pytest.mark.parametrize(
-    ("keep", "says"),
+    ("keep", "reason"),
     [(slice(-1), "bytes instead of"), (slice(None), "has changed since it was written")],
 )
-def test_damage_is_named_and_a_damaged_store_is_never_used(teacher, packed, tmp_path, keep, says):
+def test_damage_is_named_and_a_damaged_store_is_never_used(teacher, packed, tmp_path, keep, reason):
     views = ViewSet(IDS, RECIPES["weak"], 1, 0)
     path = embed(teacher, packed, views, tmp_path)[0].store.file("rows-00001.npy")
     content = bytearray(path.read_bytes())
@@ -148,7 +166,7 @@ def test_damage_is_named_and_a_damaged_store_is_never_used(teacher, packed, tmp_
     path.write_bytes(content[keep])
     for use in (lambda: embed(teacher, packed, views, tmp_path), lambda: open_store(path.parent)):
         with pytest.raises(
-            StoreDamaged, match=f"rows-00001.npy .*{says}.*; run again with --repair"
+            StoreDamaged, match=f"rows-00001.npy .*{reason}.*; run again with --repair"
         ):
             use()
 
@@ -174,7 +192,7 @@ def test_a_pass_onto_a_disk_that_is_too_small(teacher, packed, small_disk):
     with pytest.raises(
         UserError, match=f"the disk of {small_disk}.* is full; finished shards are kept"
     ):
-        embed(teacher, packed, views, small_disk, pace=batches_of(64))
+        embed(teacher, packed, views, small_disk, measure=batches_of(64))
     assert len(list(small_disk.glob("embeddings/.*.partial/shards/*.json"))) == 1
     (small_disk / "filler").unlink()
     assert embed(teacher, packed, views, small_disk)[1] == 96 * 100
@@ -195,4 +213,170 @@ def test_repair_encodes_what_is_damaged_and_nothing_else(teacher, packed, tmp_pa
     ("samples", "rows"), [(1, 64), (4096, 64), (4097, 128), (50_000, 832), (1_281_167, 4096)]
 )
 def test_shards_are_about_sixty_four(samples, rows):
-    assert shard_rows(samples) == rows
+    assert rows_per_shard(samples) == rows
+
+
+# The job, and how another process writes its shards.
+
+
+@pytest.fixture
+def job(teacher, packed):
+    views = ViewSet(np.arange(100), RECIPES["weak"], 2, 0)
+    return EmbedJob(
+        packed.store.path,
+        teacher.config,
+        key_of(teacher.fingerprint),
+        views,
+        batch_size=16,
+        shard_rows=64,
+        loaded=teacher,
+    )
+
+
+def test_sizes_are_samples_times_views(job):
+    assert job.sizes == [128, 72]
+
+
+def test_travels_without_the_teacher(job):
+    sent = pickle.dumps(job)
+    assert len(sent) < 3000
+    received = pickle.loads(sent)
+    assert received.loaded is None
+    assert received.sizes == job.sizes and received.teacher == job.teacher
+
+
+def test_elsewhere_it_loads_the_teacher_by_its_configuration(job, tmp_path):
+    (tmp_path / "local").mkdir()
+    (tmp_path / "remote").mkdir()
+    job.open(tmp_path / "local", 1)(1)
+    threads = torch.get_num_threads()
+    pickle.loads(pickle.dumps(job)).open(tmp_path / "remote", 1)(1)
+    torch.set_num_threads(threads)
+    local, remote = (np.load(tmp_path / name / "rows-00001.npy") for name in ("local", "remote"))
+    assert local.shape == (36, 2, 16) and local.dtype == np.float16
+    assert np.abs(local.astype(float) - remote).max() < 2e-3
+    assert Shards(tmp_path / "remote").record(1)["rows"] == 36
+
+
+def test_every_image_is_counted(job, tmp_path):
+    before = images_encoded()
+    job.open(tmp_path, 1)(0)
+    assert images_encoded() - before == 128
+
+
+def test_other_weights_under_the_same_name_are_refused(teacher_folder, packed, tmp_path):
+    folder = Path(shutil.copytree(teacher_folder, tmp_path / "clip"))
+    teacher = load_teacher(TowerConfig(model=f"local-dir:{folder}"), torch.device("cpu"))
+    job = EmbedJob(
+        packed.store.path,
+        teacher.config,
+        key_of(teacher.fingerprint),
+        ViewSet.center(np.arange(8)),
+        8,
+        64,
+    )
+    weights = load_file(folder / "open_clip_model.safetensors")
+    weights["visual.proj"] *= 2
+    save_file(weights, folder / "open_clip_model.safetensors")
+    with pytest.raises(
+        UserError, match="has other weights on this node than on the first; give all nodes the same"
+    ):
+        job.open(tmp_path, torch.get_num_threads())
+
+
+# The reuse of rows: no teacher encodes a view of an image twice, for any store.
+
+
+def weak_views(start, stop, count=2, seed=0):
+    return ViewSet(np.arange(start, stop), RECIPES["weak"], count, seed)
+
+
+@pytest.fixture
+def ask(teacher, packed, tmp_path):
+    """`ask(views)`: embeds and checks the planned count. Returns the store and images encoded."""
+
+    def call(wanted):
+        left = images_to_encode(teacher, packed, wanted, tmp_path)
+        stored, encoded = embed(teacher, packed, wanted, tmp_path)
+        assert encoded == left
+        return stored, encoded
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("wanted", "images"),
+    [
+        (weak_views(0, 100), 2 * 20),  # more samples
+        (weak_views(0, 80, 3), 80),  # one more view of each
+        (weak_views(40, 120, 3), 40 * 1 + 40 * 3),
+        (weak_views(10, 30, 1), 0),  # held whole
+        (weak_views(80, 160), 160),  # none of them
+        (weak_views(0, 80, 2, seed=1), 160),  # other views altogether
+    ],
+)
+def test_only_what_no_store_holds_is_encoded(ask, wanted, images):
+    assert ask(weak_views(0, 80))[1] == 160
+    assert ask(wanted)[1] == images
+    assert ask(wanted)[1] == 0
+
+
+def test_copied_rows_are_the_stored_ones_and_the_rest_is_encoded(teacher, packed, ask, tmp_path):
+    first, _ = ask(weak_views(0, 80))
+    both, _ = ask(weak_views(40, 120, 3))
+    alone, _ = embed(teacher, packed, weak_views(40, 120, 3), tmp_path / "elsewhere")
+    held = np.arange(40, 80)
+    for view in (0, 1):
+        assert np.array_equal(both.gather(held, view), first.gather(held, view))
+    for view in (0, 1, 2):
+        cosines = (both.gather(both.ids, view) * alone.gather(both.ids, view)).sum(1)
+        assert cosines.min() > 0.999
+
+
+def test_several_stores_are_drawn_on_together(ask):
+    ask(weak_views(0, 40))
+    ask(weak_views(60, 100))
+    assert ask(weak_views(0, 100))[1] == 2 * 20
+
+
+def killed(job, shards, folder):
+    """A runner that is killed after the first shard."""
+    yield from in_process(job, list(shards)[:1], folder)
+    raise KeyboardInterrupt
+
+
+def test_a_resumed_build_copies_from_the_same_stores(teacher, packed, ask, tmp_path):
+    """Another store that was finished in the meantime must not change the bytes."""
+    ask(weak_views(0, 40))
+    wanted = weak_views(0, 160)
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(teacher, packed, wanted, tmp_path, run=killed)
+    shutil.copytree(tmp_path, tmp_path.with_name("undisturbed"))
+    ask(weak_views(100, 160))
+    disturbed, encoded = ask(wanted)
+    undisturbed, _ = embed(teacher, packed, wanted, tmp_path.with_name("undisturbed"))
+    assert encoded == 2 * (160 - 64)
+    assert np.array_equal(disturbed.all(), undisturbed.all())
+
+
+def test_a_store_that_was_deleted_meanwhile_is_encoded_again(teacher, packed, ask, tmp_path):
+    first, _ = ask(weak_views(0, 40))
+    basis = embedding_basis(teacher, packed, weak_views(0, 40))
+    assert ReusableRows.find(tmp_path, basis, weak_views(0, 160)).paths == (first.store.path,)
+    assert ReusableRows.from_keys(tmp_path, [first.key, "0123456789abcdef"]).paths == (
+        first.store.path,
+    )
+    shutil.rmtree(first.store.path)
+    assert ReusableRows.from_keys(tmp_path, [first.key]).paths == ()
+
+
+def test_a_pass_that_was_killed_resumes_without_a_store_that_was_damaged_meanwhile(
+    teacher, packed, ask, tmp_path
+):
+    first, _ = ask(weak_views(70, 110))
+    with pytest.raises(KeyboardInterrupt):
+        embed(teacher, packed, weak_views(0, 160), tmp_path, run=killed)
+    rows = first.store.file("rows-00000.npy")
+    rows.write_bytes(rows.read_bytes()[:-1])
+    assert ask(weak_views(0, 160))[1] == 2 * (160 - 64)

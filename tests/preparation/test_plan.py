@@ -22,38 +22,39 @@ AUGMENTATIONS = [
 
 @pytest.fixture
 def planned(experiment):
-    """`planned(folder, [values, …])`: the needs of these cells."""
+    """`planned(folder, [values, …])`: the planned stores of these cells."""
     return lambda folder, cells: plan(
         [with_values(experiment, values) for values in cells], PreparationContext(folder)
     )
 
 
-def of(needs, store):
-    return [(need.what, need.images) for need in needs if need.store == store]
+def of(stores, kind):
+    """(content, images) of the planned stores of a kind."""
+    return [(store.what, store.images) for store in stores if store.store == kind]
 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_each_recipe_at_each_strength_is_one_pass_of_the_most_views(
     planned, packed_only, tmp_path, packed
 ):
-    needs = planned(packed_only if packed else tmp_path, AUGMENTATIONS)
+    stores = planned(packed_only if packed else tmp_path, AUGMENTATIONS)
     about = "" if packed else "about "
     names = ("weak × 0.5", "weak", "simclr × 0.5", "simclr")
     passes = [(f"tiny_clip0, 2 views ({name}) of {about}128 images", 256) for name in names]
     held_out = (f"tiny_clip0, the central view of {about}64 images", 64)
-    assert of(needs, "embeddings") == [passes[0], held_out, *passes[1:]]
-    assert len(of(needs, "images")) == len(of(needs, "anchors")) == 1
+    assert of(stores, "embeddings") == [passes[0], held_out, *passes[1:]]
+    assert len(of(stores, "images")) == len(of(stores, "anchors")) == 1
 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_teacher_of_central_views_makes_one_pass_for_every_recipe(
     planned, packed_only, tmp_path, packed
 ):
-    needs = planned(
+    stores = planned(
         packed_only if packed else tmp_path,
         [{"views.teacher": "center", **values} for values in AUGMENTATIONS],
     )
-    assert [images for _, images in of(needs, "embeddings")] == [192]
+    assert [images for _, images in of(stores, "embeddings")] == [192]
 
 
 def test_the_plan_comes_true_for_augmentations(planned, experiment, packed_only):
@@ -64,15 +65,15 @@ def test_the_plan_comes_true_for_augmentations(planned, experiment, packed_only)
     assert len(list((packed_only / "embeddings").glob("*/manifest.json"))) == len(
         of(before, "embeddings")
     )
-    assert all(need.there for need in planned(packed_only, AUGMENTATIONS))
+    assert all(store.there for store in planned(packed_only, AUGMENTATIONS))
 
 
 def test_strengths_that_draw_the_same_views_share_a_pass(planned, packed_only):
-    needs = planned(
+    stores = planned(
         packed_only,
         [{"views.recipe": "center", "views.strength": strength} for strength in (0.5, 1.0, 2.0)],
     )
-    assert [images for _, images in of(needs, "embeddings")] == [192]
+    assert [images for _, images in of(stores, "embeddings")] == [192]
 
 
 def test_a_single_recipe_needs_no_name(planned, packed_only):
@@ -88,44 +89,52 @@ def flip(path):
     path.write_bytes(content)
 
 
-def images(needs, store="embeddings"):
-    return sum(need.images for need in needs if need.store == store)
+def images(stores, kind="embeddings"):
+    """Images that must be processed for the stores of a kind."""
+    return sum(store.images for store in stores if store.store == kind)
 
 
-def made_by(experiments, workshop):
-    """Have everything made; returns how many views the embedding stores hold then."""
-    prepare_all({str(number): one for number, one in enumerate(experiments)}, workshop)
+def made_by(experiments, context):
+    """Build all stores. Returns how many views the embedding stores hold then."""
+    prepare_all({str(number): experiment for number, experiment in enumerate(experiments)}, context)
     manifests = [
         json.loads(path.read_text())
-        for path in (workshop.root / "embeddings").glob("*/manifest.json")
+        for path in (context.root / "embeddings").glob("*/manifest.json")
     ]
     return sum(manifest["samples"] * manifest["views"] for manifest in manifests)
 
 
 def test_a_plan_makes_nothing(experiment, tmp_path):
-    needs = plan([experiment], PreparationContext(tmp_path))
+    stores = plan([experiment], PreparationContext(tmp_path))
     assert list(tmp_path.iterdir()) == []
-    assert of(needs, "images") == [("192 images, 32 px raw", 192)]
-    assert of(needs, "embeddings") == [
+    assert of(stores, "images") == [("192 images, 32 px raw", 192)]
+    assert of(stores, "embeddings") == [
         ("tiny_clip0, 2 views of about 128 images", 256),
         ("tiny_clip0, the central view of about 64 images", 64),
     ]
-    assert of(needs, "anchors") == [("tiny_clip0, plain for 4 classes, 4 prompts", 0)]
-    assert not any(need.there for need in needs)
+    assert of(stores, "anchors") == [("tiny_clip0, plain for 4 classes, 4 prompts", 0)]
+    assert not any(store.there for store in stores)
 
 
 def test_everything_is_there_once_it_is_made(experiment, stores, assets):
-    needs = plan(
+    planned_stores = plan(
         [experiment, with_values(experiment, {"data.train_images": 32, "views.stored": 1})],
         PreparationContext(stores),
     )
-    assert [need.store for need in needs] == ["images", "embeddings", "embeddings", "anchors"]
-    assert all(need.there and (need.images, need.seconds) == (0, 0.0) for need in needs)
+    assert [store.store for store in planned_stores] == [
+        "images",
+        "embeddings",
+        "embeddings",
+        "anchors",
+    ]
+    assert all(
+        store.there and (store.images, store.seconds) == (0, 0.0) for store in planned_stores
+    )
     sizes = [
         json.loads((Path(path) / "manifest.json").read_text())["files"]
         for path in (assets.packed, assets.teachers[0].views)
     ]
-    assert [need.bytes for need in needs[:2]] == [
+    assert [store.bytes for store in planned_stores[:2]] == [
         sum(file["bytes"] for file in files.values()) for files in sizes
     ]
 
@@ -136,7 +145,7 @@ SPACES = {
     "views and samples": [{"views.stored": 3, "data.train_images": 32}, {"views.stored": 1}],
     "two recipes": [{"views.recipe": recipe} for recipe in ("weak", "simclr")],
     "two seeds": [{"views.seed": seed} for seed in (0, 1)],
-    "center beside same": [{"views.teacher": teacher} for teacher in ("same", "center")],
+    "center and same": [{"views.teacher": teacher} for teacher in ("same", "center")],
     "live": [{"views.teacher": "live"}],
     "two splits": [{"data.val_fraction": fraction} for fraction in (0.2, 0.4)],
     "prompt sets and vocabularies": [
@@ -162,70 +171,72 @@ SPACES = {
 def test_every_missing_store_is_planned_once_and_exactly_its_images_are_encoded(
     experiment, packed_only, tmp_path, space, packed
 ):
-    """Before the images are packed, too, as long as none of them is broken."""
+    """Also before the images are packed, if none of them is unreadable."""
     root = packed_only if packed else tmp_path
     cells = [with_values(experiment, values) for values in SPACES[space]]
     before = plan(cells, PreparationContext(root))
     assert images(before) == made_by(cells, PreparationContext(root))
-    for store, folder in (
+    for kind, folder in (
         ("images", "packed"),
         ("embeddings", "embeddings"),
         ("anchors", "anchors"),
     ):
-        planned = [need for need in before if need.store == store]
+        planned = [store for store in before if store.store == kind]
         assert len(planned) == len(list((root / folder).glob("*/manifest.json")))
     assert [
-        (need.store, need.there, need.images) for need in plan(cells, PreparationContext(root))
-    ] == [(need.store, True, 0) for need in before]
+        (store.store, store.there, store.images) for store in plan(cells, PreparationContext(root))
+    ] == [(store.store, True, 0) for store in before]
 
 
 def test_other_teachers_are_planned_with_their_own_stores(experiment, packed_only, other_folder):
     other = {"model": f"local-dir:{other_folder}", "prompt_set": "openai_7"}
-    needs = plan(
+    stores = plan(
         [with_values(experiment, {"teacher.others": [other]})], PreparationContext(packed_only)
     )
-    assert of(needs, "embeddings") == [
+    assert of(stores, "embeddings") == [
         ("tiny_clip0, 2 views of 128 images", 256),
         (f"{other_folder.name}, 2 views of 128 images", 256),
         ("tiny_clip0, the central view of 64 images", 64),
     ]
-    assert [need.bytes for need in needs if need.store == "embeddings"] == [
+    assert [store.bytes for store in stores if store.store == "embeddings"] == [
         256 * 16 * 2,
         256 * 24 * 2,
         64 * 16 * 2,
     ]
-    assert of(needs, "anchors") == [
+    assert of(stores, "anchors") == [
         ("tiny_clip0, plain for 4 classes, 4 prompts", 0),
         (f"{other_folder.name}, openai_7 for 4 classes, 28 prompts", 0),
     ]
 
 
-def test_what_it_takes_is_the_pace_found_shared_out(experiment, packed_only, tmp_path, monkeypatch):
+def test_seconds_are_the_measured_rate_over_the_parallelism(
+    experiment, packed_only, tmp_path, monkeypatch
+):
     monkeypatch.setattr(
         "beamclip.preparation.plan.cost_of_an_image", lambda source, config: (0.5, 1000.0)
     )
     monkeypatch.setattr(
-        "beamclip.preparation.context.seconds_per_text", lambda teacher, count: 0.125
+        "beamclip.preparation.context.measure_seconds_per_text", lambda teacher, count: 0.125
     )
-    workshop = PreparationContext(
+    context = PreparationContext(
         packed_only, measure_throughput=lambda teacher: Throughput(64, 0.25)
     )
-    assert [need.seconds for need in plan([experiment], workshop)] == [
+    assert [store.seconds for store in plan([experiment], context)] == [
         0.0,
         256 * 0.25,
         64 * 0.25,
         4 * 0.125,
     ]
-    assert [need.seconds for need in plan([experiment], workshop, Parallelism(encoding=4))] == [
+    assert [store.seconds for store in plan([experiment], context, Parallelism(encoding=4))] == [
         0.0,
         16.0,
         4.0,
         0.5,
     ]
-    workshop = PreparationContext(
+    context = PreparationContext(
         tmp_path / "empty", measure_throughput=lambda teacher: Throughput(64, 0.25)
     )
-    packing = plan([experiment], workshop, Parallelism(packing=3))[0]
+    packing = plan([experiment], context, Parallelism(packing=3))[0]
     assert packing == PlannedStore("images", "192 images, 32 px raw", False, 192, 192_000, 32.0)
 
 
@@ -238,8 +249,10 @@ def test_changed_weights_under_the_same_name_are_missing_again(
     assert images(plan([named], PreparationContext(packed_only))) == 0
     for path in other_folder.iterdir():
         shutil.copy(path, folder)
-    needs = plan([named], PreparationContext(packed_only))
-    assert [need.there for need in needs] == [True, False, False, False] and images(needs) == 320
+    stores = plan([named], PreparationContext(packed_only))
+    assert [store.there for store in stores] == [True, False, False, False] and images(
+        stores
+    ) == 320
 
 
 def test_a_damaged_shard_is_a_sentence_and_with_repair_the_only_one_to_make(
@@ -251,8 +264,8 @@ def test_a_damaged_shard_is_a_sentence_and_with_repair_the_only_one_to_make(
         StoreDamaged, match=r"rows-00001.npy has changed since it was written.*--repair"
     ):
         plan([experiment], PreparationContext(copied_stores))
-    needs = plan([experiment], PreparationContext(copied_stores, repair=True))
-    assert [(need.there, need.images) for need in needs] == [
+    stores = plan([experiment], PreparationContext(copied_stores, repair=True))
+    assert [(store.there, store.images) for store in stores] == [
         (True, 0),
         (False, 128),
         (True, 0),
@@ -260,9 +273,7 @@ def test_a_damaged_shard_is_a_sentence_and_with_repair_the_only_one_to_make(
     ]
     assert not shard.parent.with_name(f".{shard.parent.name}.partial").exists()
     assert (
-        prepare(experiment, PreparationContext(copied_stores, repair=True)).facts[
-            "teacher/images_encoded"
-        ]
+        prepare(experiment, PreparationContext(copied_stores, repair=True)).facts.images_encoded
         == 128
     )
 
@@ -275,12 +286,10 @@ def test_whatever_is_damaged_repair_costs_what_was_planned(
 ):
     file = copied_stores / "embeddings" / Path(assets.teachers[0].views).name / name
     file.write_bytes(b"")
-    needs = plan([experiment], PreparationContext(copied_stores, repair=True))
-    assert (needs[1].there, needs[1].images) == (False, left)
+    stores = plan([experiment], PreparationContext(copied_stores, repair=True))
+    assert (stores[1].there, stores[1].images) == (False, left)
     assert (
-        prepare(experiment, PreparationContext(copied_stores, repair=True)).facts[
-            "teacher/images_encoded"
-        ]
+        prepare(experiment, PreparationContext(copied_stores, repair=True)).facts.images_encoded
         == left
     )
 
@@ -302,18 +311,16 @@ def test_repair_plans_nothing_that_a_larger_store_holds(experiment, copied_store
 def test_damaged_images_are_a_sentence_and_with_repair_only_what_is_damaged_is_packed(
     experiment, copied_stores, assets, name, left, known
 ):
-    """Which images are train's can't be known without labels; with them, embeddings are found although pixels are damaged."""
+    """Without labels the split is unknown; with them, embeddings are found despite bad pixels."""
     file = copied_stores / "packed" / Path(assets.packed).name / name
     file.write_bytes(b"")
     with pytest.raises(StoreDamaged, match="--repair"):
         plan([experiment], PreparationContext(copied_stores))
-    needs = plan([experiment], PreparationContext(copied_stores, repair=True))
-    assert (needs[0].there, needs[0].images) == (False, left)
-    assert [need.there for need in needs[1:3]] == [known, known]
+    stores = plan([experiment], PreparationContext(copied_stores, repair=True))
+    assert (stores[0].there, stores[0].images) == (False, left)
+    assert [store.there for store in stores[1:3]] == [known, known]
     assert (
-        prepare(experiment, PreparationContext(copied_stores, repair=True)).facts[
-            "teacher/images_encoded"
-        ]
+        prepare(experiment, PreparationContext(copied_stores, repair=True)).facts.images_encoded
         == 0
     )
 
@@ -338,10 +345,7 @@ def test_what_a_killed_command_has_finished_is_not_planned_again(experiment, tmp
     with pytest.raises(KeyboardInterrupt):
         prepare(experiment, PreparationContext(tmp_path, run=killed_after(1)))
     assert images(plan([experiment], PreparationContext(tmp_path))) == 128 + 64
-    assert (
-        prepare(experiment, PreparationContext(tmp_path)).facts["teacher/images_encoded"]
-        == 128 + 64
-    )
+    assert prepare(experiment, PreparationContext(tmp_path)).facts.images_encoded == 128 + 64
 
 
 def test_what_a_demo_teacher_will_take_is_known_once_it_is_trained(
@@ -353,27 +357,31 @@ def test_what_a_demo_teacher_will_take_is_known_once_it_is_trained(
 
     monkeypatch.setattr("beamclip.teachers.demo.train_demo_teacher", train)
     demo = with_values(experiment, {"teacher.model": "demo"})
-    needs = plan([demo], PreparationContext(packed_only))
-    assert of(needs, "teacher") == [("the demo's own", 0)]
-    assert of(needs, "embeddings") == [
+    stores = plan([demo], PreparationContext(packed_only))
+    assert of(stores, "teacher") == [("the demo's own", 0)]
+    assert of(stores, "embeddings") == [
         ("demo, 2 views of 128 images", 256),
         ("demo, the central view of 64 images", 64),
     ]
-    assert of(needs, "anchors") == [("demo, plain for 4 classes, 4 prompts", 0)]
-    assert [need.seconds for need in needs[2:]] == [None] * 3 and not any(
-        need.there for need in needs[1:]
+    assert of(stores, "anchors") == [("demo, plain for 4 classes, 4 prompts", 0)]
+    assert [store.seconds for store in stores[2:]] == [None] * 3 and not any(
+        store.there for store in stores[1:]
     )
     PreparationContext(packed_only).teacher(demo.teacher)
-    needs = plan([demo], PreparationContext(packed_only))
-    assert [need.there for need in needs] == [True, True, False, False, False] and images(
-        needs
-    ) == 320
-    assert prepare(demo, PreparationContext(packed_only)).facts["teacher/images_encoded"] == 320
-    assert all(need.there for need in plan([demo], PreparationContext(packed_only)))
+    stores = plan([demo], PreparationContext(packed_only))
+    assert [store.there for store in stores] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ] and images(stores) == 320
+    assert prepare(demo, PreparationContext(packed_only)).facts.images_encoded == 320
+    assert all(store.there for store in plan([demo], PreparationContext(packed_only)))
 
 
 TOO_MUCH = [
-    ({"optimiser.batch_size": 4096}, "optimiser.batch_size 4096 is more than"),
+    ({"optimizer.batch_size": 4096}, "optimizer.batch_size 4096 is more than"),
     ({"objective.name": "clip_cid", "objective.clip_cid.clusters": 5000}, "5000"),
     ({"objective.name": "seed", "objective.seed.queue": 5000}, "queue"),
     ({"probe.knn_k": 5000}, "probe.knn_k is 5000, but there are only"),
@@ -381,11 +389,11 @@ TOO_MUCH = [
 
 
 @pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize(("values", "says"), TOO_MUCH)
+@pytest.mark.parametrize(("values", "message"), TOO_MUCH)
 def test_more_than_there_are_images_is_refused_by_the_plan(
-    experiment, packed_only, tmp_path, values, says, packed
+    experiment, packed_only, tmp_path, values, message, packed
 ):
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         plan(
             [with_values(experiment, values)],
             PreparationContext(packed_only if packed else tmp_path),

@@ -3,14 +3,14 @@ import json
 import numpy as np
 import pytest
 
-from beamclip.balance.kept_list import FORMAT, split_facts
+from beamclip.balance.kept_list import FORMAT, describe_split
 from beamclip.config import UserError, with_values
 from beamclip.data import split
 from beamclip.preparation.assets import open_assets
 from beamclip.preparation.build import prepare, prepare_all
 from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.plan import plan
-from beamclip.preparation.train_subset import offered
+from beamclip.preparation.train_subset import candidate_ids
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ CLIP_CID = {"objective.name": "clip_cid", "objective.clip_cid.clusters": 7}
 
 @pytest.fixture
 def prepared(experiment, packed_only):
-    """Function: settings -> (experiment, assets, opened), all in one folder."""
+    """`prepared(**settings)`: (experiment, assets, opened assets), all in one folder."""
 
     def make(**values):
         cell = with_values(
@@ -33,10 +33,10 @@ def prepared(experiment, packed_only):
 
 @pytest.fixture
 def keep(experiment, packed, tmp_path):
-    """Function: ids, and the settings of `data` that a balance would have made them with -> the path of a kept list of them."""
+    """`keep(ids, data)`: write a kept list, as a balance with these data settings would."""
 
     def write(ids, data=None):
-        path, facts = tmp_path / "mine.json", {} if data is None else split_facts(data, 128)
+        path, facts = tmp_path / "mine.json", {} if data is None else describe_split(data, 128)
         path.write_text(
             json.dumps(
                 {
@@ -54,22 +54,27 @@ def keep(experiment, packed, tmp_path):
 
 def test_a_balanced_run_trains_on_less_and_is_probed_on_all(prepared):
     _, assets, opened = prepared(balance__remove=0.437)
-    assert len(opened.trained) == 72 == assets.facts["train_images"] and set(opened.trained) < set(
+    assert len(opened.trained) == 72 == assets.facts.train_images and set(opened.trained) < set(
         opened.splits.train
     )
     assert len(opened.splits.train) == 128
     assert np.array_equal(
-        opened.teachers[0].views.ids, opened.trained
-    )  # no other image's views were encoded
-    assert assets.facts["balance"]["removed_share"] == pytest.approx(1 - 72 / 128)
-    assert assets.facts["teacher/images_encoded"] == 128 + 72 * 2 + 64
+        # No other image's views were encoded.
+        opened.teachers[0].views.ids,
+        opened.trained,
+    )
+    assert assets.facts.balance["removed_share"] == pytest.approx(1 - 72 / 128)
+    assert assets.facts.images_encoded == 128 + 72 * 2 + 64
 
 
 def test_without_balance_nothing_is_chosen(prepared):
     _, assets, opened = prepared(balance__remove=0)
     assert assets.trained is None and assets.clusters is None and opened.clusters is None
-    assert np.array_equal(opened.trained, opened.splits.train) and "balance" not in assets.facts
-    assert assets.facts["teacher/images_encoded"] == 128 * 2 + 64
+    assert (
+        np.array_equal(opened.trained, opened.splits.train)
+        and "balance" not in assets.facts.to_json()
+    )
+    assert assets.facts.images_encoded == 128 * 2 + 64
 
 
 def test_a_sweep_over_shares_makes_one_canonical_pass_one_forest_and_joined_views(
@@ -80,9 +85,10 @@ def test_a_sweep_over_shares_makes_one_canonical_pass_one_forest_and_joined_view
         for share in (0, 0.2, 0.437, 0.6)
     }
     assets = prepare_all(cells, PreparationContext(packed_only))
-    opened = {share: open_assets(one, cells[share].data) for share, one in assets.items()}
-    assert [len(one.trained) for one in opened.values()] == [128, 102, 72, 51]
-    assert len({one.teachers[0].views for one in assets.values()}) == 1  # remove=0 wants them all
+    opened = [open_assets(of_cell, cells[share].data) for share, of_cell in assets.items()]
+    assert [len(of_cell.trained) for of_cell in opened] == [128, 102, 72, 51]
+    # The cell without balance needs the views of all images.
+    assert len({of_cell.teachers[0].views for of_cell in assets.values()}) == 1
     manifests = [
         json.loads(path.read_text())
         for path in (packed_only / "embeddings").glob("*/manifest.json")
@@ -93,7 +99,8 @@ def test_a_sweep_over_shares_makes_one_canonical_pass_one_forest_and_joined_view
 
 def test_where_the_teacher_sees_central_views_balance_costs_no_pass(prepared):
     _, assets, _ = prepared(views__teacher="center", balance__remove=0.437)
-    assert assets.facts["teacher/images_encoded"] == 192  # train, val and test once, in one store
+    # Train, val and test once, in one store.
+    assert assets.facts.images_encoded == 192
 
 
 @pytest.mark.parametrize("teacher", ["same", "live"])
@@ -105,7 +112,7 @@ def test_clusters_are_those_of_the_images_trained_on(prepared, teacher):
     )
     assert np.array_equal(
         opened.clusters.ids, opened.trained
-    ) and opened.clusters.centres.shape == (7, 16)
+    ) and opened.clusters.centers.shape == (7, 16)
     assert set(opened.clusters.labels_of(opened.trained).tolist()) <= set(range(7))
 
 
@@ -119,9 +126,10 @@ def test_a_second_call_makes_nothing(prepared, monkeypatch):
         "beamclip.stores.build._build", lambda *arguments: pytest.fail("a store was built")
     )
     again = prepared(**settings)[1]
-    assert (again.trained, again.clusters) == (first.trained, first.clusters) and again.facts[
-        "teacher/images_encoded"
-    ] == 0
+    assert (again.trained, again.clusters) == (
+        first.trained,
+        first.clusters,
+    ) and again.facts.images_encoded == 0
 
 
 def test_what_is_planned_is_what_is_made(experiment, packed_only):
@@ -150,7 +158,7 @@ def test_what_is_planned_is_what_is_made(experiment, packed_only):
         )
 
 
-def test_before_images_are_packed_a_plan_is_near(experiment, tmp_path):
+def test_before_images_are_packed_a_plan_is_approximate(experiment, tmp_path):
     needs = plan(
         [with_values(experiment, {"balance.threshold": 0.1, **CLIP_CID})],
         PreparationContext(tmp_path),
@@ -165,7 +173,7 @@ def test_before_images_are_packed_a_plan_is_near(experiment, tmp_path):
 def test_a_kept_list_of_ones_own_is_what_is_trained_on(prepared, keep):
     ids = [number for number in range(160) if number % 2]
     _, assets, opened = prepared(data__keep=keep(ids))
-    assert assets.facts["balance"] == {
+    assert assets.facts.balance == {
         "kept_list": {
             "path": keep(ids),
             "listed": 80,
@@ -184,7 +192,7 @@ def test_a_list_that_the_balance_wrote_trains_on_the_same_images(prepared):
     _, assets, balanced = prepared(balance__remove=0.437)
     _, again, listed = prepared(data__keep=f"{assets.trained}/kept.json")
     assert np.array_equal(listed.trained, balanced.trained)
-    facts = again.facts["balance"]["kept_list"]
+    facts = again.facts.balance["kept_list"]
     assert (facts["listed"], facts["listed_in_train"], facts["train"], facts["never_weighed"]) == (
         72,
         72,
@@ -199,37 +207,40 @@ def test_a_list_that_the_balance_wrote_trains_on_the_same_images(prepared):
     }
 
 
-def test_a_list_that_lost_images_to_val_by_another_split_is_refused_and_the_split_it_was_made_with_named(
+def test_a_list_that_lost_images_to_val_is_refused_and_the_split_it_was_made_with_named(
     experiment, packed, keep
 ):
     kept = split(packed, experiment.data).train[::2]
     cell = with_values(experiment, {"data.keep": keep(kept, experiment.data), "data.split_seed": 1})
     splits = split(packed, cell.data)
     lost = len(np.intersect1d(kept, splits.val))
-    said = rf"was balanced with data.split_seed=0 and data.val_fraction=0.2, and as this run is split {lost} of its 64 images are in val"
-    with pytest.raises(UserError, match=said):
-        offered(cell, packed, splits)
-    with pytest.raises(UserError, match=said):
-        offered(
+    message = (
+        "was balanced with data.split_seed=0 and data.val_fraction=0.2, "
+        f"but with the split of this run {lost} of its 64 images are in val"
+    )
+    with pytest.raises(UserError, match=message):
+        candidate_ids(cell, packed, splits)
+    with pytest.raises(UserError, match=message):
+        candidate_ids(
             with_values(cell, {"data.train_images": 32}),
             packed,
             split(packed, with_values(cell, {"data.train_images": 32}).data),
         )
 
 
-def test_a_list_may_meet_fewer_or_more_images_than_it_was_made_from_and_the_run_keeps_count(
+def test_a_list_may_meet_fewer_or_more_images_than_it_was_made_from_and_the_run_counts_them(
     prepared, experiment, packed, keep
 ):
-    """Train sizes are compared with one list; a smaller val gives train images that the balance has never seen."""
+    """With a smaller val, train has images that the balance has never seen."""
     path = keep(split(packed, experiment.data).train[::2], experiment.data)
     _, fewer, _ = prepared(data__keep=path, data__train_images=48)
-    facts = fewer.facts["balance"]["kept_list"]
-    assert facts["listed_in_train"] == fewer.facts["train_images"] < 64 and (
+    facts = fewer.facts.balance["kept_list"]
+    assert facts["listed_in_train"] == fewer.facts.train_images < 64 and (
         facts["train"],
         facts["never_weighed"],
     ) == (48, 0)
     _, more, _ = prepared(data__keep=path, data__val_fraction=0.1)
-    facts = more.facts["balance"]["kept_list"]
+    facts = more.facts.balance["kept_list"]
     assert (facts["listed_in_train"], facts["train"], facts["never_weighed"]) == (64, 144, 16)
 
 
@@ -237,17 +248,15 @@ def test_a_list_of_ones_own_may_meet_any_split(prepared, keep):
     _, assets, _ = prepared(
         data__keep=keep(range(0, 160, 2)), data__split_seed=1, data__val_fraction=0.4
     )
-    assert (
-        assets.facts["balance"]["kept_list"]["listed_in_train"] == assets.facts["train_images"] < 80
-    )
+    assert assets.facts.balance["kept_list"]["listed_in_train"] == assets.facts.train_images < 80
 
 
 def test_a_list_and_balance_follow_one_another(prepared, keep):
     kept = list(range(0, 160, 2))
     _, assets, opened = prepared(
-        data__keep=keep(kept), balance__remove=0.25, optimiser__batch_size=8
+        data__keep=keep(kept), balance__remove=0.25, optimizer__batch_size=8
     )
-    assert assets.facts["balance"]["kept_list"]["listed"] == 80 and assets.facts["balance"][
+    assert assets.facts.balance["kept_list"]["listed"] == 80 and assets.facts.balance[
         "kept"
     ] == len(opened.trained)
     left = set(kept) & set(opened.splits.train.tolist())
@@ -260,15 +269,18 @@ def test_a_list_without_any_training_image_is_a_sentence(experiment, packed, kee
     with pytest.raises(
         UserError, match=r"data.keep .*mine.json lists no image of train as it is split here"
     ):
-        offered(cell, packed, splits)
+        candidate_ids(cell, packed, splits)
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         (
             {"balance.threshold": 2.0},
-            r"optimiser.batch_size 16 is more than the \d+ training images that balance leaves; lower it",
+            (
+                r"optimizer.batch_size 16 is more than the \d+ training images that balance "
+                "leaves; lower it"
+            ),
         ),
         (
             {**CLIP_CID, "objective.clip_cid.clusters": 129},
@@ -280,6 +292,6 @@ def test_a_list_without_any_training_image_is_a_sentence(experiment, packed, kee
         ),
     ],
 )
-def test_what_asks_for_more_than_there_is_is_a_sentence(experiment, packed_only, values, said):
-    with pytest.raises(UserError, match=said):
+def test_what_asks_for_more_than_there_is_is_a_sentence(experiment, packed_only, values, message):
+    with pytest.raises(UserError, match=message):
         prepare(with_values(experiment, values), PreparationContext(packed_only))

@@ -1,4 +1,4 @@
-"""A finished sweep as MLflow and the stores hold it: real images, a real teacher, class names that no page should trust."""
+"""A finished sweep in MLflow and the stores: real images, a real teacher, hostile class names."""
 
 import json
 
@@ -12,7 +12,7 @@ from beamclip.anchors import AnchorSetPlan, build_anchor_sets
 from beamclip.anchors.senses import choose_senses
 from beamclip.anchors.wordnet import ClassName, Excerpt
 from beamclip.config import DataConfig, Sweep, choice, load_experiment
-from beamclip.config.prompts import members_of
+from beamclip.config.anchors import members_of
 from beamclip.data import pack
 from beamclip.preparation.embedding_store import embed
 from beamclip.reporting.comparison import compare
@@ -28,7 +28,10 @@ VAL, TEST = "linear_probe/val_top1", "linear_probe/test_top1"
 
 @pytest.fixture(scope="session")
 def stores(tmp_path_factory, teacher):
-    """`packed`, `anchors`, `fingerprint` of three classes, 8 train and 6 test images each, one of them broken."""
+    """Three classes with 8 train and 6 test images each, and one broken image.
+
+    Keys: `packed`, `anchors`, `fingerprint`.
+    """
     folder, rng = tmp_path_factory.mktemp("report_images"), np.random.default_rng(0)
     for split, count in (("train", 8), ("test", 6)):
         for label, name in enumerate(NAMES):
@@ -41,7 +44,8 @@ def stores(tmp_path_factory, teacher):
     (folder / "train" / "sand" / "broken.jpg").write_bytes(b"no image at all")
     root = tmp_path_factory.mktemp("report_stores")
     packed = pack(
-        DataConfig(source="folder", path=str(folder), image_size=32, broken_fraction=0.5), root
+        DataConfig(source="folder", path=str(folder), image_size=32, max_unreadable_fraction=0.5),
+        root,
     )
     embed(
         teacher, packed, ViewSet.center(np.arange(5, len(packed))), root
@@ -66,7 +70,7 @@ def page_uri(page_base):
 
 @pytest.fixture(scope="session")
 def swept(page_base, page_uri, stores, tmp_path_factory):
-    """Two temperatures, two prompt sets and two seeds, with everything that a sweep of this version leaves."""
+    """Two temperatures, two prompt sets and two seeds, with every file that a sweep writes."""
     space = {TAU_S: choice(0.05, 0.1), PROMPTS: choice("plain", "openai_7"), "seed": choice(0, 1)}
     swept = Sweep(name="page", question="Which <b>words</b>?", space=space)
     facts = {
@@ -84,7 +88,7 @@ def swept(page_base, page_uri, stores, tmp_path_factory):
     record.save()
     tags = {"git_revision": "a" * 40 + "-dirty", "version.torch": "2.14"}
     with SweepTracker.open(page_uri, None, swept, page_base, record.sweep_id, tags=tags) as tracker:
-        tracker.tag_once(
+        tracker.set_missing_tags(
             {
                 "beamclip.command": "python sweeps/page.py --set a='<i>'",
                 "beamclip.folder": record.folder,
@@ -99,13 +103,15 @@ def swept(page_base, page_uri, stores, tmp_path_factory):
         for number, (tau, prompts, seed) in enumerate(
             [(t, p, s) for t in (0.05, 0.1) for p in ("plain", "openai_7") for s in (0, 1)]
         ):
-            tracker.trial(f"t{number}", {TAU_S: tau, PROMPTS: prompts, "seed": seed}, tags=own)
-            tracker.trial_metrics(f"t{number}", metrics_of(number), 1)
+            tracker.start_trial(
+                f"t{number}", {TAU_S: tau, PROMPTS: prompts, "seed": seed}, tags=own
+            )
+            tracker.log_trial_metrics(f"t{number}", metrics_of(number), 1)
             for file in trial_files(tmp_path_factory.mktemp(f"t{number}"), stores["packed"]):
-                tracker.trial_artifact(f"t{number}", file)
-            tracker.trial_finished(f"t{number}", "FINISHED")
-        tracker.reference("untrained", {}, {VAL: 21.0, TEST: 20.0})
-        tracker.reference(
+                tracker.log_trial_artifact(f"t{number}", file)
+            tracker.end_trial(f"t{number}", "FINISHED")
+        tracker.log_reference("untrained", {}, {VAL: 21.0, TEST: 20.0})
+        tracker.log_reference(
             "teacher", {}, {"zero_shot/test_top1": 60.0, "teacher/images_encoded": 42.0}
         )
     return compare(page_uri, "page")
@@ -127,13 +133,21 @@ def metrics_of(number):
 
 
 def trial_files(folder, packed):
-    """evaluation.json and predictions.safetensors as an evaluation leaves them: every prediction is class 0, surer and surer."""
+    """Write evaluation.json and predictions.safetensors as an evaluation does.
+
+    Every prediction is class 0, with growing confidence.
+    """
     ids = packed.test_ids
     labels = packed.labels[ids].astype(np.int64)
     confusion = [[label, 0, int((labels == label).sum())] for label in (1, 2)]
     content = {"names": list(packed.names), "linear_probe": {"confusion": confusion}}
     (folder / "evaluation.json").write_text(json.dumps(content))
-    said = {"ids": ids, "labels": labels, "probe": np.zeros_like(labels), "zero_shot": labels}
-    said["probe_confidence"] = np.linspace(0.4, 0.9, len(ids), dtype=np.float32)
-    save_file(said, folder / "predictions.safetensors")
+    predictions = {
+        "ids": ids,
+        "labels": labels,
+        "probe": np.zeros_like(labels),
+        "zero_shot": labels,
+    }
+    predictions["probe_confidence"] = np.linspace(0.4, 0.9, len(ids), dtype=np.float32)
+    save_file(predictions, folder / "predictions.safetensors")
     return [folder / "evaluation.json", folder / "predictions.safetensors"]

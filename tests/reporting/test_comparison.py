@@ -31,7 +31,7 @@ def test_a_sweep_reads_back_best_first_and_the_best_is_a_finished_one(uri, finis
         44.0,
         40.0,
     ]
-    assert comparison.best.values == {TAU_T: "0.02", TAU_S: "0.1"}
+    assert comparison.best.settings == {TAU_T: "0.02", TAU_S: "0.1"}
     assert [row.method for row in comparison.references] == ["teacher", "untrained"]
     assert all(row.seconds >= 0 for row in comparison.trials)
 
@@ -46,7 +46,7 @@ def test_the_latest_sweep_is_shown_unless_another_is_named(uri, finished, opened
 def test_more_trials_than_a_page_are_all_read(uri, opened, monkeypatch):
     tracker = opened()
     for number in range(5):
-        tracker.trial(f"t{number}", {TAU_T: 0.02, TAU_S: 0.05})
+        tracker.start_trial(f"t{number}", {TAU_T: 0.02, TAU_S: 0.05})
     real = type(tracker.client).search_runs
     small = lambda *args, **options: real(*args, **options, max_results=2)  # noqa: E731
     monkeypatch.setattr(type(tracker.client), "search_runs", small)
@@ -60,9 +60,9 @@ def test_a_name_that_does_not_exist_gets_its_neighbours(uri, finished):
         compare(uri, "temp", "s9")
 
 
-def test_an_empty_experiment_is_told(uri, finished):
+def test_an_experiment_without_sweeps_is_an_error(uri, finished):
     finished.client.create_experiment("bare")
-    with pytest.raises(UserError, match="holds no sweep"):
+    with pytest.raises(UserError, match="has no sweep"):
         compare(uri, "bare")
 
 
@@ -125,13 +125,13 @@ def test_published_results_take_a_line_each_and_name_their_sources_once(uri, fin
 
 def test_one_trial_is_no_plural(uri, opened):
     tracker = opened()
-    tracker.trial("t0", {TAU_T: 0.02, TAU_S: 0.05})
+    tracker.start_trial("t0", {TAU_T: 0.02, TAU_S: 0.05})
     assert "sweep s1: 1 trial, " in rendered(compare(uri, "temp"))
 
 
 def test_many_varied_keys_share_a_column(uri, finished):
     comparison = compare(uri, "temp")
     wide = type(comparison)(
-        **{**vars(comparison), "varied": (TAU_T, TAU_S, "optimiser.lr", "optimiser.name")}
+        **{**vars(comparison), "varied": (TAU_T, TAU_S, "optimizer.lr", "optimizer.name")}
     )
     assert "τ_T=0.02 τ_S=0.1" in rendered(wide, width=140)

@@ -3,21 +3,22 @@ from dataclasses import replace
 import pytest
 
 from beamclip.reporting.comparison import Comparison
-from beamclip.reporting.cost_plot import COSTS, cost_plot, pareto_front, points
-from beamclip.reporting.groups import Row
+from beamclip.reporting.cost_plot import COSTS, cost_plot, cost_points, pareto_front
+from beamclip.reporting.groups import RunRow
 
 VAL, SECONDS, IMAGES = "linear_probe/val_top1", *COSTS
-BLANK = Row("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
+BLANK = RunRow("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
 
 
 def comparison(*rows):
     """From (name, device-seconds, images seen, val)."""
     metrics = [
-        {VAL: val} | {key: cost for key, cost in zip(COSTS, costs, strict=True) if cost is not None}
-        for _, *costs, val in rows
+        {VAL: val}
+        | {key: cost for key, cost in zip(COSTS, costs_section, strict=True) if cost is not None}
+        for _, *costs_section, val in rows
     ]
     trials = [
-        replace(BLANK, name=row[0], values={"a": row[0]}, metrics=found)
+        replace(BLANK, name=row[0], settings={"a": row[0]}, metrics=found)
         for row, found in zip(rows, metrics, strict=True)
     ]
     untrained = replace(BLANK, kind="reference", method="untrained", metrics={VAL: 20.0})
@@ -34,15 +35,17 @@ SPREAD = [
 
 
 def test_on_the_front_is_what_nothing_cheaper_beats():
-    front = pareto_front(points(comparison(*SPREAD), SECONDS))
-    assert [(point.cell.name, point.cost, point.result) for point in front] == [
+    front = pareto_front(cost_points(comparison(*SPREAD), SECONDS))
+    assert [(point.group.name, point.cost, point.result) for point in front] == [
         ("cheap", 10, 40.0),
         ("fair", 100, 60.0),
         ("dear", 1000, 70.0),
     ]
     assert [
-        point.cell.name
-        for point in pareto_front(points(comparison(("x", 5, 1, 40.0), ("y", 9, 1, 40.0)), SECONDS))
+        point.group.name
+        for point in pareto_front(
+            cost_points(comparison(("x", 5, 1, 40.0), ("y", 9, 1, 40.0)), SECONDS)
+        )
     ] == ["x"]
     assert pareto_front([]) == []
 
@@ -50,12 +53,12 @@ def test_on_the_front_is_what_nothing_cheaper_beats():
 def test_seeds_are_one_point_at_their_means():
     one, two = comparison(("a", 10, 1, 40.0), ("a", 30, 1, 44.0)).trials
     rows = (
-        replace(one, values={"a": "x", "seed": "0"}),
-        replace(two, values={"a": "x", "seed": "1"}),
+        replace(one, settings={"a": "x", "seed": "0"}),
+        replace(two, settings={"a": "x", "seed": "1"}),
     )
-    (point,) = points(replace(comparison(), trials=rows), SECONDS)
+    (point,) = cost_points(replace(comparison(), trials=rows), SECONDS)
     assert (point.cost, point.result) == (20.0, 42.0)
-    assert point.half == pytest.approx(12.706 * 2, rel=1e-3)
+    assert point.half_interval == pytest.approx(12.706 * 2, rel=1e-3)
 
 
 def test_both_costs_are_drawn_on_a_logarithm_with_the_front_named(tmp_path, monkeypatch):

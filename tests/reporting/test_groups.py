@@ -3,35 +3,35 @@ from statistics import stdev
 
 import pytest
 
-from beamclip.reporting.groups import Row, best_of, cells_of, half_interval
+from beamclip.reporting.groups import RunRow, choose_best_group, group_trials, half_interval
 
 VAL = "linear_probe/val_top1"
-BLANK = Row("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
+BLANK = RunRow("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
 
 
 def trial(val, status="FINISHED", **values):
     return replace(
         BLANK,
         status=status,
-        values={key: str(value) for key, value in values.items()},
+        settings={key: str(value) for key, value in values.items()},
         metrics={VAL: val},
     )
 
 
 def test_trials_that_differ_in_the_seed_alone_are_one_cell():
     rows = [trial(40.0 + 2 * a + seed, a=a, seed=seed) for seed in (10, 9) for a in (0, 1)]
-    first, second = cells_of(rows, VAL)
-    assert (first.values, second.values) == ({"a": "1"}, {"a": "0"})
-    assert [row.values["seed"] for row in first.rows] == ["9", "10"]
-    assert first.numbers(VAL) == (51.0, 52.0)
+    first, second = group_trials(rows, VAL)
+    assert (first.settings, second.settings) == ({"a": "1"}, {"a": "0"})
+    assert [row.settings["seed"] for row in first.rows] == ["9", "10"]
+    assert first.metric_values(VAL) == (51.0, 52.0)
     assert (first.mean(VAL), first.name) == (51.5, "a=1")
 
 
 def test_without_a_seed_equal_settings_are_still_trials_of_their_own():
-    cells = cells_of([trial(40.0, a=1), trial(41.0, a=1)], VAL)
-    assert [cell.mean(VAL) for cell in cells] == [41.0, 40.0]
-    assert cells[0].half_interval(VAL) is None
-    assert cells[0].name == "name"
+    groups = group_trials([trial(40.0, a=1), trial(41.0, a=1)], VAL)
+    assert [group.mean(VAL) for group in groups] == [41.0, 40.0]
+    assert groups[0].half_interval(VAL) is None
+    assert groups[0].name == "name"
 
 
 def test_the_interval_is_students():
@@ -49,8 +49,11 @@ def test_failed_seeds_count_for_nothing_and_a_whole_cell_goes_before_a_lucky_res
         trial(50.0, a=1, seed=0),
         trial(52.0, a=1, seed=1),
     ]
-    cells = cells_of(rows, VAL)
-    assert [(cell.values["a"], cell.mean(VAL)) for cell in cells] == [("0", 60.0), ("1", 51.0)]
-    assert best_of(cells, VAL).values == {"a": "1"}
-    assert best_of(cells[:1], VAL).values == {"a": "0"}
-    assert best_of(cells_of([trial(9.0, "FAILED", a=0, seed=0)], VAL), VAL) is None
+    groups = group_trials(rows, VAL)
+    assert [(group.settings["a"], group.mean(VAL)) for group in groups] == [
+        ("0", 60.0),
+        ("1", 51.0),
+    ]
+    assert choose_best_group(groups, VAL).settings == {"a": "1"}
+    assert choose_best_group(groups[:1], VAL).settings == {"a": "0"}
+    assert choose_best_group(group_trials([trial(9.0, "FAILED", a=0, seed=0)], VAL), VAL) is None

@@ -1,4 +1,4 @@
-"""The page as it lies in the folder and in MLflow, read as a browser and as a person would."""
+"""The report in its folder and in MLflow, read as a browser and as a person would."""
 
 import base64
 import io
@@ -13,8 +13,8 @@ from PIL import Image
 
 from beamclip.cli.main import main
 from beamclip.config import Sweep, UserError, choice
-from beamclip.reporting.html_report import report_sweep
-from beamclip.reporting.tables import measured_sheet
+from beamclip.reporting.html_report import write_report
+from beamclip.reporting.tables import measured_table
 from beamclip.tracking import SweepTracker
 
 pytestmark = pytest.mark.slow
@@ -24,16 +24,16 @@ SECTIONS = [
     *(
         "Results",
         "Curves",
-        "What mattered",
+        "Share of the variance explained",
         "Accuracy against cost",
         "Confusion pairs",
         "Where teacher and student disagree",
     ),
     *(
         "Costs",
-        "Data problems met",
+        "Data problems",
         "How choices were made",
-        "To make it again",
+        "How to reproduce",
         "All settings",
         "Runs",
     ),
@@ -71,7 +71,7 @@ class Read(HTMLParser):
 
 @pytest.fixture(scope="session")
 def page(swept, page_base, tmp_path_factory):
-    path = report_sweep(page_base, "page", out=tmp_path_factory.mktemp("report") / "out")
+    path = write_report(page_base, "page", out=tmp_path_factory.mktemp("report") / "out")
     return (
         Read(path.read_text(encoding="utf-8")),
         path.with_suffix(".md").read_text(encoding="utf-8"),
@@ -92,7 +92,7 @@ def test_the_page_holds_every_section_and_all_of_it_in_one_file(page):
         Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).verify()
 
 
-def test_whatever_comes_from_users_is_text(page):
+def test_all_input_of_users_is_shown_as_text(page):
     html, markdown, path = page
     raw = path.read_text(encoding="utf-8")
     assert "<script" not in raw and "<i>" not in raw and "<b>" not in raw
@@ -115,7 +115,7 @@ def test_what_it_was_made_from_is_named_by_key_since_a_name_may_come_to_hold_som
         assert f"| {name}, by key | {key} |" in markdown
 
 
-def test_the_twin_holds_the_same_numbers(page, swept):
+def test_the_markdown_report_has_the_same_numbers(page, swept):
     html, markdown, _ = page
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     heads = {
@@ -139,10 +139,10 @@ def test_the_twin_holds_the_same_numbers(page, swept):
             for row in rows
             if row[0] in ("\\* best", "", "≈ best", "worse", "untrained", "teacher")
         ]
-    ) == len(measured_sheet(swept).lines)
+    ) == len(measured_table(swept).rows)
 
 
-def test_pictures_of_the_twin_lie_beside_it(page):
+def test_the_markdown_report_links_to_pictures_next_to_it(page):
     _, markdown, path = page
     links = re.findall(r"\]\(([^)]+)\)", markdown)
     assert {Path(link).parts[0] for link in links} == {"figures", "images"}
@@ -156,7 +156,7 @@ def test_pictures_of_the_twin_lie_beside_it(page):
         Image.open(path.parent / link).verify()
 
 
-def test_mistakes_costs_and_problems_are_told(page, stores):
+def test_mistakes_costs_and_problems_are_reported(page, stores):
     html, _, _ = page
     text = " ".join(
         html.texts["p"] + html.texts["td"] + html.texts["figcaption"] + html.texts["dd"]
@@ -166,7 +166,7 @@ def test_mistakes_costs_and_problems_are_told(page, stores):
         html.texts["td"][i : i + 3] for i, cell in enumerate(html.texts["td"]) if cell == "sand"
     ]
     assert ["sand", "<script>alert(1)<∕script>", "12"] in pairs  # six test images, two seeds
-    assert "its own zero-shot says on" in text and re.search(
+    assert "its own zero-shot on" in text and re.search(
         r"student: <script>alert\(1\)<∕script> \(0\.\d\d\)", text
     )
     assert "1 of 43 images could not be read" in text
@@ -180,13 +180,13 @@ def test_mistakes_costs_and_problems_are_told(page, stores):
 def test_it_is_kept_with_the_sweep_and_nothing_else_is(swept, page_base, page_uri, tmp_path):
     client = MlflowClient(page_uri)
     (tmp_path / "mine.txt").write_text("not yours")
-    report_sweep(page_base, "page", out=tmp_path)
+    write_report(page_base, "page", out=tmp_path)
     kept = {file.path for file in client.list_artifacts(swept.run_id, "report")}
     assert kept == {"report/report.html", "report/report.md", "report/figures", "report/images"}
 
 
-def test_without_a_folder_it_lies_beside_the_trials(swept, page_base, capsys):
-    path = report_sweep(page_base, "page")
+def test_the_default_folder_is_next_to_the_trials(swept, page_base, capsys):
+    path = write_report(page_base, "page")
     assert str(path) == f"{page_base.storage.path}/sweeps/page/{swept.sweep_id}/report/report.html"
     assert capsys.readouterr().out.splitlines() == [str(path), str(path.with_suffix(".md"))]
     assert (
@@ -195,14 +195,14 @@ def test_without_a_folder_it_lies_beside_the_trials(swept, page_base, capsys):
 
 
 def test_a_sweep_of_an_older_version_says_what_is_missing(page_base, page_uri, tmp_path):
-    sweep = Sweep(name="old", space={"optimiser.lr": choice(0.1)})
+    sweep = Sweep(name="old", space={"optimizer.lr": choice(0.1)})
     with SweepTracker.open(page_uri, None, sweep, page_base, "s1") as tracker:
-        tracker.trial("t0", {"optimiser.lr": 0.1})
-        tracker.trial_metrics("t0", {"linear_probe/val_top1": 40.0}, 1)
-        tracker.trial_finished("t0", "FINISHED")
-    html = Read(report_sweep(page_base, "old", out=tmp_path / "out").read_text(encoding="utf-8"))
+        tracker.start_trial("t0", {"optimizer.lr": 0.1})
+        tracker.log_trial_metrics("t0", {"linear_probe/val_top1": 40.0}, 1)
+        tracker.end_trial("t0", "FINISHED")
+    html = Read(write_report(page_base, "old", out=tmp_path / "out").read_text(encoding="utf-8"))
     assert html.texts["h2"] == SECTIONS
-    said = " ".join(html.texts["p"])
+    text = " ".join(html.texts["p"])
     for missing in (
         "did not log cost/device_seconds",
         "kept no evaluation.json",
@@ -210,22 +210,22 @@ def test_a_sweep_of_an_older_version_says_what_is_missing(page_base, page_uri, t
         "The command line was not recorded",
         "Fewer than two settings vary",
     ):
-        assert missing in said
+        assert missing in text
 
 
 def test_a_sweep_without_trials_is_a_page_too(page_base, page_uri, tmp_path):
     SweepTracker.open(page_uri, None, Sweep(name="none"), page_base, "s1").close("FAILED")
-    html = Read(report_sweep(page_base, "none", out=tmp_path / "out").read_text(encoding="utf-8"))
+    html = Read(write_report(page_base, "none", out=tmp_path / "out").read_text(encoding="utf-8"))
     assert "No trial has finished with a result yet." in html.texts["p"]
 
 
-def test_stores_that_are_gone_are_told(swept, page_base, tmp_path, monkeypatch):
+def test_missing_stores_are_reported(swept, page_base, tmp_path, monkeypatch):
     def gone(path):
         raise UserError(f"{path} holds no readable manifest.json")
 
     monkeypatch.setattr("beamclip.reporting.sources.open_packed", gone)
-    html = Read(report_sweep(page_base, "page", out=tmp_path / "out").read_text(encoding="utf-8"))
-    assert sum("The images and stores can't be reached" in text for text in html.texts["p"]) == 2
+    html = Read(write_report(page_base, "page", out=tmp_path / "out").read_text(encoding="utf-8"))
+    assert sum("The images and stores can't be read" in text for text in html.texts["p"]) == 2
     assert "sand" in html.texts["td"]  # confusion pairs need no store
 
 
@@ -242,6 +242,6 @@ def test_what_a_user_can_get_wrong_is_a_sentence(swept, page_base, capsys):
 
 
 def test_every_students_name_is_there(page_uri, swept, page_base, tmp_path):
-    page = report_sweep(page_base, "page", None, tmp_path).with_suffix(".md").read_text()
+    page = write_report(page_base, "page", None, tmp_path).with_suffix(".md").read_text()
     assert all(f"run:{row.run_id}" in page for row in swept.trials)
     assert f"the best student is run:{swept.best.run_id}" in page

@@ -7,19 +7,24 @@ import pytest
 
 from beamclip.config import Sweep, choice, loguniform
 from beamclip.reporting.comparison import Comparison, compare
-from beamclip.reporting.groups import Row
-from beamclip.reporting.importance import effect_of, effect_rows, effects, effects_line
+from beamclip.reporting.groups import RunRow
+from beamclip.reporting.importance import (
+    effects_summary,
+    effects_table,
+    setting_effect,
+    setting_effects,
+)
 from beamclip.tracking import SweepTracker
 
 VAL = "linear_probe/val_top1"
-BLANK = Row("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
+BLANK = RunRow("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
 
 
 def trial(result, status="FINISHED", **values):
     return replace(
         BLANK,
         status=status,
-        values={key: str(value) for key, value in values.items()},
+        settings={key: str(value) for key, value in values.items()},
         metrics={VAL: result},
     )
 
@@ -36,49 +41,54 @@ def grid(result, **space):
 
 
 def shares(found):
-    return {effect.setting: effect.share for effect in found}
+    return {effect.setting: effect.eta_squared for effect in found}
 
 
 def test_additive_effects_share_the_variance_as_their_own_variances_do():
-    found = effects(grid(lambda a, b: 40 + 10 * a + 3 * b, a=[0, 1, 2], b=[0, 1]))
+    found = setting_effects(grid(lambda a, b: 40 + 10 * a + 3 * b, a=[0, 1, 2], b=[0, 1]))
     of_a, of_b = 100 * 2 / 3, 9 / 4  # variances of 10a and 3b
     assert [effect.setting for effect in found] == ["a", "b"]
     assert shares(found) == pytest.approx({"a": of_a / (of_a + of_b), "b": of_b / (of_a + of_b)})
 
 
 def test_what_does_nothing_explains_nothing_and_comes_last():
-    found = effects(grid(lambda idle, a: 40.0 + 0.1 * a, idle=["x", "y", "z"], a=[1, 2, 3]))
+    found = setting_effects(grid(lambda idle, a: 40.0 + 0.1 * a, idle=["x", "y", "z"], a=[1, 2, 3]))
     assert shares(found) == pytest.approx({"a": 1.0, "idle": 0.0})
     assert found[-1].setting == "idle"
 
 
 def test_what_only_works_together_explains_nothing_alone():
-    found = effects(grid(lambda a, b: 50.0 if a == b else 40.0, a=[0, 1], b=[0, 1]))
+    found = setting_effects(grid(lambda a, b: 50.0 if a == b else 40.0, a=[0, 1], b=[0, 1]))
     assert shares(found) == pytest.approx({"a": 0.0, "b": 0.0})
 
 
-def test_where_the_metric_never_changes_nothing_mattered():
-    assert shares(effects(grid(lambda a, b: 45.1, a=[0, 1], b=[0, 1]))) == {"a": 0.0, "b": 0.0}
+def test_a_constant_metric_gives_no_effect():
+    assert shares(setting_effects(grid(lambda a, b: 45.1, a=[0, 1], b=[0, 1]))) == {
+        "a": 0.0,
+        "b": 0.0,
+    }
 
 
 def test_a_single_trial_or_a_single_value_has_no_effect():
-    assert effect_of([], "a", VAL) is None
-    assert effect_of([trial(40.0, a=1)], "a", VAL) is None
-    assert effect_of([trial(40.0, a=1), trial(50.0, a=1)], "a", VAL) is None
-    assert effect_of([trial(40.0, b=1), trial(50.0, b=2)], "a", VAL) is None
-    assert effects(comparison([trial(40.0, a=1, b=2)], "a", "b")) == ()
+    assert setting_effect([], "a", VAL) is None
+    assert setting_effect([trial(40.0, a=1)], "a", VAL) is None
+    assert setting_effect([trial(40.0, a=1), trial(50.0, a=1)], "a", VAL) is None
+    assert setting_effect([trial(40.0, b=1), trial(50.0, b=2)], "a", VAL) is None
+    assert setting_effects(comparison([trial(40.0, a=1, b=2)], "a", "b")) == ()
 
 
 def test_one_varied_setting_explains_all_there_is_which_says_nothing():
     one = grid(lambda a: 40.0 + a, a=[1, 2, 3])
-    assert effects(one) == ()
-    assert effects_line(one) is None
+    assert setting_effects(one) == ()
+    assert effects_summary(one) is None
 
 
 def test_a_seed_repeats_and_has_no_effect():
-    found = effects(grid(lambda a, b, seed: 40.0 + 10 * a + seed, a=[0, 1], b=[0, 1], seed=[0, 1]))
+    found = setting_effects(
+        grid(lambda a, b, seed: 40.0 + 10 * a + seed, a=[0, 1], b=[0, 1], seed=[0, 1])
+    )
     assert [effect.setting for effect in found] == ["a", "b"]
-    assert effects(grid(lambda a, seed: 40.0 + a + seed, a=[0, 1], seed=[0, 1])) == ()
+    assert setting_effects(grid(lambda a, seed: 40.0 + a + seed, a=[0, 1], seed=[0, 1])) == ()
 
 
 def test_failed_stopped_and_unmeasured_trials_are_left_out():
@@ -90,8 +100,8 @@ def test_failed_stopped_and_unmeasured_trials_are_left_out():
         trial(math.inf, a=10, b=1),
     ]
     bad.append(replace(trial(0.0, a=0, b=0), metrics={"zero_shot/val_top1": 90.0}))
-    found = effects(replace(good, trials=(*good.trials, *bad)))
-    assert found == effects(good)
+    found = setting_effects(replace(good, trials=(*good.trials, *bad)))
+    assert found == setting_effects(good)
     assert [effect.trials for effect in found] == [4, 4]
 
 
@@ -104,7 +114,7 @@ def test_numbers_stand_in_their_order_and_names_by_their_means():
         ("9", "bare"): 30.0,
         ("10", "bare"): 31.0,
     }
-    found = effects(
+    found = setting_effects(
         grid(
             lambda number, prompts: results[number, prompts],
             number=["10", "9"],
@@ -125,23 +135,23 @@ def test_numbers_stand_in_their_order_and_names_by_their_means():
 )
 def test_a_range_is_cut_into_parts_of_equal_numbers(count, parts, share):
     rows = [trial(float(rank), lr=10.0**-rank) for rank in range(1, count + 1)]
-    effect = effect_of(rows, "lr", VAL, drawn=True)
+    effect = setting_effect(rows, "lr", VAL, from_range=True)
     assert [group.label for group in effect.groups] == parts
     assert effect.best.label == parts[0]
-    assert effect.share == pytest.approx(share)
+    assert effect.eta_squared == pytest.approx(share)
 
 
 def test_the_best_part_of_a_range_may_be_its_middle():
     rows = [trial(-abs(x - 5.0), x=x) for x in range(1, 10)]
-    effect = effect_of(rows, "x", VAL, drawn=True)
+    effect = setting_effect(rows, "x", VAL, from_range=True)
     assert effect.best.label == "4 to 6"
-    assert effect.share == pytest.approx(98 / 140)
+    assert effect.eta_squared == pytest.approx(98 / 140)
 
 
 def test_chance_is_what_results_dealt_at_random_explain_on_average():
     values, results = ["a", "a", "b", "b", "b"], [1.0, 2.0, 4.0, 8.0, 16.0]
     dealt = [
-        effect_of(
+        setting_effect(
             [trial(result, key=value) for value, result in zip(values, deal, strict=True)],
             "key",
             VAL,
@@ -149,14 +159,16 @@ def test_chance_is_what_results_dealt_at_random_explain_on_average():
         for deal in itertools.permutations(results)
     ]
     assert (
-        fmean(effect.share for effect in dealt)
-        == pytest.approx(dealt[0].by_chance)
+        fmean(effect.eta_squared for effect in dealt)
+        == pytest.approx(dealt[0].eta_squared_by_chance)
         == pytest.approx(1 / 4)
     )
 
 
 def test_the_table_says_which_value_is_best_and_what_it_is_worth():
-    rows = effect_rows(effects(grid(lambda a, b: 40 + 10 * a + 3 * b, a=[0, 1, 2], b=[0, 1])))
+    rows = effects_table(
+        setting_effects(grid(lambda a, b: 40 + 10 * a + 3 * b, a=[0, 1, 2], b=[0, 1]))
+    )
     assert rows[0] == {
         "setting": "a",
         "eta_squared": 0.9674,
@@ -169,18 +181,21 @@ def test_the_table_says_which_value_is_best_and_what_it_is_worth():
 
 
 def test_the_line_names_every_setting_and_what_chance_would_explain(uri, finished):
-    """The failed trial's 99 is left out: 40, 45 and 44 remain, a total of 14 around their mean, 6 and 1.5 of it between groups."""
-    line = "what mattered (share of the variance of linear_probe/val_top1): "
+    """The failed trial's 99 is left out: 40, 45 and 44 remain.
+
+    Their total sum of squares is 14, of which 6 and 1.5 are between groups.
+    """
+    line = "share of the variance of linear_probe/val_top1 explained: "
     line += "student_temperature 43 % (by chance 50 %), teacher_temperature 11 % (by chance 50 %)"
-    assert effects_line(compare(uri, "temp")) == line
-    assert effects_line(grid(lambda a, b: 10.0 * a, a=[0, 1, 2], b=[0, 1])).endswith(
-        "): a 100 %, b 0 % (by chance 20 %)"
+    assert effects_summary(compare(uri, "temp")) == line
+    assert effects_summary(grid(lambda a, b: 10.0 * a, a=[0, 1, 2], b=[0, 1])).endswith(
+        " explained: a 100 %, b 0 % (by chance 20 %)"
     )
 
 
 def test_a_sweep_reads_back_which_settings_are_drawn_from_ranges(uri, base):
-    space = {"optimiser.lr": loguniform(1e-4, 1e-1), "seed": choice(1, 2)}
+    space = {"optimizer.lr": loguniform(1e-4, 1e-1), "seed": choice(1, 2)}
     sweep = Sweep(name="drawn", search="random", trials=2, space=space)
     SweepTracker.open(uri, None, sweep, base, "s1").close()
     read = compare(uri, "drawn")
-    assert (read.varied, read.ranges) == (("optimiser.lr", "seed"), {"optimiser.lr"})
+    assert (read.varied, read.ranges) == (("optimizer.lr", "seed"), {"optimizer.lr"})

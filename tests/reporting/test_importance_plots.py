@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from beamclip.reporting import importance_plots as effect_plots
+from beamclip.reporting import importance_plots
 from beamclip.reporting.comparison import Comparison
-from beamclip.reporting.groups import Row
+from beamclip.reporting.groups import RunRow
 from beamclip.reporting.importance_plots import effects_plot, parallel_plot
 
 VAL = "linear_probe/val_top1"
-BLANK = Row("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
+BLANK = RunRow("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
 SPACE = {
     "objective.student_temperature": [0.02, 0.1],
     "anchors.prompt_set": [
@@ -22,7 +22,7 @@ SPACE = {
     ],
     "teacher.model": ["ViT-B-32", "local-dir:/data/teachers/clip-vit-b-16-datacomp-xl"],
     "views.recipe": ["weak", "simclr_small", "multicrop"],
-    "optimiser.lr": [0.001, 0.003, 0.01, 0.03],
+    "optimizer.lr": [0.001, 0.003, 0.01, 0.03],
     "student.projector": ["linear", "mlp"],
 }
 
@@ -42,7 +42,7 @@ def comparison(varied, ranges=(), trials=None):
         ]
     rows = [
         replace(
-            BLANK, values={k: str(v) for k, v in cell.items()}, metrics={VAL: dice.gauss(40, 3)}
+            BLANK, settings={k: str(v) for k, v in cell.items()}, metrics={VAL: dice.gauss(40, 3)}
         )
         for cell in cells
     ]
@@ -55,13 +55,14 @@ def comparison(varied, ranges=(), trials=None):
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures that were made, laid out as they are written."""
-    figures, save = [], effect_plots._saved
+    figures = []
+    save = importance_plots.save_figure
 
     def keep(figure, path):
         figures.append(figure)
         return save(figure, path)
 
-    monkeypatch.setattr(effect_plots, "_saved", keep)
+    monkeypatch.setattr(importance_plots, "save_figure", keep)
     return figures
 
 
@@ -75,7 +76,7 @@ def is_picture(path):
 
 
 _HAIR = 5  # pixels: boxes of turned text are a little larger than the text
-RANDOM = {"ranges": ["objective.student_temperature", "optimiser.lr"], "trials": 24}
+RANDOM = {"ranges": ["objective.student_temperature", "optimizer.lr"], "trials": 24}
 
 
 @pytest.mark.parametrize(
@@ -107,15 +108,15 @@ def test_everything_written_lies_inside_and_apart(drawn, tmp_path, varied, optio
 
 
 def test_panels_stand_in_the_order_of_what_they_explain_and_hold_every_trial(drawn, tmp_path):
-    made = comparison(3)
-    effects_plot(made, tmp_path / "effects.png")
+    sweep = comparison(3)
+    effects_plot(sweep, tmp_path / "effects.png")
     panels = [axes for axes in drawn[0].axes if axes.axison]
     shares = [float(axes.get_title().split(": ")[1].split(" %")[0]) for axes in panels]
     assert shares == sorted(shares, reverse=True) and shares[0] > shares[-1]
     for axes in panels:
         dots = [line for line in axes.lines if line.get_marker() == "o"]
         assert sorted(y for line in dots for y in line.get_ydata()) == sorted(
-            row.metrics[VAL] for row in made.trials
+            row.metrics[VAL] for row in sweep.trials
         )
 
 
@@ -132,11 +133,11 @@ def test_long_names_are_cut_where_they_do_not_differ(drawn, tmp_path):
 def test_every_trial_is_a_line_across_all_settings_and_the_best_is_thick(
     drawn, tmp_path, varied, options
 ):
-    made = comparison(varied, **options)
-    assert is_picture(parallel_plot(made, tmp_path / "parallel.png"))
+    sweep = comparison(varied, **options)
+    assert is_picture(parallel_plot(sweep, tmp_path / "parallel.png"))
     (axes,) = drawn[0].axes
     lines = [line for line in axes.lines if len(line.get_ydata()) == varied + 1]
-    assert len(lines) == len(made.trials)
+    assert len(lines) == len(sweep.trials)
     (thick,) = [line for line in lines if line.get_linewidth() > 2]
     assert thick.get_ydata()[-1] == 1.0
     assert all(-0.06 < y < 1.06 for line in lines for y in line.get_ydata())
@@ -150,13 +151,13 @@ def test_every_trial_is_a_line_across_all_settings_and_the_best_is_thick(
 
 def test_the_seed_gets_no_panel_and_all_seeds_of_the_best_settings_are_thick(drawn, tmp_path):
     rows = [
-        replace(row, values=row.values | {"seed": str(seed)})
+        replace(row, settings=row.settings | {"seed": str(seed)})
         for row in comparison(3).trials
         for seed in (0, 1)
     ]
-    made = replace(comparison(3), varied=(*comparison(3).varied, "seed"), trials=tuple(rows))
-    effects_plot(made, tmp_path / "effects.png")
-    parallel_plot(made, tmp_path / "parallel.png")
+    sweep = replace(comparison(3), varied=(*comparison(3).varied, "seed"), trials=tuple(rows))
+    effects_plot(sweep, tmp_path / "effects.png")
+    parallel_plot(sweep, tmp_path / "parallel.png")
     assert len([axes for axes in drawn[0].axes if axes.axison]) == 3
     (axes,) = drawn[1].axes
     thick = [line for line in axes.lines if len(line.get_ydata()) == 4 and line.get_linewidth() > 2]

@@ -6,58 +6,56 @@ import pytest
 import torch
 from scipy.stats import t as student
 
-from beamclip.evaluation.bootstrap import intervals
+from beamclip.evaluation.bootstrap import bootstrap_intervals
+from beamclip.reporting.comparison import TEST_METRIC as TEST
+from beamclip.reporting.comparison import VAL_METRIC as VAL
 from beamclip.reporting.comparison import Comparison
-from beamclip.reporting.groups import Row
-from beamclip.reporting.significance import TEST, holm, over_seeds, p_over_images, verdicts, welch
+from beamclip.reporting.groups import RunRow
+from beamclip.reporting.significance import (
+    compare_with_best,
+    compared_over_seeds,
+    holm_correction,
+    image_p_value,
+    welch_p_value,
+)
 
-VAL = "linear_probe/val_top1"
-BLANK = Row("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
+BLANK = RunRow("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
 
 
 def wilson(right, count):
-    z, p = 1.959964, right / count
-    centre, half = (
-        p + z * z / (2 * count),
-        z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count)),
-    )
-    return [
-        100 * value
-        for value in (
-            p,
-            (centre - half) / (1 + z * z / count),
-            (centre + half) / (1 + z * z / count),
-        )
-    ]
+    """Accuracy and both ends of Wilson's 95 % interval, in per cent."""
+    z = 1.959964
+    p = right / count
+    center = p + z * z / (2 * count)
+    half = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return [100 * p, 100 * (center - half) / scale, 100 * (center + half) / scale]
 
 
 def comparison(rows):
     return Comparison("e", "s", "q", "FINISHED", VAL, ("a", "seed"), tuple(rows), (), ())
 
 
-def seeded(**results):
-    """`seeded(x=[40, 41])`: a cell of this name with these test accuracies, one a seed; val is the same."""
-    cells = [
-        (name, seed, result) for name, found in results.items() for seed, result in enumerate(found)
-    ]
-    return comparison(
-        [
-            replace(BLANK, values={"a": n, "seed": str(s)}, metrics={VAL: r, TEST: r})
-            for n, s, r in cells
-        ]
-    )
+def seeded(**accuracies):
+    """`seeded(x=[40, 41])`: a group x with these test accuracies, one a seed; val is the same."""
+    rows = []
+    for name, of_seeds in accuracies.items():
+        for seed, accuracy in enumerate(of_seeds):
+            settings = {"a": name, "seed": str(seed)}
+            rows.append(replace(BLANK, settings=settings, metrics={VAL: accuracy, TEST: accuracy}))
+    return comparison(rows)
 
 
-def said(made):
-    return {
-        cell.values["a"]: verdict for cell, verdict in zip(made.cells, verdicts(made), strict=True)
-    }
+def verdicts(sweep):
+    """Verdict of each group by its name."""
+    pairs = zip(sweep.groups, compare_with_best(sweep), strict=True)
+    return {group.settings["a"]: verdict for group, verdict in pairs}
 
 
-def test_large_differences_are_told_apart_from_small_ones_over_seeds():
-    made = seeded(best=[70.0, 71.0, 70.5], near=[69.0, 71.2, 70.1], far=[60.0, 61.0, 60.4])
-    assert said(made) == {"best": None, "near": "not told apart", "far": "worse"}
-    assert over_seeds(made)
+def test_large_differences_are_significant_over_seeds_and_small_ones_are_not():
+    sweep = seeded(best=[70.0, 71.0, 70.5], near=[69.0, 71.2, 70.1], far=[60.0, 61.0, 60.4])
+    assert verdicts(sweep) == {"best": None, "near": "no significant difference", "far": "worse"}
+    assert compared_over_seeds(sweep)
 
 
 def test_the_best_on_val_may_be_the_worse_on_test():
@@ -65,43 +63,43 @@ def test_the_best_on_val_may_be_the_worse_on_test():
         replace(row, metrics={VAL: 100 - row.metrics[TEST], TEST: row.metrics[TEST]})
         for row in seeded(x=[40, 41], y=[80, 81]).trials
     ]
-    assert said(comparison(rows)) == {"x": None, "y": "better"}
+    assert verdicts(comparison(rows)) == {"x": None, "y": "better"}
 
 
 def test_welch_is_what_the_formula_says():
-    """Means 2 and 6, variances 1 and 4, three each: t is 4/√(5/3), with 25/17·2 degrees of freedom."""
-    assert welch([1.0, 2.0, 3.0], [4.0, 6.0, 8.0]) == pytest.approx(
+    """Means 2 and 6, variances 1 and 4, n = 3: t is 4/√(5/3) with 25/17·2 degrees of freedom."""
+    assert welch_p_value([1.0, 2.0, 3.0], [4.0, 6.0, 8.0]) == pytest.approx(
         2 * student.sf(4 / (5 / 3) ** 0.5, 50 / 17)
     )
-    assert welch([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == pytest.approx(1.0)
+    assert welch_p_value([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == pytest.approx(1.0)
 
 
 def test_runs_that_never_scatter_say_nothing_of_noise():
-    assert welch([40.0, 40.0], [45.0, 45.0]) == 1.0
-    assert welch([40.0, 40.0], [45.0, 45.1]) < 0.05
+    assert welch_p_value([40.0, 40.0], [45.0, 45.0]) == 1.0
+    assert welch_p_value([40.0, 40.0], [45.0, 45.1]) < 0.05
 
 
 def test_holm_corrects_step_by_step_and_never_falls():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
+    assert holm_correction([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm_correction([0.9, 0.8]) == [1.0, 1.0]
+    assert holm_correction([]) == []
 
 
 def test_over_images_the_p_value_falls_at_newcombes_own_limit():
-    """Newcombe's table II, case (a): 56/70 against 48/80 has a difference of 0.2 with the interval 0.0524 to 0.3339."""
+    """Newcombe's table II, case (a): 56/70 and 48/80 differ by 0.2, interval 0.0524 to 0.3339."""
     one, other = wilson(56, 70), wilson(48, 80)
     error = 20 - 5.24
-    assert p_over_images(one, other) == pytest.approx(
+    assert image_p_value(one, other) == pytest.approx(
         math.erfc(20 / (error / 1.959964) / math.sqrt(2)), abs=1e-3
     )
-    assert p_over_images(other, one) == p_over_images(one, other)
-    assert p_over_images(one, one) == 1.0
+    assert image_p_value(other, one) == image_p_value(one, other)
+    assert image_p_value(one, one) == 1.0
 
 
 def test_over_images_chance_is_called_a_difference_no_more_often_than_it_should_be():
     dice = random.Random(0)
     draw = lambda: wilson(sum(dice.random() < 0.7 for _ in range(200)), 200)  # noqa: E731
-    found = sum(p_over_images(draw(), draw()) < 0.05 for _ in range(500))
+    found = sum(image_p_value(draw(), draw()) < 0.05 for _ in range(500))
     assert 5 <= found <= 45  # 25 expected
 
 
@@ -111,10 +109,10 @@ def test_nor_near_100_per_cent_with_the_intervals_that_are_logged(chance, images
 
     def draw():
         hits = torch.rand(images, generator=g) < chance
-        (interval,), _ = intervals([hits], torch.full((images,), 0.5), 200, 0)
+        (interval,), _ = bootstrap_intervals([hits], torch.full((images,), 0.5), 200, 0)
         return [100 * hits.double().mean().item(), *interval]
 
-    assert sum(p_over_images(draw(), draw()) < 0.05 for _ in range(150)) <= 15  # 7.5 expected
+    assert sum(image_p_value(draw(), draw()) < 0.05 for _ in range(150)) <= 15  # 7.5 expected
 
 
 def test_with_one_seed_images_decide_and_one_beside_several_is_left_open():
@@ -122,22 +120,22 @@ def test_with_one_seed_images_decide_and_one_beside_several_is_left_open():
         value, low, high = wilson(right, 1000)
         return replace(
             BLANK,
-            values={"a": name},
+            settings={"a": name},
             metrics={VAL: value, TEST: value, f"{TEST}_low": low, f"{TEST}_high": high},
         )
 
-    made = comparison([single("best", 700), single("near", 690), single("far", 600)])
-    assert said(made) == {"best": None, "near": "not told apart", "far": "worse"}
-    assert not over_seeds(made)
+    sweep = comparison([single("best", 700), single("near", 690), single("far", 600)])
+    assert verdicts(sweep) == {"best": None, "near": "no significant difference", "far": "worse"}
+    assert not compared_over_seeds(sweep)
     mixed = comparison([*seeded(best=[70.0, 71.0]).trials, single("one", 100)])
-    assert said(mixed) == {"best": None, "one": None}
+    assert verdicts(mixed) == {"best": None, "one": None}
 
 
 def test_nothing_is_said_of_what_failed_or_was_not_measured():
     failed = [replace(row, status="FAILED") for row in seeded(bad=[10.0, 11.0]).trials]
-    assert said(comparison([*seeded(best=[70.0, 71.0]).trials, *failed])) == {
+    assert verdicts(comparison([*seeded(best=[70.0, 71.0]).trials, *failed])) == {
         "best": None,
         "bad": None,
     }
-    assert verdicts(comparison(failed)) == (None,)
-    assert verdicts(comparison([])) == ()
+    assert compare_with_best(comparison(failed)) == (None,)
+    assert compare_with_best(comparison([])) == ()

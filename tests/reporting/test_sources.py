@@ -8,12 +8,12 @@ from PIL import Image
 from beamclip.anchors import AnchorSet
 from beamclip.config import UserError, load_experiment
 from beamclip.evaluation import zero_shot_predict
-from beamclip.preparation.embedding_store import pixels_of
+from beamclip.preparation.embedding_store import render_for_teacher
 from beamclip.reporting.sources import (
-    Stores,
-    jpeg_of,
-    open_stores,
-    sweep_record,
+    TrialStores,
+    encode_jpeg,
+    find_sweep_record,
+    open_trial_stores,
     teacher_predictions,
 )
 from beamclip.stores import open_store
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def opened(stores):
-    return Stores(
+    return TrialStores(
         stores["packed"], stores["packed"].names, stores["anchors"], stores["fingerprint"]
     )
 
@@ -33,28 +33,28 @@ def test_the_record_is_found_where_the_sweep_noted_it_and_where_the_storage_is_n
     swept, page_base, tmp_path
 ):
     elsewhere = load_experiment("demo", {"storage.path": str(tmp_path / "other")})
-    assert sweep_record(swept, elsewhere).sweep_id == swept.sweep_id
+    assert find_sweep_record(swept, elsewhere).sweep_id == swept.sweep_id
     untagged = replace(swept, tags={})
-    assert sweep_record(untagged, page_base).sweep_id == swept.sweep_id
+    assert find_sweep_record(untagged, page_base).sweep_id == swept.sweep_id
     with pytest.raises(UserError, match=r"can't be read in .*other.* --storage"):
-        sweep_record(untagged, elsewhere)
+        find_sweep_record(untagged, elsewhere)
 
 
 def test_a_trials_stores_are_those_its_tags_name(swept, page_base, stores):
-    record = sweep_record(swept, page_base)
-    found = open_stores(record, swept.best)
+    record = find_sweep_record(swept, page_base)
+    found = open_trial_stores(record, swept.best)
     assert (found.packed.key, found.names, found.fingerprint) == (
         stores["packed"].key,
         stores["packed"].names,
         stores["fingerprint"],
     )
     with pytest.raises(UserError, match="names no stores of the trial"):
-        open_stores(record, replace(swept.best, tags={"data_key": "other"}))
+        open_trial_stores(record, replace(swept.best, tags={"data_key": "other"}))
 
 
 def test_the_teacher_says_what_it_says_when_asked_again(opened, teacher):
     ids = opened.packed.test_ids
-    views = pixels_of(teacher, opened.packed, ViewSet.center(ids), ids, 0)
+    views = render_for_teacher(teacher, opened.packed, ViewSet.center(ids), ids, 0)
     anchors = AnchorSet.open(open_store(opened.anchors)).embeddings
     live = zero_shot_predict(teacher.encode_images(views), anchors)
     assert (teacher_predictions(opened, ids) == live.numpy()).mean() > 0.9
@@ -62,10 +62,10 @@ def test_the_teacher_says_what_it_says_when_asked_again(opened, teacher):
     assert (teacher_predictions(opened, shuffled) == teacher_predictions(opened, ids)[::-1]).all()
 
 
-def test_samples_or_teachers_without_a_store_are_told(opened):
-    with pytest.raises(UserError, match="holds the teacher's embeddings"):
+def test_samples_or_teachers_without_a_store_raise(opened):
+    with pytest.raises(UserError, match="has the teacher's embeddings"):
         teacher_predictions(opened, np.arange(3))  # the store begins later
-    with pytest.raises(UserError, match="holds the teacher's embeddings"):
+    with pytest.raises(UserError, match="has the teacher's embeddings"):
         teacher_predictions(replace(opened, fingerprint="another"), opened.packed.test_ids)
     with pytest.raises(UserError, match="no class anchors"):
         teacher_predictions(replace(opened, anchors=None), opened.packed.test_ids)
@@ -73,5 +73,5 @@ def test_samples_or_teachers_without_a_store_are_told(opened):
 
 def test_large_images_become_small_ones_and_small_ones_stay():
     for side, shown in ((32, 32), (300, 128)):
-        image = Image.open(io.BytesIO(jpeg_of(np.full((side, side, 3), 200, np.uint8))))
+        image = Image.open(io.BytesIO(encode_jpeg(np.full((side, side, 3), 200, np.uint8))))
         assert (image.format, image.size) == ("JPEG", (shown, shown))

@@ -8,11 +8,11 @@ import pytest
 
 from beamclip.config import UserError
 from beamclip.stores import (
-    disk_may_be_full,
+    full_disk_as_user_error,
     key_of,
     make_folder,
     read_json,
-    temporary_for,
+    temporary_path,
     write_json,
 )
 from beamclip.stores.io import stamp_of
@@ -55,7 +55,7 @@ def test_json_is_written_whole_whoever_else_writes_it(tmp_path):
 
 def test_no_two_writers_share_a_temporary_name(tmp_path):
     """Processes in two containers may have the same number."""
-    names = {temporary_for(tmp_path / "x.npy").name for _ in range(100)}
+    names = {temporary_path(tmp_path / "x.npy").name for _ in range(100)}
     assert len(names) == 100 and all(
         name.startswith(".x.npy.") and name.endswith(".tmp") for name in names
     )
@@ -79,17 +79,17 @@ def test_a_full_disk_is_a_sentence_and_other_errors_stay_what_they_are(tmp_path,
         pytest.raises(
             UserError, match=f"^the disk of {tmp_path} is full; finished shards are kept: "
         ),
-        disk_may_be_full(tmp_path / "store"),
+        full_disk_as_user_error(tmp_path / "store"),
     ):
         raise OSError(number, os.strerror(number))
-    with pytest.raises(PermissionError), disk_may_be_full(tmp_path / "store"):
+    with pytest.raises(PermissionError), full_disk_as_user_error(tmp_path / "store"):
         raise PermissionError(errno.EACCES, "no")
 
 
 def test_an_array_that_numpy_could_not_write_whole_is_the_same_sentence(small_disk):
     with (
         pytest.raises(UserError, match=f"^the disk of {small_disk} is full"),
-        disk_may_be_full(small_disk / "store"),
+        full_disk_as_user_error(small_disk / "store"),
     ):
         np.save(small_disk / "large.npy", np.zeros(2 * 2**20, np.uint8))
 

@@ -12,7 +12,7 @@ from beamclip.stores.paths import (
     artifact_root,
     asset_key,
     check_writable,
-    fetched_files,
+    fetch_files,
     local_folder,
     storage_root,
     stores_root,
@@ -63,7 +63,7 @@ def test_a_bucket_holds_no_sqlite_and_keeps_stores_at_home(tmp_path, monkeypatch
 
 
 SHARED = [
-    ("objective.teacher_temperature", 0.5), ("anchors.count", 3), ("student.backbone", "resnet18"), ("optimiser.lr", 0.5), ("seed", 7),
+    ("objective.teacher_temperature", 0.5), ("anchors.count", 3), ("student.backbone", "resnet18"), ("optimizer.lr", 0.5), ("seed", 7),
     ("scaling.workers", 1), ("balance.remove", 0), ("objective.clip_cid.clusters", 7),
 ]  # fmt: skip
 OWN = [
@@ -148,10 +148,10 @@ def test_a_path_that_names_nothing_is_a_sentence(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(
-        UserError, match=r"^storage.path .* names no place here \(.*\); write another path$"
+        UserError, match=r"^storage.path .* is not a valid path here \(.*\); write another path$"
     ):
         storage_root(experiment(storage__path=path))
-    with pytest.raises(UserError, match=r"^storage.cache .* names no place here"):
+    with pytest.raises(UserError, match=r"^storage.cache .* is not a valid path here"):
         stores_root(experiment(storage__cache=path))
     with pytest.raises(UserError, match=r"can't be written \(File name too long\)"):
         check_writable(experiment(storage__path="x" * 300))
@@ -177,18 +177,18 @@ def test_what_lies_on_this_machine_is_found_by_its_path(tmp_path):
 def test_files_on_this_machine_are_read_in_place(tmp_path, root):
     (tmp_path / "a").write_text("x")
     (tmp_path / "c").mkdir()
-    assert fetched_files(
+    assert fetch_files(
         f"{root}{tmp_path}", str(tmp_path), ("a", "b", "c"), tmp_path / "here"
     ) == [tmp_path / "a"]
     assert (
-        fetched_files(f"{root}{tmp_path}", f"{tmp_path}/nowhere", ("a",), tmp_path / "here") == []
+        fetch_files(f"{root}{tmp_path}", f"{tmp_path}/nowhere", ("a",), tmp_path / "here") == []
     )
 
 
 def test_files_elsewhere_are_copied_by_the_path_that_ray_names_without_a_scheme(tmp_path, bucket):
     (bucket / "runs" / "checkpoint").mkdir(parents=True)
     (bucket / "runs" / "checkpoint" / "a").write_text("x")
-    (found,) = fetched_files("s3://bucket/runs", "bucket/runs/checkpoint", ("a", "b"), tmp_path)
+    (found,) = fetch_files("s3://bucket/runs", "bucket/runs/checkpoint", ("a", "b"), tmp_path)
     assert found == tmp_path / "a" and found.read_text() == "x"
 
 

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from beamclip.stores import Shards, in_process, run_shards
-from beamclip.stores.shards import unchanged
+from beamclip.stores.shards import is_unchanged
 
 
 @dataclass
@@ -90,4 +90,4 @@ def test_bytes_are_only_read_where_the_stamp_is_not_known(tmp_path, monkeypatch)
     assert Shards(tmp_path).record(0) == record
     monkeypatch.undo()
     (tmp_path / "0.txt").touch()
-    assert unchanged(tmp_path / "0.txt", record["files"]["0.txt"], None)
+    assert is_unchanged(tmp_path / "0.txt", record["files"]["0.txt"], None)

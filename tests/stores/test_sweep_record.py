@@ -5,7 +5,7 @@ import pytest
 
 from beamclip.config import Sweep, UserError, choice, load_experiment
 from beamclip.stores.paths import stores_root, tracking_uri
-from beamclip.stores.sweep_record import SweepRecord, begun_sweep, new_sweep_id, read_record
+from beamclip.stores.sweep_record import SweepRecord, find_sweep, new_sweep_id, read_record
 
 SWEEP = Sweep(
     name="temp", question="which?", space={"objective.teacher_temperature": choice(0.1, 0.2)}
@@ -38,21 +38,21 @@ def test_the_begun_sweep_of_a_name_is_found_and_strangers_are_not(tmp_path):
         record(tmp_path, sweep_id).save()
     (tmp_path / "sweeps" / "temp" / "zz-notes").mkdir()
     assert (
-        begun_sweep("temp", experiment(storage__path=str(tmp_path))).sweep_id
+        find_sweep("temp", experiment(storage__path=str(tmp_path))).sweep_id
         == "20260102-000000-0001"
     )
     assert record(tmp_path, new_sweep_id()).folder > record(tmp_path, "20260102-000000-0001").folder
     assert (
-        begun_sweep(
+        find_sweep(
             "temp", experiment(storage__path=str(tmp_path)), "20260101-235959-9999"
         ).sweep_id
         == "20260101-235959-9999"
     )
     with pytest.raises(
         UserError,
-        match=r"no sweep 20260101-235959-9998 lies in .*/temp to resume; did you mean 20260101-235959-9999",
+        match=r"^sweep 20260101-235959-9998 is not in .*/temp, so it can't be resumed; did you mean 20260101-235959-9999",
     ):
-        begun_sweep("temp", experiment(storage__path=str(tmp_path)), "20260101-235959-9998")
+        find_sweep("temp", experiment(storage__path=str(tmp_path)), "20260101-235959-9998")
 
 
 def test_a_sweep_goes_on_where_it_is_found_with_what_lay_inside(tmp_path):
@@ -61,7 +61,7 @@ def test_a_sweep_goes_on_where_it_is_found_with_what_lay_inside(tmp_path):
     inside = {"storage__cache": f"{old}/stores", "tracking__uri": f"sqlite:///{old}/mlflow.db"}
     SweepRecord(SWEEP, experiment(storage__path=old, **inside), "20260101-000000-0001").save()
     (tmp_path / "old").rename(tmp_path / "new")
-    found = begun_sweep("temp", experiment(storage__path=new))
+    found = find_sweep("temp", experiment(storage__path=new))
     assert found.folder == f"{new}/sweeps/temp/20260101-000000-0001"
     assert (stores_root(found.base), tracking_uri(found.base)) == (
         tmp_path / "new" / "stores",
@@ -89,7 +89,7 @@ def test_whatever_lay_inside_a_moved_storage_is_found_and_the_rest_left_alone(tm
     )
     begun.save()
     (tmp_path / "old").rename(tmp_path / "new")
-    found = begun_sweep("temp", experiment(storage__path=new))
+    found = find_sweep("temp", experiment(storage__path=new))
     assert found.base.data.keep == f"{new}/stores/balance/1f/kept.json"
     assert (found.base.student.init, found.base.teacher.model) == (
         f"{new}/stores/starts/a/student.safetensors",
@@ -123,13 +123,13 @@ def test_a_record_is_never_half_written(tmp_path, monkeypatch):
 def test_a_folder_that_holds_no_more_than_a_report_is_no_sweep(tmp_path):
     record(tmp_path).save()
     (tmp_path / "sweeps" / "temp" / "20260202-000000-0001" / "report").mkdir(parents=True)
-    assert begun_sweep("temp", experiment(storage__path=str(tmp_path))) == record(tmp_path)
+    assert find_sweep("temp", experiment(storage__path=str(tmp_path))) == record(tmp_path)
 
 
 def test_what_a_start_that_failed_left_is_not_proposed(tmp_path):
     (tmp_path / "sweeps" / "temp").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"no sweep temp lies in .*/sweeps to resume$"):
-        begun_sweep("temp", experiment(storage__path=str(tmp_path)))
+    with pytest.raises(UserError, match=r"^no sweep temp is in .*/sweeps, so none can be resumed$"):
+        find_sweep("temp", experiment(storage__path=str(tmp_path)))
 
 
 def test_a_sweep_whose_storage_the_environment_chose_is_gone_on_with_by_another_name_of_it(
@@ -139,7 +139,7 @@ def test_a_sweep_whose_storage_the_environment_chose_is_gone_on_with_by_another_
     SweepRecord(SWEEP, experiment(storage__cache="/shared"), "20260101-000000-0001").save()
     monkeypatch.setenv("BEAMCLIP_STORAGE", "/nowhere")
     monkeypatch.chdir(tmp_path.parent)
-    found = begun_sweep("temp", experiment(storage__path=tmp_path.name))
+    found = find_sweep("temp", experiment(storage__path=tmp_path.name))
     assert (
         found.folder == f"{tmp_path}/sweeps/temp/20260101-000000-0001"
         and found.base.storage.cache == "/shared"

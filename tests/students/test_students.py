@@ -1,3 +1,5 @@
+"""Students: their weights, stems and projectors, and their files."""
+
 import stat
 from contextlib import nullcontext
 
@@ -12,9 +14,9 @@ from beamclip.students import (
     build_student,
     check_backbone,
     load_student,
+    projector_was_trained,
     save_student,
-    spent_on,
-    was_projected,
+    training_cost_of,
     write_tensors,
 )
 from beamclip.training.setup import TrainModule
@@ -30,6 +32,12 @@ def weights(part):
     return torch.cat([p.detach().flatten() for p in part.parameters()])
 
 
+def header_and_tensors(path):
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return file.metadata(), tensors
+
+
 @pytest.fixture
 def images():
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -42,45 +50,44 @@ def test_features_are_the_backbone_s_and_embeddings_the_projector_s(images):
     assert torch.equal(student(images), student.projector(student.backbone(images)))
 
 
-def test_the_seed_decides_the_weights_and_nothing_else_is_disturbed():
+def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone():
     torch.manual_seed(5)
     first = build_student(config(), 16, 0)
-    drawn = torch.rand(3)
+    next_numbers = torch.rand(3)
     torch.manual_seed(5)
-    assert torch.equal(torch.rand(3), drawn)
+    assert torch.equal(torch.rand(3), next_numbers)
     torch.manual_seed(6)
     assert torch.equal(weights(build_student(config(), 16, 0)), weights(first))
     assert not torch.equal(weights(build_student(config(), 16, 1)), weights(first))
 
 
-def test_torch_draws_every_layer_as_where_it_is_made_and_leaves_no_block_out():
-    """A ResNet of timm's begins with blocks whose last norm is all zeros."""
+def test_weight_init_torch_resets_every_layer_and_zeroes_no_block():
+    """timm initializes the last norm of each ResNet block to zero."""
     resnet = {"backbone": "resnet18", "image_size": 32}
-    usual, drawn = (
-        build_student(config(**resnet, drawn=how), 16, 0).backbone for how in ("timm", "torch")
-    )
-    assert not usual.layer1[0].bn2.weight.any() and (drawn.layer1[0].bn2.weight == 1).all()
-    largest = 1 / (64 * 9) ** 0.5  # of torch's convolutions: uniform, up to 1 / sqrt(fan in)
-    assert 0.99 * largest < drawn.layer1[0].conv1.weight.abs().max() <= largest
-    assert drawn.conv1.weight.shape == (64, 3, 3, 3)  # the small stem's, drawn so as well
-    linear, other = (
-        build_student(config(**resnet, drawn="torch", projector=kind), 16, seed)
-        for kind, seed in (("linear", 0), ("mlp", 1))
-    )
-    assert torch.equal(weights(drawn), weights(linear.backbone)) and not torch.equal(
-        weights(drawn), weights(other.backbone)
-    )
+    by_timm = build_student(config(**resnet, weight_init="timm"), 16, 0).backbone
+    by_torch = build_student(config(**resnet, weight_init="torch"), 16, 0).backbone
+    assert not by_timm.layer1[0].bn2.weight.any()
+    assert (by_torch.layer1[0].bn2.weight == 1).all()
+    # torch draws the weights of convolutions uniformly up to 1 / sqrt(fan in).
+    largest = 1 / (64 * 9) ** 0.5
+    assert 0.99 * largest < by_torch.layer1[0].conv1.weight.abs().max() <= largest
+    assert by_torch.conv1.weight.shape == (64, 3, 3, 3)  # the small stem is reset too
+    linear = build_student(config(**resnet, weight_init="torch", projector="linear"), 16, 0)
+    other_seed = build_student(config(**resnet, weight_init="torch", projector="mlp"), 16, 1)
+    assert torch.equal(weights(by_torch), weights(linear.backbone))
+    assert not torch.equal(weights(by_torch), weights(other_seed.backbone))
 
 
-def test_the_backbone_drawn_does_not_depend_on_the_projector():
-    mlp, linear = build_student(config(), 16, 0), build_student(config(projector="linear"), 8, 0)
+def test_the_backbone_s_weights_do_not_depend_on_the_projector():
+    mlp = build_student(config(), 16, 0)
+    linear = build_student(config(projector="linear"), 8, 0)
     assert torch.equal(weights(mlp.backbone), weights(linear.backbone))
     assert isinstance(linear.projector, nn.Linear)
     assert linear.projector.out_features == 8
 
 
 @pytest.mark.parametrize(("backbone", "norms"), [("test_resnet", 1), ("test_vit", 0)])
-def test_the_projector_has_batch_statistics_exactly_where_the_backbone_has(backbone, norms):
+def test_the_projector_has_batch_statistics_if_and_only_if_the_backbone_has(backbone, norms):
     projector = build_student(config(backbone=backbone), 16, 0).projector
     assert sum(isinstance(part, nn.BatchNorm1d) for part in projector) == norms
 
@@ -98,16 +105,12 @@ def test_simreg_s_projector_has_four_layers_and_norms_after_the_first_and_third(
     width = layers[0][0]
     assert layers == [(width, 2 * width), (2 * width, width), (width, 2 * width), (2 * width, 16)]
     kinds = [type(part) for part in student.projector]
-    between = (
-        [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
-        if normed
-        else [nn.Linear, nn.ReLU, nn.Linear]
-    )
-    assert kinds == 2 * between
+    norm = [nn.BatchNorm1d] if normed else []
+    assert kinds == 2 * [nn.Linear, *norm, nn.ReLU, nn.Linear]
     save_student(student, tmp_path / "s.safetensors")
-    back = load_student(tmp_path / "s.safetensors")
-    assert back.spec.projector == "mlp4"
-    assert torch.equal(weights(back.projector), weights(student.projector))
+    loaded = load_student(tmp_path / "s.safetensors")
+    assert loaded.spec.projector == "mlp4"
+    assert torch.equal(weights(loaded.projector), weights(student.projector))
 
 
 def test_without_batch_statistics_half_a_batch_gives_the_same_embeddings(images):
@@ -138,7 +141,7 @@ def test_the_small_stem_is_the_cifar_one():
     assert isinstance(backbone.maxpool, nn.Identity)
 
 
-def test_a_backbone_without_a_known_stem_is_left_alone_or_refused():
+def test_a_backbone_that_is_not_a_resnet_keeps_its_stem_and_always_is_refused():
     assert build_student(config(backbone="test_convnext"), 8, 0).spec.stem == "original"
     with pytest.raises(
         UserError, match=r"small_image_stem is always, but only timm's ResNets .* test_convnext"
@@ -147,27 +150,25 @@ def test_a_backbone_without_a_known_stem_is_left_alone_or_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"),
+    ("name", "message"),
     [
         ("resnet81", "resnet81 is not a timm model; did you mean resnet18"),
         ("resnet18.a1_in2k", "did you mean resnet18.a1_in1k"),
         ("hf-hub:a/b", "not a timm model"),
     ],
 )
-def test_an_unknown_backbone_is_named_with_its_neighbours(name, sentence):
-    with pytest.raises(UserError, match=sentence):
+def test_an_unknown_backbone_is_reported_with_similar_names(name, message):
+    with pytest.raises(UserError, match=message):
         check_backbone(name)
 
 
 def test_known_backbones_pass():
-    known = ["resnet18", "resnet18.a1_in1k"]
-    assert [check_backbone(name) for name in known] == [
-        None,
-        None,
-    ]  # which raises where it does not know one
+    # It raises for an unknown one.
+    assert check_backbone("resnet18") is None
+    assert check_backbone("resnet18.a1_in1k") is None
 
 
-def test_images_too_small_for_a_backbone_are_a_sentence():
+def test_images_too_small_for_a_backbone_are_a_user_error():
     with pytest.raises(
         UserError, match=r"inception_v3 can't take images of student\.image_size 32 px"
     ):
@@ -175,19 +176,19 @@ def test_images_too_small_for_a_backbone_are_a_sentence():
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
-def test_a_saved_student_comes_back_from_its_file_alone(tmp_path, images, backbone):
+def test_a_saved_student_is_rebuilt_from_its_file_alone(tmp_path, images, backbone):
     student = build_student(config(backbone=backbone), 16, 3)
     student(images)  # moves the batch statistics, which must be saved too
-    save_student(student, tmp_path / "student.safetensors", {"run": "a", "backbone": "a lie"})
+    save_student(student, tmp_path / "student.safetensors", {"run": "a", "backbone": "wrong"})
     state = torch.random.get_rng_state()
-    back = load_student(tmp_path / "student.safetensors")
+    loaded = load_student(tmp_path / "student.safetensors")
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert back.spec == student.spec
-    assert not back.training
-    assert torch.equal(back(images), student.eval()(images))
+    assert loaded.spec == student.spec
+    assert not loaded.training
+    assert torch.equal(loaded(images), student.eval()(images))
 
 
-def test_the_file_is_readable_by_all_and_leaves_nothing_beside_it(tmp_path):
+def test_the_file_is_readable_by_all_and_no_temporary_file_is_left(tmp_path):
     path = tmp_path / "student.safetensors"
     save_student(build_student(config(), 16, 0), path, {"run": "a"})
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -212,7 +213,8 @@ def test_init_from_a_student_takes_its_backbone_and_a_projector_that_fits(tmp_pa
     path = tmp_path / "s.safetensors"
     old = build_student(config(small_image_stem="never"), 16, 1)
     save_student(old, path)
-    same, wider = (build_student(config(init=str(path)), width, 2) for width in (16, 17))
+    same = build_student(config(init=str(path)), 16, 2)
+    wider = build_student(config(init=str(path)), 17, 2)
     assert same.spec.stem == "original"
     assert same.training
     assert torch.equal(weights(same), weights(old))
@@ -222,7 +224,7 @@ def test_init_from_a_student_takes_its_backbone_and_a_projector_that_fits(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("values", "sentence"),
+    ("values", "message"),
     [
         ({"backbone": "resnet18"}, "is a test_vit, but student.backbone is resnet18"),
         (
@@ -235,24 +237,24 @@ def test_init_from_a_student_takes_its_backbone_and_a_projector_that_fits(tmp_pa
         ),
     ],
 )
-def test_init_from_another_kind_of_student_is_refused(tmp_path, values, sentence):
+def test_init_from_another_kind_of_student_is_refused(tmp_path, values, message):
     path = tmp_path / "s.safetensors"
     save_student(build_student(config(backbone="test_vit"), 16, 1), path)
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=message):
         build_student(config(init=str(path), **values), 16, 0)
 
 
-def test_files_that_are_no_students_are_sentences(tmp_path):
+def test_files_that_are_not_students_are_user_errors(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
-    for name, sentence in (
+    for name, message in (
         ("missing", "can't be read"),
         ("cut", "can't be read"),
         ("other", "is not a student saved by this version"),
     ):
-        with pytest.raises(UserError, match=sentence):
+        with pytest.raises(UserError, match=message):
             load_student(tmp_path / f"{name}.safetensors")
     with pytest.raises(UserError, match="can't be written"):
         save_student(build_student(config(), 16, 0), tmp_path / "nowhere" / "s.safetensors")
@@ -268,11 +270,10 @@ def test_files_that_are_no_students_are_sentences(tmp_path):
         ("mean", "1 2"),
     ],
 )
-def test_a_header_of_no_student_is_a_sentence(tmp_path, key, value):
+def test_a_damaged_header_is_a_user_error(tmp_path, key, value):
     path = tmp_path / "s.safetensors"
     save_student(build_student(config(), 16, 1), path)
-    with safe_open(path, "pt") as file:
-        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    header, tensors = header_and_tensors(path)
     write_tensors(path, tensors, {**header, key: value})
     with pytest.raises(
         UserError, match=r"the header of .*s.safetensors is damaged \(.*\); save the student again"
@@ -280,7 +281,7 @@ def test_a_header_of_no_student_is_a_sentence(tmp_path, key, value):
         load_student(path)
 
 
-def test_pretrained_keeps_its_stem_and_brings_its_normalisation(monkeypatch):
+def test_pretrained_keeps_its_stem_and_uses_its_own_normalization(monkeypatch):
     real = backbones.timm.create_model
 
     def offline(name, pretrained, **values):
@@ -291,14 +292,14 @@ def test_pretrained_keeps_its_stem_and_brings_its_normalisation(monkeypatch):
     monkeypatch.setattr(backbones.timm, "create_model", offline)
     student = build_student(config(init="pretrained"), 16, 0)
     assert student.spec.stem == "original"
-    assert student.normalisation == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
-    assert build_student(config(), 16, 0).normalisation == (
+    assert student.normalization == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    assert build_student(config(), 16, 0).normalization == (
         (0.485, 0.456, 0.406),
         (0.229, 0.224, 0.225),
     )
 
 
-def test_pretrained_weights_that_do_not_exist_or_can_not_be_fetched_are_sentences(monkeypatch):
+def test_pretrained_weights_that_do_not_exist_or_can_not_be_fetched_are_user_errors(monkeypatch):
     with pytest.raises(UserError, match="timm has no weights for efficientnet_b6"):
         build_student(config(backbone="efficientnet_b6", init="pretrained"), 16, 0)
 
@@ -319,10 +320,10 @@ def test_a_student_in_a_bucket_is_read_without_fsspec_s_package_for_it(
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr("beamclip.students.build.fsspec.open_local", no_package)
-    before = build_student(config(), 16, 0)
-    save_student(before, bucket / "student.safetensors")
-    again = build_student(config(init="s3://bucket/student.safetensors"), 16, 1)
-    assert torch.equal(weights(again.backbone), weights(before.backbone))
+    saved = build_student(config(), 16, 0)
+    save_student(saved, bucket / "student.safetensors")
+    fetched = build_student(config(init="s3://bucket/student.safetensors"), 16, 1)
+    assert torch.equal(weights(fetched.backbone), weights(saved.backbone))
     with pytest.raises(UserError, match=r"student.init http://x/y can't be fetched \(Install"):
         build_student(config(init="http://x/y"), 16, 1)
     with pytest.raises(UserError, match=r"student.init s3://bucket/none can't be fetched"):
@@ -330,31 +331,27 @@ def test_a_student_in_a_bucket_is_read_without_fsspec_s_package_for_it(
 
 
 @pytest.mark.parametrize(("objective", "projected"), [("csm", True), ("simclr", False)])
-def test_a_file_says_whether_its_student_was_trained_to_embed_where_its_teacher_does(
-    tmp_path, objective, projected
-):
+def test_a_file_records_whether_its_projector_was_trained(tmp_path, objective, projected):
     student = build_student(config(), 16, 0)
     TrainModule(student, nn.Identity(), REQUIREMENTS[objective], nullcontext)
     save_student(student, tmp_path / "s.safetensors")
-    assert was_projected(tmp_path / "s.safetensors") is projected
+    assert projector_was_trained(tmp_path / "s.safetensors") is projected
     save_student(load_student(tmp_path / "s.safetensors"), tmp_path / "again.safetensors")
-    assert was_projected(tmp_path / "again.safetensors") is projected
+    assert projector_was_trained(tmp_path / "again.safetensors") is projected
 
 
-def test_a_file_of_an_earlier_version_says_nothing_of_it_and_is_read_all_the_same(tmp_path):
+def test_a_file_of_an_earlier_version_does_not_record_it_and_still_loads(tmp_path):
     path = tmp_path / "s.safetensors"
     save_student(build_student(config(), 16, 0), path)
-    with safe_open(path, framework="pt") as file:
-        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    write_tensors(
-        path, tensors, {key: value for key, value in header.items() if key != "projected"}
-    )
-    assert was_projected(path) is None
+    header, tensors = header_and_tensors(path)
+    del header["projected"]
+    write_tensors(path, tensors, header)
+    assert projector_was_trained(path) is None
     assert all(part.requires_grad for part in load_student(path).parameters())
 
 
-@pytest.mark.parametrize("read", [was_projected, spent_on])
-def test_a_file_that_is_no_student_s_says_so_whatever_is_asked_of_it(tmp_path, read):
+@pytest.mark.parametrize("read", [projector_was_trained, training_cost_of])
+def test_reading_the_header_of_another_file_is_a_user_error(tmp_path, read):
     (tmp_path / "s.safetensors").write_bytes(b"nothing")
     with pytest.raises(
         UserError, match=r"s.safetensors can't be read as a student's safetensors file"

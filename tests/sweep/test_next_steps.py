@@ -5,7 +5,7 @@ import pytest
 
 from beamclip.config import Sweep, choice, load_experiment
 from beamclip.stores.sweep_record import SweepRecord
-from beamclip.sweep.next_steps import next_lines, resume_line
+from beamclip.sweep.next_steps import next_commands, resume_command
 
 SWEEP = Sweep(name="my-sweep", space={"seed": choice(1, 2)})
 
@@ -27,19 +27,19 @@ SWEEP = Sweep(name="my-sweep", space={"seed": choice(1, 2)})
         ),
     ],
 )
-def test_the_line_to_go_on_with_finds_the_same_sweep(monkeypatch, arguments, line):
+def test_the_command_to_resume_names_the_same_sweep(monkeypatch, arguments, line):
     monkeypatch.setattr(sys, "argv", arguments)
     assert (
-        resume_line(SweepRecord(SWEEP, load_experiment("demo", {"storage.path": "/a b"}), "id"))
+        resume_command(SweepRecord(SWEEP, load_experiment("demo", {"storage.path": "/a b"}), "id"))
         == line
     )
-    assert resume_line(SweepRecord(SWEEP, load_experiment("demo"), "id")) == line.replace(
+    assert resume_command(SweepRecord(SWEEP, load_experiment("demo"), "id")) == line.replace(
         " --storage '/a b'", ""
     )
 
 
 def test_a_server_is_opened_by_its_address_and_a_database_by_mlflow():
-    served = next_lines(
+    served = next_commands(
         "s",
         load_experiment(
             "demo", {"tracking.uri": "http://me:secret@host:5000", "storage.path": "/a b"}
@@ -47,47 +47,47 @@ def test_a_server_is_opened_by_its_address_and_a_database_by_mlflow():
     )
     assert "in the browser:  http://…@host:5000\n" in served
     assert served.endswith("beamclip report s --storage '/a b' --tracking-uri 'http://…@host:5000'")
-    local = next_lines("s", load_experiment("demo", {"storage.path": "/x"}))
+    local = next_commands("s", load_experiment("demo", {"storage.path": "/x"}))
     assert "in the browser:  mlflow ui --backend-store-uri sqlite:////x/mlflow.db\n" in local
     assert "beamclip compare s --storage /x\n" in local and "--tracking-uri" not in local
 
 
-def test_no_line_tells_a_password_and_each_can_be_typed_as_it_stands(monkeypatch):
+def test_no_command_has_a_password_and_each_is_quoted(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["beamclip", "train"])
     places = {
         "storage.path": "s3://KEY:SEC/RET@bucket/x",
         "tracking.uri": "postgresql://db/mlflow?user=me&password=secret",
     }
     base = load_experiment("demo", places)
-    lines = f"{next_lines('s', base, 'best')}\n{resume_line(SweepRecord(SWEEP, base, 'id'))}"
+    lines = f"{next_commands('s', base, 'best')}\n{resume_command(SweepRecord(SWEEP, base, 'id'))}"
     assert not {"KEY", "SEC", "RET", "secret"} & set(re.split(r"\W", lines))
     assert (
         "--storage 's3://…@bucket/x' --tracking-uri 'postgresql://db/mlflow?user=me&password=…'"
         in lines
     )
     assert lines.endswith("beamclip train --name my-sweep --storage 's3://…@bucket/x' --resume id")
-    spaced = next_lines("s", load_experiment("demo", {"storage.path": "/a b"}))
+    spaced = next_commands("s", load_experiment("demo", {"storage.path": "/a b"}))
     assert "in the browser:  mlflow ui --backend-store-uri 'sqlite:////a b/mlflow.db'\n" in spaced
 
 
-def test_an_environment_that_names_no_place_does_not_hide_the_lines_of_a_sweep_that_lies_elsewhere(
+def test_an_invalid_storage_in_the_environment_is_ignored_for_another_storage(
     monkeypatch,
 ):
     monkeypatch.setenv("BEAMCLIP_STORAGE", "~nosuchuser/x")
-    assert next_lines("s", load_experiment("demo", {"storage.path": "/x"})).endswith(
+    assert next_commands("s", load_experiment("demo", {"storage.path": "/x"})).endswith(
         "beamclip report s --storage /x"
     )
 
 
-def test_where_everything_is_where_it_always_is_nothing_of_it_is_said(monkeypatch):
+def test_default_storage_and_tracking_are_left_out(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert next_lines("s", load_experiment("demo")).endswith(
+    assert next_commands("s", load_experiment("demo")).endswith(
         "A page to send around:   beamclip report s"
     )
 
 
-def test_an_older_sweep_of_its_name_is_named_by_its_id():
-    lines = next_lines(
+def test_an_older_sweep_of_a_name_is_given_by_its_id():
+    lines = next_commands(
         "s", load_experiment("demo", {"storage.path": "/x"}), "run1", "20260101-000000-0001"
     )
     for verb in ("compare", "report"):

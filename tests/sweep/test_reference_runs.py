@@ -7,27 +7,32 @@ from beamclip.config import Sweep, choice, load_experiment, with_values
 from beamclip.evaluation import wilson_interval
 from beamclip.stores.paths import asset_key
 from beamclip.stores.sweep_record import SweepRecord
-from beamclip.sweep.reference_runs import demo_elsewhere, near_chance, write_references
+from beamclip.sweep.reference_runs import demo_teacher_warning, near_chance, write_references
 
 TAG = "beamclip.teacher_near_chance"
 
 
 class StubTracker:
+    """Keeps reference runs by kind, and tags by run and key."""
+
     def __init__(self):
-        self.run_id, self.tags, self.references = "parent", {}, {}
+        self.run_id = "parent"
+        self.tags = {}
+        self.references = {}
         self.client = SimpleNamespace(
             set_tag=lambda run_id, key, value: self.tags.update({(run_id, key): value})
         )
 
-    def reference(self, kind, tags, metrics):
+    def log_reference(self, kind, tags, metrics):
         self.references[kind] = metrics
 
 
 def record_of(accuracies, images=500, classes=10, space=None):
-    """A sweep over prompt sets, in each of which the teacher gets so many per cent of val."""
+    """A sweep over prompt sets, with the accuracy of the teacher on val for each, in percent."""
     sweep = Sweep(name="s", space={"anchors.prompt_set": choice(*accuracies)} | (space or {}))
-    base, assets = load_experiment("demo"), {}
-    for prompt_set, per_cent in accuracies.items():
+    base = load_experiment("demo")
+    assets = {}
+    for prompt_set, accuracy in accuracies.items():
         for values in [{"views.stored": stored} for stored in (1, 2)] if space else [{}]:
             facts = {
                 "teacher": "tiny",
@@ -36,8 +41,8 @@ def record_of(accuracies, images=500, classes=10, space=None):
                 "teacher/zero_shot_test_top1": 50.0,
             }
             facts |= {
-                "teacher/zero_shot_val_top1": per_cent,
-                "teacher/zero_shot_val_top1_low": wilson_interval(per_cent, images)[0],
+                "teacher/zero_shot_val_top1": accuracy,
+                "teacher/zero_shot_val_top1_low": wilson_interval(accuracy, images)[0],
             }
             assets[asset_key(with_values(base, values | {"anchors.prompt_set": prompt_set}))] = (
                 json.dumps({"facts": facts})
@@ -49,35 +54,34 @@ def record_of(accuracies, images=500, classes=10, space=None):
 
 @pytest.fixture
 def written():
-    """`written(record)`: the tracker, and what was said."""
+    """`written(record)`: the tracker, and the printed warnings."""
 
     def call(record):
-        tracker, said = StubTracker(), []
-        write_references(tracker, record, said.append)
-        return tracker, said
+        tracker = StubTracker()
+        warnings = []
+        write_references(tracker, record, warnings.append)
+        return tracker, warnings
 
     return call
 
 
 @pytest.mark.parametrize(
-    ("per_cent", "classes", "images", "near"),
+    ("accuracy", "classes", "images", "near"),
     [
         (10.0, 10, 500, True),
-        (17.0, 10, 500, True),  # 14.0 to 20.5: it may be no more than half as much again as chance
+        (17.0, 10, 500, True),  # 14.0 to 20.5: may be below 1.5 times chance
         (20.0, 10, 500, False),
         (44.5, 10, 1000, False),
         (0.1, 1000, 10_000, True),
         (1.0, 1000, 10_000, False),
         (55.0, 2, 1000, True),
-        (70.0, 2, 1000, False),  # half as much again would be 75 %
+        (70.0, 2, 1000, False),  # 1.5 times chance would be 75 %
         (95.0, 2, 40, False),
         (60.0, 10, 5, False),
     ],
 )
-def test_near_chance_is_judged_by_what_the_accuracy_is_sure_to_be_above(
-    per_cent, classes, images, near
-):
-    assert near_chance(wilson_interval(per_cent, images)[0], classes) == near
+def test_near_chance_depends_on_the_lower_end_of_the_interval(accuracy, classes, images, near):
+    assert near_chance(wilson_interval(accuracy, images)[0], classes) == near
 
 
 def test_guessing_itself_is_always_near_chance():
@@ -86,9 +90,9 @@ def test_guessing_itself_is_always_near_chance():
             assert near_chance(wilson_interval(100 / classes, images)[0], classes)
 
 
-def test_a_teacher_that_knows_the_classes_is_written_without_a_word(written):
-    tracker, said = written(record_of({"plain": 60.0}))
-    assert (said, tracker.tags) == ([], {})
+def test_a_teacher_that_knows_the_classes_gets_no_warning(written):
+    tracker, warnings = written(record_of({"plain": 60.0}))
+    assert (warnings, tracker.tags) == ([], {})
     assert tracker.references == {
         "teacher": {
             "zero_shot/val_top1": 60.0,
@@ -99,20 +103,20 @@ def test_a_teacher_that_knows_the_classes_is_written_without_a_word(written):
     }
 
 
-def test_a_teacher_near_chance_is_said_loudly_with_what_to_try_and_tagged(written):
-    tracker, (said,) = written(record_of({"plain": 11.2}))
-    assert said.startswith(
+def test_a_teacher_near_chance_gets_a_warning_with_advice_and_a_tag(written):
+    tracker, (warning,) = written(record_of({"plain": 11.2}))
+    assert warning.startswith(
         "beamclip: WARNING: the teacher hardly knows these classes by these names"
     )
     case = "tiny with prompt set plain: 11.2 % of val right; guessing among 10 gets 10 %"
-    assert case in said
+    assert case in warning
     for hint in (
         "data.class_names",
         "anchors.prompt_set",
         "teacher.model",
         "beamclip anchors --explain",
     ):
-        assert hint in said
+        assert hint in warning
     assert tracker.tags == {("parent", TAG): case}
 
 
@@ -120,23 +124,26 @@ def test_only_the_prompt_sets_near_chance_are_named_each_once(written):
     record = record_of(
         {"plain": 9.0, "openai_7": 60.0, "openai_80": 12.0}, space={"views.stored": choice(1, 2)}
     )
-    tracker, (said,) = written(record)
+    tracker, (warning,) = written(record)
     assert (
-        tracker.tags["parent", TAG].count("with prompt set") == said.count("with prompt set") == 2
+        tracker.tags["parent", TAG].count("with prompt set")
+        == warning.count("with prompt set")
+        == 2
     )
-    assert "set plain" in said and "set openai_80" in said and "openai_7:" not in said
+    assert "set plain" in warning and "set openai_80" in warning and "openai_7:" not in warning
 
 
-def test_whoever_forgets_the_preset_beside_the_data_is_told_what_the_demo_s_teacher_knows():
-    said = demo_elsewhere(
+def test_the_demos_teacher_with_other_data_gets_a_warning():
+    warning = demo_teacher_warning(
         load_experiment("demo", {"data.path": "/photographs", "data.source": "auto"})
     )
-    assert said.startswith(
-        "teacher.model is demo, which knows nothing but the demo's own digits; give a preset with a CLIP (--preset"
+    assert warning.startswith(
+        "teacher.model is demo, which knows nothing but the demo's own digits; "
+        "for other images give a preset with a CLIP (--preset"
     )
-    assert demo_elsewhere(load_experiment("demo")) is None
+    assert demo_teacher_warning(load_experiment("demo")) is None
     assert (
-        demo_elsewhere(
+        demo_teacher_warning(
             load_experiment("cifar10", {"data.path": "/photographs", "data.source": "auto"})
         )
         is None

@@ -1,4 +1,7 @@
+import errno
+import fcntl
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,23 +14,23 @@ from mlflow import MlflowClient
 from beamclip.config import Sweep, UserError, choice, load_experiment, planned_values, with_values
 from beamclip.reporting.comparison import compare
 from beamclip.stores.paths import asset_key
-from beamclip.stores.sweep_record import SweepRecord, begun_sweep
-from beamclip.sweep import runner as sweeping
+from beamclip.stores.sweep_record import SweepRecord, find_sweep
+from beamclip.sweep import runner
 from beamclip.sweep.runner import run_sweep, sweep_lock
 from beamclip.tracking import SweepTracker
 
 SWEEP = Sweep(name="my-sweep", space={"seed": choice(1, 2)})
 
 
-def test_an_interrupted_preparation_is_gone_on_with_in_the_same_sweep(monkeypatch, tmp_path):
+def test_an_interrupted_preparation_resumes_in_the_same_sweep(monkeypatch, tmp_path):
     def interrupt(record, bars, repair):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweeping, "_prepared", interrupt)
+    monkeypatch.setattr(runner, "_build_stores", interrupt)
     base = load_experiment("demo", {"storage.path": str(tmp_path)})
-    with pytest.raises(KeyboardInterrupt, match="--resume"):  # its text is what to type
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
         run_sweep(SWEEP, base)
-    first = begun_sweep(SWEEP.name, base)
+    first = find_sweep(SWEEP.name, base)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     assert (compare(uri, SWEEP.name).sweep_id, compare(uri, SWEEP.name).status) == (
         first.sweep_id,
@@ -35,18 +38,18 @@ def test_an_interrupted_preparation_is_gone_on_with_in_the_same_sweep(monkeypatc
     )
     with pytest.raises(KeyboardInterrupt):
         run_sweep(SWEEP, base, resume=True)
-    assert begun_sweep(SWEEP.name, base) == first
+    assert find_sweep(SWEEP.name, base) == first
     assert compare(uri, SWEEP.name).sweep_id == first.sweep_id
 
 
-def test_the_older_of_two_interrupted_sweeps_is_gone_on_with_by_its_id(monkeypatch, tmp_path):
+def test_the_older_of_two_interrupted_sweeps_is_resumed_by_its_id(monkeypatch, tmp_path):
     def interrupt(record, bars, repair):
         raise KeyboardInterrupt(record.sweep_id)
 
-    monkeypatch.setattr(sweeping, "_prepared", interrupt)
+    monkeypatch.setattr(runner, "_build_stores", interrupt)
     base = load_experiment("demo", {"storage.path": str(tmp_path)})
     ids = iter(["20260101-000000-0001", "20260102-000000-0001"])
-    monkeypatch.setattr(sweeping, "new_sweep_id", lambda: next(ids))
+    monkeypatch.setattr(runner, "new_sweep_id", lambda: next(ids))
     lines = []
     for resume in (False, False, "20260101-000000-0001", True):
         with pytest.raises(KeyboardInterrupt) as interrupted:
@@ -60,8 +63,8 @@ def test_the_older_of_two_interrupted_sweeps_is_gone_on_with_by_its_id(monkeypat
     ]
 
 
-def test_a_sweep_that_never_began_hides_none_that_did(monkeypatch, tmp_path):
-    """As with a mistyped data folder."""
+def test_a_sweep_that_never_began_does_not_become_the_latest(monkeypatch, tmp_path):
+    """Such as one with a mistyped data folder."""
     base = load_experiment("demo", {"storage.path": str(tmp_path)})
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     with SweepTracker.open(uri, f"{tmp_path}/artifacts", SWEEP, base, "20260101-000000-0001"):
@@ -70,13 +73,13 @@ def test_a_sweep_that_never_began_hides_none_that_did(monkeypatch, tmp_path):
     def refuse(record, bars, repair):
         raise UserError("no such folder")
 
-    monkeypatch.setattr(sweeping, "_prepared", refuse)
+    monkeypatch.setattr(runner, "_build_stores", refuse)
     with pytest.raises(UserError, match="no such folder"):
         run_sweep(SWEEP, base)
     assert compare(uri, SWEEP.name).sweep_id == "20260101-000000-0001"
 
 
-def test_a_sweep_that_another_process_runs_is_left_alone(monkeypatch, tmp_path):
+def test_a_sweep_that_another_process_runs_is_not_resumed(monkeypatch, tmp_path):
     base = load_experiment("demo", {"storage.path": str(tmp_path)})
     running = SweepRecord(SWEEP, base, "20260101-000000-0001")
     running.save()
@@ -85,8 +88,8 @@ def test_a_sweep_that_another_process_runs_is_left_alone(monkeypatch, tmp_path):
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def _made(record, bars, repair):
-    """As `sweeping._prepared`, with a teacher that is no better than guessing."""
+def _build_stub_stores(record, bars, repair):
+    """As `runner._build_stores`, with a teacher that is no better than guessing."""
     facts = {
         "teacher": "tiny",
         "classes": 10,
@@ -108,63 +111,61 @@ def _made(record, bars, repair):
         "shortened": 0,
     }
     facts["anchors"] |= {"duplicates": 0, "near": 0, "nearest": [["a", "b", 0.5]], "hash": "cafe"}
-    bank = Path(record.base.storage.path) / "bank"
-    bank.mkdir()
-    np.save(bank / "anchors.npy", np.eye(3, dtype=np.float32))
-    (bank / "manifest.json").write_text('{"names": ["a", "b", "c"]}')
-    made = json.dumps({"facts": facts, "teachers": [{"anchors": str(bank)}]})
+    anchors = Path(record.base.storage.path) / "anchors"
+    anchors.mkdir()
+    np.save(anchors / "anchors.npy", np.eye(3, dtype=np.float32))
+    (anchors / "manifest.json").write_text('{"names": ["a", "b", "c"]}')
+    text = json.dumps({"facts": facts, "teachers": [{"anchors": str(anchors)}]})
     return replace(
         record,
         assets={
-            asset_key(with_values(record.base, values)): made
+            asset_key(with_values(record.base, values)): text
             for values in planned_values(record.sweep)
         },
     )
 
 
-def _failed(record, tracker, bars, resume):
-    """As `sweeping._run`, where every trial fails."""
+def _fail_trials(record, tracker, bars, resume):
+    """As `runner._run_trials`, with trials that all fail."""
     for number, values in enumerate(planned_values(record.sweep)):
-        tracker.trial(f"t{number}", values)
-        tracker.trial_finished(f"t{number}", "FAILED", "no such luck")
+        tracker.start_trial(f"t{number}", values)
+        tracker.end_trial(f"t{number}", "FAILED", "no such luck")
     return True
 
 
 @pytest.mark.slow
-def test_a_sweep_of_which_nothing_came_says_so_and_is_failed(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(sweeping, "_prepared", _made)
-    monkeypatch.setattr(sweeping, "_run", _failed)
+def test_a_sweep_without_any_result_has_failed(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(runner, "_build_stores", _build_stub_stores)
+    monkeypatch.setattr(runner, "_run_trials", _fail_trials)
     base = load_experiment("demo", {"storage.path": str(tmp_path)})
     with pytest.raises(
         UserError,
-        match="no trial of my-sweep finished with a result; the reasons stand above, under the table",
+        match="no trial of my-sweep finished with a result; see the errors under the table above",
     ):
         run_sweep(SWEEP, base)
     assert compare(f"sqlite:///{tmp_path}/mlflow.db", SWEEP.name).status == "FAILED"
     assert "failed, seed=1: no such luck" in capsys.readouterr().out
 
 
-def _ran(record, tracker, bars, resume):
-    """As `sweeping._run`, with trials that get what their settings say."""
+def _finish_trials(record, tracker, bars, resume):
+    """As `runner._run_trials`, with trials whose accuracy depends on their settings."""
     for number, values in enumerate(planned_values(record.sweep)):
-        tracker.trial(f"t{number}", values)
+        tracker.start_trial(f"t{number}", values)
         val = 40.0 + 10 * values["views.stored"] + values["seed"]
         cost = {"cost/device_seconds": 10.0 * values["views.stored"], "cost/images_seen": 640}
-        tracker.trial_metrics(
+        tracker.log_trial_metrics(
             f"t{number}",
             {"linear_probe/val_top1": val, "linear_probe/test_top1": val - 1} | cost,
             1,
         )
-        tracker.trial_finished(f"t{number}", "FINISHED")
+        tracker.end_trial(f"t{number}", "FINISHED")
     return True
 
 
 @pytest.mark.slow
-def test_what_mattered_is_kept_with_the_sweep_and_said_after_the_table(
-    monkeypatch, tmp_path, capsys
-):
-    monkeypatch.setattr(sweeping, "_prepared", _made)
-    monkeypatch.setattr(sweeping, "_run", _ran)
+def test_effects_and_plots_are_kept_with_the_sweep_and_printed(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(runner, "_build_stores", _build_stub_stores)
+    monkeypatch.setattr(runner, "_run_trials", _finish_trials)
     monkeypatch.setattr(
         sys,
         "argv",
@@ -173,7 +174,7 @@ def test_what_mattered_is_kept_with_the_sweep_and_said_after_the_table(
     space = {
         "views.stored": choice(1, 2),
         "student.projector": choice("linear", "mlp"),
-        "optimiser.name": choice("sgd", "adamw"),
+        "optimizer.name": choice("sgd", "adamw"),
     }
     space["seed"] = choice(0, 1)
     run_sweep(
@@ -200,21 +201,107 @@ def test_what_mattered_is_kept_with_the_sweep_and_said_after_the_table(
         == "setting,eta_squared,eta_squared_by_chance,best_value,mean_at_best,mean_at_worst,trials"
     )
     assert table[1] == "views.stored,0.9901,0.0667,2,60.5,50.5,16"
-    said = capsys.readouterr()
-    line = "what mattered (share of the variance of linear_probe/val_top1): stored 99 %, "
+    output = capsys.readouterr()
+    line = "share of the variance of linear_probe/val_top1 explained: stored 99 %, "
     line += "name 0 % (by chance 7 %), projector 0 % (by chance 7 %)"
-    assert line in " ".join(said.out.split())
-    assert "WARNING: the teacher hardly knows these classes" in said.err
+    assert line in " ".join(output.out.split())
+    assert "WARNING: the teacher hardly knows these classes" in output.err
     assert (
         parent.data.tags["beamclip.command"]
         == "beamclip sweep --tracking-uri http://…@host --set 'a=b c'"
     )
     assert parent.data.tags["beamclip.folder"].startswith(f"{tmp_path}/sweeps/mattered/")
     best = compare(f"sqlite:///{tmp_path}/mlflow.db", "mattered").best.run_id
-    assert f"beamclip report mattered --storage {tmp_path}\n" in said.out
-    assert said.out.endswith(
+    assert f"beamclip report mattered --storage {tmp_path}\n" in output.out
+    assert output.out.endswith(
         f"Probe its best again:    beamclip evaluate run:{best} --storage {tmp_path}\n"
     )
     assert parent.data.tags["beamclip.teacher_near_chance"].startswith(
         "tiny with prompt set openai_7: 11 % of val right"
     )
+
+
+LOCK_SCRIPT = """
+import sys, time
+from beamclip.config import Sweep, load_experiment
+from beamclip.stores.sweep_record import SweepRecord
+from beamclip.sweep.runner import sweep_lock
+
+base = load_experiment("demo", {"storage.path": sys.argv[1]})
+with sweep_lock(SweepRecord(Sweep(name="temp"), base, "20260101-000000-0001")):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+def record_in(storage, sweep_id="20260101-000000-0001"):
+    return SweepRecord(
+        Sweep(name="temp"), load_experiment("demo", {"storage.path": str(storage)}), sweep_id
+    )
+
+
+def test_a_second_driver_is_refused_until_the_first_has_ended_or_was_killed(tmp_path):
+    first = subprocess.Popen(
+        [sys.executable, "-c", LOCK_SCRIPT, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout.readline() == "locked\n"
+    with pytest.raises(
+        UserError,
+        match="sweep temp, 20260101-000000-0001, is being run by another process; "
+        "wait .* before --resume",
+    ):
+        sweep_lock(record_in(tmp_path)).__enter__()
+    with sweep_lock(record_in(tmp_path, "20260102-000000-0001")):  # another sweep of that name
+        pass
+    first.kill()
+    first.wait()
+    with sweep_lock(record_in(tmp_path)):
+        pass
+
+
+@pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
+def test_after_an_error_the_lock_is_free_again(tmp_path, error):
+    with pytest.raises(error), sweep_lock(record_in(tmp_path)):
+        raise error
+    with sweep_lock(record_in(tmp_path)), pytest.raises(UserError, match="another process"):
+        sweep_lock(record_in(tmp_path)).__enter__()
+
+
+def test_a_sweep_that_never_began_leaves_no_lock_file(tmp_path):
+    with sweep_lock(record_in(tmp_path)):
+        assert (tmp_path / "sweeps" / "temp").exists()
+    assert list(tmp_path.iterdir()) == []
+    with sweep_lock(record_in(tmp_path)):
+        record_in(tmp_path).save()
+        with sweep_lock(record_in(tmp_path, "20260102-000000-0001")):
+            pass
+    assert sorted(file.name for file in (tmp_path / "sweeps" / "temp").iterdir()) == [
+        ".20260101-000000-0001.lock",
+        "20260101-000000-0001",
+    ]
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_file_locks_a_sweep_runs_unlocked(tmp_path, monkeypatch, code):
+    def unknown(file, how):
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    # Nothing then keeps a second driver away, as the docstring says.
+    with sweep_lock(record_in(tmp_path)), sweep_lock(record_in(tmp_path)):
+        assert (tmp_path / "sweeps" / "temp" / ".20260101-000000-0001.lock").exists()
+
+
+def test_a_storage_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "sweeps").touch()
+    with pytest.raises(
+        UserError,
+        match=r"storage .*/sweeps/temp can't be written \(.*\); choose another with --storage",
+    ):
+        sweep_lock(record_in(tmp_path)).__enter__()
+
+
+def test_a_storage_behind_a_uri_is_not_locked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with sweep_lock(record_in("mock://bucket/runs")):
+        assert list(Path().iterdir()) == []

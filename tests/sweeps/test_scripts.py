@@ -9,7 +9,7 @@ import pytest
 from helpers import tiny
 
 from beamclip.config import (
-    cell,
+    trial_experiment,
     check_space,
     load_experiment,
     planned_values,
@@ -55,7 +55,7 @@ def test_every_cell_is_an_experiment_with_every_preset(script, preset_name):
 def test_it_plans_from_nothing_and_makes_nothing(script, preset, tmp_path):
     base, sweep = tiny.experiment(preset, tmp_path), loaded(script).SWEEP
     needs = plan(
-        [cell(sweep, base, values) for values in planned_values(sweep)],
+        [trial_experiment(sweep, base, values) for values in planned_values(sweep)],
         PreparationContext(tmp_path / "stores"),
     )
     assert {need.store for need in needs} >= {"images", "embeddings", "anchors"}
@@ -77,7 +77,7 @@ def test_augmentations_take_four_passes_of_two_views(preset, tmp_path):
         loaded(ROOT / "sweeps" / "augmentations.py").SWEEP,
     )
     needs = plan(
-        [cell(sweep, base, values) for values in planned_values(sweep)],
+        [trial_experiment(sweep, base, values) for values in planned_values(sweep)],
         PreparationContext(tmp_path / "stores"),
     )
     images = sorted(need.images for need in needs if need.store == "embeddings")

@@ -1,5 +1,5 @@
-"""Fixtures of these tests; what others use too is in tests/helpers."""
+"""Fixtures of these tests, shared with other packages through tests/helpers."""
 
-from helpers.teacher_fixtures import change_config, change_weight, copied
+from helpers.teacher_fixtures import change_config, change_weight, copied_teacher
 
-__all__ = ["change_config", "change_weight", "copied"]
+__all__ = ["change_config", "change_weight", "copied_teacher"]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from beamclip.config import RECIPES
-from beamclip.preparation.embedding_store import basis_of, embed
-from beamclip.teachers import ViewSet, covering_store, some_store
+from beamclip.preparation.embedding_store import embedding_basis, embed
+from beamclip.teachers import ViewSet, covering_store, largest_store
 
 IDS = np.arange(3, 160, 2)  # 79 samples in two shards, so that a row is not an id
 
@@ -68,30 +68,30 @@ def test_a_store_of_anything_else_does_not(teacher, packed, tmp_path):
         {"ids": IDS[5:12]},
     ]
     for other in (dataclasses.replace(views, **change) for change in others):
-        assert covering_store(tmp_path, basis_of(teacher, packed, other), other) is None
+        assert covering_store(tmp_path, embedding_basis(teacher, packed, other), other) is None
     assert (
-        covering_store(tmp_path, basis_of(teacher, packed, views) | {"images": "other"}, views)
+        covering_store(tmp_path, embedding_basis(teacher, packed, views) | {"images": "other"}, views)
         is None
     )
-    assert covering_store(tmp_path, basis_of(teacher, packed, views), views) is not None
+    assert covering_store(tmp_path, embedding_basis(teacher, packed, views), views) is not None
 
 
 def test_a_damaged_store_covers_nothing(teacher, packed, tmp_path):
     views = ViewSet(IDS[:10], RECIPES["weak"], 1, 5)
     store, _ = embed(teacher, packed, dataclasses.replace(views, count=2), tmp_path)
     store.store.file("rows-00000.npy").write_bytes(b"x")
-    assert covering_store(tmp_path, basis_of(teacher, packed, views), views) is None
+    assert covering_store(tmp_path, embedding_basis(teacher, packed, views), views) is None
 
 
 def test_some_store_is_the_one_of_the_most_samples_whatever_the_views(teacher, packed, tmp_path):
-    assert some_store(tmp_path, packed.key, teacher.fingerprint) is None
+    assert largest_store(tmp_path, packed.key, teacher.fingerprint) is None
     few, _ = embed(teacher, packed, ViewSet(IDS[:10], RECIPES["weak"], 2, 5), tmp_path)
-    assert some_store(tmp_path, packed.key, teacher.fingerprint).key == few.key
+    assert largest_store(tmp_path, packed.key, teacher.fingerprint).key == few.key
     many, _ = embed(teacher, packed, ViewSet(IDS[:30], RECIPES["center"], 1, 0), tmp_path)
-    assert some_store(tmp_path, packed.key, teacher.fingerprint).key == many.key
-    assert some_store(tmp_path, "others", teacher.fingerprint) is None
+    assert largest_store(tmp_path, packed.key, teacher.fingerprint).key == many.key
+    assert largest_store(tmp_path, "others", teacher.fingerprint) is None
     assert (
-        some_store(tmp_path, packed.key, teacher.fingerprint | {"precision": "torch.bfloat16"})
+        largest_store(tmp_path, packed.key, teacher.fingerprint | {"precision": "torch.bfloat16"})
         is None
     )
 
@@ -102,6 +102,6 @@ def test_of_damaged_stores_some_store_takes_none(teacher, packed, tmp_path):
         for count in (10, 30)
     )
     many.store.file("rows-00000.npy").write_bytes(b"x")
-    assert some_store(tmp_path, packed.key, teacher.fingerprint).key == few.key
+    assert largest_store(tmp_path, packed.key, teacher.fingerprint).key == few.key
     few.store.file("ids.npy").write_bytes(b"x")
-    assert some_store(tmp_path, packed.key, teacher.fingerprint) is None
+    assert largest_store(tmp_path, packed.key, teacher.fingerprint) is None

@@ -1,3 +1,5 @@
+"""The teacher's embeddings and fingerprints."""
+
 import json
 
 import pytest
@@ -39,32 +41,30 @@ def test_embeddings_are_open_clip_s_in_fp32_at_unit_length(teacher):
     assert teacher.width == 16
 
 
-def test_many_texts_are_read_in_parts_and_keep_their_order(teacher, monkeypatch):
+def test_many_texts_are_encoded_in_batches_and_keep_their_order(teacher, monkeypatch):
     texts = [f"photo {i}" for i in range(7)]
     whole = teacher.encode_texts(texts)
     monkeypatch.setattr("beamclip.teachers.tower._TEXT_BATCH", 3)
     torch.testing.assert_close(teacher.encode_texts(texts), whole)
 
 
-def test_bf16_is_used_where_asked_for_and_comes_out_as_fp32(teacher, teacher_folder):
+def test_bf16_is_used_if_asked_for_and_embeddings_are_fp32(teacher, teacher_folder):
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    rough, exact = (
-        load(teacher_folder, precision="bf16").encode_images(images),
-        teacher.encode_images(images),
-    )
+    rough = load(teacher_folder, precision="bf16").encode_images(images)
+    exact = teacher.encode_images(images)
     assert rough.dtype == torch.float32
     assert not torch.equal(rough, exact)
     assert (rough * exact).sum(1).min() > 0.99
 
 
-def test_the_fingerprint_stays_over_loading_and_changes_with_one_weight(teacher, copied):
-    assert load(copied).fingerprint == teacher.fingerprint
+def test_the_fingerprint_is_the_same_after_loading_and_changes_with_one_weight(teacher, copied_teacher):
+    assert load(copied_teacher).fingerprint == teacher.fingerprint
     json.dumps(teacher.fingerprint)  # it goes into keys
-    path = copied / "open_clip_model.safetensors"
+    path = copied_teacher / "open_clip_model.safetensors"
     weights = load_file(path)
     weights["visual.proj"][3, 5] += 1e-6
     save_file(weights, path)
-    assert load(copied).fingerprint != teacher.fingerprint
+    assert load(copied_teacher).fingerprint != teacher.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_the_fingerprint_stays_over_loading_and_changes_with_one_weight(teacher,
         ("model_cfg", {"quick_gelu": True}),
     ],
 )
-def test_the_fingerprint_changes_with_what_the_weights_do_not_show(
+def test_the_fingerprint_changes_with_settings_that_change_no_weight(
     teacher, change_config, section, values
 ):
     assert load(change_config(section, **values)).fingerprint != teacher.fingerprint
@@ -101,17 +101,14 @@ def test_the_text_fingerprint_changes_with_one_weight_of_the_text_tower(
     assert load(change_weight(weight)).text_fingerprint != teacher.text_fingerprint
 
 
-def test_the_text_fingerprint_changes_with_what_text_weights_do_not_show_and_not_with_pixels(
-    teacher, copied, change_config
+def test_the_text_fingerprint_changes_with_text_settings_and_not_with_pixels(
+    teacher, copied_teacher, change_config
 ):
     mean = load(change_config("preprocess_cfg", mean=[0.1, 0.2, 0.3]))
-    assert (
-        mean.fingerprint != teacher.fingerprint
-        and mean.text_fingerprint == teacher.text_fingerprint
-    )
-    config = json.loads((copied / "open_clip_config.json").read_text())["model_cfg"]
+    assert mean.fingerprint != teacher.fingerprint
+    assert mean.text_fingerprint == teacher.text_fingerprint
+    config = json.loads((copied_teacher / "open_clip_config.json").read_text())["model_cfg"]
     heads = load(change_config("model_cfg", text_cfg=config["text_cfg"] | {"heads": 4}))
     assert heads.text_fingerprint != teacher.text_fingerprint
-    assert (
-        load(copied, precision="bf16").text_fingerprint == heads.text_fingerprint
-    )  # texts are always encoded in fp32
+    # Texts are always encoded in fp32.
+    assert load(copied_teacher, precision="bf16").text_fingerprint == heads.text_fingerprint

@@ -1,4 +1,4 @@
-"""Fixtures of these tests; what others use too is in tests/helpers."""
+"""Fixtures of these tests; they are shared with tests/reporting."""
 
 from helpers.tracking_fixtures import base, empty_database, finished, opened, sweep, uri
 

@@ -8,7 +8,7 @@ from beamclip.tracking import connect, load_published, write_published
 from beamclip.tracking.client import search_all
 
 
-def test_the_bar_to_beat_is_simreg():
+def test_the_best_published_result_without_labels_is_simreg():
     by_key = {result.key: result.top1 for result in load_published()}
     assert by_key["beamclip"] == 66.2
     assert by_key["supervised"] == 69.8
@@ -39,9 +39,7 @@ def test_a_published_run_that_was_cut_off_is_written_again(opened):
     assert write_published(tracker.client, tracker.experiment_id) == len(load_published())
 
 
-def test_what_two_sweeps_wrote_at_once_and_what_was_cut_off_is_read_once(
-    uri, finished, monkeypatch
-):
+def test_results_written_twice_or_partly_are_read_once(uri, finished, monkeypatch):
     write_published(finished.client, finished.experiment_id)
     monkeypatch.setattr("beamclip.tracking.published.read_published", lambda *arguments: [])
     write_published(finished.client, finished.experiment_id)
@@ -53,7 +51,7 @@ def test_what_two_sweeps_wrote_at_once_and_what_was_cut_off_is_read_once(
         == 2 * len(load_published()) + 1
     )
     assert [row.metrics["linear_probe/test_top1"] for row in compare(uri, "temp").published] == [
-        one.top1 for one in load_published()
+        result.top1 for result in load_published()
     ]
 
 
@@ -63,18 +61,17 @@ from beamclip.config import Sweep, load_experiment
 from beamclip.tracking import SweepTracker, write_published
 
 sys.stdin.readline()
-tracker = SweepTracker.open(sys.argv[1], None, Sweep(name="temp"), load_experiment("demo"), sys.argv[2])
+base = load_experiment("demo")
+tracker = SweepTracker.open(sys.argv[1], None, Sweep(name="temp"), base, sys.argv[2])
 write_published(tracker.client, tracker.experiment_id)
 tracker.close()
 """
 
 
 @pytest.mark.slow
-def test_two_sweeps_may_begin_at_once_where_there_is_no_database_yet(tmp_path):
-    uri, pipes = (
-        f"sqlite:///{tmp_path}/new/mlflow.db",
-        {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
-    )
+def test_two_sweeps_may_start_at_once_without_a_database(tmp_path):
+    uri = f"sqlite:///{tmp_path}/new/mlflow.db"
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     both = [
         subprocess.Popen([sys.executable, "-c", START, uri, name], **pipes)
         for name in ("one", "other")
@@ -83,8 +80,8 @@ def test_two_sweeps_may_begin_at_once_where_there_is_no_database_yet(tmp_path):
         process.stdin.write("begin\n")
         process.stdin.flush()
     for process in both:
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
     client = connect(uri)
     experiment_id = client.get_experiment_by_name("temp").experiment_id
     assert len(search_all(client, experiment_id, "tags.kind = 'published'")) == len(

@@ -1,11 +1,29 @@
 from beamclip.config import load_experiment
-from beamclip.tracking.serialize import params
+from beamclip.tracking.serialize import run_name, settings_params, short_names
 
 
 def test_passwords_in_addresses_are_not_among_the_params():
     base = load_experiment(
         "demo", {"tracking.uri": "postgresql://me:secret@host/mlflow", "storage.path": "/x"}
     )
-    found = params(base)
-    assert found["tracking.uri"] == "postgresql://…@host/mlflow"
-    assert "secret" not in str(found) and found["storage.path"] == "/x"
+    params = settings_params(base)
+    assert params["tracking.uri"] == "postgresql://…@host/mlflow"
+    assert "secret" not in str(params) and params["storage.path"] == "/x"
+
+
+def test_run_names_are_short():
+    values = {
+        "objective.teacher_temperature": 0.05,
+        "objective.student_temperature": 0.123456,
+        "optimizer.name": "sgd",
+    }
+    assert run_name(values) == "τ_T=0.05 τ_S=0.1235 name=sgd"
+    assert run_name({}) == "base"
+
+
+def test_keys_that_end_alike_keep_two_parts():
+    assert short_names(["optimizer.name", "objective.name", "seed"]) == {
+        "optimizer.name": "optimizer.name",
+        "objective.name": "objective.name",
+        "seed": "seed",
+    }

@@ -1,4 +1,4 @@
-"""Fixtures of these tests; what others use too is in tests/helpers."""
+"""Fixtures of these tests. They are defined in tests/helpers, since other tests use them too."""
 
 from helpers.training_fixtures import (
     assets,

@@ -2,36 +2,34 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from beamclip.config import OptimiserConfig, StudentConfig
+from beamclip.config import OptimizerConfig, StudentConfig
 from beamclip.objectives import CrossModalSimilarityMatching
 from beamclip.students import build_student, load_student
 from beamclip.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from beamclip.training.optimizer import build_optimiser, build_schedule
+from beamclip.training.optimizer import build_optimizer, build_schedule
 
 
 def parts(seed, name="adamw"):
-    """student, objective, optimiser, schedule."""
+    """student, objective, optimizer, schedule."""
     student = build_student(
         StudentConfig(backbone="test_resnet", image_size=32, projector_width=24), 16, seed
     )
     objective = CrossModalSimilarityMatching(
         [torch.randn(4, 16, generator=torch.Generator().manual_seed(seed))], [0.1], 0.1
     )
-    config = OptimiserConfig(name=name, lr=0.01, weight_decay=0.1, epochs=3)
-    optimiser = build_optimiser(config, [student, objective])
-    return student, objective, optimiser, build_schedule(config, optimiser, 4)
+    config = OptimizerConfig(name=name, lr=0.01, weight_decay=0.1, epochs=3)
+    optimizer = build_optimizer(config, [student, objective])
+    return student, objective, optimizer, build_schedule(config, optimizer, 4)
 
 
-def train(student, objective, optimiser, schedule, steps=2):
+def train(student, objective, optimizer, schedule, steps=2):
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
-        images, teacher = (
-            torch.randn(4, 3, 32, 32, generator=generator),
-            torch.randn(4, 16, generator=generator),
-        )
-        optimiser.zero_grad()
+        images = torch.randn(4, 3, 32, 32, generator=generator)
+        teacher = torch.randn(4, 16, generator=generator)
+        optimizer.zero_grad()
         objective.match(student(images), teacher)["loss"].backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
 
 
@@ -39,24 +37,27 @@ def weights(student):
     return student.state_dict()
 
 
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same(first, second):
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
-def test_what_was_saved_goes_on_as_if_nothing_had_happened(tmp_path, name):
+def test_a_loaded_checkpoint_trains_on_as_if_nothing_had_happened(tmp_path, name):
     first, second = parts(0, name), parts(1, name)
-    second[1].anchors[0].copy_(first[1].anchors[0])  # from the anchor store, as always
+    # Anchors come from their store, not from the checkpoint.
+    second[1].anchors[0].copy_(first[1].anchors[0])
     train(*first)
-    save_checkpoint(tmp_path / "here", *first, Progress(2, 3.5, 7))
-    assert load_checkpoint(tmp_path / "here", *second) == Progress(2, 3.5, 7)
+    save_checkpoint(tmp_path / "saved", *first, Progress(2, 3.5, 7))
+    assert load_checkpoint(tmp_path / "saved", *second) == Progress(2, 3.5, 7)
     train(*first)
     train(*second)
     assert same(weights(first[0]), weights(second[0]))
     assert first[3].get_last_lr() == second[3].get_last_lr()
 
 
-def test_an_optimiser_that_forgets_would_be_noticed(tmp_path):
+def test_an_optimizer_that_forgets_would_be_noticed(tmp_path):
     first, second = parts(0), parts(1)
     second[1].anchors[0].copy_(first[1].anchors[0])
     train(*first)
@@ -68,10 +69,10 @@ def test_an_optimiser_that_forgets_would_be_noticed(tmp_path):
 
 
 def test_the_student_s_file_stands_alone(tmp_path):
-    made = parts(0)
-    train(*made)
-    save_checkpoint(tmp_path, *made, Progress(1))
-    assert same(weights(load_student(tmp_path / "student.safetensors")), weights(made[0]))
+    saved = parts(0)
+    train(*saved)
+    save_checkpoint(tmp_path, *saved, Progress(1))
+    assert same(weights(load_student(tmp_path / "student.safetensors")), weights(saved[0]))
 
 
 def tensors_in(value):
@@ -86,19 +87,19 @@ def tensors_in(value):
 
 
 def test_the_state_is_safe_to_load_and_holds_nothing_of_teacher_or_anchors(tmp_path):
-    made = parts(0)
-    train(*made)
-    save_checkpoint(tmp_path, *made, Progress(1))
+    saved = parts(0)
+    train(*saved)
+    save_checkpoint(tmp_path, *saved, Progress(1))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["state.pt", "student.safetensors"]
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["objective"] == {}
-    shapes = {tuple(p.shape) for p in made[0].parameters()} | {()}
+    shapes = {tuple(p.shape) for p in saved[0].parameters()} | {()}
     assert {tuple(tensor.shape) for tensor in tensors_in(state)} <= shapes
     assert all(
         name.startswith(("backbone.", "projector."))
         for name in load_file(tmp_path / "student.safetensors")
     )
-    (anchors,) = made[1].anchors
+    (anchors,) = saved[1].anchors
     tensors = [*tensors_in(state), *load_file(tmp_path / "student.safetensors").values()]
     assert not any(
         tensor.shape == anchors.shape and torch.allclose(tensor, anchors) for tensor in tensors

@@ -7,6 +7,7 @@ from beamclip.training.context import Context
 
 
 def everything(count):
+    """All rows, [count, 3]."""
     return torch.arange(3.0 * count).reshape(count, 3)
 
 
@@ -43,17 +44,17 @@ def test_the_mean_is_over_workers_and_leaves_its_argument():
 def shared(rank, world_size):
     norm = nn.BatchNorm1d(3)
     norm(everything(4) * (rank + 1))
-    own = norm.running_mean.clone()
+    own_mean = norm.running_mean.clone()
     Context(rank, world_size).share_buffers(norm)
-    return own, dict(norm.named_buffers())
+    return own_mean, dict(norm.named_buffers())
 
 
 def test_buffers_become_rank_0_s_everywhere():
-    (first, ours), (second, theirs) = in_processes(2, shared)
-    assert not torch.equal(first, second)
-    assert torch.equal(ours["running_mean"], first)
+    (own_mean_0, shared_0), (own_mean_1, shared_1) = in_processes(2, shared)
+    assert not torch.equal(own_mean_0, own_mean_1)
+    assert torch.equal(shared_0["running_mean"], own_mean_0)
     assert all(
-        torch.equal(ours[name], theirs[name])
+        torch.equal(shared_0[name], shared_1[name])
         for name in ("running_mean", "running_var", "num_batches_tracked")
     )
 

@@ -7,14 +7,15 @@ from beamclip.config import RECIPES, StudentConfig, with_values
 from beamclip.data import draw, even_subset
 from beamclip.data.augmentation.render import PixelFormat, render
 from beamclip.preparation.assets import open_assets
-from beamclip.students import build_student
-from beamclip.training import evaluate as probing
+from beamclip.students import build_student, save_student
+from beamclip.training import evaluate as evaluate_module
 from beamclip.training.context import Context
 from beamclip.training.evaluate import (
     evaluation_features,
-    labelled_features,
+    labeled_features,
     probe_student,
     student_pixels,
+    untrained_metrics,
 )
 
 STUDENT = StudentConfig(backbone="test_vit", image_size=32, projector_width=32)
@@ -27,14 +28,14 @@ def opened(experiment, assets):
 
 def test_the_student_is_fed_its_own_normalisation():
     student = build_student(STUDENT, 16, 0)
-    assert student_pixels(student, 24) == PixelFormat(24, *student.normalisation, "bilinear")
+    assert student_pixels(student, 24) == PixelFormat(24, *student.normalization, "bilinear")
 
 
 def test_features_are_those_of_the_canonical_views_in_id_order(opened, monkeypatch):
     student, ids = build_student(STUDENT, 16, 0), opened.splits.val[::-1].copy()
     pixels = student_pixels(student, 32)
-    monkeypatch.setattr(probing, "_BATCH", 5)
-    out = labelled_features(opened.packed, ids, student, pixels, Context())
+    monkeypatch.setattr(evaluate_module, "_BATCH", 5)
+    out = labeled_features(opened.packed, ids, student, pixels, Context())
     images = render(
         torch.from_numpy(opened.packed.read(ids)),
         draw(RECIPES["center"], ids, np.zeros(len(ids), int), 0),
@@ -52,7 +53,7 @@ def features_on(rank, world_size, experiment, assets, counts):
     opened, student = open_assets(assets, experiment.data), build_student(STUDENT, 16, 0)
     context, pixels = Context(rank, world_size), student_pixels(student, 32)
     parts = [
-        labelled_features(opened.packed, opened.splits.val[:count], student, pixels, context)
+        labeled_features(opened.packed, opened.splits.val[:count], student, pixels, context)
         for count in counts
     ]
     return [(part.features, part.embeddings, part.labels) for part in parts]
@@ -112,3 +113,47 @@ def test_a_student_is_probed_once_with_the_same_result_for_any_number_of_workers
         "knn/test_top1",
         "zero_shot/test_top1",
     } <= alone.keys()
+
+
+# The untrained student, as a baseline.
+
+
+CPU = torch.device("cpu")
+
+
+def test_the_student_of_this_seed_is_probed_as_any_other_and_once(
+    experiment, assets, tmp_path, monkeypatch
+):
+    metrics = untrained_metrics(experiment, assets, tmp_path, CPU)
+    student = build_student(experiment.student, 16, experiment.seed)
+    opened = open_assets(assets, experiment.data)
+    assert metrics == pytest.approx(
+        probe_student(
+            student, opened, student_pixels(student, 32), experiment.probe, Context()
+        ).metrics
+    )
+    monkeypatch.setattr("beamclip.training.evaluate.probe_student", None)  # calling it would fail
+    assert (
+        untrained_metrics(with_values(experiment, {"optimizer.lr": 0.5}), assets, tmp_path, CPU)
+        == metrics
+    )
+
+
+def test_a_student_that_starts_from_another_is_not_taken_for_an_untrained_one(
+    experiment, assets, tmp_path
+):
+    trained = build_student(experiment.student, 16, 7)
+    save_student(trained, tmp_path / "other.safetensors")
+    other = with_values(experiment, {"student.init": str(tmp_path / "other.safetensors")})
+    assert untrained_metrics(other, assets, tmp_path, CPU) == untrained_metrics(
+        experiment, assets, tmp_path, CPU
+    )
+
+
+@pytest.mark.parametrize(
+    "values", [{"seed": 1}, {"student.projector": "linear"}, {"probe.knn_k": 7}]
+)
+def test_what_it_depends_on_gives_another_probing(experiment, assets, tmp_path, values):
+    untrained_metrics(experiment, assets, tmp_path, CPU)
+    untrained_metrics(with_values(experiment, values), assets, tmp_path, CPU)
+    assert len([path for path in (tmp_path / "untrained").iterdir() if path.is_dir()]) == 2

@@ -1,4 +1,4 @@
-"""What runs on a GPU must say what the CPU says. Skipped where there is none."""
+"""Results on a GPU must agree with those on the CPU. Skipped without a GPU."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from helpers import tiny
 from beamclip.config import RECIPES, load_experiment
 from beamclip.data import draw
 from beamclip.data.augmentation.render import PixelFormat, render, render_all
-from beamclip.evaluation import LabelledFeatures, evaluate
+from beamclip.evaluation import LabeledFeatures, evaluate
 from beamclip.objectives.swav import sinkhorn
 from beamclip.preparation.build import prepare
 from beamclip.preparation.context import PreparationContext
@@ -43,15 +43,12 @@ def test_a_view_is_the_same_on_both(recipe, small, interpolation):
     )
     parameters = draw(RECIPES[recipe], np.arange(64), np.zeros(64, np.int64), 3, small)
     pixels = PixelFormat(40, (0.5,) * 3, (0.25,) * 3, interpolation)
-    there, here = (
-        render(images.to(GPU), parameters, pixels).cpu(),
-        render(images, parameters, pixels),
-    )
-    off = (
-        (there - here).abs() * 0.25 * 255
-    )  # in steps of 8 bits: a rounding may fall the other way, and contrast then carries it on
-    assert off.mean() < 0.1
-    assert (off > 2).float().mean() < 0.01
+    on_gpu = render(images.to(GPU), parameters, pixels).cpu()
+    on_cpu = render(images, parameters, pixels)
+    # In steps of 8 bits. A value may round differently, and contrast then amplifies it.
+    difference = (on_gpu - on_cpu).abs() * 0.25 * 255
+    assert difference.mean() < 0.1
+    assert (difference > 2).float().mean() < 0.01
 
 
 def test_views_at_once_are_the_views_one_by_one():
@@ -64,12 +61,13 @@ def test_views_at_once_are_the_views_one_by_one():
     assert torch.allclose(render_all(images, views, pixels), one_by_one, atol=1e-5)
 
 
-def test_a_teacher_says_the_same_on_both(preset):
+def test_a_teacher_embeds_the_same_on_both(preset):
     tower = load_experiment(str(preset)).teacher
     images = torch.rand(16, 3, 32, 32)
-    here, there = load_teacher(tower, torch.device("cpu")), load_teacher(tower, GPU)
+    cpu_teacher = load_teacher(tower, torch.device("cpu"))
+    gpu_teacher = load_teacher(tower, GPU)
     cosines = torch.cosine_similarity(
-        here.encode_images(images), there.encode_images(images.to(GPU)).cpu()
+        cpu_teacher.encode_images(images), gpu_teacher.encode_images(images.to(GPU)).cpu()
     )
     assert cosines.min() > 0.999
 
@@ -77,7 +75,7 @@ def test_a_teacher_says_the_same_on_both(preset):
 def runs_of(preset, folder, **values):
     experiment = load_experiment(
         str(preset),
-        {"optimiser.precision": "fp32", **{k.replace("__", "."): v for k, v in values.items()}},
+        {"optimizer.precision": "fp32", **{k.replace("__", "."): v for k, v in values.items()}},
     )
     assets = prepare(experiment, PreparationContext(folder))
     return [
@@ -88,7 +86,9 @@ def runs_of(preset, folder, **values):
 
 def loss_of(run):
     with torch.no_grad():
-        return float(run.machinery.network(run.feed.make_batch(0, run.opened.trained[:32]))["loss"])
+        return float(
+            run.train_state.network(run.loader.make_batch(0, run.opened.trained[:32]))["loss"]
+        )
 
 
 OBJECTIVES = [
@@ -115,15 +115,17 @@ def test_a_step_has_the_same_loss_on_both(preset, tmp_path, objective):
 @pytest.mark.parametrize("resident", ["always", "never"])
 def test_an_epoch_trains(preset, tmp_path, resident):
     run = runs_of(preset, tmp_path, scaling__resident=resident)[1]
-    first = train_epoch(run.machinery, run.batches(0), run.context, 0).metrics["train/loss"]
+    first = train_epoch(run.train_state, run.batches(0), run.context, 0).metrics["train/loss"]
     for epoch in range(1, 6):
-        last = train_epoch(run.machinery, run.batches(epoch), run.context, 0).metrics["train/loss"]
+        last = train_epoch(run.train_state, run.batches(epoch), run.context, 0).metrics[
+            "train/loss"
+        ]
     assert last < first
 
 
 def test_bf16_is_close_to_fp32(preset, tmp_path):
     fp32, bf16 = (
-        loss_of(runs_of(preset, tmp_path, optimiser__precision=precision)[1])
+        loss_of(runs_of(preset, tmp_path, optimizer__precision=precision)[1])
         for precision in ("fp32", "bf16")
     )
     assert bf16 == pytest.approx(fp32, rel=0.05)
@@ -132,7 +134,7 @@ def test_bf16_is_close_to_fp32(preset, tmp_path):
 
 def test_a_compiled_backbone_is_the_same_network(preset, tmp_path):
     plain, compiled = (
-        runs_of(preset, tmp_path, optimiser__compile=wanted)[1] for wanted in (False, True)
+        runs_of(preset, tmp_path, optimizer__compile=compiled)[1] for compiled in (False, True)
     )
     assert loss_of(compiled) == pytest.approx(loss_of(plain), rel=1e-3)
 
@@ -146,15 +148,15 @@ def test_probes_agree(preset):
         rows = centres[labels] + torch.randn(
             count, 16, generator=torch.Generator().manual_seed(count)
         )
-        return LabelledFeatures(rows.to(device), None, labels.to(device))
+        return LabeledFeatures(rows.to(device), None, labels.to(device))
 
     config = load_experiment(str(preset)).probe
-    here, there = (
+    on_cpu, on_gpu = (
         evaluate(*(features(n, device) for n in (400, 100, 200)), None, config)
         for device in ("cpu", GPU)
     )
     for key in ("linear_probe/test_top1", "knn/test_top1"):
-        assert there.metrics[key] == pytest.approx(here.metrics[key], abs=1)
+        assert on_gpu.metrics[key] == pytest.approx(on_cpu.metrics[key], abs=1)
 
 
 def test_sinkhorn_is_in_fp32_under_autocast():

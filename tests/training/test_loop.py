@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 class Matched(nn.Module):
-    """The smallest learner: a layer and an objective."""
+    """The smallest network of the loop: a layer and an objective."""
 
     def __init__(self, layer, objective):
         super().__init__()
@@ -24,14 +24,14 @@ class Matched(nn.Module):
         return self.objective.match(self.layer(batch.images), *batch.teachers)
 
 
-def machinery(lr=0.1, clip_norm=None):
+def new_train_state(lr=0.1, clip_norm=None):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layer, anchors = nn.Linear(6, 8), torch.randn(5, 8)
     network = Matched(layer, CrossModalSimilarityMatching([anchors], [0.05], 0.05))
-    optimiser = torch.optim.SGD(network.parameters(), lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 / (1 + step))
-    return TrainState(network, network.objective, optimiser, schedule, clip_norm)
+    optimizer = torch.optim.SGD(network.parameters(), lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    return TrainState(network, network.objective, optimizer, schedule, clip_norm)
 
 
 def batch(number):
@@ -44,29 +44,30 @@ def batches(count):
 
 
 def losses_one_by_one(count):
-    """The losses of the same steps, taken down as one would by hand."""
-    m = machinery()
-    return [train_step(m, batch(number))["loss"].item() for number in range(count)]
+    """The losses of the same steps, recorded one by one."""
+    state = new_train_state()
+    return [train_step(state, batch(number))["loss"].item() for number in range(count)]
 
 
 def test_a_step_is_forward_backward_and_the_scheduled_update():
-    m = machinery()
-    before, lr = m.network.layer.weight.detach().clone(), 0.1
-    loss = m.network(batch(0))["loss"]
-    (gradient,) = torch.autograd.grad(loss, m.network.layer.weight)
-    m.network.layer.weight.grad = torch.full_like(before, 100.0)  # what an earlier step left
-    terms = train_step(m, batch(0))
+    state = new_train_state()
+    before, lr = state.network.layer.weight.detach().clone(), 0.1
+    loss = state.network(batch(0))["loss"]
+    (gradient,) = torch.autograd.grad(loss, state.network.layer.weight)
+    # Left over from an earlier step; must be cleared.
+    state.network.layer.weight.grad = torch.full_like(before, 100.0)
+    terms = train_step(state, batch(0))
     assert terms["loss"].item() == pytest.approx(loss.item())
     assert not any(term.requires_grad for term in terms.values())
-    torch.testing.assert_close(m.network.layer.weight.detach(), before - lr * gradient)
-    assert m.optimiser.param_groups[0]["lr"] == pytest.approx(lr / 2)
+    torch.testing.assert_close(state.network.layer.weight.detach(), before - lr * gradient)
+    assert state.optimizer.param_groups[0]["lr"] == pytest.approx(lr / 2)
 
 
 def test_an_epoch_s_metrics_are_means_and_rates():
-    m = machinery()
-    m.network.eval()
-    result = train_epoch(m, batches(8), Context(), first_step=16)
-    assert m.network.training
+    state = new_train_state()
+    state.network.eval()
+    result = train_epoch(state, batches(8), Context(), first_step=16)
+    assert state.network.training
     rates = {
         "train/images_per_second",
         "train/images_per_second_per_device",
@@ -89,7 +90,7 @@ def test_an_epoch_s_metrics_are_means_and_rates():
 def test_a_short_epoch_s_curve_has_every_step():
     points = [
         point
-        for point in train_epoch(machinery(), batches(8), Context(), first_step=16).history
+        for point in train_epoch(new_train_state(), batches(8), Context(), first_step=16).history
         if point[0] == "train/loss"
     ]
     assert [step for _, _, step in points] == list(range(17, 25))
@@ -97,7 +98,7 @@ def test_a_short_epoch_s_curve_has_every_step():
 
 
 def test_a_long_epoch_s_curve_is_thinned_to_means_of_stretches():
-    history = train_epoch(machinery(), batches(50), Context(), first_step=100).history
+    history = train_epoch(new_train_state(), batches(50), Context(), first_step=100).history
     points = [(step, value) for key, value, step in history if key == "train/loss"]
     assert len(points) == HISTORY_POINTS
     assert points[-1][0] == 150
@@ -109,12 +110,12 @@ def test_a_long_epoch_s_curve_is_thinned_to_means_of_stretches():
 
 def test_gradients_are_clipped_to_the_norm_asked_for():
     def moved(clip_norm):
-        m = machinery(lr=1.0, clip_norm=clip_norm)
-        before = [p.detach().clone() for p in m.network.parameters()]
-        train_step(m, batch(0))
+        state = new_train_state(lr=1.0, clip_norm=clip_norm)
+        before = [p.detach().clone() for p in state.network.parameters()]
+        train_step(state, batch(0))
         return (
             torch.cat(
-                [(p - q).flatten() for p, q in zip(m.network.parameters(), before, strict=True)]
+                [(p - q).flatten() for p, q in zip(state.network.parameters(), before, strict=True)]
             )
             .norm()
             .item()
@@ -127,7 +128,10 @@ def test_gradients_are_clipped_to_the_norm_asked_for():
 
 
 class CountReads(TorchDispatchMode):
-    """Counts how often a number is read off a tensor: `.item()`, `float()`, `if tensor:`. On a GPU each waits for the device."""
+    """Counts how often a number is read from a tensor: `.item()`, `float()`, `if tensor:`.
+
+    On a GPU each of them waits for the device.
+    """
 
     reads = 0
 
@@ -137,7 +141,7 @@ class CountReads(TorchDispatchMode):
 
 
 def waits(monkeypatch, steps):
-    """How often an epoch of so many steps waits for the device."""
+    """Count how often an epoch of so many steps waits for the device."""
     copies = []
     for name in ("cpu", "numpy", "tolist"):
         original = getattr(torch.Tensor, name)
@@ -147,7 +151,7 @@ def waits(monkeypatch, steps):
             lambda self, *a, original=original, **k: copies.append(1) or original(self, *a, **k),
         )
     with CountReads() as count:
-        train_epoch(machinery(clip_norm=0.1), batches(steps), Context(), first_step=0)
+        train_epoch(new_train_state(clip_norm=0.1), batches(steps), Context(), first_step=0)
     monkeypatch.undo()
     return count.reads, len(copies)
 
@@ -155,7 +159,8 @@ def waits(monkeypatch, steps):
 def test_no_step_waits_for_the_device(monkeypatch):
     few, many = waits(monkeypatch, 20), waits(monkeypatch, 60)
     assert few == many
-    assert many[1] == 2  # one copy a term, at the epoch's end
+    # One copy per term, at the end of the epoch.
+    assert many[1] == 2
     with CountReads() as count:
         torch.ones(2).sum().item()
         float(torch.ones(()))
@@ -165,12 +170,14 @@ def test_no_step_waits_for_the_device(monkeypatch):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_the_first_bad_step_is_found(bad):
-    def spoilt(number):
-        one = batch(number)
-        one.images[0, 0] = bad if number in (3, 5) else one.images[0, 0]
-        return one
+    def bad_batch(number):
+        spoiled = batch(number)
+        if number in (3, 5):
+            spoiled.images[0, 0] = bad
+        return spoiled
 
-    m = machinery(lr=1e-9)
-    result = train_epoch(m, Prefetcher(iter(np.arange(8)), spoilt, CPU), Context(), first_step=0)
+    state = new_train_state(lr=1e-9)
+    bad_batches = Prefetcher(iter(np.arange(8)), bad_batch, CPU)
+    result = train_epoch(state, bad_batches, Context(), first_step=0)
     assert result.bad_step == 3
-    assert train_epoch(machinery(), batches(8), Context(), first_step=0).bad_step is None
+    assert train_epoch(new_train_state(), batches(8), Context(), first_step=0).bad_step is None

@@ -6,8 +6,8 @@ import torch
 from timm.optim.lars import Lars
 from torch import nn
 
-from beamclip.config import OptimiserConfig
-from beamclip.training.optimizer import build_optimiser, build_schedule, decay_groups, lr_factor
+from beamclip.config import OptimizerConfig
+from beamclip.training.optimizer import build_optimizer, build_schedule, decay_groups, lr_factor
 
 
 def network():
@@ -16,10 +16,10 @@ def network():
         return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
 
 
-def step(module, optimiser, gradient=0.5):
+def step(module, optimizer, gradient=0.5):
     for parameter in module.parameters():
         parameter.grad = torch.full_like(parameter, gradient)
-    optimiser.step()
+    optimizer.step()
 
 
 def test_only_matrices_and_kernels_decay():
@@ -61,41 +61,42 @@ def test_what_a_timm_model_says_must_not_decay_does_not(name, spared):
 @pytest.mark.parametrize(
     ("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW), ("lars", Lars)]
 )
-def test_names_give_torch_s_and_timm_s_optimisers_with_the_rate_as_it_is(name, kind):
-    optimiser = build_optimiser(
-        OptimiserConfig(name=name, lr=0.3, weight_decay=0.01, batch_size=4096),
+def test_names_give_torch_s_and_timm_s_optimizers_with_the_rate_as_it_is(name, kind):
+    optimizer = build_optimizer(
+        OptimizerConfig(name=name, lr=0.3, weight_decay=0.01, batch_size=4096),
         [network(), nn.Linear(2, 2)],
     )
-    assert type(optimiser) is kind
-    assert [group["lr"] for group in optimiser.param_groups] == [0.3, 0.3]
-    assert [group["weight_decay"] for group in optimiser.param_groups] == [0.01, 0.0]
-    assert sum(len(group["params"]) for group in optimiser.param_groups) == 8
+    assert type(optimizer) is kind
+    assert [group["lr"] for group in optimizer.param_groups] == [0.3, 0.3]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0]
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 8
 
 
 def test_all_parameters_may_decay_alike():
-    optimiser = build_optimiser(
-        OptimiserConfig(name="sgd", weight_decay=0.01, decay="all"), [network()]
+    optimizer = build_optimizer(
+        OptimizerConfig(name="sgd", weight_decay=0.01, decay="all"), [network()]
     )
-    assert [group["weight_decay"] for group in optimiser.param_groups] == [0.01, 0.01]
-    assert sum(len(group["params"]) for group in optimiser.param_groups) == 6
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.01]
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 6
 
 
 def test_adamw_keeps_its_own_betas():
-    optimiser = build_optimiser(OptimiserConfig(name="adamw", momentum=0.5), [network()])
-    assert {group["betas"] for group in optimiser.param_groups} == {(0.9, 0.999)}
+    optimizer = build_optimizer(OptimizerConfig(name="adamw", momentum=0.5), [network()])
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.999)}
 
 
 def test_two_steps_of_sgd_by_hand():
     layer = nn.Linear(1, 1)
     layer.load_state_dict({"weight": torch.tensor([[2.0]]), "bias": torch.tensor([3.0])})
-    optimiser = build_optimiser(
-        OptimiserConfig(name="sgd", lr=0.1, weight_decay=0.5, momentum=0.9), [layer]
+    optimizer = build_optimizer(
+        OptimizerConfig(name="sgd", lr=0.1, weight_decay=0.5, momentum=0.9), [layer]
     )
-    step(layer, optimiser, 1.0)
+    step(layer, optimizer, 1.0)
     # weight: v = 1 + 0.5 * 2 = 2, w = 2 - 0.1 * 2; bias: v = 1, b = 3 - 0.1 * 1
     assert (layer.weight.item(), layer.bias.item()) == pytest.approx((1.8, 2.9))
-    step(layer, optimiser, 1.0)
-    # weight: v = 0.9 * 2 + 1 + 0.5 * 1.8 = 3.7; bias: v = 0.9 + 1 = 1.9. Nesterov would give 1.8 - 0.1 * 5.23.
+    step(layer, optimizer, 1.0)
+    # weight: v = 0.9 * 2 + 1 + 0.5 * 1.8 = 3.7; bias: v = 0.9 + 1 = 1.9.
+    # Nesterov would give 1.8 - 0.1 * 5.23.
     assert (layer.weight.item(), layer.bias.item()) == pytest.approx((1.43, 2.71))
 
 
@@ -104,8 +105,8 @@ def test_lars_adapts_matrices_and_leaves_biases_and_norms_alone():
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     step(
         module,
-        build_optimiser(
-            OptimiserConfig(name="lars", lr=lr, weight_decay=decay, momentum=0.9), [module]
+        build_optimizer(
+            OptimizerConfig(name="lars", lr=lr, weight_decay=decay, momentum=0.9), [module]
         ),
     )
     for name, parameter in module.named_parameters():
@@ -125,13 +126,13 @@ def test_the_rate_s_factor_in_closed_form():
 
 
 def test_the_schedule_warms_up_over_epochs_and_ends_at_zero():
-    config = OptimiserConfig(name="sgd", lr=0.4, epochs=5, warmup_epochs=1.5)
-    optimiser = build_optimiser(config, [network()])
-    schedule = build_schedule(config, optimiser, steps_per_epoch=2)
+    config = OptimizerConfig(name="sgd", lr=0.4, epochs=5, warmup_epochs=1.5)
+    optimizer = build_optimizer(config, [network()])
+    schedule = build_schedule(config, optimizer, steps_per_epoch=2)
     rates = []
     for _ in range(10):
-        rates.append([group["lr"] for group in optimiser.param_groups])
-        optimiser.step()
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
         schedule.step()
     assert rates == [pytest.approx([0.4 * lr_factor(step, 3, 10)] * 2) for step in range(10)]
-    assert optimiser.param_groups[0]["lr"] == pytest.approx(0)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0)

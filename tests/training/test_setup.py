@@ -5,15 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from beamclip.config import RECIPES, REQUIREMENTS, SimclrConfig, StudentConfig, with_values
+from beamclip.config import RECIPES, REQUIREMENTS, StudentConfig, with_values
 from beamclip.data import draw
 from beamclip.data.augmentation.render import render
-from beamclip.objectives.simclr import SimCLR
+from beamclip.objectives.simclr import SimCLR, SimclrSettings
 from beamclip.preparation.build import prepare
 from beamclip.preparation.context import PreparationContext
 from beamclip.students import build_student
 from beamclip.training.context import Context
-from beamclip.training.setup import TrainModule, build_run, synchronise_norms
+from beamclip.training.setup import TrainModule, build_run, convert_sync_batchnorms
 
 
 def rendered(run, ids, view, pixels):
@@ -27,18 +27,20 @@ def test_student_and_teacher_are_given_the_very_same_view_and_views_cycle(
 ):
     run = build_run(experiment, assets, Context())
     ids = run.opened.splits.train[[7, 3, 100, 50]]
-    batch = run.feed.make_batch(epoch, ids)
+    batch = run.loader.make_batch(epoch, ids)
     assert torch.equal(batch.images, rendered(run, ids, view, run.pixels))
     live = teacher.encode_images(rendered(run, ids, view, teacher.pixels))
     (stored,) = batch.teachers
     assert torch.cosine_similarity(stored, live).min() > 0.999
 
 
-def test_beside_canonical_teacher_views_every_epoch_draws_new_ones(experiment, stores, teacher):
+def test_with_canonical_teacher_views_every_epoch_draws_new_student_views(
+    experiment, stores, teacher
+):
     canonical = with_values(experiment, {"views.teacher": "center"})
     run = build_run(canonical, prepare(canonical, PreparationContext(stores)), Context())
     ids = run.opened.splits.train[[7, 3]]
-    first, later = run.feed.make_batch(0, ids), run.feed.make_batch(5, ids)
+    first, later = run.loader.make_batch(0, ids), run.loader.make_batch(5, ids)
     assert torch.equal(later.images, rendered(run, ids, 5, run.pixels))
     assert torch.equal(first.teachers[0], later.teachers[0])
     still = render(
@@ -56,23 +58,24 @@ def test_a_teacher_inside_training_is_given_the_very_same_view_and_none_comes_tw
     run = build_run(live, prepare(live, PreparationContext(stores)), Context())
     ids = run.opened.splits.train[[7, 3]]
     for epoch in (0, 5):
-        batch = run.feed.make_batch(epoch, ids)
+        batch = run.loader.make_batch(epoch, ids)
         assert torch.equal(batch.images, rendered(run, ids, epoch, run.pixels))
-        (said,) = batch.teachers
-        assert torch.equal(said, teacher.encode_images(rendered(run, ids, epoch, teacher.pixels)))
+        (embeddings,) = batch.teachers
+        live_embeddings = teacher.encode_images(rendered(run, ids, epoch, teacher.pixels))
+        assert torch.equal(embeddings, live_embeddings)
 
 
 def test_an_epoch_s_batches_are_whole_and_hold_no_sample_twice(experiment, assets):
-    run = build_run(with_values(experiment, {"optimiser.batch_size": 24}), assets, Context())
+    run = build_run(with_values(experiment, {"optimizer.batch_size": 24}), assets, Context())
     images = [batch.images for batch in run.batches(0)]
     assert run.steps_per_epoch == len(images) == 5
     assert {len(part) for part in images} == {24}
     assert len(torch.cat(images).flatten(1).unique(dim=0)) == 120
 
 
-def test_fewer_anchors_are_the_first_ones_and_the_bank_stays_whole(experiment, assets):
+def test_fewer_anchors_are_the_first_ones_and_the_anchor_set_stays_whole(experiment, assets):
     run = build_run(with_values(experiment, {"anchors.count": 3}), assets, Context())
-    (anchors,) = run.machinery.objective.anchors
+    (anchors,) = run.train_state.objective.anchors
     assert torch.equal(anchors, run.opened.teachers[0].anchors.embeddings[:3])
     assert len(run.opened.teachers[0].anchors.embeddings) == len(run.opened.classes.embeddings) == 4
 
@@ -84,20 +87,20 @@ def test_every_teacher_has_its_own_anchors_and_temperature(experiment, stores, o
         {"teacher.others": [other], "objective.teacher_temperature": 0.3, "anchors.count": 3},
     )
     run = build_run(several, prepare(several, PreparationContext(stores)), Context())
-    objective, opened = run.machinery.objective, run.opened.teachers
+    objective, opened = run.train_state.objective, run.opened.teachers
     assert objective.teacher_temperatures == (0.3, 0.02)
     assert all(
-        torch.equal(ours, one.anchors.embeddings[:3])
-        for ours, one in zip(objective.anchors, opened, strict=True)
+        torch.equal(anchors, opened_teacher.anchors.embeddings[:3])
+        for anchors, opened_teacher in zip(objective.anchors, opened, strict=True)
     )
     assert [
-        rows.shape for rows in run.feed.make_batch(0, run.opened.splits.train[:5]).teachers
+        rows.shape for rows in run.loader.make_batch(0, run.opened.splits.train[:5]).teachers
     ] == [(5, 16), (5, 24)]
 
 
 def test_only_the_student_is_trained(experiment, assets):
     run = build_run(experiment, assets, Context())
-    trained = {id(p) for group in run.machinery.optimiser.param_groups for p in group["params"]}
+    trained = {id(p) for group in run.train_state.optimizer.param_groups for p in group["params"]}
     assert trained == {id(p) for p in run.student.parameters()}
 
 
@@ -105,45 +108,42 @@ def test_only_the_student_is_trained(experiment, assets):
     ("precision", "dtype"), [("auto", torch.float32), ("bf16", torch.bfloat16)]
 )
 def test_precision_is_the_network_s_alone(experiment, assets, precision, dtype):
-    run = build_run(with_values(experiment, {"optimiser.precision": precision}), assets, Context())
-    shown = []
-    run.machinery.objective.register_forward_pre_hook(
-        lambda module, seen: shown.append((seen[0], torch.is_autocast_enabled("cpu")))
+    run = build_run(with_values(experiment, {"optimizer.precision": precision}), assets, Context())
+    calls = []
+    run.train_state.objective.register_forward_pre_hook(
+        lambda module, inputs: calls.append((inputs[0], torch.is_autocast_enabled("cpu")))
     )
-    with run.machinery.network.autocast():
+    with run.train_state.network.autocast():
         assert run.student(torch.zeros(2, 3, 32, 32)).dtype == dtype
-    loss = run.machinery.network(run.feed.make_batch(0, run.opened.trained[:4]))["loss"]
-    ((seen, inside),) = shown
-    assert (
-        not inside and seen.embeddings.dtype == seen.features.dtype == loss.dtype == torch.float32
-    )
-    assert {p.dtype for p in run.machinery.network.parameters()} == {torch.float32}
+    loss = run.train_state.network(run.loader.make_batch(0, run.opened.trained[:4]))["loss"]
+    ((inputs, autocast),) = calls
+    assert not autocast
+    assert inputs.embeddings.dtype == inputs.features.dtype == loss.dtype == torch.float32
+    assert {p.dtype for p in run.train_state.network.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize(
     "backbone", ["test_resnet", "test_efficientnet", "mobilenetv3_small_050", "regnetx_002"]
 )
-def test_norms_of_several_workers_keep_their_activations(backbone):
-    """torch's own conversion takes the ReLU or SiLU out of timm's BatchNormAct2d, and nothing else would tell."""
+def test_synchronized_norms_keep_their_activations(backbone):
+    """torch's own conversion silently drops the activation of timm's BatchNormAct2d."""
     student = build_student(
         StudentConfig(backbone=backbone, image_size=32, projector_width=24), 16, 0
     )
-    objective = SimCLR(student.backbone.num_features, SimclrConfig(hidden=8, width=4))
-    learner = TrainModule(student, objective, REQUIREMENTS["simclr"], nullcontext)
+    objective = SimCLR(student.backbone.num_features, SimclrSettings(hidden=8, width=4))
+    module = TrainModule(student, objective, REQUIREMENTS["simclr"], nullcontext)
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for _ in range(3):
-            student(images)  # so that the statistics are of something
+            # Updates the running statistics.
+            student(images)
         student.eval()
         before = student(images)
-        parameters = list(map(id, learner.parameters()))
-        synchronise_norms(learner)
+        parameters = list(map(id, module.parameters()))
+        convert_sync_batchnorms(module)
         torch.testing.assert_close(student(images), before)
-    assert (
-        list(map(id, learner.parameters())) == parameters
-    )  # an optimiser that was built before still holds them
-    norms = [
-        part for part in learner.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)
-    ]
+    # An optimizer that was built before still has the same parameters.
+    assert list(map(id, module.parameters())) == parameters
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     assert norms and all(isinstance(part, nn.SyncBatchNorm) for part in norms)
     assert not objective.head[-1].bias.requires_grad

@@ -14,20 +14,23 @@ from beamclip.evaluation import load_probe
 from beamclip.preparation.assets import open_assets
 from beamclip.preparation.build import prepare
 from beamclip.preparation.context import PreparationContext
-from beamclip.students import build_student, load_student, spent_on
+from beamclip.students import build_student, load_student, training_cost_of
 from beamclip.training import worker
 from beamclip.training.context import Context
-from beamclip.training.evaluate import labelled_features, student_pixels
+from beamclip.training.evaluate import labeled_features, student_pixels
 from beamclip.training.loop import TrainingDiverged
 from beamclip.training.worker import run_worker
 
 
 class Killed(BaseException):
-    """As a lost node would."""
+    """Ends a run as a lost node would."""
 
 
 class Reports(list):
-    """Takes down every report and keeps every checkpoint as `folder/NUMBER`; dies after so many."""
+    """Records every report and copies every checkpoint to `folder/NUMBER`.
+
+    Raises `Killed` after `die_after` reports.
+    """
 
     def __init__(self, folder, die_after=None):
         super().__init__()
@@ -42,7 +45,7 @@ class Reports(list):
 
 
 def train(experiment, assets, folder, rank=0, world_size=1, die_after=None, checkpoint=None):
-    """Returns what was reported."""
+    """Train a run. Returns its reports."""
     reports = Reports(folder, die_after)
     try:
         run_worker(
@@ -58,7 +61,7 @@ def on_rank(rank, world_size, experiment, assets, folder, die_after=None, checkp
 
 
 def curves(reports):
-    """Loss histories and validation results, which no clock disturbs."""
+    """Loss histories and validation results, which do not depend on time."""
     return [
         (metrics.get("history"), metrics.get("train/loss"), metrics.get("zero_shot/val_top1"))
         for metrics in reports
@@ -78,8 +81,10 @@ def weights(folder):
     return load_file(folder / "student.safetensors")
 
 
-def same_bits(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same_bits(first, second):
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +145,9 @@ def test_an_evaluation_keeps_the_names_the_run_used_and_not_those_of_packing_tim
 ):
     (tmp_path / "names.txt").write_text("lichen\nbriar rose\nbeach\nfloe\n")
     renamed = with_values(experiment, {"data.class_names": str(tmp_path / "names.txt")})
-    own = prepare(renamed, PreparationContext(copied_stores))
-    assert Path(own.packed).name == Path(assets.packed).name
-    train(renamed, own, tmp_path, checkpoint=alone[1] / "2")
+    renamed_assets = prepare(renamed, PreparationContext(copied_stores))
+    assert Path(renamed_assets.packed).name == Path(assets.packed).name
+    train(renamed, renamed_assets, tmp_path, checkpoint=alone[1] / "2")
     kept = next(tmp_path.glob("*/evaluation.json"))
     assert json.loads(kept.read_text())["names"] == ["lichen", "briar rose", "beach", "floe"]
 
@@ -158,10 +163,11 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_another_run(
     assert losses(other)[0] != losses(reports)[0]
 
 
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(experiment, assets, alone, tmp_path):
+def test_a_run_that_was_killed_resumes_exactly(experiment, assets, alone, tmp_path):
     reports, folder = alone
     first = train(experiment, assets, tmp_path / "first", die_after=1)
-    torch.manual_seed(12345)  # a new process has another random state
+    # A new process has another random state.
+    torch.manual_seed(12345)
     rest = train(experiment, assets, tmp_path / "rest", checkpoint=tmp_path / "first" / "0")
     assert curves(first + rest) == curves(reports)
     assert same_bits(weights(tmp_path / "rest" / "1"), weights(folder / "2"))
@@ -207,7 +213,7 @@ def test_a_finished_run_is_evaluated_again_since_its_last_report_may_be_lost(
     }
 
 
-def test_what_the_student_it_starts_from_took_is_a_part_of_what_a_run_costs(
+def test_the_cost_of_a_run_includes_that_of_the_student_it_starts_from(
     experiment, assets, alone, tmp_path
 ):
     reports, folder = alone
@@ -220,7 +226,10 @@ def test_what_the_student_it_starts_from_took_is_a_part_of_what_a_run_costs(
     assert {name: last[f"cost/start_{name}"] for name in first} == pytest.approx(first)
     assert last["cost/images_seen"] == 2 * first["images_seen"]
     assert last["cost/device_seconds"] > first["device_seconds"]
-    assert spent_on(tmp_path / "2" / "student.safetensors").images_seen == last["cost/images_seen"]
+    assert (
+        training_cost_of(tmp_path / "2" / "student.safetensors").images_seen
+        == last["cost/images_seen"]
+    )
     assert "cost/start_images_seen" not in reports[2]
 
 
@@ -228,12 +237,12 @@ def test_a_trial_never_runs_a_teacher(experiment, assets, tmp_path, monkeypatch)
     def refuse(*arguments, **options):
         raise AssertionError("a trial loaded a teacher")
 
-    for place in (
+    for name in (
         "beamclip.teachers.loading.load_teacher",
         "beamclip.teachers.load_teacher",
         "beamclip.training.dataloader.load_teacher",
     ):
-        monkeypatch.setattr(place, refuse)
+        monkeypatch.setattr(name, refuse)
     monkeypatch.setattr("open_clip.create_model", refuse)
     reports = train(experiment, assets, tmp_path)
     assert reports[-1]["teacher/images_encoded"] == 0
@@ -242,12 +251,12 @@ def test_a_trial_never_runs_a_teacher(experiment, assets, tmp_path, monkeypatch)
 def test_a_trial_that_reads_stores_and_had_images_encoded_stops(
     experiment, assets, teacher, tmp_path, monkeypatch
 ):
-    """Else a sweep would pay for its teacher in every trial, and nobody would see it."""
+    """Else a sweep would silently run its teacher in every trial."""
 
     def encode(self, ids, view, images, parameters):
         return teacher.encode_images(render(images, parameters, teacher.pixels)).clone()
 
-    monkeypatch.setattr("beamclip.training.dataloader.MappedEmbeddings.take", encode)
+    monkeypatch.setattr("beamclip.training.dataloader.MappedEmbeddings.read", encode)
     with pytest.raises(AssertionError, match="a trial that reads stores had 128 images encoded"):
         train(experiment, assets, tmp_path)
 
@@ -262,7 +271,8 @@ def live(experiment, stores):
 def test_a_teacher_inside_training_encodes_every_image_in_every_epoch(live, alone, tmp_path):
     reports = train(*live, tmp_path)
     assert reports[-1]["teacher/images_encoded"] == 128 * 2
-    # For as many epochs as views are stored, both teach from the very same views; the store's are in half precision.
+    # For as many epochs as there are stored views, both use the same views; the stored embeddings
+    # have half precision.
     assert losses(reports) == pytest.approx(losses(alone[0]), rel=1e-2)
 
 
@@ -290,9 +300,8 @@ def test_several_teachers_teach_from_stores_as_they_do_inside_training(
     lived = train(inside, prepare(inside, PreparationContext(stores)), tmp_path / "lived")
     assert [reports[-1]["teacher/images_encoded"] for reports in (stored, lived)] == [0, 2 * 256]
     assert losses(lived) == pytest.approx(losses(stored), rel=1e-2)
-    assert losses(stored)[0] != pytest.approx(
-        losses(alone[0])[0], rel=1e-2
-    )  # the second one has a say
+    # The second teacher changes the loss.
+    assert losses(stored)[0] != pytest.approx(losses(alone[0])[0], rel=1e-2)
 
 
 def test_what_is_resident_changes_no_bit(experiment, assets, alone, tmp_path):
@@ -306,7 +315,8 @@ def test_two_workers_give_the_single_worker_s_curve(experiment, assets, alone, t
     both = in_processes(2, on_rank, experiment, assets, tmp_path / "both")
     assert curves(both[0])[:2] == curves(both[1])[:2]
     assert losses(both[0]) == pytest.approx(losses(alone[0]), rel=1e-3)
-    assert [metrics["epoch"] for metrics in both[1]] == [1, 2, 2]  # all ranks report equally often
+    # All ranks report equally often.
+    assert [metrics["epoch"] for metrics in both[1]] == [1, 2, 2]
     halfway = tmp_path / "both" / "0"
     resumed = in_processes(2, on_rank, experiment, assets, tmp_path / "resumed", None, halfway)
     assert curves(resumed[0]) == curves(both[0])[1:]
@@ -314,14 +324,18 @@ def test_two_workers_give_the_single_worker_s_curve(experiment, assets, alone, t
 
 
 def validated_on_rank(rank, world_size, experiment, assets, folder):
-    """One epoch; returns the features of val that the worker saw."""
-    seen = []
-    original = worker.labelled_features
-    worker.labelled_features = lambda *arguments: (
-        seen.append(original(*arguments)) or seen[-1]
-    )  # this process ends with us
+    """Train for one epoch. Returns the features of val that the worker computed."""
+    computed = []
+    original = worker.labeled_features
+
+    def record(*arguments):
+        computed.append(original(*arguments))
+        return computed[-1]
+
+    # Not undone: the process ends after this function.
+    worker.labeled_features = record
     train(experiment, assets, folder, rank, world_size, die_after=1)
-    return seen[0].features
+    return computed[0].features
 
 
 def test_with_batch_statistics_all_workers_evaluate_the_student_that_is_saved(
@@ -329,24 +343,22 @@ def test_with_batch_statistics_all_workers_evaluate_the_student_that_is_saved(
 ):
     normed = with_values(experiment, {"student.backbone": "test_resnet"})
     features = in_processes(2, validated_on_rank, normed, assets, tmp_path)
-    student, opened = (
-        load_student(tmp_path / "0" / "student.safetensors"),
-        open_assets(assets, normed.data),
-    )
-    saved = labelled_features(
+    student = load_student(tmp_path / "0" / "student.safetensors")
+    opened = open_assets(assets, normed.data)
+    saved = labeled_features(
         opened.packed, opened.splits.val, student, student_pixels(student, 32), Context()
     ).features
-    for seen in features:
-        torch.testing.assert_close(seen, saved, rtol=1e-4, atol=1e-4)
+    for computed in features:
+        torch.testing.assert_close(computed, saved, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    "values", [{"optimiser.lr": 1e30}, {"optimiser.lr": 1e30, "optimiser.batch_size": 128}]
+    "values", [{"optimizer.lr": 1e30}, {"optimizer.lr": 1e30, "optimizer.batch_size": 128}]
 )
 def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence_and_no_checkpoint(
     experiment, assets, tmp_path, values
 ):
-    """With a single step an epoch, only the features show it."""
-    with pytest.raises(TrainingDiverged, match=r"lower optimiser.lr or set optimiser.clip_norm"):
-        train(with_values(experiment, {"optimiser.name": "sgd", **values}), assets, tmp_path)
+    """With a single step per epoch, only the features show it."""
+    with pytest.raises(TrainingDiverged, match=r"lower optimizer.lr or set optimizer.clip_norm"):
+        train(with_values(experiment, {"optimizer.name": "sgd", **values}), assets, tmp_path)
     assert list(tmp_path.iterdir()) == []

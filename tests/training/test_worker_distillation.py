@@ -1,4 +1,4 @@
-"""Distillation other than csm, and sums, through a whole run; csm alone is in test_worker.py."""
+"""Complete runs with distillation other than csm, and with sums; csm is in test_worker.py."""
 
 import math
 
@@ -17,18 +17,16 @@ CLUSTERS = {"clusters": 8, "negatives": 2, "margin": 0.1}
 METHODS = {
     "feature": {},
     "simreg": {"student.projector": "mlp4"},
-    "seed": {"objective.seed": {"queue": 40}},  # not a multiple of the batch
+    # Not a multiple of the batch.
+    "seed": {"objective.seed": {"queue": 40}},
     "compress": {},
     "image_queue": {"objective.image_queue": {"queue": 100}},
     "csm+simreg": {"objective.terms": {"simreg": 0.5}},
     "seed+feature": {},
-    "csm+simclr": {
-        "objective.simclr": {"hidden": 32, "width": 16}
-    },  # two views of each image, and a head beside the projector
-    "clip_cid": {
-        "objective.clip_cid": CLUSTERS,
-        "optimiser.batch_size": 4,
-    },  # fewer than there are clusters: some are drawn
+    # Two views of each image, and a head in addition to the projector.
+    "csm+simclr": {"objective.simclr": {"hidden": 32, "width": 16}},
+    # A batch smaller than the number of clusters: some clusters are drawn.
+    "clip_cid": {"objective.clip_cid": CLUSTERS, "optimizer.batch_size": 4},
 }
 QUEUES = {"seed": 40, "compress": 128, "image_queue": 100, "seed+feature": 128}
 
@@ -37,15 +35,16 @@ def method(experiment, stores, name, **values):
     """The experiment with another objective, and its stores."""
     other = with_values(
         experiment,
-        {"objective.name": name, "optimiser.warmup_epochs": 0.25, **METHODS[name], **values},
+        {"objective.name": name, "optimizer.warmup_epochs": 0.25, **METHODS[name], **values},
     )
     return other, prepare(other, PreparationContext(stores))
 
 
 @pytest.fixture(scope="module", params=list(METHODS))
-def open_if_intact(request, experiment, stores, tmp_path_factory):
-    """One of them run through on one worker: its name, experiment and stores, reports, folder of its checkpoints."""
-    prepared, folder = method(experiment, stores, request.param), tmp_path_factory.mktemp("whole")
+def whole_run(request, experiment, stores, tmp_path_factory):
+    """A finished run on one worker: (name, (experiment, assets), reports, checkpoint folder)."""
+    prepared = method(experiment, stores, request.param)
+    folder = tmp_path_factory.mktemp("whole")
     return request.param, prepared, train(*prepared, folder), folder
 
 
@@ -63,18 +62,17 @@ def goes_down(values):
     return sum(values[-quarter:]) < 0.9 * sum(values[:quarter])
 
 
-def test_it_learns_and_zero_shot_is_reported(open_if_intact):
-    name, _, reports, _ = open_if_intact
+def test_it_learns_and_zero_shot_is_reported(whole_run):
+    name, _, reports, _ = whole_run
     assert all(map(math.isfinite, losses(reports)))
-    assert name in QUEUES or goes_down(
-        losses(reports)
-    )  # while a queue fills, the loss is over ever more images
+    # While a queue fills, the loss is over more and more images.
+    assert name in QUEUES or goes_down(losses(reports))
     assert {"zero_shot/val_top1"} <= reports[0].keys()
     assert {"zero_shot/test_top1", "linear_probe/test_top1", "knn/test_top1"} <= reports[-1].keys()
 
 
 @pytest.mark.parametrize("name", ["seed", "compress", "image_queue"])
-def test_over_a_queue_that_is_full_the_loss_goes_down(experiment, stores, tmp_path, name):
+def test_with_a_full_queue_the_loss_goes_down(experiment, stores, tmp_path, name):
     reports = train(
         *method(experiment, stores, name, **{f"objective.{name}": {"queue": 16}}),
         tmp_path,
@@ -83,10 +81,11 @@ def test_over_a_queue_that_is_full_the_loss_goes_down(experiment, stores, tmp_pa
     assert goes_down(losses(reports)[1:])
 
 
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(open_if_intact, tmp_path):
-    _, prepared, reports, folder = open_if_intact
+def test_a_run_that_was_killed_resumes_exactly(whole_run, tmp_path):
+    _, prepared, reports, folder = whole_run
     first = train(*prepared, tmp_path / "first", die_after=1)
-    torch.manual_seed(12345)  # a new process has another random state
+    # A new process has another random state.
+    torch.manual_seed(12345)
     rest = train(*prepared, tmp_path / "rest", checkpoint=tmp_path / "first" / "0")
     assert curves(first + rest) == curves(reports)
     assert same_bits(weights(tmp_path / "rest" / "1"), weights(folder / "2"))

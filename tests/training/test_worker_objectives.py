@@ -1,4 +1,4 @@
-"""Objectives that learn from the images themselves, or from labels, through a whole run; csm's are in test_worker.py."""
+"""Complete runs with objectives that learn from images or labels; csm is in test_worker.py."""
 
 import pytest
 import torch
@@ -20,7 +20,8 @@ SMALL = {
             "hidden": 32,
             "width": 16,
             "frozen_epochs": 0.25,
-            "queue": 40,  # not a multiple of the batch
+            # Not a multiple of the batch.
+            "queue": 40,
             "queue_from_epoch": 1.0,
         },
     },
@@ -34,7 +35,7 @@ TERMS = {
 WHOLE = {
     "student.backbone": "test_resnet",
     "student.small_image_stem": "never",
-    "optimiser.lr": 0.003,
+    "optimizer.lr": 0.003,
 }
 
 
@@ -45,12 +46,10 @@ def method(experiment, stores, name, **values):
 
 
 @pytest.fixture(scope="module", params=list(SMALL))
-def open_if_intact(request, experiment, stores, tmp_path_factory):
-    """One of them run through on one worker: its name, experiment and stores, reports, folder of its checkpoints."""
-    prepared, folder = (
-        method(experiment, stores, request.param),
-        tmp_path_factory.mktemp(request.param),
-    )
+def whole_run(request, experiment, stores, tmp_path_factory):
+    """A finished run on one worker: (name, (experiment, assets), reports, checkpoint folder)."""
+    prepared = method(experiment, stores, request.param)
+    folder = tmp_path_factory.mktemp(request.param)
     return request.param, prepared, train(*prepared, folder), folder
 
 
@@ -59,8 +58,8 @@ def goes_down(values):
     return sum(values[-quarter:]) < 0.97 * sum(values[:quarter])
 
 
-def test_it_learns_and_is_probed_but_has_no_zero_shot(open_if_intact):
-    name, _, reports, _ = open_if_intact
+def test_it_learns_and_is_probed_but_has_no_zero_shot(whole_run):
+    name, _, reports, _ = whole_run
     assert goes_down(losses(reports))
     assert {
         key.removeprefix("train/")
@@ -73,18 +72,19 @@ def test_it_learns_and_is_probed_but_has_no_zero_shot(open_if_intact):
     assert not [key for metrics in reports for key in metrics if key.startswith("zero_shot/")]
 
 
-def test_no_teacher_sees_a_training_image_for_it(open_if_intact):
-    _, (_, assets), reports, _ = open_if_intact
+def test_no_teacher_sees_a_training_image_for_it(whole_run):
+    _, (_, assets), reports, _ = whole_run
     assert all(teacher.views is None for teacher in assets.teachers)
     assert reports[-1]["teacher/images_encoded"] == 0
     assert reports[0]["cost/teacher_images"] == 0
 
 
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(open_if_intact, tmp_path):
-    """With SwAV the second epoch is the first that uses the queue, which the first one filled."""
-    _, prepared, reports, folder = open_if_intact
+def test_a_run_that_was_killed_resumes_exactly(whole_run, tmp_path):
+    """With SwAV the second epoch is the first to use the queue, which the first epoch filled."""
+    _, prepared, reports, folder = whole_run
     first = train(*prepared, tmp_path / "first", die_after=1)
-    torch.manual_seed(12345)  # a new process has another random state
+    # A new process has another random state.
+    torch.manual_seed(12345)
     rest = train(*prepared, tmp_path / "rest", checkpoint=tmp_path / "first" / "0")
     assert curves(first + rest) == curves(reports)
     assert same_bits(weights(tmp_path / "rest" / "1"), weights(folder / "2"))
@@ -95,11 +95,11 @@ def test_swav_s_queue_takes_part_and_is_what_the_checkpoint_holds(experiment, st
     reports = train(*prepared, tmp_path / "with", die_after=2)
     state = torch.load(tmp_path / "with" / "0" / "state.pt", weights_only=True)
     state["objective"]["queue.rows"] = state["objective"]["queue.rows"].flip(1)
-    (spoilt := tmp_path / "spoilt").mkdir()
+    (damaged := tmp_path / "damaged").mkdir()
     for file in (tmp_path / "with" / "0").iterdir():
-        (spoilt / file.name).write_bytes(file.read_bytes())
-    torch.save(state, spoilt / "state.pt")
-    rest = train(*prepared, tmp_path / "rest", die_after=1, checkpoint=spoilt)
+        (damaged / file.name).write_bytes(file.read_bytes())
+    torch.save(state, damaged / "state.pt")
+    rest = train(*prepared, tmp_path / "rest", die_after=1, checkpoint=damaged)
     assert losses(rest)[0] != losses(reports)[8]
 
 
@@ -119,7 +119,7 @@ def test_a_sum_with_distillation_is_shown_views_crops_and_the_teacher(experiment
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["simclr", "swav"])
-def test_it_learns_on_two_workers_and_goes_on_there(experiment, stores, tmp_path, name):
+def test_it_learns_and_resumes_on_two_workers(experiment, stores, tmp_path, name):
     prepared = method(experiment, stores, name)
     both = in_processes(2, on_rank, *prepared, tmp_path / "both")
     assert curves(both[0])[:2] == curves(both[1])[:2]
@@ -131,7 +131,7 @@ def test_it_learns_on_two_workers_and_goes_on_there(experiment, stores, tmp_path
 
 def test_a_teacher_without_stored_views_only_encodes_val_and_test(experiment, tmp_path):
     _, assets = method(experiment, tmp_path, "simclr")
-    assert assets.facts["teacher/images_encoded"] == 32 + 32
+    assert assets.facts.images_encoded == 32 + 32
 
 
 def test_swav_does_without_small_crops(experiment, stores, tmp_path):

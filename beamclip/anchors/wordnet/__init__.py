@@ -1,11 +1,11 @@
-"""From a class name to its senses in WordNet 3.0. Imports no torch."""
+"""Look up the senses of class names in WordNet 3.0. Imports no torch."""
 
 from beamclip.anchors.wordnet.class_lists import (
     ClassName,
-    KnownSet,
+    KnownDataset,
     check_classes,
-    known_set,
-    known_synsets,
+    find_known_dataset,
+    known_dataset_synsets,
     read_class_list,
 )
 from beamclip.anchors.wordnet.lexicon import WORDNET_ID, Lexicon, Synset
@@ -17,13 +17,13 @@ __all__ = [
     "WORDNET_ID",
     "ClassName",
     "Excerpt",
-    "KnownSet",
+    "KnownDataset",
     "Lexicon",
     "Synset",
     "WordNetFiles",
     "check_classes",
-    "known_set",
-    "known_synsets",
+    "find_known_dataset",
+    "known_dataset_synsets",
     "open_lexicon",
     "open_vocabulary",
     "read_class_list",

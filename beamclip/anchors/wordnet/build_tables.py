@@ -1,9 +1,12 @@
-"""Makes the tables of this package again from their sources; whoever only uses beamclip never needs it.
+"""Rebuild this package's tables from their sources. Only developers of beamclip need it.
 
-    python -m beamclip.anchors.wordnet.build_tables                             data/wordnet.tsv.gz, from WordNet 3.0's own files
-    python -m beamclip.anchors.wordnet.build_tables --lvis lvis_v1_val.json     data/lvis.tsv, from the annotations of LVIS v1
+    python -m beamclip.anchors.wordnet.build_tables
+        writes data/wordnet.tsv.gz, from WordNet 3.0's own files
+    python -m beamclip.anchors.wordnet.build_tables --lvis lvis_v1_val.json
+        writes data/lvis.tsv, from the annotations of LVIS v1
 
-The same WordNet, timm and open_clip give the same bytes (before compression; zlib's differ between versions).
+The same WordNet, timm and open_clip give the same bytes (before compression, which differs between
+versions of zlib).
 """
 
 import argparse
@@ -14,101 +17,113 @@ from pathlib import Path
 from typing import Any
 
 from beamclip.anchors.wordnet import imagenet_tables as tables
-from beamclip.anchors.wordnet.class_lists import table_rows
-from beamclip.anchors.wordnet.lexicon import HOW_TO_INSTALL, Synset, base_forms
-from beamclip.anchors.wordnet.readers import FILE, WordNetFiles, open_lexicon
+from beamclip.anchors.wordnet.class_lists import read_table
+from beamclip.anchors.wordnet.lemmatize import base_forms
+from beamclip.anchors.wordnet.lexicon import HOW_TO_INSTALL, Synset
+from beamclip.anchors.wordnet.readers import EXCERPT_FILE, WordNetFiles, open_lexicon
 from beamclip.anchors.wordnet.vocabularies import imagenet_1k, lvis
 from beamclip.config import UserError
 
 DATA = Path(__file__).parent / "data"
 
-_HEADER = (
-    "# An excerpt of WordNet 3.0, Copyright 2006 by Princeton University, all rights reserved: see WORDNET-LICENSE.",
-    "# Made by beamclip.anchors.wordnet.build_tables; beamclip.anchors.wordnet.readers describes the format.",
-)
-_LVIS_HEADER = (
-    "# Categories of LVIS v1 (Gupta, Dollar, Girshick: LVIS, CVPR 2019), CC BY 4.0: https://creativecommons.org/licenses/by/4.0",
-    "# In the order of their ids. Changes: names in words, two misspelled ones mended, synsets as WordNet 3.0 ids, no annotations.",
-)
-_MENDED = {
+_HEADER = """\
+# An excerpt of WordNet 3.0, Copyright 2006 by Princeton University, all rights reserved: \
+see WORDNET-LICENSE.
+# Made by beamclip.anchors.wordnet.build_tables; \
+beamclip.anchors.wordnet.readers describes the format.
+"""
+_LVIS_HEADER = """\
+# Categories of LVIS v1 (Gupta, Dollar, Girshick: LVIS, CVPR 2019), CC BY 4.0: \
+https://creativecommons.org/licenses/by/4.0
+# In the order of their ids. Changes: names in words, two misspelled ones corrected, \
+synsets as WordNet 3.0 ids, no annotations.
+"""
+_CORRECTED_NAMES = {
     "monitor (computer equipment) computer monitor": "monitor (computer equipment)",
     "speaker (stero equipment)": "speaker (stereo equipment)",
 }
 
 
-def excerpt(wordnet: WordNetFiles) -> str:
-    """The text of the excerpt: see `beamclip.anchors.wordnet.readers`."""
-    forms = sorted(
-        {
-            form
-            for name in _names()
-            for form in base_forms(name, wordnet.exceptions, lambda form: bool(wordnet.ids(form)))
-        }
-    )
-    senses = {form: wordnet.ids(form) for form in forms}
-    wanted = {*_ids(), *(id for ids in senses.values() for id in ids)}
-    synsets = sorted(frozenset().union(*map(wordnet.ancestors, wanted)))
-    plurals = {
-        plural: [one for one in singulars if one in senses]
-        for plural, singulars in sorted(wordnet.exceptions.items())
-    }
-    lines = [
-        *_HEADER,
-        *(_synset_line(wordnet.synset(id), wordnet.below.get(id, 1)) for id in synsets),
-        *(f"F\t{form}\t{' '.join(ids)}" for form, ids in senses.items()),
-        *(
-            f"X\t{plural}\t{' '.join(singulars)}"
-            for plural, singulars in plurals.items()
-            if singulars
-        ),
-    ]
-    return "\n".join(lines) + "\n"
+def excerpt_text(wordnet: WordNetFiles) -> str:
+    """Return the text of the excerpt, in the format described in `readers`."""
+    all_forms: set[str] = set()
+    for name in _excerpt_names():
+        all_forms.update(
+            base_forms(name, wordnet.irregular_plurals, lambda form: bool(wordnet.synset_ids(form)))
+        )
+    ids_of_form = {form: wordnet.synset_ids(form) for form in sorted(all_forms)}
+
+    synset_ids: set[str] = set()
+    for id in _excerpt_ids():
+        synset_ids |= wordnet.ancestors(id)
+    for ids in ids_of_form.values():
+        for id in ids:
+            synset_ids |= wordnet.ancestors(id)
+
+    lines = []
+    for id in sorted(synset_ids):
+        lines.append(_synset_line(wordnet.synset(id), wordnet.subtree_sizes.get(id, 1)))
+    for form, ids in ids_of_form.items():
+        lines.append(f"F\t{form}\t{' '.join(ids)}")
+    for plural, singulars in sorted(wordnet.irregular_plurals.items()):
+        listed = [singular for singular in singulars if singular in ids_of_form]
+        if listed:
+            lines.append(f"X\t{plural}\t{' '.join(listed)}")
+    return _HEADER + "\n".join(lines) + "\n"
 
 
 def lvis_table(categories: Iterable[dict[str, Any]], wordnet: WordNetFiles) -> str:
-    """The text of lvis.tsv. categories: LVIS's own, with `id`, `name` and a `synset` such as `aerosol.n.02`: the second sense of a noun."""
-    rows = []
-    for category in sorted(categories, key=lambda one: int(one["id"])):
-        lemma, _, number = category["synset"].rsplit(".", 2)
-        ids = wordnet.ids(lemma)
+    """Return the text of lvis.tsv.
+
+    Args:
+        categories: LVIS's own, with `id`, `name` and a `synset` such as `aerosol.n.02`, the second
+            sense of a noun.
+        wordnet: where synsets are looked up.
+    """
+    lines = []
+    for category in sorted(categories, key=lambda category: int(category["id"])):
         name = category["name"].replace("_", " ")
-        rows.append(f"{_MENDED.get(name, name)}\t{ids[int(number) - 1] if ids else ''}")
-    return "\n".join((*_LVIS_HEADER, *rows)) + "\n"
+        lemma, _, sense_number = category["synset"].rsplit(".", 2)
+        ids = wordnet.synset_ids(lemma)
+        id = ids[int(sense_number) - 1] if ids else ""
+        lines.append(f"{_CORRECTED_NAMES.get(name, name)}\t{id}")
+    return _LVIS_HEADER + "\n".join(lines) + "\n"
 
 
-def _synset_line(synset: Synset, below: int) -> str:
-    same_words = tables.lemmas().get(synset.id) == synset.lemmas
-    same_gloss = tables.definitions().get(synset.id) == synset.gloss
-    words, gloss = "" if same_words else "|".join(synset.lemmas), "" if same_gloss else synset.gloss
-    count = "" if below == 1 else str(below)
-    return "\t".join(
-        (
-            "S",
-            synset.id,
-            " ".join(synset.parents),
-            "i" if synset.instance else "",
-            count,
-            words,
-            gloss,
-        )
+def _synset_line(synset: Synset, subtree_size: int) -> str:
+    """Return a synset's line; numbers of 1 and what timm's tables have are left empty."""
+    timm_has_lemmas = tables.lemmas().get(synset.id) == synset.lemmas
+    timm_has_gloss = tables.definitions().get(synset.id) == synset.gloss
+    fields = (
+        "S",
+        synset.id,
+        " ".join(synset.parents),
+        "i" if synset.instance else "",
+        "" if subtree_size == 1 else str(subtree_size),
+        "" if timm_has_lemmas else "|".join(synset.lemmas),
+        "" if timm_has_gloss else synset.gloss,
     )
+    return "\t".join(fields)
 
 
-def _names() -> Iterator[str]:
-    """All names whose senses belong into the excerpt."""
-    for one in (*imagenet_1k(), *lvis()):
-        yield one.name
+def _excerpt_names() -> Iterator[str]:
+    """Yield all names whose senses the excerpt holds."""
+    for class_name in (*imagenet_1k(), *lvis()):
+        yield class_name.name
     for id in tables.imagenet_1k():
         yield from tables.lemmas()[id]
-    for _, spellings, _ in table_rows("classes.tsv"):
+    for _, spellings, _ in read_table("classes.tsv"):
         yield from spellings.split("|")
 
 
-def _ids() -> Iterator[str]:
-    """All synsets that belong into the excerpt, whatever their names."""
+def _excerpt_ids() -> Iterator[str]:
+    """Yield the ids of all synsets that the excerpt holds independent of names."""
     yield from tables.lemmas()
-    yield from (one.synset for one in lvis() if one.synset)
-    yield from (id for _, _, id in table_rows("classes.tsv"))
+    for class_name in lvis():
+        if class_name.synset:
+            yield class_name.synset
+    for _, _, id in read_table("classes.tsv"):
+        yield id
 
 
 def main() -> None:
@@ -120,15 +135,14 @@ def main() -> None:
     options = parser.parse_args()
     wordnet = open_lexicon()
     if not isinstance(wordnet, WordNetFiles):
-        raise UserError(f"the tables are made from the whole of WordNet; {HOW_TO_INSTALL}")
+        raise UserError(f"the tables are made from all of WordNet; {HOW_TO_INSTALL}")
     if options.lvis:
-        found = json.loads(options.lvis.read_text(encoding="utf-8"))
-        categories = found["categories"] if isinstance(found, dict) else found
+        annotations = json.loads(options.lvis.read_text(encoding="utf-8"))
+        categories = annotations["categories"] if isinstance(annotations, dict) else annotations
         (DATA / "lvis.tsv").write_text(lvis_table(categories, wordnet), encoding="utf-8")
     else:
-        (DATA / FILE).write_bytes(
-            gzip.compress(excerpt(wordnet).encode("utf-8"), compresslevel=9, mtime=0)
-        )
+        text = excerpt_text(wordnet).encode("utf-8")
+        (DATA / EXCERPT_FILE).write_bytes(gzip.compress(text, compresslevel=9, mtime=0))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,12 @@
-"""Classes by name, with what is known of their sense: from a list of the user's, or because the names are a well-known data set's."""
+"""Read class names together with what is given about their senses.
+
+A class list is the user's text file. The table of well-known data sets comes with beamclip.
+
+`beamclip.data.class_names` reads the same file for `data.class_names`, but only for the names,
+before WordNet is opened: it ignores the second column, refuses two equal lines, and takes the same
+name twice if the lines differ. This module reads the second column, checks its ids, and refuses a
+name twice unless each has its own sense.
+"""
 
 import re
 from collections import defaultdict
@@ -12,19 +20,22 @@ from beamclip.anchors.wordnet.lexicon import WORDNET_ID
 from beamclip.config import UserError
 from beamclip.data.class_names import normalize_name
 
-ALMOST_AN_ID = re.compile(
+MALFORMED_ID = re.compile(
     r"(?:wn\d*:)?[nvars]?\d{4,}(?:-[nvars])?|\w+\.[nvars]\.\d+", re.IGNORECASE
 )
+"""Matches texts that are meant as synset ids, in any notation, correct ones included."""
+
+_LINE_FORMAT = "write a name, or a name, a tab and a WordNet id or a context"
 
 
 @dataclass(frozen=True)
 class ClassName:
-    """A class and, where somebody said so, its sense.
+    """A class, with its sense if that is given.
 
     Attributes:
         name: as the data set spells it.
         synset: WordNet 3.0 id.
-        context: free text of the user's that says what is meant.
+        context: free text that says what is meant.
     """
 
     name: str
@@ -33,12 +44,12 @@ class ClassName:
 
 
 @dataclass(frozen=True)
-class KnownSet:
+class KnownDataset:
     """The classes of a well-known data set.
 
     Attributes:
         title: such as `CIFAR-10`.
-        synsets: the id of each accepted spelling of each class.
+        synsets: WordNet id by normalized name, for each accepted spelling of each class.
     """
 
     title: str
@@ -46,102 +57,123 @@ class KnownSet:
 
 
 def read_class_list(path: Path, key: str) -> tuple[ClassName, ...]:
-    """Classes from a text file, one a line: `name`, `name<TAB>n02012849` or `name<TAB>free text`.
+    """Read classes from a text file, one per line: `name`, `name<TAB>n02012849` or `name<TAB>text`.
 
     Args:
+        path: of the file, UTF-8.
         key: the setting that names the file, for messages.
 
     Raises:
-        UserError: the file can't be read or is not UTF-8, or a line has no name, more than two fields, a malformed id or a class twice.
+        UserError: the file can't be read or is not UTF-8; a line has no name, more than two fields
+            or a malformed id; or as `check_classes`.
     """
+    where = f"{key} {path}"
     try:
-        lines = path.expanduser().read_text(encoding="utf-8-sig").rstrip().splitlines()
+        text = path.expanduser().read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(
-            f"{key} {path} can't be read ({error.strerror}); give a text file"
-        ) from None
+        raise UserError(f"{where} can't be read ({error.strerror}); give a text file") from None
     except UnicodeDecodeError:
         raise UserError(
-            f"{key} {path} is not UTF-8; save it as UTF-8 text, one class name a line"
+            f"{where} is not UTF-8; save it as UTF-8 text, one class name a line"
         ) from None
+    lines = text.rstrip().splitlines()
     if not lines:
-        raise UserError(f"{key} {path} is empty; write one class name a line")
-    classes = tuple(
-        _parse(line, f"{key} {path} line {number}") for number, line in enumerate(lines, 1)
-    )
-    check_classes(classes, f"{key} {path}")
-    return classes
+        raise UserError(f"{where} is empty; write one class name a line")
+    classes = [
+        _parse_line(line, f"{where} line {number}") for number, line in enumerate(lines, start=1)
+    ]
+    check_classes(classes, where)
+    return tuple(classes)
+
+
+def _parse_line(line: str, where: str) -> ClassName:
+    name, *senses = [field.strip() for field in line.rstrip("\t ").split("\t")]
+    if not name:
+        raise UserError(f"{where} has no class name; {_LINE_FORMAT}")
+    if len(senses) > 1:
+        raise UserError(f"{where} has {len(senses) + 1} fields; {_LINE_FORMAT}")
+    if not senses:
+        return ClassName(name)
+    sense = senses[0]
+    if WORDNET_ID.fullmatch(sense):
+        return ClassName(name, synset=sense)
+    if MALFORMED_ID.fullmatch(sense):
+        raise UserError(
+            f"{where} has {sense!r}, which is not a WordNet id; "
+            "ids are n and eight digits, such as n02012849"
+        )
+    return ClassName(name, context=sense)
 
 
 def check_classes(classes: Sequence[ClassName], where: str) -> None:
-    """Classes may share a name only where each has its own synset or context.
+    """Raise UserError if two classes have the same name and nothing says which is which.
+
+    Classes may share a name only if each has its own synset or context.
+
+    Args:
+        classes: in label order.
+        where: what messages call the source of the names.
 
     Raises:
-        UserError: an empty name, or a name that stands for two classes. The sentence begins with `where`.
+        UserError: a name is empty, or several classes have the same name and not each its own
+            sense.
     """
-    same: dict[str, list[ClassName]] = defaultdict(list)
-    for number, one in enumerate(classes):
-        if not one.name.strip():
+    by_name: dict[str, list[ClassName]] = defaultdict(list)
+    for label, class_name in enumerate(classes):
+        if not class_name.name.strip():
+            raise UserError(f"{where} has an empty name for class {label}; give every class a name")
+        by_name[normalize_name(class_name.name)].append(class_name)
+    for group in by_name.values():
+        if len(group) == 1:
+            continue
+        senses = {class_name.synset or class_name.context for class_name in group}
+        if None in senses or len(senses) < len(group):
             raise UserError(
-                f"{where} has an empty name for class {number}; give every class a name"
-            )
-        same[normalize_name(one.name)].append(one)
-    for group in same.values():
-        senses = {one.synset or one.context for one in group}
-        if len(group) > 1 and (None in senses or len(senses) < len(group)):
-            name = group[0].name
-            raise UserError(
-                f"{where} has {name!r} {len(group)} times; say which is which: a tab and its WordNet id after each name"
+                f"{where} has {group[0].name!r} {len(group)} times; "
+                "say which is which: put a tab and its WordNet id after each name"
             )
 
 
-def known_set(names: Sequence[str]) -> KnownSet | None:
-    """The well-known data set that has exactly these classes, in any order and any of their usual spellings."""
-    spelled = {normalize_name(name) for name in names}
-    for known in _known_sets():
-        ids = {known.synsets.get(name) for name in spelled}
-        if None not in ids and len(ids) == len(spelled) == len(names) == len(
-            set(known.synsets.values())
-        ):
-            return known
+def find_known_dataset(names: Sequence[str]) -> KnownDataset | None:
+    """Return the well-known data set with exactly these classes, or None.
+
+    Args:
+        names: in any order and any of their usual spellings.
+    """
+    spellings = {normalize_name(name) for name in names}
+    # Names must not repeat, not even in two spellings.
+    if len(spellings) != len(names):
+        return None
+    for dataset in _known_datasets():
+        ids = {dataset.synsets.get(spelling) for spelling in spellings}
+        if ids == set(dataset.synsets.values()) and len(ids) == len(spellings):
+            return dataset
     return None
 
 
-def known_synsets(names: Sequence[str]) -> tuple[str | None, ...]:
-    """WordNet ids of the classes of CIFAR-10, CIFAR-100, Imagenette or the ten digits; all None for any other set of names."""
-    known = known_set(names)
-    return tuple(known.synsets[normalize_name(name)] if known else None for name in names)
+def known_dataset_synsets(names: Sequence[str]) -> tuple[str | None, ...]:
+    """Return the WordNet ids of the classes of CIFAR-10, CIFAR-100, Imagenette or the ten digits.
 
-
-def table_rows(name: str) -> Iterator[list[str]]:
-    """The fields of each line of a tab-separated table of the package's own, without its comments."""
-    text = resources.files(__package__).joinpath("data", name).read_text(encoding="utf-8")
-    return (line.split("\t") for line in text.splitlines() if not line.startswith("#"))
-
-
-def _parse(line: str, where: str) -> ClassName:
-    name, *rest = (field.strip() for field in line.rstrip("\t ").split("\t"))
-    if not name:
-        raise UserError(
-            f"{where} has no class name; write a name, or a name, a tab and a WordNet id or a context"
-        )
-    if len(rest) > 1:
-        raise UserError(
-            f"{where} has {len(rest) + 1} fields; write a name, or a name, a tab and a WordNet id or a context"
-        )
-    second = rest[0] if rest else None
-    if second and WORDNET_ID.fullmatch(second):
-        return ClassName(name, synset=second)
-    if second and ALMOST_AN_ID.fullmatch(second):
-        raise UserError(
-            f"{where} has {second!r}, which is no WordNet id; one is n and eight digits, such as n02012849"
-        )
-    return ClassName(name, context=second)
+    They are all None for any other set of names.
+    """
+    dataset = find_known_dataset(names)
+    if dataset is None:
+        return (None,) * len(names)
+    return tuple(dataset.synsets[normalize_name(name)] for name in names)
 
 
 @cache
-def _known_sets() -> tuple[KnownSet, ...]:
-    sets: dict[str, dict[str, str]] = defaultdict(dict)
-    for title, spellings, id in table_rows("classes.tsv"):
-        sets[title] |= {normalize_name(spelling): id for spelling in spellings.split("|")}
-    return tuple(KnownSet(title, synsets) for title, synsets in sets.items())
+def _known_datasets() -> tuple[KnownDataset, ...]:
+    synsets_of: dict[str, dict[str, str]] = defaultdict(dict)
+    for title, spellings, id in read_table("classes.tsv"):
+        for spelling in spellings.split("|"):
+            synsets_of[title][normalize_name(spelling)] = id
+    return tuple(KnownDataset(title, synsets) for title, synsets in synsets_of.items())
+
+
+def read_table(name: str) -> Iterator[list[str]]:
+    """Yield the fields of each line, except comments, of one of the package's .tsv tables."""
+    text = resources.files(__package__).joinpath("data", name).read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            yield line.split("\t")

@@ -1,4 +1,20 @@
-"""Which lexicon there is on this machine."""
+"""Open a lexicon: all of WordNet 3.0 if it is installed, else beamclip's own excerpt of it.
+
+**WordNet's database files** have the format of wndb(5): index.noun, data.noun, noun.exc. Debian's
+wordnet-base and NLTK's corpus hold the same three files; NLTK's may be in a zip file.
+
+**The excerpt** suffices for ImageNet, LVIS, CIFAR and digits without WordNet. It has the place in
+the hierarchy of every synset of ImageNet-1K, ImageNet-21K, LVIS, CIFAR and the digits and of all
+their ancestors, and all senses of the class names of these sets except ImageNet-21K's. Lemmas and
+definitions of ImageNet's synsets come from timm's tables. Its tab-separated lines are in three
+parts, each sorted:
+
+    S  id  parents  "i" for a named thing  synsets below, if not 1  lemmas, joined by |  definition
+    F  form  ids, most frequent first
+    X  irregular plural  singulars
+
+Lemmas and definition are empty if timm's tables have them.
+"""
 
 import gzip
 import os
@@ -14,27 +30,93 @@ from zipfile import BadZipFile
 from zipfile import Path as ZipPath
 
 from beamclip.anchors.wordnet import imagenet_tables as tables
-from beamclip.anchors.wordnet.lexicon import WORDNET_ID, Lexicon, Nouns, Synset
+from beamclip.anchors.wordnet.lexicon import WORDNET_ID, Lexicon, NounLexicon, Synset
 from beamclip.config import UserError
 
-# Reader of WordNet 3.0's database files, in the format of wndb(5): index.noun, data.noun, noun.exc.
-#
-# Debian's wordnet-base and NLTK's corpus hold the same three files; NLTK's stays a zip file where nobody unpacked it.
-
-
 Folder = Path | ZipPath
-FILES = ("index.noun", "data.noun")
+REQUIRED_FILES = ("index.noun", "data.noun")
+EXCERPT_FILE = "wordnet.tsv.gz"
 
 _VERSION = re.compile(rb"WordNet (\d[\d.]*) Copyright")
 _EXAMPLES = re.compile('[;:] "')
 _PARENT = re.compile(rb" @i? (\d{8}) n ")
+_log = getLogger(__name__)
 
 
-class WordNetFiles(Nouns):
-    """The whole of WordNet's nouns.
+@cache
+def open_lexicon() -> Lexicon:
+    """Return all of WordNet 3.0 if it is installed, else the excerpt that comes with beamclip.
+
+    WordNet is searched in $WNSEARCHDIR, $WNHOME/dict, Debian's folder and NLTK's data folders.
+    Folders with another version are skipped with a warning, unless one of the variables names them.
 
     Raises:
-        UserError: the folder holds another version than 3.0, whose ids are others, or a file is cut short.
+        UserError: $WNSEARCHDIR or $WNHOME names a folder without WordNet 3.0.
+    """
+    return _open_named_by_environment() or _open_installed() or Excerpt()
+
+
+def _open_named_by_environment() -> Lexicon | None:
+    for variable, subfolder in (("WNSEARCHDIR", ""), ("WNHOME", "dict")):
+        if os.environ.get(variable):
+            folder = Path(os.environ[variable], subfolder)
+            if not _has_wordnet(folder):
+                raise UserError(
+                    f"${variable} says that WordNet is in {folder}, "
+                    f"which has no {' and '.join(REQUIRED_FILES)}; correct or unset it"
+                )
+            return WordNetFiles(folder)
+    return None
+
+
+def _open_installed() -> Lexicon | None:
+    for path in _usual_paths():
+        try:
+            is_zip = path.suffix == ".zip" and path.is_file()
+            folder = ZipPath(path, "wordnet/") if is_zip else path
+            if _has_wordnet(folder):
+                return WordNetFiles(folder)
+        except (UserError, OSError, BadZipFile) as error:
+            _log.warning("WordNet skipped: %s", error)
+    return None
+
+
+def _usual_paths() -> Iterator[Path]:
+    """Yield the paths that Debian, WordNet's installer and NLTK use, in search order."""
+    yield Path("/usr/share/wordnet")
+    yield Path("/usr/local/WordNet-3.0/dict")
+    named = os.environ.get("NLTK_DATA", "").split(os.pathsep)
+    nltk_folders = [Path(folder) for folder in named if folder]
+    for root in (
+        Path.home(),
+        Path(sys.prefix),
+        Path(sys.prefix, "share"),
+        Path(sys.prefix, "lib"),
+        Path("/usr/share"),
+        Path("/usr/local/share"),
+        Path("/usr/lib"),
+        Path("/usr/local/lib"),
+    ):
+        nltk_folders.append(root / "nltk_data")
+    for folder in nltk_folders:
+        yield folder / "corpora" / "wordnet"
+        # NLTK's downloader does not unpack this one.
+        yield folder / "corpora" / "wordnet.zip"
+
+
+def _has_wordnet(folder: Folder) -> bool:
+    return all((folder / name).is_file() for name in REQUIRED_FILES)
+
+
+# --- WordNet's own files ---
+
+
+class WordNetFiles(NounLexicon):
+    """All of WordNet's nouns, read from its database files.
+
+    Raises:
+        UserError: the folder has another version than 3.0, whose ids differ, or a file is cut
+            short.
     """
 
     complete = True
@@ -42,240 +124,184 @@ class WordNetFiles(Nouns):
     def __init__(self, folder: Folder) -> None:
         super().__init__()
         self.folder = folder
-        self._data = self._read_whole("data.noun")
-        found = _VERSION.search(self._data[:4096])
-        version = found.group(1).decode().rstrip(".") if found else "of an unknown version"
+        self._data = self._read_file("data.noun")
+        match = _VERSION.search(self._data[:4096])
+        version = match.group(1).decode().rstrip(".") if match else "of an unknown version"
         if version != "3.0":
             raise UserError(
-                f"{folder} holds WordNet {version}, whose synset ids are not ImageNet's; beamclip needs WordNet 3.0"
+                f"{folder} holds WordNet {version}, whose synset ids are not ImageNet's; "
+                "beamclip needs WordNet 3.0"
             )
 
-    def _read_whole(self, name: str) -> bytes:
-        content = (self.folder / name).read_bytes()
-        if not content.endswith(b"\n"):
-            raise UserError(f"{self.folder / name} is cut short; install WordNet again")
-        return content
-
-    @cached_property
-    def _index(self) -> dict[str, str]:
-        """What index.noun says of each form."""
-        lines = self._read_whole("index.noun").decode("utf-8", "replace").splitlines()
-        return {form: rest for form, _, rest in (line.partition(" ") for line in lines) if form}
-
     def forms(self) -> Iterator[str]:
-        """All forms that WordNet lists, in its own order."""
+        """Yield all forms that WordNet lists, in its own order."""
         return iter(self._index)
 
-    def ids(self, form: str) -> tuple[str, ...]:
-        """See `Nouns`."""
+    def synset_ids(self, form: str) -> tuple[str, ...]:
+        """See `NounLexicon`."""
         if form not in self._index:
             return ()
-        fields = self._index[form].split()  # n, number of synsets, …, their offsets
+        # The fields are: n, number of synsets, ..., the synsets' offsets.
+        fields = self._index[form].split()
         return tuple(f"n{offset}" for offset in fields[-int(fields[1]) :])
 
-    def read(self, id: str) -> Synset | None:
-        """See `Nouns`.
+    def read_synset(self, id: str) -> Synset | None:
+        """See `NounLexicon`.
 
         Raises:
             UserError: data.noun is damaged there.
         """
+        # An id is the byte offset of the synset's line in data.noun.
         start = int(id[1:]) if WORDNET_ID.fullmatch(id) else len(self._data)
         line = self._data[start : self._data.find(b"\n", start)].decode("utf-8", "replace")
         if not line.startswith(id[1:] + " "):
             return None
         try:
-            return _parse(line)
+            return _parse_synset(line)
         except (IndexError, ValueError):
             raise UserError(
                 f"{self.folder / 'data.noun'} is damaged at {id}; install WordNet again"
             ) from None
 
     @cached_property
-    def exceptions(self) -> Mapping[str, Sequence[str]]:
-        """See `Nouns`."""
+    def irregular_plurals(self) -> Mapping[str, Sequence[str]]:
+        """See `NounLexicon`."""
         file = self.folder / "noun.exc"
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        return {words[0]: words[1:] for words in map(str.split, lines) if words}
+        if not file.exists():
+            return {}
+        lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
+        return {words[0]: words[1:] for words in lines if words}
 
     @cached_property
-    def below(self) -> Mapping[str, int]:
-        """See `Nouns`. One pass over data.noun, about half a second."""
-        lines = (line for line in self._data.splitlines() if not line.startswith(b" "))
-        return _count_below({line[:8]: _PARENT.findall(line, 0, line.find(b"|")) for line in lines})
+    def subtree_sizes(self) -> Mapping[str, int]:
+        """See `NounLexicon`. Reads data.noun once, in about half a second."""
+        parents = {}
+        for line in self._data.splitlines():
+            # The license at the top of the file is indented.
+            if not line.startswith(b" "):
+                parents[line[:8]] = _PARENT.findall(line, 0, line.find(b"|"))
+        return _count_subtrees(parents)
+
+    @cached_property
+    def _index(self) -> dict[str, str]:
+        """Return the rest of index.noun's line for each form."""
+        index = {}
+        for line in self._read_file("index.noun").decode("utf-8", "replace").splitlines():
+            form, _, rest = line.partition(" ")
+            # The license at the top of the file is indented.
+            if form:
+                index[form] = rest
+        return index
+
+    def _read_file(self, name: str) -> bytes:
+        content = (self.folder / name).read_bytes()
+        if not content.endswith(b"\n"):
+            raise UserError(f"{self.folder / name} is cut short; install WordNet again")
+        return content
 
 
-def _count_below(parents: dict[bytes, list[bytes]]) -> dict[str, int]:
-    """How many nodes lie at or below each node that is somebody's parent."""
-    inner = {parent for above in parents.values() for parent in above}
-    # Most nodes are leaves with one parent: they are counted there, so that only the others' ancestors have to be gathered.
-    here = Counter(
-        above[0] if len(above) == 1 and node not in inner else node
+def _count_subtrees(parents: dict[bytes, list[bytes]]) -> dict[str, int]:
+    """Return how many nodes are at or below each node that has children."""
+    inner_nodes = {parent for above in parents.values() for parent in above}
+    # Most nodes are leaves with one parent. They are counted at that parent, so that ancestors are
+    # collected for the others only.
+    counts_at = Counter(
+        above[0] if len(above) == 1 and node not in inner_nodes else node
         for node, above in parents.items()
     )
-    known: dict[bytes, frozenset[bytes]] = {}
+    ancestors_of: dict[bytes, frozenset[bytes]] = {}
 
     def ancestors(node: bytes) -> frozenset[bytes]:
-        if node not in known:
-            known[node] = frozenset((node,)).union(*map(ancestors, parents[node]))
-        return known[node]
+        if node not in ancestors_of:
+            of_parents = [ancestors(parent) for parent in parents[node]]
+            ancestors_of[node] = frozenset((node,)).union(*of_parents)
+        return ancestors_of[node]
 
-    counts: Counter[bytes] = Counter()
-    for node, count in here.items():
-        counts.update(dict.fromkeys(ancestors(node), count))
-    return {f"n{node.decode()}": counts[node] for node in inner}
+    sizes: Counter[bytes] = Counter()
+    for node, count in counts_at.items():
+        sizes.update(dict.fromkeys(ancestors(node), count))
+    return {f"n{node.decode()}": sizes[node] for node in inner_nodes}
 
 
-def _parse(line: str) -> Synset:
+def _parse_synset(line: str) -> Synset:
+    """Parse a line of data.noun.
+
+    Raises:
+        IndexError, ValueError: the line is damaged.
+    """
     head, _, gloss = line.partition(" | ")
-    offset, _file, _kind, count, *fields = head.split()
-    words = int(count, 16)
+    offset, _file, _kind, word_count, *fields = head.split()
+    # The word count is hexadecimal; every word is followed by a number, every pointer has four
+    # fields.
+    words = int(word_count, 16)
     lemmas = tuple(word.replace("_", " ") for word in fields[: 2 * words : 2])
     pointers = fields[2 * words + 1 :]
     if not lemmas or len(pointers) != 4 * int(fields[2 * words]):
         raise ValueError(line)
-    above = [
-        (symbol, target)
-        for symbol, target in zip(pointers[::4], pointers[1::4], strict=True)
-        if symbol in ("@", "@i")
-    ]
-    instance = any(symbol == "@i" for symbol, _ in above)
-    return Synset(
-        f"n{offset}",
-        lemmas,
-        _definition(gloss),
-        tuple(f"n{target}" for _, target in above),
-        instance,
-    )
+    parents = []
+    instance = False
+    for symbol, target in zip(pointers[::4], pointers[1::4], strict=True):
+        if symbol in ("@", "@i"):
+            parents.append(f"n{target}")
+            instance = instance or symbol == "@i"
+    return Synset(f"n{offset}", lemmas, _definition(gloss), tuple(parents), instance)
 
 
 def _definition(gloss: str) -> str:
-    """A gloss without its examples, which follow as `; "an example"`."""
+    """Return a gloss without its examples, which follow as `; "an example"`."""
     return _EXAMPLES.split(gloss, maxsplit=1)[0].strip(" ;")
 
 
-# The excerpt of WordNet 3.0 that comes with beamclip: enough for ImageNet, LVIS, CIFAR and digits without WordNet installed.
-#
-# It holds the place in the hierarchy of every synset of ImageNet-1K, ImageNet-21K, LVIS, CIFAR and the digits and of all their ancestors,
-# and all senses of the class names of these sets but ImageNet-21K's. Lemmas and definitions of ImageNet's synsets come from timm's tables.
-#
-# Tab-separated lines in three parts, each sorted:
-#
-#     S  id  parents  i (a named thing) or empty  synsets below where not 1  lemmas, |  definition   (last two: empty where timm has them)
-#     F  form  ids, most frequent first
-#     X  irregular plural  singulars
+# --- The excerpt that comes with beamclip ---
 
 
-FILE = "wordnet.tsv.gz"
-
-
-class Excerpt(Nouns):
-    """A lexicon of what the package's own file holds."""
+class Excerpt(NounLexicon):
+    """The lexicon in the package's own file."""
 
     complete = False
 
-    @cached_property
-    def _parts(self) -> dict[str, dict[str, list[str]]]:
-        packed = resources.files(__package__).joinpath("data", FILE).read_bytes()
-        return parts(gzip.decompress(packed).decode("utf-8").splitlines())
-
-    def synset_ids(self) -> Iterable[str]:
-        """All synsets of the excerpt."""
+    def all_synset_ids(self) -> Iterable[str]:
+        """Return the ids of all synsets of the excerpt."""
         return self._parts["S"]
 
     def forms(self) -> Iterable[str]:
-        """All forms whose senses the excerpt holds."""
+        """Return all forms whose senses the excerpt holds."""
         return self._parts["F"]
 
-    def ids(self, form: str) -> tuple[str, ...]:
-        """See `Nouns`."""
+    def synset_ids(self, form: str) -> tuple[str, ...]:
+        """See `NounLexicon`."""
         return tuple(self._parts["F"][form][0].split()) if form in self._parts["F"] else ()
 
-    def read(self, id: str) -> Synset | None:
-        """See `Nouns`."""
+    def read_synset(self, id: str) -> Synset | None:
+        """See `NounLexicon`."""
         if id not in self._parts["S"]:
             return None
-        above, instance, _, words, gloss = self._parts["S"][id]
-        lemmas = tuple(words.split("|")) if words else tables.lemmas()[id]
+        parents, instance, _, lemmas, gloss = self._parts["S"][id]
         return Synset(
-            id, lemmas, gloss or tables.definitions()[id], tuple(above.split()), bool(instance)
+            id,
+            tuple(lemmas.split("|")) if lemmas else tables.lemmas()[id],
+            gloss or tables.definitions()[id],
+            tuple(parents.split()),
+            bool(instance),
         )
 
     @cached_property
-    def exceptions(self) -> Mapping[str, Sequence[str]]:
-        """See `Nouns`."""
+    def irregular_plurals(self) -> Mapping[str, Sequence[str]]:
+        """See `NounLexicon`."""
         return {plural: fields[0].split() for plural, fields in self._parts["X"].items()}
 
     @cached_property
-    def below(self) -> Mapping[str, int]:
-        """See `Nouns`."""
+    def subtree_sizes(self) -> Mapping[str, int]:
+        """See `NounLexicon`."""
         return {id: int(fields[2]) for id, fields in self._parts["S"].items() if fields[2]}
 
-
-def parts(lines: Iterable[str]) -> dict[str, dict[str, list[str]]]:
-    """The fields of each line, by part and key."""
-    out: dict[str, dict[str, list[str]]] = {"S": {}, "F": {}, "X": {}}
-    for line in lines:
-        if not line.startswith("#"):
-            part, key, *fields = line.split("\t")
-            out[part][key] = fields
-    return out
-
-
-_log = getLogger(__name__)
-
-
-@cache
-def open_lexicon() -> Lexicon:
-    """The whole of WordNet 3.0 where it is installed, else the excerpt that comes with beamclip.
-
-    Looked for in $WNSEARCHDIR, $WNHOME/dict, Debian's folder and NLTK's data folders. Folders that hold another version are passed over
-    with a warning, unless a variable names them.
-
-    Raises:
-        UserError: $WNSEARCHDIR or $WNHOME names a folder without WordNet 3.0.
-    """
-    return _named() or _found() or Excerpt()
-
-
-def _named() -> Lexicon | None:
-    for variable, inside in (("WNSEARCHDIR", ""), ("WNHOME", "dict")):
-        if os.environ.get(variable):
-            folder = Path(os.environ[variable], inside)
-            if not _is_wordnet(folder):
-                raise UserError(
-                    f"${variable} says that WordNet is in {folder}, which has no {' and '.join(FILES)}; mend or unset it"
-                )
-            return WordNetFiles(folder)
-    return None
-
-
-def _found() -> Lexicon | None:
-    for place in _usual_places():
-        try:
-            folder = (
-                ZipPath(place, "wordnet/") if place.suffix == ".zip" and place.is_file() else place
-            )
-            if _is_wordnet(folder):
-                return WordNetFiles(folder)
-        except (UserError, OSError, BadZipFile) as error:
-            _log.warning("WordNet passed over: %s", error)
-    return None
-
-
-def _usual_places() -> Iterator[Path]:
-    yield from (Path("/usr/share/wordnet"), Path("/usr/local/WordNet-3.0/dict"))
-    own = [Path(folder) for folder in os.environ.get("NLTK_DATA", "").split(os.pathsep) if folder]
-    roots = [Path.home(), Path(sys.prefix), Path(sys.prefix, "share"), Path(sys.prefix, "lib")]
-    system = [
-        Path("/usr/share"),
-        Path("/usr/local/share"),
-        Path("/usr/lib"),
-        Path("/usr/local/lib"),
-    ]
-    for folder in (*own, *(root / "nltk_data" for root in (*roots, *system))):
-        yield folder / "corpora" / "wordnet"
-        yield folder / "corpora" / "wordnet.zip"  # NLTK leaves this one packed
-
-
-def _is_wordnet(folder: Folder) -> bool:
-    return all((folder / name).is_file() for name in FILES)
+    @cached_property
+    def _parts(self) -> dict[str, dict[str, list[str]]]:
+        """Return the fields of each line, by part (S, F or X) and key (the second column)."""
+        packed = resources.files(__package__).joinpath("data", EXCERPT_FILE).read_bytes()
+        parts: dict[str, dict[str, list[str]]] = {"S": {}, "F": {}, "X": {}}
+        for line in gzip.decompress(packed).decode("utf-8").splitlines():
+            if not line.startswith("#"):
+                part, key, *fields = line.split("\t")
+                parts[part][key] = fields
+        return parts

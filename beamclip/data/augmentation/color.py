@@ -64,13 +64,13 @@ def hue(images: Tensor, shift: Tensor) -> None:
     images.clamp_(1, 2).mul_(-spread).add_(value + spread)
 
 
-def grey(images: Tensor, _: Tensor) -> None:
+def gray(images: Tensor, _: Tensor) -> None:
     """All three channels become the luminance."""
     images.copy_(luminance(images))
 
 
 GREY = 4
-STEPS: tuple[Callable[[Tensor, Tensor], None], ...] = (brightness, contrast, saturation, hue, grey)
+STEPS: tuple[Callable[[Tensor, Tensor], None], ...] = (brightness, contrast, saturation, hue, gray)
 
 
 def change(images: Tensor, steps: NDArray[np.int64], numbers: NDArray[np.float32]) -> Tensor:

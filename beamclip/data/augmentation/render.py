@@ -118,9 +118,9 @@ def _crop(images: Tensor, p: ViewParameters, pixels: PixelFormat) -> Tensor:
 
 
 def _colour(view: Tensor, p: ViewParameters) -> Tensor:
-    if not (p.grey.any() or (p.jitter_order >= 0).any()):
+    if not (p.gray.any() or (p.jitter_order >= 0).any()):
         return view
-    steps = np.column_stack([p.jitter_order, np.where(p.grey, colour.GREY, -1)])
+    steps = np.column_stack([p.jitter_order, np.where(p.gray, colour.GREY, -1)])
     return colour.change(view, steps, np.column_stack([p.factors, np.zeros_like(p.left)]))
 
 

@@ -86,7 +86,7 @@ class ViewParameters:
     """[N, 4], which of brightness 0, contrast 1, saturation 2, hue 3 comes when; -1 where nothing is done."""
     factors: Floats
     """[N, 4]: three factors around 1 and a hue shift in turns."""
-    grey: NDArray[np.bool_]
+    gray: NDArray[np.bool_]
     blur_sigma: Floats
     """σ as a share of the image's side; 0 where there is no blur."""
 
@@ -120,7 +120,8 @@ def draw(
         seed: of the views, not of the run.
         small: draw a multi-crop recipe's small crops instead of its large ones.
     """
-    key = stream_key("view", seed, recipe.model_dump_json(), small)
+    # By alias, so that renaming a field of `Recipe` doesn't change the random numbers.
+    key = stream_key("view", seed, recipe.model_dump_json(by_alias=True), small)
     u = uniforms(ids, views, key, 4 * _ATTEMPTS + 16)
     area = recipe.small_area if small else recipe.area
     left, top, width, height = _crop(
@@ -145,7 +146,7 @@ def draw(
         rest[9] < recipe.flip,
         order,
         factors.astype(np.float32),
-        rest[10] < recipe.grey,
+        rest[10] < recipe.gray,
         sigma.astype(np.float32),
     )
 

@@ -1,4 +1,4 @@
-"""A WordNet of a dozen nouns in the real format, and which tests need the real one."""
+"""A WordNet of fifteen nouns in the real format, and the real WordNet if it is installed."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from beamclip.anchors.wordnet import WordNetFiles, open_lexicon
 
 # word(s), parents ("@" a kind of, "@i" an instance of), gloss
-NOUNS = {
+NOUN_SYNSETS = {
     "entity": (["entity"], [], "that which exists"),
     "physical": (["physical_entity"], [("@", "entity")], "an entity that has physical existence"),
     "abstraction": (["abstraction"], [("@", "entity")], "a general concept"),
@@ -29,17 +29,20 @@ NOUNS = {
     "flea-market": (["flea_market"], [("@", "abstraction")], "an open-air market"),
 }
 SENSES = {"crane": ["crane-poet", "crane-machine", "crane-bird"]}  # most frequent first
-HEADER = "  1 This is no WordNet, but in its format.  \n  2 WordNet {version} Copyright 2006 by Princeton University.  \n"
+HEADER = (
+    "  1 This is not WordNet, but has its format.  \n"
+    "  2 WordNet {version} Copyright 2006 by Princeton University.  \n"
+)
 
 
 def write_wordnet(folder: Path, version: str = "3.0") -> dict[str, str]:
-    """Write index.noun, data.noun and noun.exc. Returns the id of each of `NOUNS`."""
-    offsets = dict.fromkeys(NOUNS, 0)
-    for _ in range(
-        2
-    ):  # offsets are as long as each other, so that the second round's stand where the first round counted
+    """Write index.noun, data.noun and noun.exc. Returns the id of each of `NOUN_SYNSETS`."""
+    offsets = dict.fromkeys(NOUN_SYNSETS, 0)
+    # Offsets all have the same length, so those counted in the first round are correct in the
+    # second.
+    for _ in range(2):
         text = HEADER.format(version=version)
-        for key in NOUNS:
+        for key in NOUN_SYNSETS:
             offsets[key] = len(text)
             text += data_line(key, offsets)
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,28 +53,31 @@ def write_wordnet(folder: Path, version: str = "3.0") -> dict[str, str]:
 
 
 def data_line(key: str, offsets: dict[str, int]) -> str:
-    words, parents, gloss = NOUNS[key]
+    words, parents, gloss = NOUN_SYNSETS[key]
     # A derivation (+) among the pointers is not a parent.
     pointers = [
         ("+", offsets[key], "v"),
         *((symbol, offsets[parent], "n") for symbol, parent in parents),
     ]
     fields = " ".join(f"{symbol} {offset:08d} {kind} 0000" for symbol, offset, kind in pointers)
-    return f"{offsets[key]:08d} 06 n {len(words):02x} {' '.join(f'{word} 0' for word in words)} {len(pointers):03d} {fields} | {gloss}  \n"
+    lemmas = " ".join(f"{word} 0" for word in words)
+    counted_lemmas = f"{len(words):02x} {lemmas}"
+    counted_pointers = f"{len(pointers):03d} {fields}"
+    return f"{offsets[key]:08d} 06 n {counted_lemmas} {counted_pointers} | {gloss}  \n"
 
 
 def index_lines(offsets: dict[str, int]) -> str:
     listed: dict[str, list[str]] = {form: list(keys) for form, keys in SENSES.items()}
-    for key, (words, _, _) in NOUNS.items():
+    for key, (words, _, _) in NOUN_SYNSETS.items():
         for word in words:
             if key not in listed.setdefault(word.lower(), []):
                 listed[word.lower()].append(key)
-    rows = [
-        (form, [f"{offsets[key]:08d}" for key in keys]) for form, keys in sorted(listed.items())
-    ]
-    return "".join(
-        f"{form} n {len(found)} 2 @ + {len(found)} 1 {' '.join(found)}  \n" for form, found in rows
-    )
+    lines = []
+    for form, keys in sorted(listed.items()):
+        count = len(keys)
+        ids = " ".join(f"{offsets[key]:08d}" for key in keys)
+        lines.append(f"{form} n {count} 2 @ + {count} 1 {ids}  \n")
+    return "".join(lines)
 
 
 @pytest.fixture

@@ -5,16 +5,16 @@ import pytest
 from beamclip.anchors.wordnet import (
     ClassName,
     check_classes,
-    known_set,
-    known_synsets,
+    find_known_dataset,
+    known_dataset_synsets,
     read_class_list,
 )
-from beamclip.anchors.wordnet.class_lists import table_rows
+from beamclip.anchors.wordnet.class_lists import read_table
 from beamclip.config import UserError
 
 # Classes whose name WordNet does not list for the sense that is meant, and why.
 UNLISTED = {
-    "aquarium_fish": "no noun of WordNet's; a fish",
+    "aquarium_fish": "not a noun in WordNet; a fish",
     "keyboard": "CIFAR-100 means the computer's, which WordNet calls computer keyboard",
     "maple_tree": "WordNet says maple",
 }
@@ -41,7 +41,7 @@ def test_reads_names_ids_and_contexts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "message"),
     [
         (
             b"caf\xe9\n",
@@ -52,13 +52,22 @@ def test_reads_names_ids_and_contexts(tmp_path):
         (b"\tn02012849\n", "anchors.vocabulary {} line 1 has no class name;"),
         (
             b"cat\ta\tb\n",
-            "anchors.vocabulary {} line 1 has 3 fields; write a name, or a name, a tab and a WordNet id or a context",
+            (
+                "anchors.vocabulary {} line 1 has 3 fields; "
+                "write a name, or a name, a tab and a WordNet id or a context"
+            ),
         ),
         (
             b"cat\tn0201284\n",
-            "anchors.vocabulary {} line 1 has 'n0201284', which is no WordNet id; one is n and eight digits",
+            (
+                "anchors.vocabulary {} line 1 has 'n0201284', which is not a WordNet id; "
+                "ids are n and eight digits"
+            ),
         ),
-        (b"cat\t02012849\n", "anchors.vocabulary {} line 1 has '02012849', which is no WordNet id"),
+        (
+            b"cat\t02012849\n",
+            "anchors.vocabulary {} line 1 has '02012849', which is not a WordNet id",
+        ),
         (b"cat\ndog\nCat\n", "anchors.vocabulary {} has 'cat' 2 times; say which is which"),
         (
             b"crane\tn02012849\ncrane\n",
@@ -70,29 +79,32 @@ def test_reads_names_ids_and_contexts(tmp_path):
         ),
     ],
 )
-def test_a_bad_list_gets_a_sentence(tmp_path, content, sentence):
+def test_a_bad_list_is_refused(tmp_path, content, message):
     path = write(tmp_path / "list.txt", content)
-    with pytest.raises(UserError, match=re.escape(sentence.format(path))):
+    with pytest.raises(UserError, match=re.escape(message.format(path))):
         read_class_list(path, "anchors.vocabulary")
 
 
-def test_a_missing_list_gets_a_sentence(tmp_path):
+def test_a_missing_list_is_refused(tmp_path):
     with pytest.raises(UserError, match="data.class_names .* can't be read"):
         read_class_list(tmp_path / "none.txt", "data.class_names")
 
 
-def test_classes_without_a_name_get_a_sentence():
+def test_classes_without_a_name_are_refused():
     with pytest.raises(UserError, match="data.class_names has an empty name for class 1"):
         check_classes([ClassName("cat"), ClassName(" ")], "data.class_names")
 
 
-def test_known_sets_are_known_by_all_their_names():
-    names = [name for of, name, _ in table_rows("classes.tsv") if of == "CIFAR-10"]
-    assert known_set(names).title == known_set(names[::-1]).title == "CIFAR-10"
-    assert known_synsets(names)[:2] == ("n02691156", "n02958343")
-    assert known_synsets(names[:9]) == (None,) * 9
+def test_known_data_sets_are_recognized_by_all_their_names():
+    names = [name for dataset, name, _ in read_table("classes.tsv") if dataset == "CIFAR-10"]
+    assert find_known_dataset(names).title == find_known_dataset(names[::-1]).title == "CIFAR-10"
+    assert known_dataset_synsets(names)[:2] == ("n02691156", "n02958343")
+    assert known_dataset_synsets(names[:9]) == (None,) * 9
     assert (
-        known_set([*names, "goat"]) is known_set([*names[:9], "airplane"]) is known_set([]) is None
+        find_known_dataset([*names, "goat"])
+        is find_known_dataset([*names[:9], "airplane"])
+        is find_known_dataset([])
+        is None
     )
 
 
@@ -105,8 +117,8 @@ def test_known_sets_are_known_by_all_their_names():
         [f"{i} - {name}" for i, name in enumerate(DIGITS)],
     ],
 )
-def test_digits_may_be_words_or_figures(names):
-    assert known_set(names).title == "digits" and known_synsets(names)[:2] == (
+def test_digits_may_be_words_or_numerals(names):
+    assert find_known_dataset(names).title == "digits" and known_dataset_synsets(names)[:2] == (
         "n13742358",
         "n13742573",
     )
@@ -115,27 +127,29 @@ def test_digits_may_be_words_or_figures(names):
 def test_spellings_of_torchvision_and_of_others():
     first = [
         spellings.split("|")[0]
-        for of, spellings, _ in table_rows("classes.tsv")
-        if of == "CIFAR-100"
+        for dataset, spellings, _ in read_table("classes.tsv")
+        if dataset == "CIFAR-100"
     ]
     last = [
         spellings.split("|")[-1]
-        for of, spellings, _ in table_rows("classes.tsv")
-        if of == "CIFAR-100"
+        for dataset, spellings, _ in read_table("classes.tsv")
+        if dataset == "CIFAR-100"
     ]
     assert "aquarium_fish" in first and "cra" in last and len(first) == 100
     spoken = [name.replace("_", " ").title() for name in first]
-    assert known_synsets(first) == known_synsets(last) == known_synsets(spoken)
+    assert (
+        known_dataset_synsets(first) == known_dataset_synsets(last) == known_dataset_synsets(spoken)
+    )
 
 
 def test_imagenettes_common_names_are_its_ids():
     rows = [
         (spellings.split("|")[0], id)
-        for of, spellings, id in table_rows("classes.tsv")
-        if of == "Imagenette"
+        for dataset, spellings, id in read_table("classes.tsv")
+        if dataset == "Imagenette"
     ]
     assert (
-        known_synsets([name for name, _ in rows]) == tuple(id for _, id in rows)
+        known_dataset_synsets([name for name, _ in rows]) == tuple(id for _, id in rows)
         and ("tench", "n01440764") in rows
     )
 
@@ -143,16 +157,23 @@ def test_imagenettes_common_names_are_its_ids():
 @pytest.mark.parametrize(
     ("title", "count"), [("CIFAR-10", 10), ("CIFAR-100", 100), ("Imagenette", 10), ("digits", 10)]
 )
-def test_tables_are_whole(title, count):
-    rows = [(spellings, id) for of, spellings, id in table_rows("classes.tsv") if of == title]
+def test_tables_are_complete(title, count):
+    rows = [
+        (spellings, id) for dataset, spellings, id in read_table("classes.tsv") if dataset == title
+    ]
     assert len(rows) == len({id for _, id in rows}) == count
 
 
 def test_tables_name_senses_that_wordnet_lists(wordnet):
-    listed = {name: {one.id for one in wordnet.senses(name)} for _, name, _ in first_spellings()}
+    listed = {
+        name: {synset.id for synset in wordnet.senses(name)} for _, name, _ in first_spellings()
+    }
     assert {name for _, name, id in first_spellings() if id not in listed[name]} == set(UNLISTED)
     assert all(wordnet.synset(id).gloss for _, _, id in first_spellings())
 
 
 def first_spellings():
-    return [(of, spellings.split("|")[0], id) for of, spellings, id in table_rows("classes.tsv")]
+    return [
+        (dataset, spellings.split("|")[0], id)
+        for dataset, spellings, id in read_table("classes.tsv")
+    ]

@@ -3,61 +3,64 @@ import math
 import numpy as np
 import pytest
 
-from beamclip.anchors.wordnet.disambiguate import PHYSICAL, ROUNDS, weigh
-from beamclip.anchors.wordnet.lexicon import remark, without_remark
+from beamclip.anchors.wordnet.disambiguate import PHYSICAL, ROUNDS, sense_probabilities
+from beamclip.anchors.wordnet.lemmatize import qualifier, strip_qualifier
 
 
-def slow_weigh(names, options, lexicon):
-    """The module's equation written out, one sense and one ancestor at a time."""
-    below = [[lexicon.ancestors(one.id) for one in of] for of in options]
+def slow_sense_probabilities(names, candidates, lexicon):
+    """The module's equation written out, one sense and synset ancestor at a time."""
+    below = [[lexicon.ancestors(synset.id) for synset in of_class] for of_class in candidates]
 
     def added(id):
         above = max(
-            (lexicon.information(parent) for parent in lexicon.synset(id).parents), default=0
+            (lexicon.information_content(parent) for parent in lexicon.synset(id).parents),
+            default=0,
         )
-        return max(lexicon.information(id) - above, 0)
+        return max(lexicon.information_content(id) - above, 0)
 
-    def prior(name, one, rank):
-        words = remark(name).split()
+    def prior(name, synset, rank):
+        words = qualifier(name).split()
         text = (
             " ".join(
-                lemma for id in lexicon.ancestors(one.id) for lemma in lexicon.synset(id).lemmas
+                lemma for id in lexicon.ancestors(synset.id) for lemma in lexicon.synset(id).lemmas
             )
             + " "
-            + one.gloss
+            + synset.gloss
         )
         fit = sum(word in text for word in words) / len(words) if words else 0
-        usual = one.lemmas[0].lower() == without_remark(name)
-        return usual + (PHYSICAL in lexicon.ancestors(one.id)) - 0.25 * math.log(1 + rank) + 3 * fit
+        usual = synset.lemmas[0].lower() == strip_qualifier(name)
+        return (
+            usual + (PHYSICAL in lexicon.ancestors(synset.id)) - 0.25 * math.log(1 + rank) + 3 * fit
+        )
 
     def softmax(logits):
         weights = [math.exp(x) for x in logits]
         return [w / sum(weights) for w in weights]
 
     priors = [
-        [prior(name, one, rank) for rank, one in enumerate(of)]
-        for name, of in zip(names, options, strict=True)
+        [prior(name, synset, rank) for rank, synset in enumerate(of_class)]
+        for name, of_class in zip(names, candidates, strict=True)
     ]
-    chances = [softmax(of) for of in priors]
+    probabilities = [softmax(of_class) for of_class in priors]
     for _ in range(ROUNDS):
         new = []
-        for me, of in enumerate(options):
+        for own_class, of_class in enumerate(candidates):
             logits = []
-            for which, one in enumerate(of):
+            for number, synset in enumerate(of_class):
                 shared = total = 0
-                for a in lexicon.ancestors(one.id):
+                for a in lexicon.ancestors(synset.id):
                     of_others = [
                         pair
-                        for c in range(len(options))
-                        if c != me
-                        for pair in zip(chances[c], below[c], strict=True)
+                        for c in range(len(candidates))
+                        if c != own_class
+                        for pair in zip(probabilities[c], below[c], strict=True)
                     ]
-                    others = sum(chance for chance, chain in of_others if a in chain)
+                    others = sum(probability for probability, chain in of_others if a in chain)
                     shared, total = shared + added(a) * others / (others + 5), total + added(a)
-                logits.append(5 * shared / total + priors[me][which])
+                logits.append(5 * shared / total + priors[own_class][number])
             new.append(softmax(logits))
-        chances = new
-    return chances
+        probabilities = new
+    return probabilities
 
 
 @pytest.mark.parametrize(
@@ -70,18 +73,22 @@ def slow_weigh(names, options, lexicon):
     ],
 )
 def test_equals_the_equation_written_out(small, names):
-    options = [small.senses(name) for name in names]
+    candidates = [small.senses(name) for name in names]
     for fast, slow in zip(
-        weigh(names, options, small), slow_weigh(names, options, small), strict=True
+        sense_probabilities(names, candidates, small),
+        slow_sense_probabilities(names, candidates, small),
+        strict=True,
     ):
         assert fast == pytest.approx(slow, rel=1e-9)
         assert fast.sum() == pytest.approx(1) or not len(slow)
 
 
 def best(lexicon, names):
-    options = [[one for one in lexicon.senses(name) if not one.instance] for name in names]
-    chance = weigh(names, options, lexicon)[0]
-    return options[0][int(np.argmax(chance))].id
+    candidates = [
+        [synset for synset in lexicon.senses(name) if not synset.instance] for name in names
+    ]
+    probability = sense_probabilities(names, candidates, lexicon)[0]
+    return candidates[0][int(np.argmax(probability))].id
 
 
 def test_the_other_classes_decide(small, ids):
@@ -89,20 +96,22 @@ def test_the_other_classes_decide(small, ids):
     assert best(small, ["crane", "forklift", "axe", "machine"]) == ids["crane-machine"]
 
 
-def test_a_remark_decides(small, ids):
+def test_a_qualifier_decides(small, ids):
     assert best(small, ["crane (bird)", "forklift", "axe"]) == ids["crane-bird"]
     assert best(small, ["crane (for heavy objects)", "heron", "wader"]) == ids["crane-machine"]
 
 
 def test_a_settled_class_counts_and_an_unknown_one_does_not(small, ids):
     crane = small.senses("crane")
-    alone = weigh(["crane"], [crane], small)[0]
-    assert weigh(["crane", "x"], [crane, ()], small)[0] == pytest.approx(alone)
-    beside = weigh(["crane", "x"], [crane, (small.synset(ids["heron"]),)], small)[0]
-    assert beside[2] > alone[2] and beside[0] < alone[0]
+    alone = sense_probabilities(["crane"], [crane], small)[0]
+    assert sense_probabilities(["crane", "x"], [crane, ()], small)[0] == pytest.approx(alone)
+    with_heron = sense_probabilities(["crane", "x"], [crane, (small.synset(ids["heron"]),)], small)[
+        0
+    ]
+    assert with_heron[2] > alone[2] and with_heron[0] < alone[0]
 
 
-def test_nothing_to_weigh(small):
-    assert weigh([], [], small) == [] and [
-        len(chance) for chance in weigh(["x", "y"], [(), ()], small)
+def test_classes_without_candidates_have_no_probabilities(small):
+    assert sense_probabilities([], [], small) == [] and [
+        len(probability) for probability in sense_probabilities(["x", "y"], [(), ()], small)
     ] == [0, 0]

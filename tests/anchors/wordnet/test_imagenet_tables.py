@@ -23,12 +23,14 @@ def test_labels_are_in_timms_order():
 WITHOUT_TORCH = """
 import sys, types
 import beamclip
-sys.modules["beamclip.anchors"] = package = types.ModuleType("beamclip.anchors")  # only these modules, not their package's own imports
+# Only these modules are imported, not what their package imports.
+sys.modules["beamclip.anchors"] = package = types.ModuleType("beamclip.anchors")
 package.__path__ = [beamclip.__path__[0] + "/anchors"]
 sys.modules["torch"] = sys.modules["open_clip"] = None  # importing them fails
 from beamclip.anchors.wordnet import ClassName, Excerpt, open_vocabulary
 from beamclip.anchors.senses import choose_senses
-print(choose_senses([ClassName("crane"), ClassName("flamingo")], Excerpt())[0].synset.id, len(open_vocabulary("imagenet-21k")))
+senses = choose_senses([ClassName("crane"), ClassName("flamingo")], Excerpt())
+print(senses[0].synset.id, len(open_vocabulary("imagenet-21k")))
 """
 
 
@@ -39,6 +41,6 @@ def test_senses_need_no_torch():
     ]
 
 
-def test_a_missing_table_gets_a_sentence():
+def test_a_missing_table_is_reported():
     with pytest.raises(UserError, match=r"timm's table none.txt can't be read; install timm again"):
-        tables._read("none.txt")
+        tables._read_lines("none.txt")

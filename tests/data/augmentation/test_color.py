@@ -31,7 +31,7 @@ def test_colour_changes_equal_torchvisions(photographs, ours, torchvision, value
 def test_grey_is_torchvisions(photographs):
     images = photographs(3)
     assert torch.allclose(
-        changed(colour.grey, images, 0, 0, 0), TF.rgb_to_grayscale(images, 3), atol=1e-6
+        changed(colour.gray, images, 0, 0, 0), TF.rgb_to_grayscale(images, 3), atol=1e-6
     )
 
 

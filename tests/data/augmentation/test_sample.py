@@ -14,7 +14,7 @@ def views(number, count=4000):
 def test_a_view_does_not_depend_on_the_batch_it_is_drawn_in():
     batch = draw(RECIPES["simclr"], IDS[:50], views(3, 50), seed=1)
     alone = draw(RECIPES["simclr"], IDS[20:21], views(3, 1), seed=1)
-    for name in ("left", "width", "factors", "jitter_order", "blur_sigma", "grey", "flip"):
+    for name in ("left", "width", "factors", "jitter_order", "blur_sigma", "gray", "flip"):
         assert np.array_equal(getattr(batch, name)[20:21], getattr(alone, name))
 
 
@@ -56,7 +56,7 @@ def test_chances_are_what_the_recipe_says():
     p = draw(RECIPES["simclr"], IDS, views(0), 0)
     assert p.flip.mean() == pytest.approx(0.5, abs=0.03)
     assert (p.jitter_order[:, 0] >= 0).mean() == pytest.approx(0.8, abs=0.03)
-    assert p.grey.mean() == pytest.approx(0.2, abs=0.03)
+    assert p.gray.mean() == pytest.approx(0.2, abs=0.03)
     assert (p.blur_sigma > 0).mean() == pytest.approx(0.5, abs=0.03)
     assert p.factors[:, 0].min() >= 0.2
     assert p.factors[:, 0].max() <= 1.8

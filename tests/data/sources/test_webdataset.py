@@ -258,7 +258,7 @@ def test_a_damaged_image_inside_is_a_bad_image(shards, jpeg, tmp_path):
     members["000001.jpg"] = members["000001.jpg"][:100]
     write_tar(shards / "set-train-000000.tar", members)
     packed = pack(
-        DataConfig(path=str(shards), image_size=8, broken_fraction=0.5), tmp_path / "stores"
+        DataConfig(path=str(shards), image_size=8, max_unreadable_fraction=0.5), tmp_path / "stores"
     )
     assert [name for name, _ in packed.bad] == [
         "set-train-000000.tar 000001.jpg"

@@ -1,0 +1,26 @@
+"""`beamclip compare` and `beamclip report`: show a sweep as a table or as a page."""
+
+import argparse
+from pathlib import Path
+
+from beamclip.cli.options import experiment_from_options
+from beamclip.stores.paths import tracking_uri
+
+
+def run_compare(options: argparse.Namespace) -> None:
+    """Print the tables of a sweep."""
+    from rich.console import Console
+
+    from beamclip.reporting.comparison import compare
+    from beamclip.reporting.tables import render
+
+    uri = tracking_uri(experiment_from_options(options))
+    render(compare(uri, options.experiment, options.sweep), Console())
+
+
+def run_report(options: argparse.Namespace) -> None:
+    """Write the report of a sweep."""
+    from beamclip.reporting.html_report import write_report
+
+    folder = Path(options.out) if options.out else None
+    write_report(experiment_from_options(options), options.experiment, options.sweep, folder)

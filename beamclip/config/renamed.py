@@ -1,0 +1,76 @@
+"""Settings that were renamed. Their old names still work.
+
+Old names are mapped wherever settings are read: presets, `--set`, `--space`, variants, `sweep.json`
+and `config.yaml` of earlier runs, MLflow params. A name that the user typed is announced once per
+process. Names in stored records are mapped silently.
+
+The key of a store is a hash of settings and must not change with a name. So each renamed field keeps
+its first name as `serialization_alias`, and hashes use `Strict.key_parts`, which dumps by alias.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from beamclip.config.errors import UserError
+
+RENAMED: Mapping[str, str] = {
+    "optimiser": "optimizer",
+    "student.drawn": "weight_init",
+    "data.broken_fraction": "max_unreadable_fraction",
+    "balance.neighbours": "neighbors",
+    "probe.grid.normalisation": "normalization",
+    "views.custom.*.grey": "gray",
+}
+"""Old dotted key -> new last part. `*` stands for any one name."""
+
+_announced: set[str] = set()
+
+
+def current_key(key: str) -> str:
+    """Return the present form of a dotted key: `optimiser.lr` -> `optimizer.lr`."""
+    parts = key.split(".")
+    for old_key, new_name in RENAMED.items():
+        old_parts = old_key.split(".")
+        if len(parts) < len(old_parts):
+            continue
+        pairs = zip(old_parts, parts, strict=False)
+        if all(old in ("*", part) for old, part in pairs):
+            parts[len(old_parts) - 1] = new_name
+    return ".".join(parts)
+
+
+def current_names(settings: Mapping[str, Any], announce: bool = False, prefix: str = "") -> dict[str, Any]:
+    """Return settings with every old name replaced by the present one.
+
+    Args:
+        settings: a tree of settings, or values by dotted key, or a mixture of both.
+        announce: print each old name that is found; for names the user typed.
+        prefix: dotted key of the section that `settings` is, with a dot at its end; "" for a whole
+            experiment.
+
+    Raises:
+        UserError: a setting is given under its old and its new name.
+    """
+    current: dict[str, Any] = {}
+    for name, value in settings.items():
+        old_key = f"{prefix}{name}"
+        new_key = current_key(old_key)
+        new_name = name if new_key == old_key else new_key.removeprefix(prefix)
+        if new_name in current:
+            raise UserError(
+                f"{new_key} is given twice, under its old name and its new one; keep {new_key}"
+            )
+        if announce and new_key != old_key:
+            _announce(old_key, new_key)
+        if isinstance(value, Mapping):
+            value = current_names(value, announce, f"{new_key}.")
+        current[new_name] = value
+    return current
+
+
+def _announce(old_key: str, new_key: str) -> None:
+    if old_key in _announced:
+        return
+    _announced.add(old_key)
+    print(f"beamclip: {old_key} is now {new_key}; the old name still works", file=sys.stderr)

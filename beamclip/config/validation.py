@@ -1,0 +1,98 @@
+"""Validation of settings, with the first error as one sentence that names the key."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from beamclip.config.errors import UserError, nearest
+from beamclip.config.experiment import Experiment
+from beamclip.config.overrides import known_keys
+from beamclip.config.renamed import current_names
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_EXPECTED = {
+    "tuple_type": "a list, such as [1, 2]",
+    "dict_type": "a mapping, such as {name: 1}",
+    "model_type": "its settings, such as {key: 1}",
+}
+
+
+def validate(model: type[Model], tree: Mapping[str, Any]) -> Model:
+    """Build a model from a tree of settings.
+
+    Args:
+        model: `Experiment`, `Sweep` or one of their sections.
+        tree: JSON values. Old names of an experiment's settings are accepted.
+
+    Raises:
+        UserError: one sentence about the first error.
+    """
+    if model is Experiment:
+        tree = current_names(tree)
+    # `default=str`: YAML can hold more than JSON, for example `!!binary`.
+    text = json.dumps(tree, default=str)
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        others = error.error_count() - 1
+        more = f" ({others} more)" if others else ""
+        raise UserError(f"{_sentence(model, first)}{more}") from None
+
+
+def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
+    """Return what is wrong with which key, and what to write instead."""
+    key = ".".join(str(part) for part in error["loc"])
+    kind, value = error["type"], error["input"]
+    context: Mapping[str, Any] = error.get("ctx", {})
+    if kind == "extra_forbidden":
+        keys = known_keys(model)
+        if "." in str(error["loc"][-1]) and key in keys:
+            return (
+                f"{key} is written with dots, which is for the command line; "
+                f"write it nested: {_nested(key)}"
+            )
+        return f"{key} is not a setting{_nearest_key(key, keys)}"
+    if kind == "literal_error":
+        # pydantic gives the options as text: 'a', 'b' or 'c'.
+        listed = context["expected"].replace(" or ", ",").split(",")
+        options = [option.strip(" '") for option in listed]
+        return f"{key} can't be {value!r}{nearest(str(value), options)}"
+    if kind == "too_short":
+        return (
+            f"{key} holds {context['actual_length']} values, "
+            f"and needs {context['min_length']} or more"
+        )
+    if kind == "missing":
+        return f"{key} is not given, and has no default"
+    if kind in _EXPECTED:
+        return f"{key} is {value!r}; write {_EXPECTED[kind]}"
+    message = error["msg"].removeprefix("Value error, ")
+    if kind == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key} is {value!r}: {message[0].lower()}{message[1:]}"
+
+
+def _nested(key: str) -> str:
+    """Return a dotted key as nested YAML: `a.b` -> `a: {b: …}`."""
+    section, _, rest = key.partition(".")
+    return f"{section}: {{{_nested(rest)}}}" if rest else f"{section}: …"
+
+
+def _nearest_key(key: str, keys: Iterable[str]) -> str:
+    """Return the end of a sentence that suggests keys.
+
+    Keys with the same last part come first, then similar ones of the same section, then all.
+    """
+    known = list(keys)
+    section, _, leaf = key.rpartition(".")
+    same_leaf = [other for other in known if other.rpartition(".")[2] == leaf]
+    if same_leaf:
+        return f"; did you mean {' or '.join(same_leaf[:3])}?"
+    siblings = [other for other in known if other.rpartition(".")[0] == section]
+    suggestion = nearest(key, siblings)
+    return suggestion if suggestion.startswith("; did") else nearest(key, known)

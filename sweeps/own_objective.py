@@ -1,0 +1,44 @@
+"""Is a loss of your own better than regression of the teacher's embedding?
+
+This file is a sweep and an objective in one: copy it, and write your loss. `my_loss` pulls the
+student's embedding towards its teacher's, but ignores an image once the two are closer than a margin.
+
+An objective is a function of one step's inputs, below `@register_objective`. What it requires of a step
+is written out there. Its keyword-only parameters are its settings, here `objective.my_loss.margin`, and
+can be swept like any other. It returns named scalars; "loss" is minimized, the others are logged. For a
+loss with weights or memory of its own, write a class instead; see docs/contributing.md.
+
+    python sweeps/own_objective.py                             the embedded demo: no network, no GPU, minutes
+    python sweeps/own_objective.py --preset cifar10 --data DIR
+
+The same without a script:
+
+    beamclip train --set objective.name=sweeps/own_objective.py:my_loss --set objective.my_loss.margin=0.1
+"""
+
+from beamclip import Requirements, Sweep, choice, register_objective, sweep_main
+
+
+@register_objective(requires=Requirements(projected=True, embeddings=True))
+def my_loss(inputs, *, margin: float = 0.2):
+    """Pull student and teacher embeddings together until their cosine distance is below a margin."""
+    # Imported here, because the process that steers a sweep reads this file too and needs no torch.
+    import torch.nn.functional as F
+
+    distance = 1 - F.cosine_similarity(inputs.embeddings.float(), inputs.teachers[0].float(), dim=-1)
+    return {"loss": F.relu(distance - margin).mean(), "within_margin": (distance < margin).float().mean()}
+
+
+SWEEP = Sweep(
+    name="own_objective",
+    question="Is a loss with a margin better than regression of the teacher's embedding?",
+    variants={
+        "feature": {"objective.name": "feature"},
+        "margin_0.1": {"objective.name": f"{__file__}:my_loss", "objective.my_loss.margin": 0.1},
+        "margin_0.3": {"objective.name": f"{__file__}:my_loss", "objective.my_loss.margin": 0.3},
+    },
+    space={"variant": choice("feature", "margin_0.1", "margin_0.3")},
+)
+
+if __name__ == "__main__":
+    sweep_main(SWEEP)

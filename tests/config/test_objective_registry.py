@@ -1,0 +1,185 @@
+"""Objectives are found and their declarations read without importing torch or running users' files."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from beamclip.config import ObjectiveConfig, UserError, load_experiment
+from beamclip.config.objective_registry import Requirements, built_in_objectives, find_objective
+
+LOSS = '''
+raise RuntimeError("a declaration is read, never run")
+
+@register_objective(requires=Requirements(projected=True, embeddings=True))
+def my_loss(inputs, *, margin: float = 0.2, kind: Literal["l1", "l2"] = "l2", top: int | None = None):
+    """Pull embeddings together."""
+'''
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "my_losses.py"
+    path.write_text(LOSS)
+    return path
+
+
+def load(name, **values):
+    return load_experiment("demo", {"objective.name": name} | values)
+
+
+@pytest.mark.parametrize("name", built_in_objectives())
+def test_a_declaration_read_from_source_is_the_one_imported(name):
+    declared = built_in_objectives()[name]
+    module = importlib.import_module(declared.module)
+    target = getattr(module, declared.target)
+    registration = target.__beamclip_objective__
+    assert (registration.name, registration.requires) == (name, declared.requires)
+    imported = getattr(module, declared.settings.__name__)
+    assert imported is not declared.settings
+    assert schema(imported) == schema(declared.settings)
+    assert descriptions(imported) == descriptions(declared.settings)
+
+
+def schema(settings):
+    """Types, bounds and defaults, without the fields' descriptions."""
+    tree = settings.model_json_schema()
+    for field in tree.get("properties", {}).values():
+        field.pop("description", None)
+    return tree
+
+
+def descriptions(settings):
+    """The fields' descriptions with single spaces."""
+    fields = settings.model_fields.items()
+    return {name: " ".join((field.description or "").split()) for name, field in fields}
+
+
+def test_built_in_objectives_are_those_documented():
+    assert set(built_in_objectives()) == {
+        "clip_cid",
+        "compress",
+        "csm",
+        "feature",
+        "image_queue",
+        "seed",
+        "simclr",
+        "simreg",
+        "supervised",
+        "swav",
+    }
+
+
+def test_reading_them_imports_no_torch(file):
+    script = f"""
+import sys
+from beamclip.config import ObjectiveConfig
+config = ObjectiveConfig(name="csm+{file}:my_loss", my_loss={{"margin": 0.5}})
+assert config.my_loss.margin == 0.5 and config.requirements.anchors
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_settings_of_a_file_are_checked_and_have_defaults(file):
+    name = f"{file}:my_loss"
+    settings = load(name, **{"objective.my_loss.margin": 1}).objective.my_loss
+    assert (settings.margin, settings.kind, settings.top) == (1.0, "l2", None)
+    dumped = load(name).objective.model_dump(mode="json")
+    assert dumped["my_loss"] == {"margin": 0.2, "kind": "l2", "top": None}
+    assert ObjectiveConfig.model_validate(dumped).my_loss == load(name).objective.my_loss
+
+
+def test_a_sum_of_a_built_in_objective_and_one_from_a_file(file):
+    objective = load(f"simclr+{file}:my_loss", **{"objective.terms": {"my_loss": 0.5}}).objective
+    assert objective.parts == ("simclr", "my_loss")
+    assert objective.label == "simclr+my_loss"
+    assert objective.weights == {"simclr": 1.0, "my_loss": 0.5}
+    assert objective.requirements == Requirements(views=2, projected=True, embeddings=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"objective.my_loss.margin": "x"}, "objective.my_loss.margin is 'x': "),
+        ({"objective.my_loss.margn": 1}, "my_loss has no such setting; did you mean margin?"),
+        ({"objective.my_loss.kind": "l3"}, "objective.my_loss.kind can't be 'l3'"),
+        ({"objective.my_los.margin": 1}, "objective.my_los is not a setting"),
+        (
+            {"objective.terms": {"my_los": 2}},
+            "my_los, which is no objective; did you mean my_loss?",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_a_sentence(file, values, sentence):
+    with pytest.raises(UserError, match=".*") as caught:
+        load(f"{file}:my_loss", **values)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "declares no objective; put @beamclip.register_objective(requires=…) above my_loss"),
+        ("def my_loss(", "is not valid Python: '(' was never closed (line 1)"),
+        (
+            LOSS.replace("my_loss", "my_lose"),
+            "declares no objective my_loss; did you mean my_lose?",
+        ),
+        (LOSS.replace("= 0.2", "= 2 * X"), "2 * X is no literal; write a number"),
+        (LOSS.replace(": float = 0.2", ""), "the setting margin needs a default"),
+        (LOSS.replace("float", "Path"), "the setting margin is a Path; use float, int"),
+        (
+            LOSS.replace("projected", "projectd"),
+            "Requirements has no projectd; did you mean projected?",
+        ),
+        (
+            LOSS.replace("requires=", "require="),
+            "register_objective needs requires=Requirements(…)",
+        ),
+    ],
+)
+def test_a_file_that_declares_nothing_usable_is_a_sentence(file, text, sentence):
+    file.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load(f"{file}:my_loss")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_a_sentence(tmp_path):
+    with pytest.raises(UserError, match="none.py can't be read: No such file or directory"):
+        load(f"{tmp_path}/none.py:my_loss")
+
+
+def test_an_objective_named_twice_is_refused(file):
+    file.write_text(LOSS.replace("def my_loss", "def csm"))
+    with pytest.raises(UserError, match="names an objective twice"):
+        load(f"csm+{file}:csm")
+
+
+def test_text_that_travels_with_the_settings_needs_no_file(file):
+    path = str(file)
+    code = {path: file.read_text()}
+    file.unlink()
+    declaration = find_objective(f"{path}:my_loss", code)
+    assert declaration.requires == Requirements(projected=True, embeddings=True)
+
+
+def test_an_entry_point_of_another_package_is_found_without_importing_it(tmp_path, monkeypatch):
+    package = tmp_path / "someones_losses"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('not imported here')\n")
+    (package / "far.py").write_text(LOSS)
+    info = tmp_path / "someones_losses-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: someones-losses\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[beamclip.objectives]\nfar_away = someones_losses.far:my_loss\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    objective = load("csm+far_away", **{"objective.far_away.margin": 0.5}).objective
+    assert objective.parts == ("csm", "far_away")
+    assert objective.far_away.margin == 0.5
+    assert objective.declarations[1].module == "someones_losses.far"

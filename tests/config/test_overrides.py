@@ -1,0 +1,76 @@
+import pytest
+
+from beamclip.config import UserError, load_experiment, parse_assignments, with_values
+from beamclip.config.overrides import assign, merge
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """Function: a preset's text -> its path."""
+
+    def write(text):
+        (tmp_path / "mine.yaml").write_text(text)
+        return str(tmp_path / "mine.yaml")
+
+    return write
+
+
+def test_an_empty_mapping_empties_a_setting_that_is_a_mapping(mine):
+    preset = mine(
+        "anchors:\n  senses: {crane: n02012849}\nobjective: {name: csm+simreg, terms: {simreg: 0.5}}\nviews: {pair_recipe: simclr}\n"
+    )
+    assert load_experiment(preset).anchors.senses == {"crane": "n02012849"}
+    values = parse_assignments(["anchors.senses={}", "objective.terms={}"])
+    emptied = load_experiment(preset, values)
+    assert emptied.anchors.senses == {} and emptied.objective.terms == {}
+    assert with_values(load_experiment(preset), values) == emptied
+    assert load_experiment(preset, {"anchors": {"senses": {}}}).anchors.senses == {}
+
+
+def test_a_mapping_is_added_to_where_it_is_not_emptied_first(mine):
+    preset = mine("anchors: {senses: {crane: n02012849}}\n")
+    assert load_experiment(
+        preset, parse_assignments(["anchors.senses={maillot: a swimsuit}"])
+    ).anchors.senses == {
+        "crane": "n02012849",
+        "maillot": "a swimsuit",
+    }
+
+
+@pytest.mark.parametrize("section", ["probe", "probe.grid", "objective.swav", "data"])
+def test_a_section_can_t_be_emptied_since_nothing_in_it_was_given(section):
+    assert load_experiment("demo", {section: {}}) == load_experiment("demo")
+
+
+def test_a_recipe_of_ones_own_can_be_emptied_to_the_canonical_view(mine):
+    preset = mine("views: {recipe: mild, custom: {mild: {flip: 0.5}}}\n")
+    assert (
+        load_experiment(preset, parse_assignments(["views.custom.mild={}"]))
+        .views.custom["mild"]
+        .flip
+        == 0
+    )
+
+
+def test_trees_that_are_no_settings_are_merged_all_the_same():
+    assert merge({"a": {"b": 1}}, {"a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}
+    assert assign({"x": {"y": 1}}, {"x.z": 2}) == {"x": {"y": 1, "z": 2}}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "data.path: /x\n",
+            "data.path is written with dots, which is for the command line; write it nested: data: {path: …}",
+        ),
+        (
+            "probe: {grid.lr: [1]}\n",
+            "probe.grid.lr is written with dots.*nested: probe: {grid: {lr: …}}",
+        ),
+        ("optimizer.speed: 1\n", "optimizer.speed is not a setting"),
+    ],
+)
+def test_dotted_keys_in_a_file_are_told_how_to_be_written(mine, text, says):
+    with pytest.raises(UserError, match=says):
+        load_experiment(mine(text))

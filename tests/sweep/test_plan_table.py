@@ -1,0 +1,75 @@
+import shutil
+
+import pytest
+
+from beamclip.config import UserError
+from beamclip.sweep.plan_table import human_bytes, human_seconds, print_plan
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1500, "1.5 kB"),
+        (18_400, "18 kB"),
+        (6.2e6, "6.2 MB"),
+        (193e9, "193 GB"),
+        (5.6e12, "5.6 TB"),
+    ],
+)
+def test_bytes_for_people(count, text):
+    assert human_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.01, "1 s"), (59, "59 s"), (90, "2 min"), (3540, "59 min"), (7500, "2 h 05 min")],
+)
+def test_durations_for_people(seconds, text):
+    assert human_seconds(seconds) == text
+
+
+def planned(**facts):
+    return {
+        "store": "embeddings",
+        "what": "clip, 4 views",
+        "there": False,
+        "images": 1000,
+        "bytes": 2_000_000,
+        "seconds": 125.0,
+    } | facts
+
+
+def test_the_plan_shows_which_stores_exist_and_what_the_others_take(tmp_path, capsys):
+    print_plan(
+        [
+            planned(),
+            planned(what="clip, 1 view", there=True, images=0, seconds=0.0),
+            planned(store="anchors", seconds=None, images=0),
+        ],
+        tmp_path,
+    )
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = [line for line in printed.err.splitlines() if "│" in line]
+    assert (
+        "clip, 4 views" in lines[0]
+        and "to make" in lines[0]
+        and "1,000" in lines[0]
+        and "2.0 MB" in lines[0]
+        and "2 min" in lines[0]
+    )
+    assert "there" in lines[1] and "2 min" not in lines[1]
+    assert "anchors" in lines[2] and "soon known" in lines[2]
+
+
+def test_stores_that_do_not_fit_on_the_disk_are_an_error(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    print_plan([planned(bytes=2 * free, there=True)], tmp_path)
+    with pytest.raises(
+        UserError,
+        match=r"free, and the missing stores take .*; make room, "
+        "choose another folder with --storage, or store less",
+    ):
+        print_plan([planned(bytes=2 * free)], tmp_path)
