@@ -1,7 +1,7 @@
 """beamclip: turn a large frozen CLIP into small, fast vision models (BeamCLIP, arXiv 2301.02903).
 
-This is the public API. Names are imported when they are used, so `import beamclip` takes milliseconds
-and imports no torch.
+This is the public API. Names are imported when they are used, so `import beamclip` takes
+milliseconds and imports no torch.
 """
 
 from importlib import import_module

@@ -1,21 +1,23 @@
 """How good is each method, on the same images, by the same probe?
 
-A number from somebody's paper was found with other data, another student and another probe. Here every method trains the same student
-in the same loop on the same packed images for as many epochs, and is judged by the same probe, which knows no method. The methods that
-learn from the teacher share one teacher pass; SimCLR, SwAV and the supervised baseline need none.
+A published number comes with other data, another student and another probe. Here every method
+trains the same student in the same loop on the same packed images for as many epochs, and is
+judged by the same probe. The methods that learn from the teacher share one teacher pass; SimCLR,
+SwAV and the supervised baseline need none.
 
-What differs besides the objective is what a method can't do without: SimCLR and SwAV see two views of each image, of the preset's
-`views.pair_recipe` (colour jitter and all; `multicrop` is SwAV's own for large images), and SimReg has its head of four layers.
-`swav_csm` is BeamCLIP's own way: self-supervised first, then CSM. It starts from what `swav` has learnt in this very sweep, so its
-student has seen twice as many images as the others'. `cost/device_seconds` says what each took.
+Besides the objective, only what a method requires differs. SimCLR and SwAV see two views of each
+image, of the preset's `views.pair_recipe` (with color jitter; `multicrop` is SwAV's own for large
+images). SimReg has its head of four layers. `swav_csm` is BeamCLIP's own way: self-supervised
+first, then CSM. It starts from the student of `swav` in the same sweep, so it has seen twice as
+many images as the others. `cost/device_seconds` shows what each took.
 
-The demo is for seeing it run. In its few minutes SimCLR and SwAV learn what tells scenes apart, not digits, and stay where the untrained
-student is; see docs/results.md for what they reach on photographs.
+The demo only shows that it runs. In its few minutes SimCLR and SwAV learn to separate scenes, not
+digits, and do not beat the untrained student. docs/results.md has results on photographs.
 
-    python sweeps/baselines.py                                 the embedded demo: no network, no GPU, minutes
-    python sweeps/baselines.py --seeds 3                       with intervals over seeds
+    python sweeps/baselines.py                 the embedded demo: no network, no GPU, minutes
+    python sweeps/baselines.py --seeds 3       with intervals over seeds
     python sweeps/baselines.py --preset cifar10 --data DIR --seeds 3
-    beamclip report baselines                                  a page about it
+    beamclip report baselines                  an HTML report of it
 """
 
 from beamclip import Sweep, choice, sweep_main

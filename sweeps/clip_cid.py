@@ -1,11 +1,12 @@
-"""How much of the data can go, how many clusters should there be, and what does the batch's image-text relation add?
+"""How much data can be dropped, how many clusters are best, and do relations within a batch help?
 
-CLIP-CID drops images that look alike (43.7 % of LAION-400M) and teaches the student which cluster of the teacher's embeddings an image
-belongs to, and how images and texts relate within a batch. The paper gives neither clusters nor weights, so they are swept. Balancing
-reads the teacher's embeddings of the middle of each image, of which there is one pass whatever is dropped; probes are always fitted on
-all images. `beamclip balance` shows what would be dropped, and why.
+CLIP-CID drops images that look alike (43.7 % of LAION-400M) and teaches the student two things:
+which cluster of the teacher's embeddings an image belongs to, and how images and texts relate
+within a batch. The paper gives neither the number of clusters nor the weights, so they are swept.
+Balancing reads the teacher's embeddings of the center of each image, from one pass. Probes are
+always fitted on all images. `beamclip balance` shows which images would be dropped, and why.
 
-    python sweeps/clip_cid.py                                  the embedded demo: no network, no GPU, minutes
+    python sweeps/clip_cid.py                 the embedded demo: no network, no GPU, minutes
     python sweeps/clip_cid.py --preset cifar10 --data DIR
 """
 
@@ -13,7 +14,7 @@ from beamclip import Sweep, choice, sweep_main
 
 SWEEP = Sweep(
     name="clip_cid",
-    question="How much of the data can go, how many clusters should there be, and what do relations within the batch add?",
+    question="How much data can be dropped, how many clusters are best, and do relations help?",
     variants={
         "clusters": {"objective.name": "clip_cid", "objective.clip_cid.instance_weight": 0.0},
         "instances_too": {"objective.name": "clip_cid"},

@@ -1,19 +1,21 @@
 """Is a loss of your own better than regression of the teacher's embedding?
 
 This file is a sweep and an objective in one: copy it, and write your loss. `my_loss` pulls the
-student's embedding towards its teacher's, but ignores an image once the two are closer than a margin.
+student's embedding towards its teacher's, but ignores an image once the two are closer than a
+margin.
 
-An objective is a function of one step's inputs, below `@register_objective`. What it requires of a step
-is written out there. Its keyword-only parameters are its settings, here `objective.my_loss.margin`, and
-can be swept like any other. It returns named scalars; "loss" is minimized, the others are logged. For a
-loss with weights or memory of its own, write a class instead; see docs/contributing.md.
+An objective is a function of one step's inputs, below `@register_objective`. What it requires of a
+step is written out there. Its keyword-only parameters are its settings, here
+`objective.my_loss.margin`, and can be swept like any other. It returns named scalars: "loss" is
+minimized, the others are logged. For a loss with weights or memory of its own, write a class
+instead; see docs/contributing.md.
 
-    python sweeps/own_objective.py                             the embedded demo: no network, no GPU, minutes
+    python sweeps/own_objective.py                 the embedded demo: no network, no GPU, minutes
     python sweeps/own_objective.py --preset cifar10 --data DIR
 
-The same without a script:
+The same loss without a script:
 
-    beamclip train --set objective.name=sweeps/own_objective.py:my_loss --set objective.my_loss.margin=0.1
+    beamclip train --set objective.name=sweeps/own_objective.py:my_loss
 """
 
 from beamclip import Requirements, Sweep, choice, register_objective, sweep_main
@@ -21,12 +23,15 @@ from beamclip import Requirements, Sweep, choice, register_objective, sweep_main
 
 @register_objective(requires=Requirements(projected=True, embeddings=True))
 def my_loss(inputs, *, margin: float = 0.2):
-    """Pull student and teacher embeddings together until their cosine distance is below a margin."""
+    """Pull student and teacher embeddings together up to a margin of cosine distance."""
     # Imported here, because the process that steers a sweep reads this file too and needs no torch.
     import torch.nn.functional as F
 
-    distance = 1 - F.cosine_similarity(inputs.embeddings.float(), inputs.teachers[0].float(), dim=-1)
-    return {"loss": F.relu(distance - margin).mean(), "within_margin": (distance < margin).float().mean()}
+    student = inputs.embeddings.float()
+    teacher = inputs.teachers[0].float()
+    distance = 1 - F.cosine_similarity(student, teacher, dim=-1)
+    loss = F.relu(distance - margin).mean()
+    return {"loss": loss, "within_margin": (distance < margin).float().mean()}
 
 
 SWEEP = Sweep(

@@ -41,7 +41,7 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
         UserError: the images can't be read or don't fit on the disk; see `beamclip.data.packing`.
     """
     from beamclip.data import open_source
-    from beamclip.data.packing import cost_of_an_image, images_left
+    from beamclip.data.packing import count_unpacked, measure_image_cost
 
     experiment = with_absolute_paths(experiment)
     check_writable(experiment)
@@ -49,14 +49,14 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
     root = stores_root(experiment)
     source = open_source(config)
     images = source.count("train") + source.count("test")
-    _, image_bytes = cost_of_an_image(source, config)
+    _, image_bytes = measure_image_cost(source, config)
     about = "" if config.encoding == "raw" else "about "
     size = human_bytes(round(images * image_bytes))
     print(
         f"{images:,} images, {config.image_size} px {config.encoding}: {about}{size}, into {root}",
         flush=True,
     )
-    check_disk_space(round(images_left(source, config, root) * image_bytes), root)
+    check_disk_space(round(count_unpacked(source, config, root) * image_bytes), root)
 
     with open_preparation(experiment, repair) as preparation:
         packed = preparation.pack()

@@ -1,4 +1,4 @@
-"""The settings of experiments and sweeps: strict models, presets and overrides. Imports no torch."""
+"""Settings: strict models, presets, overrides, search spaces, errors. Imports no torch."""
 
 from beamclip.config.anchors import AnchorsConfig, PromptSet, built_in_prompt_sets
 from beamclip.config.base import Strict

@@ -1,4 +1,4 @@
-"""Settings of anchors: prompt sets, which turn class names into sentences, and which one is used."""
+"""Settings of anchors, and prompt sets: how class names and senses become sentences."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -162,7 +162,7 @@ class AnchorsConfig(Strict):
     """Your own prompt sets by name; `prompt_set` may then name them."""
     vocabulary: str = "data"
     """The names that become anchors: the classes of the `data`, `imagenet-1k`, `imagenet-21k`,
-    `lvis`, or a text file like `data.class_names`. Zero-shot always uses the classes of the data."""
+    `lvis`, or a text file like `data.class_names`. Zero-shot always uses the data's classes."""
     senses: dict[str, str] = {}
     """Given senses, `{crane: n02012849}`: the WordNet id of a class name, or a description of what
     is meant."""

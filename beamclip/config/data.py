@@ -23,7 +23,8 @@ class DataConfig(Strict):
     """Side of the stored square in px: the shorter side is resized to it, then the center is
     cropped. `jpeg` keeps smaller images as they are."""
     encoding: Literal["raw", "jpeg"] = "raw"
-    """How images are stored: `raw` pixels, fastest to read, or `jpeg` files, a tenth of the size."""
+    """How images are stored: `raw` pixels, fastest to read, or `jpeg` files, a tenth of the
+    size."""
     quality: int = Field(90, ge=1, le=100)
     """JPEG quality."""
     train_images: Count | None = None

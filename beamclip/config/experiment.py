@@ -74,9 +74,10 @@ class Experiment(Strict):
         batch = self.optimizer.batch_size
         workers = self.scaling.workers
         if batch % workers:
+            largest = batch - batch % workers or workers
             raise ValueError(
-                f"optimizer.batch_size {batch} can't be shared evenly by scaling.workers {workers}; "
-                f"{batch - batch % workers or workers} can"
+                f"optimizer.batch_size {batch} can't be shared evenly by scaling.workers "
+                f"{workers}; {largest} can"
             )
         if batch == workers:
             raise ValueError(

@@ -32,13 +32,13 @@ from beamclip.config.objective_registry import (
 
 
 class _ObjectiveConfig(Strict):
-    """What the student minimizes."""
+    """The loss that the student minimizes."""
 
     model_config = ConfigDict(extra="allow")  # sections of objectives from outside; checked below
 
     code: dict[str, str] = {}
-    """Text of the files that `name` names, by path. Filled in when a sweep starts, so that workers on
-    other machines and a later `--resume` run the same loss."""
+    """Text of the files that `name` names, by path. Filled in when a sweep starts, so that workers
+    on other machines and a later `--resume` run the same loss."""
     name: str = "csm"
     """A built-in objective, FILE.py:NAME for one of yours, the name of an installed entry point, or
     several joined by `+`: then their weighted sum."""
@@ -120,7 +120,7 @@ class _ObjectiveConfig(Strict):
 
     @property
     def requirements(self) -> Requirements:
-        """What all objectives in the sum require together."""
+        """The union of what the objectives in the sum require."""
         together = Requirements()
         for declaration in self.declarations:
             together = together | declaration.requires
@@ -152,7 +152,7 @@ _BUILT_IN = built_in_objectives()
 if TYPE_CHECKING:
 
     class ObjectiveConfig(_ObjectiveConfig):
-        """What the student minimizes, with a section for each built-in objective."""
+        """The loss that the student minimizes, with a section for each built-in objective."""
 
 else:
     _sections: Any = {
@@ -196,7 +196,7 @@ def _error(
 ) -> ValidationError:
     """Return an error of pydantic's about a key below `objective`."""
     details = InitErrorDetails(
-        type=PydanticCustomError(kind, message, context),  # type: ignore[arg-type]
+        type=PydanticCustomError(kind, message, context),
         loc=location,
         input=value,
     )

@@ -1,14 +1,14 @@
-"""Find objectives and read what they declare: their name, settings and requirements. Imports no torch.
+"""Find objectives and read their declarations: name, settings, requirements. Imports no torch.
 
-An objective is one Python file: settings, requirements and the loss together. Its file imports torch,
-and the driver of a sweep must not. So a declaration is read from the file's *source*, and the file
-itself is only imported where a loss is computed.
+An objective is one Python file: settings, requirements and the loss together. Its file imports
+torch, and the driver of a sweep must not. So a declaration is read from the file's *source*, and
+the file itself is only imported where a loss is computed.
 
 Three kinds of objectives are found:
 
 - built-in: every file in `beamclip/objectives/` that uses `@register_objective`. Its settings are a
-  pydantic class, `@register_objective("simclr", settings=SimclrSettings, requires=…)`. Of the source,
-  only the settings classes are executed.
+  pydantic class, `@register_objective("simclr", settings=SimclrSettings, requires=…)`. Of the
+  source, only the settings classes are executed.
 - a file of the user: `objective.name=./my_losses.py:my_loss`. Its settings are the keyword-only
   parameters of the function, or of `__init__` if it is a class. Nothing of it is executed here.
 - an entry point of an installed package, group `beamclip.objectives`, such as
@@ -60,7 +60,7 @@ Target = TypeVar("Target", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Requirements:
-    """What an objective must be given in every step. Views, stores and memory follow from it.
+    """Inputs that an objective must be given in every step. They decide views and stores.
 
     Attributes:
         views: number of large views of each image.
@@ -70,8 +70,8 @@ class Requirements:
         embeddings: the teacher's embeddings of the same views.
         anchors: text embeddings of the classes.
         labels: the class of each image.
-        clusters: k-means of the teacher's embeddings, and the cluster of each image. The objective's
-            settings say how many: `clusters`.
+        clusters: k-means of the teacher's embeddings, and the cluster of each image. The
+            objective's settings say how many: `clusters`.
         all_teachers: embeddings and anchors of all teachers, not of the first one alone.
     """
 
@@ -100,7 +100,7 @@ class ObjectiveSettings(Strict):
 
 @dataclass(frozen=True)
 class Declaration:
-    """What an objective declares, read without importing it.
+    """The declaration of an objective, read without importing it.
 
     Attributes:
         name: the short name, under which its settings, weight and metrics appear.
@@ -121,7 +121,7 @@ class Declaration:
 
 @dataclass(frozen=True)
 class Registration:
-    """What `register_objective` attaches to a function or class."""
+    """The mark that `register_objective` attaches to a function or class."""
 
     name: str
     requires: Requirements
@@ -226,7 +226,8 @@ def _select(declarations: Iterable[Declaration], target: str, where: str) -> Dec
     names = [declaration.target for declaration in declarations]
     if not names:
         raise ValueError(
-            f"{where} declares no objective; put @beamclip.register_objective(requires=…) above {target}"
+            f"{where} declares no objective; put @beamclip.register_objective(requires=…) above "
+            f"{target}"
         )
     raise ValueError(f"{where} declares no objective {target}{nearest(target, names)}")
 
@@ -236,7 +237,8 @@ def _read_source(source: str, path: str) -> tuple[Declaration, ...]:
     """Return the declarations in a file of the user or of another package. Executes nothing.
 
     Raises:
-        ValueError: the file is not Python, or a declaration uses more than literals and simple types.
+        ValueError: the file is not Python, or a declaration uses more than literals and simple
+            types.
     """
     try:
         tree = ast.parse(source, path)
@@ -261,7 +263,7 @@ def _read_source(source: str, path: str) -> tuple[Declaration, ...]:
 
 @cache
 def _built_in_module(stem: str) -> tuple[list[Declaration], dict[str, Any]]:
-    """Return the declarations of a file in `beamclip/objectives/`, and its settings classes by name.
+    """Return the declarations of a built-in file, and its settings classes by name.
 
     Only the settings classes and the imports of `_IMPORTS` are executed.
     """
@@ -282,6 +284,7 @@ def _built_in_module(stem: str) -> tuple[list[Declaration], dict[str, Any]]:
         elif isinstance(node, ast.ClassDef) and _is_settings(node, namespace):
             _execute(node, namespace)
             _describe_fields(node, namespace[node.name])
+            _make_picklable(namespace[node.name])
         call = _registration(node)
         if call is not None:
             assert isinstance(node, ast.FunctionDef | ast.ClassDef)
@@ -314,6 +317,13 @@ def _describe_fields(node: ast.ClassDef, settings: type[ObjectiveSettings]) -> N
             continue
         if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             settings.model_fields[field.target.id].description = str(text.value.value)
+
+
+def _make_picklable(settings: type[ObjectiveSettings]) -> None:
+    """Make pickle find a settings class here, and not in its module, which imports torch."""
+    settings.__module__ = __name__
+    settings.__qualname__ = settings.__name__
+    globals()[settings.__name__] = settings
 
 
 def _registration(node: ast.stmt) -> ast.Call | None:

@@ -1,7 +1,7 @@
 """Settings as trees and dotted keys: flattening, merging, and `key=value` overrides.
 
-A dotted key, such as `optimizer.lr`, is how a setting is named on the command line, in a search space
-and in MLflow.
+A dotted key, such as `optimizer.lr`, is how a setting is named on the command line, in a search
+space and in MLflow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,8 +52,8 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Tree:
 def merge(base: Mapping[str, Any], over: Mapping[str, Any], model: Any = None) -> Tree:
     """Return a deep merge of two trees, in which `over` wins. Lists are replaced whole.
 
-    An empty mapping in `over` empties a setting that is a mapping. It leaves a section as it is, since
-    it sets nothing in it.
+    An empty mapping in `over` empties a setting that is a mapping. It leaves a section as it is,
+    since it sets nothing in it.
 
     Args:
         base: the tree below.
@@ -65,8 +65,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], model: Any = None) -
     for name, value in over.items():
         below = merged.get(name)
         section = fields[name].annotation if name in fields else None
-        both_nested = isinstance(below, Mapping) and isinstance(value, Mapping)
-        if both_nested and (value or is_model(section)):
+        sets_something = bool(value) or is_model(section)
+        if isinstance(below, Mapping) and isinstance(value, Mapping) and sets_something:
             value = merge(below, value, section)
         merged[name] = value
     return merged

@@ -1,9 +1,9 @@
 """YAML for settings: plain values only, and what is ambiguous is refused.
 
-Differences from PyYAML's safe loader: `1e-3` is a number and `2026-11-26` is text, as people expect;
-a repeated key, a merge key (`<<`) and a value that doesn't fit its tag are errors that name the line.
-Merge keys are refused because their meaning depends on the version of PyYAML: 6.0.3 and 6.0.4 differ
-where a merge overrides another merge. Anchors and aliases (`&`, `*`) work.
+Differences from PyYAML's safe loader: `1e-3` is a number and `2026-11-26` is text, as people
+expect; a repeated key, a merge key (`<<`) and a value that doesn't fit its tag are errors that
+name the line. Merge keys are refused because their meaning depends on the version of PyYAML: 6.0.3
+and 6.0.4 differ where a merge overrides another merge. Anchors and aliases (`&`, `*`) work.
 
 Why not OmegaConf, which reads `1e-3` too: it parses `${` in any text and fails on a value such as
 `price: 5 ${`, its errors name no line, and its merge can't empty a mapping with `{}`, which
@@ -53,7 +53,7 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Construct a value; one that doesn't fit its tag, such as `0x_`, is an `UnsupportedYaml`."""
+        """Construct a value; raise UnsupportedYaml if it doesn't fit its tag, such as `0x_`."""
         try:
             return super().construct_object(node, deep)
         except (ValueError, AttributeError, LookupError, OverflowError):

@@ -29,8 +29,8 @@ class GridConfig(Strict):
     normalization: tuple[Normalization, ...] = Field(
         ("standardize", "l2"), min_length=1, serialization_alias="normalisation"
     )
-    """`standardize` each feature over the train images; `l2`: first scale the features of each image
-    to unit length."""
+    """`standardize` each feature over the train images; `l2`: first scale the features of each
+    image to unit length."""
     epochs: Count = 4
     """Passes over the train images; more if that would be fewer than 50 steps."""
     batch_size: Count = 768
@@ -74,7 +74,8 @@ class ProbeConfig(Strict):
     """τ of the softmax over anchors that the calibration error of zero-shot is computed from; the
     student's own is its τ_S."""
     few_shot: tuple[Count, ...] = ()
-    """Also fit probes on this many train images a class, such as `[1, 2, 4, 8, 16]`; default none."""
+    """Also fit probes on this many train images a class, such as `[1, 2, 4, 8, 16]`; default
+    none."""
     few_shot_draws: Count = 5
     """Random samples of these images, for mean and interval."""
     bootstrap: Count = 1000

@@ -4,8 +4,9 @@ Old names are mapped wherever settings are read: presets, `--set`, `--space`, va
 and `config.yaml` of earlier runs, MLflow params. A name that the user typed is announced once per
 process. Names in stored records are mapped silently.
 
-The key of a store is a hash of settings and must not change with a name. So each renamed field keeps
-its first name as `serialization_alias`, and hashes use `Strict.key_parts`, which dumps by alias.
+The key of a store is a hash of settings and must not change with a name. So each renamed field
+keeps its first name as `serialization_alias`, and hashes use `Strict.key_parts`, which dumps by
+alias.
 """
 
 import sys
@@ -40,7 +41,9 @@ def current_key(key: str) -> str:
     return ".".join(parts)
 
 
-def current_names(settings: Mapping[str, Any], announce: bool = False, prefix: str = "") -> dict[str, Any]:
+def current_names(
+    settings: Mapping[str, Any], announce: bool = False, prefix: str = ""
+) -> dict[str, Any]:
     """Return settings with every old name replaced by the present one.
 
     Args:

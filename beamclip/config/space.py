@@ -94,8 +94,8 @@ def check_space(sweep: Sweep, base: Experiment) -> None:
     """Check all trials of the space before anything starts.
 
     Raises:
-        UserError: an unknown key, a value of the wrong type, or an impossible combination. The message
-            names the trial.
+        UserError: an unknown key, a value of the wrong type, or an impossible combination. The
+            message names the trial.
     """
     for key, dimension in sweep.space.items():
         if isinstance(dimension, Uniform) and key.startswith(_STORE_KEYS):
@@ -153,8 +153,8 @@ def _corner_values(sweep: Sweep) -> Iterator[dict[str, Value]]:
 def with_seeds(sweep: Sweep, base: Experiment, count: int) -> Sweep:
     """Return the sweep with a dimension `seed`, so that every trial is repeated with other seeds.
 
-    Only what the seed decides is repeated: the student's weights and the order of samples. Views and
-    the split into train and val have their own seeds, so no store is built again.
+    Only what the seed decides is repeated: the student's weights and the order of samples. Views
+    and the split into train and val have their own seeds, so no store is built again.
 
     Args:
         sweep: a grid.

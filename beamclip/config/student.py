@@ -8,7 +8,7 @@ from beamclip.config.base import Count, Positive, Strict
 
 
 class StudentConfig(Strict):
-    """A timm backbone, and the projector that maps its features to the teacher's embedding space."""
+    """A timm backbone, and a projector from its features to the teacher's embedding space."""
 
     backbone: str = "resnet18"
     """Name of a timm model."""
@@ -20,8 +20,8 @@ class StudentConfig(Strict):
     another shape is initialized anew."""
     weight_init: Literal["timm", "torch"] = Field("timm", serialization_alias="drawn")
     """How random weights of the backbone are initialized. `timm`: by timm's own code, in which the
-    residual blocks of a ResNet start as the identity. `torch`: every layer by torch's default, as in
-    a network that is written from scratch."""
+    residual blocks of a ResNet start as the identity. `torch`: every layer by torch's default, as
+    in a network that is written from scratch."""
     projector: Literal["linear", "mlp", "mlp4"] = "mlp"
     """Projector architecture; `mlp4` is SimReg's: four layers with widths of its own."""
     projector_width: Count = 1024

@@ -50,9 +50,7 @@ class Uniform(Strict):
     def _check_interval(self) -> "Uniform":
         if not self.low < self.high or (self.log and self.low <= 0):
             scale = " on a logarithm" if self.log else ""
-            raise ValueError(
-                f"a range from {self.low} to {self.high} holds nothing to draw{scale}"
-            )
+            raise ValueError(f"a range from {self.low} to {self.high} holds nothing to draw{scale}")
         return self
 
 
@@ -98,10 +96,10 @@ class Sweep(Strict):
     space: dict[str, Dimension] = {}
     """Dimension by dotted key. Empty: one trial."""
     variants: dict[str, dict[str, Any]] = {}
-    """Settings that only make sense together: `{simclr: {objective.name: simclr, optimizer.lr: 0.3}}`.
-    The dimension `variant` of the space lists their names. Sections may be nested as in a preset; they
-    are stored by dotted keys. A variant with `student.init: variant:OTHER` starts from the student of
-    that variant's trial with otherwise the same values."""
+    """Settings that only make sense together: `{simclr: {objective.name: simclr, optimizer.lr:
+    0.3}}`. The dimension `variant` of the space lists their names. Sections may be nested as in a
+    preset; they are stored by dotted keys. A variant with `student.init: variant:OTHER` starts
+    from the student of that variant's trial with otherwise the same values."""
     search: Literal["grid", "random", "optuna"] = "grid"
     """How the space is searched."""
     trials: int = Field(16, ge=1)
@@ -174,8 +172,8 @@ class Sweep(Strict):
 def _flatten_sections(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a variant's settings by dotted keys.
 
-    Sections are flattened. A setting that is itself a mapping is not, since its keys may contain dots,
-    such as class names.
+    Sections are flattened. A setting that is itself a mapping is not, since its keys may contain
+    dots, such as class names.
     """
     keys = known_keys(Experiment)
     flat: dict[str, Any] = {}

@@ -48,8 +48,9 @@ class TeacherConfig(TowerConfig):
     """The teacher, and others that teach with it."""
 
     others: tuple[OtherTeacher, ...] = ()
-    """More teachers. With `csm` the student learns from the mean of all teachers' probabilities, and
-    is compared with the first teacher's anchors. Other objectives use the first teacher only."""
+    """More teachers. With `csm` the student learns from the mean of all teachers' probabilities,
+    and is compared with the first teacher's anchors. Other objectives use the first teacher
+    only."""
     actors: tuple[Count, Count] | None = None
     """Fewest and most processes that run the teacher over the images; default one for each GPU, or
     one for every four CPU cores."""

@@ -1,4 +1,4 @@
-"""Settings of views: recipes (the distributions views are sampled from) and which views are used."""
+"""Settings of views, and recipes: the distributions that views are sampled from."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,8 @@
-"""From an encoded image of any kind to an RGB square."""
+"""Decode an image of any kind to an RGB square.
+
+Turning by EXIF is ours, not `PIL.ImageOps.exif_transpose`, which raises on malformed EXIF; many
+readable images have it.
+"""
 
 import io
 
@@ -9,9 +13,10 @@ from PIL import Image
 from beamclip.data.files import LazyBytes
 
 RESIZE_VERSION = 1
-"""Goes up whenever the pixels that `load_square_rgb` returns change, so that no old store is taken for a new one."""
+"""Raised whenever the pixels of `load_square_rgb` change; it is in the key of packed stores."""
 
-_ORIENTATION = 0x0112  # EXIF's tag
+_ORIENTATION = 0x0112
+"""EXIF's tag."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -26,32 +31,39 @@ _TURNS = {
 def load_square_rgb(
     image: bytes | LazyBytes | NDArray[np.uint8], side: int, upscale: bool = True
 ) -> NDArray[np.uint8]:
-    """Decode, turn upright, bring to RGB, resize the shorter side to `side` (bicubic, antialiased), keep the middle.
+    """Decode an image, turn it upright, convert it to RGB, resize and crop it to a central square.
+
+    The shorter side is resized to `side`, bicubic and antialiased.
 
     Args:
-        upscale: False keeps an image whose shorter side is less than `side` at that.
+        image: an encoded file, or pixels [H, W, 3].
+        side: of the square, in px.
+        upscale: False keeps an image whose shorter side is less than `side` at its size.
 
     Returns:
         uint8 [side, side, 3], or smaller.
 
     Raises:
-        Exception: whatever Pillow raises on a damaged file; ValueError with a reason where we refuse it ourselves.
+        Exception: any error of Pillow's on a damaged file; ValueError with a reason for images
+            that are refused here.
     """
     if isinstance(image, np.ndarray):
-        return _middle(Image.fromarray(image), side, upscale)
+        return _central_square(Image.fromarray(image), side, upscale)
     encoded = image.read() if isinstance(image, LazyBytes) else image
     if not encoded:
         raise ValueError("empty")
     with Image.open(io.BytesIO(encoded)) as opened:
-        _refuse_bomb(opened)
+        _check_size(opened)
         opened.load()
-        return _middle(
-            _rgb(_upright(opened)), side, upscale
-        )  # neither turning nor converting copies pixels that are as they should be
+        # Neither turning nor converting copies pixels that are right already.
+        return _central_square(_to_rgb(_turn_upright(opened)), side, upscale)
 
 
-def _refuse_bomb(image: Image.Image) -> None:
-    """Before any pixel is decoded: a few kilobytes can claim gigapixels. Pillow only warns up to twice its limit."""
+def _check_size(image: Image.Image) -> None:
+    """Raise ValueError for a decompression bomb, before any pixel is decoded.
+
+    A few kilobytes can claim gigapixels. Pillow itself only warns up to twice its limit.
+    """
     width, height = image.size
     if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
         raise ValueError(
@@ -59,19 +71,18 @@ def _refuse_bomb(image: Image.Image) -> None:
         )
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF says. Many readable images have malformed EXIF, which says nothing then."""
+def _turn_upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF says; malformed EXIF is ignored."""
+    # Pillow's reader raises anything on malformed bytes: SyntaxError, struct.error, ValueError.
     try:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except (
-        Exception
-    ):  # its reader raises anything on malformed bytes: SyntaxError, struct.error, ValueError…
+    except Exception:
         return image
     return image if turn is None else image.transpose(turn)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB. What is transparent becomes white, as on a page."""
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image in 8-bit RGB, with white behind transparent pixels."""
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode == "F":
@@ -85,51 +96,44 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Pillow's own conversion clips at 255 and makes nearly every 16-bit image white."""
+    """Scale 16-bit gray to 8 bits. Pillow's own conversion clips at 255, which is white."""
     values = np.asarray(image).astype(np.float64)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("pixels outside 16 bits have no known range")
     return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
 
 
-def _middle(image: Image.Image, side: int, upscale: bool) -> NDArray[np.uint8]:
-    """The same pixels as torchvision's Resize and CenterCrop, without making the ends of a long strip first."""
+def _central_square(image: Image.Image, side: int, upscale: bool) -> NDArray[np.uint8]:
+    """Return what torchvision's Resize and CenterCrop return, without resizing what is cropped."""
     short = min(image.size)
     side = side if upscale else min(side, short)
     scaled = [int(side * length / short) for length in image.size]
     left, top = (round((length - side) / 2) for length in scaled)
-    across, down = (length / after for length, after in zip(image.size, scaled, strict=True))
-    return np.asarray(
-        _resized(
-            image, side, (left * across, (left + side) * across), (top * down, (top + side) * down)
-        )
-    )
+    across = image.width / scaled[0]
+    down = image.height / scaled[1]
+    columns = (left * across, (left + side) * across)
+    rows = (top * down, (top + side) * down)
+    return np.asarray(_resize(image, side, columns, rows))
 
 
-def _resized(
+def _resize(
     image: Image.Image, side: int, columns: tuple[float, float], rows: tuple[float, float]
 ) -> Image.Image:
-    """A part of an image as a square, in two steps: width first, but in strips over 100 times as tall as wide, which it saves most of.
+    """Resize a part of an image to a square, in two steps: the width first.
 
-    Each order rounds in its own way. Pillow below 13 takes this one where it is left the choice, Pillow 13 another by shape: pixels
-    must not depend on its version, which is in no key.
+    Strips over 100 times as tall as wide are resized in height first, which saves most of the work.
+
+    Each order rounds in its own way. Pillow below 13 chooses this one, Pillow 13 another by shape.
+    Pixels must not depend on Pillow's version, which is in no key.
     """
     if image.height > 100 * image.width and side < image.height:
-        return _step(
-            _step(image, (image.width, side), (0, image.width), rows),
-            (side, side),
-            columns,
-            (0, side),
-        )
-    return _step(
-        _step(image, (side, image.height), columns, (0, image.height)),
-        (side, side),
-        (0, side),
-        rows,
-    )
+        flat = _resize_box(image, (image.width, side), (0, image.width), rows)
+        return _resize_box(flat, (side, side), columns, (0, side))
+    narrow = _resize_box(image, (side, image.height), columns, (0, image.height))
+    return _resize_box(narrow, (side, side), (0, side), rows)
 
 
-def _step(
+def _resize_box(
     image: Image.Image,
     size: tuple[int, int],
     columns: tuple[float, float],

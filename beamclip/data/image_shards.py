@@ -1,4 +1,4 @@
-"""Reading a shard of images by row, from either of its two encodings."""
+"""Write and read shards of images, in two encodings: raw pixels, or JPEG files end to end."""
 
 import io
 import mmap
@@ -15,49 +15,48 @@ from PIL import Image
 
 from beamclip.stores import temporary_path
 
-# The two ways a shard of images lies on disk, written row by row: raw pixels, or JPEG files end to end.
-
-
+Ids = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 
 
 def raw_name(index: int) -> str:
-    """An .npy file, uint8 [rows, S, S, 3]."""
+    """Return the name of a shard of raw pixels: an .npy file, uint8 [rows, S, S, 3]."""
     return f"images-{index:05d}.npy"
 
 
 def jpeg_name(index: int) -> str:
-    """JPEG files, one after the other."""
+    """Return the name of a shard of JPEG files, one after the other."""
     return f"images-{index:05d}.jpegs"
 
 
 def offsets_name(index: int) -> str:
-    """Where each of them begins, and where the last one ends: int64 [rows + 1]."""
+    """Return the name of the offsets of a JPEG shard: int64 [rows + 1], the last one is the end."""
     return f"offsets-{index:05d}.npy"
 
 
-class _Rows:
-    """A shard that is being written under a temporary name.
+class _ShardWriter:
+    """Base class of writers: a shard is written row by row, under a temporary name.
 
     Attributes:
-        files: final name -> temporary file, once it is closed.
+        files: temporary files by their final names, once the writer is closed.
     """
 
     def __init__(self, folder: Path, index: int, side: int) -> None:
-        self.folder, self.index, self.side = folder, index, side
+        self.folder = folder
+        self.index = index
+        self.side = side
         self.count = 0
         self.files: dict[str, Path] = {}
         self.file: IO[bytes]
 
     def temporary(self, name: str) -> Path:
-        """Where a file lies until its shard is finished."""
-        self.files[name] = temporary_path(
-            self.folder / name
-        )  # a killed builder's workers may live on and write the same shard
+        """Return the temporary path of a file, until its shard is finished."""
+        # A unique one: workers of a killed builder may still write the same shard.
+        self.files[name] = temporary_path(self.folder / name)
         return self.files[name]
 
     def finish(self) -> None:
-        """What is written once the number of rows is known."""
+        """Write what is known only at the end, such as the number of rows."""
 
     def __exit__(
         self,
@@ -68,7 +67,8 @@ class _Rows:
         try:
             if kind is None:
                 self.finish()
-            self.file.close()  # writes what is still in memory, which may find the disk full
+            # Closing writes what is still in memory, and may find the disk full.
+            self.file.close()
         except OSError:
             self._discard()
             raise
@@ -76,13 +76,13 @@ class _Rows:
             self._discard()
 
     def _discard(self) -> None:
-        """A full disk gets its room back."""
+        """Delete the temporary files, so that a full disk has room again."""
         for temporary in self.files.values():
             temporary.unlink(missing_ok=True)
 
 
-class RawRows(_Rows):
-    """An .npy file whose number of rows is known only at its end: it goes into the header, in the room NumPy leaves for it."""
+class RawShardWriter(_ShardWriter):
+    """Writes an .npy file. The number of rows goes into the header at the end."""
 
     def __enter__(self) -> Self:
         self.file = self.temporary(raw_name(self.index)).open("wb")
@@ -97,19 +97,18 @@ class RawRows(_Rows):
     def _write_header(self) -> int:
         self.file.seek(0)
         shape = (self.count, self.side, self.side, 3)
-        np.lib.format.write_array_header_1_0(
-            self.file, {"descr": "|u1", "fortran_order": False, "shape": shape}
-        )
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self.file, header)
         return self.file.tell()
 
     def finish(self) -> None:
-        """See `_Rows`."""
+        """Write the header again, with the number of rows."""
         if self._write_header() != self._start:
-            raise RuntimeError(f"the header of {self.file.name} outgrew its room")
+            raise RuntimeError(f"the header of {self.file.name} has outgrown its room")
 
 
-class JpegRows(_Rows):
-    """JPEG files end to end, and the offsets that tell them apart."""
+class JpegShardWriter(_ShardWriter):
+    """Writes JPEG files end to end, and the offsets at which each begins."""
 
     def __enter__(self) -> Self:
         self.file = self.temporary(jpeg_name(self.index)).open("wb")
@@ -123,26 +122,23 @@ class JpegRows(_Rows):
         self.count += 1
 
     def finish(self) -> None:
-        """See `_Rows`."""
+        """Write the offsets."""
         with self.temporary(offsets_name(self.index)).open("wb") as file:
             np.save(file, np.array(self._offsets, np.int64))
 
 
-Ids = NDArray[np.int64]
-
-
-class Shelf(Protocol):
+class ShardReader(Protocol):
     """One shard of a packed store, open for reading."""
 
     def read(self, rows: Ids, out: Pixels, places: Ids) -> None:
-        """Put the pixels of rows [n] into `out[places]`, out: uint8 [B, S, S, 3]."""
+        """Copy the pixels of rows [n] to `out[places]`; out: uint8 [B, S, S, 3]."""
 
     def release(self) -> None:
-        """Let go of the pages read so far."""
+        """Release the memory pages read so far."""
 
 
-class RawShelf:
-    """Raw pixels, memory-mapped."""
+class RawShardReader:
+    """Reads raw pixels through a memory map."""
 
     def __init__(self, folder: Path, index: int, side: int) -> None:
         self._path = folder / raw_name(index)
@@ -152,31 +148,30 @@ class RawShelf:
         return np.load(self._path, mmap_mode="r")
 
     def read(self, rows: Ids, out: Pixels, places: Ids) -> None:
-        """See `Shelf`."""
-        for row, place in zip(
-            rows.tolist(), places.tolist(), strict=True
-        ):  # one copy each, where fancy indexing makes two
+        """Copy rows; see `ShardReader`."""
+        # Row by row: one copy each, where fancy indexing makes two.
+        for row, place in zip(rows.tolist(), places.tolist(), strict=True):
             out[place] = self._rows[row]
 
     def release(self) -> None:
-        """See `Shelf`."""
+        """Release the pages read so far."""
         _release(self.__dict__.pop("_rows", None))
 
 
-class JpegShelf:
-    """JPEG files end to end, memory-mapped and decoded when they are read."""
+class JpegShardReader:
+    """Reads JPEG files through a memory map, and decodes them."""
 
     def __init__(self, folder: Path, index: int, side: int) -> None:
-        self._path, self._side = folder / jpeg_name(index), side
+        self._path = folder / jpeg_name(index)
+        self._side = side
         self._offsets_path = folder / offsets_name(index)
 
     @cached_property
     def _bytes(self) -> Any:
-        return (
-            np.memmap(self._path, np.uint8, "r")
-            if self._path.stat().st_size
-            else np.empty(0, np.uint8)
-        )
+        # An empty file can't be mapped.
+        if not self._path.stat().st_size:
+            return np.empty(0, np.uint8)
+        return np.memmap(self._path, np.uint8, "r")
 
     @cached_property
     def _offsets(self) -> Ids:
@@ -184,32 +179,34 @@ class JpegShelf:
         return offsets
 
     def read(self, rows: Ids, out: Pixels, places: Ids) -> None:
-        """See `Shelf`."""
-        list(
-            _decoders().map(
-                lambda row, place: self._decode(row, out[place]), rows.tolist(), places.tolist()
-            )
-        )
+        """Decode rows; see `ShardReader`."""
+
+        def decode(row: int, place: int) -> None:
+            self._decode(row, out[place])
+
+        # `list` waits for all of them and raises the first error.
+        list(_decoders().map(decode, rows.tolist(), places.tolist()))
 
     def _decode(self, row: int, out: Pixels) -> None:
         start, stop = self._offsets[row : row + 2].tolist()
         with Image.open(io.BytesIO(self._bytes[start:stop].tobytes())) as image:
-            # Smaller originals are stored as small as they are.
-            resized = (
-                image
-                if image.width == self._side
-                else image.resize((self._side, self._side), Image.Resampling.BICUBIC)
-            )
-            out[:] = np.asarray(resized)
+            pixels: Image.Image = image
+            # Smaller originals are stored at their own size.
+            if image.width != self._side:
+                pixels = image.resize((self._side, self._side), Image.Resampling.BICUBIC)
+            out[:] = np.asarray(pixels)
 
     def release(self) -> None:
-        """See `Shelf`."""
+        """Release the pages read so far."""
         _release(self.__dict__.pop("_bytes", None))
 
 
 @cache
 def _decoders() -> ThreadPoolExecutor:
-    """Pillow decodes without the interpreter's lock. More than four would take the cores from training."""
+    """Return the threads that decode. Pillow releases the interpreter's lock while it decodes.
+
+    More than four would take cores from training.
+    """
     return ThreadPoolExecutor(min(4, os.cpu_count() or 1))
 
 

@@ -1,4 +1,4 @@
-"""The packed images of one data set, read by sample id."""
+"""Read the packed images of one data set by sample id."""
 
 import csv
 from functools import cached_property
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamclip.data.base import digest
-from beamclip.data.image_shards import JpegShelf, RawShelf, Shelf
+from beamclip.data.image_shards import JpegShardReader, RawShardReader, ShardReader
 from beamclip.stores import Store, open_store
 
 KIND = "packed"
@@ -17,26 +17,27 @@ Ids = NDArray[np.int64]
 
 
 class PackedImages:
-    """A packed store, opened. A sample's id is its row: train first, then test.
+    """An open packed store. A sample's id is its row: train first, then test.
 
-    Shards are memory-mapped, so all workers and trials on a machine share the pages of those they read. Pickling sends the path,
-    not the pixels, so that it can go to workers which see the same folder.
+    Shards are memory-mapped, so all workers and trials on a machine share the pages they read.
+    Pickling sends the path, not the pixels; workers must see the same folder.
     """
 
     def __init__(self, store: Store) -> None:
-        self.store, manifest = store, store.manifest
+        self.store = store
+        manifest = store.manifest
         self.image_size: int = manifest["image_size"]
         self.encoding: str = manifest["encoding"]
         self.rows: dict[str, int] = manifest["rows"]
         self.names: tuple[str, ...] = tuple(manifest["classes"]["names"])
-        """Class names as they were when the images were packed; the source has them as they are now."""
+        """Class names at the time of packing; the source has the present ones."""
         self.classes = len(self.names)
         self.labels: Ids = np.load(store.file("labels.npy"))
         groups = store.file("groups.npy")
         self.groups: Ids | None = np.load(groups) if groups.exists() else None
         self._starts = np.cumsum([0, *manifest["shards"]])
         self.key = _key(store.key, [name for name, _ in self.bad] if manifest["bad"] else [])
-        """Changes with anything that pixels, labels and ids depend on: the store's key, and which images were left out."""
+        """Key of the images: changes with everything that pixels, labels and ids depend on."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_packed, (self.store.path,)
@@ -45,15 +46,14 @@ class PackedImages:
         return len(self.labels)
 
     @cached_property
-    def _shelves(self) -> list[Shelf]:
-        kind = RawShelf if self.encoding == "raw" else JpegShelf
-        return [
-            kind(self.store.path, index, self.image_size) for index in range(len(self._starts) - 1)
-        ]
+    def _shards(self) -> list[ShardReader]:
+        kind = RawShardReader if self.encoding == "raw" else JpegShardReader
+        indices = range(len(self._starts) - 1)
+        return [kind(self.store.path, index, self.image_size) for index in indices]
 
     @property
     def train_ids(self) -> Ids:
-        """Ids of the source's train split; `split` cuts val from it."""
+        """Ids of the source's train split, from which `split` takes val."""
         return np.arange(self.rows["train"], dtype=np.int64)
 
     @property
@@ -68,7 +68,7 @@ class PackedImages:
             return [(name, reason) for name, reason in list(csv.reader(file))[1:]]
 
     def read(self, ids: Ids) -> NDArray[np.uint8]:
-        """Pixels of samples [B], in that order: uint8 [B, S, S, 3], a copy.
+        """Return the pixels of samples [B], in that order: uint8 [B, S, S, 3], a copy.
 
         Raises:
             IndexError: an id is negative or not in the store.
@@ -81,18 +81,24 @@ class PackedImages:
         shards = np.searchsorted(self._starts, ids, side="right") - 1
         for shard in np.unique(shards):
             places = np.flatnonzero(shards == shard)
-            self._shelves[shard].read(ids[places] - self._starts[shard], out, places)
+            self._shards[shard].read(ids[places] - self._starts[shard], out, places)
         return out
 
     def release(self) -> None:
-        """Let go of the pages read so far. For one pass over all images, which would otherwise come to hold them all."""
-        for shelf in self._shelves:
-            shelf.release()
+        """Release the memory pages read so far.
+
+        For a pass over all images, which would otherwise end up holding all of them.
+        """
+        for shard in self._shards:
+            shard.release()
 
 
 def _key(store: str, left_out: list[str]) -> str:
-    """Where an image can be read that could not be (another Pillow, a mended shard), the same store is made with other ids: what was
-    made of the old ones must not be taken for the new ones'."""
+    """Return the key of the images: the store's key, and which images were left out.
+
+    If an image becomes readable later (another Pillow, a repaired shard), the same store is built
+    with other sample ids. Embeddings of the old ids must not be taken for the new ones'.
+    """
     return f"{store}-{digest(left_out)[:8]}" if left_out else store
 
 

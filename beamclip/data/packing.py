@@ -1,4 +1,8 @@
-"""Decode every image once and keep it: the packed store."""
+"""Pack images: decode each image of a source once and keep its central square in a store.
+
+Packing is work in shards. `PackJob` says which items each shard holds and writes one; `pack` runs
+the job, in this process or on a cluster, and writes the files that describe all shards.
+"""
 
 import csv
 import io
@@ -21,7 +25,7 @@ from beamclip.config import DataConfig, UserError
 from beamclip.data.base import SPLITS, Item, Source, Split
 from beamclip.data.decode import RESIZE_VERSION, load_square_rgb
 from beamclip.data.files import LazyBytes
-from beamclip.data.image_shards import JpegRows, RawRows
+from beamclip.data.image_shards import JpegShardWriter, RawShardWriter
 from beamclip.data.packed import KIND, PackedImages
 from beamclip.data.sources.open import open_source
 from beamclip.stores import (
@@ -29,30 +33,35 @@ from beamclip.stores import (
     Runner,
     Shards,
     build_once,
-    in_process,
     finished_shards,
+    in_process,
     load_or_make_plan,
     run_shards,
     silent,
     store_path,
 )
 
-# Packing as work in shards: which items each shard holds, and how one is written.
-
-
 Bad = tuple[str, str]
-"""Name of an image and why it can't be used."""
+"""Name of an image and the reason why it can't be used."""
 Row = NDArray[np.uint8] | bytes
 """An image as it is stored: pixels [S, S, 3], or a JPEG file."""
 T = TypeVar("T")
 R = TypeVar("R")
 
+_SHARD_BYTES = 64 * 2**20
+_SAMPLE = 16
+_MIN_SHARDS = 64
+"""Number of shards to aim for if there are enough images: many processes can help, and a bar
+moves."""
+
 
 @dataclass(frozen=True)
 class PackJob:
-    """All items of a source, in shards of neighbours; no shard holds items of two splits.
+    """All items of a source, in shards of adjacent items. No shard holds items of two splits.
 
     Attributes:
+        source: the images.
+        config: how they are stored.
         spans: (split, first item, item after the last) of each shard.
     """
 
@@ -64,31 +73,31 @@ class PackJob:
 
     @classmethod
     def over(cls, source: Source, config: DataConfig, images: int) -> "PackJob":
-        """All items, so many images a shard."""
-        starts = (
-            (split, start, source.count(split))
-            for split in SPLITS
-            for start in range(0, source.count(split), images)
-        )
-        return cls(
-            source,
-            config,
-            tuple((split, start, min(start + images, count)) for split, start, count in starts),
-        )
+        """Return the job over all items, with `images` items a shard."""
+        spans: list[tuple[Split, int, int]] = []
+        for split in SPLITS:
+            count = source.count(split)
+            for start in range(0, count, images):
+                spans.append((split, start, min(start + images, count)))
+        return cls(source, config, tuple(spans))
 
     @property
     def sizes(self) -> Sequence[int]:
-        """Images in each shard, broken ones included."""
+        """Number of images in each shard, unreadable ones included."""
         return [stop - start for _, start, stop in self.spans]
 
     def open(self, folder: Path, threads: int) -> Callable[[int], None]:
-        """The function that packs one shard. Two threads may call it: while one waits for the disk, the other decodes."""
-        far = "://" in (self.config.path or "")
-        # One thread for files that are near would only hand each image back and forth.
-        pool, turn = ThreadPoolExecutor(threads) if threads > 1 or far else None, Lock()
+        """Return the function that packs one shard.
+
+        Two threads may call it: one decodes while the other waits for the disk.
+        """
+        is_remote = "://" in (self.config.path or "")
+        # For local files, one decoding thread would only pass each image back and forth.
+        pool = ThreadPoolExecutor(threads) if threads > 1 or is_remote else None
+        decoding = Lock()
 
         def write(index: int) -> None:
-            with turn:
+            with decoding:
                 files, facts = self._write(folder, index, pool)
             Shards(folder).finish(index, files, facts)
 
@@ -97,47 +106,53 @@ class PackJob:
     def _write(
         self, folder: Path, index: int, pool: ThreadPoolExecutor | None
     ) -> tuple[dict[str, Path], dict[str, Any]]:
-        """Write a shard's files under temporary names. Returns these, and the facts for its record."""
+        """Write a shard's files under temporary names.
+
+        Returns:
+            Temporary files by their final names, and the shard's record.
+        """
         split, start, stop = self.spans[index]
         groups = self.source.groups(split)
-        labels, kept, bad = list[int](), list[int](), list[Bad]()
-        rows = (RawRows if self.config.encoding == "raw" else JpegRows)(
-            folder, index, self.config.image_size
-        )
-        with rows, warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", Image.DecompressionBombWarning
-            )  # we refuse these ourselves
+        labels: list[int] = []
+        packed: list[int] = []
+        bad: list[Bad] = []
+        kind = RawShardWriter if self.config.encoding == "raw" else JpegShardWriter
+        writer = kind(folder, index, self.config.image_size)
+        with writer, warnings.catch_warnings():
+            # `load_square_rgb` refuses such images itself.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             items = self.source.items(split, start, stop)
-            decoded = (
-                map(self._decode, items) if pool is None else in_order(pool, self._decode, items)
-            )
-            for place, (item, row) in enumerate(decoded, start):
+            if pool is None:
+                decoded: Iterable[tuple[Item, Row | str]] = map(self._decode, items)
+            else:
+                decoded = map_in_order(pool, self._decode, items)
+            for position, (item, row) in enumerate(decoded, start):
                 if isinstance(row, str):
                     bad.append((item.name, row))
                     continue
-                rows.write(row)
+                writer.write(row)
                 labels.append(item.label)
-                kept.append(place)
-        where = None if groups is None else groups[kept].tolist()
-        return rows.files, {
+                packed.append(position)
+        row_groups = [-1] * len(labels) if groups is None else groups[packed].tolist()
+        record = {
             "index": index,
             "split": split,
             "labels": labels,
-            "groups": where or [-1] * len(labels),
+            "groups": row_groups,
             "bad": bad,
         }
+        return writer.files, record
 
     def _decode(self, item: Item) -> tuple[Item, Row | str]:
-        return item, row_of(item, self.config)
+        return item, encode_row(item, self.config)
 
 
-def row_of(item: Item, config: DataConfig) -> Row | str:
-    """The row to store for an item, or the reason why there is none.
+def encode_row(item: Item, config: DataConfig) -> Row | str:
+    """Return the row to store for an item, or the reason why it has none.
 
     Raises:
-        UserError: its bytes can't be read, though it is no link that leads nowhere. That says nothing of the image, and must not
-            leave it out for good.
+        UserError: its bytes can't be read, and it is no dangling link. Such an error says nothing
+            about the image, so the image must not be left out for good.
     """
     try:
         image = item.image.read() if isinstance(item.image, LazyBytes) else item.image
@@ -145,44 +160,42 @@ def row_of(item: Item, config: DataConfig) -> Row | str:
         if isinstance(item.image, LazyBytes) and item.image.leads_nowhere:
             return "a link that leads nowhere"
         raise
+    # Decoders raise anything on damaged files: OSError, SyntaxError, struct.error and more.
     try:
         pixels = load_square_rgb(image, config.image_size, upscale=config.encoding == "raw")
-        return pixels if config.encoding == "raw" else as_jpeg(pixels, config.quality)
-    except (
-        Exception
-    ) as error:  # decoders raise anything on damaged files: OSError, SyntaxError, struct.error…
-        # Pillow names the object it read from, whose address says nothing to anybody.
-        return (
-            " ".join(re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", str(error)).split())
-            or type(error).__name__
-        )
+        return pixels if config.encoding == "raw" else encode_jpeg(pixels, config.quality)
+    except Exception as error:
+        # Pillow names the object it read from by its address, which means nothing to users.
+        reason = re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", str(error))
+        return " ".join(reason.split()) or type(error).__name__
 
 
-def as_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    """RGB pixels [S, S, 3] as a JPEG file. Colour is halved in both directions below quality 95, as cameras do."""
+def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    """Return RGB pixels [S, S, 3] as a JPEG file.
+
+    Below quality 95, color is halved in both directions, as cameras do.
+    """
     file = io.BytesIO()
-    Image.fromarray(pixels).save(
-        file, "JPEG", quality=quality, subsampling=0 if quality >= 95 else 2
-    )
+    subsampling = 0 if quality >= 95 else 2
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=subsampling)
     return file.getvalue()
 
 
-def in_order(
+def map_in_order(
     pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int = 64
 ) -> Iterator[R]:
-    """Like `pool.map`, but takes at most `ahead` items before their results are asked for: memory stays bounded."""
-    waiting: deque[Future[R]] = deque()
+    """Yield `function(item)` for each item, in order, computed by a pool.
+
+    Unlike `pool.map` it takes at most `ahead` items before their results are asked for, so memory
+    stays bounded.
+    """
+    pending: deque[Future[R]] = deque()
     for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) >= ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-_SHARD_BYTES = 64 * 2**20
-_SAMPLE = 16
-_SHARDS = 64  # at least so many where there is enough to share out, so that many processes can help and a bar moves
+        pending.append(pool.submit(function, item))
+        if len(pending) >= ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
 def pack(
@@ -192,23 +205,26 @@ def pack(
     run: Runner = in_process,
     repair: bool = False,
 ) -> PackedImages:
-    """The packed store of a configuration's images, built first where it does not exist.
+    """Return the packed store of the images, built first if it does not exist.
 
-    Broken images are left out of rows, labels and groups alike and listed in the store's bad.csv. Splits and subsets
-    are no part of the store: one serves them all (see `split`).
+    Unreadable images are left out of rows, labels and groups alike, and listed in the store's
+    bad.csv. Splits and subsets are no part of the store: one store serves them all (see `split`).
 
     Args:
+        config: the images and how they are stored.
         root: folder of all stores.
-        run: who decodes: this process, or a cluster's.
-        repair: decode again what is damaged in a store that exists.
+        progress: called with the number of finished images.
+        run: runs the shards, in this process or on a cluster.
+        repair: decode again what is damaged in an existing store.
 
     Raises:
-        UserError: as `open_source` and `build_once`; or a larger share of images than `data.max_unreadable_fraction` can't be read.
+        UserError: as `open_source` and `build_once`; or more images than
+            `data.max_unreadable_fraction` can't be read.
     """
     return pack_source(open_source(config), config, root, progress, run, repair)
 
 
-def pack_source(
+def pack_source(  # noqa: PLR0913 - `pack` with its source already open
     source: Source,
     config: DataConfig,
     root: Path,
@@ -216,113 +232,128 @@ def pack_source(
     run: Runner = in_process,
     repair: bool = False,
 ) -> PackedImages:
-    """The same for a source that is already open."""
+    """Return the packed store of an open source; see `pack`."""
 
     def build(folder: Path) -> dict[str, Any]:
         return _Builder(source, config, folder).build(run, progress)
 
-    packed = PackedImages(build_once(root, KIND, parts_of(source, config), build, progress, repair))
-    _check_bad(
-        packed.bad, len(packed) + len(packed.bad), config
-    )  # the limit may be lower than when it was built
+    parts = store_parts(source, config)
+    packed = PackedImages(build_once(root, KIND, parts, build, progress, repair))
+    # The limit may be lower than when the store was built.
+    _check_bad(packed.bad, len(packed) + len(packed.bad), config)
     return packed
 
 
-def parts_of(source: Source, config: DataConfig) -> dict[str, Any]:
-    """All that a packed store depends on. Not the classes' names, only their number: a better one must not cost another pass over the
+def store_parts(source: Source, config: DataConfig) -> dict[str, Any]:
+    """Return everything that a packed store depends on, for its key.
+
+    Of the classes only their number counts: a better name must not cost another pass over the
     images.
     """
-    quality = config.quality if config.encoding == "jpeg" else None
-    pixels = {
+    return {
+        "source": source.fingerprint,
         "image_size": config.image_size,
         "encoding": config.encoding,
-        "quality": quality,
+        "quality": config.quality if config.encoding == "jpeg" else None,
         "resize": RESIZE_VERSION,
+        "classes": len(source.names),
     }
-    return {"source": source.fingerprint, **pixels, "classes": len(source.names)}
 
 
-def images_left(source: Source, config: DataConfig, root: Path) -> int:
-    """Images that are still to be packed: none where the store is there, which at most is repaired in the room it takes."""
-    path = store_path(root, KIND, parts_of(source, config))
+def count_unpacked(source: Source, config: DataConfig, root: Path) -> int:
+    """Return the number of images still to be packed.
+
+    It is 0 if the store exists; a repair needs no more room than the store has.
+    """
+    path = store_path(root, KIND, store_parts(source, config))
     if path.exists():
         return 0
-    return sum(map(source.count, SPLITS)) - sum(
-        len(record["labels"]) + len(record["bad"]) for record in finished_shards(path)
-    )
+    total = sum(source.count(split) for split in SPLITS)
+    records = finished_shards(path)
+    return total - sum(len(record["labels"]) + len(record["bad"]) for record in records)
 
 
-def cost_of_an_image(source: Source, config: DataConfig) -> tuple[float, float]:
-    """Seconds to pack an image on one core, and its bytes in the store, measured on the first few of each split."""
+def measure_image_cost(source: Source, config: DataConfig) -> tuple[float, float]:
+    """Measure packing on the first few images of each split.
+
+    Returns:
+        Seconds to pack an image on one core, and its bytes in the store.
+    """
     items = [item for split in SPLITS for item in source.items(split, 0, _SAMPLE)]
-    sizes, start = list[int](), time.perf_counter()
+    sizes: list[int] = []
+    start = time.perf_counter()
     for item in items:
-        row = row_of(item, config)
-        sizes += (
-            [] if isinstance(row, str) else [len(row) if isinstance(row, bytes) else row.nbytes]
-        )
-    return (time.perf_counter() - start) / max(1, len(items)), sum(sizes) / max(1, len(sizes))
+        row = encode_row(item, config)
+        if not isinstance(row, str):
+            sizes.append(len(row) if isinstance(row, bytes) else row.nbytes)
+    seconds = time.perf_counter() - start
+    return seconds / max(1, len(items)), sum(sizes) / max(1, len(sizes))
 
 
 @dataclass(frozen=True)
 class _Builder:
-    """One building of one packed store."""
+    """Builds one packed store in a folder."""
 
     source: Source
     config: DataConfig
     folder: Path
 
     def build(self, run: Runner, progress: Progress) -> dict[str, Any]:
+        """Pack all shards and return what the manifest says about them."""
         total = sum(self.source.count(split) for split in SPLITS)
-        rows = load_or_make_plan(
-            self.folder, lambda: {"shard_images": shard_images(total, self.config.image_size)}
-        )["shard_images"]
-        job = PackJob.over(self.source, self.config, rows)
-        bad, records = list[Bad](), dict[int, dict[str, Any]]()
+        plan = load_or_make_plan(
+            self.folder, lambda: {"shard_images": images_per_shard(total, self.config.image_size)}
+        )
+        job = PackJob.over(self.source, self.config, plan["shard_images"])
+        bad: list[Bad] = []
+        records: dict[int, dict[str, Any]] = {}
         for record in run_shards(job, self.folder, run, progress):
             records[record["index"]] = record
             bad += [(name, reason) for name, reason in record["bad"]]
-            if len(bad) > self.config.max_unreadable_fraction * total:  # no need to see the rest
+            # Stop early: the other images can't change the verdict.
+            if len(bad) > self.config.max_unreadable_fraction * total:
                 _check_bad(bad, total, self.config)
         return self._finish([records[index] for index in sorted(records)], total)
 
     def _finish(self, records: list[dict[str, Any]], total: int) -> dict[str, Any]:
         bad = [(name, reason) for record in records for name, reason in record["bad"]]
         _check_bad(bad, total, self.config)
-        np.save(self.folder / "labels.npy", _joined(record["labels"] for record in records))
+        np.save(self.folder / "labels.npy", _concatenate(record["labels"] for record in records))
         if any(self.source.groups(split) is not None for split in SPLITS):
-            np.save(self.folder / "groups.npy", _joined(record["groups"] for record in records))
+            groups = _concatenate(record["groups"] for record in records)
+            np.save(self.folder / "groups.npy", groups)
         with (self.folder / "bad.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("name", "reason"), *bad])
-        rows: dict[Split, int] = {
-            split: sum(len(r["labels"]) for r in records if r["split"] == split) for split in SPLITS
-        }
-        classes = {"names": list(self.source.names), "keys": list(self.source.keys)}
-        encoding = {"image_size": self.config.image_size, "encoding": self.config.encoding}
+        rows: dict[Split, int] = dict.fromkeys(SPLITS, 0)
+        for record in records:
+            rows[record["split"]] += len(record["labels"])
         return {
-            **encoding,
+            "image_size": self.config.image_size,
+            "encoding": self.config.encoding,
             "rows": rows,
-            "shards": [len(r["labels"]) for r in records],
+            "shards": [len(record["labels"]) for record in records],
             "bad": len(bad),
-            "classes": classes,
+            "classes": {"names": list(self.source.names), "keys": list(self.source.keys)},
         }
 
 
-def shard_images(total: int, side: int) -> int:
-    """Images in a shard: few enough for many hands, and no more than 64 MiB as raw pixels."""
+def images_per_shard(total: int, side: int) -> int:
+    """Return images a shard: at least 64 shards if possible, at most 64 MiB of raw pixels."""
     most = max(64, _SHARD_BYTES // (side * side * 3))
-    return max(64, min(most, -(-total // _SHARDS)))
+    return max(64, min(most, -(-total // _MIN_SHARDS)))
 
 
-def _joined(parts: Iterable[list[int]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _concatenate(parts: Iterable[list[int]]) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.concatenate([np.empty(0, np.int64), *(np.array(part, np.int64) for part in parts)])
 
 
 def _check_bad(bad: list[Bad], total: int, config: DataConfig) -> None:
+    """Raise UserError if too many images, or all of them, can't be read."""
     if len(bad) <= config.max_unreadable_fraction * total and len(bad) < total:
         return
     name, reason = bad[0] if bad else (f"{config.path}", "there are no images")
     raise UserError(
-        f"{name} can't be read ({reason}), and so {len(bad)} of {total} images, more than data.max_unreadable_fraction "
-        f"{config.max_unreadable_fraction} allows; mend or delete them, or raise data.max_unreadable_fraction"
+        f"{name} can't be read ({reason}). {len(bad)} of {total} images can't be read, more than "
+        f"data.max_unreadable_fraction {config.max_unreadable_fraction} allows; fix or delete "
+        "them, or raise data.max_unreadable_fraction"
     )

@@ -1,4 +1,4 @@
-"""From the host's memory to a device's."""
+"""Prepare batches in a background thread, and copy tensors to a device without waiting."""
 
 import queue
 import threading
@@ -10,29 +10,29 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-# Making things in a thread, ahead of who uses them.
-
-
 P = TypeVar("P")
 T = TypeVar("T")
 _AHEAD = 2
 
 
 class Prefetcher(Generic[P, T]):
-    """Runs `make` over the items in a thread of its own, `_AHEAD` results ahead, and measures the wait for them.
+    """Runs `make` over items in a thread, two results ahead, and measures the wait for them.
 
-    NumPy and torch let go of the interpreter while they work, so a thread is enough and no memory is copied between processes.
-    On a GPU the thread works on a stream of its own, whose many small kernels go before training's few large ones.
+    NumPy and torch release the interpreter's lock while they work, so a thread is enough and no
+    memory is copied between processes. On a GPU the thread uses a high-priority stream of its own,
+    so that its many small kernels run before training's few large ones.
     """
 
     def __init__(self, items: Iterator[P], make: Callable[[P], T], device: torch.device) -> None:
-        self._items, self._make, self._device = items, make, device
+        self._items = items
+        self._make = make
+        self._device = device
         self._queue: queue.Queue[tuple[T, torch.cuda.Event | None] | BaseException | None] = (
             queue.Queue(_AHEAD)
         )
         self._stop = threading.Event()
         self.waited = 0.0
-        """Seconds the consumer has stood still."""
+        """Seconds that the consumer has waited."""
 
     def __iter__(self) -> Iterator[T]:
         thread = threading.Thread(target=self._produce, daemon=True)
@@ -60,8 +60,8 @@ class Prefetcher(Generic[P, T]):
     def _produce(self) -> None:
         try:
             with self._side_stream():
-                for place in self._items:
-                    self._put((self._make(place), self._mark()))
+                for item in self._items:
+                    self._put((self._make(item), self._record_event()))
                     if self._stop.is_set():
                         return
             self._put(None)
@@ -82,21 +82,20 @@ class Prefetcher(Generic[P, T]):
         stream = torch.cuda.Stream(self._device, priority=-1)  # type: ignore[no-untyped-call]
         return torch.cuda.stream(stream)
 
-    def _mark(self) -> torch.cuda.Event | None:
-        return (
-            torch.cuda.current_stream(self._device).record_event()
-            if self._device.type == "cuda"
-            else None
-        )
+    def _record_event(self) -> torch.cuda.Event | None:
+        """Mark the end of the work on the side stream, for the consumer to wait for."""
+        if self._device.type != "cuda":
+            return None
+        event: torch.cuda.Event = torch.cuda.current_stream(self._device).record_event()
+        return event
 
 
 def to_device(array: Tensor, device: torch.device) -> Tensor:
-    """To a GPU through pinned memory: the GPU copies when its turn comes, and the thread that asked goes on at once.
+    """Return a tensor on a device. A copy to a GPU goes through pinned memory and does not wait.
 
-    A plain `.to(device)` would wait for all that its stream was given before, and beside training that is long.
+    A plain `.to(device)` would wait for everything queued on the stream, which during training is
+    long.
     """
-    return (
-        array.pin_memory().to(device, non_blocking=True)
-        if device.type == "cuda"
-        else array.to(device)
-    )
+    if device.type != "cuda":
+        return array.to(device)
+    return array.pin_memory().to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Train, val and test ids of a packed store."""
+"""Split a packed store into train, val and test ids."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from beamclip.data.packed import Ids, PackedImages
 
 @dataclass(frozen=True)
 class Splits:
-    """Sample ids, sorted, int64. No id is in two of them, and no group is in both train and val."""
+    """Sorted sample ids, int64. No id is in two splits, and no group is in both train and val."""
 
     train: Ids
     val: Ids
@@ -20,18 +20,23 @@ class Splits:
 
 
 def split(packed: PackedImages, config: DataConfig) -> Splits:
-    """Hold val out of train, stratified, then draw `data.train_images` evenly over the classes from what is left.
+    """Take val out of train, stratified, then draw `data.train_images` evenly over the classes.
 
-    The same seed gives the same val whatever `train_images`, and a smaller draw is part of a larger one. Where the
-    source has groups, val takes whole groups, at least one, as near to the share of each class as they allow.
+    The same seed gives the same val for any `train_images`, and a smaller draw is part of a larger
+    one. If the source has groups, val takes whole groups, at least one, as close to the share of
+    each
+    class as they allow.
 
     Raises:
-        UserError: a class has too few images for `data.val_fraction`, or `data.train_images` is more than there is.
+        UserError: a class has too few images for `data.val_fraction`, or `data.train_images` is
+            more than there are.
     """
-    ids, labels = packed.train_ids, packed.labels[: packed.rows["train"]]
+    ids = packed.train_ids
+    labels = packed.labels[: packed.rows["train"]]
     rng = np.random.Generator(np.random.Philox(config.split_seed))
     if packed.groups is None:
-        held_out = _ranks(labels, rng) < _half_up(np.bincount(labels) * config.val_fraction)[labels]
+        val_counts = _round_half_up(np.bincount(labels) * config.val_fraction)
+        held_out = _rank_in_class(labels, rng) < val_counts[labels]
     else:
         held_out = _whole_groups(packed.groups[: len(ids)], labels, config.val_fraction, rng)
     _check_classes(packed, labels, held_out, config)
@@ -39,13 +44,13 @@ def split(packed: PackedImages, config: DataConfig) -> Splits:
     return Splits(train, ids[held_out], packed.test_ids)
 
 
-def _half_up(counts: NDArray[np.floating[Any]]) -> Ids:
-    # 5 * 0.3 rounds as 1.5 does, whatever its last bit.
+def _round_half_up(counts: NDArray[np.floating[Any]]) -> Ids:
+    # The small term makes 5 * 0.3 round as 1.5 does, although its last bit differs.
     return np.asarray(np.floor(counts + 0.5 + 1e-9), np.int64)
 
 
-def _ranks(labels: Ids, rng: np.random.Generator) -> Ids:
-    """A random order within each class: [N] labels -> [N] places from 0."""
+def _rank_in_class(labels: Ids, rng: np.random.Generator) -> Ids:
+    """Return each sample's position in a random order of its class: [N] -> [N], from 0."""
     order = rng.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     counts = np.bincount(labels)
@@ -58,52 +63,70 @@ def _ranks(labels: Ids, rng: np.random.Generator) -> Ids:
 def _whole_groups(
     groups: Ids, labels: Ids, fraction: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Take groups in random order: each that brings classes nearer to their shares, or gives one its first images."""
+    """Return which samples are in val, taking whole groups in random order.
+
+    A group is taken if it brings the classes closer to their shares, or gives a class its first
+    images.
+    """
     names, group = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(names), labels.max(initial=0) + 1))
     np.add.at(counts, (group, labels), 1)
-    missing, taken = fraction * counts.sum(0), np.zeros(len(names), bool)
-    for one in rng.permutation(len(names)):
-        first = (counts[taken].sum(0)[counts[one] > 0] == 0).any()
-        if first or np.abs(missing - counts[one]).sum() < np.abs(missing).sum():
-            taken[one] = True
-            missing = missing - counts[one]
+    missing = fraction * counts.sum(0)
+    taken = np.zeros(len(names), bool)
+    for candidate in rng.permutation(len(names)):
+        added = counts[candidate]
+        is_first_of_a_class = (counts[taken].sum(0)[added > 0] == 0).any()
+        if is_first_of_a_class or np.abs(missing - added).sum() < np.abs(missing).sum():
+            taken[candidate] = True
+            missing = missing - added
     return taken[group]
 
 
 def _check_classes(
     packed: PackedImages, labels: Ids, held_out: NDArray[np.bool_], config: DataConfig
 ) -> None:
-    """A class that has no images at all is left alone: a name file may list more classes than a subset holds."""
+    """Raise UserError if a class has images, but none in train or none in val.
+
+    A class without any image is accepted: a name file may list more classes than a subset has.
+    """
     for label in np.unique(labels):
-        val, total = int(held_out[labels == label].sum()), int((labels == label).sum())
-        if val == 0 or val == total:
-            what = "val" if val == 0 else "train"
+        val = int(held_out[labels == label].sum())
+        total = int((labels == label).sum())
+        if val in (0, total):
+            empty = "val" if val == 0 else "train"
             raise UserError(
-                f"class {packed.names[label]} has {total} readable training images, of which data.val_fraction "
-                f"{config.val_fraction} leaves none for {what}; add images or change data.val_fraction"
+                f"class {packed.names[label]} has {total} readable training images, of which "
+                f"data.val_fraction {config.val_fraction} leaves none for {empty}; "
+                "add images or change data.val_fraction"
             )
 
 
 def even_subset(ids: Ids, labels: Ids, count: int, seed: int = 0) -> Ids:
-    """`count` of these ids, drawn evenly over their classes, sorted.
+    """Return `count` of the ids, drawn evenly over their classes, sorted.
 
-    ids, labels: [N]. A smaller draw with the same seed is part of a larger one.
+    A smaller draw with the same seed is part of a larger one.
+
+    Args:
+        ids: sample ids, [N].
+        labels: their classes, [N].
+        count: number of ids to return.
+        seed: of the draw.
     """
     return _evenly(ids, labels, count, np.random.Generator(np.random.Philox(seed)))
 
 
 def _evenly(ids: Ids, labels: Ids, count: int, rng: np.random.Generator) -> Ids:
-    """The first of each class, then the second of each, and so on."""
-    return np.sort(ids[np.lexsort((labels, _ranks(labels, rng)))[:count]])
+    """Return the first ids of each class, then the second ones, and so on, sorted."""
+    order = np.lexsort((labels, _rank_in_class(labels, rng)))
+    return np.sort(ids[order[:count]])
 
 
 def _draw(ids: Ids, labels: Ids, rng: np.random.Generator, config: DataConfig) -> Ids:
-    wanted = config.train_images
-    if wanted is None:
+    count = config.train_images
+    if count is None:
         return ids
-    if wanted > len(ids):
+    if count > len(ids):
         raise UserError(
-            f"data.train_images is {wanted} but only {len(ids)} are left beside val; lower it"
+            f"data.train_images is {count}, but without val only {len(ids)} are left; lower it"
         )
-    return _evenly(ids, labels, wanted, rng)
+    return _evenly(ids, labels, count, rng)

@@ -181,7 +181,7 @@ class _PaperCandidate:
             "weight_decay": self._protocol.weight_decay,
         }
         val_top1 = accuracy(self._probe.predict(val.features), val.labels)
-        self.candidates = (ProbeCandidate(settings, val_top1),)
+        self.candidates: tuple[ProbeCandidate, ...] = (ProbeCandidate(settings, val_top1),)
 
     def probe(self, index: int) -> Probe:
         return self._probe

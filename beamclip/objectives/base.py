@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @dataclass
 class LossInputs:
-    """What an objective is given in one step: one worker's share of the batch.
+    """Inputs of an objective in one step: one worker's share of the batch.
 
     B images have V large views and C small crops. Views of all images are stored together: row
     v · B + i is view v of image i, and likewise for crops. What an objective does not require (see
@@ -18,7 +18,8 @@ class LossInputs:
     Attributes:
         count: B.
         features: the backbone's features of the large views, [V · B, F].
-        embeddings: the student's embeddings in the first teacher's space, [V · B, D], of any length.
+        embeddings: the student's embeddings in the first teacher's space, [V · B, D], of any
+            length.
         crops: the backbone's features of the small crops, [C · B, F].
         teachers: each teacher's embeddings of the same large views, [V · B, D_m].
         labels: classes of the images, int64 [B].
@@ -38,7 +39,7 @@ class LossInputs:
 
 @dataclass(frozen=True)
 class LossContext:
-    """What objectives are built from, besides their settings.
+    """Facts that objectives are built from, besides their settings.
 
     Attributes:
         features: F, the width of the student's features.
@@ -79,7 +80,8 @@ class Objective(nn.Module):
         """Build the objective from its settings. Default: `cls(context, **settings)`.
 
         Raises:
-            UserError: a setting that the data can't meet, such as a queue longer than there are images.
+            UserError: a setting that the data can't meet, such as a queue longer than there are
+                images.
         """
         return cls(context, **settings.model_dump())
 
@@ -127,8 +129,8 @@ class FunctionObjective(Objective):
 class WeightedSum(Objective):
     """A weighted sum of objectives that are given the same step: L = Σ_m w_m L_m.
 
-    Returns `loss`, the sum; `NAME_loss` of each objective, before its weight; and every other scalar
-    of an objective as `NAME_SCALAR`.
+    Returns `loss`, the sum; `NAME_loss` of each objective, before its weight; and every other
+    scalar of an objective as `NAME_SCALAR`.
 
     Args:
         objectives: objectives by name.

@@ -30,7 +30,7 @@ def build_objective(config: ObjectiveConfig, context: LossContext) -> Objective:
         target = load_objective(declaration, config.code)
         # `feature` and `simreg` have no settings, and so no section.
         settings = getattr(config, declaration.name, None) or declaration.settings()
-        if isinstance(target, type):
+        if isinstance(target, type) and issubclass(target, Objective):
             built[declaration.name] = target.build(settings, context)
         else:
             built[declaration.name] = FunctionObjective(target, settings.model_dump())

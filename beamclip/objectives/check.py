@@ -2,9 +2,9 @@
 
     python -m beamclip.objectives.check < SETTINGS
 
-SETTINGS are those of `objective` as JSON. Prints one sentence and exits with 1 if the objective fails.
-A sweep runs this before its trials start, so that a typo in a user's file costs seconds, and so that
-the driver itself need not import torch.
+SETTINGS are those of `objective` as JSON. Prints one sentence and exits with 1 if the objective
+fails. A sweep runs this before its trials start, so that a typo in a user's file costs seconds,
+and so that the driver itself need not import torch.
 """
 
 import sys

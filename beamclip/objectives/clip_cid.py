@@ -2,15 +2,16 @@
 
 k-means gives each image x one cluster c(x); z_k are the clusters' centers.
 
+    P(a, b)_k   = softmax_k(cos(a, b_k) / τ)
     cluster     = -mean_x log softmax_k(s (cos(g_S(x), z_k) - m [k = c(x)]))_c(x)
-    cluster_kl  = mean_x KL(softmax_k(cos(f_T(x), z_k) / τ) || softmax_k(cos(g_S(x), z_k) / τ))
-    instance    = half of mean_i KL(softmax_j(cos(f_T(x_i), t_j) / τ) || softmax_j(cos(g_S(x_i), t_j) / τ))
-                + half of mean_j KL(softmax_i(cos(f_T(x_i), t_j) / τ) || softmax_i(cos(g_S(x_i), t_j) / τ))
+    cluster_kl  = mean_x KL(P(f_T(x), z) || P(g_S(x), z))
+    instance    = half of mean_i KL(P(f_T(x_i), t) || P(g_S(x_i), t))
+                + half of mean_j KL(P(t_j, f_T(x)) || P(t_j, g_S(x)))
     L           = their weighted sum
 
-t_i is the text of image i. Images here have no captions, so it is the anchor nearest to f_T(x_i): what
-the teacher would call the image. If several images have the same text, it counts as often as it occurs.
-i and j run over the batches of all workers. Only the first teacher is used.
+t_i is the text of image i. Images here have no captions, so it is the anchor nearest to f_T(x_i):
+what the teacher would call the image. If several images have the same text, it counts as often as
+it occurs. i and j run over the batches of all workers. Only the first teacher is used.
 """
 
 from typing import Annotated
@@ -41,7 +42,8 @@ class ClipCidSettings(ObjectiveSettings):
     scale: Positive = 32.0
     """s, by which cosines are multiplied before the softmax over centers (UNICOM's)."""
     margin: float = Field(0.0, ge=0, lt=1)
-    """m, subtracted from the cosine with an image's own center; UNICOM adds 0.3 to the angle instead."""
+    """m, subtracted from the cosine with an image's own center; UNICOM adds 0.3 to the angle
+    instead."""
     negatives: Count | None = None
     """Smallest number of centers drawn in a step in addition to those of the batch; default all."""
     label_weight: float = Field(1.0, ge=0)
@@ -140,9 +142,9 @@ class ClusterInstanceDiscrimination(Objective):
     def _columns(self, clusters: Tensor, epoch: float) -> tuple[Tensor, Tensor]:
         """Return the centers of this step, and the position of each image's own among them.
 
-        As in PartialFC, the centers of all workers' images always take part; the others are drawn. The
-        number of columns is fixed, so the loop never waits for the device: if images share a center,
-        there is room for more of the others.
+        As in PartialFC, the centers of all workers' images always take part; the others are drawn.
+        The number of columns is fixed, so the loop never waits for the device: if images share a
+        center, there is room for more of the others.
         """
         count = len(self.centres)
         batch_clusters = gather_rows(clusters)

@@ -1,13 +1,13 @@
-"""Cross-modal similarity matching (CSM), our reading of BeamCLIP (arXiv 2301.02903, section on CSM).
+"""Cross-modal similarity matching (CSM), our reading of BeamCLIP (arXiv 2301.02903).
 
     p_T(k | x) = softmax_k(cos(f_T(x), t_k) / τ_T)        teacher, frozen
     p_S(k | x) = softmax_k(cos(g_S(x), t_k) / τ_S)        student
     L          = mean_x KL(p_T || p_S)
 
 t_k are the text embeddings of K class anchors, the same for both sides. With M teachers, p_T is the
-mean of their probabilities, each over its own text embeddings of the same classes and at its own τ_T;
-the student matches the first teacher's anchors. Averaging probabilities, not logits, is our choice:
-cosines of different towers have different spreads.
+mean of their probabilities, each over its own text embeddings of the same classes and at its own
+τ_T; the student matches the first teacher's anchors. Averaging probabilities, not logits, is our
+choice: cosines of different towers have different spreads.
 """
 
 import math
@@ -49,10 +49,10 @@ class CrossModalSimilarityMatching(Distillation):
     """Make the student rank the anchors as its teachers do.
 
     Args:
-        anchors: text embeddings of the same K classes from each teacher, [K, D_m]; the first ones are
-            the student's anchors too. Need not be normalized.
-        teacher_temperatures: τ_T > 0 of each teacher, dimensionless. CLIP's own is 0.01; larger values
-            pass on more of the ranking.
+        anchors: text embeddings of the same K classes from each teacher, [K, D_m]; the first ones
+            are the student's anchors too. Need not be normalized.
+        teacher_temperatures: τ_T > 0 of each teacher, dimensionless. CLIP's own is 0.01; larger
+            values pass on more of the ranking.
         student_temperature: τ_S > 0.
     """
 

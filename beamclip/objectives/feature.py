@@ -1,8 +1,8 @@
 """Regression of the teacher's embedding: L = mean_x (1 - cos(g_S(x), f_T(x))).
 
-The plainest distillation: no anchors, no temperature, no other images. With several teachers only the
-first one, whose space is the student's, is regressed. The other spaces have other axes, even if their
-width is the same.
+The plainest distillation: no anchors, no temperature, no other images. With several teachers only
+the first one, whose space is the student's, is regressed. The other spaces have other axes, even
+if their width is the same.
 """
 
 import torch

@@ -1,8 +1,9 @@
 """Gather rows of all workers, with gradients.
 
 An objective that compares images across the batch must see the same batch on any number of workers.
-`torch.distributed.nn.functional.all_gather` is not used: with two gloo workers its gradients are not
-those of one worker with the whole batch (torch 2.15; the test of SimCLR on two workers shows it).
+`torch.distributed.nn.functional.all_gather` is not used: with two gloo workers its gradients are
+not those of one worker with the whole batch (torch 2.15; the test of SimCLR on two workers shows
+it).
 """
 
 from typing import Any
@@ -24,8 +25,9 @@ def gather_rows(rows: Tensor) -> Tensor:
 
     n must be the same on each worker.
 
-    Differentiable: the gradient of a row is the sum of the gradients of all workers' losses. DDP then
-    averages the parameters' gradients over workers, so the mean of the workers' losses is minimized.
+    Differentiable: the gradient of a row is the sum of the gradients of all workers' losses. DDP
+    then averages the parameters' gradients over workers, so the mean of the workers' losses is
+    minimized.
     """
     return rows if workers()[1] == 1 else _Gather.apply(rows)
 

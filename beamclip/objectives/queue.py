@@ -99,11 +99,11 @@ class Queue(nn.Module):
 
 
 class QueueDistillation(Distillation):
-    """Compare student and teacher by their similarities to the teacher's embeddings of earlier images.
+    """Compare student and teacher by their similarities to teacher embeddings of earlier images.
 
-    With several teachers only the first one, whose space is the student's, is compared and kept. All
-    workers keep the rows of all, so the queue does not depend on their number. It grows in training
-    only. While it is empty, the first batch takes its place.
+    With several teachers only the first one, whose space is the student's, is compared and kept.
+    All workers keep the rows of all, so the queue does not depend on their number. It grows in
+    training only. While it is empty, the first batch takes its place.
 
     Args:
         length: of the queue.

@@ -5,9 +5,9 @@
     p_S(j | x) = softmax_j(cos(g_S(x), c_j) / τ_S)
     L          = -mean_x Σ_j p_T(j | x) log p_S(j | x)
 
-At the authors' τ_T = 0.0001 nearly all of p_T is on c_0: the loss is then InfoNCE with the teacher's
-embedding as the positive. The queue is taken as it was before this batch. While it fills, the authors'
-holds random rows; ours holds fewer.
+At the authors' τ_T = 0.0001 nearly all of p_T is on c_0: the loss is then InfoNCE with the
+teacher's embedding as the positive. The queue is taken as it was before this batch. While it
+fills, the authors' holds random rows; ours holds fewer.
 """
 
 import torch
@@ -20,7 +20,10 @@ from beamclip.objectives.queue import QueueDistillation, QueueSettings
 
 
 class SeedSettings(QueueSettings):
-    """SEED (arXiv 2101.04731): the queue and the image's own embedding; the authors' length is 65,536."""
+    """SEED (arXiv 2101.04731): the queue and the image's own embedding.
+
+    The authors' queue has 65,536 rows.
+    """
 
     teacher_temperature: Positive = 1e-4
     student_temperature: Positive = 0.2

@@ -5,8 +5,8 @@
 
 c runs over the 2N views of the batches of all workers. z is the output of a head on the backbone's
 features, which is discarded after training. The authors' code adds the means of the two directions;
-we take the mean of both, as the paper writes it. So their learning rates are for twice our loss: for
-SGD that is a factor of 2, while LARS and Adam divide it out (LARS not for biases and norms).
+we take the mean of both, as the paper writes it. So their learning rates are for twice our loss:
+for SGD that is a factor of 2, while LARS and Adam divide it out (LARS not for biases and norms).
 """
 
 import torch
@@ -37,13 +37,13 @@ def nt_xent(projected: Tensor, temperature: float) -> dict[str, Tensor]:
     """Return the loss of one worker's pairs among the views of all workers, in fp32 or better.
 
     Args:
-        projected: [2, B, D] of any length, both views of this worker's images; B is the same on every
-            worker.
+        projected: [2, B, D] of any length, both views of this worker's images; B is the same on
+            every worker.
         temperature: τ > 0, dimensionless.
 
     Returns:
-        "loss"; "contrast_accuracy", how often the nearest of the 2N - 1 other views is the other view
-        of the same image.
+        "loss"; "contrast_accuracy", how often the nearest of the 2N - 1 other views is the other
+        view of the same image.
     """
     precision = torch.float64 if projected.dtype == torch.float64 else torch.float32
     projected = F.normalize(projected.to(precision), dim=-1)

@@ -2,10 +2,10 @@
 
     L = mean_x (2 - 2 cos(h(b_S(x)), f_T(x)))        the squared distance of unit vectors
 
-h is the student's own projector, so it is trained in the teacher's space and zero-shot works, alone or
-in a sum such as `csm+simreg`. The authors' h, four layers that are discarded afterwards, is
-`student.projector: mlp4`. The loss is twice that of `feature`, which matters to an optimizer without
-adaptive steps and to weights in a sum. Only the first teacher is regressed.
+h is the student's own projector, so it is trained in the teacher's space and zero-shot works,
+alone or in a sum such as `csm+simreg`. The authors' h, four layers that are discarded afterwards,
+is `student.projector: mlp4`. The loss is twice that of `feature`, which matters to an optimizer
+without adaptive steps and to weights in a sum. Only the first teacher is regressed.
 """
 
 from torch import Tensor

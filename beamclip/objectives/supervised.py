@@ -47,8 +47,8 @@ class Supervised(Objective):
         """
         if context.classes < 2:
             raise UserError(
-                "objective.name supervised separates classes, but the training images have only one; "
-                "give images of two classes or more, or choose another objective"
+                "objective.name supervised separates classes, but the training images have only "
+                "one; give images of two classes or more, or choose another objective"
             )
         return cls(context.features, context.classes, settings)
 

@@ -1,15 +1,17 @@
 """SwAV (arXiv 2006.09882; authors' code github.com/facebookresearch/swav).
 
-    z   = unit-length output of a head on the backbone's features; prototypes c_k are learned unit vectors
-    s_k = <z, c_k>          scores
-    q   = Sinkhorn(s / ε)   codes of a large view: distributions over prototypes that use all equally
-    L   = mean over large views v, and all other views and crops w, of -Σ_k q_k(v) log softmax_k(s(w) / τ)
+    z   = head(features), unit length
+    s_k = <z, c_k>              scores; the prototypes c_k are learned unit vectors
+    q   = Sinkhorn(s / ε)       codes of a large view: they use all prototypes equally
+    L   = mean_{v, w} -Σ_k q_k(v) log softmax_k(s(w) / τ)
+
+v are the large views, w all other views and crops of the same image.
 
 A batch with fewer images than prototypes can't use them equally, so earlier embeddings of the same
-view may take part in Sinkhorn. That queue is where SwAV is known to break: zeros in it are images that
-favor no prototype, and a queue that is missing after a restart changes all codes. Ours is filled from
-the first step, is in the checkpoint, and takes part only once it is full. Codes are computed in fp32 or
-better from logarithms, where exp(s / ε) can't overflow for small ε.
+view may take part in Sinkhorn. That queue is where SwAV is known to break: zeros in it are images
+that favor no prototype, and a queue that is missing after a restart changes all codes. Ours is
+filled from the first step, is in the checkpoint, and takes part only once it is full. Codes are
+computed in fp32 or better from logarithms, where exp(s / ε) can't overflow for small ε.
 """
 
 from typing import Annotated
@@ -44,8 +46,8 @@ class SwavSettings(ObjectiveSettings):
     frozen_epochs: float = Field(1.0, ge=0)
     """Epochs in which the prototypes keep their first values."""
     queue: int = Field(0, ge=0)
-    """Earlier embeddings of each view that take part in Sinkhorn, for small batches; the authors use
-    3,840 at a batch of 256. 0: none."""
+    """Earlier embeddings of each view that take part in Sinkhorn, for small batches; the authors
+    use 3,840 at a batch of 256. 0: none."""
     queue_from_epoch: float = Field(15.0, ge=0)
     """Epoch from which the queue takes part."""
 
@@ -54,8 +56,8 @@ class SwavSettings(ObjectiveSettings):
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
     """Return codes: scores / ε as distributions over prototypes that use all of them equally.
 
-    Each iteration scales prototypes, then samples, to equal shares. So the samples' shares are exact
-    and the prototypes' nearly so. Computed in fp32 or better.
+    Each iteration scales prototypes, then samples, to equal shares. So the samples' shares are
+    exact and the prototypes' nearly so. Computed in fp32 or better.
 
     Args:
         scores: [N, K].
@@ -95,7 +97,7 @@ def prototype_usage(scores: Tensor) -> Tensor:
     """Return exp(entropy) of how often each prototype is the nearest, as a share of the possible.
 
     1 means equal use, near 0 collapse. Codes can't show a collapse, because Sinkhorn uses all
-    prototypes whatever the embeddings are.
+    prototypes for any embeddings.
 
     Args:
         scores: [N, K].

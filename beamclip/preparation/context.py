@@ -10,7 +10,7 @@ import torch
 
 from beamclip.config import DataConfig, TowerConfig
 from beamclip.data import PackedImages, Source, open_source
-from beamclip.data.packing import pack_source, parts_of
+from beamclip.data.packing import pack_source, store_parts
 from beamclip.preparation.throughput import (
     Throughput,
     measure_seconds_per_text,
@@ -61,7 +61,7 @@ class PreparationContext:
 
     def packed_path(self, config: DataConfig) -> Path:
         """Return the path that the packed images have or will have."""
-        return store_path(self.root, "packed", parts_of(self.source(config), config))
+        return store_path(self.root, "packed", store_parts(self.source(config), config))
 
     def packed(self, config: DataConfig) -> PackedImages:
         """Return the packed images; pack them if they are missing."""

@@ -22,7 +22,7 @@ from beamclip.config import DataConfig, Experiment, TowerConfig, ViewsConfig
 from beamclip.data import PackedImages, Source, Splits, open_packed, split
 from beamclip.data.base import SPLITS
 from beamclip.data.packed import Ids
-from beamclip.data.packing import cost_of_an_image
+from beamclip.data.packing import measure_image_cost
 from beamclip.preparation.anchors import anchor_set_key, plan_anchor_sets
 from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.embedding_store import (
@@ -163,7 +163,7 @@ def _plan_images(
     what = f"{count:,} images, {config.image_size} px {config.encoding}"
     if store is not None:
         return PlannedStore("images", what, True, 0, store.bytes, 0.0)
-    seconds, size = cost_of_an_image(source, config)
+    seconds, size = measure_image_cost(source, config)
     packed = sum(len(record["labels"]) + len(record["bad"]) for record in finished_shards(path))
     left = count - packed
     return PlannedStore(

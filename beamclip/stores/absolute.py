@@ -24,7 +24,8 @@ from beamclip.stores.paths import (
 
 _LOCAL_MODEL = "local-dir:"
 _KEYWORDS = ("random", "pretrained", "data", "imagenet-1k", "imagenet-21k", "lvis")
-"""Values of `student.init` and `anchors.vocabulary` that mean no file, even if one has that name."""
+"""Values of `student.init` and `anchors.vocabulary` that mean no file, even if one has that
+name."""
 
 
 def absolute_paths(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
@@ -125,7 +126,8 @@ def _absolute_if_file(value: Any) -> Any:
 def _absolute_weights(value: Any) -> Any:
     """Return the absolute path of a weights file; an open_clip tag stays.
 
-    Tags have no dots or slashes, so a file in this folder with a tag's name isn't taken for weights.
+    Tags have no dots or slashes, so a file in this folder with a tag's name isn't taken for
+    weights.
     """
     return _absolute_if_file(value) if "/" in str(value) or "." in str(value) else value
 
@@ -177,8 +179,8 @@ _CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
 def _absolute_tracking_uri(base: Experiment) -> str | None:
     """Return the tracking URI to store, or None if unset or if it contains a password.
 
-    A password in a setting stays, as the user wrote it there. One in the environment must not get into
-    a file. A missing URI is reported when the tracking server is opened.
+    A password in a setting stays, as the user wrote it there. One in the environment must not get
+    into a file. A missing URI is reported when the tracking server is opened.
     """
     try:
         uri = tracking_uri(base)

@@ -29,7 +29,7 @@ _MANIFEST = "manifest.json"
 _LOCK_TIMEOUT = 0.2  # seconds to wait before the user is told
 
 
-def build_once(
+def build_once(  # noqa: PLR0913 - its callers pass the last two on from the command line
     root: Path,
     kind: str,
     parts: Mapping[str, Any],
@@ -92,8 +92,8 @@ def finished_shards(path: Path) -> list[dict[str, Any]]:
 def load_or_make_plan(folder: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return the plan of a store that is being built; make and save it if there is none.
 
-    A plan holds what a builder decides for itself, such as rows a shard. It is saved so that a build
-    which is resumed decides the same.
+    A plan holds what a builder decides for itself, such as rows a shard. It is saved so that a
+    build which is resumed decides the same.
 
     Args:
         folder: of the store that is being built.

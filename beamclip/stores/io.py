@@ -100,7 +100,8 @@ def make_folder(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # An anonymous file: it can't collide with another process's and leaves nothing after a kill.
+        # An anonymous file: it can't collide with another process's and leaves nothing after a
+        # kill.
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:

@@ -1,9 +1,9 @@
 """Where runs, stores and results are kept: settings, environment variables and defaults.
 
 Storage may be a folder or a URI, such as `s3://bucket/folder`. It is accessed with pyarrow's file
-systems, because Ray writes trials and checkpoints there with them: both understand the same URIs and
-credentials. Images are read with fsspec instead (`beamclip.data.files`), which also reads HTTP and the
-Hugging Face hub.
+systems, because Ray writes trials and checkpoints there with them: both understand the same URIs
+and credentials. Images are read with fsspec instead (`beamclip.data.files`), which also reads HTTP
+and the Hugging Face hub.
 """
 
 import os
@@ -27,11 +27,10 @@ def storage_root(experiment: Experiment) -> str:
     A folder is returned as an absolute path, since a Ray job's working directory is deleted.
 
     Raises:
-        UserError: the path is invalid, or the URI has a query, after which no folder can be appended.
+        UserError: the path is invalid, or the URI has a query, after which no folder can be
+            appended.
     """
-    chosen = (
-        experiment.storage.path or os.environ.get("BEAMCLIP_STORAGE") or _DEFAULT_STORAGE
-    )
+    chosen = experiment.storage.path or os.environ.get("BEAMCLIP_STORAGE") or _DEFAULT_STORAGE
     if "://" not in chosen:
         return _resolve("storage.path", chosen)
     if "?" in chosen:
@@ -46,8 +45,8 @@ def storage_root(experiment: Experiment) -> str:
 def stores_root(experiment: Experiment) -> Path:
     """Return the folder of all stores.
 
-    It is `storage.cache`, else $BEAMCLIP_CACHE, else `stores` in the storage folder. If the storage is a
-    URI, it is ~/beamclip/stores.
+    It is `storage.cache`, else $BEAMCLIP_CACHE, else `stores` in the storage folder. If the
+    storage is a URI, it is ~/beamclip/stores.
 
     Raises:
         UserError: the path is invalid.
@@ -70,8 +69,8 @@ def _resolve(key: str, path: str) -> str:
 def path_errors_as_user_error(key: str, path: str) -> Iterator[None]:
     """Turn the errors of an invalid path into a UserError.
 
-    Paths are refused if another user's home does not exist, if a name is too long, or if a folder may
-    not be read.
+    Paths are refused if another user's home does not exist, if a name is too long, or if a folder
+    may not be read.
 
     Args:
         key: the setting that holds the path.
@@ -92,8 +91,8 @@ def path_errors_as_user_error(key: str, path: str) -> Iterator[None]:
 def asset_key(experiment: Experiment) -> str:
     """Return a key that is the same for experiments that need the same stores.
 
-    Settings that are not in it can vary without a teacher pass. The keys are part of `sweep.json`, so
-    they must not change: renamed settings keep their first names here.
+    Settings that are not in it can vary without a teacher pass. The keys are part of `sweep.json`,
+    so they must not change: renamed settings keep their first names here.
     """
     sections = experiment.key_parts(include={"data", "views", "teacher", "anchors"})
     sections["anchors"].pop("count")
@@ -111,8 +110,8 @@ def tracking_uri(experiment: Experiment) -> str:
     """Return `tracking.uri`, else $MLFLOW_TRACKING_URI, else a sqlite file in the storage folder.
 
     Raises:
-        UserError: there is no URI and the storage, which is not a folder, can't hold a sqlite file; or
-            the storage path is invalid.
+        UserError: there is no URI and the storage, which is not a folder, can't hold a sqlite
+            file; or the storage path is invalid.
     """
     root = storage_root(experiment)
     uri = experiment.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")

@@ -1,7 +1,7 @@
 """Work that is split into shards, which any process may write, and which are kept once finished.
 
-No process keeps a common ledger. Every finished shard has its own record next to it, so any number of
-processes on any machines may write into one folder, and each of them may be killed.
+No process keeps a common ledger. Every finished shard has its own record next to it, so any number
+of processes on any machines may write into one folder, and each of them may be killed.
 """
 
 import os
@@ -87,7 +87,8 @@ def is_unchanged(path: Path, facts: Mapping[str, Any], stamp: list[int] | None) 
     Args:
         path: the file.
         facts: its `bytes` and `sha256`.
-        stamp: of the file when its checksum was correct. If it is the same now, the file isn't read.
+        stamp: of the file when its checksum was correct. If it is the same now, the file isn't
+            read.
     """
     try:
         current = stamp_of(path)
@@ -126,7 +127,8 @@ class Job(Protocol):
 
 
 Runner = Callable[[Job, Sequence[int], Path], Iterator[int]]
-"""Writes shards of a job into a folder, in any order, and yields each number when it is finished."""
+"""Writes shards of a job into a folder, in any order, and yields each number when it is
+finished."""
 
 
 def in_process(job: Job, shards: Sequence[int], folder: Path) -> Iterator[int]:

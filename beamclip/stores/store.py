@@ -65,9 +65,9 @@ def store_path(root: Path, kind: str, parts: Mapping[str, Any]) -> Path:
 def open_store(path: Path) -> Store:
     """Open a finished store and check that no file has changed since it was written.
 
-    If a file's size and times are those of the last correct checksum, it is not read. Otherwise it is
-    read and its checksum compared. So a store is read whole once on each disk, and a changed byte is
-    found at the next opening.
+    If a file's size and times are those of the last correct checksum, it is not read. Otherwise it
+    is read and its checksum compared. So a store is read whole once on each disk, and a changed
+    byte is found at the next opening.
 
     Raises:
         StoreDamaged: there is no readable store, it has an older format, or a file is missing, cut

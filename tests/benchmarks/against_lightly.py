@@ -1,10 +1,15 @@
-"""SimCLR or SwAV of ours beside lightly's, on the same pixels: its losses, heads and transforms in a loop of torch's own.
+"""Compare SimCLR or SwAV of beamclip with lightly's on the same pixels.
 
-    python tests/benchmarks/against_lightly.py --preset docs/results/simclr200.yaml --data DIR [--set KEY=VALUE …] [--side ours|lightly]
+    python tests/benchmarks/against_lightly.py --preset docs/results/simclr200.yaml --data DIR \
+        [--set KEY=VALUE …] [--side ours|lightly]
 
-Backbone, batch, optimizer, schedule, temperature and widths are the preset's on both sides; two views and no small crops. Prints each
-epoch's loss, then k-NN (the preset's k and temperature) and scikit-learn's logistic regression on standardised features. lightly's
-transforms run in this process, one image after the other, so that its seconds say nothing.
+lightly's side uses lightly's losses, heads and transforms in a plain torch loop. Both sides take
+the backbone, batch size, optimizer, schedule, temperature and widths from the preset, and train on
+two views without small crops.
+
+The script prints the loss of each epoch, then k-NN accuracy (k and temperature of the preset) and
+the accuracy of scikit-learn's logistic regression on standardized features. It prints no times:
+lightly's transforms run in this process, one image at a time, so they would not be comparable.
 """
 
 import argparse
@@ -36,12 +41,13 @@ from beamclip.training.setup import Run, build_run
 
 
 class Pairs(Dataset):
-    """Two views of each image, by a transform of lightly's."""
+    """Return two views of each image, made by one of lightly's transforms."""
 
     def __init__(
         self, pixels: np.ndarray, transform: Callable[[Image.Image], list[Tensor]]
     ) -> None:
-        self.images, self.transform = [Image.fromarray(one) for one in pixels], transform
+        self.images = [Image.fromarray(image) for image in pixels]
+        self.transform = transform
 
     def __len__(self) -> int:
         return len(self.images)
@@ -51,7 +57,7 @@ class Pairs(Dataset):
 
 
 class Simclr(nn.Module):
-    """lightly's SimCLR on features of two views."""
+    """Compute lightly's SimCLR loss from the features of two views."""
 
     transform = SimCLRTransform(input_size=32, cj_strength=0.5, gaussian_blur=0.0)
 
@@ -61,12 +67,12 @@ class Simclr(nn.Module):
         self.head = SimCLRProjectionHead(features, config.hidden, config.width)
         self.loss = NTXentLoss(temperature=config.temperature)
 
-    def forward(self, one: Tensor, other: Tensor, epoch: int) -> Tensor:
-        return self.loss(self.head(one), self.head(other))
+    def forward(self, first: Tensor, second: Tensor, epoch: int) -> Tensor:
+        return self.loss(self.head(first), self.head(second))
 
 
 class Swav(nn.Module):
-    """lightly's SwAV on features of two views."""
+    """Compute lightly's SwAV loss from the features of two views."""
 
     transform = SwaVTransform(
         crop_sizes=(32,),
@@ -84,30 +90,32 @@ class Swav(nn.Module):
         self.prototypes = SwaVPrototypes(config.width, config.prototypes, 1)
         self.loss = SwaVLoss()
 
-    def forward(self, one: Tensor, other: Tensor, epoch: int) -> Tensor:
+    def forward(self, first: Tensor, second: Tensor, epoch: int) -> Tensor:
         self.prototypes.normalize()
-        heads = (nn.functional.normalize(self.head(view), dim=1) for view in (one, other))
-        return self.loss([self.prototypes(head, epoch) for head in heads], [])
+        scores = []
+        for view in (first, second):
+            projection = nn.functional.normalize(self.head(view), dim=1)
+            scores.append(self.prototypes(projection, epoch))
+        return self.loss(scores, [])
 
 
 def train_lightly(run: Run) -> None:
-    """The run's student, as it stands, with lightly's part in place of our objective and our views."""
-    experiment, student = run.experiment, run.student
-    theirs = (Simclr if experiment.objective.name == "simclr" else Swav)(
-        student.backbone.num_features, experiment
-    )
-    parameters, config = (
-        [*student.backbone.parameters(), *theirs.parameters()],
-        experiment.optimizer,
-    )
-    sgd = config.name == "sgd"
-    optimizer = (
-        torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=config.weight_decay)
-        if sgd
-        else torch.optim.Adam(parameters, config.lr, weight_decay=config.weight_decay)
-    )
+    """Train the run's student with lightly's loss and views in place of ours."""
+    experiment = run.experiment
+    student = run.student
+    method = Simclr if experiment.objective.name == "simclr" else Swav
+    objective = method(student.backbone.num_features, experiment)
+    parameters = [*student.backbone.parameters(), *objective.parameters()]
+    config = experiment.optimizer
+    optimizer: torch.optim.Optimizer
+    if config.name == "sgd":
+        optimizer = torch.optim.SGD(
+            parameters, config.lr, config.momentum, weight_decay=config.weight_decay
+        )
+    else:
+        optimizer = torch.optim.Adam(parameters, config.lr, weight_decay=config.weight_decay)
     loader = DataLoader(
-        Pairs(run.opened.packed.read(run.opened.trained), theirs.transform),
+        Pairs(run.opened.packed.read(run.opened.trained), objective.transform),
         config.batch_size,
         shuffle=True,
         drop_last=True,
@@ -116,8 +124,8 @@ def train_lightly(run: Run) -> None:
     student.train()
     for epoch in range(config.epochs):
         losses = []
-        for one, other in loader:
-            loss = theirs(student.features(one), student.features(other), epoch)
+        for first, second in loader:
+            loss = objective(student.features(first), student.features(second), epoch)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -127,7 +135,7 @@ def train_lightly(run: Run) -> None:
 
 
 def train_ours(run: Run) -> None:
-    """As in every trial."""
+    """Train the run's student as a trial does."""
     for epoch in range(run.experiment.optimizer.epochs):
         metrics = train_epoch(
             run.train_state, run.batches(epoch), run.context, epoch * run.steps_per_epoch
@@ -135,31 +143,26 @@ def train_ours(run: Run) -> None:
         print(f"ours, epoch {epoch + 1}: loss {metrics['train/loss']:.4f}", flush=True)
 
 
-def judged(run: Run) -> Iterator[str]:
-    """k-NN and logistic regression on the student's features."""
+def describe_accuracies(run: Run) -> Iterator[str]:
+    """Yield the accuracy of k-NN and of logistic regression on the student's test features."""
     train, test = (
         labeled_features(run.opened.packed, ids, run.student, run.pixels, run.context)
-        for ids in ids_of(run)
+        for ids in (run.opened.trained, run.opened.splits.test)
     )
     config = run.experiment.probe
     for k in config.knn_k:
-        found = knn_predict(
+        predicted = knn_predict(
             test.features, train.features, train.labels, [k], config.knn_temperature
         )[0]
-        yield f"k-NN (k = {k}) {100 * (found == test.labels).float().mean():.2f}"
+        yield f"k-NN (k = {k}) {100 * (predicted == test.labels).float().mean():.2f}"
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)).fit(
         train.features, train.labels
     )
     yield f"logistic regression {100 * regression.score(test.features, test.labels):.2f}"
 
 
-def ids_of(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """What was trained on, and test."""
-    return run.opened.trained, run.opened.splits.test
-
-
 def main() -> None:
-    """Train one side or both and print what they reach."""
+    """Train one side or both and print the accuracies."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -173,7 +176,7 @@ def main() -> None:
         {"data.path": options.data, "data.source": "auto"} | parse_assignments(options.set),
     )
     assert experiment.objective.name in ("simclr", "swav"), (
-        "lightly's other methods are not compared"
+        "only simclr and swav can be compared with lightly"
     )
     with tempfile.TemporaryDirectory() as scratch:
         assets = prepare(experiment, PreparationContext(Path(scratch), torch.device("cpu")))
@@ -182,7 +185,7 @@ def main() -> None:
                 run = build_run(experiment, assets, Context())
                 torch.manual_seed(experiment.seed)
                 train(run)
-                print(f"{side}: {', '.join(judged(run))}", flush=True)
+                print(f"{side}: {', '.join(describe_accuracies(run))}", flush=True)
 
 
 if __name__ == "__main__":

@@ -53,9 +53,14 @@ def unit(rows: Floats) -> Floats:
 def kinship(lexicon: Lexicon, one: str, other: str) -> float:
     """Lin's likeness of two synsets, 0 to 1."""
     shared = max(
-        map(lexicon.information_content, lexicon.ancestors(one) & lexicon.ancestors(other)), default=0.0
+        map(lexicon.information_content, lexicon.ancestors(one) & lexicon.ancestors(other)),
+        default=0.0,
     )
-    return 2 * shared / max(1e-9, lexicon.information_content(one) + lexicon.information_content(other))
+    return (
+        2
+        * shared
+        / max(1e-9, lexicon.information_content(one) + lexicon.information_content(other))
+    )
 
 
 def neighbourhood(

@@ -1,10 +1,13 @@
-"""What anchors cost: ImageNet-1K in the words of `cpa`, through a text tower.
+"""Measure the time to make text anchors for ImageNet-1K under the prompt set `cpa`.
 
     python tests/benchmarks/anchors.py [--teacher DIR] [--prompt-set cpa] [--kill-after 20]
 
-DIR is an open_clip folder; without it, a ViT-B/32 CLIP of random weights (speed does not care what it knows). The pass is begun in a
-process that is killed (kill -9) once `--kill-after` shards of 128 prompts are done; a second process goes on, and its time is printed
-with the time of a further call, in the same process, with the teacher loaded.
+DIR is an open_clip folder. Without it, a ViT-B/32 CLIP with random weights is used, which is as
+fast as a trained one.
+
+The pass starts in a process that is killed (kill -9) once `--kill-after` shards of 128 prompts are
+finished. A second process continues it. The script prints the time of that second process and the
+time of one more call in it, when the teacher is already loaded.
 """
 
 import argparse
@@ -34,19 +37,13 @@ _PIXELS = {
 
 
 def random_clip(name: str, folder: Path) -> Path:
-    """A CLIP of random weights, as an open_clip folder."""
+    """Save a CLIP with random weights as an open_clip folder and return the folder."""
     import open_clip
     from safetensors.torch import save_file
 
     folder.mkdir()
     config = open_clip.get_model_config(name)
-    model = open_clip.CLIP(
-        **{
-            key: value
-            for key, value in config.items()
-            if key in ("embed_dim", "vision_cfg", "text_cfg")
-        }
-    )
+    model = open_clip.CLIP(**{key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")})
     save_file(
         {key: value.contiguous() for key, value in model.state_dict().items()},
         folder / "open_clip_model.safetensors",
@@ -57,10 +54,14 @@ def random_clip(name: str, folder: Path) -> Path:
     return folder
 
 
-def make(
+def build_twice(
     folder: Path, prompt_set: str, root: Path
 ) -> tuple[float, float, AnchorSet, AnchorSetPlan]:
-    """Seconds of the first call, from class names to anchors, and of a second one."""
+    """Build the anchors twice, from class names to embeddings.
+
+    Returns:
+        Seconds of the first call, seconds of the second call, the anchors and their plan.
+    """
     teacher = load_teacher(TowerConfig(model=f"local-dir:{folder}"), torch.device("cpu"))
 
     def call() -> tuple[float, AnchorSet, AnchorSetPlan]:
@@ -74,27 +75,28 @@ def make(
             (store,) = build_anchor_sets(teacher, [plan], root, bars)
         return time.perf_counter() - start, AnchorSet.open(store), plan
 
-    first, bank, plan = call()
-    return first, call()[0], bank, plan
+    first, anchors, plan = call()
+    second, _, _ = call()
+    return first, second, anchors, plan
 
 
-def shards(root: Path) -> int:
-    """Shards that are finished in a pass that is not."""
+def count_finished_shards(root: Path) -> int:
+    """Return the number of finished shards of an unfinished pass."""
     return len(list(root.glob("texts/.*.partial/shards/*.json")))
 
 
-def killed(words: list[str], root: Path, after: int) -> int:
-    """Begin, kill after so many shards, and say how many are kept."""
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while shards(root) < after and process.poll() is None:
+def run_and_kill(command: list[str], root: Path, after: int) -> int:
+    """Run the command, kill it after that many shards, and return how many shards are kept."""
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while count_finished_shards(root) < after and process.poll() is None:
         time.sleep(0.05)
     process.kill()
     process.wait()
-    return shards(root)
+    return count_finished_shards(root)
 
 
 def main() -> None:
-    """Print what it takes."""
+    """Measure the time and print it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -103,13 +105,14 @@ def main() -> None:
     parser.add_argument("--kill-after", type=int, default=20)
     parser.add_argument("--storage", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.storage:  # the process to be killed
-        make(options.teacher, options.prompt_set, options.storage)
+    # Only the process that is going to be killed gets --storage.
+    if options.storage:
+        build_twice(options.teacher, options.prompt_set, options.storage)
         return
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         folder = options.teacher or random_clip("ViT-B-32", scratch / "clip")
-        words = [
+        command = [
             sys.executable,
             __file__,
             "--teacher",
@@ -119,13 +122,14 @@ def main() -> None:
             "--storage",
             str(scratch / "stores"),
         ]
-        kept = killed(words, scratch / "stores", options.kill_after)
-        first, second, bank, plan = make(folder, options.prompt_set, scratch / "stores")
-        work = f"{len(bank.names):,} classes, {len(plan.texts):,} different prompts, {torch.get_num_threads()} threads"
-        print(f"{work}: {kept} shards of 128 were kept,")
+        kept = run_and_kill(command, scratch / "stores", options.kill_after)
+        first, second, anchors, plan = build_twice(folder, options.prompt_set, scratch / "stores")
+        rate = (len(plan.texts) - 128 * kept) / first
         print(
-            f"the rest took {first:.1f} s ({(len(plan.texts) - 128 * kept) / first:.0f} prompts/s), a second call {second:.2f} s"
+            f"{len(anchors.names):,} classes, {len(plan.texts):,} different prompts, "
+            f"{torch.get_num_threads()} threads: {kept} shards of 128 were kept,"
         )
+        print(f"the rest took {first:.1f} s ({rate:.0f} prompts/s), a second call {second:.2f} s")
 
 
 if __name__ == "__main__":

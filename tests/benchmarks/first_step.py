@@ -2,9 +2,9 @@
 
     python tests/benchmarks/first_step.py [--checkout DIR] -- python sweeps/csm_temp.py --storage DIR
 
-Every Python process of the command (the driver, Ray's actors and workers) records which functions of
-`beamclip/` it enters. Give a storage that does not exist yet, so that preparation is counted too. The
-command is ended once the first step has been taken.
+Every Python process of the command (the driver, Ray's actors and workers) records which functions
+of `beamclip/` it enters. Give a storage that does not exist yet, so that preparation is counted
+too. The script stops the command after the first training step.
 """
 
 import argparse

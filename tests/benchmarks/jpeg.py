@@ -31,7 +31,7 @@ from beamclip.teachers import Teacher, load_teacher
 Pixels = np.ndarray
 
 
-def as_jpeg(pixels: Pixels, quality: int) -> bytes:
+def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     return file.getvalue()
@@ -92,7 +92,7 @@ def main() -> None:
         [load_square_rgb(item.image, options.side) for item in items],
         torch.tensor([item.label for item in items]),
     )
-    files = [as_jpeg(one, options.quality) for one in originals]
+    files = [encode_jpeg(one, options.quality) for one in originals]
     teacher = load_teacher(TeacherConfig(model=options.teacher), torch.device("cpu"))
     anchors = teacher.encode_texts([f"a photo of a {name}." for name in source.names])
     print(
@@ -104,7 +104,9 @@ def main() -> None:
     ):
         print(f"{name}: {judged(embedded(teacher, pixels), anchors, labels)}", flush=True)
     if options.write:
-        write(source, lambda pixels: as_jpeg(pixels, options.quality), options.write, options.side)
+        write(
+            source, lambda pixels: encode_jpeg(pixels, options.quality), options.write, options.side
+        )
 
 
 if __name__ == "__main__":

@@ -54,7 +54,11 @@ def ours(
     start = time.perf_counter()
     result = select_probe(train, val, config)
     seconds = time.perf_counter() - start
-    return seconds, accuracy(result.probe.predict(test.features), test.labels), len(result.candidates)
+    return (
+        seconds,
+        accuracy(result.probe.predict(test.features), test.labels),
+        len(result.candidates),
+    )
 
 
 def theirs(

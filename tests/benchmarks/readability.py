@@ -2,9 +2,9 @@
 
     python tests/benchmarks/readability.py [CHECKOUT]
 
-Counts what a reader meets in `beamclip/`: file lengths, tiny functions, comments, dense expressions,
-docstrings that do not begin with a verb, odd words, long lines. `first_step.py` counts the functions
-and files between a command and its first training step.
+Prints statistics of `beamclip/`: file lengths, tiny functions, comments, dense expressions,
+docstrings that do not begin with a verb, odd words, long lines. `first_step.py` counts the
+functions and files between a command and its first training step.
 """
 
 import argparse

@@ -177,7 +177,9 @@ def test_what_is_compared_in_pairs_has_a_recipe_of_its_own():
     base = load_experiment("demo", {"views.pair_recipe": "simclr"})
     assert base.student_views is base.views and base.views.recipe == "scenes"
     pairs = with_values(base, {"objective.name": "csm+simclr"})
-    assert pairs.student_views.recipe == "simclr" and pairs.student_views.stored == base.views.stored
+    assert (
+        pairs.student_views.recipe == "simclr" and pairs.student_views.stored == base.views.stored
+    )
     assert with_values(pairs, {"views.pair_recipe": None}).student_views.recipe == "scenes"
     with pytest.raises(UserError, match="recipe simclur does not exist.*did you mean simclr"):
         load_experiment("demo", {"views.pair_recipe": "simclur"})

@@ -38,16 +38,53 @@ def test_without_git_or_a_checkout_the_revision_is_none(monkeypatch, error):
     assert provenance.git_revision() == "none"
 
 
-def test_a_change_in_the_checkout_shows(tmp_path, monkeypatch):
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@y"]
-    file = tmp_path / "provenance.py"
+def checkout(folder):
+    """A git repository in a folder; returns a function that runs git in it."""
+    git = ["git", "-C", str(folder), "-c", "user.name=x", "-c", "user.email=x@y"]
+
+    def run(*words):
+        subprocess.run([*git, *words], check=True, capture_output=True)
+
+    run("init", "-q")
+    return run
+
+
+def copy_of_provenance(folder, monkeypatch):
+    """The module as if it were installed in a folder."""
+    file = folder / "beamclip" / "config" / "provenance.py"
+    file.parent.mkdir(parents=True)
     file.touch()
-    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"], ["tag", "v1"]):
-        subprocess.run([*git, *command], check=True)
     monkeypatch.setattr(provenance, "__file__", str(file))
+    return file
+
+
+def test_a_change_in_the_checkout_shows(tmp_path, monkeypatch):
+    file = copy_of_provenance(tmp_path, monkeypatch)
+    git = checkout(tmp_path)
+    for words in (["add", "."], ["commit", "-qm", "x"], ["tag", "v1"]):
+        git(*words)
     assert re.fullmatch("[0-9a-f]{40}", provenance.git_revision())  # a tag does not hide the commit
     file.write_text("changed")
     assert provenance.git_revision().endswith("-dirty")
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_the_commit_of_another_repository_is_never_reported(tmp_path, monkeypatch, ignored):
+    git = checkout(tmp_path)
+    (tmp_path / "their_code.py").touch()
+    (tmp_path / ".gitignore").write_text("venv/\n" if ignored else "")
+    git("add", ".")
+    git("commit", "-qm", "theirs")
+    copy_of_provenance(tmp_path / "venv" / "lib" / "site-packages", monkeypatch)
+    assert provenance.git_revision() == "none"
+
+
+def test_a_copy_that_another_repository_tracks_elsewhere_is_not_ours(tmp_path, monkeypatch):
+    git = checkout(tmp_path)
+    copy_of_provenance(tmp_path / "vendor", monkeypatch)
+    git("add", ".")
+    git("commit", "-qm", "theirs")
+    assert provenance.git_revision() == "none"
 
 
 def test_a_package_that_is_not_installed_is_said_so(monkeypatch):

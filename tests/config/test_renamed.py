@@ -7,11 +7,11 @@ from beamclip.config import (
     choice,
     load_experiment,
     parse_assignments,
+    renamed,
     trial_experiment,
     validate,
     with_values,
 )
-from beamclip.config import renamed
 from beamclip.config.renamed import RENAMED, current_key, current_names
 
 OLD = {
@@ -110,7 +110,10 @@ def test_the_command_line_takes_old_names(capsys):
 
 
 def test_a_sweep_of_a_script_takes_old_names(capsys):
-    variants = {"a": {"optimiser": {"lr": 0.1}}, "b": {"optimiser.lr": 0.2, "student.drawn": "torch"}}
+    variants = {
+        "a": {"optimiser": {"lr": 0.1}},
+        "b": {"optimiser.lr": 0.2, "student.drawn": "torch"},
+    }
     space = {"variant": choice("a", "b"), "optimiser.momentum": choice(0.5)}
     sweep = Sweep(name="s", space=space, variants=variants)
     assert sweep.variants == {

@@ -8,7 +8,7 @@ from PIL import Image
 
 from beamclip.config import DataConfig
 from beamclip.data import open_source, pack
-from beamclip.data.packing import cost_of_an_image
+from beamclip.data.packing import measure_image_cost
 
 
 def pixels(packed):
@@ -120,7 +120,7 @@ def test_jpeg_is_near_raw_and_smaller(tmp_path):
     assert 10 * np.log10(255**2 / (difference**2).mean()) > 32  # dB; measured 38
     assert jpeg.store.bytes < raw.store.bytes / 4
     for packed, config in ((raw, configs[0]), (jpeg, configs[1])):
-        seconds, size = cost_of_an_image(open_source(config), config)
+        seconds, size = measure_image_cost(open_source(config), config)
         assert (
             0 < seconds < 1 and abs(16 * size / packed.store.bytes - 1) < 0.2
         )  # the plan's estimate is near what is written

@@ -67,7 +67,7 @@ def test_raw_images_are_mapped_not_loaded(packed):
     """So that workers and trials share their pages."""
     packed.read(np.arange(7))
     if packed.encoding == "raw":
-        shelf = packed._shelves[0]
-        assert isinstance(shelf._rows, np.memmap) and shelf._rows.filename == packed.store.file(
+        reader = packed._shards[0]
+        assert isinstance(reader._rows, np.memmap) and reader._rows.filename == packed.store.file(
             "images-00000.npy"
         )

@@ -11,7 +11,7 @@ from PIL import Image
 
 from beamclip.config import DataConfig, UserError
 from beamclip.data import open_packed, open_source, pack
-from beamclip.data.packing import images_left, shard_images
+from beamclip.data.packing import count_unpacked, images_per_shard
 from beamclip.stores import StoreDamaged, in_process, open_store
 
 
@@ -73,7 +73,9 @@ def test_nothing_shifts_when_images_are_broken(tree, tmp_path, encoding):
     (tree / "train/a/001.jpg").write_bytes((tree / "train/a/001.jpg").read_bytes()[:200])
     (tree / "train/b/000.jpg").write_bytes(b"")
     (tree / "test/b/notes.txt").write_text("hello")
-    packed = pack(config_of(tree, max_unreadable_fraction=0.5, encoding=encoding), tmp_path / "stores")
+    packed = pack(
+        config_of(tree, max_unreadable_fraction=0.5, encoding=encoding), tmp_path / "stores"
+    )
     kept = [0, 2, 3, 5, 6, 7, 8, 9]
     assert (
         packed.rows == {"train": 5, "test": 3}
@@ -114,7 +116,7 @@ def test_too_many_broken_images_fail_and_more_can_be_allowed_afterwards(tree, tm
         (tree / f"train/a/{name}.jpg").write_bytes(b"broken")
     with pytest.raises(
         UserError,
-        match=r"^train/a/001.jpg can't be read \(.*\), and so 2 of 10 images, more than data.broken_",
+        match=r"^train/a/001.jpg can't be read \(.*\). 2 of 10 images can't be read, more than data.max_unreadable_",
     ):
         pack(config_of(tree, max_unreadable_fraction=0.1), tmp_path / "stores")
     assert not list((tmp_path / "stores/packed").glob("[0-9a-f]*/manifest.json"))
@@ -144,7 +146,7 @@ def test_too_many_broken_images_are_not_waited_for(many, tmp_path):
     for number in range(30):
         (many / f"train/a/{number:03}.jpg").write_bytes(b"broken")
     written = []
-    with pytest.raises(UserError, match="30 of 430 images, more than"):
+    with pytest.raises(UserError, match="30 of 430 images can't be read, more than"):
         pack(config_of(many), tmp_path / "stores", run=recording(written))
     assert written == [0]
 
@@ -161,12 +163,12 @@ def test_what_is_left_to_pack_is_known(many, tmp_path):
     config = config_of(many, max_unreadable_fraction=0.1)
     (many / "train/a/001.jpg").write_bytes(b"broken")
     source = open_source(config)
-    assert images_left(source, config, tmp_path) == 430
+    assert count_unpacked(source, config, tmp_path) == 430
     with pytest.raises(KeyboardInterrupt):
         pack(config, tmp_path, run=recording([], die_after=3))
-    assert images_left(source, config, tmp_path) == 430 - 3 * 64
+    assert count_unpacked(source, config, tmp_path) == 430 - 3 * 64
     pack(config, tmp_path)
-    assert images_left(source, config, tmp_path) == 0
+    assert count_unpacked(source, config, tmp_path) == 0
 
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
@@ -304,5 +306,5 @@ def test_groups_are_kept(tmp_path):
     ],
 )
 def test_shards_are_many_and_never_huge(total, side, images):
-    assert shard_images(total, side) == images
+    assert images_per_shard(total, side) == images
     assert images * side * side * 3 <= max(64 * 2**20, 64 * side * side * 3)

@@ -91,7 +91,11 @@ def test_a_class_without_images_is_left_alone():
             {"val_fraction": 0.8},
             "class class 1 has 1 readable training images, .* leaves none for train",
         ),
-        ([50, 50], {"train_images": 91}, "data.train_images is 91 but only 90 are left beside val"),
+        (
+            [50, 50],
+            {"train_images": 91},
+            "data.train_images is 91, but without val only 90 are left",
+        ),
     ],
 )
 def test_what_can_not_be_split_gets_a_sentence(counts, config, match):

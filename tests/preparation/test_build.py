@@ -307,7 +307,7 @@ def test_an_image_tower_with_other_weights_is_another_teacher_with_the_same_anch
         ),
         (
             {"data.train_images": 129},
-            r"data.train_images is 129 but only 128 are left beside val; lower it",
+            r"data.train_images is 129, but without val only 128 are left; lower it",
         ),
         (
             {"student.backbone": "test_vitt"},

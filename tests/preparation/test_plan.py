@@ -213,7 +213,7 @@ def test_seconds_are_the_measured_rate_over_the_parallelism(
     experiment, packed_only, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
-        "beamclip.preparation.plan.cost_of_an_image", lambda source, config: (0.5, 1000.0)
+        "beamclip.preparation.plan.measure_image_cost", lambda source, config: (0.5, 1000.0)
     )
     monkeypatch.setattr(
         "beamclip.preparation.context.measure_seconds_per_text", lambda teacher, count: 0.125

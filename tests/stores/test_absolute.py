@@ -11,7 +11,7 @@ from beamclip.cli import balance as balancing
 from beamclip.cli import stores as storing
 from beamclip.cli.balance import balance_images
 from beamclip.cli.stores import embed_images, pack_images
-from beamclip.config import Sweep, UserError, trial_experiment, choice, load_experiment
+from beamclip.config import Sweep, UserError, choice, load_experiment, trial_experiment
 from beamclip.stores.absolute import absolute_paths, settings_text
 from beamclip.tracking import connect
 
@@ -83,7 +83,9 @@ def test_another_user_s_home_that_is_not_there_is_a_sentence(key):
 
 @pytest.mark.parametrize("key", ["data.class_names", "student.init"])
 def test_a_name_longer_than_a_file_s_can_be_is_a_sentence_in_the_base_and_in_a_sweep(key):
-    with pytest.raises(UserError, match=rf"^{key} x* is not a valid path here \(File name too long\)"):
+    with pytest.raises(
+        UserError, match=rf"^{key} x* is not a valid path here \(File name too long\)"
+    ):
         absolute_paths(PLAIN, load_experiment("demo", {key: "x" * 300}))
     with pytest.raises(UserError, match=rf"^{key} x* is not a valid path here"):
         absolute_paths(Sweep(name="s", space={key: choice("x" * 300)}), load_experiment("demo"))

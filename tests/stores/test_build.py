@@ -14,8 +14,8 @@ from beamclip.stores import (
     StoreDamaged,
     build_once,
     in_process,
-    partial_path,
     load_or_make_plan,
+    partial_path,
     run_shards,
     silent,
     store_path,
@@ -139,7 +139,9 @@ def test_repair_rebuilds_a_store_of_an_older_format(tmp_path):
 def test_what_a_builder_decides_is_kept_for_the_one_that_goes_on(tmp_path):
     tmp_path.joinpath("x").mkdir()
     assert load_or_make_plan(tmp_path / "x", lambda: {"batch_size": 32}) == {"batch_size": 32}
-    assert load_or_make_plan(tmp_path / "x", lambda: pytest.fail("asked again")) == {"batch_size": 32}
+    assert load_or_make_plan(tmp_path / "x", lambda: pytest.fail("asked again")) == {
+        "batch_size": 32
+    }
 
 
 def test_what_dead_writers_left_makes_room_at_once_and_is_no_part_of_the_store(tmp_path):

@@ -177,12 +177,10 @@ def test_what_lies_on_this_machine_is_found_by_its_path(tmp_path):
 def test_files_on_this_machine_are_read_in_place(tmp_path, root):
     (tmp_path / "a").write_text("x")
     (tmp_path / "c").mkdir()
-    assert fetch_files(
-        f"{root}{tmp_path}", str(tmp_path), ("a", "b", "c"), tmp_path / "here"
-    ) == [tmp_path / "a"]
-    assert (
-        fetch_files(f"{root}{tmp_path}", f"{tmp_path}/nowhere", ("a",), tmp_path / "here") == []
-    )
+    assert fetch_files(f"{root}{tmp_path}", str(tmp_path), ("a", "b", "c"), tmp_path / "here") == [
+        tmp_path / "a"
+    ]
+    assert fetch_files(f"{root}{tmp_path}", f"{tmp_path}/nowhere", ("a",), tmp_path / "here") == []
 
 
 def test_files_elsewhere_are_copied_by_the_path_that_ray_names_without_a_scheme(tmp_path, bucket):

@@ -43,9 +43,7 @@ def test_the_begun_sweep_of_a_name_is_found_and_strangers_are_not(tmp_path):
     )
     assert record(tmp_path, new_sweep_id()).folder > record(tmp_path, "20260102-000000-0001").folder
     assert (
-        find_sweep(
-            "temp", experiment(storage__path=str(tmp_path)), "20260101-235959-9999"
-        ).sweep_id
+        find_sweep("temp", experiment(storage__path=str(tmp_path)), "20260101-235959-9999").sweep_id
         == "20260101-235959-9999"
     )
     with pytest.raises(

@@ -8,7 +8,8 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from beamclip.config import REQUIREMENTS, StudentConfig, UserError
+from beamclip.config import StudentConfig, UserError
+from beamclip.config.objective_registry import built_in_objectives
 from beamclip.students import (
     backbones,
     build_student,
@@ -333,7 +334,7 @@ def test_a_student_in_a_bucket_is_read_without_fsspec_s_package_for_it(
 @pytest.mark.parametrize(("objective", "projected"), [("csm", True), ("simclr", False)])
 def test_a_file_records_whether_its_projector_was_trained(tmp_path, objective, projected):
     student = build_student(config(), 16, 0)
-    TrainModule(student, nn.Identity(), REQUIREMENTS[objective], nullcontext)
+    TrainModule(student, nn.Identity(), built_in_objectives()[objective].requires, nullcontext)
     save_student(student, tmp_path / "s.safetensors")
     assert projector_was_trained(tmp_path / "s.safetensors") is projected
     save_student(load_student(tmp_path / "s.safetensors"), tmp_path / "again.safetensors")

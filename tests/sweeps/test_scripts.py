@@ -9,12 +9,12 @@ import pytest
 from helpers import tiny
 
 from beamclip.config import (
-    trial_experiment,
     check_space,
     load_experiment,
     planned_values,
     preset_names,
     trial_count,
+    trial_experiment,
 )
 from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.plan import plan

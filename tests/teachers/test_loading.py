@@ -60,7 +60,8 @@ def test_a_teacher_of_oblong_images_is_a_user_error(copied_teacher):
     weights["visual.positional_embedding"] = torch.zeros(1 + 4 * 8, 32)
     save_file(weights, copied_teacher / "open_clip_model.safetensors")
     with pytest.raises(
-        UserError, match="tiny_teacher takes images of 64 x 32 px; choose one that takes square images"
+        UserError,
+        match="tiny_teacher takes images of 64 x 32 px; choose one that takes square images",
     ):
         load(copied_teacher)
 

@@ -57,7 +57,9 @@ def test_bf16_is_used_if_asked_for_and_embeddings_are_fp32(teacher, teacher_fold
     assert (rough * exact).sum(1).min() > 0.99
 
 
-def test_the_fingerprint_is_the_same_after_loading_and_changes_with_one_weight(teacher, copied_teacher):
+def test_the_fingerprint_is_the_same_after_loading_and_changes_with_one_weight(
+    teacher, copied_teacher
+):
     assert load(copied_teacher).fingerprint == teacher.fingerprint
     json.dumps(teacher.fingerprint)  # it goes into keys
     path = copied_teacher / "open_clip_model.safetensors"

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from beamclip.config import RECIPES, REQUIREMENTS, StudentConfig, with_values
+from beamclip.config import RECIPES, StudentConfig, with_values
+from beamclip.config.objective_registry import built_in_objectives
 from beamclip.data import draw
 from beamclip.data.augmentation.render import render
 from beamclip.objectives.simclr import SimCLR, SimclrSettings
@@ -131,7 +132,7 @@ def test_synchronized_norms_keep_their_activations(backbone):
         StudentConfig(backbone=backbone, image_size=32, projector_width=24), 16, 0
     )
     objective = SimCLR(student.backbone.num_features, SimclrSettings(hidden=8, width=4))
-    module = TrainModule(student, objective, REQUIREMENTS["simclr"], nullcontext)
+    module = TrainModule(student, objective, built_in_objectives()["simclr"].requires, nullcontext)
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Rendering views: stored images and drawn numbers in, normalised pixels out."""
+"""Render views: stored images and drawn parameters in, normalized pixels out."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -8,22 +8,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beamclip.data.augmentation import color as colour
-from beamclip.data.augmentation import resample, resample_cpu
+from beamclip.data.augmentation import color, resample, resample_cpu
 from beamclip.data.augmentation.resample import Interpolation
 from beamclip.data.augmentation.sample import ViewParameters
 from beamclip.data.prefetch import to_device
 
-_PIECE = 800_000  # values, 3 MB: few enough for a CPU to keep in its caches from one step to the next, and enough for each to pay
-
+_CHUNK_VALUES = 800_000
+"""Values rendered at once on a CPU, 3 MB: they stay in its caches from one step to the next."""
 
 RENDER_VERSION = 2
-"""Goes up whenever the pixels that `render` returns change by more than rounding, so that no old embedding is taken for a new one."""
+"""Raised whenever the pixels of `render` change by more than rounding; in the key of embeddings."""
 
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """What a network wants to be fed: side in px, per-channel mean and standard deviation of [0, 1] values, interpolation."""
+    """The pixels that a network expects.
+
+    Attributes:
+        size: side in px.
+        mean: subtracted from each channel of [0, 1] values.
+        std: by which each channel is divided.
+        interpolation: for resizing.
+    """
 
     size: int
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -34,37 +40,41 @@ class PixelFormat:
 def render(images: Tensor, parameters: ViewParameters, pixels: PixelFormat) -> Tensor:
     """Render one view of each image.
 
-    Teacher and student call this with the same parameters and their own `PixelFormat`, and so see the same crop, flip and
-    colours at their own resolution and normalisation. On a CPU an image's pixels are the same to the bit in any batch.
+    Teacher and student call this with the same parameters and their own `PixelFormat`, so they see
+    the same crop, flip and colors at their own resolution and normalization. On a CPU an image's
+    pixels are the same to the bit in any batch.
 
     Args:
-        images: uint8 [N, S, S, 3] on the device the work should happen on.
+        images: uint8 [N, S, S, 3], on the device that does the work.
         parameters: of these N images.
+        pixels: what the network expects.
 
     Returns:
-        float32 [N, 3, size, size], normalised.
+        float32 [N, 3, size, size], normalized.
     """
-    device, size = images.device, pixels.size
-    mean, std = (
-        to_device(torch.tensor(numbers).view(1, 3, 1, 1), device)
-        for numbers in (pixels.mean, pixels.std)
-    )
+    device = images.device
+    size = pixels.size
+    mean = to_device(torch.tensor(pixels.mean).view(1, 3, 1, 1), device)
+    std = to_device(torch.tensor(pixels.std).view(1, 3, 1, 1), device)
     out = _empty((len(images), 3, size, size), device)
     with _one_thread() if device.type == "cpu" else nullcontext():
-        for rows in _pieces(images, size):
-            some = parameters.select(rows)
-            view = _blur(_colour(_crop(images[rows], some, pixels), some), some)
+        for rows in _chunks(images, size):
+            chunk = parameters.select(rows)
+            view = _crop(images[rows], chunk, pixels)
+            view = _change_color(view, chunk)
+            view = _blur(view, chunk)
             torch.sub(view, mean, out=out[rows]).div_(std)
     return out
 
 
 def render_all(images: Tensor, views: Sequence[ViewParameters], pixels: PixelFormat) -> Tensor:
-    """Render several views of each image, all images of the first view before those of the second.
+    """Render several views of each image: all images of the first view, then those of the second.
 
-    A GPU does them at once: beside training, what a view costs there is mostly the number of things it is asked to do.
+    A GPU renders them together: during training, the cost of a view there is mostly its number of
+    kernels.
 
     Returns:
-        float32 [V · N, 3, size, size], normalised.
+        float32 [V · N, 3, size, size], normalized.
     """
     if len(views) == 1:
         return render(images, views[0], pixels)
@@ -75,7 +85,10 @@ def render_all(images: Tensor, views: Sequence[ViewParameters], pixels: PixelFor
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Views are made beside training, whose threads hold all cores: more than one here would make them wait for each other."""
+    """Use one torch thread.
+
+    Training's threads use all cores, and more here would compete with them.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -87,41 +100,34 @@ def _one_thread() -> Iterator[None]:
 def _empty(shape: tuple[int, ...], device: torch.device) -> Tensor:
     if device.type != "cpu":
         return torch.empty(shape, device=device)
-    return torch.from_numpy(
-        np.empty(shape, np.float32)
-    )  # NumPy asks Linux for huge pages, four times as quick to write to first
+    # NumPy asks Linux for huge pages; the first write to them is four times as fast.
+    return torch.from_numpy(np.empty(shape, np.float32))
 
 
-def _pieces(images: Tensor, size: int) -> list[slice]:
-    """A GPU does the whole batch at once."""
-    count = (
-        max(1, _PIECE // (3 * size * size)) if images.device.type == "cpu" else max(1, len(images))
-    )
+def _chunks(images: Tensor, size: int) -> list[slice]:
+    """Return the chunks of a batch; on a GPU there is only one."""
+    count = max(1, len(images))
+    if images.device.type == "cpu":
+        count = max(1, _CHUNK_VALUES // (3 * size * size))
     return [slice(start, start + count) for start in range(0, len(images), count)]
 
 
 def _crop(images: Tensor, p: ViewParameters, pixels: PixelFormat) -> Tensor:
     side = images.shape[1]
-    if (
-        side == pixels.size
-        and not p.flip.any()
-        and bool((p.width == 1).all() and (p.height == 1).all())
-    ):
-        return (
-            images.permute(0, 3, 1, 2)
-            .to(torch.float32, memory_format=torch.contiguous_format)
-            .div_(255)
-        )
+    is_whole = bool((p.width == 1).all() and (p.height == 1).all())
+    if side == pixels.size and is_whole and not p.flip.any():
+        planes = images.permute(0, 3, 1, 2)
+        return planes.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     boxes = np.stack([p.left, p.top, p.width, p.height], axis=1) * np.float32(side)
     crop = resample_cpu.crop if images.device.type == "cpu" else resample.crop
     return crop(images, boxes, p.flip, pixels.size, pixels.interpolation)
 
 
-def _colour(view: Tensor, p: ViewParameters) -> Tensor:
+def _change_color(view: Tensor, p: ViewParameters) -> Tensor:
     if not (p.gray.any() or (p.jitter_order >= 0).any()):
         return view
-    steps = np.column_stack([p.jitter_order, np.where(p.gray, colour.GREY, -1)])
-    return colour.change(view, steps, np.column_stack([p.factors, np.zeros_like(p.left)]))
+    steps = np.column_stack([p.jitter_order, np.where(p.gray, color.GRAY, -1)])
+    return color.change(view, steps, np.column_stack([p.factors, np.zeros_like(p.left)]))
 
 
 def _blur(view: Tensor, p: ViewParameters) -> Tensor:

@@ -1,7 +1,8 @@
-"""Cropping, flipping, resizing and blurring as matrices, for GPUs; `resample_cpu` is for CPUs.
+"""Crop, flip, resize and blur a batch as matrix products, for GPUs; `resample_cpu` is for CPUs.
 
-All of them are linear and separable, so one image is `rows @ image @ columns.T`: two batched matrix products for a whole batch
-of different crops, antialiased and rounded as in Pillow, on any device.
+All of them are linear and separable, so one image is `rows @ image @ columns.T`. A whole batch of
+different crops is two batched matrix products, antialiased and rounded as in Pillow, on any device.
+torchvision's functions take one crop and size for a whole batch.
 """
 
 from typing import Literal
@@ -15,10 +16,10 @@ from beamclip.data.prefetch import to_device
 
 Interpolation = Literal["bilinear", "bicubic"]
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
-# SimCLR's blur kernel reaches a tenth of the image's side in all, so a twentieth to each side of a pixel.
 _BLUR_REACH = 0.05
+"""SimCLR's blur kernel is a tenth of the image's side wide: a twentieth to each side of a pixel."""
 EDGE = 1e-3
-"""A crop that covers less than this of a pixel does not touch it."""
+"""A crop that covers less of a pixel than this does not include it."""
 
 
 def crop(
@@ -28,12 +29,14 @@ def crop(
     size: int,
     interpolation: Interpolation,
 ) -> Tensor:
-    """Cut a box out of each image, resize it and maybe flip it.
+    """Cut a box out of each image, resize it, and flip some.
 
     Args:
         images: uint8 [N, S, S, 3].
         boxes: left, top, width and height in source pixels, [N, 4].
         flip: which images to mirror, [N].
+        size: side of the result in px.
+        interpolation: of the resizing.
 
     Returns:
         float32 [N, 3, size, size] in [0, 1], on the images' device.
@@ -43,25 +46,28 @@ def crop(
     mirrored = to_device(torch.from_numpy(flip), images.device)
     rows = resize_matrices(top, height, None, images.shape[1], size, interpolation)
     columns = resize_matrices(left, width, mirrored, images.shape[1], size, interpolation)
-    return _bytes(_down(_bytes(_across(planes, columns)), rows)).div_(255)
+    narrow = _round_to_bytes(_across(planes, columns))
+    return _round_to_bytes(_down(narrow, rows)).div_(255)
 
 
-def _bytes(values: Tensor) -> Tensor:
-    """Rounded to 8 bits after each axis, as Pillow does: what bicubic overshoots at an edge is cut off there and not carried on."""
+def _round_to_bytes(values: Tensor) -> Tensor:
+    """Round to 8 bits in place. As in Pillow this is done after each axis.
+
+    So the overshoot of bicubic at an edge is cut off and not passed on to the other axis.
+    """
     return values.add_(0.5).floor_().clamp_(0, 255)
 
 
 def blur(images: Tensor, sigma: NDArray[np.float32]) -> None:
-    """Blur images [N, C, S, S] in place, each by its own σ in px [N]; where it is 0 nothing is done."""
+    """Blur images [N, C, S, S] in place, each by its own σ in px, [N]; 0 is no blur."""
     rows = to_device(torch.from_numpy(np.flatnonzero(sigma > 0)), images.device)
-    matrices = blur_matrices(
-        to_device(torch.from_numpy(sigma[sigma > 0]), images.device), images.shape[-1]
-    )
+    sigmas = to_device(torch.from_numpy(sigma[sigma > 0]), images.device)
+    matrices = blur_matrices(sigmas, images.shape[-1])
     images[rows] = apply_matrices(images.index_select(0, rows), matrices, matrices)
 
 
 def _kernel(x: Tensor, interpolation: Interpolation) -> Tensor:
-    """Pillow's filters: the triangle, and Keys' cubic with a = -0.5."""
+    """Return the weights of Pillow's filters: the triangle, and Keys' cubic with a = -0.5."""
     x = x.abs()
     if interpolation == "bilinear":
         return (1 - x).clamp_min(0)
@@ -70,7 +76,7 @@ def _kernel(x: Tensor, interpolation: Interpolation) -> Tensor:
     return torch.where(x < 1, inner, torch.where(x < 2, outer, torch.zeros_like(x)))
 
 
-def resize_matrices(
+def resize_matrices(  # noqa: PLR0913 - one axis of a crop, a flip and a resize
     start: Tensor,
     length: Tensor,
     flip: Tensor | None,
@@ -78,22 +84,29 @@ def resize_matrices(
     target: int,
     interpolation: Interpolation,
 ) -> Tensor:
-    """Matrices [N, target, source] that crop one axis to [start, start + length), resize it to `target` px and maybe flip it.
+    """Return matrices that crop, resize and flip one axis.
 
-    Antialiased as Pillow's `resize(box=…)`: where the crop is larger than the target the filter widens, and weights outside the
-    crop are dropped and the rest normalised.
+    Antialiased as Pillow's `resize(box=…)`: if the crop is larger than the target, the filter
+    widens. Weights outside the crop are dropped and the rest normalized.
 
     Args:
-        start, length: of the crops in source pixels, [N] floats.
-        flip: which rows to reverse, [N] bools.
+        start: of the crops in source pixels, [N] floats.
+        length: of the crops in source pixels, [N] floats.
+        flip: which rows to reverse, [N] bools; None for no row.
+        source: length of the axis in px.
+        target: length of the resized axis in px.
+        interpolation: of the resizing.
+
+    Returns:
+        [N, target, source].
     """
     scale = length / target
     width = scale.clamp_min(1.0)
-    centre = start[:, None] + (torch.arange(target, device=start.device) + 0.5) * scale[:, None]
+    center = start[:, None] + (torch.arange(target, device=start.device) + 0.5) * scale[:, None]
     if flip is not None:
-        centre = torch.where(flip[:, None], centre.flip(1), centre)
+        center = torch.where(flip[:, None], center.flip(1), center)
     pixel = torch.arange(source, device=start.device) + 0.5
-    weights = _kernel((pixel - centre[:, :, None]) / width[:, None, None], interpolation)
+    weights = _kernel((pixel - center[:, :, None]) / width[:, None, None], interpolation)
     inside = (pixel > start[:, None] - 0.5 + EDGE) & (
         pixel < (start + length)[:, None] + 0.5 - EDGE
     )
@@ -102,14 +115,18 @@ def resize_matrices(
 
 
 def blur_reach(size: int) -> int:
-    """How many pixels to each side a blurred one takes from."""
+    """Return how many pixels the blur kernel reaches to each side, for images of a side in px."""
     return max(1, round(_BLUR_REACH * size))
 
 
 def blur_matrices(sigma: Tensor, size: int) -> Tensor:
-    """Gaussian blur of one axis with reflected borders, [N, size, size].
+    """Return matrices of a Gaussian blur of one axis with reflected borders, [N, size, size].
 
-    sigma: [N] in px, > 0. The kernel is cut at a tenth of the side in all, as SimCLR's code does.
+    The kernel is a tenth of the side wide, as in SimCLR's code.
+
+    Args:
+        sigma: [N] in px, > 0.
+        size: length of the axis in px.
     """
     reach = blur_reach(size)
     offsets = torch.arange(-reach, reach + 1, device=sigma.device)
@@ -124,7 +141,16 @@ def blur_matrices(sigma: Tensor, size: int) -> Tensor:
 
 
 def apply_matrices(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """[N, C, H, W] with rows [N, h, H] and columns [N, w, W] -> [N, C, h, w]."""
+    """Apply row and column matrices to images.
+
+    Args:
+        images: [N, C, H, W].
+        rows: [N, h, H].
+        columns: [N, w, W].
+
+    Returns:
+        [N, C, h, w].
+    """
     return _down(_across(images, columns), rows)
 
 

@@ -1,4 +1,11 @@
-"""Drawing views: from (sample id, view id, recipe, seed) to the numbers that say what to do to the image."""
+"""Draw the random parameters of views.
+
+A view is a pure function of (sample id, view id, recipe, seed). Its random numbers come from
+Philox4x32-10 (Salmon et al., SC 2011, "Parallel random numbers: as easy as 1, 2, 3"), vectorized
+over counters. A counter-based generator has no state: number n of stream k depends on (n, k)
+alone. So a view can be drawn again anywhere, in any order, by any worker. NumPy's Philox makes one
+stream at a time; here each (sample id, view id) is a stream of its own.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,11 +16,7 @@ from numpy.typing import NDArray
 
 from beamclip.config import Recipe
 
-# Philox4x32-10 (Salmon et al., SC 2011, "Parallel random numbers: as easy as 1, 2, 3"), vectorised over counters.
-#
-# A counter-based generator has no state: number n of stream k is a function of (n, k) alone. That is what lets a view be drawn
-# again anywhere, in any order, by any worker.
-
+Floats = NDArray[np.float32]
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
@@ -22,23 +25,31 @@ _HALF = np.uint64(32)
 
 
 def philox4x32(counter: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Ten rounds. counter: [4, N] and key: [2], both 32-bit values held in uint64 -> [4, N] 32-bit values."""
+    """Return the output of ten Philox rounds.
+
+    Args:
+        counter: [4, N] 32-bit values in uint64.
+        key: [2] 32-bit values in uint64.
+
+    Returns:
+        [4, N] 32-bit values in uint64.
+    """
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
-        low, high = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            (high >> _HALF) ^ c1 ^ k0,
-            high & _LOW,
-            (low >> _HALF) ^ c3 ^ k1,
-            low & _LOW,
-        )
-        k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
+        low = c0 * _MULTIPLIERS[0]
+        high = c2 * _MULTIPLIERS[1]
+        c0 = (high >> _HALF) ^ c1 ^ k0
+        c1 = high & _LOW
+        c2 = (low >> _HALF) ^ c3 ^ k1
+        c3 = low & _LOW
+        k0 = (k0 + _WEYL[0]) & _LOW
+        k1 = (k1 + _WEYL[1]) & _LOW
     return np.stack([c0, c1, c2, c3])
 
 
 def stream_key(*parts: object) -> NDArray[np.uint64]:
-    """A key [2] for a stream named by these parts."""
+    """Return the key [2] of the stream that these parts name."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return np.frombuffer(digest[:8], dtype="<u4").astype(np.uint64)
 
@@ -46,36 +57,40 @@ def stream_key(*parts: object) -> NDArray[np.uint64]:
 def uniforms(
     ids: NDArray[np.int64], views: NDArray[np.int64], key: NDArray[np.uint64], count: int
 ) -> NDArray[np.float32]:
-    """Independent numbers in [0, 1), `count` for each (sample id, view id).
+    """Return independent numbers in [0, 1), `count` for each (sample id, view id).
 
     Args:
         ids: sample ids, [N], non-negative.
         views: view ids, [N], in [0, 2³²).
         key: from `stream_key`.
+        count: numbers a view.
 
     Returns:
         [count, N] float32, with 24 random bits each.
     """
     blocks = -(-count // 4)
-    ids64, views64 = ids.astype(np.uint64), views.astype(np.uint64)
+    ids64 = ids.astype(np.uint64)
     n = len(ids64)
     counter = np.empty((4, blocks, n), dtype=np.uint64)
-    counter[0], counter[1], counter[2] = ids64 & _LOW, ids64 >> _HALF, views64
+    counter[0] = ids64 & _LOW
+    counter[1] = ids64 >> _HALF
+    counter[2] = views.astype(np.uint64)
     counter[3] = np.arange(blocks, dtype=np.uint64)[:, None]
     words = philox4x32(counter.reshape(4, -1), key).reshape(4, blocks, n)
     numbers = (words >> np.uint64(8)).astype(np.float32) / np.float32(1 << 24)
     return numbers.transpose(1, 0, 2).reshape(blocks * 4, n)[:count]
 
 
-Floats = NDArray[np.float32]
-_ATTEMPTS = (
-    10  # as torchvision's RandomResizedCrop: after so many crops that do not fit, take the middle
-)
+_ATTEMPTS = 10
+"""As in torchvision's RandomResizedCrop: after that many crops that don't fit, take the center."""
 
 
 @dataclass(frozen=True)
 class ViewParameters:
-    """What is done to each of N images; every array has N entries. Geometry is in shares of the stored image's side."""
+    """Parameters of one view of each of N images; every array has N entries.
+
+    Positions and sizes are shares of the stored image's side.
+    """
 
     left: Floats
     top: Floats
@@ -83,29 +98,28 @@ class ViewParameters:
     height: Floats
     flip: NDArray[np.bool_]
     jitter_order: NDArray[np.int8]
-    """[N, 4], which of brightness 0, contrast 1, saturation 2, hue 3 comes when; -1 where nothing is done."""
+    """[N, 4], the order of brightness 0, contrast 1, saturation 2, hue 3; -1 for no jitter."""
     factors: Floats
-    """[N, 4]: three factors around 1 and a hue shift in turns."""
+    """[N, 4], three factors around 1 and a hue shift in turns."""
     gray: NDArray[np.bool_]
     blur_sigma: Floats
-    """σ as a share of the image's side; 0 where there is no blur."""
+    """σ as a share of the image's side; 0 for no blur."""
 
     def __len__(self) -> int:
         return len(self.left)
 
     @staticmethod
     def joined(parts: "Sequence[ViewParameters]") -> "ViewParameters":
-        """The parameters of the images of all parts, one part after the other."""
-        return ViewParameters(
-            **{
-                f.name: np.concatenate([getattr(part, f.name) for part in parts])
-                for f in fields(ViewParameters)
-            }
-        )
+        """Return the parameters of all parts' images, one part after the other."""
+        arrays = {}
+        for field in fields(ViewParameters):
+            arrays[field.name] = np.concatenate([getattr(part, field.name) for part in parts])
+        return ViewParameters(**arrays)
 
     def select(self, rows: NDArray[np.int64] | slice) -> "ViewParameters":
-        """The parameters of some of the images."""
-        return ViewParameters(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        """Return the parameters of some of the images."""
+        arrays = {field.name: getattr(self, field.name)[rows] for field in fields(self)}
+        return ViewParameters(**arrays)
 
 
 def draw(
@@ -114,26 +128,28 @@ def draw(
     """Draw one view of each sample: a pure function of its arguments, element by element.
 
     Args:
-        recipe: the distribution.
+        recipe: the distribution of views.
         ids: sample ids, [N].
-        views: view ids, [N]. The same for all views of one kind; small crops of a view are numbered by the caller.
+        views: view ids, [N]. The caller numbers the small crops of a view.
         seed: of the views, not of the run.
         small: draw a multi-crop recipe's small crops instead of its large ones.
+
+    Returns:
+        The parameters of N views.
     """
     # By alias, so that renaming a field of `Recipe` doesn't change the random numbers.
     key = stream_key("view", seed, recipe.model_dump_json(by_alias=True), small)
     u = uniforms(ids, views, key, 4 * _ATTEMPTS + 16)
     area = recipe.small_area if small else recipe.area
-    left, top, width, height = _crop(
-        u[: 4 * _ATTEMPTS].reshape(_ATTEMPTS, 4, -1), area, recipe.ratio
-    )
+    attempts = u[: 4 * _ATTEMPTS].reshape(_ATTEMPTS, 4, -1)
+    left, top, width, height = _sample_crops(attempts, area, recipe.ratio)
     rest = u[4 * _ATTEMPTS :]
     ranges = np.array(
         [recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue], np.float32
     )
-    factors = (np.array([1, 1, 1, 0], np.float32) + (2 * rest[0:4].T - 1) * ranges).clip(
-        np.array([0, 0, 0, -0.5], np.float32)
-    )
+    neutral = np.array([1, 1, 1, 0], np.float32)
+    least = np.array([0, 0, 0, -0.5], np.float32)
+    factors = (neutral + (2 * rest[0:4].T - 1) * ranges).clip(least)
     order = np.argsort(rest[4:8].T, axis=1).astype(np.int8)
     order[rest[8] >= recipe.jitter] = -1
     low, high = recipe.blur_sigma
@@ -151,22 +167,32 @@ def draw(
     )
 
 
-def _crop(
+def _sample_crops(
     u: Floats, area: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Random resized crop in a unit square, u: [attempts, 4, N]. The first attempt that fits counts, else the middle."""
-    wanted = area[0] + u[:, 0] * (area[1] - area[0])
+    """Return random resized crops in a unit square: left, top, width, height, each [N].
+
+    The first attempt that fits is taken, otherwise the center.
+
+    Args:
+        u: uniform numbers, [attempts, 4, N].
+        area: range of the crop's area.
+        ratio: range of width over height, drawn log-uniformly.
+    """
+    areas = area[0] + u[:, 0] * (area[1] - area[0])
     aspect = np.exp(np.log(ratio[0]) + u[:, 1] * (np.log(ratio[1]) - np.log(ratio[0])))
-    widths, heights = np.sqrt(wanted * aspect), np.sqrt(wanted / aspect)
+    widths = np.sqrt(areas * aspect)
+    heights = np.sqrt(areas / aspect)
     fits = (widths <= 1) & (heights <= 1)
+    any_fits = fits.any(axis=0)
     first = fits.argmax(axis=0)
-    chosen = np.arange(u.shape[2])
-    width = np.where(fits.any(axis=0), widths[first, chosen], min(1.0, ratio[1]))
-    height = np.where(fits.any(axis=0), heights[first, chosen], min(1.0, 1 / ratio[0]))
-    across, down = (
-        np.where(fits.any(axis=0), u[first, place, chosen], np.float32(0.5)) for place in (2, 3)
-    )
-    left, top = across * (1 - width), down * (1 - height)
+    images = np.arange(u.shape[2])
+    width = np.where(any_fits, widths[first, images], min(1.0, ratio[1]))
+    height = np.where(any_fits, heights[first, images], min(1.0, 1 / ratio[0]))
+    across = np.where(any_fits, u[first, 2, images], np.float32(0.5))
+    down = np.where(any_fits, u[first, 3, images], np.float32(0.5))
+    left = across * (1 - width)
+    top = down * (1 - height)
     return (
         left.astype(np.float32),
         top.astype(np.float32),

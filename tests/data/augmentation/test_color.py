@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as TF
 
-from beamclip.data.augmentation import color as colour
+from beamclip.data.augmentation import color
 
 
 def changed(step, images, *values):
@@ -15,11 +15,11 @@ def changed(step, images, *values):
 @pytest.mark.parametrize(
     ("ours", "torchvision", "values"),
     [
-        (colour.brightness, TF.adjust_brightness, [0.2, 1.0, 1.8]),
-        (colour.contrast, TF.adjust_contrast, [0.2, 1.0, 1.8]),
-        (colour.saturation, TF.adjust_saturation, [0.0, 1.0, 1.8]),
-        (colour.hue, TF.adjust_hue, [-0.5, 0.0, 0.2]),
-        (colour.hue, TF.adjust_hue, [0.5, -0.2, 0.01]),
+        (color.brightness, TF.adjust_brightness, [0.2, 1.0, 1.8]),
+        (color.contrast, TF.adjust_contrast, [0.2, 1.0, 1.8]),
+        (color.saturation, TF.adjust_saturation, [0.0, 1.0, 1.8]),
+        (color.hue, TF.adjust_hue, [-0.5, 0.0, 0.2]),
+        (color.hue, TF.adjust_hue, [0.5, -0.2, 0.01]),
     ],
 )
 def test_colour_changes_equal_torchvisions(photographs, ours, torchvision, values):
@@ -31,7 +31,7 @@ def test_colour_changes_equal_torchvisions(photographs, ours, torchvision, value
 def test_grey_is_torchvisions(photographs):
     images = photographs(3)
     assert torch.allclose(
-        changed(colour.gray, images, 0, 0, 0), TF.rgb_to_grayscale(images, 3), atol=1e-6
+        changed(color.gray, images, 0, 0, 0), TF.rgb_to_grayscale(images, 3), atol=1e-6
     )
 
 
@@ -40,7 +40,7 @@ def test_hue_is_right_where_channels_are_equal_or_at_their_bounds(shift):
     """All corners, edges and greys of the colour cube, where a hue has a jump or no meaning."""
     levels = torch.tensor([0.0, 0.25, 0.5, 1.0])
     cube = torch.cartesian_prod(levels, levels, levels).T.reshape(1, 3, 8, 8).contiguous()
-    assert torch.allclose(changed(colour.hue, cube, shift), TF.adjust_hue(cube, shift), atol=2e-5)
+    assert torch.allclose(changed(color.hue, cube, shift), TF.adjust_hue(cube, shift), atol=2e-5)
 
 
 ORDERS = [
@@ -58,12 +58,12 @@ def test_each_image_is_changed_in_its_own_order(photographs):
     factors = (
         np.array([0.5, 1.5, 0.3, 0.2, 0], np.float32) + np.arange(6, dtype=np.float32)[:, None] / 20
     )
-    out = colour.change(images.clone(), np.array(ORDERS), factors)
+    out = color.change(images.clone(), np.array(ORDERS), factors)
     for i, order in enumerate(ORDERS):
         expected = images[i : i + 1]
         for step in order:
             expected = (
-                changed(colour.STEPS[step], expected, factors[i, step]) if step >= 0 else expected
+                changed(color.STEPS[step], expected, factors[i, step]) if step >= 0 else expected
             )
         assert torch.equal(out[i : i + 1], expected)
     assert torch.equal(out[2], images[2])
@@ -71,9 +71,9 @@ def test_each_image_is_changed_in_its_own_order(photographs):
 
 def test_one_image_alone_is_changed_the_same(photographs):
     images, factors = photographs(6), np.tile(np.array([0.5, 1.5, 0.3, 0.2, 0], np.float32), (6, 1))
-    out = colour.change(images.clone(), np.array(ORDERS), factors)
+    out = color.change(images.clone(), np.array(ORDERS), factors)
     for i in range(6):
         rows = slice(i, i + 1)
         assert torch.equal(
-            colour.change(images[rows].clone(), np.array(ORDERS)[rows], factors[rows]), out[rows]
+            color.change(images[rows].clone(), np.array(ORDERS)[rows], factors[rows]), out[rows]
         )

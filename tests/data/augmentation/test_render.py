@@ -63,7 +63,7 @@ def test_teacher_and_student_see_the_same_view_at_their_own_resolution(photograp
 @pytest.mark.parametrize("size", [30, 33, 64])
 @pytest.mark.parametrize("recipe", ["weak", "simclr", "simclr_small"])
 def test_a_view_is_the_same_to_the_bit_in_any_batch(photographs, stored, recipe, size):
-    count = 1 + views._PIECE // (3 * size * size) + 5  # more than one piece
+    count = 1 + views._CHUNK_VALUES // (3 * size * size) + 5  # more than one piece
     images, parameters = stored(photographs(count, 40)), drawn(recipe, count)
     whole = render(images, parameters, PixelFormat(size, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)))
     for start, stop in ((0, 1), (3, 4), (7, 20), (count - 9, count)):
@@ -104,7 +104,7 @@ def test_a_gpus_way_gives_the_same_view_but_for_rounding(
     ours = render(images, parameters, PixelFormat(size, interpolation=interpolation))
     monkeypatch.setattr(resample_cpu, "crop", resample.crop)
     monkeypatch.setattr(resample_cpu, "blur", resample.blur)
-    monkeypatch.setattr(views, "_PIECE", 10**9)
+    monkeypatch.setattr(views, "_CHUNK_VALUES", 10**9)
     theirs = render(images, parameters, PixelFormat(size, interpolation=interpolation))
     assert (ours - theirs).abs().mean() < 0.2 / 255
     assert torch.cosine_similarity(ours.flatten(1), theirs.flatten(1)).min() > 0.99999
