@@ -1,4 +1,7 @@
-"""Small real things that the tests of several rooms share, made once a session. Nothing may write into them."""
+"""Fixtures that the tests of several packages share.
+
+Those with session scope are made once. No test may write into them.
+"""
 
 import json
 import os
@@ -11,9 +14,8 @@ import pytest
 from helpers import tiny
 from PIL import Image
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # tiny tensors gain nothing from threads, and colleagues share the cores
+# Tiny tensors gain nothing from threads, and other processes need the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TINY_CLIP = {
     "embed_dim": 16,
@@ -36,13 +38,15 @@ TINY_PIXELS = {
 
 
 def pytest_collection_modifyitems(items):
-    """What starts a Ray comes first, being longest."""
+    """Move the tests that start Ray to the front, because they take the longest."""
     items.sort(key=lambda item: not _starts_ray(item.nodeid))
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Two processes share the tests out by files; all that start a Ray are one file to them, since two Rays on one machine get in each
-    other's way."""
+    """Distribute tests to processes by file, and all tests that start Ray to one process.
+
+    Two Ray instances on one machine disturb each other.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFiles(LoadScopeScheduling):
@@ -63,7 +67,7 @@ def _file_starts_ray(file):
 
 @pytest.fixture(scope="session")
 def teacher_folder(tmp_path_factory):
-    """A whole CLIP of random weights in open_clip's format, which open_clip itself loads."""
+    """Save a CLIP with random weights in open_clip's format, which open_clip itself can load."""
     import open_clip
     import torch
     from safetensors.torch import save_file
@@ -72,9 +76,8 @@ def teacher_folder(tmp_path_factory):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = open_clip.CLIP(**TINY_CLIP)
-        model.visual.conv1.weight.data *= (
-            20  # as drawn, it hardly sees the image and calls them all the same
-        )
+        # With its initial weights it hardly sees the image and gives all images one class.
+        model.visual.conv1.weight.data *= 20
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": TINY_CLIP, "preprocess_cfg": TINY_PIXELS})
@@ -84,10 +87,14 @@ def teacher_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def data_config(tmp_path_factory):
-    """A folder tree of four classes, 40 images for train and val and 8 for test each: smooth, tinted by class, 40 x 36."""
+    """Write a folder tree of four classes of smooth images, tinted by class, 40 x 36 px.
+
+    Each class has 40 images for train and val, and 8 for test.
+    """
     from beamclip.config import DataConfig
 
-    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
     tints = {
         "moss": (60, 140, 60),
         "rose": (200, 60, 120),
@@ -99,15 +106,14 @@ def data_config(tmp_path_factory):
             (folder / split / name).mkdir(parents=True)
             for number in range(count):
                 blobs = np.clip(rng.normal(tint, 60, (5, 5, 3)), 0, 255).astype(np.uint8)
-                Image.fromarray(blobs).resize((40, 36), Image.Resampling.BICUBIC).save(
-                    folder / split / name / f"{number:02}.png"
-                )
+                image = Image.fromarray(blobs).resize((40, 36), Image.Resampling.BICUBIC)
+                image.save(folder / split / name / f"{number:02}.png")
     return DataConfig(source="folder", path=str(folder), image_size=32, val_fraction=0.2)
 
 
 @pytest.fixture(scope="session")
 def packed(data_config, tmp_path_factory):
-    """The same images, packed: 160 for train and val, 32 for test."""
+    """Pack the images of `data_config`: 160 for train and val, 32 for test."""
     from beamclip.data import pack
 
     return pack(data_config, tmp_path_factory.mktemp("packed"))
@@ -115,7 +121,7 @@ def packed(data_config, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def teacher(teacher_folder):
-    """The tiny CLIP, loaded as any other."""
+    """Load the tiny CLIP as any other teacher."""
     import torch
 
     from beamclip.config import TeacherConfig
@@ -125,8 +131,8 @@ def teacher(teacher_folder):
 
 
 @pytest.fixture(autouse=True)
-def _nothing_of_this_machine(monkeypatch):
-    """No test reads the user's own storage, cache, tracking server or cluster."""
+def _isolated_environment(monkeypatch):
+    """Hide the user's own storage, cache, tracking server and cluster from the tests."""
     for name in ("BEAMCLIP_STORAGE", "BEAMCLIP_CACHE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RAY_ADDRESS", "local")
@@ -134,77 +140,77 @@ def _nothing_of_this_machine(monkeypatch):
 
 @pytest.fixture
 def excerpt(monkeypatch):
-    """Senses come from the package's own excerpt, whether or not WordNet is installed here."""
-    from beamclip.anchors import senses as meanings
+    """Choose senses from the package's own excerpt, even if WordNet is installed."""
+    from beamclip.anchors import senses
     from beamclip.anchors.wordnet import Excerpt
 
     lexicon = Excerpt()
-    monkeypatch.setattr(meanings, "open_lexicon", lambda: lexicon)
+    monkeypatch.setattr(senses, "open_lexicon", lambda: lexicon)
     monkeypatch.setattr("beamclip.preparation.sense_evidence.open_lexicon", lambda: lexicon)
-    meanings._choose_senses_cached.cache_clear()
+    senses._choose_senses_cached.cache_clear()
     yield lexicon
-    meanings._choose_senses_cached.cache_clear()
+    senses._choose_senses_cached.cache_clear()
 
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
-    """Whole sweeps read these: four classes of plain colours, 40 train and 10 test JPEGs each."""
-    return tiny.make_images(tmp_path_factory.mktemp("colours"))
+    """Write images for whole sweeps: four plain colors, 40 train and 10 test JPEGs of each."""
+    return tiny.make_images(tmp_path_factory.mktemp("colors"))
 
 
 @pytest.fixture(scope="session")
-def colour_teacher(tmp_path_factory):
-    """A tiny CLIP that knows these colours by name."""
+def color_teacher(tmp_path_factory):
+    """Save a tiny CLIP that knows these colors by name."""
     return tiny.make_teacher(tmp_path_factory.mktemp("teacher") / "tiny")
 
 
 @pytest.fixture(scope="session")
-def preset(tmp_path_factory, images, colour_teacher):
-    """A preset file over both: seconds from end to end."""
-    return tiny.write_preset(
-        tmp_path_factory.mktemp("preset") / "tiny.yaml", images, colour_teacher
-    )
+def preset(tmp_path_factory, images, color_teacher):
+    """Write a preset file for both, which takes seconds from end to end."""
+    return tiny.write_preset(tmp_path_factory.mktemp("preset") / "tiny.yaml", images, color_teacher)
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A real file system of one megabyte."""
+    """Mount a real file system of one megabyte."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(
+    result = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)],
         capture_output=True,
         check=False,
     )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    if result.returncode:
+        pytest.skip(f"no file system can be mounted here: {result.stderr.decode().strip()}")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
-    """What `s3://bucket` is, as a folder: a file system of its own kind, whose paths begin with the bucket's name, as pyarrow's do."""
+    """Return the folder that stands in for `s3://bucket`.
+
+    Paths of its file system start with the name of the bucket, as in pyarrow's S3 file system.
+    """
     from pyarrow import fs
 
     folder = tmp_path / "s3" / "bucket"
     folder.mkdir(parents=True)
-    system, known = (
-        fs.SubTreeFileSystem(str(folder.parent), fs.LocalFileSystem()),
-        fs.FileSystem.from_uri,
-    )
+    bucket_system = fs.SubTreeFileSystem(str(folder.parent), fs.LocalFileSystem())
+    original_from_uri = fs.FileSystem.from_uri
 
     def from_uri(uri):
-        return (system, uri.removeprefix("s3://")) if uri.startswith("s3://") else known(uri)
+        if uri.startswith("s3://"):
+            return bucket_system, uri.removeprefix("s3://")
+        return original_from_uri(uri)
 
-    monkeypatch.setattr(
-        "beamclip.stores.paths.fs", _With(fs, FileSystem=_With(fs.FileSystem, from_uri=from_uri))
-    )
+    file_system = _Patched(fs.FileSystem, from_uri=from_uri)
+    monkeypatch.setattr("beamclip.stores.paths.fs", _Patched(fs, FileSystem=file_system))
     return folder
 
 
-class _With:
-    """Something with other attributes over its own."""
+class _Patched:
+    """Wrap an object and replace some of its attributes."""
 
     def __init__(self, inner, **others):
         self.__dict__ |= others
@@ -216,22 +222,26 @@ class _With:
 
 @pytest.fixture
 def storage(tmp_path):
+    """Return the path of a storage that does not exist yet."""
     return tmp_path / "storage"
 
 
 @pytest.fixture
 def complaint(capsys):
-    """`complaint("train", …)`: what is wrong, without the leading word; asserts that nothing else was said."""
+    """Return a function that runs a failing command, such as `complaint("train", …)`.
+
+    It returns the error message without "beamclip: ", and asserts that nothing else was printed.
+    """
 
     def call(*arguments):
         from beamclip.cli.main import main
 
         with pytest.raises(SystemExit) as caught:
             main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
+        captured = capsys.readouterr()
         assert caught.value.code == 2
-        assert said.out == ""
-        (line,) = said.err.splitlines()
+        assert captured.out == ""
+        (line,) = captured.err.splitlines()
         assert line.startswith("beamclip: ")
         return line.removeprefix("beamclip: ")
 
@@ -240,7 +250,7 @@ def complaint(capsys):
 
 @pytest.fixture
 def no_ray(monkeypatch):
-    """Nothing may get as far as starting one."""
+    """Fail the test if anything starts Ray."""
 
     def refuse():
         raise AssertionError("Ray was started")

@@ -1,4 +1,4 @@
-"""Images in: sources, packed once into a memory-mapped store, read by sample id, split into train, val and test."""
+"""Images: sources, packed once into a memory-mapped store, read by sample id, split into three."""
 
 from beamclip.data.augmentation.sample import ViewParameters, draw
 from beamclip.data.base import Item, Source, Split

@@ -1,4 +1,4 @@
-"""What a source of images is: labelled items in a fixed order, in two splits, with a fingerprint."""
+"""Sources of images: labeled items in a fixed order, in two splits, with a fingerprint."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,16 +15,16 @@ from beamclip.data.files import LazyBytes
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 TEST_NAMES = ("test", "val", "validation")
-"""What sources call the split that we test on, in order of preference. Our own val is always cut from train."""
+"""Names of the split used for test, in order of preference. Our val is always taken from train."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One labelled image, not decoded yet.
+    """One labeled image, not decoded yet.
 
-    Args:
-        name: how messages call it, unique within a source.
-        image: an encoded file's bytes, where they can be read, or pixels, uint8 [H, W, 3].
+    Attributes:
+        name: its name in messages, unique within a source.
+        image: bytes of an encoded file, read or not read yet, or pixels, uint8 [H, W, 3].
         label: class index, from 0.
     """
 
@@ -34,7 +34,10 @@ class Item:
 
 
 class Source(Protocol):
-    """Where images come from. Items always come in the same order. It can be pickled, and then holds no pixels and no open file."""
+    """A source of images. Items always come in the same order.
+
+    It can be pickled, without pixels and open files.
+    """
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -42,24 +45,27 @@ class Source(Protocol):
 
     @property
     def keys(self) -> tuple[str | None, ...]:
-        """WordNet id of each class, such as n01440764, where the source knows it: the door for word senses."""
+        """WordNet id of each class, such as n01440764, if the source knows it; None otherwise."""
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits that change when the images or labels do."""
 
     def count(self, split: Split) -> int:
-        """How many items a split has, broken ones included."""
+        """Return the number of items of a split, unreadable ones included."""
 
     def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
-        """Items `start` to `stop` of a split, without paying for those before."""
+        """Return items `start` to `stop` of a split, at no cost for those before."""
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
-        """Which hand or camera each item came from, [count]; val takes whole groups. None: items are independent."""
+        """Return the group of each item, [count], such as its camera; val takes whole groups.
+
+        None means that items are independent.
+        """
 
 
 def name_column(names: Sequence[str], where: str) -> Any:
-    """File names end to end in one Arrow array: a million of them take tens of megabytes.
+    """Return file names as one Arrow array: a million of them take tens of megabytes.
 
     Raises:
         UserError: a name is not UTF-8.
@@ -67,16 +73,15 @@ def name_column(names: Sequence[str], where: str) -> Any:
     try:
         return pa.array(names, pa.large_string())
     except UnicodeEncodeError as error:
-        name = (
-            str(error.object).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        )
+        encoded = str(error.object).encode("utf-8", "surrogateescape")
+        name = encoded.decode("utf-8", "backslashreplace")
         raise UserError(
-            f"{where} has the file {name}, whose name is not UTF-8; give it one that is"
+            f"{where} has the file {name}, whose name is not UTF-8; rename it"
         ) from None
 
 
 def digest(facts: Iterable[object]) -> str:
-    """16 hex digits of the SHA-256 over the facts, each as its `repr`."""
+    """Return 16 hex digits of the SHA-256 over the facts, each as its `repr`."""
     total = hashlib.sha256()
     for fact in facts:
         total.update(repr(fact).encode() + b"\n")

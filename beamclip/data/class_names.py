@@ -1,4 +1,4 @@
-"""Class names: from the source itself, from a file, or from WordNet ids."""
+"""Find the names of classes: from the source itself, from a file, or from WordNet ids."""
 
 import re
 from collections import Counter
@@ -16,13 +16,15 @@ Classes = tuple[tuple[str, ...], tuple[str | None, ...]]
 
 
 def wordnet_id(path: str) -> str | None:
-    """The WordNet id in a path such as `n01440764/1.JPEG` or `n01440764_1.JPEG`, or None."""
-    found = _IN_PATH.search(path)
-    return found.group(1) if found else None
+    """Return the WordNet id in a path such as `n01440764/1.JPEG`, or None."""
+    match = _IN_PATH.search(path)
+    return match.group(1) if match else None
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """One class name a line, in label order. What stands behind a tab says which sense is meant, and is read where anchors are made.
+    """Read a file with one class name a line, in label order.
+
+    The text after a tab says which sense is meant; `beamclip.anchors` reads it.
 
     Raises:
         UserError: the file can't be read, is not UTF-8, or has an empty or repeated line.
@@ -37,10 +39,11 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 
 def class_names_in(content: bytes, where: str) -> tuple[str, ...]:
-    """The same for a file's bytes.
+    """Return the class names in the bytes of a file; see `read_class_names`.
 
     Args:
-        where: what a sentence calls the file.
+        content: the file's bytes.
+        where: the file's name, for messages.
     """
     try:
         lines = [line.strip() for line in content.decode("utf-8-sig").rstrip().splitlines()]
@@ -66,83 +69,97 @@ def resolve_classes(
     exact: bool = False,
     beside: tuple[Sequence[str], str] | None = None,
 ) -> Classes:
-    """Names and WordNet ids of the classes.
+    """Return names and WordNet ids of the classes, in label order.
 
     Args:
-        own: the source's own names, None where it has none. WordNet ids among them become keys and are put into words.
-        count: how many labels there are.
-        exact: a list of names must have exactly `count` lines, where labels are made from the order of folders.
-        beside: names from a list that lies with the images, and what a sentence calls it. It counts where no other is given.
+        config: `data.class_names` is used first.
+        own: the source's own names, None if it has none. WordNet ids among them become keys, and
+            are replaced by words.
+        count: number of labels.
+        exact: a list of names must have exactly `count` lines, because labels come from the order
+            of folders.
+        beside: names from a list next to the images, and the list's name for messages. It is used
+            if `data.class_names` is not given.
 
     Raises:
-        UserError: there are no names, or too few, or a list has the source's own names in another order.
+        UserError: there are no names, or too few, or a list has the source's own names in another
+            order.
     """
-    given, where = (
-        read_class_names(Path(config.class_names)) if config.class_names else None,
-        f"data.class_names {config.class_names}",
-    )
-    listed, where = (given, where) if given else beside or (None, f"{config.path}")
+    given = read_class_names(Path(config.class_names)) if config.class_names else None
+    listed: Sequence[str] | None
+    if given:
+        listed = given
+        where = f"data.class_names {config.class_names}"
+    else:
+        listed, where = beside or (None, f"{config.path}")
     if listed is None and own is None:
         raise UserError(
-            f"{config.path} has no class names; give a text file, one name a line, as data.class_names"
+            f"{config.path} has no class names; give a text file, one name a line, as "
+            "data.class_names"
         )
     names = tuple(listed or own or ())
     if len(names) < count or (listed and exact and len(names) != count):
         raise UserError(
-            f"{where} has {len(names)} class names for {count} labels; give one a label, in label order"
+            f"{where} has {len(names)} class names for {count} labels; give one a label, in label "
+            "order"
         )
     if listed and own and len(own) == len(names):
         _check_order(names, own, where)
-    keys = tuple(
-        key or id
-        for key, id in zip(
-            _keys(own, len(names)), _keys(beside and beside[0], len(names)), strict=True
-        )
-    )
+    own_keys = _keys(own, len(names))
+    listed_keys = _keys(beside and beside[0], len(names))
+    pairs = zip(own_keys, listed_keys, strict=True)
+    keys = tuple(own_key or listed_key for own_key, listed_key in pairs)
     return (names if given else in_words(names, keys)), keys
 
 
 def _check_order(listed: Sequence[str], own: Sequence[str], where: str) -> None:
-    """Labels follow the source's own classes: a list in another order would silently give each class another's name.
+    """Raise UserError if a list has the source's classes in another order.
 
-    One line in a thousand that has another class's name is no proof: some lists call the bird `crane`, others the machine. It is
-    where that class's line has another's name in turn, or where there are fewer than ten lines in place for each that is not.
+    Labels follow the source's own classes, so each class would silently get another one's name.
+
+    A single line with another class's name is no proof: some lists call the bird `crane`, others
+    the machine. It is one if that class's line has another class's name in turn, or if fewer than
+    ten lines are in place for each that is not.
     """
-    owners, times = (
-        _owners(own),
-        Counter(map(normalize_name, listed)),
-    )  # which of two equal lines is meant is said where senses tell them apart
-    found = {
-        line: owners[normalize_name(name)]
-        for line, name in enumerate(listed)
-        if times[normalize_name(name)] == 1 and normalize_name(name) in owners
-    }
-    stray = {
-        line: min(places)
-        for line, places in found.items()
-        if line not in places and len(places) == 1
-    }
-    kept = sum(line in places for line, places in found.items())
-    wrong = next((line for line in stray if stray[line] in stray or 10 * len(stray) > kept), None)
-    if wrong is not None:
-        order = f"write the lines in the order of the classes ({', '.join(own[:3])}…)"
-        raise UserError(
-            f"{where} has {listed[wrong]!r} in line {wrong + 1}, but its class is number {stray[wrong] + 1}; {order}"
-        )
+    owners = _owners(own)
+    # Lines that occur twice are skipped: senses tell them apart.
+    times = Counter(map(normalize_name, listed))
+    classes_of_line = {}
+    for line, name in enumerate(listed):
+        spelling = normalize_name(name)
+        if times[spelling] == 1 and spelling in owners:
+            classes_of_line[line] = owners[spelling]
+    stray = {}
+    in_place = 0
+    for line, classes in classes_of_line.items():
+        if line in classes:
+            in_place += 1
+        elif len(classes) == 1:
+            stray[line] = min(classes)
+    for line, label in stray.items():
+        if label in stray or 10 * len(stray) > in_place:
+            order = f"write the lines in the order of the classes ({', '.join(own[:3])}…)"
+            raise UserError(
+                f"{where} has {listed[line]!r} in line {line + 1}, but its class is number "
+                f"{label + 1}; {order}"
+            )
 
 
 def _owners(own: Sequence[str]) -> dict[str, set[int]]:
-    """Which classes go by a name: their own, its lemmas (`tench, Tinca tinca`), and what CLIP calls them."""
-    owners = dict[str, set[int]]()
+    """Return the labels of the classes that have a name, by normalized name.
+
+    Names of a class are its own, its lemmas (`tench, Tinca tinca`), and CLIP's.
+    """
+    owners: dict[str, set[int]] = {}
     for names in (own, in_words(own, _keys(own, len(own)))):
-        for place, name in enumerate(names):
+        for label, name in enumerate(names):
             for part in (name, *name.split(",")):
-                owners.setdefault(normalize_name(part), set()).add(place)
+                owners.setdefault(normalize_name(part), set()).add(label)
     return owners
 
 
 def normalize_name(name: str) -> str:
-    """A spelling in which `Aquarium_fish` and `aquarium fish` are the same."""
+    """Return a spelling in which `Aquarium_fish` and `aquarium fish` are the same."""
     return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
 
 
@@ -153,26 +170,28 @@ def _keys(own: Sequence[str] | None, count: int) -> tuple[str | None, ...]:
 
 
 def in_words(names: Sequence[str], keys: Sequence[str | None]) -> tuple[str, ...]:
-    """The names of classes, those that are WordNet ids or lists of lemmas (`tench, Tinca tinca`) in the words that CLIP knows.
+    """Return class names in which WordNet ids and lists of lemmas are replaced by CLIP's words.
 
     Args:
-        keys: WordNet id of each class, where it is known.
+        names: of the classes, such as `n01440764` or `tench, Tinca tinca`.
+        keys: WordNet id of each class, if known.
     """
-    return tuple(
-        _words_of(key, name) if key and (name == key or "," in name) else name
-        for name, key in zip(names, keys, strict=True)
-    )
+    words = []
+    for name, key in zip(names, keys, strict=True):
+        is_id_or_lemmas = name == key or "," in name
+        words.append(_words_of(key, name) if key and is_id_or_lemmas else name)
+    return tuple(words)
 
 
 def _words_of(key: str, name: str) -> str:
-    return _clip_s_words().get(key) or _first_lemmas().get(key) or name
+    return _clip_names().get(key) or _first_lemmas().get(key) or name
 
 
 @cache
-def _clip_s_words() -> dict[str, str]:
-    """ImageNet-1K's WordNet ids in words.
+def _clip_names() -> dict[str, str]:
+    """Return the names that CLIP's authors gave to ImageNet-1K's WordNet ids.
 
-    The names that CLIP's authors gave: with WordNet's first lemmas, `crane` and `maillot` would be two classes each.
+    With WordNet's first lemmas, `crane` and `maillot` would be two classes each.
     """
     from open_clip import IMAGENET_CLASSNAMES
     from timm.data import ImageNetInfo
@@ -182,8 +201,8 @@ def _clip_s_words() -> dict[str, str]:
 
 @cache
 def _first_lemmas() -> dict[str, str]:
-    """ImageNet-21K's WordNet ids, each in the first of its lemmas."""
+    """Return the first lemma of each WordNet id of ImageNet-21K."""
     from timm.data import ImageNetInfo
 
-    known = ImageNetInfo("imagenet-22k")
-    return {id: known.label_name_to_description(id).split(", ")[0] for id in known.label_names()}
+    info = ImageNetInfo("imagenet-22k")
+    return {id: info.label_name_to_description(id).split(", ")[0] for id in info.label_names()}

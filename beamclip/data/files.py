@@ -1,4 +1,8 @@
-"""Bytes that are read when they are asked for."""
+"""Files of a data set, on this machine or anywhere fsspec reaches.
+
+Files are listed with size and stamp, opened, and read in parts. Symbolic links on this machine are
+followed, as torchvision's ImageFolder follows them.
+"""
 
 import errno
 import os
@@ -16,51 +20,49 @@ import fsspec
 from beamclip.config import UserError
 from beamclip.data.retry import RetryingFile, one_line, with_retries
 
-# Symbolic links on this machine: followed, as torchvision's ImageFolder follows them.
 
+def follow_link(link: dict[str, Any]) -> dict[str, Any]:
+    """Return fsspec's information on a link as if it were its target.
 
-def followed(link: dict[str, Any]) -> dict[str, Any]:
-    """What fsspec says of a link, as it would of what the link leads to. One that leads nowhere counts as a file: reading says why."""
+    A dangling link counts as a file; reading it says why it fails.
+    """
     try:
         status = os.stat(link["name"])
     except OSError:
         return {**link, "type": "file"}
-    kind = (
-        "directory"
-        if stat.S_ISDIR(status.st_mode)
-        else "file"
-        if stat.S_ISREG(status.st_mode)
-        else "other"
-    )
+    kind = "other"
+    if stat.S_ISDIR(status.st_mode):
+        kind = "directory"
+    elif stat.S_ISREG(status.st_mode):
+        kind = "file"
     return {**link, "type": kind, "size": status.st_size, "mtime": status.st_mtime}
 
 
 def refuse_loop(root: Path, path: str) -> None:
-    """See that a folder below the root is none of those that one came through to it.
+    """Raise UserError if a folder below `root` is a link to one of its own parents.
 
-    Raises:
-        UserError: a link leads back.
+    Args:
+        root: folder of the data set.
+        path: the folder, relative to `root`.
     """
     folder = root / path
     if not folder.is_symlink():
         return
     real = folder.resolve()
     if any(above.resolve() == real for above in folder.parents if above.is_relative_to(root)):
-        raise UserError(
-            f"{folder} is a link to a folder that it lies in, which has no end; remove the link"
-        )
+        raise UserError(f"{folder} is a link to one of its own parent folders; remove the link")
 
 
 def leads_nowhere(path: Path) -> bool:
-    """Whether this is a link to what is not there, or to itself. That is the link's fault, and not a disk's that fails for a moment."""
+    """Return whether a path is a dangling link, or a link to itself.
+
+    Such a link is broken for good, unlike a disk that fails for a moment.
+    """
     try:
         os.stat(path)
     except OSError as error:
         return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) and path.is_symlink()
     return False
-
-
-# Files of a data set, on this machine or anywhere fsspec reaches: listed with size and stamp, opened, read in parts.
 
 
 _STAMPS = (
@@ -76,7 +78,8 @@ _STAMPS = (
     "modify",
     "sha",
 )
-_AT_ONCE = 32  # files that are asked for their stamps: each answer is a wait for the network
+_PARALLEL_REQUESTS = 32
+"""Requests for stamps at the same time; each one mostly waits for the network."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Entry:
     Attributes:
         path: relative to the data set's folder.
         size: in bytes.
-        stamp: changes when the file does, as far as its file system tells: a hash or a time. Empty where a listing has neither.
+        stamp: a hash or a time that changes with the file; empty if a listing has neither.
     """
 
     path: str
@@ -96,7 +99,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Files:
-    """The files below one folder. Pickles as its address; every process connects for itself.
+    """The files below one folder. Pickling sends its address; every process connects for itself.
 
     Attributes:
         url: a path, or an fsspec URL such as `s3://bucket/folder`.
@@ -113,13 +116,14 @@ class Files:
     @cached_property
     def _place(self) -> tuple[Any, str]:
         try:
-            system, root = fsspec.core.url_to_fs(
-                self.url if "://" in self.url else str(Path(self.url).expanduser().resolve())
-            )
+            is_url = "://" in self.url
+            address = self.url if is_url else str(Path(self.url).expanduser().resolve())
+            system, root = fsspec.core.url_to_fs(address)
         except ImportError as error:
             extra = ' (pip install "beamclip[s3]")' if self.url.startswith(("s3:", "s3a:")) else ""
             raise UserError(
-                f"data.path {self.url} needs a package that is not installed: {one_line(error)}{extra}"
+                f"data.path {self.url} needs a package that is not installed: "
+                f"{one_line(error)}{extra}"
             ) from None
         except ValueError as error:
             raise UserError(
@@ -129,17 +133,14 @@ class Files:
 
     @property
     def local(self) -> Path | None:
-        """The folder where it is on this machine, else None."""
+        """The folder's path if it is on this machine, otherwise None."""
         system, root = self._place
-        return (
-            Path(root)
-            if "file"
-            in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,))
-            else None
-        )
+        protocol = system.protocol
+        protocols = protocol if isinstance(protocol, tuple) else (protocol,)
+        return Path(root) if "file" in protocols else None
 
     def is_folder(self, path: str = "") -> bool:
-        """Whether there is a folder of this name, with anything in it where the store knows no empty ones.
+        """Return whether a folder exists. Object stores have no empty folders.
 
         Raises:
             UserError: the store can't be reached.
@@ -148,26 +149,25 @@ class Files:
             return bool(self._place[0].isdir(self._full(path)))
 
     def folders(self, path: str = "") -> list[str]:
-        """Names of the folders right inside a folder, sorted, without hidden ones."""
+        """Return the names of the folders directly inside a folder, sorted, without hidden ones."""
         return sorted(name for name, info in self._listed(path) if info["type"] == "directory")
 
     def files(self, path: str = "") -> list[Entry]:
-        """The files right inside a folder, sorted, without hidden ones and what is no file: pipes, sockets, devices."""
-        listed = (
-            (name, info)
-            for name, info in self._listed(path)
-            if info["type"] not in ("directory", "other")
-        )
-        return sorted(
-            (_entry(f"{path}/{name}".lstrip("/"), info) for name, info in listed),
-            key=lambda entry: entry.path,
-        )
+        """Return the files directly inside a folder, sorted.
+
+        Hidden files, pipes, sockets and devices are left out.
+        """
+        entries = []
+        for name, info in self._listed(path):
+            if info["type"] not in ("directory", "other"):
+                entries.append(_entry(f"{path}/{name}".lstrip("/"), info))
+        return sorted(entries, key=lambda entry: entry.path)
 
     def below(self, path: str) -> list[Entry]:
-        """All files below a folder at any depth, sorted, without hidden ones.
+        """Return all files below a folder at any depth, sorted, without hidden ones.
 
         Raises:
-            UserError: a link leads back to a folder that it lies in.
+            UserError: a link leads to one of its own parent folders.
         """
         if self.local is not None:
             refuse_loop(self.local, path)
@@ -177,53 +177,51 @@ class Files:
         return sorted(entries, key=lambda entry: entry.path)
 
     def stamped(self, entries: list[Entry]) -> list[Entry]:
-        """The same with sizes and stamps, for which each file is asked where the listing has no stamp, as over http.
+        """Return entries with sizes and stamps.
 
-        A server that tells of no ETag and no time leaves the stamp empty: then a file that changes and keeps its size goes unseen.
+        If a listing has no stamps, as over http, each file is asked for its own. A server that
+        gives neither ETag nor time leaves the stamp empty: then a change that keeps the size is
+        not noticed.
 
         Raises:
             UserError: the store can't be reached.
         """
         if all(entry.stamp for entry in entries):
             return entries
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return list(
-                pool.map(lambda entry: entry if entry.stamp else self._asked(entry.path), entries)
-            )
+        with ThreadPoolExecutor(_PARALLEL_REQUESTS) as pool:
+            return list(pool.map(self._with_stamp, entries))
 
-    def _asked(self, path: str) -> Entry:
-        return _entry(
-            path, with_retries(lambda: self._place[0].info(self._full(path)), f"{self}/{path}")
-        )
+    def _with_stamp(self, entry: Entry) -> Entry:
+        if entry.stamp:
+            return entry
+        path = entry.path
+        info = with_retries(lambda: self._place[0].info(self._full(path)), f"{self}/{path}")
+        return _entry(path, info)
 
     def open(self, path: str) -> RetryingFile:
-        """A file, open for reading. A disk or network that fails is tried again, here and at each read.
+        """Open a file for reading. Failures of disk or network are retried, here and at each read.
 
         Raises:
             UserError: it failed each time.
         """
         where = f"{self}/{path}"
-        return RetryingFile(
-            with_retries(lambda: self._place[0].open(self._full(path), "rb"), where), where
-        )
+        file = with_retries(lambda: self._place[0].open(self._full(path), "rb"), where)
+        return RetryingFile(file, where)
 
     def read(self, path: str, start: int = 0, size: int | None = None) -> bytes:
-        """A file's bytes, or `size` of them. A disk or network that fails is tried again a few times.
+        """Return a file's bytes, or `size` of them. Failures of disk or network are retried.
 
         Raises:
             UserError: it failed each time, or gave fewer bytes.
         """
 
         def part() -> bytes:
-            content: bytes = self._place[0].cat_file(
-                self._full(path), start=start, end=None if size is None else start + size
-            )
-            if (
-                size is not None and len(content) != size
-            ):  # a file that is here is cut short; a network may have been
-                raise (OSError if self.local is None else EOFError)(
-                    f"it gave {len(content)} bytes instead of {size}"
-                )
+            end = None if size is None else start + size
+            content: bytes = self._place[0].cat_file(self._full(path), start=start, end=end)
+            if size is not None and len(content) != size:
+                # A local file is truncated for good; a network may have been interrupted.
+                kind = OSError if self.local is None else EOFError
+                raise kind(f"it gave {len(content)} bytes instead of {size}")
             return content
 
         return with_retries(part, f"{self}/{path}")
@@ -238,11 +236,10 @@ class Files:
                 return
             for info in self._place[0].ls(self._full(path), detail=True):
                 name = info["name"].rstrip("/").rsplit("/", 1)[-1]
-                if not name.startswith(".") and name:
-                    yield (
-                        name,
-                        followed(info) if info.get("islink") and self.local is not None else info,
-                    )
+                if name.startswith(".") or not name:
+                    continue
+                is_local_link = info.get("islink") and self.local is not None
+                yield name, follow_link(info) if is_local_link else info
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
@@ -250,9 +247,11 @@ class Files:
             yield
         except UserError:
             raise
-        except Exception as error:  # each kind of store has errors of its own: no credentials, no such bucket, no network
+        # Each kind of storage has errors of its own: no credentials, no such bucket, no network.
+        except Exception as error:
             raise UserError(
-                f"data.path {self.url} can't be listed ({one_line(error)}); check the address and your credentials"
+                f"data.path {self.url} can't be listed ({one_line(error)}); check the address and "
+                "your credentials"
             ) from None
 
 
@@ -266,7 +265,10 @@ class LazyBytes:
     """A file or a part of one, not read yet.
 
     Attributes:
-        size: in bytes; None for all from `start` on.
+        files: the data set's files.
+        path: of the file.
+        start: first byte.
+        size: in bytes; None for everything from `start`.
     """
 
     files: Files
@@ -275,7 +277,7 @@ class LazyBytes:
     size: int | None = None
 
     def read(self) -> bytes:
-        """Its bytes.
+        """Return the bytes.
 
         Raises:
             UserError: as `Files.read`.
@@ -284,6 +286,6 @@ class LazyBytes:
 
     @property
     def leads_nowhere(self) -> bool:
-        """Whether it is a whole file on this machine, and a link to one that is not there."""
+        """True for a whole file on this machine that is a dangling link."""
         local = self.files.local if self.size is None else None
         return local is not None and leads_nowhere(local / self.path)

@@ -1,9 +1,10 @@
 """Measure the time of image semantic balance on synthetic clustered vectors.
 
-    python tests/benchmarks/balance.py [--images 50000] [--width 512] [--classes 100] [--spread 0.75]
+    python tests/benchmarks/balance.py [--images 50000] [--width 512] [--classes 100] \\
+        [--spread 0.75]
 
-The spanning forest is built twice: from all pairs, and from the nearest neighbors of an index. Each
-vector is the direction of its class plus noise of `--spread` times the length of that direction.
+The spanning forest is built twice: from all pairs, and from the nearest neighbors of an index.
+Each vector is the direction of its class plus noise of `--spread` times its length.
 With the default, neighbors are about as near as in the embeddings of CLIP models.
 """
 

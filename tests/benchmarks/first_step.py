@@ -1,6 +1,7 @@
 """Count the functions and files that run between a command and its first training step.
 
-    python tests/benchmarks/first_step.py [--checkout DIR] -- python sweeps/csm_temp.py --storage DIR
+    python tests/benchmarks/first_step.py [--checkout DIR] -- \\
+        python sweeps/csm_temp.py --storage DIR
 
 Every Python process of the command (the driver, Ray's actors and workers) records which functions
 of `beamclip/` it enters. Give a storage that does not exist yet, so that preparation is counted

@@ -1,12 +1,16 @@
-"""Packing through Ray Data against bare decoding on the same cores, and the memory of packing and embedding ten times more data.
+"""Measure the speed of packing against plain decoding, and the memory of packing and embedding.
 
     python tests/benchmarks/packing.py speed  [--images DIR] [--copies 20]
     python tests/benchmarks/packing.py memory [--images DIR] [--copies 2]
 
-DIR holds JPEGs, in folders or not; without it photographs are made up (500 x 375 px, smooth with noise). `speed` prints the median
-ratio of five rounds, each of bare decoding + resizing in one process a core and of `pack` on a local Ray with as many, on the same
-files. `memory` runs `beamclip pack` and `beamclip embed` over the images and over ten times as many and prints the largest resident
-memory of all processes of each command together.
+DIR holds JPEGs, in folders or not. Without it, synthetic photographs are used (500 x 375 px, smooth
+with noise).
+
+`speed` runs five rounds on the same files. Each round decodes and resizes them in one process per
+core, then runs `pack` on a local Ray with the same number of cores. It prints the median ratio.
+
+`memory` runs `beamclip pack` and `beamclip embed` over the images and over ten times as many. It
+prints the peak resident memory of each command, summed over all its processes.
 """
 
 import argparse
@@ -32,7 +36,7 @@ CLASSES = 4
 
 
 def made_up(folder: Path, count: int = 240) -> list[Path]:
-    """Photographs of a sort: low frequencies, some noise, 500 x 375 px, JPEG quality 90."""
+    """Write synthetic photographs as JPEGs: smooth with some noise, 500 x 375 px, quality 90."""
     random = np.random.default_rng(0)
     folder.mkdir()
     for number in range(count):
@@ -47,23 +51,26 @@ def made_up(folder: Path, count: int = 240) -> list[Path]:
 
 
 def tree(files: list[Path], folder: Path, copies: int) -> Path:
-    """train/CLASS and test/CLASS with `copies` links to every file (a seventh of them in test)."""
+    """Fill train/CLASS and test/CLASS with `copies` links to every file, a seventh in test."""
     for copy in range(copies):
         for number, file in enumerate(files):
             split = "test" if number % 7 == 0 else "train"
-            place = folder / split / f"class{number % CLASSES}"
-            place.mkdir(parents=True, exist_ok=True)
-            (place / f"{copy}-{number}.jpg").symlink_to(file)
+            class_folder = folder / split / f"class{number % CLASSES}"
+            class_folder.mkdir(parents=True, exist_ok=True)
+            (class_folder / f"{copy}-{number}.jpg").symlink_to(file)
     return folder
 
 
 def decode(path: str) -> int:
-    """What packing does to an image, without writing it."""
+    """Decode and resize an image as packing does, without writing it."""
     return int(load_square_rgb(Path(path).read_bytes(), SIDE)[0, 0, 0])
 
 
-def bare(folder: Path, cores: int) -> float:
-    """Images a second: decoding and resizing in one process a core, after a first round that starts them."""
+def decoding_rate(folder: Path, cores: int) -> float:
+    """Return images per second of plain decoding and resizing in one process per core.
+
+    A first, untimed round starts the processes.
+    """
     files = [str(path) for path in sorted(folder.rglob("*.jpg"))]
     with ProcessPoolExecutor(cores) as pool:
         list(pool.map(decode, files[: 16 * cores], chunksize=8))
@@ -72,57 +79,57 @@ def bare(folder: Path, cores: int) -> float:
         return len(files) / (time.perf_counter() - start)
 
 
-def packed(folder: Path) -> float:
-    """Images a second of `pack` on the cluster, starting its actors included."""
+def packing_rate(folder: Path) -> float:
+    """Return images per second of `pack` on the cluster, including the start of its actors."""
     from beamclip.data import pack
     from beamclip.distributed.shard_pool import ClusterRunner
 
     with tempfile.TemporaryDirectory(dir=folder.parent) as root:
         start = time.perf_counter()
-        images = pack(
-            DataConfig(source="folder", path=str(folder), image_size=SIDE),
-            Path(root),
-            run=ClusterRunner(),
-        )
+        config = DataConfig(source="folder", path=str(folder), image_size=SIDE)
+        images = pack(config, Path(root), run=ClusterRunner())
         return len(images) / (time.perf_counter() - start)
 
 
 def speed(files: list[Path], scratch: Path, copies: int) -> None:
-    """Print both rates and their ratio."""
+    """Measure both rates in five rounds; print them and the median ratio."""
     import ray
 
     cores = len(os.sched_getaffinity(0))
     folder = tree(files, scratch / "tree", copies)
     ray.init(address="local", num_cpus=cores, log_to_driver=False, include_dashboard=False)
-    rounds = []
+    ratios = []
     for number in range(5):
-        rounds.append((bare(folder, cores), packed(folder)))
+        plain = decoding_rate(folder, cores)
+        packed = packing_rate(folder)
+        ratios.append(packed / plain)
         print(
-            f"round {number + 1}: bare {rounds[-1][0]:.0f} images/s, pack {rounds[-1][1]:.0f} images/s",
+            f"round {number + 1}: plain {plain:.0f} images/s, pack {packed:.0f} images/s",
             flush=True,
         )
-    ratio = statistics.median(b / a for a, b in rounds)
     print(
-        f"{len(files) * copies} images to {SIDE} px on {cores} cores: pack runs at {ratio:.2f} of bare decode + resize"
+        f"{len(files) * copies} images to {SIDE} px on {cores} cores: "
+        f"pack runs at {statistics.median(ratios):.2f} of plain decoding and resizing"
     )
 
 
 def peak_memory(command: list[str]) -> float:
-    """The largest resident memory, in MB, of a command and all its descendants together."""
+    """Run a command; return the peak resident memory of it and all its descendants, in MB."""
     process = psutil.Popen(
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=os.environ | {"RAY_ADDRESS": "local"},
     )
-    peak, over = [0.0], threading.Event()
+    peak = [0.0]
+    over = threading.Event()
 
     def watch() -> None:
         while not over.wait(0.2):
             total = 0
-            for one in [process, *process.children(recursive=True)]:
+            for member in [process, *process.children(recursive=True)]:
                 try:
-                    total += one.memory_info().rss
+                    total += member.memory_info().rss
                 except psutil.NoSuchProcess:
                     continue
             peak[0] = max(peak[0], total / 1e6)
@@ -137,19 +144,19 @@ def peak_memory(command: list[str]) -> float:
 
 
 def memory(files: list[Path], scratch: Path, copies: int, teacher: str) -> None:
-    """Print the peaks of both commands over the data and over ten times as much."""
+    """Print the peak memory of both commands, over the data and over ten times as much."""
     beamclip = str(Path(sys.executable).with_name("beamclip"))
+    settings = [
+        "data.image_size=224",
+        f"teacher.model=local-dir:{teacher}",
+        "views.recipe=center",
+        "data.source=folder",
+    ]
     for verb in ("pack", "embed"):
         peaks = []
         for times in (1, 10):
             folder = tree(files, scratch / f"{verb}{times}", copies * times)
-            settings = [
-                "data.image_size=224",
-                f"teacher.model=local-dir:{teacher}",
-                "views.recipe=center",
-                "data.source=folder",
-            ]
-            words = [
+            command = [
                 beamclip,
                 verb,
                 "--preset",
@@ -159,37 +166,38 @@ def memory(files: list[Path], scratch: Path, copies: int, teacher: str) -> None:
                 "--storage",
                 str(scratch / f"stores{times}"),
             ]
-            peaks.append(
-                peak_memory(words + [word for setting in settings for word in ("--set", setting)])
-            )
+            for setting in settings:
+                command += ["--set", setting]
+            peaks.append(peak_memory(command))
         count = len(files) * copies
+        growth = 100 * (peaks[1] / peaks[0] - 1)
         print(
-            f"{verb}: {count} images {peaks[0]:.0f} MB, {10 * count} images {peaks[1]:.0f} MB: {100 * (peaks[1] / peaks[0] - 1):+.1f} %",
+            f"{verb}: {count} images {peaks[0]:.0f} MB, "
+            f"{10 * count} images {peaks[1]:.0f} MB: {growth:+.1f} %",
             flush=True,
         )
 
 
+def jpegs_below(folder: Path) -> list[Path]:
+    """Return the JPEG files in a folder and its subfolders, sorted."""
+    suffixes = {".jpg", ".jpeg"}
+    return sorted(path.resolve() for path in folder.rglob("*") if path.suffix.lower() in suffixes)
+
+
 def main() -> None:
-    """Run one of the two."""
+    """Run the measurement that the command line names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("speed", "memory"))
+    parser.add_argument("measurement", choices=("speed", "memory"))
     parser.add_argument("--images", type=Path)
     parser.add_argument("--copies", type=int)
-    parser.add_argument(
-        "--teacher", help="open_clip folder, for memory; default a tiny one of random weights"
-    )
+    parser.add_argument("--teacher", help="open_clip folder for `memory` (default: a tiny CLIP)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        kinds = {".jpg", ".jpeg"}
-        files = (
-            sorted(p.resolve() for p in options.images.rglob("*") if p.suffix.lower() in kinds)
-            if options.images
-            else made_up(scratch / "made")
-        )
-        if options.what == "speed":
+        files = jpegs_below(options.images) if options.images else made_up(scratch / "made")
+        if options.measurement == "speed":
             return speed(files, scratch, options.copies or 20)
         if options.teacher is None:
             sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -1,8 +1,9 @@
-"""What a trial costs beside its training: Ray's own TorchTrainer with its defaults against ours, in turn, in one run.
+"""Compare the start-up time of a trial: Ray's own TorchTrainer with its defaults, and ours.
 
     python tests/benchmarks/trial_startup.py --trials 3
 
-Each trial starts two gloo workers on the CPU, reduces one number, reports once with a checkpoint and ends.
+Each trial starts two gloo workers on the CPU, reduces one number, reports once with a checkpoint
+and ends. Both trainers run in turn.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from typing import Any
 
 
 def train_function(config: dict[str, Any]) -> None:
+    """Reduce one number over the workers and report once with a checkpoint."""
     import ray.train
     import torch
     import torch.distributed as dist
@@ -30,6 +32,7 @@ def train_function(config: dict[str, Any]) -> None:
 
 
 def drive(config: dict[str, Any]) -> None:
+    """Run one trial with the trainer that `config["ours"]` chooses."""
     import ray.train
     import ray.tune
     from ray.tune.integration.ray_train import TuneReportCallback
@@ -56,7 +59,7 @@ def drive(config: dict[str, Any]) -> None:
 
 
 def measure(ours: bool, trials: int) -> None:
-    """Print seconds a trial."""
+    """Run the trials one after the other and print the seconds per trial."""
     if ours:
         from beamclip.distributed.cluster import connect
 
@@ -86,7 +89,10 @@ def measure(ours: bool, trials: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    """Measure both trainers in turn, each in a process of its own, and print their times."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", choices=("ray", "ours"))
@@ -94,10 +100,11 @@ def main() -> None:
     if options.only:
         return measure(options.only == "ours", options.trials)
     for number in range(options.rounds):
-        seconds = {name: _run(name, options.trials) for name in ("ray", "ours")}
-        ray, ours = seconds["ray"], seconds["ours"]
+        ray_seconds = _run("ray", options.trials)
+        our_seconds = _run("ours", options.trials)
         print(
-            f"round {number + 1}: TorchTrainer {ray:.1f} s a trial, ours {ours:.1f} s, {ray / ours:.1f} times faster",
+            f"round {number + 1}: TorchTrainer {ray_seconds:.1f} s a trial, "
+            f"ours {our_seconds:.1f} s, {ray_seconds / our_seconds:.1f} times faster",
             flush=True,
         )
     return None

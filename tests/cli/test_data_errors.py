@@ -41,7 +41,7 @@ def test_a_folder_that_is_missing_or_empty_is_named(refused, tmp_path):
     assert f"data.path {tmp_path}/none does not exist" in refused(data__path=f"{tmp_path}/none")
     (tmp_path / "empty").mkdir()
     assert f"{tmp_path}/empty" in refused(data__path=f"{tmp_path}/empty")
-    assert "holds no parquet, tar, CIFAR or train/" in refused(
+    assert "has no parquet, tar, CIFAR or train/" in refused(
         data__path=f"{tmp_path}/empty", data__source="auto"
     )
     assert tiny.left_behind(tmp_path / "stores") == []
@@ -51,7 +51,7 @@ def test_one_class_and_a_lacking_test_split_are_named(refused, tree, tmp_path):
     shutil.rmtree(tree / "test")
     assert "has no test split" in refused(data__path=str(tree))
     tiny.make_images(tmp_path / "one", classes=1)
-    assert "has one class only (blue)" in refused(data__path=f"{tmp_path}/one")
+    assert "has only one class (blue)" in refused(data__path=f"{tmp_path}/one")
 
 
 def test_broken_images_above_the_threshold_are_counted_and_the_first_is_named(
@@ -103,13 +103,13 @@ def test_an_unknown_backbone_is_found_before_anything_is_made(refused, tmp_path)
     assert not (tmp_path / "stores").exists()
 
 
-def test_an_unknown_teacher_is_named_with_its_neighbours(refused, colour_teacher, tmp_path):
+def test_an_unknown_teacher_is_named_with_its_neighbours(refused, color_teacher, tmp_path):
     assert "ViT-B-33 is not an open_clip model; did you mean ViT-B-32" in refused(
         teacher__model="ViT-B-33"
     )
     assert "teacher.pretrained is missing for ViT-B-32" in refused(teacher__model="ViT-B-32")
     says = refused(teacher__model="ViT-B-32", teacher__pretrained="opnai")
     assert "teacher.pretrained opnai is not a tag of ViT-B-32; did you mean openai" in says
-    near = str(colour_teacher).replace("tiny", "tinny")
+    near = str(color_teacher).replace("tiny", "tinny")
     assert "which does not exist; did you mean tiny?" in refused(teacher__model=f"local-dir:{near}")
     assert not (tmp_path / "stores" / "embeddings").exists()

@@ -18,7 +18,7 @@ def test_a_read_that_goes_on_failing_is_a_sentence(tmp_path, network):
     network.errors = [TimeoutError("Read timed out")] * 4
     with pytest.raises(
         UserError,
-        match=r"x.bin can't be read \(tried 4 times: Read timed out\); see that its disk or network works",
+        match=r"x.bin can't be read \(tried 4 times: Read timed out\); check its disk or network",
     ):
         LazyBytes(Files(f"flaky://{tmp_path}"), "x.bin").read()
     with pytest.raises(UserError, match=r"\(tried 4 times: it gave 2 bytes instead of 9\)"):
@@ -29,11 +29,11 @@ def test_what_is_cut_short_or_gone_here_is_a_sentence_at_once(tmp_path):
     (tmp_path / "x.bin").write_bytes(b"short")
     with pytest.raises(
         UserError,
-        match=r"x.bin can't be read \(it gave 2 bytes instead of 9\); see that it is there, whole and readable",
+        match=r"x.bin can't be read \(it gave 2 bytes instead of 9\); check that it exists, is complete",
     ):
         LazyBytes(Files(str(tmp_path)), "x.bin", 3, 9).read()
     with pytest.raises(
-        UserError, match=r"y.bin can't be read \(.*No such file.*\); see that it is there"
+        UserError, match=r"y.bin can't be read \(.*No such file.*\); check that it exists"
     ):
         LazyBytes(Files(str(tmp_path)), "y.bin").read()
 

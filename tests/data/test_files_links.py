@@ -36,6 +36,6 @@ def test_a_link_that_leads_back_is_a_sentence(tmp_path, target):
     (tmp_path / "other/back/again").symlink_to(tmp_path / "set/a")
     (tmp_path / "set/a/loop").symlink_to(target)
     with pytest.raises(
-        UserError, match="is a link to a folder that it lies in, which has no end; remove the link"
+        UserError, match="is a link to one of its own parent folders; remove the link"
     ):
         Files(str(tmp_path / "set")).below("")

@@ -177,16 +177,16 @@ def no_test(folder, jpeg):
         (garble_json, "set-train-000001.tar 0.json holds no class index; "),
         (
             link_nowhere,
-            "set-train-000001.tar has 000000.jpg as a link to gone.jpg, no file in it; write the image itself",
+            "set-train-000001.tar has 000000.jpg as a link to gone.jpg, which is no file in it; write the image itself",
         ),
         (
             label_linked_to_itself,
-            "set-train-000001.tar 0.cls is a link to 0.cls, no file in the shard; write the label itself",
+            "set-train-000001.tar 0.cls is a link to 0.cls, which is no file in the shard; write the label itself",
         ),
         (nested_json, "set-train-000001.tar 0.json holds no class index; "),
         (
             one_key_twice,
-            "set-train-000001.tar 0.jpg is there twice, and only one would count; give every sample a name of its own",
+            "set-train-000001.tar 0.jpg occurs twice, and only one would count; give every sample a name of its own",
         ),
         (nothing, "has no images in its train shards; write some"),
         (garble_label, "set-train-000001.tar 0.cls holds no class index; "),
@@ -194,7 +194,7 @@ def no_test(folder, jpeg):
             too_large_a_label,
             "has the label 3 in its train shards, which is none of its 3 classes; ",
         ),
-        (latin_name, r"has the file caf\\xe9.jpg, whose name is not UTF-8; give it one that is"),
+        (latin_name, r"has the file caf\\xe9.jpg, whose name is not UTF-8; rename it"),
         (
             latin_classes,
             "classnames.txt is not UTF-8; save it as UTF-8 text, one class name a line",

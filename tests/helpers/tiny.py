@@ -1,4 +1,7 @@
-"""The smallest real inputs: a tree of coloured JPEGs, a CLIP of a few thousand weights, a preset that trains in a second."""
+"""Make the smallest real inputs for tests.
+
+A tree of colored JPEGs, a CLIP of a few thousand weights, and a preset that trains in a second.
+"""
 
 import json
 from pathlib import Path
@@ -9,7 +12,7 @@ from PIL import Image
 
 from beamclip.config import Experiment, load_experiment
 
-COLOURS = {
+COLORS = {
     "blue": (30, 40, 200),
     "green": (40, 180, 60),
     "red": (200, 50, 40),
@@ -32,28 +35,27 @@ PREPROCESS = {
 def make_images(
     folder: Path, train: int = 40, test: int = 10, classes: int = 4, side: int = 40
 ) -> Path:
-    """train/CLASS/N.jpg and test/CLASS/N.jpg: one colour a class, with noise."""
+    """Write train/CLASS/N.jpg and test/CLASS/N.jpg: one color per class, with noise."""
     random = np.random.default_rng(0)
     for split, count in (("train", train), ("test", test)):
-        for name in sorted(COLOURS)[:classes]:
+        for name in sorted(COLORS)[:classes]:
             (folder / split / name).mkdir(parents=True)
             for number in range(count):
-                pixels = np.clip(random.normal(COLOURS[name], 40, (side, side, 3)), 0, 255).astype(
-                    np.uint8
-                )
+                noisy = random.normal(COLORS[name], 40, (side, side, 3))
+                pixels = np.clip(noisy, 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / split / name / f"{number}.jpg")
     return folder
 
 
 def make_teacher(folder: Path) -> Path:
-    """An open_clip folder with a CLIP that has learnt to tell the four colours by name."""
+    """Save a CLIP that has learned the names of the four colors as an open_clip folder."""
     import torch
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = _learn_colours()
+        model = _train_on_colors()
     save_file(
         {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
         folder / "open_clip_model.safetensors",
@@ -64,18 +66,18 @@ def make_teacher(folder: Path) -> Path:
     return folder
 
 
-def _learn_colours(steps: int = 40):
+def _train_on_colors(steps: int = 40):
     import open_clip
     import torch
 
     model = open_clip.CLIP(**TOWERS)
     texts = open_clip.SimpleTokenizer(context_length=16)(
-        [f"a photo of a {name}." for name in sorted(COLOURS)]
+        [f"a photo of a {name}." for name in sorted(COLORS)]
     )
-    colours = torch.tensor([COLOURS[name] for name in sorted(COLOURS)])[:, :, None, None] / 255
+    colors = torch.tensor([COLORS[name] for name in sorted(COLORS)])[:, :, None, None] / 255
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(steps):
-        batch = (colours.repeat(4, 1, 1, 1) + 0.15 * torch.randn(16, 3, 32, 32)).clamp(0, 1)
+        batch = (colors.repeat(4, 1, 1, 1) + 0.15 * torch.randn(16, 3, 32, 32)).clamp(0, 1)
         image, text, _ = model((batch - 0.5) / 0.25, texts)
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(10 * image @ text.T, torch.arange(16) % 4).backward()
@@ -84,7 +86,7 @@ def _learn_colours(steps: int = 40):
 
 
 def settings(images: Path, teacher: Path) -> dict:
-    """A preset's tree: seconds on a CPU from end to end."""
+    """Return the settings of a preset that takes seconds on a CPU from end to end."""
     return {
         "data": {"source": "folder", "path": str(images), "image_size": 32},
         "views": {"recipe": "weak", "stored": 1},
@@ -104,21 +106,18 @@ def settings(images: Path, teacher: Path) -> dict:
 
 
 def write_preset(path: Path, images: Path, teacher: Path) -> Path:
-    """The same as a file for --preset."""
+    """Write these settings to a file for --preset and return its path."""
     path.write_text(yaml.safe_dump(settings(images, teacher)))
     return path
 
 
 def experiment(preset: Path | str, storage: Path, **values) -> Experiment:
-    """The preset with a storage of its own; values are given as `optimizer__lr=0.1`."""
+    """Load the preset with a storage of its own; pass settings as `optimizer__lr=0.1`."""
     dotted = {key.replace("__", "."): value for key, value in values.items()}
     return load_experiment(str(preset), {"storage.path": str(storage)} | dotted)
 
 
 def left_behind(folder):
-    """Files that a failure left, beside empty locks and a database."""
-    return [
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.endswith((".lock", ".db"))
-    ]
+    """Return the files below a folder, except locks and databases."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if not path.name.endswith((".lock", ".db"))]

@@ -1,4 +1,4 @@
-"""Every script in `sweeps/`, so that none is left behind when settings change."""
+"""Test every script in `sweeps/`, so that all of them keep up with changes of settings."""
 
 import importlib.util
 import subprocess
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "sweeps").glob("*.py"))
 
 
-def loaded(path):
+def load_script(path):
     spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -39,8 +39,8 @@ def script(request):
     return request.param
 
 
-def test_a_script_is_a_question_with_a_space_and_says_how_to_run_it(script):
-    module = loaded(script)
+def test_a_script_has_a_question_a_space_and_its_command(script):
+    module = load_script(script)
     assert module.SWEEP.name == script.stem
     assert module.SWEEP.question.endswith("?")
     assert trial_count(module.SWEEP) > 1
@@ -48,18 +48,19 @@ def test_a_script_is_a_question_with_a_space_and_says_how_to_run_it(script):
 
 
 @pytest.mark.parametrize("preset_name", preset_names())
-def test_every_cell_is_an_experiment_with_every_preset(script, preset_name):
-    check_space(loaded(script).SWEEP, load_experiment(preset_name))
+def test_every_trial_is_valid_with_every_preset(script, preset_name):
+    check_space(load_script(script).SWEEP, load_experiment(preset_name))
 
 
-def test_it_plans_from_nothing_and_makes_nothing(script, preset, tmp_path):
-    base, sweep = tiny.experiment(preset, tmp_path), loaded(script).SWEEP
-    needs = plan(
+def test_planning_without_stores_writes_no_store(script, preset, tmp_path):
+    base = tiny.experiment(preset, tmp_path)
+    sweep = load_script(script).SWEEP
+    planned_stores = plan(
         [trial_experiment(sweep, base, values) for values in planned_values(sweep)],
         PreparationContext(tmp_path / "stores"),
     )
-    assert {need.store for need in needs} >= {"images", "embeddings", "anchors"}
-    assert not any(need.there for need in needs)
+    assert {planned.store for planned in planned_stores} >= {"images", "embeddings", "anchors"}
+    assert not any(planned.there for planned in planned_stores)
     assert not list(tmp_path.rglob("manifest.json"))
 
 
@@ -71,14 +72,13 @@ def test_it_is_a_command(script):
 
 
 def test_augmentations_take_four_passes_of_two_views(preset, tmp_path):
-    """As its docstring says."""
-    base, sweep = (
-        tiny.experiment(preset, tmp_path),
-        loaded(ROOT / "sweeps" / "augmentations.py").SWEEP,
-    )
-    needs = plan(
+    """Check the cost that the script's docstring states."""
+    base = tiny.experiment(preset, tmp_path)
+    sweep = load_script(ROOT / "sweeps" / "augmentations.py").SWEEP
+    planned_stores = plan(
         [trial_experiment(sweep, base, values) for values in planned_values(sweep)],
         PreparationContext(tmp_path / "stores"),
     )
-    images = sorted(need.images for need in needs if need.store == "embeddings")
-    assert (trial_count(sweep), images) == (8, [56, *[2 * 144] * 4])
+    images = [planned.images for planned in planned_stores if planned.store == "embeddings"]
+    assert trial_count(sweep) == 8
+    assert sorted(images) == [56, *[2 * 144] * 4]

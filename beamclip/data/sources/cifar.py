@@ -1,4 +1,7 @@
-"""CIFAR-10 and CIFAR-100 as torchvision keeps them: pickles, whose MD5 torchvision checks before it opens them."""
+"""Read CIFAR-10 and CIFAR-100 as torchvision keeps them.
+
+They are pickles, whose MD5 torchvision checks before it opens them.
+"""
 
 from collections.abc import Iterator
 from functools import cache
@@ -19,21 +22,24 @@ CIFAR_FOLDERS: dict[Cifar, str] = {"cifar10": "cifar-10-batches-py", "cifar100":
 
 
 class CifarSource:
-    """One of the two sets.
+    """CIFAR-10 or CIFAR-100.
 
     Raises:
-        UserError: it is not there and may not be fetched, the download failed, or a file is damaged.
+        UserError: it is missing and may not be downloaded, the download failed, or a file is
+            damaged.
     """
 
     def __init__(self, folder: Path, config: DataConfig, which: Cifar) -> None:
         self._splits: dict[Split, Any] = {"train": None, "test": None}
-        self._which, self._folder, self._download = which, folder, config.download
-        own = [name.replace("_", " ") for name in self._open("test").classes]
-        self.names, self.keys = resolve_classes(config, own, len(own))
+        self._which = which
+        self._folder = folder
+        self._download = config.download
+        own_names = [name.replace("_", " ") for name in self._open("test").classes]
+        self.names, self.keys = resolve_classes(config, own_names, len(own_names))
 
     @property
     def fingerprint(self) -> str:
-        """Over the MD5 sums that torchvision checks: the same on every machine."""
+        """A digest of the MD5 sums that torchvision checks: the same on every machine."""
         kind = _kind(self._which)
         return digest([self._which, kind.train_list, kind.test_list, kind.meta])
 
@@ -43,9 +49,11 @@ class CifarSource:
         return self._splits[split]
 
     def count(self, split: Split) -> int:
+        """Return the number of images of a split."""
         return len(self._open(split).data)
 
     def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
+        """Return items `start` to `stop` of a split."""
         data = self._open(split)
         pairs = zip(data.data[start:stop], data.targets[start:stop], strict=True)
         return (
@@ -54,12 +62,11 @@ class CifarSource:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "_splits": {"train": None, "test": None},
-        }  # other processes open the files themselves
+        # Other processes open the files themselves.
+        return {**self.__dict__, "_splits": {"train": None, "test": None}}
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
+        """Return None: CIFAR knows no groups."""
         return None
 
 
@@ -71,18 +78,15 @@ def _kind(which: Cifar) -> Any:
 
 
 def _load(which: Cifar, folder: Path, split: Split, download: bool) -> Any:
-    place = folder / CIFAR_FOLDERS[which]
-    if not download and not place.is_dir():
+    path = folder / CIFAR_FOLDERS[which]
+    if not download and not path.is_dir():
         raise UserError(
-            f"{place} does not exist; unpack {which} there or let data.download=true fetch it"
+            f"{path} does not exist; unpack {which} there, or download it with data.download=true"
         )
     try:
         return _kind(which)(str(folder), train=split == "train", download=download)
-    except (
-        OSError,
-        HTTPException,
-        RuntimeError,
-    ) as error:  # no network (URLError is an OSError), or a wrong MD5
+    # No network (URLError is an OSError), or a wrong MD5.
+    except (OSError, HTTPException, RuntimeError) as error:
         raise UserError(
-            f"{place} can't be used ({one_line(error)}); delete it and unpack {which} anew"
+            f"{path} can't be used ({one_line(error)}); delete it and unpack {which} again"
         ) from None

@@ -1,9 +1,13 @@
-"""The embedded demo: real handwritten digits in coloured scenes, without a network.
+"""The embedded demo: real handwritten digits in colored scenes, without a network.
 
-The digits are scikit-learn's `load_digits`: 1797 scans of 8 x 8, the test half of UCI's optdigits. Its 13
-writers copied the same list of digits onto forms, one after the other, so the labels show where each of 14 forms
-begins. Who filled which is not recorded; since 14 forms have 13 writers, one of them filled two. Forms that follow each
-other are therefore kept on one side, which makes it likely, not certain, that no writer is on two.
+The digits are scikit-learn's `load_digits`: 1797 scans of 8 x 8 px, the test half of UCI's
+optdigits. Its 13 writers copied the same list of digits onto forms, one after the other, so the
+labels show where each of 14 forms begins. Who filled which is not recorded; because 14 forms have
+13 writers, one of them filled two. Adjacent forms are therefore kept in one split, which makes it
+likely, not certain, that no writer is in two.
+
+Scenes of 32 x 32 px are drawn with +, -, *, /, square roots and comparisons of fp32 numbers only.
+IEEE 754 rounds these alike everywhere: the same seed gives the same bytes on every machine.
 """
 
 from collections.abc import Iterator
@@ -18,29 +22,25 @@ from beamclip.config import DataConfig
 from beamclip.data.base import Item, Split, digest
 from beamclip.data.class_names import resolve_classes
 
-# Planes of scenes: how much texture, stroke or digit each pixel holds, fp32 [N, 32, 32], for N scenes at once.
-
-
 SIDE = 32
 Floats = NDArray[np.float32]
 _AXIS = (np.arange(SIDE, dtype=np.float32) + np.float32(0.5)) / np.float32(SIDE / 2) - 1
-_Y, _X = (
-    grid.copy() for grid in np.meshgrid(_AXIS, _AXIS, indexing="ij")
-)  # pixel centres in (-1, 1)
+# Pixel centers in (-1, 1).
+_Y, _X = (grid.copy() for grid in np.meshgrid(_AXIS, _AXIS, indexing="ij"))
 
 
 def between(rng: np.random.Generator, low: float, high: float, *shape: int) -> Floats:
-    """Uniform numbers of that shape."""
+    """Return uniform numbers of a shape."""
     return rng.random(shape, dtype=np.float32) * np.float32(high - low) + np.float32(low)
 
 
 def each(values: NDArray[Any]) -> Floats:
-    """One number a scene, [N] -> [N, 1, 1]."""
+    """Return one number a scene, [N] -> [N, 1, 1]."""
     return np.asarray(values[:, None, None], np.float32)
 
 
 def texture(count: int, rng: np.random.Generator) -> Floats:
-    """Smooth noise, a slope and stripes, mixed; 0 to 1."""
+    """Return a mixture of smooth noise, a slope and stripes, 0 to 1, [N, 32, 32]."""
     mix = between(rng, 0.02, 1, 3, count) ** 2
     mix /= mix[0] + mix[1] + mix[2]
     slope = _along(count, rng) * np.float32(0.35) + np.float32(0.5)
@@ -53,18 +53,19 @@ def texture(count: int, rng: np.random.Generator) -> Floats:
 
 
 def _along(count: int, rng: np.random.Generator) -> Floats:
-    """How far each pixel lies along a random direction, about -1 to 1."""
+    """Return each pixel's position along a random direction, about -1 to 1."""
     x, y = between(rng, -1, 1, 2, count)
     length = np.sqrt(x * x + y * y) + np.float32(1e-3)
     return np.asarray(each(x / length) * _X + each(y / length) * _Y, np.float32)
 
 
 def _noise(count: int, rng: np.random.Generator, cells: int = 5) -> Floats:
-    """A coarse random grid, read in between."""
+    """Return a coarse random grid, interpolated."""
     grid = rng.random((count, cells + 1, cells + 1), dtype=np.float32)
-    place = (_AXIS + 1) / 2 * np.float32(cells)
-    whole = np.floor(place)
-    cell, part = whole.astype(np.int64), place - whole
+    position = (_AXIS + 1) / 2 * np.float32(cells)
+    floor = np.floor(position)
+    cell = floor.astype(np.int64)
+    part = position - floor
     rows = grid[:, cell] + (grid[:, cell + 1] - grid[:, cell]) * part[:, None]
     return np.asarray(
         rows[:, :, cell] + (rows[:, :, cell + 1] - rows[:, :, cell]) * part, np.float32
@@ -72,30 +73,31 @@ def _noise(count: int, rng: np.random.Generator, cells: int = 5) -> Floats:
 
 
 def stroke(count: int, rng: np.random.Generator) -> Floats:
-    """A short straight pen stroke anywhere."""
+    """Return a short straight pen stroke at a random position."""
     x, y = between(rng, -1, 1, 2, count)
     dx, dy = between(rng, -0.5, 0.5, 2, count)
-    px, py = _X - each(x), _Y - each(y)
+    px = _X - each(x)
+    py = _Y - each(y)
     length = dx * dx + dy * dy + np.float32(1e-3)
     along = np.clip(px * each(dx / length) + py * each(dy / length), 0, 1)
-    px, py = px - along * each(dx), py - along * each(dy)
+    px = px - along * each(dx)
+    py = py - along * each(dy)
     return np.asarray(
         np.clip(np.float32(1.5) - np.sqrt(px * px + py * py) * np.float32(10), 0, 1), np.float32
     )
 
 
 def digit(scans: Floats, rng: np.random.Generator) -> Floats:
-    """Turn, size, shift and sharpen scans, ink from 0 to 1, [N, 8, 8]."""
-    tangent = between(
-        rng, -0.15, 0.15, len(scans)
-    )  # of half the angle: up to 17 degrees, without a sine
-    cos, sin = (
-        (1 - tangent * tangent) / (1 + tangent * tangent),
-        2 * tangent / (1 + tangent * tangent),
-    )
-    half = between(rng, 0.5, 0.85, len(scans))  # half the scan's side, in half scenes
+    """Rotate, scale, shift and sharpen scans, ink from 0 to 1, [N, 8, 8] -> [N, 32, 32]."""
+    # The tangent of half the angle gives up to 17 degrees without a sine.
+    tangent = between(rng, -0.15, 0.15, len(scans))
+    cos = (1 - tangent * tangent) / (1 + tangent * tangent)
+    sin = 2 * tangent / (1 + tangent * tangent)
+    # Half the scan's side, in half scenes.
+    half = between(rng, 0.5, 0.85, len(scans))
     x, y = between(rng, -1, 1, 2, len(scans)) * (np.float32(0.95) - half)
-    px, py = (_X - each(x)) * each(4 / half), (_Y - each(y)) * each(4 / half)
+    px = (_X - each(x)) * each(4 / half)
+    py = (_Y - each(y)) * each(4 / half)
     column = px * each(cos) + py * each(sin) + np.float32(4.5)
     row = py * each(cos) - px * each(sin) + np.float32(4.5)
     ink = _read(np.pad(scans, ((0, 0), (1, 2), (1, 2))), np.clip(column, 0, 9), np.clip(row, 0, 9))
@@ -104,21 +106,22 @@ def digit(scans: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _read(padded: Floats, column: Floats, row: Floats) -> Floats:
-    """Bilinear. padded: [N, 11, 11] with an empty rim; column, row: where each pixel reads, 0 to 9."""
-    left, top = np.floor(column), np.floor(row)
-    at = (top * 11 + left).astype(np.int32) + np.arange(len(padded), dtype=np.int32)[
-        :, None, None
-    ] * 121
-    flat, across = padded.ravel(), column - left
+    """Interpolate scans bilinearly.
+
+    Args:
+        padded: [N, 11, 11] with an empty rim.
+        column: where each pixel reads, 0 to 9.
+        row: likewise.
+    """
+    left = np.floor(column)
+    top = np.floor(row)
+    first = np.arange(len(padded), dtype=np.int32)[:, None, None] * 121
+    at = (top * 11 + left).astype(np.int32) + first
+    flat = padded.ravel()
+    across = column - left
     upper = flat[at] + (flat[at + 1] - flat[at]) * across
     lower = flat[at + 11] + (flat[at + 12] - flat[at + 11]) * across
     return np.asarray(upper + (lower - upper) * (row - top), np.float32)
-
-
-# Draw digits into coloured, textured scenes of 32 x 32 px.
-#
-# Only +, -, *, /, square roots and comparisons of fp32 numbers are used, which IEEE 754 rounds alike everywhere: the same
-# seed gives the same bytes on every machine.
 
 
 INKS = {
@@ -131,42 +134,50 @@ INKS = {
     "white": (0.95, 0.95, 0.95),
     "black": (0.08, 0.08, 0.08),
 }
-_CHUNK = 32  # scenes drawn at a time: few enough for the processor's cache, which doubles the speed
+_CHUNK = 32
+"""Scenes drawn at a time: few enough for the processor's cache, which doubles the speed."""
 _STROKES = 2
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """images: uint8 [N, 32, 32, 3]. inks: index into `INKS` of each digit's colour, int64 [N]."""
+    """Drawn scenes.
+
+    Attributes:
+        images: uint8 [N, 32, 32, 3].
+        inks: index into `INKS` of each digit's color, int64 [N].
+    """
 
     images: NDArray[np.uint8]
     inks: NDArray[np.int64]
 
 
 def draw_scenes(digits: Floats, seed: int, start: int = 0) -> Scenes:
-    """Set each digit into a scene of its own.
+    """Draw each digit into a scene of its own.
 
     Args:
         digits: ink from 0 to 1, fp32 [N, 8, 8].
         seed: of a Philox generator; a longer list of digits begins with the same scenes.
-        start: leave out the scenes before this one, which then cost nothing.
+        start: number of the first scene; those before it cost nothing.
     """
     first = start // _CHUNK
     images, inks = [np.empty((0, SIDE, SIDE, 3), np.uint8)], [np.empty(0, np.int64)]
     for number in range(first, -(-len(digits) // _CHUNK)):
         rng = np.random.Generator(np.random.Philox(key=[seed, number]))
-        here = digits[number * _CHUNK : (number + 1) * _CHUNK]
-        image, ink = _draw(
-            np.concatenate([here, np.zeros((_CHUNK - len(here), 8, 8), np.float32)]), rng
-        )
-        images.append(image[: len(here)])
-        inks.append(ink[: len(here)])
+        chunk = digits[number * _CHUNK : (number + 1) * _CHUNK]
+        padding = np.zeros((_CHUNK - len(chunk), 8, 8), np.float32)
+        image, ink = _draw(np.concatenate([chunk, padding]), rng)
+        images.append(image[: len(chunk)])
+        inks.append(ink[: len(chunk)])
     skipped = start - first * _CHUNK
     return Scenes(np.concatenate(images)[skipped:], np.concatenate(inks)[skipped:])
 
 
 def _draw(digits: Floats, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """One chunk. Planes are [N, 32, 32], one a colour channel, because NumPy is quickest over long last axes."""
+    """Draw one chunk of scenes.
+
+    Each color channel is a plane [N, 32, 32], because NumPy is fastest over long last axes.
+    """
     count = len(digits)
     inks = rng.integers(len(INKS), size=count)
     ink = np.array(list(INKS.values()), np.float32)[inks] + between(rng, -0.08, 0.08, count, 3)
@@ -177,8 +188,8 @@ def _draw(digits: Floats, rng: np.random.Generator) -> tuple[NDArray[np.uint8], 
     image = np.empty((count, SIDE, SIDE, 3), np.uint8)
     for channel in range(3):
         plane = each(near[:, channel]) + each(far[:, channel] - near[:, channel]) * ground
-        for alpha, colour in strokes:
-            plane += alpha * (each(colour[:, channel]) - plane)
+        for alpha, color in strokes:
+            plane += alpha * (each(color[:, channel]) - plane)
         plane += cover * (each(ink[:, channel]) - plane)
         plane += between(rng, -0.04, 0.04, count, SIDE, SIDE)
         image[..., channel] = np.clip(plane, 0, 1) * np.float32(255) + np.float32(0.5)
@@ -186,18 +197,18 @@ def _draw(digits: Floats, rng: np.random.Generator) -> tuple[NDArray[np.uint8], 
 
 
 def _grounds(ink: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Two ground colours [N, 3], both at a distance from the ink that can be small but not nothing."""
+    """Return two background colors [N, 3], both at some distance from the ink."""
     grounds = []
     for _ in range(2):
-        colour = between(rng, 0, 1, len(ink), 3)
-        near = np.abs(colour - ink).max(axis=1, keepdims=True) < np.float32(0.4)
-        away = np.where(colour < 0.5, colour + np.float32(0.5), colour - np.float32(0.5))
-        grounds.append(np.where(near, away, colour))
+        color = between(rng, 0, 1, len(ink), 3)
+        near = np.abs(color - ink).max(axis=1, keepdims=True) < np.float32(0.4)
+        away = np.where(color < 0.5, color + np.float32(0.5), color - np.float32(0.5))
+        grounds.append(np.where(near, away, color))
     return grounds[0], grounds[1]
 
 
 DEMO_VERSION = 1
-"""Goes up whenever the scenes change."""
+"""Raised whenever the scenes change; in the fingerprint."""
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _FORM_STARTS = (0, 130, 256, 386, 516, 646, 776, 906, 1029, 1157, 1287, 1415, 1545, 1667, 1797)
 TEACHER_FORMS = (0, 1, 2, 3, 4)
@@ -210,10 +221,14 @@ _TEACHER_SEED = 3
 
 @dataclass(frozen=True)
 class TeacherScenes:
-    """What the demo teacher learns from.
+    """Training scenes of the demo's teacher.
 
-    images: uint8 [N, 32, 32, 3]. labels: the digit, int64 [N]. colours: index into `colour_names`, int64 [N].
-    forms: whose writing, int64 [N].
+    Attributes:
+        images: uint8 [N, 32, 32, 3].
+        labels: the digit, int64 [N].
+        colours: index into `colour_names`, int64 [N].
+        forms: the form of the handwriting, int64 [N].
+        colour_names: names of the inks.
     """
 
     images: NDArray[np.uint8]
@@ -226,11 +241,12 @@ class TeacherScenes:
 def teacher_scenes(
     count: int, seed: int = 0, forms: tuple[int, ...] = TEACHER_FORMS
 ) -> TeacherScenes:
-    """Fresh scenes of handwriting that is in neither train, val nor test.
+    """Return new scenes of handwriting that is in neither train, val nor test.
 
     Args:
-        count: how many; split evenly over forms and digits.
-        seed: other seeds give other scenes of the same writing.
+        count: number of scenes, split evenly over forms and digits.
+        seed: other seeds give other scenes of the same handwriting.
+        forms: whose handwriting.
     """
     each = -(-count // (len(forms) * len(DIGIT_NAMES)))
     rows = _rows(forms, each, _TEACHER_SEED + seed)[:count]
@@ -240,19 +256,22 @@ def teacher_scenes(
 
 
 class DemoSource:
-    """The demo's train and test splits. Nothing is read from disk but what comes with scikit-learn."""
+    """The demo's train and test splits. Only scikit-learn's own data is read from disk."""
 
     def __init__(self, config: DataConfig) -> None:
         self.names, self.keys = resolve_classes(config, DIGIT_NAMES, len(DIGIT_NAMES), exact=True)
 
     @cached_property
     def fingerprint(self) -> str:
+        """Changes when the scenes do."""
         return digest(["demo", DEMO_VERSION, FORMS, SCENES_A_DIGIT, _SEEDS])
 
     def count(self, split: Split) -> int:
+        """Return the number of scenes of a split."""
         return len(FORMS[split]) * len(DIGIT_NAMES) * SCENES_A_DIGIT[split]
 
     def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
+        """Return items `start` to `stop` of a split."""
         digits, labels, _ = _scans()
         rows = self._rows(split)[:stop]
         images = draw_scenes(digits[rows], _SEEDS[split], start).images
@@ -260,7 +279,7 @@ class DemoSource:
         return (Item(f"demo {split} {number}", image, label) for number, (image, label) in named)
 
     def groups(self, split: Split) -> NDArray[np.int64]:
-        """The form that each scene's handwriting comes from."""
+        """Return the form that each scene's handwriting comes from."""
         return _scans()[2][self._rows(split)]
 
     def _rows(self, split: Split) -> NDArray[np.int64]:
@@ -268,20 +287,20 @@ class DemoSource:
 
 
 def _rows(forms: tuple[int, ...], each: int, seed: int) -> NDArray[np.int64]:
-    """Rows of the scans, so that each form and digit occurs `each` times, shuffled."""
-    _, labels, form = _scans()
-    scans = [
-        np.flatnonzero((form == one) & (labels == digit))
-        for one in forms
-        for digit in range(len(DIGIT_NAMES))
-    ]
-    rows = np.concatenate([np.resize(few, each) for few in scans])
+    """Return rows of the scans, shuffled, in which each form and digit occurs `each` times."""
+    _, labels, form_of_scan = _scans()
+    parts = []
+    for form in forms:
+        for digit in range(len(DIGIT_NAMES)):
+            scans = np.flatnonzero((form_of_scan == form) & (labels == digit))
+            parts.append(np.resize(scans, each))
+    rows = np.concatenate(parts)
     return np.random.Generator(np.random.Philox(key=[seed, 2**32])).permutation(rows)
 
 
 @cache
 def _scans() -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """Ink from 0 to 1 [1797, 8, 8], digits [1797] and forms [1797], in scikit-learn's order."""
+    """Return the ink of the scans, 0 to 1 [1797, 8, 8], their digits [1797] and forms [1797]."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -1,4 +1,4 @@
-"""Images in folders, as torchvision's ImageFolder reads them: train/CLASS/FILE and test/CLASS/FILE (or val/)."""
+"""Read images in folders, as torchvision's ImageFolder: train/CLASS/FILE and test/CLASS/FILE."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,10 +13,11 @@ from beamclip.data.files import Files, LazyBytes
 
 
 class FolderSource:
-    """A folder tree. Every file that is not hidden counts as an image; what isn't one is found at packing.
+    """A folder tree. Every file that is not hidden counts as an image until it is packed.
 
-    File names are kept end to end in one Arrow array a split: a million of them take tens of megabytes, here and in every process
-    that the source is sent to.
+    The test split is `test/`, otherwise `val/` or `validation/`. File names are kept in one Arrow
+    array a split: a million of them take tens of megabytes, here and in every process the source
+    is sent to.
 
     Raises:
         UserError: a split is missing or empty, or the splits have different classes.
@@ -38,18 +39,23 @@ class FolderSource:
             split: np.array(labels, np.int64) for split, (_, labels, _) in listed.items()
         }
         self.fingerprint = digest((split, facts) for split in SPLITS for facts in listed[split][2])
-        """Over paths, sizes and times of change (or what the store has in place of these); contents are not read."""
+        """Changes with paths, sizes and times (or other stamps) of the files; contents are not
+        read."""
 
     def count(self, split: Split) -> int:
+        """Return the number of files of a split."""
         return len(self._paths[split])
 
     def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
-        root, labels = self._roots[split], self._labels[split][start:stop].tolist()
+        """Return items `start` to `stop` of a split."""
+        root = self._roots[split]
+        labels = self._labels[split][start:stop].tolist()
         for path, label in zip(self._paths[split][start:stop], labels, strict=True):
             name = f"{root}/{path.as_py()}"
             yield Item(name, LazyBytes(self._files, name), label)
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
+        """Return None: a folder knows no groups."""
         return None
 
 
@@ -65,12 +71,12 @@ def _test_root(files: Files) -> str:
 def _class_folders(files: Files, root: str) -> list[str]:
     if not files.is_folder(root):
         raise UserError(
-            f"{files}/{root} does not exist; put one folder a class into it, or mend data.source"
+            f"{files}/{root} does not exist; put one folder a class into it, or fix data.source"
         )
     classes = files.folders(root)
     if not classes:
         raise UserError(
-            f"{files}/{root} holds no class folders; put each class's images into a folder of its own"
+            f"{files}/{root} has no class folders; put each class's images into a folder of its own"
         )
     return classes
 
@@ -80,16 +86,19 @@ def _check_same(files: Files, test: str, classes: list[str]) -> None:
     if odd:
         has, lacks = ("train", test) if odd[0] in classes else (test, "train")
         raise UserError(
-            f"class {odd[0]} is in {files}/{has} but not in {files}/{lacks}; give both the same class folders"
+            f"class {odd[0]} is in {files}/{has} but not in {files}/{lacks}; give both the same "
+            "class folders"
         )
 
 
 Listed = tuple[list[str], list[int], list[Any]]
-"""Paths below the split's folder, labels, and what a fingerprint is over."""
+"""Paths below the split's folder, labels, and the facts for the fingerprint."""
 
 
 def _listed(files: Files, root: str, classes: Iterable[str]) -> Listed:
-    paths, labels, facts = list[str](), list[int](), list[Any]()
+    paths: list[str] = []
+    labels: list[int] = []
+    facts: list[Any] = []
     for label, name in enumerate(classes):
         for entry in files.stamped(files.below(f"{root}/{name}")):
             paths.append(entry.path.removeprefix(f"{root}/"))

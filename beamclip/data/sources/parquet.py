@@ -1,12 +1,17 @@
-"""Hugging Face-style parquet: an `image: {bytes, path}` column, a `label` column, names in the schema's metadata."""
+"""Read images in parquet files as on the Hugging Face hub.
+
+They have a column `image: {bytes, path}`, a column `label`, and class names in the schema's
+metadata. No more of a file is read than needed. `datasets` would copy every file into a cache of
+its own first.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import PurePath
 from typing import Any
 
@@ -21,36 +26,43 @@ from beamclip.data.class_names import in_words, resolve_classes, wordnet_id
 from beamclip.data.files import Entry, Files
 from beamclip.data.retry import one_line
 
-# Reading rows of Hugging Face-style parquet files, and no more of a file than they need.
-
-
-IMAGES, LABELS = (
-    ("image", "img"),
-    ("label", "fine_label"),
-)  # the hub's CIFAR repositories use the second ones
-_ROWS = 256  # rows in memory at a time: photographs can be megabytes each
+IMAGES = ("image", "img")
+LABELS = ("label", "fine_label")
+"""Names of columns; the hub's CIFAR repositories use the second ones."""
+_ROWS = 256
+"""Rows in memory at a time: photographs can be megabytes each."""
+_SMALL = 200 * 2**20
+"""Total bytes below which hashing the contents of all files costs little."""
 
 
 @contextmanager
 def open_parquet(files: Files, path: str) -> Iterator[pq.ParquetFile]:
-    """A parquet file, open for reading.
+    """Open a parquet file for reading.
 
     Raises:
-        UserError: it is damaged, or its disk or network goes on failing.
+        UserError: it is damaged, or its disk or network keeps failing.
     """
     try:
         with files.open(path) as file, pq.ParquetFile(file) as parquet:
             yield parquet
-    except (
-        OSError,
-        pa.ArrowException,
-    ) as error:  # Arrow's own: what the disk or network said is a sentence already
+    # Arrow's own errors; those of disk and network are sentences already.
+    except (OSError, pa.ArrowException) as error:
         raise UserError(
-            f"{files}/{path} can't be read as parquet ({one_line(error)}); fetch it again"
+            f"{files}/{path} can't be read as parquet ({one_line(error)}); download it again"
         ) from None
 
 
 def column_of(path: str, schema: pa.Schema, known: Sequence[str]) -> str:
+    """Return the name of a column that a file has exactly once.
+
+    Args:
+        path: of the file, for messages.
+        schema: of the file.
+        known: possible names, in order of preference.
+
+    Raises:
+        UserError: none of the names exists, or the name occurs more than once.
+    """
     found = next((name for name in known if name in schema.names), None)
     if found is None:
         raise UserError(
@@ -62,6 +74,11 @@ def column_of(path: str, schema: pa.Schema, known: Sequence[str]) -> str:
 
 
 def labels_of(files: Files, entries: list[Entry]) -> NDArray[np.int64]:
+    """Return the labels of all rows of several files.
+
+    Raises:
+        UserError: a file lacks a column, or its labels are no whole numbers.
+    """
     return np.concatenate([_labels_of(files, entry.path) for entry in entries])
 
 
@@ -70,8 +87,9 @@ def _labels_of(files: Files, path: str) -> NDArray[np.int64]:
         column_of(path, file.schema_arrow, IMAGES)
         name = column_of(path, file.schema_arrow, LABELS)
         column = file.read(columns=[name]).column(0)
+    # A column without values may have any type.
     if not len(column):
-        return np.empty(0, np.int64)  # a column without values may be of any type
+        return np.empty(0, np.int64)
     if not pa.types.is_integer(column.type) or column.null_count:
         raise UserError(
             f"{path} column {name!r} must hold whole numbers, no nulls; write class indices from 0"
@@ -82,58 +100,69 @@ def _labels_of(files: Files, path: str) -> NDArray[np.int64]:
 def rows_of(
     files: Files, path: str, field: str, start: int = 0, stop: int | None = None
 ) -> Iterator[tuple[Any, int]]:
-    """Image and label of rows `start` to `stop`, reading the row groups that hold them.
+    """Yield image and label of rows `start` to `stop`, reading only the row groups that hold them.
 
     Args:
-        field: `.path` to read the paths alone; there are no rows where images have none.
+        files: the data set's files.
+        path: of the file.
+        field: "" for the whole image column, `.path` for the paths alone. If images have no paths,
+            there are no rows.
+        start: first row.
+        stop: row after the last; None for the end.
     """
     with open_parquet(files, path) as file:
-        image, label = (column_of(path, file.schema_arrow, known) for known in (IMAGES, LABELS))
-        kind = file.schema_arrow.field(image).type
-        if field and not (
-            pa.types.is_struct(kind) and kind.get_field_index(field.lstrip(".")) >= 0
-        ):
+        schema = file.schema_arrow
+        image = column_of(path, schema, IMAGES)
+        label = column_of(path, schema, LABELS)
+        kind = schema.field(image).type
+        has_field = pa.types.is_struct(kind) and kind.get_field_index(field.lstrip(".")) >= 0
+        if field and not has_field:
             return
         groups, first = _groups(file, start, stop)
-        rows = (
-            pair
-            for batch in file.iter_batches(
-                _ROWS, row_groups=groups, columns=[f"{image}{field}", label]
-            )
-            for pair in zip(
-                batch.column(image).to_pylist(), batch.column(label).to_pylist(), strict=True
-            )
+        columns = [f"{image}{field}", label]
+        rows = _batch_rows(
+            file.iter_batches(_ROWS, row_groups=groups, columns=columns), image, label
         )
         yield from islice(rows, start - first, None if stop is None else stop - first)
 
 
+def _batch_rows(batches: Iterable[Any], image: str, label: str) -> Iterator[tuple[Any, int]]:
+    for batch in batches:
+        images = batch.column(image).to_pylist()
+        yield from zip(images, batch.column(label).to_pylist(), strict=True)
+
+
 def _groups(file: pq.ParquetFile, start: int, stop: int | None) -> tuple[list[int], int]:
-    """The row groups that hold some of these rows, and the number of the first row in them."""
-    ends = np.cumsum(
-        [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-    )
-    starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-    stop = int(ends[-1]) if stop is None and len(ends) else stop or 0
+    """Return the row groups that hold some of the rows, and the number of the first row in them."""
+    metadata = file.metadata
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    if not sizes:
+        return [], start
+    ends = np.cumsum(sizes)
+    starts = ends - sizes
+    stop = int(ends[-1]) if stop is None else stop
     groups = [group for group in range(len(ends)) if starts[group] < stop and ends[group] > start]
     return groups, int(starts[groups[0]]) if groups else start
 
 
-_SMALL = 200 * 2**20  # bytes in all below which reading everything for a checksum costs little
-
-
 def parquet_files(files: Files, split: str) -> list[Entry]:
-    """A split's files, sorted: `train-*.parquet`, `train.parquet`, the same below data/, or all of train/."""
+    """Return a split's files, sorted.
+
+    The first that exist: `SPLIT-*.parquet`, `SPLIT.parquet`, `data/SPLIT-*.parquet`, all of
+    `SPLIT/`.
+    """
     places = (
         ("", f"{split}-*.parquet"),
         ("", f"{split}.parquet"),
         ("data", f"{split}-*.parquet"),
         (split, "*.parquet"),
     )
-    found = (
-        [e for e in files.files(folder) if fnmatch(PurePath(e.path).name, pattern)]
-        for folder, pattern in places
-    )
-    return next(filter(None, found), [])
+    for folder, pattern in places:
+        entries = files.files(folder)
+        entries = [entry for entry in entries if fnmatch(PurePath(entry.path).name, pattern)]
+        if entries:
+            return entries
+    return []
 
 
 class ParquetSource:
@@ -148,14 +177,16 @@ class ParquetSource:
         self._entries: dict[Split, list[Entry]] = {"train": parquet_files(files, "train")}
         if not self._entries["train"]:
             raise UserError(
-                f"{files} has no train-*.parquet; name the files train-… and test-… or set data.source"
+                f"{files} has no train-*.parquet; name the files train-… and test-… or set "
+                "data.source"
             )
         self._labels: dict[Split, NDArray[np.int64]] = {
             "train": labels_of(files, self._entries["train"])
         }
         if not len(self._labels["train"]):
             raise UserError(
-                f"{files} has no rows in its train-*.parquet; write the images there, or mend data.path"
+                f"{files} has no rows in its train-*.parquet; write the images there, or fix "
+                "data.path"
             )
         self._entries["test"], self._labels["test"] = _test_split(files)
         count = 1 + max(_largest(split, labels, files) for split, labels in self._labels.items())
@@ -168,25 +199,26 @@ class ParquetSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Over small files' contents; over large ones' names, sizes, footers, which hold offsets and statistics, and labels.
+        """Changes with the files: with their contents if they are small.
 
-        A label that is corrected may change neither an offset nor a statistic.
+        For large ones with names, sizes, footers (which hold offsets and statistics) and labels: a
+        corrected label may change neither an offset nor a statistic.
         """
         entries = self._files.stamped([*self._entries["train"], *self._entries["test"]])
-        small = sum(entry.size for entry in entries) < _SMALL
-        labels = (
-            []
-            if small
-            else [hashlib.sha256(self._labels[split].tobytes()).hexdigest() for split in SPLITS]
-        )
-        return digest(
-            [*((entry.path, _hash(self._files, entry, small)) for entry in entries), *labels]
-        )
+        is_small = sum(entry.size for entry in entries) < _SMALL
+        facts: list[object] = [
+            (entry.path, _hash(self._files, entry, is_small)) for entry in entries
+        ]
+        if not is_small:
+            facts += [hashlib.sha256(self._labels[split].tobytes()).hexdigest() for split in SPLITS]
+        return digest(facts)
 
     def count(self, split: Split) -> int:
+        """Return the number of rows of a split."""
         return len(self._labels[split])
 
     def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
+        """Return items `start` to `stop` of a split."""
         stop = self.count(split) if stop is None else min(stop, self.count(split))
         for entry in self._entries[split]:
             rows = self._rows_in(entry)
@@ -220,21 +252,22 @@ class ParquetSource:
             )
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
+        """Return None: parquet files know no groups."""
         return None
 
     def _keys_in_paths(self) -> tuple[str | None, ...]:
-        """ImageNet's files are called after their class; read until each class has shown its id."""
+        """Return the WordNet ids in the images' paths, if every path has one.
+
+        ImageNet's files are named after their class. Reads until each class has an id.
+        """
         keys: dict[int, str] = {}
-        wanted = set(np.unique(self._labels["train"]).tolist())
-        for path, label in (
-            pair
-            for entry in self._entries["train"]
-            for pair in rows_of(self._files, entry.path, ".path")
-        ):
+        labels = set(np.unique(self._labels["train"]).tolist())
+        paths = (rows_of(self._files, entry.path, ".path") for entry in self._entries["train"])
+        for path, label in chain.from_iterable(paths):
             key = wordnet_id(str((path or {}).get("path")))
             if key is None or keys.setdefault(label, key) != key:
                 return (None,) * len(self.names)
-            if wanted == keys.keys():
+            if labels == keys.keys():
                 break
         return tuple(keys.get(label) for label in range(len(self.names)))
 
@@ -248,11 +281,11 @@ def _largest(split: Split, labels: NDArray[np.int64], files: Files) -> int:
 
 
 def _test_split(files: Files) -> tuple[list[Entry], NDArray[np.int64]]:
-    for entries in (parquet_files(files, name) for name in TEST_NAMES):
+    for name in TEST_NAMES:
+        entries = parquet_files(files, name)
         labels = labels_of(files, entries) if entries else np.empty(0, np.int64)
-        if (
-            labels >= 0
-        ).any():  # ImageNet's test files on the hub have -1 for every label: then we test on validation
+        # ImageNet's test files on the hub have -1 for every label; validation is used then.
+        if (labels >= 0).any():
             return entries, labels
     raise UserError(
         f"{files} has no test split with labels; add test-*.parquet or validation-*.parquet"
@@ -271,7 +304,10 @@ def _own_names(files: Files, path: str) -> list[str] | None:
 
 
 def _hash(files: Files, entry: Entry, whole: bool) -> str:
-    """SHA-256 over a file, or over its size and footer. Its last 8 bytes are the footer's length and a magic word."""
+    """Return the SHA-256 of a file, or of its size and footer.
+
+    The last 8 bytes of a parquet file are the footer's length and a magic word.
+    """
     if whole:
         return hashlib.sha256(files.read(entry.path)).hexdigest()
     length = int.from_bytes(files.read(entry.path, entry.size - 8, 4), "little")

@@ -52,7 +52,7 @@ def test_a_damaged_batch_gets_a_sentence(cifar10):
     folder, _ = cifar10
     (folder / "cifar-10-batches-py" / "test_batch").write_bytes(b"cut short")
     with pytest.raises(
-        UserError, match="cifar-10-batches-py can't be used .* delete it and unpack cifar10 anew"
+        UserError, match="cifar-10-batches-py can't be used .* delete it and unpack cifar10 again"
     ):
         open_source(DataConfig(source="cifar10", path=str(folder)))
 
@@ -60,7 +60,7 @@ def test_a_damaged_batch_gets_a_sentence(cifar10):
 def test_nothing_is_fetched_without_leave(tmp_path):
     with pytest.raises(
         UserError,
-        match="cifar-100-python does not exist; unpack cifar100 there or let data.download=true",
+        match="cifar-100-python does not exist; unpack cifar100 there, or download it with data.download=true",
     ):
         open_source(DataConfig(source="cifar100", path=str(tmp_path)))
 

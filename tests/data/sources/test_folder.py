@@ -71,7 +71,7 @@ def test_a_bad_tree_gets_a_sentence(make_tree, splits, match):
 def test_train_without_class_folders(tmp_path):
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
-    with pytest.raises(UserError, match="holds no class folders"):
+    with pytest.raises(UserError, match="has no class folders"):
         source_of(tmp_path)
 
 
@@ -118,6 +118,6 @@ def test_a_file_name_that_is_not_utf8_is_a_sentence(make_tree):
     os.rename(tree / "train/a/000.jpg", os.fsencode(tree / "train/a") + b"/caf\xe9.jpg")
     with pytest.raises(
         UserError,
-        match=r"has the file a/caf\\xe9.jpg, whose name is not UTF-8; give it one that is",
+        match=r"has the file a/caf\\xe9.jpg, whose name is not UTF-8; rename it",
     ):
         source_of(tree)

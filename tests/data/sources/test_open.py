@@ -20,7 +20,7 @@ def fails(match, **config):
 
 @pytest.mark.parametrize("source", ["auto", "folder", "parquet", "cifar10"])
 def test_a_path_must_be_given(source):
-    fails(rf"data.path is not set but data.source is {source}; say --data DIR", source=source)
+    fails(rf"data.path is not set but data.source is {source}; give --data DIR", source=source)
 
 
 def test_the_missing_path_of_cifar_speaks_of_the_download():
@@ -28,13 +28,13 @@ def test_the_missing_path_of_cifar_speaks_of_the_download():
 
 
 def test_the_path_must_be_a_folder(tmp_path):
-    fails("nowhere does not exist; say --data DIR", path=str(tmp_path / "nowhere"))
+    fails("nowhere does not exist; give --data DIR", path=str(tmp_path / "nowhere"))
     (tmp_path / "file").touch()
     fails("file is a file", path=str(tmp_path / "file"))
 
 
 def test_auto_names_what_it_looked_for_in_an_empty_folder(tmp_path):
-    fails("holds no parquet, tar, CIFAR or train/", path=str(tmp_path))
+    fails("has no parquet, tar, CIFAR or train/", path=str(tmp_path))
 
 
 def test_auto_takes_a_tree_and_parquet(make_tree, write_parquet):
@@ -49,7 +49,7 @@ def test_auto_takes_a_tree_and_parquet(make_tree, write_parquet):
 def test_two_cifars_in_one_folder_are_not_guessed_between(tmp_path):
     for name in ("cifar-10-batches-py", "cifar-100-python"):
         (tmp_path / name).mkdir()
-    fails("holds both CIFAR-10 and CIFAR-100", path=str(tmp_path))
+    fails("has both CIFAR-10 and CIFAR-100", path=str(tmp_path))
 
 
 def test_cifar10_is_also_taken_as_a_tree(make_tree):
@@ -60,7 +60,7 @@ def test_cifar10_is_also_taken_as_a_tree(make_tree):
 
 def test_one_class_is_too_few(make_tree):
     tree = make_tree({"train": {"only": 2}, "test": {"only": 1}})
-    fails(r"has one class only \(only\)", path=str(tree))
+    fails(r"has only one class \(only\)", path=str(tree))
 
 
 def test_the_demo_needs_no_path():

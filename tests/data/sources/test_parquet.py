@@ -96,7 +96,7 @@ def test_a_network_that_fails_for_a_moment_changes_nothing_and_one_that_goes_on_
     for step, given in ((source_of, f"flaky://{folder}"), *((step, source) for step in steps)):
         with pytest.raises(
             UserError,
-            match=r"-0.parquet can't be read \(tried 4 times: Exception\); see that its disk or network works",
+            match=r"-0.parquet can't be read \(tried 4 times: Exception\); check its disk or network",
         ):
             failing(step, given, 4)
 

@@ -181,14 +181,14 @@ def test_a_network_that_fails_for_a_moment_changes_nothing_and_one_that_goes_on_
     network.errors = [Exception()] * 4
     with pytest.raises(
         UserError,
-        match=r"classnames.txt can't be read \(tried 4 times: Exception\); see that its disk or network works",
+        match=r"classnames.txt can't be read \(tried 4 times: Exception\); check its disk or network",
     ):
         read()
     (folder / "classnames.txt").unlink()
     network.errors = [Exception()] * 4
     with pytest.raises(
         UserError,
-        match=r"train.*.tar can't be read \(tried 4 times: Exception\); see that its disk or network works",
+        match=r"train.*.tar can't be read \(tried 4 times: Exception\); check its disk or network",
     ):
         read()
 
