@@ -67,7 +67,7 @@ def resolve_classes(
     own: Sequence[str] | None,
     count: int,
     exact: bool = False,
-    beside: tuple[Sequence[str], str] | None = None,
+    name_list: tuple[Sequence[str], str] | None = None,
 ) -> Classes:
     """Return names and WordNet ids of the classes, in label order.
 
@@ -78,7 +78,7 @@ def resolve_classes(
         count: number of labels.
         exact: a list of names must have exactly `count` lines, because labels come from the order
             of folders.
-        beside: names from a list next to the images, and the list's name for messages. It is used
+        name_list: names from a list next to the images, and the list's name for messages. It is used
             if `data.class_names` is not given.
 
     Raises:
@@ -91,7 +91,7 @@ def resolve_classes(
         listed = given
         where = f"data.class_names {config.class_names}"
     else:
-        listed, where = beside or (None, f"{config.path}")
+        listed, where = name_list or (None, f"{config.path}")
     if listed is None and own is None:
         raise UserError(
             f"{config.path} has no class names; give a text file, one name a line, as "
@@ -106,7 +106,7 @@ def resolve_classes(
     if listed and own and len(own) == len(names):
         _check_order(names, own, where)
     own_keys = _keys(own, len(names))
-    listed_keys = _keys(beside and beside[0], len(names))
+    listed_keys = _keys(name_list and name_list[0], len(names))
     pairs = zip(own_keys, listed_keys, strict=True)
     keys = tuple(own_key or listed_key for own_key, listed_key in pairs)
     return (names if given else in_words(names, keys)), keys

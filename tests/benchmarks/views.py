@@ -5,8 +5,8 @@
 Both run in one process with one torch thread, warmed up, in turn. Rates are medians over the
 rounds, and the ratio is the median of the ratios of each round. torchvision is `ImageFolder` with
 its own loader, the same recipe built from its own transforms, and the collate function of a
-`DataLoader`. beamclip is what training does to make a batch: read, draw, render. Files at 32 and 96 px are
-squares cut from the photographs; `whole` photographs are used as they are.
+`DataLoader`. beamclip is what training does to make a batch: read, draw, render. Files at 32 and
+96 px are squares cut from the photographs; `whole` photographs are used as they are.
 
 DIR holds JPEGs, in folders or not. Without it, synthetic photographs are used (500 x 375 px, smooth
 with noise).

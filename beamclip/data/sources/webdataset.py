@@ -87,17 +87,17 @@ class TarSource:
         self.names, self.keys = self._classes()
 
     def _classes(self) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
-        beside = self._name_list()
+        name_list = self._name_list()
         if self._folders is not None:
             return resolve_classes(
-                self._config, self._folders, len(self._folders), exact=True, beside=beside
+                self._config, self._folders, len(self._folders), exact=True, name_list=name_list
             )
-        if beside is None and self._config.class_names is None:
+        if name_list is None and self._config.class_names is None:
             raise UserError(
                 f"{self._files} has no class names; list them in {_NAME_FILES[0]} there, or give "
                 "data.class_names"
             )
-        return resolve_classes(self._config, beside and beside[0], 1)
+        return resolve_classes(self._config, name_list and name_list[0], 1)
 
     def _name_list(self) -> tuple[tuple[str, ...], str] | None:
         """Return the class names in a list next to the shards, and the list's name for messages."""
