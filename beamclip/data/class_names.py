@@ -78,8 +78,8 @@ def resolve_classes(
         count: number of labels.
         exact: a list of names must have exactly `count` lines, because labels come from the order
             of folders.
-        name_list: names from a list next to the images, and the list's name for messages. It is used
-            if `data.class_names` is not given.
+        name_list: names from a list next to the images, and the list's name for messages. Used if
+            `data.class_names` is not given.
 
     Raises:
         UserError: there are no names, or too few, or a list has the source's own names in another

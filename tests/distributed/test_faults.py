@@ -52,7 +52,7 @@ def finish(process):
 
 def encoded(output):
     """Return the number of images the teacher saw, from the output of a command."""
-    return int(re.search(r"the teacher saw ([\d,]+) images", output).group(1).replace(",", ""))
+    return int(re.search(r"the teacher encoded ([\d,]+) images", output).group(1).replace(",", ""))
 
 
 def records(storage):
