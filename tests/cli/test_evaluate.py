@@ -438,7 +438,7 @@ def test_an_error_about_a_missing_folder_names_the_option_that_was_typed(demo_ex
     with pytest.raises(
         UserError,
         match=r"--transfer pets: data.path .*none does not exist; "
-        "say --transfer pets=DIR with the folder",
+        "give --transfer pets=DIR with the folder",
     ):
         transfer_dataset("pets", str(tmp_path / "none"), demo_experiment, 32, "demo").check(
             PreparationContext(tmp_path)
