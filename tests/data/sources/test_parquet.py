@@ -7,7 +7,7 @@ import pytest
 from beamclip.config import DataConfig, UserError
 from beamclip.data import open_source
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 
 
 def source_of(folder, **config):
