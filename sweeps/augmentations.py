@@ -1,19 +1,20 @@
 """Which augmentation, how strong, and how many stored views?
 
-The teacher should see the same view of an image as the student, so views cost teacher passes: each
-recipe at each strength is a set of views of its own. A store of two views also serves the trials
-that want one, so the eight trials here take four passes of two views: 8 teacher images for every
-training image, and one for every image of val and test. `--plan` shows that before anything
-starts.
+The teacher should see the same view of an image as the student, so new views cost teacher passes.
+Each of the two recipes at each of the two strengths has its own views. A store of two views also
+serves trials that use one. So the eight trials here need four passes of two views: the teacher
+encodes 8 views of every training image, and one of every image of val and test. `--plan` shows
+this before anything starts.
 
-With `--set views.teacher=center` the teacher sees the center of each image once, and that one pass
-serves all eight trials. Views are then new every epoch, so `views.stored` changes nothing.
+With `--set views.teacher=center` the teacher sees the center of each image once, and this one pass
+serves all eight trials. The student then gets new views in every epoch, so `views.stored` changes
+nothing.
 
-Only built-in recipes are compared, so that every preset can run this. Both mirror half of the
-images. That suits photographs, but a mirrored digit of the demo is another digit or none. The
-demo's own preset uses a recipe without mirroring; the numbers here show what augmentations do to
-the demo, not which one is good. To compare recipes of your own, put them under `views.custom` in a
-preset and their names into the space.
+Only built-in recipes are compared, so that this runs with every preset. Both recipes mirror half of
+the images. That suits photographs, but not the demo: a mirrored digit is another digit, or none.
+So on the demo the numbers show that augmentations matter, not which one is good; its preset uses a
+recipe of its own without mirroring. To compare recipes of your own, put them under `views.custom`
+in a preset, and their names into the space.
 
     python sweeps/augmentations.py                 the embedded demo: no network, no GPU, minutes
     python sweeps/augmentations.py --preset cifar10 --data DIR --plan

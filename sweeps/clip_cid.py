@@ -1,10 +1,12 @@
 """How much data can be dropped, how many clusters are best, and do relations within a batch help?
 
-CLIP-CID drops images that look alike (43.7 % of LAION-400M) and teaches the student two things:
-which cluster of the teacher's embeddings an image belongs to, and how images and texts relate
-within a batch. The paper gives neither the number of clusters nor the weights, so they are swept.
-Balancing reads the teacher's embeddings of the center of each image, from one pass. Probes are
-always fitted on all images. `beamclip balance` shows which images would be dropped, and why.
+CLIP-CID drops near-duplicate images (43.7 % of LAION-400M). It teaches the student two things: to
+which cluster of the teacher's embeddings an image belongs, and how images and texts relate within a
+batch. The paper gives neither the number of clusters nor the weights of the losses, so both are
+swept here.
+
+To find near-duplicates, the teacher encodes the center of each image once. Probes are always fitted
+on all images. `beamclip balance` shows which images would be dropped, and why.
 
     python sweeps/clip_cid.py                 the embedded demo: no network, no GPU, minutes
     python sweeps/clip_cid.py --preset cifar10 --data DIR

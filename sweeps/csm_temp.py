@@ -1,9 +1,10 @@
 """How sharp should the teacher's ranking be, and how sharp the student's?
 
-CSM compares two softmaxes over the text anchors. BeamCLIP does not say at which temperatures; CLIP
-itself was trained at 0.01. A low τ_T passes on little more than the best class, a high one the
-whole ranking. τ_S decides how far apart the student must push the anchors to say the same. Neither
-needs another teacher image.
+CSM compares two softmaxes over the text anchors, one of the teacher and one of the student. The
+BeamCLIP paper does not say at which temperatures; CLIP itself was trained at 0.01. A low τ_T passes
+on little more than the best class, a high τ_T the whole ranking. τ_S decides how much the student's
+similarities to the anchors must differ to match the teacher's ranking. Changing them costs no
+teacher pass.
 
     python sweeps/csm_temp.py                 the embedded demo: no network, no GPU, minutes
     python sweeps/csm_temp.py --preset cifar10 --data DIR

@@ -1,14 +1,13 @@
 """Is a loss of your own better than regression of the teacher's embedding?
 
-This file is a sweep and an objective in one: copy it, and write your loss. `my_loss` pulls the
-student's embedding towards its teacher's, but ignores an image once the two are closer than a
-margin.
+This file is a sweep and an objective in one: copy it, and write your own loss. `my_loss` pulls the
+student's embedding towards the teacher's, but ignores images for which the two are already closer
+than a margin.
 
-An objective is a function of one step's inputs, below `@register_objective`. What it requires of a
-step is written out there. Its keyword-only parameters are its settings, here
-`objective.my_loss.margin`, and can be swept like any other. It returns named scalars: "loss" is
-minimized, the others are logged. For a loss with weights or memory of its own, write a class
-instead; see docs/contributing.md.
+An objective is a function of the inputs of one step. `@register_objective` declares which inputs it
+requires. Its keyword-only parameters are its settings, here `objective.my_loss.margin`, and can be
+swept like any other setting. It returns named scalars: "loss" is minimized, the others are logged.
+For a loss with weights or a memory of its own, write a class instead; see docs/contributing.md.
 
     python sweeps/own_objective.py                 the embedded demo: no network, no GPU, minutes
     python sweeps/own_objective.py --preset cifar10 --data DIR
@@ -23,8 +22,8 @@ from beamclip import Requirements, Sweep, choice, register_objective, sweep_main
 
 @register_objective(requires=Requirements(projected=True, embeddings=True))
 def my_loss(inputs, *, margin: float = 0.2):
-    """Pull student and teacher embeddings together up to a margin of cosine distance."""
-    # Imported here, because the process that steers a sweep reads this file too and needs no torch.
+    """Pull student and teacher embeddings together, up to a margin of cosine distance."""
+    # Imported here, because the driver of the sweep runs this file as well, and needs no torch.
     import torch.nn.functional as F
 
     student = inputs.embeddings.float()

@@ -1,4 +1,4 @@
-"""Find near-duplicates and clusters of the training images in a teacher's embeddings."""
+"""Find near-duplicates and clusters among the training images, in a teacher's embedding space."""
 
 from beamclip.balance.clusters import Clusters, check_cluster_count, cluster, clusters_parts
 from beamclip.balance.kept_list import KeptList, read_kept_list, write_kept_list

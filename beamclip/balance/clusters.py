@@ -1,4 +1,7 @@
-"""Cluster a teacher's canonical embeddings with k-means, as classes for CLIP-CID."""
+"""Cluster a teacher's embeddings of the training images with k-means, for CLIP-CID.
+
+The embeddings are of the canonical (central) view of each image.
+"""
 
 import warnings
 from collections.abc import Mapping
@@ -9,8 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from beamclip.balance.neighbors import IntArray, Vectors, normalize_rows
@@ -21,46 +22,55 @@ from beamclip.teachers import Embeddings
 KIND = "clusters"
 # Part of the keys. Increase it if the same embeddings give other clusters.
 _VERSION = 1
-# Images × clusters up to which every iteration of k-means takes all images.
+# Images × clusters up to which every iteration of k-means uses all images.
 _MAX_FULL_KMEANS = 10_000_000
 _MAX_ITERATIONS = 100
 _FAISS_ITERATIONS = 25
-# Cosines held in memory at once: 128 MiB.
+# Cosines held in memory at once: 128 MiB in fp32.
 _BLOCK_CELLS = 2**25
 
 
 class Clusters:
-    """A finished store of clusters.
+    """The content of a finished store of clusters.
+
+    Args:
+        store: the store, from `cluster`.
 
     Attributes:
-        centers: [K, D] fp32, unit length.
-        ids: [N] sorted sample ids.
-        labels: [N] int64, the cluster of each sample: the one whose center has the highest cosine.
+        centers: cluster centers, unit length, fp32 [K, D].
+        ids: sorted sample ids, int64 [N].
+        labels: cluster of each sample, whose center has the highest cosine with it, int64 [N].
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        # Names of files in stores keep their original (British) spelling.
         self.centers: Tensor = torch.from_numpy(np.load(store.file("centres.npy")))
         self.ids: IntArray = np.load(store.file("ids.npy"))
         self.labels: IntArray = np.load(store.file("labels.npy"))
 
     def labels_of(self, ids: IntArray) -> IntArray:
-        """Return the clusters of these samples, int64 [B].
+        """Return the clusters of some samples, int64 [B].
+
+        Args:
+            ids: sample ids in any order, [B].
 
         Raises:
             ValueError: a sample was not clustered.
         """
         rows = np.searchsorted(self.ids, ids)
+        # searchsorted also returns a row for ids that don't exist; len(self.ids) if above all.
         if (rows == len(self.ids)).any() or (self.ids[rows] != ids).any():
             raise ValueError("a sample id is not in the store of clusters")
         return self.labels[rows]
 
 
 def clusters_parts(basis: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """Return all that a store of clusters depends on.
+    """Return the key parts of a store of clusters: everything its content depends on.
 
     Args:
-        basis: key parts of the canonical embeddings: `preparation.embedding_store.embedding_parts`.
+        basis: key parts of the canonical embeddings, from
+            `preparation.embedding_store.embedding_parts`.
         count: number of clusters K.
     """
     return {
@@ -72,6 +82,7 @@ def clusters_parts(basis: Mapping[str, Any], count: int) -> dict[str, Any]:
 
 
 def _choose_method(images: int, count: int) -> str:
+    """Return `kmeans`, `faiss` or `minibatch`, see `fit_unit_centers`."""
     if images * count <= _MAX_FULL_KMEANS:
         return "kmeans"
     return "faiss" if find_spec("faiss") else "minibatch"
@@ -86,12 +97,12 @@ def cluster(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
     progress: Progress = silent,
     repair: bool = False,
 ) -> Store:
-    """Open the store of the clusters of these images, building it if it is missing.
+    """Open the store of the clusters of some images, building it if it doesn't exist.
 
     Args:
-        basis: key parts of the embeddings, as for `clusters_parts`.
-        embeddings: a store that holds the images' canonical views.
-        ids: sorted sample ids.
+        basis: key parts of the embeddings, see `clusters_parts`.
+        embeddings: a store with the embeddings of the images' canonical views.
+        ids: sorted sample ids of the images to cluster.
         count: number of clusters K.
         root: folder of all stores.
         progress: called when clustering begins.
@@ -132,32 +143,36 @@ def check_cluster_count(count: int, images: int) -> None:
 
 
 def fit_unit_centers(vectors: Vectors, count: int, method: str) -> Vectors:
-    """Return cluster centers, [K, D], scaled to unit length.
+    """Run k-means and return the centers, scaled to unit length, fp32 [K, D].
 
-    Students are compared with centers by cosine (our reading of the paper), so their length must
-    not matter.
+    They are scaled because images are compared with them by cosine (our reading of the paper).
 
     Args:
-        vectors: [N, D], unit length.
+        vectors: unit length, [N, D].
         count: number of clusters K.
-        method: `kmeans` or `minibatch` for scikit-learn's, or `faiss`, whose centers have unit
-            length in every iteration.
+        method: `kmeans` or `minibatch` for scikit-learn's `KMeans` or `MiniBatchKMeans`; `faiss`
+            for the spherical k-means of faiss, which scales the centers in every iteration.
     """
     if method == "faiss":
         return normalize_rows(_fit_with_faiss(vectors, count))
+    # scikit-learn takes a second to import. Trials read clusters, but don't compute them.
+    from sklearn.cluster import KMeans, MiniBatchKMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     estimators: dict[str, Any] = {"kmeans": KMeans, "minibatch": MiniBatchKMeans}
     estimator = estimators[method](count, n_init=1, max_iter=_MAX_ITERATIONS, random_state=0)
     with warnings.catch_warnings():
-        # Raised if there are fewer distinct images than clusters; then some centers are equal.
+        # With fewer distinct images than clusters some centers are equal, which is no problem here.
         warnings.simplefilter("ignore", ConvergenceWarning)
         estimator.fit(vectors)
     centers = np.asarray(estimator.cluster_centers_, np.float32)
-    # The mean of opposite vectors has no direction and stays 0.
+    # The mean of opposite vectors is 0 and has no direction. It must not be divided by 0.
     lengths = np.maximum(np.linalg.norm(centers, axis=1, keepdims=True), 1e-6)
     return np.asarray(centers / lengths, np.float32)
 
 
 def _fit_with_faiss(vectors: Vectors, count: int) -> NDArray[np.float32]:
+    # Imported here because faiss is an optional dependency.
     import faiss
 
     kmeans = faiss.Kmeans(
@@ -166,6 +181,7 @@ def _fit_with_faiss(vectors: Vectors, count: int) -> NDArray[np.float32]:
         niter=_FAISS_ITERATIONS,
         seed=0,
         spherical=True,
+        # By default faiss warns if there are fewer than 39 images per cluster.
         min_points_per_centroid=1,
     )
     kmeans.train(vectors)
@@ -173,7 +189,14 @@ def _fit_with_faiss(vectors: Vectors, count: int) -> NDArray[np.float32]:
 
 
 def nearest_centers(vectors: Vectors, centers: Vectors) -> IntArray:
-    """Return the number of the center with the highest cosine, [N]; of equal ones the first."""
+    """Return the row of the center with the highest cosine for each vector, int64 [N].
+
+    Of equally near centers it is the first.
+
+    Args:
+        vectors: unit length, [N, D].
+        centers: unit length, [K, D].
+    """
     labels = np.empty(len(vectors), np.int64)
     block_size = max(1, _BLOCK_CELLS // len(centers))
     for start in range(0, len(vectors), block_size):

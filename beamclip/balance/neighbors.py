@@ -1,4 +1,4 @@
-"""Find near neighbors among unit vectors, exactly in blocks or with a faiss index."""
+"""Find nearest neighbors among unit vectors: exactly in blocks, or with an index of faiss."""
 
 import time
 from dataclasses import dataclass
@@ -14,27 +14,28 @@ from beamclip.stores import Progress, silent
 IntArray = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
-# Cosines held in memory at once: 128 MiB.
+# Cosines held in memory at once: 128 MiB in fp32.
 _BLOCK_CELLS = 2**25
-# Lists of the index that are searched for each image.
+# Inverted lists that are searched for each image (nprobe).
 _PROBED_LISTS = 64
-# faiss wants at least this many training vectors for each list.
+# faiss warns if an inverted list has fewer training vectors than this.
 _MIN_IMAGES_PER_LIST = 39
+# Images per call of the index, between which progress is shown.
 _INDEX_BATCH = 4096
-# Recall is measured on this many images, by the share of their ten true nearest neighbors.
+# Recall is measured on this many images and this many of their true nearest neighbors.
 _RECALL_IMAGES = 256
 _RECALL_NEIGHBORS = 10
 
 
 class SearchFacts(TypedDict, total=False):
-    """Facts about a search for near neighbors. Stored as JSON; the keys must not change.
+    """How nearest neighbors were found. It is stored as JSON, so the keys must not change.
 
     Attributes:
-        method: `exact` or `index`.
-        passes: exact search: how often all images were compared with all, on average.
+        method: `exact` or `index`. The other keys exist for one of them only.
+        passes: exact: number of comparisons, as a multiple of comparing all images with all.
         lists: index: number of inverted lists.
-        probed: index: number of lists searched for each image.
-        neighbours: index: number of neighbors found for each image.
+        probed: index: number of inverted lists searched for each image.
+        neighbours: index: number of neighbors asked for, for each image.
         recall: index: share of the ten true nearest neighbors that were found, in [0, 1].
     """
 
@@ -48,11 +49,12 @@ class SearchFacts(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Neighbors:
-    """The near neighbors of every image, nearest first.
+    """The nearest neighbors of every image, nearest first.
 
     Attributes:
-        rows: [N, k] rows of the neighbors.
-        distances: [N, k] cosine distances; inf if fewer than k were found.
+        rows: rows of the neighbors, int64 [N, k].
+        distances: their cosine distances, fp32 [N, k]. inf marks an entry that is no neighbor: the
+            image itself, or nothing where the index found fewer.
         facts: how they were found.
     """
 
@@ -62,7 +64,7 @@ class Neighbors:
 
 
 def normalize_rows(vectors: NDArray[Any]) -> Vectors:
-    """Scale rows to unit length, [N, D] -> [N, D] float32."""
+    """Scale rows to unit length, [N, D] of any float type -> fp32 [N, D]. No row may be 0."""
     vectors = np.asarray(vectors, np.float32)
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
@@ -77,15 +79,15 @@ def nearest_in_other_groups(
     """Find the nearest vectors that are in other groups, by comparing with all vectors.
 
     Args:
-        vectors: [N, D], unit length.
-        query_rows: [R] rows whose neighbors are wanted.
-        groups: [N] group of every row. With `np.arange(N)` a row is only kept from finding itself.
-        count: number of neighbors.
-        progress: called after each block.
+        vectors: unit length, fp32 [N, D].
+        query_rows: rows to find neighbors of, [R].
+        groups: group of every row, [N]. With `np.arange(N)` only the row itself is excluded.
+        count: number of neighbors k.
+        progress: called after each block of queries.
 
     Returns:
-        Rows and cosine distances, [R, min(count, N)], nearest first. The distance is inf if there
-        is no other neighbor.
+        Rows and cosine distances of the neighbors, [R, min(k, N)] each, nearest first. A distance
+        of inf marks a missing neighbor.
     """
     all_vectors = torch.from_numpy(vectors)
     all_groups = torch.from_numpy(groups)
@@ -97,7 +99,8 @@ def nearest_in_other_groups(
         stop = start + block_size
         block = torch.from_numpy(query_rows[start:stop])
         cosines = all_vectors[block] @ all_vectors.T
-        cosines[all_groups[block][:, None] == all_groups] = -torch.inf
+        is_same_group = all_groups[block][:, None] == all_groups
+        cosines[is_same_group] = -torch.inf
         top = cosines.topk(count)
         rows[start:stop] = top.indices.numpy()
         distances[start:stop] = 1 - top.values.numpy()
@@ -106,22 +109,27 @@ def nearest_in_other_groups(
 
 
 def approximate_neighbors(vectors: Vectors, count: int, progress: Progress = silent) -> Neighbors:
-    """Find the nearest other vectors of every vector with an inverted file of faiss.
+    """Find the nearest other vectors of every vector with an inverted-file index of faiss (IVF).
 
-    Results are exact within the lists that are searched. An inverted file is used rather than a
-    graph (HNSW) because it is the same every time even if several threads build it, and because
-    building it takes less time than searching it, which suits one search for all vectors.
+    The search is exact within the inverted lists that it looks at.
+
+    IVF is used instead of HNSW, because its result doesn't depend on the number of threads that
+    build it. It is also built faster than it is searched, which suits an index that is used once.
 
     Args:
-        vectors: [N, D], unit length.
-        count: number of neighbors.
-        progress: called after each batch.
+        vectors: unit length, fp32 [N, D].
+        count: number of neighbors k.
+        progress: called after each batch of queries.
+
+    Returns:
+        Neighbors with k + 1 columns, since every image also finds itself.
 
     Raises:
         UserError: faiss is not installed.
     """
     faiss = import_faiss()
     images, width = vectors.shape
+    # 4 √N lists, which the guidelines of faiss recommend, unless the lists would get too short.
     lists = max(1, min(round(4 * images**0.5), images // _MIN_IMAGES_PER_LIST))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
     index.nprobe = min(_PROBED_LISTS, lists)
@@ -129,17 +137,19 @@ def approximate_neighbors(vectors: Vectors, count: int, progress: Progress = sil
     index.train(vectors)
     index.add(vectors)
 
-    # One more neighbor, since every image finds itself.
-    rows = np.empty((images, count + 1), np.int64)
-    cosines = np.empty((images, count + 1), np.float32)
+    columns = count + 1
+    rows = np.empty((images, columns), np.int64)
+    cosines = np.empty((images, columns), np.float32)
     for start in range(0, images, _INDEX_BATCH):
         stop = start + _INDEX_BATCH
-        cosines[start:stop], rows[start:stop] = index.search(vectors[start:stop], count + 1)
+        cosines[start:stop], rows[start:stop] = index.search(vectors[start:stop], columns)
         progress("near neighbors", min(stop, images), images)
-    # faiss gives row -1 if it found too few.
+
+    # faiss returns row -1 where it found no further neighbor.
     is_missing = rows < 0
     is_self = rows == np.arange(images)[:, None]
     distances = np.where(is_missing | is_self, np.inf, 1 - cosines).astype(np.float32)
+    # Valid as an index; the distance says that there is no neighbor.
     rows = np.maximum(rows, 0)
     facts: SearchFacts = {
         "method": "index",
@@ -154,29 +164,41 @@ def approximate_neighbors(vectors: Vectors, count: int, progress: Progress = sil
 def recall(vectors: Vectors, rows: IntArray, distances: Vectors) -> float:
     """Return the share of the ten true nearest neighbors that were found, over 256 images.
 
-    The images are spread evenly. Neighbors at the same distance count for each other.
+    The images are evenly spaced rows. A neighbor at the same distance as a true one counts as
+    found.
 
     Args:
-        vectors: [N, D], unit length.
-        rows: [N, k] rows of the neighbors found.
-        distances: [N, k] their cosine distances.
+        vectors: unit length, fp32 [N, D].
+        rows: rows of the neighbors found, with one column more than neighbors, [N, k + 1].
+        distances: their cosine distances, [N, k + 1].
+
+    Returns:
+        The share, in [0, 1].
     """
     images = np.unique(np.linspace(0, len(vectors) - 1, _RECALL_IMAGES).astype(np.int64))
     count = min(_RECALL_NEIGHBORS, len(vectors) - 1, rows.shape[1] - 1)
     _, true_distances = nearest_in_other_groups(vectors, images, np.arange(len(vectors)), count)
+    # Sorted again, because the image itself has distance inf, in any column.
     found_distances = np.sort(distances[images], axis=1)[:, : true_distances.shape[1]]
+    # The two searches sum in different orders, so equal distances differ by rounding.
     return float((found_distances <= true_distances + 1e-6).mean())
 
 
 def estimate_comparison_seconds(images: int, width: int) -> float:
-    """Estimate how long comparing all pairs of vectors takes on this machine, by comparing some."""
+    """Estimate how many seconds comparing all pairs of vectors takes, by timing a small part.
+
+    Args:
+        images: number of vectors N.
+        width: width D of the vectors.
+    """
     sample_size = min(images, 10_000)
     vectors = np.random.default_rng(0).standard_normal((sample_size, width), np.float32)
     query_rows = np.arange(min(sample_size, 200))
     start = time.perf_counter()
     nearest_in_other_groups(vectors, query_rows, np.arange(sample_size), 1)
     seconds = time.perf_counter() - start
-    return seconds / (len(query_rows) * sample_size) * images**2
+    seconds_per_pair = seconds / (len(query_rows) * sample_size)
+    return seconds_per_pair * images**2
 
 
 def import_faiss() -> Any:

@@ -1,4 +1,4 @@
-"""Describe the result of a balance: a report and a contact sheet of merged images."""
+"""Describe the result of a balance: a report, and a contact sheet of sets of near-duplicates."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from PIL import Image, ImageDraw
 from beamclip.balance.neighbors import IntArray, SearchFacts, Vectors
 from beamclip.balance.spanning_forest import farthest_pair
 
-# Sizes of this many sets are reported.
+# Number of sets whose sizes are reported.
 _LARGEST_SETS = 10
 
 
 @dataclass(frozen=True)
 class BalancedImages:
-    """Images in sets of near-duplicates.
+    """Images in sets of near-duplicates. A set may have a single image.
 
     Attributes:
-        vectors: [N, D] embeddings, unit length.
-        ids: [N] sample ids.
-        sets: [N] number of each image's set, from 0.
-        kept: [sets] row of the image kept of each set.
+        vectors: embeddings, unit length, fp32 [N, D].
+        ids: sample ids, int64 [N].
+        sets: number of each image's set, from 0, int64 [N].
+        kept: row of the image that is kept of each set, int64 [sets].
     """
 
     vectors: Vectors
@@ -33,13 +33,13 @@ class BalancedImages:
 
 
 class LargestSet(TypedDict):
-    """The largest set, whose images may be far apart since sets are chains of near-duplicates.
+    """The largest set. Sets are chains of near-duplicates, so its images may be far apart.
 
     Attributes:
         size: number of images.
         farthest: ids of the two images that are farthest apart.
-        distance: their cosine distance.
-        distance_is_sure: whether all pairs were compared; otherwise `distance` is a lower bound.
+        distance: cosine distance of these two.
+        distance_is_sure: whether all pairs were compared. If not, `distance` is a lower bound.
     """
 
     size: int
@@ -49,13 +49,13 @@ class LargestSet(TypedDict):
 
 
 class ClassBalance(TypedDict):
-    """The images of one class that were removed.
+    """What was removed from one class.
 
     Attributes:
-        name: of the class.
-        images: number before the balance.
-        removed: number removed.
-        share: of the class's images that were removed, in [0, 1].
+        name: name of the class.
+        images: number of images before the balance.
+        removed: number of images removed.
+        share: removed / images, in [0, 1].
     """
 
     name: str
@@ -65,18 +65,18 @@ class ClassBalance(TypedDict):
 
 
 class BalanceSummary(TypedDict):
-    """The part of a report that follows from the images' sets.
+    """The part of a balance's report that is computed from the sets of images.
 
     Attributes:
         images: number of images before the balance.
         kept: number of images kept.
         removed: number of images removed.
-        removed_share: of all images, in [0, 1].
+        removed_share: removed / images, in [0, 1].
         sets: number of sets.
         sets_of_several: number of sets with more than one image.
-        sizes: number of images of the ten largest sets, largest first.
+        sizes: numbers of images of the ten largest sets, largest first.
         largest: the largest set.
-        classes: every class that has images.
+        classes: what was removed from each class that has images, in the order of labels.
     """
 
     images: int
@@ -91,12 +91,12 @@ class BalanceSummary(TypedDict):
 
 
 class BalanceReport(BalanceSummary):
-    """The content of `report.json`; the keys must not change.
+    """The content of `report.json`. It is stored, so the keys must not change.
 
     Attributes:
         threshold: cosine distance below which images were joined.
-        asked: the settings `threshold` and `remove`.
-        search: how near neighbors were found.
+        asked: the settings `balance.threshold` and `balance.remove`.
+        search: how nearest neighbors were found.
     """
 
     threshold: float
@@ -107,12 +107,12 @@ class BalanceReport(BalanceSummary):
 def summarize_balance(
     images: BalancedImages, labels: IntArray, names: Sequence[str]
 ) -> BalanceSummary:
-    """Count the sets and what was removed, in all and of each class.
+    """Count the sets and the removed images, in all and of each class.
 
     Args:
         images: the images and their sets.
-        labels: [N] classes of the images.
-        names: class names.
+        labels: classes of the images, int64 [N].
+        names: class names in the order of labels.
     """
     sizes = np.bincount(images.sets)
     total = len(images.ids)
@@ -131,7 +131,8 @@ def summarize_balance(
 
 
 def _describe_largest(images: BalancedImages, sizes: IntArray) -> LargestSet:
-    rows = np.flatnonzero(images.sets == sizes.argmax())
+    largest_set = sizes.argmax()
+    rows = np.flatnonzero(images.sets == largest_set)
     pair = farthest_pair(images.vectors, rows)
     return {
         "size": len(rows),
@@ -177,14 +178,14 @@ ReadImages = Callable[[IntArray], NDArray[np.uint8]]
 
 
 def contact_sheet(images: BalancedImages, read: ReadImages) -> Image.Image:
-    """Draw the largest sets, and random ones among the other sets with several images.
+    """Draw the largest sets, and a random choice of the other sets with more than one image.
 
-    Each set is a row that begins with the image kept, in a frame. Of more than twelve images, some
-    from the nearest to the kept one to the farthest are shown.
+    Each set is one line, which starts with the image that was kept, in a red frame. The other
+    images follow from the nearest to the farthest. At most twelve images of a set are shown.
 
     Args:
         images: the images and their sets.
-        read: reads pixels.
+        read: function that reads the pixels.
     """
     shown_sets = _choose_sets(np.bincount(images.sets))
     width = _LABEL + _IMAGES_PER_SET * (_CELL + _GAP) + _GAP
@@ -192,34 +193,49 @@ def contact_sheet(images: BalancedImages, read: ReadImages) -> Image.Image:
     sheet = Image.new("RGB", (width, height), _PAPER_COLOR)
     if not shown_sets:
         ImageDraw.Draw(sheet).text((_GAP, _GAP), "no images were merged", _TEXT_COLOR)
-    for line, number in enumerate(shown_sets):
-        rows = np.flatnonzero(images.sets == number)
-        shown_rows = _choose_images(images.vectors, rows, int(images.kept[number]))
+    for line, set_number in enumerate(shown_sets):
+        rows = np.flatnonzero(images.sets == set_number)
+        shown_rows = _choose_images(images.vectors, rows, int(images.kept[set_number]))
         kind = "largest sets" if line < _LARGEST_SETS_SHOWN else "at random"
         label = f"{len(rows):,} images\n{kind}"
-        _draw_set(sheet, _GAP + line * (_CELL + _GAP), read(images.ids[shown_rows]), label)
+        top = _GAP + line * (_CELL + _GAP)
+        pixels = read(images.ids[shown_rows])
+        _draw_set(sheet, top, pixels, label)
     return sheet
 
 
 def _choose_sets(sizes: IntArray) -> list[int]:
-    """Return the numbers of the largest sets, and of random other sets, with several images."""
-    descending = np.argsort(-sizes, kind="stable")[: int((sizes > 1).sum())]
+    """Return the numbers of the sets to show, all with more than one image.
+
+    They are the largest sets in descending order, then random other sets.
+    """
+    sets_of_several = int((sizes > 1).sum())
+    descending = np.argsort(-sizes, kind="stable")[:sets_of_several]
     largest = descending[:_LARGEST_SETS_SHOWN]
     others = np.random.default_rng(0).permutation(descending[_LARGEST_SETS_SHOWN:])
     return [*largest.tolist(), *others[:_RANDOM_SETS_SHOWN].tolist()]
 
 
 def _choose_images(vectors: Vectors, rows: IntArray, kept: int) -> IntArray:
-    """Return the rows of a set to show: the kept one, then others from near to far."""
+    """Return the rows of a set to show: the kept image, then others from near to far."""
     others = rows[rows != kept]
-    others = others[np.argsort(-(vectors[others] @ vectors[kept]), kind="stable")]
+    cosines = vectors[others] @ vectors[kept]
+    others = others[np.argsort(-cosines, kind="stable")]
+    # Evenly spaced ones, from the nearest to the farthest.
     count = min(_IMAGES_PER_SET - 1, len(others))
     positions = np.unique(np.linspace(0, len(others) - 1, count).astype(np.int64))
     return np.concatenate([[kept], others[positions]])
 
 
 def _draw_set(sheet: Image.Image, top: int, pixels: NDArray[np.uint8], label: str) -> None:
-    """Draw one row of the sheet, with a frame around the first image."""
+    """Draw one line of the sheet, with a frame around the first image.
+
+    Args:
+        sheet: the sheet to draw on.
+        top: upper edge of the images, in pixels.
+        pixels: the images, [B, S, S, 3].
+        label: text in front of the images.
+    """
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP, top + _CELL // 3), label, _TEXT_COLOR)
     for column, image in enumerate(pixels):

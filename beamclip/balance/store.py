@@ -1,7 +1,7 @@
-"""Build and read the stores of a balance: which training images are kept, and why.
+"""Build and read the stores of a balance: which training images are kept, and a report.
 
-The spanning forest is a store of its own, built once for a set of images; a balance cuts it at the
-threshold, or for the share, that the settings ask for.
+The spanning forest has a store of its own. It is built once, and each balance of the same images
+cuts it at its own threshold or share.
 """
 
 from collections.abc import Mapping
@@ -41,27 +41,27 @@ CONTACT_SHEET_FILE = "merged.png"
 # Part of the keys. Increase it if the same embeddings give other sets.
 _VERSION = 1
 MAX_EXACT_IMAGES = 100_000
-"""Number of images up to which `balance.search=auto` compares every pair."""
+"""Number of images up to which `balance.search=auto` compares all pairs."""
 
 Basis = Mapping[str, Any]
-"""Key parts of the canonical embeddings: `preparation.embedding_store.embedding_parts`."""
+"""Key parts of the canonical embeddings, from `preparation.embedding_store.embedding_parts`."""
 
 
 def forest_parts(basis: Basis, config: BalanceConfig) -> dict[str, Any]:
-    """Return all that a forest's store depends on."""
-    is_exact = config.search == "exact" or (
-        config.search == "auto" and basis["samples"] <= MAX_EXACT_IMAGES
-    )
+    """Return the key parts of a forest's store: everything its content depends on."""
+    is_small = basis["samples"] <= MAX_EXACT_IMAGES
+    is_exact = config.search == "exact" or (config.search == "auto" and is_small)
     return {
         **basis,
         "search": "exact" if is_exact else "index",
+        # Stored keys keep their original (British) spelling.
         "neighbours": None if is_exact else config.neighbors,
         "balance": _VERSION,
     }
 
 
 def balance_parts(basis: Basis, config: BalanceConfig) -> dict[str, Any]:
-    """Return all that a balance's store depends on."""
+    """Return the key parts of a balance's store: everything its content depends on."""
     return {**forest_parts(basis, config), "threshold": config.threshold, "remove": config.remove}
 
 
@@ -76,21 +76,25 @@ def balance(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
     repair: bool = False,
     data: DataConfig | None = None,
 ) -> Store:
-    """Open the store of the images that are kept, building it and its forest if they are missing.
+    """Open the store of a balance, building it and its forest if they don't exist.
 
-    Its files: `kept.npy` and `kept.json` (see `beamclip.balance.kept_list`), the ids kept;
-    `ids.npy` and `sets.npy`, every image and its set; `report.json`; `merged.png`, a contact sheet.
+    Its files are
+        - `kept.npy` and `kept.json` (see `beamclip.balance.kept_list`): the ids that are kept
+        - `ids.npy` and `sets.npy`: the id of every image and the number of its set
+        - `report.json`: see `beamclip.balance.report.BalanceReport`
+        - `merged.png`: a contact sheet
 
     Args:
         basis: key parts of the embeddings.
-        embeddings: a store that holds the canonical views of these images.
+        embeddings: a store with the embeddings of these images' canonical views.
         packed: the packed images, for class names and the contact sheet.
-        ids: sorted ids of the training images.
-        config: the `balance` settings, which must be active.
+        ids: sorted sample ids of the training images.
+        config: the `balance` settings; `threshold` or `remove` must be set.
         root: folder of all stores.
-        progress: called while near neighbors are found.
+        progress: called while nearest neighbors are found.
         repair: rebuild what is damaged in an existing store.
-        data: the settings that chose these images as train, to be written into the kept list.
+        data: the settings that selected these training images, to write into the kept list; None
+            leaves them out.
 
     Raises:
         UserError: faiss is needed and not installed, or as `build_once`.
@@ -111,6 +115,7 @@ def balance(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
             **summarize_balance(images, packed.labels[ids], packed.names),
         }
         _write_balance(folder, packed, images, report, data)
+        # For the store's manifest.
         return {
             "images": report["images"],
             "kept": report["kept"],
@@ -121,12 +126,12 @@ def balance(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
 
 
 def kept_ids(store: Store) -> IntArray:
-    """Return the sorted ids of the images to train on, from a balance's or kept list's store."""
+    """Return the sorted ids of the images to train on, from the store of a balance or kept list."""
     return np.asarray(np.load(store.file(KEPT_FILE)))
 
 
 def read_balance_report(store: Store) -> dict[str, Any]:
-    """Return the report of a balance, see `beamclip.balance.report.BalanceReport`."""
+    """Return the report of a balance; for its keys see `beamclip.balance.report.BalanceReport`."""
     return dict(read_json(store.file(REPORT_FILE)))
 
 
@@ -137,7 +142,7 @@ def _write_balance(
     report: BalanceReport,
     data: DataConfig | None,
 ) -> None:
-    """Write all files of a balance's store."""
+    """Write all files of a balance's store into `folder`."""
     kept = np.sort(images.ids[images.kept])
     facts = {"threshold": report["threshold"], "removed_share": report["removed_share"]}
     if data is not None:
@@ -158,7 +163,7 @@ def _open_forest(  # noqa: PLR0913 - the arguments of `build_once`, and what is 
     progress: Progress,
     repair: bool,
 ) -> Forest:
-    """Read the spanning forest from its store, building it if it is missing."""
+    """Read the spanning forest from its store, building the store if it doesn't exist."""
     parts = forest_parts(basis, config)
 
     def build(folder: Path) -> dict[str, Any]:

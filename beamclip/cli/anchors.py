@@ -1,4 +1,7 @@
-"""`beamclip anchors`: make the text anchors of the classes and describe them. Encodes no image."""
+"""`beamclip anchors`: build the text anchors of the classes and describe them.
+
+Encodes texts only, no image.
+"""
 
 import argparse
 import csv
@@ -34,7 +37,7 @@ from beamclip.stores.paths import check_writable, stores_root
 from beamclip.sweep.progress import ProgressBars
 from beamclip.sweep.reference_runs import near_chance
 
-# Number of nearest pairs in the table; the CSV file has more.
+# Number of nearest pairs in the printed table; nearest_pairs.csv has more.
 _MAX_PAIRS = 8
 
 
@@ -44,10 +47,11 @@ class _BuiltAnchorSet:
 
     Attributes:
         teacher: name of the teacher whose text tower encoded it.
-        store: where it is.
-        prompt_set: what the user calls its prompt set.
-        senses: of the classes, in label order.
-        uses_senses: the prompts contain more than class names.
+        store: the store that holds it.
+        prompt_set: what the user calls the prompt set. Prompt sets that give the same sentences
+            share a store, so the store does not know it.
+        senses: sense of each class, in label order.
+        uses_senses: whether the prompts depend on senses, not on class names alone.
     """
 
     teacher: str
@@ -65,16 +69,17 @@ class _BuiltAnchorSet:
         """Return facts about the anchor set.
 
         Args:
-            near: cosine from which two anchors count as near-duplicates.
+            near: smallest cosine at which two anchors count as near-duplicates.
         """
         report = anchor_report(self.store, self.prompt_set, self.senses)
+        # The store holds the pairs at its own threshold; any other is measured anew.
         if near == report.threshold:
             return report
         return report.with_similarity(measure_similarity(self.embeddings, near), self.senses)
 
 
 def run_anchors(options: argparse.Namespace) -> None:
-    """Describe an experiment's anchors."""
+    """Describe the anchors of the experiment given by the options."""
     if options.strict_senses:
         options.set.append("anchors.strict_senses=true")
     folder = Path(options.out) if options.out else None
@@ -92,14 +97,15 @@ def describe_anchors(
     Args:
         experiment: the settings.
         explain: also print the senses considered for each class and why one was chosen.
-        near: cosine from which two anchors count as near-duplicates.
-        out: folder of the files; default: `anchors/HASH` next to the stores.
+        near: smallest cosine at which two anchors count as near-duplicates, in [-1, 1].
+        out: the files of an anchor set go to the folder HASH in this one; default: `anchors` next
+            to the stores.
 
     Returns:
-        A report on each anchor set, the one of the data's own classes last.
+        A report on each anchor set; the one of the data's own classes is last.
 
     Raises:
-        UserError: names, senses, prompt sets, vocabulary or teacher are not usable.
+        UserError: class names, senses, prompt sets, vocabulary or teacher are not usable.
     """
     check_writable(experiment)
     root = stores_root(experiment)
@@ -114,12 +120,14 @@ def describe_anchors(
     if explain:
         vocabulary = experiment.anchors.vocabulary
         if vocabulary != "data":
+            # Of a vocabulary, which may have thousands of names, only list the ambiguous ones. All
+            # teachers share the senses.
             _, vocabulary_plan = planned.matched[0]
             ambiguous = ambiguous_senses(vocabulary_plan.senses)
             explain_senses(f"Ambiguous names of {vocabulary}", ambiguous, None)
         _, own_plan = planned.own
-        # A teacher near chance can't tell what the images show.
         proposed = None
+        # A teacher near chance can't tell what the images show.
         if teacher_knows_classes:
             proposed = propose_senses(experiment, own_plan.senses, context)
         explain_senses("The data's own classes", own_plan.senses, proposed)
@@ -129,11 +137,13 @@ def describe_anchors(
 def _build(
     experiment: Experiment, planned: ExperimentAnchorSets, context: PreparationContext
 ) -> list[_BuiltAnchorSet]:
-    """Build every anchor set once, and return that of the data's own classes last."""
+    """Build the anchor sets, and return the one of the data's own classes last."""
     stores = make_anchor_sets([planned], context)
+    # By key, because anchor sets may be the same: often students match the data's own classes.
     by_key = {}
     for tower, plan in planned.all():
         by_key[anchor_set_key(tower, plan, context)] = (tower, plan)
+    # Move the data's own classes to the end.
     own_key = anchor_set_key(*planned.own, context)
     by_key[own_key] = by_key.pop(own_key)
     anchor_sets = []
@@ -162,6 +172,7 @@ def _describe(anchor_set: _BuiltAnchorSet, near: float, folder: Path) -> AnchorR
 
 
 def _report_table(anchor_set: _BuiltAnchorSet, report: AnchorReport) -> Table:
+    # Class names and prompt sets may contain brackets, which rich would take for markup.
     title = escape(f"Anchors of {anchor_set.teacher}: {report.prompt_set}")
     table = Table("", "", title=title, title_justify="left", show_header=False)
     fewest, most = report.prompts_per_class
@@ -191,6 +202,7 @@ def _report_table(anchor_set: _BuiltAnchorSet, report: AnchorReport) -> Table:
 
 
 def _unknown_senses(classes: int) -> str:
+    """Describe the number of classes without a known sense, and how to know more of them."""
     if not classes:
         return "none"
     text = f"{classes:,} classes: only their names are used"
@@ -230,7 +242,7 @@ def _print_zero_shot(
     """Print the teacher's zero-shot accuracy with the anchors of the data's own classes.
 
     Returns:
-        True if it is known to be clearly above chance.
+        True if the accuracy is known and clearly above chance.
     """
     accuracy = teacher_zero_shot(experiment, AnchorSet.open(own.store), context)
     if accuracy is None:
@@ -251,21 +263,23 @@ def _print_zero_shot(
     return True
 
 
-# --explain: the sense of each class, why it was chosen, and the others that were considered.
+# --- Option --explain ---
 
 
 def explain_senses(title: str, senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> None:
     """Print a paragraph for each class: its sense, why it was chosen, and the other senses.
 
     Args:
-        title: printed above.
+        title: heading of the paragraphs.
         senses: the sense of each class.
-        proposed: the sense of each class that the images show; None if the images were not used.
+        proposed: the sense of each class according to the images, in the same order; None if the
+            images were not used.
     """
     console = Console(highlight=False)
     console.print(f"\n[bold]{escape(title)}[/]\n", soft_wrap=True)
     for index, sense in enumerate(senses):
-        _explain_sense(console, sense, proposed[index] if proposed is not None else None)
+        proposed_sense = None if proposed is None else proposed[index]
+        _explain_sense(console, sense, proposed_sense)
     print()
     _print_pins(senses, proposed)
 
@@ -274,13 +288,15 @@ def _explain_sense(console: Console, sense: Sense, proposed: Sense | None) -> No
     meaning = escape(_describe_sense(sense))
     console.print(f"[bold]{escape(sense.name)}[/]: {meaning}", soft_wrap=True)
     console.print(f"    why: {escape(sense.why)}", soft_wrap=True)
+    # Only senses that were chosen among several have scores. The images don't overrule pins.
     if sense.scores and proposed is not None and proposed.synset is not None:
-        other = proposed.synset
-        if other != sense.synset:
-            text = escape(f"{other.id} {other.gloss}: {proposed.why}")
+        shown = proposed.synset
+        if shown != sense.synset:
+            text = escape(f"{shown.id} {shown.gloss}: {proposed.why}")
             console.print(f"    [yellow]but the images show {text}[/]", soft_wrap=True)
     for index, synset in enumerate(sense.considered):
-        if sense.synset is not None and synset.id == sense.synset.id:
+        is_chosen = sense.synset is not None and synset.id == sense.synset.id
+        if is_chosen:
             continue
         score = f" ({sense.scores[index]:.2f})" if sense.scores else ""
         console.print(
@@ -296,9 +312,10 @@ def _describe_sense(sense: Sense) -> str:
 
 
 def _print_pins(senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> None:
-    """Print an option to copy that pins the ambiguous senses."""
+    """Print the option that pins the ambiguous senses, ready to copy."""
+    best_senses = senses if proposed is None else proposed
     pins = {}
-    for sense, best in zip(senses, proposed or senses, strict=True):
+    for sense, best in zip(senses, best_senses, strict=True):
         if sense.scores and best.synset:
             pins[best.name] = best.synset.id
     if not pins:
@@ -310,6 +327,7 @@ def _print_pins(senses: Sequence[Sense], proposed: Sequence[Sense] | None) -> No
             "the other classes (and of what the images show, once beamclip embed has encoded them)"
         )
     print(
-        f"{len(pins)} of them were chosen because of {basis}. Check them, then pin them with:\n"
+        f"{len(pins)} of these senses were chosen because of {basis}. Check them, then pin them "
+        "with:\n"
         f"  {pin_option(pins)}\n"
     )

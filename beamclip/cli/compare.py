@@ -1,4 +1,4 @@
-"""`beamclip compare` and `beamclip report`: show a sweep as a table or as a page."""
+"""`beamclip compare` and `beamclip report`: show a sweep as tables or as an HTML page."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from beamclip.stores.paths import tracking_uri
 
 
 def run_compare(options: argparse.Namespace) -> None:
-    """Print the tables of a sweep."""
+    """Print a sweep's trials next to the references and published results."""
     from rich.console import Console
 
     from beamclip.reporting.comparison import compare
@@ -19,7 +19,7 @@ def run_compare(options: argparse.Namespace) -> None:
 
 
 def run_report(options: argparse.Namespace) -> None:
-    """Write the report of a sweep."""
+    """Write the report of a sweep, as HTML and Markdown."""
     from beamclip.reporting.html_report import write_report
 
     folder = Path(options.out) if options.out else None

@@ -1,4 +1,4 @@
-"""`beamclip doctor`: try everything that a sweep needs, one thing after the other."""
+"""`beamclip doctor`: check everything that a sweep needs, and report what is wrong."""
 
 import argparse
 import os
@@ -11,11 +11,11 @@ from beamclip.stores.paths import check_writable, storage_root, stores_root, tra
 from beamclip.sweep.reference_runs import demo_teacher_warning
 
 Check = Callable[[Experiment], str]
-"""Returns a description of what works, or raises UserError."""
+"""Returns a description of what was found, or raises UserError."""
 
 
 def run_doctor(options: argparse.Namespace) -> int:
-    """Run all checks; return 1 if one fails."""
+    """Check the experiment given by the options; return 1 if a check fails, else 0."""
     return run_checks(experiment_from_options(options))
 
 
@@ -27,6 +27,7 @@ def run_checks(experiment: Experiment) -> int:
     """
     failed = 0
     for name, check in CHECKS.items():
+        # Flushed, because the next check may take a while.
         try:
             print(f"✓ {name:10} {check(experiment)}", flush=True)
         except UserError as error:
@@ -67,7 +68,7 @@ def _check_teacher(experiment: Experiment) -> str:
     if warning:
         raise UserError(warning)
     if experiment.teacher.model == "demo":
-        return "the demo's own, which is trained in about a minute"
+        return "the demo's own; training it takes about a minute"
     import torch
 
     from beamclip.teachers import load_teacher
@@ -79,8 +80,9 @@ def _check_teacher(experiment: Experiment) -> str:
 def _check_student(experiment: Experiment) -> str:
     from beamclip.students import build_student
 
-    # The backbone does not depend on the width of the embeddings.
-    student = build_student(experiment.student, 64, experiment.seed)
+    # Only the projector depends on the width of the embeddings, and it is not counted here.
+    any_width = 64
+    student = build_student(experiment.student, any_width, experiment.seed)
     parameters = sum(parameter.numel() for parameter in student.backbone.parameters())
     return f"{experiment.student.backbone}: {parameters / 1e6:.1f} M parameters"
 
@@ -89,6 +91,7 @@ def _check_devices(experiment: Experiment) -> str:
     import torch
 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    # With RAY_ADDRESS=local, Ray starts a cluster on this machine.
     joins_cluster = os.environ.get("RAY_ADDRESS", "") not in ("", "local")
     if experiment.scaling.gpus_per_worker and not gpus and not joins_cluster:
         raise UserError(
@@ -109,7 +112,8 @@ def _check_ray(experiment: Experiment) -> str:
     finally:
         disconnect()
     trials = "1 trial" if count == 1 else f"{count} trials"
-    return f"{'joined the cluster' if joined else 'started a local one'}; {trials} at a time"
+    cluster = "joined the cluster" if joined else "started a local cluster"
+    return f"{cluster}; {trials} at a time"
 
 
 CHECKS: dict[str, Check] = {

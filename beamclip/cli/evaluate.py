@@ -1,6 +1,6 @@
-"""`beamclip evaluate`: probe a trained student or any timm model, on its own data and on others.
+"""`beamclip evaluate`: probe a trained student or any timm model, on its own and on other data.
 
-The probes are those of a sweep. Everything runs in this process, without Ray.
+The probes are the same as in a sweep. Everything runs in this process, without Ray.
 """
 
 import argparse
@@ -38,13 +38,14 @@ _RUN_PREFIX = "run:"
 
 @dataclass(frozen=True)
 class EvaluationExtras:
-    """Evaluations in addition to the probes of a sweep.
+    """What to evaluate in addition to the probes of a sweep.
 
     Attributes:
         transfer: name -> folder of other data sets to probe the frozen backbone on.
-        few_shot: also probe with 1, 2, 4, 8 and 16 training images a class, or with the numbers of
-            `probe.few_shot`.
-        class_list: a file like `data.class_names`, whose names zero-shot uses instead.
+        few_shot: also run few-shot probes, with the numbers of images in `probe.few_shot` if it is
+            set, else with 1, 2, 4, 8 and 16 training images per class.
+        class_list: file of class names for zero-shot, in the format of `data.class_names`; default
+            the data's own names.
     """
 
     transfer: Mapping[str, str] = field(default_factory=dict)
@@ -53,11 +54,12 @@ class EvaluationExtras:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
-    """Evaluate a model; one named `run:ID` with the settings of its run."""
+    """Evaluate a model. `run:ID` is evaluated with the settings of its run, if it has any."""
     extras = EvaluationExtras(
         _parse_transfer(options.transfer), options.few_shot, options.class_list
     )
     experiment = None
+    # A preset replaces the run's settings.
     if options.model.startswith(_RUN_PREFIX) and options.preset is None:
         experiment = experiment_of_run(options.model, overrides_from_options(options))
     experiment = experiment or experiment_from_options(options)
@@ -65,7 +67,11 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
 
 def _parse_transfer(items: Sequence[str]) -> dict[str, str]:
-    """Return the folder of each data set given as NAME=DIR."""
+    """Return the folder of each data set given as NAME=DIR, by its name.
+
+    Raises:
+        UserError: an item has another form, or two items have the same name.
+    """
     folders: dict[str, str] = {}
     for item in items:
         name, _, folder = item.partition("=")
@@ -89,10 +95,10 @@ def evaluate_model(
             timm name.
         untrained: for a timm name: use random weights instead of its pretrained ones.
         experiment: data, probes and storage.
-        extras: what else to evaluate.
+        extras: what else to evaluate; default nothing.
 
     Returns:
-        The metrics in percent; those of other data sets are called `transfer/NAME/…`.
+        Metric -> value. Metrics on a transfer data set begin with `transfer/NAME/`.
 
     Raises:
         UserError: there is no such model, data or class list; or a class list is given for a model
@@ -102,36 +108,47 @@ def evaluate_model(
     check_writable(experiment)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with ProgressBars() as bars, _class_list_errors(extras):
-        # The model is loaded before images are packed, which may take an hour.
+        # Load the model first: packing images may take an hour, and a mistyped name of a model
+        # must not be reported after it.
         loaded = _load_model(model, untrained, experiment)
         student = loaded.student
         experiment = _with_extras(experiment, extras, model, loaded)
 
-        own = own_dataset(experiment)
-        others = []
-        for name, folder in extras.transfer.items():
-            others.append(
-                transfer_dataset(name, folder, experiment, student.spec.image_size, own.name)
-            )
+        own_data = own_dataset(experiment)
+        image_size = student.spec.image_size
+        transfer_data = [
+            transfer_dataset(name, folder, experiment, image_size, own_data.name)
+            for name, folder in extras.transfer.items()
+        ]
         context = PreparationContext(stores_root(experiment), device, bars)
         if extras.class_list is not None:
             _check_width(student, experiment, context)
-        opened = _open_datasets([own, *others], context)
+
+        # For the same reason, check all data sets before the first is packed, and pack all of them
+        # before the first is probed.
+        datasets = [own_data, *transfer_data]
+        for dataset in datasets:
+            dataset.check(context)
+        images = {dataset.name: dataset.open(context) for dataset in datasets}
 
         anchors = None
         if loaded.embeds_like_teacher:
             anchors = _build_anchors(student, experiment, context, bars)
         student = student.to(device)
-        evaluations = {own.name: _probe(student, own, opened[own.name], anchors, bars)}
-        for dataset in others:
-            evaluations[dataset.name] = _probe(student, dataset, opened[dataset.name], None, bars)
+        evaluations = {}
+        for dataset in datasets:
+            # The anchors are of the model's own classes, so other data get no zero-shot.
+            dataset_anchors = None if dataset.is_transfer else anchors
+            evaluations[dataset.name] = _probe(
+                student, dataset, images[dataset.name], dataset_anchors, bars
+            )
 
     console = Console()
     console.print(probe_table(f"{model}, untrained" if untrained else model, evaluations))
     for note in table_notes(evaluations):
         console.print(note, markup=False)
-    metrics = dict(evaluations[own.name].metrics)
-    for dataset in others:
+    metrics = dict(evaluations[own_data.name].metrics)
+    for dataset in transfer_data:
         for key, value in evaluations[dataset.name].metrics.items():
             metrics[f"transfer/{dataset.name}/{key}"] = value
     return metrics
@@ -140,7 +157,7 @@ def evaluate_model(
 def _probe(
     student: Student,
     dataset: "EvaluationDataset",
-    opened: tuple[PackedImages, Splits],
+    images: tuple[PackedImages, Splits],
     anchors: Tensor | None,
     bars: ProgressBars,
 ) -> Evaluation:
@@ -148,19 +165,19 @@ def _probe(
 
     Args:
         student: on its device.
-        dataset: the data set.
-        opened: its images and splits.
+        dataset: its `probe` settings are used.
+        images: the data set's packed images and their splits.
         anchors: for zero-shot, [K, D]; None: no zero-shot.
         bars: shows the progress.
     """
     config = dataset.experiment.probe
     context = Context(device=next(student.parameters()).device)
     pixels = student_pixels(student, student.spec.image_size)
-    features = evaluation_features(student, *opened, pixels, config, context, bars)
+    features = evaluation_features(student, *images, pixels, config, context, bars)
     return evaluate(*features, anchors, config)
 
 
-# The model.
+# --- The model ---
 
 
 @dataclass(frozen=True)
@@ -169,8 +186,8 @@ class _LoadedModel:
 
     Attributes:
         student: the model.
-        embeds_like_teacher: it was trained to embed images into its teacher's space, so that
-            zero-shot makes sense.
+        embeds_like_teacher: whether it was trained to embed images into its teacher's space;
+            zero-shot only makes sense then.
     """
 
     student: Student
@@ -178,15 +195,20 @@ class _LoadedModel:
 
 
 def _is_student(model: str) -> bool:
-    """Return True for a student of beamclip, False for a timm name."""
+    """Return whether `model` names a student of beamclip, by file or by run, or a timm model."""
     return model.startswith(_RUN_PREFIX) or model.endswith(".safetensors")
 
 
 def _load_model(model: str, untrained: bool, experiment: Experiment) -> _LoadedModel:
+    """Load a student's file, download the student of a run, or create a timm model.
+
+    Raises:
+        UserError: there is no such model, or `untrained` is given for a trained student.
+    """
     if not _is_student(model):
         init = "random" if untrained else "pretrained"
         experiment = with_values(experiment, {"student.backbone": model, "student.init": init})
-        # No probe uses the embeddings of a timm model, so their width does not matter.
+        # No probe uses the embeddings of a timm model, so any width will do.
         student = build_student(experiment.student, 1, experiment.seed)
         return _LoadedModel(student, embeds_like_teacher=False)
     if untrained:
@@ -199,37 +221,43 @@ def _load_model(model: str, untrained: bool, experiment: Experiment) -> _LoadedM
         path = Path(fetch_student_of_run(model, experiment))
     student = load_student(path)
     projected = projector_was_trained(path)
+    # Files of older versions don't record it, but the objective of the training tells.
     if projected is None:
         projected = _training_experiment(model, experiment).objective.requirements.projected
     return _LoadedModel(student, projected)
 
 
 def _training_experiment(model: str, experiment: Experiment) -> Experiment:
-    """Return the settings that a student was trained with, for files of older versions.
+    """Return the settings that a student was trained with: those of its run.
 
-    They are those of its run if they can be read, else those it is evaluated with.
+    Without a run, or if its settings can't be read, `experiment` is the best guess.
     """
     if not model.startswith(_RUN_PREFIX):
         return experiment
-    places = {
+    locations = {
         "storage.path": experiment.storage.path,
         "storage.cache": experiment.storage.cache,
         "tracking.uri": experiment.tracking.uri,
     }
     try:
-        return experiment_of_run(model, places) or experiment
+        return experiment_of_run(model, locations) or experiment
     except UserError:
-        # The run's settings may be of an older version, too; --preset replaces them.
+        # An older version may have written settings that are no longer valid. Users get past that
+        # error with --preset, so it must not stop them here.
         return experiment
 
 
-# Extras: few-shot probes and class lists.
+# --- Extras: few-shot probes and class lists ---
 
 
 def _with_extras(
     experiment: Experiment, extras: EvaluationExtras, model: str, loaded: _LoadedModel
 ) -> Experiment:
-    """Return the experiment with few-shot probes and the class list's names."""
+    """Return the experiment with few-shot probes and the names of the class list.
+
+    Raises:
+        UserError: a class list is given for a model that can't do zero-shot.
+    """
     if extras.few_shot and not experiment.probe.few_shot:
         experiment = with_values(experiment, {"probe.few_shot": list(FEW_SHOT)})
     if extras.class_list is None:
@@ -248,9 +276,10 @@ def _with_extras(
 
 
 def _with_class_list(experiment: Experiment, class_list: str) -> Experiment:
-    """Return the experiment with the class list's names.
+    """Return the experiment with the names of the class list.
 
-    Pinned senses of names that are not in the list are dropped: they were for the data's own names.
+    Pins of names that are not in the list are dropped. They were meant for the data's own names,
+    and a pin of a name that is not a class is an error.
     """
     known_names = {normalize_name(name) for name in read_class_names(Path(class_list))}
     vocabulary = experiment.anchors.vocabulary
@@ -260,7 +289,7 @@ def _with_class_list(experiment: Experiment, class_list: str) -> Experiment:
     for name, sense in experiment.anchors.senses.items():
         if normalize_name(name) in known_names:
             pins[name] = sense
-    # A mapping is merged with the present one, so it is emptied first.
+    # `with_values` merges mappings, so the old pins are removed first.
     without_pins = with_values(experiment, {"data.class_names": class_list, "anchors.senses": {}})
     return with_values(without_pins, {"anchors.senses": pins})
 
@@ -279,7 +308,7 @@ def _check_width(student: Student, experiment: Experiment, context: PreparationC
 
 @contextmanager
 def _class_list_errors(extras: EvaluationExtras) -> Iterator[None]:
-    """Let errors about `data.class_names` name --class-list, which the user typed."""
+    """Replace `data.class_names` in errors by --class-list, which is what the user typed."""
     try:
         yield
     except UserError as error:
@@ -291,9 +320,11 @@ def _class_list_errors(extras: EvaluationExtras) -> Iterator[None]:
 def _build_anchors(
     student: Student, experiment: Experiment, context: PreparationContext, bars: ProgressBars
 ) -> Tensor | None:
-    """Return the anchors of the data's own classes or of the class list, [K, D].
+    """Build the anchors of the data's own classes, or of the class list.
 
-    None if the student's embeddings have another width than the teacher's.
+    Returns:
+        [K, D]; None if D is not the width of the student's embeddings, which then are in the space
+        of another teacher.
     """
     teacher = context.teacher(experiment.teacher)
     _, plan = plan_anchor_sets(experiment, context).own
@@ -302,7 +333,7 @@ def _build_anchors(
     return anchors if anchors.shape[1] == student.spec.width else None
 
 
-# The data sets.
+# --- The data sets ---
 
 
 @dataclass(frozen=True)
@@ -310,9 +341,9 @@ class EvaluationDataset:
     """One data set to evaluate on.
 
     Attributes:
-        name: what it is called in the table.
+        name: its name in the table.
         experiment: its `data` and `probe` settings.
-        is_transfer: True if `--transfer` named it, False if it is the model's own.
+        is_transfer: True if it was given with --transfer, False for the model's own data.
     """
 
     name: str
@@ -323,7 +354,7 @@ class EvaluationDataset:
         """Check the data as far as possible without reading an image.
 
         Raises:
-            UserError: there is no such data, or too little of it.
+            UserError: the data doesn't exist, or has too few images.
         """
         with self._errors_name_transfer():
             available = context.source(self.experiment.data).count("train")
@@ -336,21 +367,22 @@ class EvaluationDataset:
             check_knn_neighbors(self.experiment, images)
 
     def open(self, context: PreparationContext) -> tuple[PackedImages, Splits]:
-        """Pack the images if needed, and split them.
+        """Pack the images if they are not packed yet, and split them.
 
         Raises:
-            UserError: they can't be packed or split, or there are fewer train images than
-                neighbors.
+            UserError: the images can't be packed or split, or k-NN asks for more neighbors than
+                there are train images.
         """
         with self._errors_name_transfer():
             packed = context.packed(self.experiment.data)
             splits = split(packed, self.experiment.data)
+            # Again, because train is smaller now: without val and unreadable images.
             check_knn_neighbors(self.experiment, len(splits.train))
             return packed, splits
 
     @contextmanager
     def _errors_name_transfer(self) -> Iterator[None]:
-        """Let errors about other data name the --transfer option."""
+        """Name the --transfer option in errors about transfer data."""
         try:
             yield
         except UserError as error:
@@ -361,7 +393,8 @@ class EvaluationDataset:
 
 
 def _message_for_transfer(message: str, name: str) -> str:
-    """Reword advice of an error: `data.class_names` and --data are for the model's own data."""
+    """Reword the advice of an error, which names settings and options of the model's own data."""
+    # `data.class_names` would name the classes of the model's own data.
     subject, no_names, _ = message.partition(" has no class names")
     if no_names:
         return (
@@ -372,14 +405,15 @@ def _message_for_transfer(message: str, name: str) -> str:
 
 
 def own_dataset(experiment: Experiment) -> EvaluationDataset:
-    """Return the model's own data set, called like its folder."""
+    """Return the model's own data set. Its name is the name of its folder, or its source."""
     path = experiment.data.path
     return EvaluationDataset(_folder_name(path) if path else experiment.data.source, experiment)
 
 
 def _folder_name(path: str) -> str:
-    """Return the last part of a path or URL, also of `.` and `..`; of "/" the whole."""
+    """Return the last part of a path or URL. `.` and `..` are resolved, "/" stays as it is."""
     if "://" not in path:
+        # Not `resolve`: a symlink keeps the name that the user gave it.
         path = os.path.abspath(Path(path).expanduser())
     return Path(path).name or path
 
@@ -387,17 +421,17 @@ def _folder_name(path: str) -> str:
 def transfer_dataset(
     name: str, folder: str, experiment: Experiment, image_size: int, own_name: str
 ) -> EvaluationDataset:
-    """Return another data set with the same probes.
+    """Return another data set, to be probed in the same way as the model's own.
 
     Args:
-        name: what to call it.
+        name: its name in the table.
         folder: where its images are.
         experiment: the settings of the model's own data set.
-        image_size: side of the model's images in px; the images are packed at this size.
+        image_size: side of the model's input in px; the images are packed at this size.
         own_name: name of the model's own data set.
 
     Raises:
-        UserError: both have the same name, so that the table could show only one.
+        UserError: `name` is `own_name`; results are kept by name.
     """
     if name == own_name:
         raise UserError(
@@ -406,6 +440,7 @@ def transfer_dataset(
     values = {
         "data.source": "auto",
         "data.path": folder,
+        # These describe the model's own data.
         "data.class_names": None,
         "data.train_images": None,
         "data.image_size": image_size,
@@ -414,25 +449,16 @@ def transfer_dataset(
     return EvaluationDataset(name, with_values(experiment, values), is_transfer=True)
 
 
-def _open_datasets(
-    datasets: Sequence[EvaluationDataset], context: PreparationContext
-) -> dict[str, tuple[PackedImages, Splits]]:
-    """Return images and splits of each data set, after all of them have been checked."""
-    for dataset in datasets:
-        dataset.check(context)
-    return {dataset.name: dataset.open(context) for dataset in datasets}
-
-
-# The table.
+# --- The table ---
 
 _PROBE_NAMES = {"linear_probe": "linear probe", "knn": "k-NN", "zero_shot": "zero-shot"}
 
 
 def probe_table(title: str, evaluations: Mapping[str, Evaluation]) -> Table:
-    """Return the table of results: a row for each probe on each data set, in percent.
+    """Return the table of results in percent, with one section per data set and one row per probe.
 
     Args:
-        title: names the model.
+        title: title of the table: the model.
         evaluations: name of the data set -> its results.
     """
     table = Table("probe", title=escape(title), title_justify="left", caption_justify="left")
@@ -440,7 +466,8 @@ def probe_table(title: str, evaluations: Mapping[str, Evaluation]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     has_few_shot = False
     for name, evaluation in evaluations.items():
-        test_images = sum(row["images"] for row in evaluation.details["linear_probe"]["per_class"])
+        per_class = evaluation.details["linear_probe"]["per_class"]
+        test_images = sum(row["images"] for row in per_class)
         table.add_section()
         table.add_row(escape(f"{name}, {test_images:,} test images"))
         for row in _probe_rows(evaluation):
@@ -448,13 +475,14 @@ def probe_table(title: str, evaluations: Mapping[str, Evaluation]) -> Table:
         has_few_shot |= any(key.startswith("few_shot/") for key in evaluation.metrics)
     if has_few_shot:
         table.caption = (
-            "95 %: over test images; of N-shot probes over draws of the N images a class"
+            "95 % intervals are over test images; those of N-shot probes over draws of the N "
+            "images per class"
         )
     return table
 
 
 def _probe_rows(evaluation: Evaluation) -> Iterator[list[str]]:
-    """Yield a row for each probe: name, val, test, interval, top-5, ECE."""
+    """Yield the cells of a row for each probe that was run: name, val, test, 95 %, top-5, ECE."""
     metrics = evaluation.metrics
     for key, name in _PROBE_NAMES.items():
         if f"{key}/test_top1" not in metrics:
@@ -470,6 +498,7 @@ def _probe_rows(evaluation: Evaluation) -> Iterator[list[str]]:
             _format(metrics, f"{key}/test_ece"),
         ]
     for few_shot in evaluation.details["few_shot"]:
+        # Not run; `table_notes` gives the reason.
         if few_shot["note"]:
             continue
         key = f"few_shot/{few_shot['images_per_class']}_top1"
@@ -478,10 +507,12 @@ def _probe_rows(evaluation: Evaluation) -> Iterator[list[str]]:
 
 
 def _format(metrics: Mapping[str, float], key: str) -> str:
+    """Return a metric with two decimals; an empty cell if it was not measured."""
     return f"{metrics[key]:.2f}" if key in metrics else ""
 
 
 def _format_interval(metrics: Mapping[str, float], key: str) -> str:
+    """Return an interval such as "61.20–63.05"; an empty cell if it was not measured."""
     low = _format(metrics, f"{key}_low")
     high = _format(metrics, f"{key}_high")
     return f"{low}–{high}" if low else ""

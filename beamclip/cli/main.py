@@ -1,15 +1,15 @@
 """The `beamclip` command, and the command line of the scripts in `sweeps/`.
 
-A mistake of the user is printed as one sentence and exits with 2. The parser imports neither torch
-nor Ray; the module of a command is imported when the command runs.
+A user error is printed as one sentence, with exit code 2. The parser imports neither torch nor Ray:
+the module of a command is imported only when the command runs.
 """
 
 import argparse
+import math
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pkgutil import resolve_name
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -26,7 +26,9 @@ from beamclip.config import Sweep, UserError, validate
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+# argparse exits with 2 as well if an option is wrong.
 EXIT_USER_ERROR = 2
+# 128 + SIGINT, as a shell reports a process that Ctrl-C has ended.
 EXIT_INTERRUPTED = 130
 
 
@@ -34,22 +36,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the `beamclip` command and exit.
 
     Args:
-        arguments: default: those of the process.
+        arguments: words of the command line; default `sys.argv[1:]`.
     """
     options = build_parser().parse_args(arguments)
-    sys.exit(exit_code_of(lambda: resolve_name(options.handler)(options)))
+
+    def run() -> int | None:
+        # This imports the command's module, so it runs inside of `exit_code_of`: Ctrl-C during a
+        # slow import must not end with a traceback.
+        handler: Callable[[argparse.Namespace], int | None] = resolve_name(options.handler)
+        return handler(options)
+
+    sys.exit(exit_code_of(run))
 
 
 def sweep_main(sweep: Sweep, arguments: Sequence[str] | None = None) -> None:
     """Run a script's sweep with the settings given on its command line, and exit.
 
     Args:
-        sweep: what to run.
-        arguments: default: those of the process.
+        sweep: the sweep that the script declares.
+        arguments: words of the command line; default `sys.argv[1:]`.
     """
     parser = argparse.ArgumentParser(
         description=sweep.question,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        # `resume_command` looks for --name in `sys.argv`, and would miss an abbreviation of it.
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -62,7 +72,8 @@ def sweep_main(sweep: Sweep, arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     def run() -> None:
-        # Another name keeps a sweep on other data, for example, apart from the first.
+        # Another name keeps, for example, a sweep on other data apart from the first. It becomes
+        # the name of a folder, so it is validated again.
         named = validate(Sweep, sweep.model_dump(mode="json") | {"name": options.name})
         start_sweep(named, options)
 
@@ -70,8 +81,12 @@ def sweep_main(sweep: Sweep, arguments: Sequence[str] | None = None) -> None:
 
 
 def exit_code_of(action: Callable[[], int | None]) -> int:
-    """Run an action, print mistakes of the user as one sentence, and return the exit code."""
-    # Python lets only the main thread handle signals.
+    """Run a command and return its exit code. User errors and interruptions become one sentence.
+
+    Args:
+        action: returns the exit code; None means 0.
+    """
+    # In any other thread `signal.signal` raises ValueError.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _forward_sigterm)
     try:
@@ -89,21 +104,22 @@ def exit_code_of(action: Callable[[], int | None]) -> int:
 def _forward_sigterm(number: int, frame: FrameType | None) -> None:
     """Forward SIGTERM as SIGINT, so that Ray Tune's handler runs as after Ctrl-C.
 
-    `ray job stop`, Slurm and Kubernetes end jobs by SIGTERM. Processes that a script started with
-    `&` ignore SIGINT; there KeyboardInterrupt is raised instead.
+    `ray job stop`, Slurm and Kubernetes end jobs by SIGTERM.
     """
+    # A process that a script started with `&` ignores SIGINT. None is a handler that was not
+    # installed from Python.
     if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
         raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)
 
 
-# The parser. Each command names its function as `module:function`.
+# --- The parser ---
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of the whole command.
+    """Build the parser of the `beamclip` command with all subcommands.
 
-    The options it returns have a `handler`, the name of the function to call with them.
+    The parsed options have a `handler`: the `module:function` to call with them.
     """
     parser = argparse.ArgumentParser(
         prog="beamclip", description="Turn a large frozen CLIP into small, fast vision models."
@@ -126,6 +142,14 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_command(
     commands: "Commands", name: str, handler: str, description: str
 ) -> argparse.ArgumentParser:
+    """Add a command with the options that all commands share.
+
+    Args:
+        commands: the subparsers.
+        name: of the command.
+        handler: `module:function`; a name, because some of these modules import torch.
+        description: for the help of the command and of `beamclip`.
+    """
     parser = commands.add_parser(
         name, help=description, description=description, allow_abbrev=False
     )
@@ -169,12 +193,12 @@ def _add_sweep(commands: "Commands") -> None:
     parser.add_argument(
         "--search",
         choices=("grid", "random", "optuna"),
-        help="how trials are chosen from the space (default: grid)",
+        help="how to choose trials from the space (default: grid)",
     )
     parser.add_argument(
         "--trials",
         type=int,
-        help="number of trials to draw (default: 16); a grid runs all its combinations",
+        help="number of trials to draw (default: 16); a grid runs every combination instead",
     )
     parser.add_argument("--asha", action="store_true", help="stop poor trials early")
     add_sweep_options(parser)
@@ -214,7 +238,7 @@ def _add_balance(commands: "Commands") -> None:
         commands,
         "balance",
         "beamclip.cli.balance:run_balance",
-        "leave out training images that look much alike to the teacher, and report which",
+        "find near-duplicates among the training images, keep one of each set, and report them",
     )
     add_repair_option(parser)
 
@@ -224,7 +248,7 @@ def _add_anchors(commands: "Commands") -> None:
         commands,
         "anchors",
         "beamclip.cli.anchors:run_anchors",
-        "make the text anchors of the classes and describe them; encodes no image",
+        "build the text anchors of the classes and describe them; encodes no image",
     )
     parser.add_argument(
         "--explain",
@@ -236,17 +260,20 @@ def _add_anchors(commands: "Commands") -> None:
         type=_parse_cosine,
         default=0.95,
         metavar="COSINE",
-        help="cosine from which two anchors count as near-duplicates (default: 0.95)",
+        help="smallest cosine at which two anchors count as near-duplicates (default: 0.95)",
     )
     parser.add_argument(
         "--strict-senses",
         action="store_true",
-        help="stop at a class name with several senses if none is pinned",
+        help="stop if a class name has several senses and none is pinned",
     )
     parser.add_argument(
         "--out",
         metavar="DIR",
-        help="folder for the heat map and tables (default: anchors/HASH next to the stores)",
+        help=(
+            "write heat map and tables to DIR/HASH, with the hash of the anchor set (default DIR: "
+            "anchors/ next to the stores)"
+        ),
     )
 
 
@@ -257,7 +284,7 @@ def _add_compare(commands: "Commands") -> None:
         "beamclip.cli.compare:run_compare",
         "compare a sweep's trials with the references and published results",
     )
-    _add_which_sweep(parser)
+    _add_sweep_choice(parser)
 
 
 def _add_report(commands: "Commands") -> None:
@@ -265,9 +292,9 @@ def _add_report(commands: "Commands") -> None:
         commands,
         "report",
         "beamclip.cli.compare:run_report",
-        "write one page about a sweep to send around: tables, figures, images, costs, commands",
+        "write a report of a sweep as one page to share: tables, figures, images, costs, commands",
     )
-    _add_which_sweep(parser)
+    _add_sweep_choice(parser)
     parser.add_argument(
         "--out",
         metavar="DIR",
@@ -278,7 +305,7 @@ def _add_report(commands: "Commands") -> None:
     )
 
 
-def _add_which_sweep(parser: argparse.ArgumentParser) -> None:
+def _add_sweep_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiment", metavar="EXPERIMENT", help="name of the sweep")
     parser.add_argument(
         "--sweep", metavar="ID", help="id of one sweep of that name (default: the latest)"
@@ -296,8 +323,8 @@ def _add_evaluate(commands: "Commands") -> None:
         "model",
         metavar="MODEL",
         help=(
-            "a student.safetensors of beamclip; run:ID of the MLflow run that trained one (with "
-            "that run's settings unless --preset is given); or a timm name such as resnet18"
+            "a student.safetensors of beamclip; run:ID, the MLflow run that trained a student (its "
+            "settings are used unless --preset is given); or a timm name such as resnet18"
         ),
     )
     parser.add_argument(
@@ -318,14 +345,14 @@ def _add_evaluate(commands: "Commands") -> None:
     parser.add_argument(
         "--few-shot",
         action="store_true",
-        help="also probe with 1, 2, 4, 8 and 16 training images a class",
+        help="also probe with 1, 2, 4, 8 and 16 training images per class",
     )
     parser.add_argument(
         "--class-list",
         metavar="FILE",
         help=(
-            "use these class names for zero-shot, one a line in the order of labels, instead of "
-            "the data's own"
+            "class names to use for zero-shot instead of the data's own: one per line, in label "
+            "order"
         ),
     )
 
@@ -340,7 +367,11 @@ def _add_doctor(commands: "Commands") -> None:
 
 
 def _parse_cosine(text: str) -> float:
-    with suppress(ValueError):
-        if -1 <= float(text) <= 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text} is no cosine; give a number from -1 to 1")
+    try:
+        cosine = float(text)
+    except ValueError:
+        cosine = math.nan
+    # NaN fails this comparison as well.
+    if not -1 <= cosine <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no cosine; give a number from -1 to 1")
+    return cosine

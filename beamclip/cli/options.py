@@ -15,7 +15,8 @@ from beamclip.config.space import with_seeds
 from beamclip.sweep.runner import plan_sweep, run_sweep
 
 DEFAULT_PRESET = "demo"
-# Options that a resumed sweep can't take: it keeps the settings it was started with.
+# Options that are refused with --resume: a resumed sweep keeps the settings it was started with.
+# --preset is not one of them, because a preset may say where the storage is.
 _FIXED_AT_START = (
     "set",
     "data",
@@ -37,7 +38,9 @@ def experiment_from_options(options: argparse.Namespace) -> Experiment:
     Raises:
         UserError: a setting is wrong; the message names it.
     """
-    return load_experiment(options.preset or DEFAULT_PRESET, overrides_from_options(options))
+    # Not argparse's default: `beamclip evaluate run:ID` has to know whether --preset was given.
+    preset = options.preset or DEFAULT_PRESET
+    return load_experiment(preset, overrides_from_options(options))
 
 
 def overrides_from_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -45,6 +48,7 @@ def overrides_from_options(options: argparse.Namespace) -> dict[str, Any]:
     overrides: dict[str, Any] = {}
     if options.data is not None:
         overrides["data.path"] = options.data
+        # The preset names the kind of its own data, such as the demo's.
         overrides["data.source"] = "auto"
     shortcuts = {
         "storage.path": options.storage,
@@ -53,6 +57,7 @@ def overrides_from_options(options: argparse.Namespace) -> dict[str, Any]:
         "scaling.gpus_per_worker": options.gpus_per_worker,
     }
     overrides |= {key: value for key, value in shortcuts.items() if value is not None}
+    # --set wins over the shortcuts.
     return overrides | parse_assignments(options.set)
 
 
@@ -104,8 +109,8 @@ def add_sweep_options(parser: argparse.ArgumentParser) -> None:
         default=False,
         metavar="ID",
         help=(
-            "continue a sweep of this name with the settings it was started with: the one with "
-            "this ID, or the latest"
+            "continue the sweep with this ID, or the latest sweep of this name, with the settings "
+            "it was started with"
         ),
     )
     parser.add_argument(
@@ -113,16 +118,16 @@ def add_sweep_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help=(
-            "train every combination of settings with N seeds, from the experiment's own on; "
-            "tables then show means and their intervals"
+            "train every combination of settings with N seeds, starting at the experiment's own; "
+            "tables then show means with intervals"
         ),
     )
     parser.add_argument(
         "--plan",
         action="store_true",
         help=(
-            "only show which stores the sweep needs, which of them exist, what the others take, "
-            "and the number of trials"
+            "only print which stores the sweep needs, which of them exist, how much time and space "
+            "the others take, and the number of trials"
         ),
     )
     add_repair_option(parser)
@@ -140,13 +145,17 @@ def add_repair_option(parser: argparse.ArgumentParser) -> None:
 def start_sweep(sweep: Sweep, options: argparse.Namespace) -> None:
     """Run, plan or resume a sweep, as the options say.
 
+    Args:
+        sweep: the space to search. To resume, only its name is used.
+        options: of a parser with `add_experiment_options` and `add_sweep_options`.
+
     Raises:
         UserError: options contradict each other, or the sweep can't be run.
     """
     if options.resume:
         _check_resume_options(options)
     base = experiment_from_options(options)
-    if options.seeds is not None and not options.resume:
+    if options.seeds is not None:
         sweep = with_seeds(sweep, base, options.seeds)
     if options.plan:
         plan_sweep(sweep, base)
@@ -158,8 +167,10 @@ def _check_resume_options(options: argparse.Namespace) -> None:
     """Raise UserError if options are given that a resumed sweep can't take."""
     given = []
     for name in _FIXED_AT_START:
-        # Switches and repeatable options that were not given are False and []. 0 and "" were given.
+        # Not every parser has all of these options.
         value = getattr(options, name, None)
+        # These are the defaults of options, switches and repeatable options. A plain truth test
+        # would overlook options that were given as 0 or "".
         if value is not None and value is not False and value != []:
             given.append(f"--{name.replace('_', '-')}")
     if given:

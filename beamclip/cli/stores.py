@@ -2,12 +2,13 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from beamclip.cli.options import experiment_from_options
 from beamclip.config import Experiment
+from beamclip.distributed.store_reports import VerifiedStore
 from beamclip.stores.absolute import with_absolute_paths
 from beamclip.stores.paths import check_writable, stores_root
 from beamclip.sweep.plan_table import check_disk_space, human_bytes, print_plan
@@ -21,12 +22,12 @@ MIN_VERIFIED_COSINE = 0.999
 
 
 def run_pack(options: argparse.Namespace) -> None:
-    """Pack an experiment's images."""
+    """Pack the images of the experiment given by the options."""
     pack_images(experiment_from_options(options), options.repair)
 
 
 def run_embed(options: argparse.Namespace) -> int:
-    """Build an experiment's embedding stores; return 1 if --verify finds a wrong one."""
+    """Build the embedding stores; return 1 if --verify finds one that disagrees, else 0."""
     return embed_images(experiment_from_options(options), options.repair, options.verify)
 
 
@@ -34,7 +35,7 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
     """Pack an experiment's images on the cluster and print size and unreadable images.
 
     Args:
-        experiment: whose `data` to pack.
+        experiment: its `data` settings say which images to pack, and how.
         repair: verify checksums, and build a damaged store again.
 
     Raises:
@@ -43,20 +44,25 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
     from beamclip.data import open_source
     from beamclip.data.packing import count_unpacked, measure_image_cost
 
+    # The work is done by other processes, in other folders.
     experiment = with_absolute_paths(experiment)
     check_writable(experiment)
+
+    # Print the size before packing starts, which may take hours.
     config = experiment.data
     root = stores_root(experiment)
     source = open_source(config)
     images = source.count("train") + source.count("test")
     _, image_bytes = measure_image_cost(source, config)
+    # Raw images all have the same size. The size of JPEG files is measured on a few of them.
     about = "" if config.encoding == "raw" else "about "
     size = human_bytes(round(images * image_bytes))
     print(
         f"{images:,} images, {config.image_size} px {config.encoding}: {about}{size}, into {root}",
         flush=True,
     )
-    check_disk_space(round(count_unpacked(source, config, root) * image_bytes), root)
+    missing_images = count_unpacked(source, config, root)
+    check_disk_space(round(missing_images * image_bytes), root)
 
     with open_preparation(experiment, repair) as preparation:
         packed = preparation.pack()
@@ -73,18 +79,22 @@ def embed_images(experiment: Experiment, repair: bool, verify: int) -> int:
     """Encode every view that an experiment needs with its teachers, on the cluster.
 
     Args:
-        experiment: whose stores to build.
+        experiment: the settings.
         repair: verify checksums, and build damaged stores again.
-        verify: encode this many views of each store again and compare; 0: none.
+        verify: number of views of each store to encode again and compare; 0: none.
 
     Returns:
         1 if stored and new embeddings disagree, else 0.
+
+    Raises:
+        UserError: a store can't be built or doesn't fit on the disk.
     """
     experiment = with_absolute_paths(experiment)
     check_writable(experiment)
     root = stores_root(experiment)
     with open_preparation(experiment, repair) as preparation:
         print_plan(preparation.plan(), root)
+        # One experiment has one asset key.
         (assets,) = preparation.build(untrained=False)["assets"].values()
         verified = preparation.verify(verify) if verify else []
     encoded = json.loads(assets)["facts"]["teacher/images_encoded"]
@@ -94,7 +104,11 @@ def embed_images(experiment: Experiment, repair: bool, verify: int) -> int:
 
 @contextmanager
 def open_preparation(experiment: Experiment, repair: bool) -> Iterator["Preparation"]:
-    """Connect to the cluster and open the preparation of one experiment's stores there."""
+    """Join or start a Ray cluster, and yield the preparation of one experiment's stores on it.
+
+    Raises:
+        UserError: the cluster doesn't answer, or a local one can't be started.
+    """
     from beamclip.distributed.cluster import connect, disconnect
     from beamclip.distributed.prepare_actor import Preparation
 
@@ -106,19 +120,15 @@ def open_preparation(experiment: Experiment, repair: bool) -> Iterator["Preparat
         disconnect()
 
 
-def _print_verified(verified: Sequence[Mapping[str, Any]]) -> int:
-    """Print the result for each store; return 1 if one is wrong, else 0.
-
-    Args:
-        verified: `beamclip.preparation.verify.Verified` as dicts.
-    """
+def _print_verified(verified: Sequence[VerifiedStore]) -> int:
+    """Print the result for each store; return 1 if one disagrees with its teacher, else 0."""
     exit_code = 0
     for store in verified:
         agrees = store["lowest"] > MIN_VERIFIED_COSINE
+        verdict = "agree" if agrees else "DISAGREE"
         print(
             f"{store['store']}\n"
-            f"  stored and new embeddings of {store['teacher']} "
-            f"{'agree' if agrees else 'DISAGREE'}: "
+            f"  stored and new embeddings of {store['teacher']} {verdict}: "
             f"cosine at least {store['lowest']:.5f}, mean {store['mean']:.5f}, "
             f"over {store['views']} views encoded again"
         )
@@ -126,7 +136,7 @@ def _print_verified(verified: Sequence[Mapping[str, Any]]) -> int:
             exit_code = 1
     if exit_code:
         print(
-            "a store that disagrees was made by another teacher or from other images; "
+            "a store that disagrees was built by another teacher or from other images; "
             "delete its folder and run beamclip embed again"
         )
     return exit_code

@@ -19,6 +19,7 @@ def run_free_sweep(options: argparse.Namespace) -> None:
         settings["space"][key] = _dimension(key, values)
     if options.asha:
         settings["asha"] = Asha().model_dump()
+    # Options that were not given are left to the defaults of `Sweep`.
     for name in ("question", "search", "trials"):
         value = getattr(options, name)
         if value is not None:
@@ -27,7 +28,11 @@ def run_free_sweep(options: argparse.Namespace) -> None:
 
 
 def _dimension(key: str, values: Any) -> dict[str, Any]:
-    """Return a dimension's settings: a choice of listed values, or a range given as a mapping."""
+    """Return the settings of a dimension: a list is a choice, a mapping is a range.
+
+    Raises:
+        UserError: `values` is neither, or the list is empty.
+    """
     if isinstance(values, dict):
         return {"kind": "uniform", **values}
     if isinstance(values, list) and values:

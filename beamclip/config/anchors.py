@@ -1,4 +1,4 @@
-"""Settings of anchors, and prompt sets: how class names and senses become sentences."""
+"""Settings of anchors, and prompt sets, which turn class names and senses into sentences."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -13,10 +13,11 @@ from beamclip.config.base import Strict
 from beamclip.config.errors import nearest
 
 FIELDS = ("name", "synonym", "hypernym", "gloss", "context")
-"""Fields of phrases. Templates may use all but `synonym`."""
+"""Fields that phrases may contain. Templates may contain all of them except `synonym`."""
 JOIN = "+"
-"""Joins prompt sets to an ensemble: `openai_7+gloss`."""
+"""Joins the names of prompt sets into an ensemble: `openai_7+gloss`."""
 _OPENAI = ("openai_7", "openai_80")
+"""Names of CLIP's own template lists, which open_clip contains."""
 
 
 class PromptSet(Strict):
@@ -30,8 +31,9 @@ class PromptSet(Strict):
     """Phrases that name the class, with `{name}` or `{synonym}` and any of `{hypernym}`, `{gloss}`,
     `{context}`."""
     of: tuple[str, ...] = ()
-    """An ensemble of other prompt sets: each makes its own anchor, and the normalized mean of them
-    is the anchor of this one. An ensemble inside counts as its members. Excludes the other keys."""
+    """An ensemble: the names of other prompt sets. Each makes its own anchor; the ensemble's anchor
+    is their normalized mean. A member that is an ensemble counts as its members. Can't be combined
+    with the other keys."""
 
     @field_validator("templates", mode="before")
     @classmethod
@@ -41,7 +43,7 @@ class PromptSet(Strict):
                 f"{templates!r} is neither a list of sentences nor {' nor '.join(_OPENAI)}; "
                 f"write [{templates!r}] for one sentence"
             )
-        # What a before-validator returns is validated as Python, where a tuple must be a tuple.
+        # pydantic validates the result as a Python object, and strict mode then needs a tuple.
         return tuple(templates) if isinstance(templates, list) else templates
 
     @field_validator("templates")
@@ -73,12 +75,12 @@ class PromptSet(Strict):
 
     @model_validator(mode="after")
     def _check_one_kind(self) -> "PromptSet":
-        # Compared with the defaults, since a saved experiment sets all fields when it is loaded.
+        # Not by `model_fields_set`: a saved experiment sets all fields when it is loaded.
         templates = PromptSet.model_fields["templates"].default
         names = PromptSet.model_fields["names"].default
         if self.of and (self.templates, self.names) != (templates, names):
             raise ValueError(
-                "of makes an ensemble of other prompt sets; drop templates and names, or of"
+                "of makes an ensemble of other prompt sets; drop either of, or templates and names"
             )
         return self
 
@@ -89,15 +91,21 @@ def _fields(text: str) -> set[str]:
     Raises:
         ValueError: a field is unknown or has a format, or braces don't pair.
     """
+    names: set[str] = set()
     try:
-        parsed = [part[1:] for part in Formatter().parse(text) if part[1] is not None]
+        parts = list(Formatter().parse(text))
     except ValueError:
         raise ValueError(f"{text!r} has braces that don't pair; write fields as {{name}}") from None
-    if any(spec or conversion for _, spec, conversion in parsed):
-        raise ValueError(
-            f"{text!r} has a field with a format, which names don't need; write fields as {{name}}"
-        )
-    names = {str(field) for field, _, _ in parsed}
+    for _, field, format_spec, conversion in parts:
+        # Text without a field behind it.
+        if field is None:
+            continue
+        if format_spec or conversion:
+            raise ValueError(
+                f"{text!r} has a field with a format, which names don't need; "
+                "write fields as {name}"
+            )
+        names.add(field)
     unknown = sorted(names - set(FIELDS))
     if unknown:
         raise ValueError(
@@ -111,6 +119,7 @@ def built_in_prompt_sets() -> Mapping[str, PromptSet]:
     """Return the prompt sets of `prompt_sets.yaml`, by name."""
     file = resources.files("beamclip.config").joinpath("prompt_sets.yaml")
     definitions = yaml.safe_load(file.read_text(encoding="utf-8"))
+    # Not strict, since YAML has lists where the fields are tuples.
     return {
         name: PromptSet.model_validate(definition, strict=False)
         for name, definition in definitions.items()
@@ -131,24 +140,31 @@ def members_of(name: str, custom: Mapping[str, PromptSet]) -> tuple[PromptSet, .
 
 
 def _members(
-    name: str, known: Mapping[str, PromptSet], parents: tuple[str, ...]
+    name: str, prompt_sets: Mapping[str, PromptSet], parents: tuple[str, ...]
 ) -> tuple[PromptSet, ...]:
+    """Return the members of a prompt set by recursion.
+
+    Args:
+        name: a prompt set, or several joined by `+`.
+        prompt_sets: all prompt sets by name.
+        parents: the ensembles that contain this one, outermost first.
+    """
     if name in parents:
-        path = " of ".join((*parents, name))
-        raise ValueError(f"prompt set {name} is made of itself ({path}); break the circle")
-    if name in known:
-        parts = list(known[name].of)
+        path = " -> ".join((*parents, name))
+        raise ValueError(f"prompt set {name} contains itself ({path}); break the cycle")
+    if name in prompt_sets:
+        member_names = list(prompt_sets[name].of)
+        if not member_names:
+            return (prompt_sets[name],)
     else:
-        parts = [part.strip() for part in name.split(JOIN)]
-        if len(parts) == 1:
+        member_names = [member.strip() for member in name.split(JOIN)]
+        if len(member_names) == 1:
             raise ValueError(
-                f"prompt set {name or repr(name)} does not exist{nearest(name, known)}"
+                f"prompt set {name or repr(name)} does not exist{nearest(name, prompt_sets)}"
             )
-    if not parts:
-        return (known[name],)
     members: list[PromptSet] = []
-    for part in parts:
-        members += _members(part, known, (*parents, name))
+    for member in member_names:
+        members += _members(member, prompt_sets, (*parents, name))
     return tuple(members)
 
 
@@ -164,12 +180,12 @@ class AnchorsConfig(Strict):
     """The names that become anchors: the classes of the `data`, `imagenet-1k`, `imagenet-21k`,
     `lvis`, or a text file like `data.class_names`. Zero-shot always uses the data's classes."""
     senses: dict[str, str] = {}
-    """Given senses, `{crane: n02012849}`: the WordNet id of a class name, or a description of what
-    is meant."""
+    """What class names mean, `{crane: n02012849}`: a WordNet id, or a description in your own
+    words."""
     strict_senses: bool = False
-    """Stop if a class name has several senses and neither you nor the data gives one."""
+    """Stop if a class name has several senses and neither you nor the data says which is meant."""
     count: Annotated[int, Field(ge=2)] | None = None
-    """Use only this many anchors, the first ones; default all."""
+    """Use only the first `count` anchors; default all."""
 
     @field_validator("custom")
     @classmethod
@@ -193,9 +209,9 @@ class AnchorsConfig(Strict):
         """Return the prompt sets that a name refers to: one, or the members of an ensemble.
 
         Args:
-            name: of a prompt set; default `prompt_set`.
+            name: a prompt set, or several joined by `+`; default the setting `prompt_set`.
 
         Raises:
-            ValueError: there is no such prompt set.
+            ValueError: there is no such prompt set, or an ensemble contains itself.
         """
         return members_of(self.prompt_set if name is None else name, self.custom)

@@ -1,4 +1,4 @@
-"""Settings of the images: where they come from, how they are stored, which are trained on."""
+"""Settings of the images: where they come from, how they are stored, which ones are trained on."""
 
 from typing import Literal
 
@@ -48,13 +48,13 @@ class BalanceConfig(Strict):
 
     threshold: float | None = Field(None, gt=0, le=2)
     """Join images whose cosine distance is below this; off by default. The CLIP-CID authors used
-    0.1 with a later encoder."""
+    0.1 in later work, with another encoder."""
     remove: float | None = Field(None, ge=0, lt=1)
-    """Alternatively, the share of images to leave out; the threshold is then computed. 0 leaves out
-    none. CLIP-CID's value is 0.437."""
+    """The share of images to leave out, in place of `threshold`, which is then computed. 0 leaves
+    out none. CLIP-CID's value is 0.437."""
     search: Literal["auto", "exact", "index"] = "auto"
-    """How near neighbors are found: `exact` compares all pairs, `index` uses faiss; `auto` is exact
-    up to 100,000 images."""
+    """How neighbors are found: `exact` compares all pairs, `index` uses faiss; `auto` is exact up
+    to 100,000 images."""
     neighbors: int = Field(32, ge=1, le=1024, serialization_alias="neighbours")
     """Neighbors the index looks up for each image."""
 

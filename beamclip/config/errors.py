@@ -1,4 +1,4 @@
-"""Errors as one sentence: the exception for mistakes of the user, and helpers to word it."""
+"""The exception for mistakes of the user, and helpers to word messages of one sentence."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 
 _MAX_LISTED = 12
+"""A message lists the known names only if there are at most this many."""
 
 
 class UserError(ValueError):
@@ -20,13 +21,13 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """Return the end of a sentence that suggests known names.
 
     Args:
-        name: the name that is not known.
+        name: the name that was given, and is not known.
         known: all names that would be accepted.
         count: suggest at most this many.
 
     Returns:
-        `; did you mean csm?` with the closest names, else a list of all names if there are at most
-        12, else an empty string.
+        `; did you mean csm?` with the most similar names. If no name is similar: all names, or an
+        empty string if there are more than 12.
     """
     names = sorted(known)
     close = get_close_matches(name, names, n=count, cutoff=0.5)
@@ -47,7 +48,7 @@ def first_line(error: BaseException) -> str:
 def mute_loggers(*names: str) -> Iterator[None]:
     """Silence loggers below CRITICAL inside the block, then restore their levels.
 
-    Used around libraries that log what we report ourselves in one sentence.
+    Use it around libraries that log what we report ourselves in one sentence.
 
     Args:
         names: names of the loggers; "" is the root logger.

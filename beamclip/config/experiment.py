@@ -1,4 +1,4 @@
-"""The settings of an experiment, as one frozen tree. Needs no torch, no ray and no network."""
+"""The settings of an experiment as one frozen tree. Imports no torch and no ray."""
 
 from pydantic import Field, model_validator
 
@@ -18,8 +18,8 @@ class StorageConfig(Strict):
     path: str | None = None
     """Folder or URI for runs and checkpoints; default $BEAMCLIP_STORAGE, else ~/beamclip."""
     cache: str | None = None
-    """Folder for stores, which all nodes must see; default $BEAMCLIP_CACHE, else `stores` in the
-    storage folder."""
+    """Folder for stores, shared by all nodes; default $BEAMCLIP_CACHE, else `stores` in the storage
+    folder."""
     keep_checkpoints: Count = 1
     """Number of checkpoints to keep for each trial, the newest ones."""
 
@@ -32,12 +32,13 @@ class TrackingConfig(Strict):
 
 
 class Experiment(Strict):
-    """The settings of one run, or those all trials of a sweep share.
+    """The settings of one run, or those that all trials of a sweep share.
 
     Attributes:
-        seed: of the student's weights and the order of samples.
+        seed: seed of the student's weights and the order of samples.
     """
 
+    # The bound leaves room for seeds derived from it by addition, as with `--seeds`.
     seed: int = Field(0, ge=0, le=2**62)
     data: DataConfig = DataConfig()
     views: ViewsConfig = ViewsConfig()
@@ -54,6 +55,7 @@ class Experiment(Strict):
 
     @model_validator(mode="after")
     def _check_sections_fit_together(self) -> "Experiment":
+        # One section against another. What concerns a single section is checked there.
         self._check_batch_size()
         self.scaling.check_gpus()
         if self.student.image_size > self.data.image_size:
@@ -74,10 +76,11 @@ class Experiment(Strict):
         batch = self.optimizer.batch_size
         workers = self.scaling.workers
         if batch % workers:
-            largest = batch - batch % workers or workers
+            # The next smaller multiple, or one image for each worker if that would be 0.
+            divisible = max(batch - batch % workers, workers)
             raise ValueError(
                 f"optimizer.batch_size {batch} can't be shared evenly by scaling.workers "
-                f"{workers}; {largest} can"
+                f"{workers}; {divisible} can"
             )
         if batch == workers:
             raise ValueError(
@@ -106,8 +109,8 @@ class Experiment(Strict):
     def student_views(self) -> ViewsConfig:
         """The views the student is trained on.
 
-        These are `views`, with `views.pair_recipe` as the recipe if the objective compares several
-        views of an image.
+        These are the settings `views`, but `views.pair_recipe` is their recipe if the objective
+        compares several views of an image.
         """
         pair_recipe = self.views.pair_recipe
         if self.objective.requirements.views == 1 or pair_recipe is None:

@@ -1,4 +1,4 @@
-"""Presets, and the experiment that a preset and overrides describe."""
+"""Load presets, and build an experiment from a preset and overrides."""
 
 from collections.abc import Mapping
 from importlib import resources
@@ -50,6 +50,7 @@ def _read_file(path: Path) -> Tree:
     except UnsupportedYaml as error:
         raise UserError(f"{path} {error}") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
+        # PyYAML's messages span several lines.
         message = " ".join(str(error).split())
         raise UserError(f"{path} can't be read as YAML: {message}") from None
     if not isinstance(tree, dict):
@@ -58,24 +59,30 @@ def _read_file(path: Path) -> Tree:
 
 
 def load_experiment(preset: str, values: Mapping[str, Any] | None = None) -> Experiment:
-    """Return the experiment of a preset with values over it, validated.
+    """Return a preset with values set on top, as a validated experiment.
 
     Args:
         preset: a preset's name, or the path of a YAML file.
         values: settings by dotted key, such as `{"optimizer.lr": 0.001}`.
 
     Raises:
-        UserError: one sentence that names the key which is wrong.
+        UserError: the preset does not exist or can't be read, or a setting is wrong. The message
+            names the key.
     """
     tree = read_preset(preset)
-    over = current_names(values or {}, announce=True)
-    return validate(Experiment, assign(tree, over))
+    overrides = current_names(values or {}, announce=True)
+    return validate(Experiment, assign(tree, overrides))
 
 
 def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
-    """Return a copy of an experiment with dotted keys set, validated again as a whole.
+    """Return a copy of an experiment with values set, validated again as a whole.
+
+    Args:
+        experiment: the experiment to copy.
+        values: settings by dotted key.
 
     Raises:
-        UserError: one sentence that names the key which is wrong.
+        UserError: a value is wrong, or doesn't fit the other settings. The message names the key.
     """
-    return validate(Experiment, assign(experiment.model_dump(mode="json"), values))
+    tree = experiment.model_dump(mode="json")
+    return validate(Experiment, assign(tree, values))

@@ -1,4 +1,4 @@
-"""Keys of the metrics that several packages name. Accuracies are in per cent, 0 to 100."""
+"""Names of the metrics that several packages use. Accuracies are in percent, 0 to 100."""
 
 VAL_TOP1 = "linear_probe/val_top1"
 """Accuracy of the linear probe on val; trials are compared and selected by it."""
@@ -16,9 +16,12 @@ DEVICE_SECONDS = "cost/device_seconds"
 START_DEVICE_SECONDS = "cost/start_device_seconds"
 """The part of `DEVICE_SECONDS` that went into the student this one started from."""
 IMAGES_SEEN = "cost/images_seen"
+"""Training images that went through the student."""
 TEACHER_IMAGES = "cost/teacher_images"
+"""Images that teachers would have to encode for this student alone."""
 
 IMAGES_ENCODED = "teacher/images_encoded"
 """Images that teachers encoded while the sweep was prepared, or during a trial."""
 IMAGES_ENCODED_IN_TOTAL = "teacher/images_encoded_in_all"
+"""The same for all experiments that were prepared together."""
 TEACHER_ZERO_SHOT_VAL_TOP1 = "teacher/zero_shot_val_top1"

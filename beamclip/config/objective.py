@@ -1,7 +1,7 @@
-"""Settings of what the student minimizes: one objective, or the weighted sum of several.
+"""Settings of the loss that the student minimizes: one objective, or a weighted sum of several.
 
-Each objective's own settings are in its file, `beamclip/objectives/NAME.py` for built-in ones. They
-become the sections `objective.NAME` here.
+The settings of a single objective are declared in its own file, such as
+`beamclip/objectives/simclr.py`. Here they become a section, such as `objective.simclr`.
 """
 
 import json
@@ -34,26 +34,30 @@ from beamclip.config.objective_registry import (
 class _ObjectiveConfig(Strict):
     """The loss that the student minimizes."""
 
-    model_config = ConfigDict(extra="allow")  # sections of objectives from outside; checked below
+    # For sections of external objectives, which are known only once `name` is.
+    # `_check_external_sections` refuses all others.
+    model_config = ConfigDict(extra="allow")
 
     code: dict[str, str] = {}
-    """Text of the files that `name` names, by path. Filled in when a sweep starts, so that workers
-    on other machines and a later `--resume` run the same loss."""
+    """Text of the files in `name`, by path. Filled in when a sweep starts, so that workers on other
+    machines and a later `--resume` run the same loss."""
     name: str = "csm"
-    """A built-in objective, FILE.py:NAME for one of yours, the name of an installed entry point, or
-    several joined by `+`: then their weighted sum."""
+    """A built-in objective, FILE.py:NAME for one of yours, or the name of an installed entry point.
+    Several joined by `+` make a weighted sum."""
     terms: dict[str, Positive] = {}
-    """Weights in a sum, `{simreg: 0.5}`; default 1."""
+    """Weights of the objectives in a sum, `{simreg: 0.5}`; default 1."""
     teacher_temperature: Positive = 0.05
-    """τ_T of `csm`: a low one passes on the best anchor only, a high one the whole ranking."""
+    """τ_T of `csm`. If low, the student learns the best anchor only; if high, the whole ranking."""
     student_temperature: Positive = 0.05
-    """τ_S of `csm`: a low one turns small differences between cosines into large ones."""
+    """τ_S of `csm`. If low, small differences between cosines become large ones."""
 
     @model_validator(mode="before")
     @classmethod
     def _accept_settings_objects(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
+        # The class that a program imports from an objective's module is not the one read from its
+        # source, so strict validation would refuse its instances. Pass on their values.
         return {
             key: value.model_dump() if isinstance(value, ObjectiveSettings) else value
             for key, value in data.items()
@@ -62,6 +66,7 @@ class _ObjectiveConfig(Strict):
     @field_validator("name")
     @classmethod
     def _check_objectives_exist(cls, name: str, info: ValidationInfo) -> str:
+        # `code` is missing here if it failed its own validation.
         code = info.data.get("code", {})
         short_names = [find_objective(part, code).name for part in name.split("+")]
         if len(set(short_names)) < len(short_names):
@@ -71,15 +76,21 @@ class _ObjectiveConfig(Strict):
         return name
 
     @model_validator(mode="after")
-    def _check_own_sections(self) -> "_ObjectiveConfig":
-        """Replace the sections of objectives from outside by their checked settings."""
+    def _check_external_sections(self) -> "_ObjectiveConfig":
+        """Replace the sections of external objectives by their checked settings."""
         sections = self.__pydantic_extra__
+        # Set by pydantic because of `extra="allow"`.
         assert sections is not None
-        outside = {found.name: found for found in self.declarations if found.name not in _BUILT_IN}
+        external = {
+            declaration.name: declaration
+            for declaration in self.declarations
+            if declaration.name not in _BUILT_IN
+        }
         for key in sections:
-            if key not in outside:
+            if key not in external:
                 raise _error("extra_forbidden", "not a setting", (key,), sections[key])
-        for name, declaration in outside.items():
+        # Also sections that are not given, so that saved settings contain their defaults.
+        for name, declaration in external.items():
             sections[name] = _settings(name, declaration.settings, sections.get(name, {}))
         return self
 
@@ -89,7 +100,8 @@ class _ObjectiveConfig(Strict):
         for name in self.terms:
             if name not in known:
                 raise ValueError(
-                    f"terms gives a weight to {name}, which is no objective{nearest(name, known)}"
+                    f"terms gives a weight to {name}, which is not an objective"
+                    f"{nearest(name, known)}"
                 )
             if name not in self.parts:
                 raise ValueError(
@@ -121,10 +133,10 @@ class _ObjectiveConfig(Strict):
     @property
     def requirements(self) -> Requirements:
         """The union of what the objectives in the sum require."""
-        together = Requirements()
+        requirements = Requirements()
         for declaration in self.declarations:
-            together = together | declaration.requires
-        return together
+            requirements = requirements | declaration.requires
+        return requirements
 
     @property
     def clusters(self) -> int | None:
@@ -149,6 +161,8 @@ class _ObjectiveConfig(Strict):
 
 _BUILT_IN = built_in_objectives()
 
+# One section for each built-in objective with settings. Objectives are found, not listed, so the
+# fields are only known at run time, and type checkers see a class without them.
 if TYPE_CHECKING:
 
     class ObjectiveConfig(_ObjectiveConfig):
@@ -170,7 +184,16 @@ else:
 
 
 def _settings(name: str, model: type[ObjectiveSettings], values: Any) -> ObjectiveSettings:
-    """Return the checked settings of an objective from outside."""
+    """Return the checked settings of an external objective.
+
+    Args:
+        name: short name of the objective.
+        model: the model of its settings.
+        values: the values that are given.
+
+    Raises:
+        ValidationError: the first error, with its key below `objective`.
+    """
     if isinstance(values, ObjectiveSettings):
         values = values.model_dump()
     try:
@@ -179,10 +202,11 @@ def _settings(name: str, model: type[ObjectiveSettings], values: Any) -> Objecti
         first = error.errors(include_url=False)[0]
     kind = first["type"]
     message = first["msg"]
+    # `validate` would suggest settings of beamclip only, so suggest this objective's here.
     if kind == "extra_forbidden":
         kind = "value_error"
-        wrong = str(first["loc"][-1])
-        message = f"{name} has no such setting{nearest(wrong, model.model_fields)}"
+        unknown = str(first["loc"][-1])
+        message = f"{name} has no such setting{nearest(unknown, model.model_fields)}"
     location = (name, *first["loc"])
     raise _error(kind, message, location, first["input"], first.get("ctx"))
 
@@ -194,7 +218,10 @@ def _error(
     value: Any,
     context: dict[str, Any] | None = None,
 ) -> ValidationError:
-    """Return an error of pydantic's about a key below `objective`."""
+    """Return a pydantic error about a key below `objective`.
+
+    Unlike the ValueError of a validator, it names the key inside this section.
+    """
     details = InitErrorDetails(
         type=PydanticCustomError(kind, message, context),
         loc=location,

@@ -1,40 +1,43 @@
 """Find objectives and read their declarations: name, settings, requirements. Imports no torch.
 
-An objective is one Python file: settings, requirements and the loss together. Its file imports
-torch, and the driver of a sweep must not. So a declaration is read from the file's *source*, and
-the file itself is only imported where a loss is computed.
+An objective is one Python file with its settings, its requirements and its loss. The file imports
+torch, which the driver of a sweep must not do. So declarations are read from the *source* of the
+file, and the file is imported only where a loss is computed.
 
-Three kinds of objectives are found:
+An objective is one of these:
 
-- built-in: every file in `beamclip/objectives/` that uses `@register_objective`. Its settings are a
-  pydantic class, `@register_objective("simclr", settings=SimclrSettings, requires=…)`. Of the
-  source, only the settings classes are executed.
+- built-in: a file in `beamclip/objectives/` that uses `@register_objective`. Its settings are a
+  pydantic class, `@register_objective("simclr", settings=SimclrSettings, requires=…)`. Only the
+  settings classes in the source are executed.
 - a file of the user: `objective.name=./my_losses.py:my_loss`. Its settings are the keyword-only
-  parameters of the function, or of `__init__` if it is a class. Nothing of it is executed here.
-- an entry point of an installed package, group `beamclip.objectives`, such as
+  parameters of the function, or of `__init__` if it is a class. Nothing in the file is executed
+  here.
+- an entry point of an installed package, in the group `beamclip.objectives`, such as
   `my_loss = "my_package.losses:my_loss"`. Its settings are declared as in a user's file.
 """
 
 import ast
 import types
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cache, lru_cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import create_model
 
-from beamclip.config.base import Count, Positive, Strict
+from beamclip.config.base import Count, Positive, Strict, field_texts
 from beamclip.config.errors import nearest
 
 ENTRY_POINTS = "beamclip.objectives"
 """Group of entry points by which other packages offer objectives."""
 
-_FOLDER = Path(__file__).parents[1] / "objectives"  # not importlib.resources, which imports it
+# Not by importlib.resources, which imports the package and thereby torch.
+_FOLDER = Path(__file__).parents[1] / "objectives"
 _FILE = ".py:"
+"""Occurs in the name of an objective if it is in a user's file: FILE.py:NAME."""
 _DECORATOR = "register_objective"
 _IMPORTS = (
     "typing",
@@ -43,7 +46,7 @@ _IMPORTS = (
     "beamclip.config.errors",
     "beamclip.config.objective_registry",
 )
-"""Modules that the settings of a built-in objective may use."""
+"""Modules that the settings classes of built-in objectives may use. They don't import torch."""
 _TYPES: Mapping[str, Any] = {
     "float": float,
     "int": int,
@@ -60,19 +63,19 @@ Target = TypeVar("Target", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Requirements:
-    """Inputs that an objective must be given in every step. They decide views and stores.
+    """Inputs that an objective needs in every step. Views and stores are planned from them.
 
     Attributes:
         views: number of large views of each image.
-        crops: the recipe's small crops too, if it has any.
+        crops: also the recipe's small crops, if it has any.
         projected: the student's embeddings in the teacher's space. If False, the projector is not
             trained.
         embeddings: the teacher's embeddings of the same views.
         anchors: text embeddings of the classes.
         labels: the class of each image.
-        clusters: k-means of the teacher's embeddings, and the cluster of each image. The
-            objective's settings say how many: `clusters`.
-        all_teachers: embeddings and anchors of all teachers, not of the first one alone.
+        clusters: the cluster of each image, by k-means of the teacher's embeddings. The objective's
+            settings must have `clusters`, the number of clusters.
+        all_teachers: embeddings and anchors of all teachers instead of only the first one.
     """
 
     views: int = 1
@@ -86,16 +89,15 @@ class Requirements:
 
     def __or__(self, other: "Requirements") -> "Requirements":
         """Return what two objectives require together."""
-        names = [field.name for field in fields(self)]
-        return Requirements(
-            **{name: max(getattr(self, name), getattr(other, name)) for name in names}
-        )
+        # max: the larger number of views, and True if one of the two is True.
+        combined: dict[str, Any] = {}
+        for field in fields(self):
+            combined[field.name] = max(getattr(self, field.name), getattr(other, field.name))
+        return Requirements(**combined)
 
 
 class ObjectiveSettings(Strict):
     """Base class of an objective's settings, which users write as `objective.NAME.SETTING`."""
-
-    objective: ClassVar[str] = ""
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,12 @@ class Declaration:
     """The declaration of an objective, read without importing it.
 
     Attributes:
-        name: the short name, under which its settings, weight and metrics appear.
+        name: the short name. Its settings, weight and metrics have it in their names.
         settings: class of its settings.
-        requires: what it must be given in every step.
+        requires: the inputs it needs in every step.
         target: name of the function or class in its file.
-        module: the module that holds it, for an import; None for a user's file.
-        path: the user's file; None for modules.
+        module: name of the module that contains it; None for a user's file.
+        path: the user's file; None for a module.
     """
 
     name: str
@@ -121,7 +123,7 @@ class Declaration:
 
 @dataclass(frozen=True)
 class Registration:
-    """The mark that `register_objective` attaches to a function or class."""
+    """What `register_objective` attaches to a function or class, for the code that imports it."""
 
     name: str
     requires: Requirements
@@ -147,7 +149,8 @@ def register_objective(
 
     Args:
         name: short name; default the name of the function or class.
-        requires: what it must be given in every step, written out as `Requirements(…)`.
+        requires: the inputs it needs in every step. Must be written out as `Requirements(…)`, since
+            it is read from the source.
         settings: pydantic class of its settings, for objectives in this package; default the
             keyword-only parameters.
     """
@@ -163,47 +166,60 @@ def register_objective(
 @cache
 def built_in_objectives() -> Mapping[str, Declaration]:
     """Return the declarations of all objectives in `beamclip/objectives/`, by name."""
-    found: dict[str, Declaration] = {}
+    declarations: dict[str, Declaration] = {}
     for file in sorted(_FOLDER.glob("[!_]*.py")):
-        for declaration in _built_in_module(file.stem)[0]:
-            found[declaration.name] = declaration
-    return types.MappingProxyType(found)
+        for declaration in _read_built_in(file.stem).declarations:
+            declarations[declaration.name] = declaration
+    # Read-only, because all callers share the cached result.
+    return types.MappingProxyType(declarations)
 
 
 def find_objective(part: str, code: Mapping[str, str]) -> Declaration:
     """Return the declaration of one objective.
 
     Args:
-        part: a built-in name, an entry point's name, or FILE.py:NAME.
-        code: text of users' files by their path, for processes that can't read them.
+        part: name of a built-in objective or an entry point, or FILE.py:NAME.
+        code: text of the user's files by path, for processes that can't read them.
 
     Raises:
         ValueError: it does not exist, or its declaration can't be read. The message is a sentence.
     """
+    built_in = built_in_objectives()
     if _FILE in part:
         path, _, target = part.rpartition(":")
-        return _select(_read_source(source_of(path, code), path), target, path)
-    built_in = built_in_objectives()
+        declaration = _select(_read_source(source_of(path, code), path), target, path)
+        # Settings and logged terms are under the short name, so it must be unambiguous.
+        if declaration.name in built_in:
+            raise ValueError(
+                f"{part} is called {declaration.name}, as a built-in objective is; "
+                "give it another name"
+            )
+        return declaration
     if part in built_in:
         return built_in[part]
     entry_points = {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
     if part in entry_points:
         point = entry_points[part]
         declarations = _read_source(_module_source(point.module), point.module)
-        found = _select(declarations, point.attr, point.module)
-        return Declaration(part, found.settings, found.requires, found.target, point.module)
+        declaration = _select(declarations, point.attr, point.module)
+        # Users know the objective by the name of the entry point.
+        return replace(declaration, name=part)
     known = [*built_in, *entry_points]
     raise ValueError(f"objective {part or repr(part)} does not exist{nearest(part, known)}")
 
 
 def own_files(name: str) -> list[str]:
-    """Return the paths of users' files in an objective's name: `csm+./a.py:f` -> [`./a.py`]."""
+    """Return the paths of the user's files in `objective.name`: `csm+./a.py:f` -> [`./a.py`]."""
     parts = name.split("+")
     return [part.rpartition(":")[0] for part in parts if _FILE in part]
 
 
 def source_of(path: str, code: Mapping[str, str]) -> str:
-    """Return the text of a user's file, from `code` if it is there.
+    """Return the text of a user's file.
+
+    Args:
+        path: the file as `objective.name` names it.
+        code: text of files by path. A file that is not in it is read.
 
     Raises:
         ValueError: the file can't be read.
@@ -217,55 +233,89 @@ def source_of(path: str, code: Mapping[str, str]) -> str:
         raise ValueError(f"the objective's file {path} can't be read: {reason}") from None
 
 
-def _select(declarations: Iterable[Declaration], target: str, where: str) -> Declaration:
-    """Return the declaration named `target`, as a function or by its short name."""
-    declarations = list(declarations)
+def _select(declarations: Sequence[Declaration], target: str, origin: str) -> Declaration:
+    """Return the declaration of a function, a class or a short name.
+
+    Args:
+        declarations: all declarations of a file.
+        target: name of the function or class, or the short name.
+        origin: the file or module, for messages.
+
+    Raises:
+        ValueError: there is no such declaration.
+    """
     for declaration in declarations:
         if target in (declaration.name, declaration.target):
             return declaration
     names = [declaration.target for declaration in declarations]
     if not names:
         raise ValueError(
-            f"{where} declares no objective; put @beamclip.register_objective(requires=…) above "
+            f"{origin} declares no objective; put @beamclip.register_objective(requires=…) above "
             f"{target}"
         )
-    raise ValueError(f"{where} declares no objective {target}{nearest(target, names)}")
+    raise ValueError(f"{origin} declares no objective {target}{nearest(target, names)}")
 
 
+# Cached, because every access to `ObjectiveConfig.declarations` looks its objectives up.
 @lru_cache(maxsize=64)
-def _read_source(source: str, path: str) -> tuple[Declaration, ...]:
+def _read_source(source: str, origin: str) -> tuple[Declaration, ...]:
     """Return the declarations in a file of the user or of another package. Executes nothing.
+
+    Args:
+        source: text of the file.
+        origin: path of the user's file, or name of the other package's module.
 
     Raises:
         ValueError: the file is not Python, or a declaration uses more than literals and simple
             types.
     """
     try:
-        tree = ast.parse(source, path)
+        tree = ast.parse(source, origin)
     except SyntaxError as error:
-        raise ValueError(f"{path} is not valid Python: {error.msg} (line {error.lineno})") from None
-    module = None if path.endswith(".py") else path
-    found = []
+        raise ValueError(
+            f"{origin} is not valid Python: {error.msg} (line {error.lineno})"
+        ) from None
+    if origin.endswith(".py"):
+        module, path = None, origin
+    else:
+        module, path = origin, None
+    declarations = []
     for node in tree.body:
         call = _registration(node)
         if call is None:
             continue
         assert isinstance(node, ast.FunctionDef | ast.ClassDef)
         try:
-            name, requires, _ = _arguments(call)
-            settings = _settings_of_signature(node, name or node.name)
+            arguments = _arguments(call)
+            name = arguments.name or node.name
+            settings = _settings_of_signature(node, name)
         except ValueError as error:
-            raise ValueError(f"{path}, line {node.lineno}, {node.name}: {error}") from None
-        file = path if module is None else None
-        found.append(Declaration(name or node.name, settings, requires, node.name, module, file))
-    return tuple(found)
+            raise ValueError(f"{origin}, line {node.lineno}, {node.name}: {error}") from None
+        declarations.append(
+            Declaration(name, settings, arguments.requires, node.name, module, path)
+        )
+    return tuple(declarations)
 
 
+@dataclass(frozen=True)
+class _BuiltIn:
+    """What a file in `beamclip/objectives/` declares.
+
+    Attributes:
+        declarations: its objectives.
+        classes: its settings classes by name, with those it imports from other files.
+    """
+
+    declarations: tuple[Declaration, ...]
+    classes: Mapping[str, type[ObjectiveSettings]]
+
+
+# Cached, so that a settings class is one class in this process, in whichever file it is used.
 @cache
-def _built_in_module(stem: str) -> tuple[list[Declaration], dict[str, Any]]:
-    """Return the declarations of a built-in file, and its settings classes by name.
+def _read_built_in(stem: str) -> _BuiltIn:
+    """Return what a file in `beamclip/objectives/` declares, by its name without `.py`.
 
-    Only the settings classes and the imports of `_IMPORTS` are executed.
+    Only its settings classes and its imports from `_IMPORTS` are executed.
     """
     module = f"beamclip.objectives.{stem}"
     file = _FOLDER / f"{stem}.py"
@@ -273,66 +323,68 @@ def _built_in_module(stem: str) -> tuple[list[Declaration], dict[str, Any]]:
     namespace: dict[str, Any] = {"__name__": module}
     declarations = []
     for node in tree.body:
+        # What the settings classes use: allowed modules, and settings classes of other objectives.
         if isinstance(node, ast.ImportFrom) and node.module:
-            package, _, sibling = node.module.rpartition(".")
+            package, _, other_stem = node.module.rpartition(".")
             if node.module in _IMPORTS:
                 _execute(node, namespace)
             elif package == "beamclip.objectives":
-                classes = _built_in_module(sibling)[1]
-                imported = {alias.name for alias in node.names}
-                namespace |= {name: classes[name] for name in imported & classes.keys()}
+                other_classes = _read_built_in(other_stem).classes
+                for alias in node.names:
+                    if alias.name in other_classes:
+                        namespace[alias.name] = other_classes[alias.name]
         elif isinstance(node, ast.ClassDef) and _is_settings(node, namespace):
             _execute(node, namespace)
-            _describe_fields(node, namespace[node.name])
+            # inspect can't find the source of a class that was made here.
+            for field, text in field_texts(node).items():
+                namespace[node.name].model_fields[field].description = text
             _make_picklable(namespace[node.name])
+        # The objectives themselves.
         call = _registration(node)
         if call is not None:
             assert isinstance(node, ast.FunctionDef | ast.ClassDef)
-            name, requires, class_name = _arguments(call)
-            name = name or node.name
-            settings = namespace[class_name] if class_name else _settings_of_signature(node, name)
-            declarations.append(Declaration(name, settings, requires, node.name, module))
+            arguments = _arguments(call)
+            name = arguments.name or node.name
+            if arguments.settings is None:
+                settings = _settings_of_signature(node, name)
+            else:
+                settings = namespace[arguments.settings]
+            declarations.append(Declaration(name, settings, arguments.requires, node.name, module))
     classes = {
         name: value
         for name, value in namespace.items()
         if isinstance(value, type) and issubclass(value, ObjectiveSettings)
     }
-    return declarations, classes
+    return _BuiltIn(tuple(declarations), classes)
 
 
 def _execute(node: ast.stmt, namespace: dict[str, Any]) -> None:
+    """Execute one statement of this package's own source."""
     code = compile(ast.Module(body=[node], type_ignores=[]), namespace["__name__"], "exec")
-    exec(code, namespace)  # a part of this package's own source
+    exec(code, namespace)
 
 
 def _is_settings(node: ast.ClassDef, namespace: Mapping[str, Any]) -> bool:
+    """Return True if a class inherits from `ObjectiveSettings`."""
     bases = [namespace.get(base.id) for base in node.bases if isinstance(base, ast.Name)]
     return any(isinstance(base, type) and issubclass(base, ObjectiveSettings) for base in bases)
 
 
-def _describe_fields(node: ast.ClassDef, settings: type[ObjectiveSettings]) -> None:
-    """Copy the texts below the fields to the fields, as pydantic does for imported classes."""
-    for field, text in zip(node.body, node.body[1:], strict=False):
-        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
-            continue
-        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            settings.model_fields[field.target.id].description = str(text.value.value)
-
-
 def _make_picklable(settings: type[ObjectiveSettings]) -> None:
-    """Make pickle find a settings class here, and not in its module, which imports torch."""
+    """Let pickle find a settings class in this module. The class's own module imports torch."""
     settings.__module__ = __name__
     settings.__qualname__ = settings.__name__
     globals()[settings.__name__] = settings
 
 
 def _registration(node: ast.stmt) -> ast.Call | None:
-    """Return the call of `register_objective` that decorates a function or class."""
+    """Return the call of `register_objective` that decorates a function or class, or None."""
     if not isinstance(node, ast.FunctionDef | ast.ClassDef):
         return None
     for decorator in node.decorator_list:
         if not isinstance(decorator, ast.Call):
             continue
+        # `@register_objective(…)` or `@beamclip.register_objective(…)`.
         function = decorator.func
         name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
         if name == _DECORATOR:
@@ -340,11 +392,26 @@ def _registration(node: ast.stmt) -> ast.Call | None:
     return None
 
 
-def _arguments(call: ast.Call) -> tuple[str | None, Requirements, str | None]:
-    """Return the arguments of `register_objective`: name, requirements, name of the settings class.
+@dataclass(frozen=True)
+class _Arguments:
+    """Arguments of a call of `register_objective`.
+
+    Attributes:
+        name: the short name, if given.
+        requires: the requirements.
+        settings: name of the settings class, if given.
+    """
+
+    name: str | None
+    requires: Requirements
+    settings: str | None
+
+
+def _arguments(call: ast.Call) -> _Arguments:
+    """Return the arguments of a call of `register_objective`.
 
     Raises:
-        ValueError: they are not literals.
+        ValueError: they are not literals, or `requires` is missing.
     """
     name = _literal(call.args[0]) if call.args else None
     requires: Requirements | None = None
@@ -355,29 +422,40 @@ def _arguments(call: ast.Call) -> tuple[str | None, Requirements, str | None]:
         elif keyword.arg == "settings" and isinstance(keyword.value, ast.Name):
             settings = keyword.value.id
         elif keyword.arg == "requires" and isinstance(keyword.value, ast.Call):
-            values = {str(item.arg): _literal(item.value) for item in keyword.value.keywords}
-            names = [field.name for field in fields(Requirements)]
-            for key in values:
-                if key not in names:
-                    raise ValueError(f"Requirements has no {key}{nearest(key, names)}")
-            requires = Requirements(**values)
+            requires = _requirements(keyword.value)
     if requires is None:
         raise ValueError(
-            f"{_DECORATOR} needs requires=Requirements(…), written out, such as "
-            "Requirements(projected=True, embeddings=True)"
+            f"{_DECORATOR} needs requires=Requirements(…), written out as in "
+            "requires=Requirements(projected=True, embeddings=True)"
         )
     if name is not None and not str(name).isidentifier():
         raise ValueError(f"the name {name!r} is not a Python name")
-    return name, requires, settings
+    return _Arguments(name, requires, settings)
+
+
+def _requirements(call: ast.Call) -> Requirements:
+    names = [field.name for field in fields(Requirements)]
+    values: dict[str, Any] = {}
+    for keyword in call.keywords:
+        key = str(keyword.arg)
+        if key not in names:
+            raise ValueError(f"Requirements has no {key}{nearest(key, names)}")
+        values[key] = _literal(keyword.value)
+    return Requirements(**values)
 
 
 def _settings_of_signature(
     node: ast.FunctionDef | ast.ClassDef, name: str
 ) -> type[ObjectiveSettings]:
-    """Return a settings class made of the keyword-only parameters of a function or of `__init__`.
+    """Return a settings class with the keyword-only parameters of a function or of `__init__`.
+
+    Args:
+        node: the function, or the class with the `__init__`.
+        name: short name of the objective.
 
     Raises:
-        ValueError: a parameter has no default, or more than a literal and a simple type.
+        ValueError: a parameter has no default, a default is not a literal, or a type is not one
+            that settings may have.
     """
     signature = node.args if isinstance(node, ast.FunctionDef) else _init_of(node)
     settings: dict[str, Any] = {}
@@ -390,7 +468,8 @@ def _settings_of_signature(
             annotation = parameter.annotation
             kind = type(value) if annotation is None else _type(annotation, parameter.arg)
             settings[parameter.arg] = (kind, value)
-    text = (ast.get_docstring(node) or "").partition("\n")[0] or f"Settings of {name}."
+    docstring = ast.get_docstring(node) or f"Settings of {name}."
+    text = docstring.partition("\n")[0]
     model: type[ObjectiveSettings] = create_model(
         f"{name}_settings", __base__=ObjectiveSettings, __doc__=text, **settings
     )
@@ -405,16 +484,25 @@ def _init_of(node: ast.ClassDef) -> ast.arguments | None:
 
 
 def _literal(node: ast.expr) -> Any:
+    """Return the value of a literal, or raise ValueError."""
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError):
         raise ValueError(
-            f"{ast.unparse(node)} is no literal; write a number, a text, True, False or None"
+            f"{ast.unparse(node)} is not a literal; write a number, a text, True, False or None"
         ) from None
 
 
 def _type(node: ast.expr, name: str) -> Any:
-    """Return the type that an annotation names, of the few that a setting may have."""
+    """Return the type that an annotation names.
+
+    Args:
+        node: the annotation: a type of `_TYPES`, `Literal[…]`, or a union of these.
+        name: the setting, for messages.
+
+    Raises:
+        ValueError: settings can't have this type.
+    """
     if isinstance(node, ast.Constant) and node.value is None:
         return None
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
@@ -422,13 +510,14 @@ def _type(node: ast.expr, name: str) -> Any:
     if isinstance(node, ast.Subscript) and ast.unparse(node.value) in ("Literal", "typing.Literal"):
         options = _literal(node.slice)
         return Literal[options]
-    last = ast.unparse(node).rpartition(".")[2]
-    if last not in _TYPES:
+    # `Count`, or `base.Count` by the name of its module.
+    type_name = ast.unparse(node).rpartition(".")[2]
+    if type_name not in _TYPES:
         raise ValueError(
             f"the setting {name} is a {ast.unparse(node)}; use {', '.join(_TYPES)}, "
             "Literal[…], or one of them | None"
         )
-    return _TYPES[last]
+    return _TYPES[type_name]
 
 
 def _module_source(module: str) -> str:
@@ -438,6 +527,7 @@ def _module_source(module: str) -> str:
         ValueError: it is not installed as Python source.
     """
     top, *rest = module.split(".")
+    # `find_spec` of a submodule would import its parent package, so only ask for the top package.
     spec = find_spec(top)
     candidates: list[Path] = []
     if spec is not None and rest and spec.submodule_search_locations:

@@ -1,7 +1,6 @@
-"""Settings as trees and dotted keys: flattening, merging, and `key=value` overrides.
+"""Flatten and merge trees of settings, and parse `key=value` overrides.
 
-A dotted key, such as `optimizer.lr`, is how a setting is named on the command line, in a search
-space and in MLflow.
+On the command line, in search spaces and in MLflow, a setting has a dotted key: `optimizer.lr`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,12 +18,12 @@ Tree = dict[str, Any]
 
 
 def is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
-    """Return True if a field's annotation is a section, that is another model of settings."""
+    """Return True if a field's annotation is another model: the field is a section of settings."""
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Return all dotted keys of a model, leaves only, in the order of their declaration."""
+    """Return the dotted keys of a model's settings, without sections, in order of declaration."""
     keys: list[str] = []
     for name, field in model.model_fields.items():
         if is_model(field.annotation):
@@ -49,25 +48,25 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Tree:
     return flat
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any], model: Any = None) -> Tree:
-    """Return a deep merge of two trees, in which `over` wins. Lists are replaced whole.
+def merge(base: Mapping[str, Any], overrides: Mapping[str, Any], model: Any = None) -> Tree:
+    """Return a deep merge of two trees, in which `overrides` wins. Lists are replaced as a whole.
 
-    An empty mapping in `over` empties a setting that is a mapping. It leaves a section as it is,
-    since it sets nothing in it.
+    An empty mapping in `overrides` sets nothing if it stands for a section, as in `student: {}`. As
+    the value of a setting, as in `anchors.senses: {}`, it replaces the value in `base`.
 
     Args:
-        base: the tree below.
-        over: the tree on top.
-        model: the model of these trees; None inside of a setting that is a mapping.
+        base: the tree of settings.
+        overrides: settings that replace those in `base`.
+        model: the model that declares these settings, or None inside a setting that is a mapping.
     """
     fields = model.model_fields if is_model(model) else {}
     merged = dict(base)
-    for name, value in over.items():
-        below = merged.get(name)
-        section = fields[name].annotation if name in fields else None
-        sets_something = bool(value) or is_model(section)
-        if isinstance(below, Mapping) and isinstance(value, Mapping) and sets_something:
-            value = merge(below, value, section)
+    for name, value in overrides.items():
+        base_value = merged.get(name)
+        annotation = fields[name].annotation if name in fields else None
+        empties_setting = not value and not is_model(annotation)
+        if isinstance(base_value, Mapping) and isinstance(value, Mapping) and not empties_setting:
+            value = merge(base_value, value, annotation)
         merged[name] = value
     return merged
 
@@ -75,10 +74,11 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], model: Any = None) -
 def assign(tree: Mapping[str, Any], values: Mapping[str, Any]) -> Tree:
     """Return a copy of an experiment's tree with dotted keys set.
 
-    Keys are not checked here: `validate` names an unknown one together with similar keys.
+    Unknown keys are kept. `validate` reports them, with similar keys as suggestions.
     """
     assigned = current_names(tree)
     for key, value in current_names(values).items():
+        # Nest the value from the inside out: `a.b` -> `{a: {b: value}}`.
         nested = value
         for name in reversed(key.split(".")):
             nested = {name: nested}
@@ -90,25 +90,25 @@ def parse_assignments(assignments: Sequence[str], option: str = "--set") -> Tree
     """Parse `["optimizer.lr=1e-3"]` to `{"optimizer.lr": 0.001}`.
 
     Args:
-        assignments: each `KEY=VALUE`, where the value is YAML; lists are written `[1, 2]`.
-        option: the command line option they were given with, for messages.
+        assignments: texts `KEY=VALUE`. The value is YAML, so a list is `[1, 2]`.
+        option: the command-line option that they were given with; error messages name it.
 
     Raises:
-        UserError: an item has no `=`, or its value is not YAML.
+        UserError: an assignment has no key or no `=`, or its value is not YAML.
     """
-    values = dict(_parse_assignment(item, option) for item in assignments)
+    values = dict(_parse_assignment(assignment, option) for assignment in assignments)
     return current_names(values, announce=True)
 
 
-def _parse_assignment(item: str, option: str) -> tuple[str, Any]:
-    key, equals, text = item.partition("=")
+def _parse_assignment(assignment: str, option: str) -> tuple[str, Any]:
+    key, equals, text = assignment.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"{option} {item} has no value; write {option} {key or 'key'}=VALUE")
+        raise UserError(f"{option} {assignment} has no value; write {option} {key or 'key'}=VALUE")
     try:
         return key.strip(), read_yaml(text)
     except UnsupportedYaml as error:
         raise UserError(f"{option} {key.strip()} {error}") from None
     except yaml.YAMLError:
         raise UserError(
-            f"{option} {item}: {text!r} is not a value; quote it as YAML would"
+            f"{option} {assignment}: {text!r} is not valid YAML; put text in quotes"
         ) from None

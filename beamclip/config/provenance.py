@@ -1,4 +1,4 @@
-"""Provenance of results: the code's revision, versions, and the command that was typed."""
+"""Record where results come from: the code's revision, package versions and the typed command."""
 
 import re
 import shlex
@@ -8,33 +8,38 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _MAX_LENGTH = 5000
-"""MLflow accepts tags of 8000 characters, older servers 5000."""
+"""Largest length of a tag, in characters. MLflow allows 8000, older servers 5000."""
 
+# `(?<!/)` skips paths such as sqlite:////home/me@corp. `(?!://)` ends a password before the next
+# address in the same text.
 _USER = re.compile(r"(?<!/)//(?:[^/\s]*:(?!//)(?:(?!://)\S)*|[^/\s]*)@")
-"""User and password of an address, up to its last @: a password may hold / and @ itself."""
+"""User and password of an address. They end at its last @, since a password may contain / and @."""
+# The lookahead leaves quotes and brackets behind the secret in place: addresses also occur in JSON.
 _IN_QUERY = re.compile(
     r"([?&;][\w.-]*(?:pass|pwd|secret|token|signature|credential|key|\bsig)[\w.-]*=)"
     r"""[^&\s]*?(?=["'\])},;]*(?:[&\s]|$))""",
     re.IGNORECASE,
 )
-"""A secret in the query of an address."""
+"""Key and value of a secret in the query of an address, such as `?password=secret`."""
 
 _PACKAGES = ("beamclip", "torch", "timm", "open_clip_torch", "ray", "mlflow", "numpy")
 _OWN_PATH = "beamclip/config/provenance.py"
+"""Path of this file in beamclip's repository."""
 
 
 def git_revision() -> str:
     """Return the commit of the beamclip checkout this package runs from.
 
-    With `-dirty` at its end if files differ, and `none` outside a checkout. A package that is
-    installed inside another repository, in its virtual environment for example, is not tracked
-    there, and that repository's commit is never reported.
+    The commit ends in `-dirty` if tracked files differ from it. The result is `none` outside a
+    checkout. A package may also be installed inside another repository, for example in its virtual
+    environment: the result is `none` too, never the commit of that repository.
     """
     file = Path(__file__).resolve()
-    # Fails unless this very file is tracked.
+    # Fails unless a repository tracks this very file.
     tracked = _git(file.parent, "ls-files", "--full-name", "--error-unmatch", file.name)
     if tracked != _OWN_PATH:
         return "none"
+    # `--exclude=*` ignores tags, which `describe` would print in place of the commit.
     revision = _git(file.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     return revision or "none"
 
@@ -50,7 +55,10 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the installed versions of the packages that decide results, without importing them."""
+    """Return the installed versions of the packages that results depend on, by package name.
+
+    Imports none of them. A package that is not installed has the version `none`.
+    """
     installed = {}
     for package in _PACKAGES:
         try:
@@ -61,7 +69,7 @@ def versions() -> dict[str, str]:
 
 
 def provenance_tags() -> dict[str, str]:
-    """Return revision and versions as MLflow tags."""
+    """Return the revision and all versions as MLflow tags."""
     tags = {"git_revision": git_revision()}
     for name, number in versions().items():
         tags[f"version.{name}"] = number
@@ -69,29 +77,34 @@ def provenance_tags() -> dict[str, str]:
 
 
 def program() -> list[str]:
-    """Return the words that start this program again, without its options.
+    """Return the command that starts this program again, without its options.
 
-    A script is named by its path as it was typed, the command by its name.
+    It is `python` and the path as typed for a script, and `beamclip` for the installed command.
     """
-    first = sys.argv[0]
-    return ["python", first] if first.endswith(".py") else ["beamclip"]
+    script = sys.argv[0]
+    return ["python", script] if script.endswith(".py") else ["beamclip"]
 
 
 def command_line() -> str:
-    """Return the command that was typed, quoted for a shell, without passwords in addresses."""
+    """Return the typed command, quoted for a shell, without the passwords in addresses.
+
+    It is cut to the length that an MLflow tag may have.
+    """
     return without_passwords(shlex.join([*program(), *sys.argv[1:]]))[:_MAX_LENGTH]
 
 
 def without_passwords(text: str) -> str:
     """Return a text with the secrets in its addresses replaced.
 
-    `//user:secret@host` becomes `//…@host`, and `?password=secret` becomes `?password=…`. What may
-    be a secret is replaced too.
+    `//user:secret@host` becomes `//…@host`, and `?password=secret` becomes `?password=…`. A user
+    name alone is replaced too, since it may be a token.
     """
     return _IN_QUERY.sub(r"\1…", _USER.sub("//…@", text))
 
 
 def holds_password(address: str) -> bool:
-    """Return whether an address holds a secret, which the name of a user is not."""
+    """Return True if an address contains a secret. A user name alone does not count as one."""
+    # `without_passwords` also replaces a user name alone. An address that changed only by this
+    # contains no secret.
     without_user = re.sub(r"//[^/@:\s]*@", "//…@", address)
     return without_passwords(address) not in (address, without_user)

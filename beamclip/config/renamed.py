@@ -1,12 +1,12 @@
-"""Settings that were renamed. Their old names still work.
+"""Accept the old names of settings that were renamed.
 
-Old names are mapped wherever settings are read: presets, `--set`, `--space`, variants, `sweep.json`
-and `config.yaml` of earlier runs, MLflow params. A name that the user typed is announced once per
-process. Names in stored records are mapped silently.
+Old names are replaced wherever settings are read: presets, `--set`, `--space`, variants, MLflow
+params, and `sweep.json` and `config.yaml` of earlier runs. If the user typed an old name, the new
+one is printed, once per process. Old names in stored records are replaced silently.
 
-The key of a store is a hash of settings and must not change with a name. So each renamed field
-keeps its first name as `serialization_alias`, and hashes use `Strict.key_parts`, which dumps by
-alias.
+The key of a store is a hash of settings, and renaming a setting must not change it. So each renamed
+field keeps its first name as `serialization_alias`, and hashes use `Strict.key_parts`, which dumps
+by alias.
 """
 
 import sys
@@ -23,18 +23,20 @@ RENAMED: Mapping[str, str] = {
     "probe.grid.normalisation": "normalization",
     "views.custom.*.grey": "gray",
 }
-"""Old dotted key -> new last part. `*` stands for any one name."""
+"""Old dotted key -> new name of its last part. `*` stands for any one name."""
 
 _announced: set[str] = set()
+"""Old keys whose new names were printed already."""
 
 
 def current_key(key: str) -> str:
-    """Return the present form of a dotted key: `optimiser.lr` -> `optimizer.lr`."""
+    """Return the current form of a dotted key: `optimiser.lr` -> `optimizer.lr`."""
     parts = key.split(".")
     for old_key, new_name in RENAMED.items():
         old_parts = old_key.split(".")
         if len(parts) < len(old_parts):
             continue
+        # `parts` may be longer: a renamed section renames the keys of all settings in it.
         pairs = zip(old_parts, parts, strict=False)
         if all(old in ("*", part) for old, part in pairs):
             parts[len(old_parts) - 1] = new_name
@@ -44,21 +46,22 @@ def current_key(key: str) -> str:
 def current_names(
     settings: Mapping[str, Any], announce: bool = False, prefix: str = ""
 ) -> dict[str, Any]:
-    """Return settings with every old name replaced by the present one.
+    """Return settings with every old name replaced by the current one.
 
     Args:
-        settings: a tree of settings, or values by dotted key, or a mixture of both.
-        announce: print each old name that is found; for names the user typed.
-        prefix: dotted key of the section that `settings` is, with a dot at its end; "" for a whole
-            experiment.
+        settings: a tree of settings, values by dotted key, or a mixture of both.
+        announce: print each old name once, to stderr. For settings that the user typed.
+        prefix: dotted key of the section that contains these settings, ending in a dot, such as
+            `optimizer.`; "" for a whole experiment.
 
     Raises:
-        UserError: a setting is given under its old and its new name.
+        UserError: a setting is given under both its old and its new name.
     """
     current: dict[str, Any] = {}
     for name, value in settings.items():
         old_key = f"{prefix}{name}"
         new_key = current_key(old_key)
+        # Keep an unchanged name as it is: YAML keys may be numbers.
         new_name = name if new_key == old_key else new_key.removeprefix(prefix)
         if new_name in current:
             raise UserError(

@@ -1,4 +1,4 @@
-"""The trials of a sweep: their number, their values, and the experiment of each."""
+"""Plan the trials of a sweep: their number, their values, and the experiment of each trial."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ _STORE_KEYS = (
     "objective.name",
     "objective.clip_cid.clusters",
 )
-"""Beginnings of the keys that decide which stores a trial needs."""
+"""Prefixes of the keys that decide which stores a trial needs."""
 
 
 def trial_experiment(sweep: Sweep, base: Experiment, values: Mapping[str, Any]) -> Experiment:
@@ -29,13 +29,16 @@ def trial_experiment(sweep: Sweep, base: Experiment, values: Mapping[str, Any]) 
     Args:
         sweep: the sweep.
         base: the settings all trials share.
-        values: the trial's value of each dimension, by dotted key. Ray Tune keeps those of a sweep
-            that an older version began, so old names are accepted.
+        values: the trial's value of each dimension, by dotted key. Old names are accepted, since
+            Ray Tune keeps the values of a sweep that an older version started.
+
+    Raises:
+        UserError: the values don't make a valid experiment.
     """
-    over = current_names(values)
-    variant = over.pop("variant", None)
-    settings = {} if variant is None else sweep.variants.get(str(variant), {})
-    return with_values(base, {**settings, **over})
+    own_values = current_names(values)
+    variant = own_values.pop("variant", None)
+    variant_settings = {} if variant is None else sweep.variants.get(str(variant), {})
+    return with_values(base, {**variant_settings, **own_values})
 
 
 def init_experiment(sweep: Sweep, base: Experiment, values: Mapping[str, Any]) -> Experiment | None:
@@ -44,10 +47,10 @@ def init_experiment(sweep: Sweep, base: Experiment, values: Mapping[str, Any]) -
     Args:
         sweep: the sweep.
         base: the settings all trials share.
-        values: the values of the trial that starts.
+        values: the values of this trial.
 
     Returns:
-        None if `student.init` names no variant.
+        The experiment, or None if `student.init` names no variant.
 
     Raises:
         UserError: there is no such trial, or it would not run before this one.
@@ -55,26 +58,29 @@ def init_experiment(sweep: Sweep, base: Experiment, values: Mapping[str, Any]) -
     init = trial_experiment(sweep, base, values).student.init
     if not init.startswith(_FROM_VARIANT):
         return None
-    other = init.removeprefix(_FROM_VARIANT)
+    init_variant = init.removeprefix(_FROM_VARIANT)
     dimension = sweep.space.get("variant")
     names = list(dimension.values) if isinstance(dimension, Choice) else []
-    if other not in names or names.index(other) >= names.index(values.get("variant")):
+    # Trials run in the order of the list, so the other trial must come first.
+    variant = values.get("variant")
+    if init_variant not in names or names.index(init_variant) >= names.index(variant):
         raise UserError(
-            f"student.init {init} names no variant that is listed before {values.get('variant')}; "
-            f"list {other} first"
+            f"student.init {init} names no variant that is listed before {variant}; "
+            f"list {init_variant} first"
         )
     if sweep.search != "grid" or sweep.asha is not None:
         raise UserError(
-            f"student.init {init} waits for another trial, which only a grid without ASHA is sure "
-            "to finish; drop one of the two"
+            f"student.init {init} needs another trial to finish, which only a grid without ASHA "
+            "guarantees; drop one of the two"
         )
-    return trial_experiment(sweep, base, {**values, "variant": other})
+    return trial_experiment(sweep, base, {**values, "variant": init_variant})
 
 
 def planned_values(sweep: Sweep) -> list[dict[str, Value]]:
-    """Return every combination of the listed values, as values by dotted key.
+    """Return all combinations of the dimensions with listed values, each as values by dotted key.
 
-    Ranges are left out: stores are planned from these values, and no store may depend on a range.
+    Dimensions that are ranges are left out. Stores are planned from these combinations, and no
+    store may depend on a range.
     """
     choices = {
         key: dimension.values
@@ -91,7 +97,7 @@ def trial_count(sweep: Sweep) -> int:
 
 
 def check_space(sweep: Sweep, base: Experiment) -> None:
-    """Check all trials of the space before anything starts.
+    """Check all trials of a sweep before anything starts.
 
     Raises:
         UserError: an unknown key, a value of the wrong type, or an impossible combination. The
@@ -100,7 +106,7 @@ def check_space(sweep: Sweep, base: Experiment) -> None:
     for key, dimension in sweep.space.items():
         if isinstance(dimension, Uniform) and key.startswith(_STORE_KEYS):
             raise UserError(
-                f"{key} decides what is stored, so it can't be drawn from a range; "
+                f"{key} decides which stores are built, so it can't be drawn from a range; "
                 "list its values with choice(...)"
             )
     _check_trial_count(sweep)
@@ -116,7 +122,7 @@ def check_space(sweep: Sweep, base: Experiment) -> None:
 
 
 def _check_trial_count(sweep: Sweep) -> None:
-    """Refuse a random search that must repeat trials, because it only has listed values."""
+    """Raise UserError if a search without ranges has more trials than combinations of values."""
     has_range = any(isinstance(dimension, Uniform) for dimension in sweep.space.values())
     if sweep.search == "grid" or has_range:
         return
@@ -132,14 +138,17 @@ def _check_trial_count(sweep: Sweep) -> None:
 def _check_asha(sweep: Sweep, experiment: Experiment) -> None:
     if sweep.asha is not None and not experiment.objective.requirements.projected:
         raise UserError(
-            f"objective.name {experiment.objective.name} doesn't train embeddings in the teacher's "
-            "space, so it has no zero-shot accuracy on val, by which ASHA stops trials; "
-            "leave ASHA out"
+            "ASHA stops trials by zero-shot accuracy on val, which objective.name "
+            f"{experiment.objective.name} lacks, because it doesn't train embeddings in the "
+            "teacher's space; leave ASHA out"
         )
 
 
 def _corner_values(sweep: Sweep) -> Iterator[dict[str, Value]]:
-    """Yield the listed values combined with both ends of every range."""
+    """Yield all combinations of the listed values and both ends of every range.
+
+    Settings are bounded by intervals, so a range is valid if both of its ends are.
+    """
     ends: dict[str, Sequence[Any]] = {
         key: (dimension.low, dimension.high)
         for key, dimension in sweep.space.items()
@@ -151,14 +160,14 @@ def _corner_values(sweep: Sweep) -> Iterator[dict[str, Value]]:
 
 
 def with_seeds(sweep: Sweep, base: Experiment, count: int) -> Sweep:
-    """Return the sweep with a dimension `seed`, so that every trial is repeated with other seeds.
+    """Return the sweep with one more dimension, `seed`, so that each trial runs with several seeds.
 
-    Only what the seed decides is repeated: the student's weights and the order of samples. Views
-    and the split into train and val have their own seeds, so no store is built again.
+    The seed changes the student's first weights and the order of samples. Views and the split into
+    train and val have their own seeds, so all repetitions share their stores.
 
     Args:
-        sweep: a grid.
-        base: its `seed` is the first one.
+        sweep: a sweep that is a grid.
+        base: the settings all trials share. Its `seed` is the first seed.
         count: number of seeds.
 
     Raises:
@@ -170,8 +179,8 @@ def with_seeds(sweep: Sweep, base: Experiment, count: int) -> Sweep:
         )
     if "seed" in sweep.varied:
         raise UserError(
-            f"sweep {sweep.name} varies seed already, so --seeds {count} can't; "
-            "leave it out, or take seed out of the space"
+            f"sweep {sweep.name} varies seed already, so --seeds {count} can't vary it too; "
+            "leave --seeds out, or take seed out of the space"
         )
     if sweep.search != "grid":
         raise UserError(

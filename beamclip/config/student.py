@@ -13,37 +13,37 @@ class StudentConfig(Strict):
     backbone: str = "resnet18"
     """Name of a timm model."""
     image_size: int = Field(224, ge=8, le=1024)
-    """Side of its views in px."""
+    """Side of the student's views in px."""
     init: str = "random"
-    """`random`, `pretrained` (timm's weights), path or URL of a `student.safetensors` written by
-    beamclip, or `run:ID`, the MLflow run that trained it. Its backbone is loaded; a projector of
-    another shape is initialized anew."""
+    """First weights: `random`, `pretrained` (timm's), the path or URL of a `student.safetensors`
+    written by beamclip, or `run:ID`, the MLflow run that trained it. From a student, the backbone
+    is loaded, and the projector too if it has the same shape."""
     weight_init: Literal["timm", "torch"] = Field("timm", serialization_alias="drawn")
-    """How random weights of the backbone are initialized. `timm`: by timm's own code, in which the
-    residual blocks of a ResNet start as the identity. `torch`: every layer by torch's default, as
-    in a network that is written from scratch."""
+    """How random weights of the backbone are initialized. `timm`: by timm's own code, which makes
+    the residual blocks of a ResNet start as the identity. `torch`: every layer by torch's default,
+    as in a network that is written from scratch."""
     projector: Literal["linear", "mlp", "mlp4"] = "mlp"
-    """Projector architecture; `mlp4` is SimReg's: four layers with widths of its own."""
+    """Architecture of the projector; `mlp4` is SimReg's with four layers."""
     projector_width: Count = 1024
     """Hidden width of the `mlp` projector."""
     small_image_stem: Literal["auto", "always", "never"] = "auto"
-    """3×3 stride-1 first convolution and no max-pooling, as in the CIFAR literature; `auto`: at 64
-    px and below."""
+    """Use a first convolution of 3×3 with stride 1 and no max-pooling, as in the CIFAR literature;
+    `auto`: at 64 px and below."""
 
 
 class OptimizerConfig(Strict):
     """The optimizer and its schedule. `lr` is used as it is, never scaled by the batch size."""
 
     name: Literal["sgd", "adamw", "lars"] = "adamw"
-    """Optimizer."""
+    """Name of the optimizer."""
     lr: Positive = 1e-3
     """Peak learning rate."""
     weight_decay: float = Field(1e-4, ge=0)
     """Weight decay of the parameters that `decay` selects."""
     decay: Literal["matrices", "all"] = "matrices"
-    """Parameters with weight decay. `matrices`: neither norms, biases and other one-dimensional
-    parameters, nor those a timm model excludes (class tokens, position embeddings). `all`: all
-    parameters, as if they were passed to torch's optimizer in one group."""
+    """Which parameters have weight decay. `matrices`: all except norms, biases and other
+    one-dimensional parameters, and those that a timm model excludes (class tokens, position
+    embeddings). `all`: all, as in a torch optimizer with one parameter group."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of `sgd` and `lars`."""
     epochs: Count = 20
@@ -51,7 +51,7 @@ class OptimizerConfig(Strict):
     warmup_epochs: float = Field(1.0, ge=0)
     """Epochs of linear warm-up before the cosine schedule; may be a fraction."""
     batch_size: Count = 256
-    """Images of a step, over *all* workers."""
+    """Images per step, summed over *all* workers."""
     clip_norm: Positive | None = None
     """Clip gradients to this norm; default not at all."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -66,11 +66,12 @@ class OptimizerConfig(Strict):
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs; "
-                "lower it or train longer"
+                "lower warmup_epochs or raise epochs"
             )
+        # timm's LARS has a trust ratio only for parameters with weight decay.
         if self.name == "lars" and not self.weight_decay:
             raise ValueError(
-                "weight_decay is 0, with which LARS scales nothing and is plain SGD; "
+                "weight_decay is 0, so LARS would have no trust ratios and be plain SGD; "
                 "set it above 0 or use sgd"
             )
         return self
@@ -82,16 +83,16 @@ class ScalingConfig(Strict):
     workers: Count = 1
     """DDP workers of one trial."""
     cpus_per_worker: Positive = 1.0
-    """CPU cores of one worker; may be a fraction."""
+    """CPU cores per worker; may be a fraction."""
     gpus_per_worker: float = Field(0.0, ge=0)
-    """GPUs of one worker; a fraction lets several trials share a GPU."""
+    """GPUs per worker; with a fraction several trials share a GPU."""
     max_concurrent: Count | None = None
-    """Trials at once; default as many as the cluster has room for."""
+    """Most trials that run at once; default as many as the cluster has room for."""
     resident: Literal["auto", "always", "never"] = "auto"
-    """Keep training images and embeddings in device memory, so that a batch is a gather on the
-    device. `auto`: on a GPU, if they take less than half of the free memory."""
+    """Keep training images and embeddings in device memory, so that making a batch is one
+    indexing operation on it. `auto`: on a GPU, if they take less than half of the free memory."""
     max_failures: int = Field(2, ge=0)
-    """Times a trial resumes from its last checkpoint after a worker or node was lost."""
+    """How often a trial resumes from its last checkpoint after a worker or node was lost."""
 
     def check_gpus(self) -> None:
         """Check that a fractional `gpus_per_worker` is possible.
@@ -103,5 +104,5 @@ class ScalingConfig(Strict):
         if self.gpus_per_worker % 1 and (self.gpus_per_worker > 1 or self.workers > 1):
             raise ValueError(
                 f"scaling.gpus_per_worker {self.gpus_per_worker:g} is a fraction, which only a "
-                "single worker (scaling.workers=1) with less than one GPU can have; give whole GPUs"
+                "single worker (scaling.workers=1) with less than one GPU may have; give whole GPUs"
             )

@@ -1,4 +1,4 @@
-"""What a sweep is: a search space over dotted keys, and how it is searched."""
+"""Settings of a sweep: a search space over dotted keys, and how it is searched."""
 
 from collections.abc import Mapping
 from math import isfinite
@@ -17,7 +17,7 @@ Value = bool | int | float | str | None
 
 
 class Choice(Strict):
-    """One of a list of values; a grid search tries them all."""
+    """A dimension with listed values. A grid search tries all of them."""
 
     kind: Literal["choice"] = "choice"
     values: tuple[Value, ...] = Field(min_length=1)
@@ -25,7 +25,7 @@ class Choice(Strict):
     @field_validator("values", mode="before")
     @classmethod
     def _check_finite(cls, values: Any) -> Any:
-        """Refuse infinity and NaN by name.
+        """Raise ValueError for infinity and NaN.
 
         pydantic's own error would be about bool, the first type in `Value`.
         """
@@ -33,13 +33,13 @@ class Choice(Strict):
             return values
         for value in values:
             if isinstance(value, float) and not isfinite(value):
-                raise ValueError(f"{value} is no number to try; give one that is finite")
-        # What a before-validator returns is validated as Python, where a tuple must be a tuple.
+                raise ValueError(f"{value} can't be tried; give a finite number")
+        # pydantic validates the result as a Python object, and strict mode then needs a tuple.
         return tuple(values)
 
 
 class Uniform(Strict):
-    """A range to sample from, uniform between low and high, or log-uniform if `log` is true."""
+    """A range that is sampled uniformly from `low` to `high`, or log-uniformly if `log` is true."""
 
     kind: Literal["uniform"] = "uniform"
     low: float
@@ -48,9 +48,14 @@ class Uniform(Strict):
 
     @model_validator(mode="after")
     def _check_interval(self) -> "Uniform":
-        if not self.low < self.high or (self.log and self.low <= 0):
-            scale = " on a logarithm" if self.log else ""
-            raise ValueError(f"a range from {self.low} to {self.high} holds nothing to draw{scale}")
+        if self.low >= self.high:
+            raise ValueError(
+                f"a range from {self.low} to {self.high} is empty; write the smaller number first"
+            )
+        if self.log and self.low <= 0:
+            raise ValueError(
+                f"a range from {self.low} to {self.high} has no logarithm; start above 0"
+            )
         return self
 
 
@@ -58,7 +63,7 @@ Dimension = Annotated[Choice | Uniform, Field(discriminator="kind")]
 
 
 def choice(*values: Value) -> Choice:
-    """Return a dimension that takes each of these values."""
+    """Return a dimension with these values."""
     return Choice(values=values)
 
 
@@ -75,7 +80,8 @@ def loguniform(low: float, high: float) -> Uniform:
 class Asha(Strict):
     """Asynchronous successive halving (arXiv 1810.05934).
 
-    After 1, η, η²… times `grace_epochs`, only the best 1/η of the trials continue.
+    After 1, η, η²… times `grace_epochs` epochs, only the best 1/η of the trials continue. η is
+    `reduction_factor`.
     """
 
     grace_epochs: int = Field(1, ge=1)
@@ -83,7 +89,7 @@ class Asha(Strict):
 
 
 class Sweep(Strict):
-    """A question, and the trials that answer it.
+    """A question, a search space, and how the space is searched to answer the question.
 
     Example:
         >>> Sweep(name="lr", space={"optimizer.lr": choice(0.001, 0.003)})
@@ -94,29 +100,29 @@ class Sweep(Strict):
     question: str = ""
     """The question the sweep answers, shown in its report."""
     space: dict[str, Dimension] = {}
-    """Dimension by dotted key. Empty: one trial."""
+    """Dimensions by dotted key. If empty, the sweep is one trial."""
     variants: dict[str, dict[str, Any]] = {}
-    """Settings that only make sense together: `{simclr: {objective.name: simclr, optimizer.lr:
-    0.3}}`. The dimension `variant` of the space lists their names. Sections may be nested as in a
-    preset; they are stored by dotted keys. A variant with `student.init: variant:OTHER` starts
-    from the student of that variant's trial with otherwise the same values."""
+    """Settings that belong together, by name of the variant: `{simclr: {objective.name: simclr,
+    optimizer.lr: 0.3}}`. The dimension `variant` of the space lists the names. Settings may be
+    nested as in a preset; they are kept by dotted key. With `student.init: variant:OTHER`, a trial
+    starts from the student of the trial with variant OTHER and otherwise the same values."""
     search: Literal["grid", "random", "optuna"] = "grid"
     """How the space is searched."""
     trials: int = Field(16, ge=1)
-    """Number of trials of a random or optuna search; a grid has one for each combination."""
+    """Number of trials of a random or optuna search. A grid has one for each combination."""
     seed: int = Field(0, ge=0)
-    """Seed of the search itself."""
+    """Seed of the search itself, not of the trials."""
     metric: str = VAL_TOP1
-    """The metric that the best trial is selected by; never one on test."""
+    """The metric by which the best trial is selected; never one on test."""
     asha: Asha | None = None
-    """Stop poor trials early by `zero_shot/val_top1`, which every epoch reports."""
+    """Stop poor trials early by `zero_shot/val_top1`, which is reported every epoch."""
 
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
         if name in (".", ".."):
             raise ValueError(
-                f"{name} means a folder that exists already; use letters, digits, - and _ as well"
+                f"{name} means a folder that exists already; use letters or digits too"
             )
         return name
 
@@ -138,8 +144,8 @@ class Sweep(Strict):
         ranges = [key for key, dimension in self.space.items() if isinstance(dimension, Uniform)]
         if self.search == "grid" and ranges:
             raise ValueError(
-                f"{ranges[0]} is a range, which a grid can't walk; list its values, "
-                "or search it at random (--search random)"
+                f"{ranges[0]} is a range, but a grid needs listed values; list them, "
+                "or search at random (--search random)"
             )
         self._check_variants()
         if "test" in self.metric:
@@ -153,7 +159,7 @@ class Sweep(Strict):
         dimension = self.space.get("variant")
         listed = [str(value) for value in dimension.values] if isinstance(dimension, Choice) else []
         missing = [name for name in listed if name not in self.variants]
-        advice = "name each in variants, and list them in the space under variant"
+        advice = "define each in variants, and list its name in the space under variant"
         if missing:
             suggestion = nearest(missing[0], self.variants)
             raise ValueError(f"variant {missing[0]} does not exist{suggestion}; {advice}")
@@ -162,18 +168,19 @@ class Sweep(Strict):
 
     @property
     def varied(self) -> tuple[str, ...]:
-        """All keys that trials may differ in: those of the space and of the variants."""
+        """All keys in which trials may differ: keys of the space and keys of the variants."""
         keys = list(self.space)
         for settings in self.variants.values():
             keys += settings
+        # Without repeats, in order.
         return tuple(dict.fromkeys(keys))
 
 
 def _flatten_sections(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a variant's settings by dotted keys.
+    """Return a variant's settings by dotted key.
 
-    Sections are flattened. A setting that is itself a mapping is not, since its keys may contain
-    dots, such as class names.
+    Sections are flattened. Settings that are mappings, such as `anchors.senses`, are kept as they
+    are: their keys are class names and other words that may contain dots.
     """
     keys = known_keys(Experiment)
     flat: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Settings of the teachers: frozen CLIPs."""
+"""Settings of the teachers, which are frozen CLIPs."""
 
 from typing import Literal
 
@@ -13,11 +13,11 @@ class TowerConfig(Strict):
     model: str = "ViT-B-32"
     """Name of the model."""
     pretrained: str | None = None
-    """open_clip's tag, or a weights file; ignored for a folder, a hub name or the demo, which
-    contain their weights."""
+    """open_clip's tag, or a weights file. Ignored for a folder, a hub name or the demo, which come
+    with their weights."""
     batch_size: Count | None = None
-    """Images the teacher encodes at once; default measured: the smallest that is nearly as fast as
-    larger ones."""
+    """Images the teacher encodes at once. By default it is measured: the smallest batch that is
+    nearly as fast as larger ones."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 on a GPU that supports it in hardware, else fp32."""
 
@@ -26,8 +26,8 @@ class TowerConfig(Strict):
     def _drop_unused_tag(cls, tag: str | None, info: ValidationInfo) -> str | None:
         """Drop a tag that the model doesn't use.
 
-        With `--set teacher.model=local-dir:…` over a preset, the preset's tag would remain and look
-        as if it named the weights of the folder.
+        With `--set teacher.model=local-dir:…`, the tag of the preset would otherwise remain, as if
+        it named the weights in the folder.
         """
         model = str(info.data.get("model"))
         if model == "demo" or model.startswith(("local-dir:", "hf-hub:")):
@@ -48,20 +48,17 @@ class TeacherConfig(TowerConfig):
     """The teacher, and others that teach with it."""
 
     others: tuple[OtherTeacher, ...] = ()
-    """More teachers. With `csm` the student learns from the mean of all teachers' probabilities,
-    and is compared with the first teacher's anchors. Other objectives use the first teacher
-    only."""
+    """More teachers. With `csm` the student learns the mean of all teachers' probabilities, and its
+    embeddings are compared with the first teacher's anchors. Other objectives use only the first
+    teacher."""
     actors: tuple[Count, Count] | None = None
-    """Fewest and most processes that run the teacher over the images; default one for each GPU, or
-    one for every four CPU cores."""
+    """Smallest and largest number of processes that run the teacher over the images; default one
+    per GPU, or one per four CPU cores."""
 
     @model_validator(mode="after")
     def _check_actors(self) -> "TeacherConfig":
         if self.actors is not None and self.actors[0] > self.actors[1]:
-            raise ValueError(
-                f"actors runs from {self.actors[0]} down to {self.actors[1]}; "
-                "write the smaller number first"
-            )
+            raise ValueError(f"actors is {list(self.actors)}; write the smaller number first")
         return self
 
     def all(self) -> tuple[TowerConfig, ...]:

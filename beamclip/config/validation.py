@@ -1,4 +1,4 @@
-"""Validation of settings, with the first error as one sentence that names the key."""
+"""Validate settings. The first error becomes one sentence that names the key."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -19,6 +19,7 @@ _EXPECTED = {
     "dict_type": "a mapping, such as {name: 1}",
     "model_type": "its settings, such as {key: 1}",
 }
+"""Advice by type of pydantic's error; its own messages speak of tuples and dictionaries."""
 
 
 def validate(model: type[Model], tree: Mapping[str, Any]) -> Model:
@@ -29,11 +30,12 @@ def validate(model: type[Model], tree: Mapping[str, Any]) -> Model:
         tree: JSON values. Old names of an experiment's settings are accepted.
 
     Raises:
-        UserError: one sentence about the first error.
+        UserError: a setting is wrong. The message is one sentence about the first error.
     """
     if model is Experiment:
         tree = current_names(tree)
-    # `default=str`: YAML can hold more than JSON, for example `!!binary`.
+    # From JSON, strict validation accepts a list for a tuple; from Python objects it does not.
+    # `default=str`: YAML has values that JSON lacks, for example `!!binary`.
     text = json.dumps(tree, default=str)
     try:
         return model.model_validate_json(text)
@@ -45,18 +47,21 @@ def validate(model: type[Model], tree: Mapping[str, Any]) -> Model:
 
 
 def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
-    """Return what is wrong with which key, and what to write instead."""
+    """Return a sentence: which key is wrong, why, and what to write instead."""
     key = ".".join(str(part) for part in error["loc"])
     kind, value = error["type"], error["input"]
     context: Mapping[str, Any] = error.get("ctx", {})
+    # Unknown keys.
     if kind == "extra_forbidden":
         keys = known_keys(model)
+        # A single key of the tree that is itself a dotted key, as in a YAML file `data.path: DIR`.
         if "." in str(error["loc"][-1]) and key in keys:
             return (
                 f"{key} is written with dots, which is for the command line; "
                 f"write it nested: {_nested(key)}"
             )
         return f"{key} is not a setting{_nearest_key(key, keys)}"
+    # Wrong values, in our own words where pydantic's are not those of users.
     if kind == "literal_error":
         # pydantic gives the options as text: 'a', 'b' or 'c'.
         listed = context["expected"].replace(" or ", ",").split(",")
@@ -64,14 +69,15 @@ def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
         return f"{key} can't be {value!r}{nearest(str(value), options)}"
     if kind == "too_short":
         return (
-            f"{key} holds {context['actual_length']} values, "
-            f"and needs {context['min_length']} or more"
+            f"{key} has {context['actual_length']} values, "
+            f"but needs {context['min_length']} or more"
         )
     if kind == "missing":
-        return f"{key} is not given, and has no default"
+        return f"{key} is not given and has no default"
     if kind in _EXPECTED:
         return f"{key} is {value!r}; write {_EXPECTED[kind]}"
     message = error["msg"].removeprefix("Value error, ")
+    # Messages of our own validators are sentences already.
     if kind == "value_error":
         return f"{key}: {message}" if key else message
     return f"{key} is {value!r}: {message[0].lower()}{message[1:]}"
@@ -86,7 +92,8 @@ def _nested(key: str) -> str:
 def _nearest_key(key: str, keys: Iterable[str]) -> str:
     """Return the end of a sentence that suggests keys.
 
-    Keys with the same last part come first, then similar ones of the same section, then all.
+    These are the keys with the same last part: `lr` suggests `optimizer.lr`. If there are none,
+    they are similar keys of the same section, else similar keys of any section.
     """
     known = list(keys)
     section, _, leaf = key.rpartition(".")
@@ -95,4 +102,5 @@ def _nearest_key(key: str, keys: Iterable[str]) -> str:
         return f"; did you mean {' or '.join(same_leaf[:3])}?"
     siblings = [other for other in known if other.rpartition(".")[0] == section]
     suggestion = nearest(key, siblings)
+    # `nearest` lists all siblings if none is similar. Then look in all sections.
     return suggestion if suggestion.startswith("; did") else nearest(key, known)

@@ -1,4 +1,4 @@
-"""Settings of views, and recipes: the distributions that views are sampled from."""
+"""Settings of views, and recipes, the distributions that views are sampled from."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,9 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 _MIN_AREA = 0.02
+"""Smallest area of a crop that `Recipe.scaled` makes, as a share of the image."""
 _MAX_JITTER = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}
+"""Upper bounds of the color settings of `Recipe`."""
 
 
 class Recipe(Strict):
@@ -35,13 +37,13 @@ class Recipe(Strict):
     saturation: float = Field(0.0, ge=0, le=1)
     """Largest change of the saturation factor, which is around 1."""
     hue: float = Field(0.0, ge=0, le=0.5)
-    """Largest shift of the hue, in turns of the color circle."""
+    """Largest shift of the hue; 1 is a full turn of the color circle."""
     gray: Probability = Field(0.0, serialization_alias="grey")
     """Probability that the view is converted to grayscale."""
     blur: Probability = 0.0
     """Probability of a Gaussian blur."""
     blur_sigma: Interval = (0.1, 2.0)
-    """σ of the blur in pixels of a 224-px image; it scales with the image's side, so that all
+    """σ of the blur in px for an image of 224 px. It is scaled to the image's side, so that all
     resolutions are blurred alike."""
     small_crops: int = Field(0, ge=0, le=32)
     """Multi-crop (SwAV): number of small crops in addition to the two large ones."""
@@ -55,31 +57,31 @@ class Recipe(Strict):
         for name in ("area", "ratio", "blur_sigma", "small_area"):
             low, high = getattr(self, name)
             if low > high:
-                raise ValueError(
-                    f"{name} runs from {low} down to {high}; write the smaller number first"
-                )
+                raise ValueError(f"{name} is [{low}, {high}]; write the smaller number first")
         if max(self.area[1], self.small_area[1]) > 1:
             raise ValueError("area and small_area are shares of the image and can't be above 1")
         return self
 
     @property
     def random(self) -> bool:
-        """False for the canonical view, which is the same for every view id."""
+        """True if views differ; False if every view is the canonical one."""
         chances = (self.flip, self.jitter, self.gray, self.blur, self.small_crops)
         return any(chances) or self.area != (1.0, 1.0) or self.ratio != (1.0, 1.0)
 
     def scaled(self, strength: float) -> "Recipe":
-        """Return this recipe with views `strength` times as far from the canonical one.
+        """Return a recipe whose views are `strength` times as far from the canonical view.
 
-        Crops: the lower end of `area` becomes 1 - strength · (1 - low), at least 0.02 (or `low` if
-        that is smaller) and at most the upper end, which stays; `ratio` is raised to the power of
-        `strength`. Colors: the four ranges are multiplied, up to the largest allowed. Blur: the
-        distance between the ends of `blur_sigma` is multiplied. Probabilities and small crops stay.
-        Ranges with probability 0 stay too, so that recipes with the same views are equal. At
-        strength 0 only `flip` is left.
+        - Crops: the lower end of `area` becomes 1 - strength · (1 - low). It is at least 0.02, or
+          `low` if that is smaller, and at most the upper end, which does not change. `ratio` is
+          raised to the power of `strength`.
+        - Colors: the four ranges are multiplied by `strength`, up to their bounds.
+        - Blur: the distance between the ends of `blur_sigma` is multiplied by `strength`.
+
+        Probabilities and small crops do not change. Nor do ranges whose probability is 0, so that
+        recipes with the same views are equal. At strength 0 only `flip` is left.
 
         Args:
-            strength: 0 or more; at 1 this very object is returned.
+            strength: 0 or more. At 1, this object itself is returned.
         """
         if strength == 1:
             return self
@@ -99,15 +101,16 @@ class Recipe(Strict):
 
     def _scaled_area(self, strength: float) -> tuple[float, float]:
         low, high = self.area
-        scaled_low = max(_rounded(1 - strength * (1 - low)), min(low, _MIN_AREA))
-        return min(scaled_low, high), high
+        scaled_low = _rounded(1 - strength * (1 - low))
+        smallest = min(low, _MIN_AREA)
+        return min(max(scaled_low, smallest), high), high
 
 
 def _rounded(number: float) -> float:
-    """Return the number with 9 decimals.
+    """Return the number rounded to 9 decimals.
 
-    The last digits of a product depend on the order of its factors. Without rounding, recipes that
-    are mathematically equal would get different stores.
+    The last bits of a result depend on the order of operations. Without rounding, recipes that are
+    mathematically equal could differ in them and would not share a store.
     """
     return round(number, 9)
 
@@ -144,24 +147,24 @@ class ViewsConfig(Strict):
     """Which views the student is trained on, and which of them the teacher encodes."""
 
     recipe: str = "weak"
-    """The distribution views are sampled from: a built-in recipe or one of `custom`."""
+    """The recipe that views are sampled from: a built-in one or one of `custom`."""
     pair_recipe: str | None = None
-    """The recipe for objectives that compare several views of each image, such as `simclr` and
+    """The recipe for objectives that compare several views of an image, such as `simclr` and
     `swav`; default `recipe`."""
     custom: dict[str, Recipe] = {}
     """Your own recipes by name; `recipe` may then name them."""
     strength: float = Field(1.0, ge=0, le=2)
-    """How far views are from the canonical one: 1 as the recipe says, 0 at most flipped, 2 twice as
-    far. Probabilities stay the same."""
+    """How far views are from the canonical view. 1: as the recipe says; 2: twice as far; 0: at most
+    flipped. Probabilities stay the same."""
     stored: int = Field(4, ge=1, le=1000)
     """Views of each sample that are embedded by the teacher; epochs cycle through them."""
     seed: int = Field(0, ge=0)
-    """Seed of the views. It is separate from the run's seed, so that runs with several seeds share
-    one teacher pass."""
+    """Seed of the views. It is not the run's seed, so that runs with different seeds share one
+    teacher pass."""
     teacher: Literal["same", "center", "live"] = "same"
     """`same`: the teacher encodes the views the student is trained on. `center`: it encodes the
-    canonical view once, which serves every recipe. `live`: it runs during training, so that no view
-    is repeated; each trial then pays for its own teacher pass."""
+    canonical view of each image once, for all recipes. `live`: it runs during training, so that no
+    view is repeated; each trial then pays for its own teacher pass."""
 
     @field_validator("custom")
     @classmethod
@@ -180,23 +183,25 @@ class ViewsConfig(Strict):
         return self
 
     def resolve(self) -> Recipe:
-        """Return the recipe that `recipe` names, scaled by `strength`.
+        """Return the recipe with the name `recipe`, scaled by `strength`.
 
-        Stores depend on this recipe alone, so different settings that resolve to the same recipe
-        share a store.
+        Stores depend on this result, not on the name and the strength. So different settings that
+        resolve to equal recipes share a store.
         """
         recipes = RECIPES | self.custom
         return recipes[self.recipe].scaled(self.strength)
 
     def views_of(self, epoch: int, count: int = 1, stored: bool = True) -> tuple[int, ...]:
-        """Return the ids of the views the student is trained on in an epoch.
+        """Return the ids of the views that the student is trained on in an epoch.
 
         Args:
             epoch: number of the epoch, from 0.
-            count: views of each image.
-            stored: use the teacher's embeddings of these views. Under `teacher: same` the ids then
-                cycle through the `stored` views; otherwise every epoch has new ones.
+            count: number of views of each image.
+            stored: whether the teacher's stored embeddings of these views are needed. With
+                `teacher: same`, the ids then cycle through 0 to `self.stored` - 1. Otherwise every
+                epoch has new views.
         """
+        # A recipe that is not random has only one view, with id 0.
         if not self.resolve().random:
             return (0,) * count
         views = range(epoch * count, (epoch + 1) * count)

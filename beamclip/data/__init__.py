@@ -1,4 +1,7 @@
-"""Images: sources, packed once into a memory-mapped store, read by sample id, split into three."""
+"""Images: read from a source, packed once into a memory-mapped store, and split in three.
+
+A sample's id is its row in the packed store. After packing, images are known by their ids alone.
+"""
 
 from beamclip.data.augmentation.sample import ViewParameters, draw
 from beamclip.data.base import Item, Source, Split

@@ -15,7 +15,10 @@ from beamclip.data.files import LazyBytes
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 TEST_NAMES = ("test", "val", "validation")
-"""Names of the split used for test, in order of preference. Our val is always taken from train."""
+"""Names under which a data set may have its test split, in order of preference.
+
+A data set's own validation split serves as test, because val is always taken from train.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Item:
 class Source(Protocol):
     """A source of images. Items always come in the same order.
 
-    It can be pickled, without pixels and open files.
+    Sources are pickled to the processes that pack. Pixels and open files are left out.
     """
 
     @property
@@ -55,24 +58,35 @@ class Source(Protocol):
         """Return the number of items of a split, unreadable ones included."""
 
     def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
-        """Return items `start` to `stop` of a split, at no cost for those before."""
+        """Yield items `start` to `stop` of a split, without reading those before `start`.
+
+        Packing calls this once for each shard, so reading the items before would make it quadratic.
+        """
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
-        """Return the group of each item, [count], such as its camera; val takes whole groups.
+        """Return the group of each item, such as its camera: [count], or None without groups.
 
-        None means that items are independent.
+        A group is never divided between train and val.
         """
 
 
 def name_column(names: Sequence[str], where: str) -> Any:
-    """Return file names as one Arrow array: a million of them take tens of megabytes.
+    """Return file names as one Arrow array.
+
+    A million names take tens of megabytes there, in memory and in a pickled source.
+
+    Args:
+        names: the file names.
+        where: the data set or the file that has them, for messages.
 
     Raises:
         UserError: a name is not UTF-8.
     """
     try:
+        # `pa.string()` has 32-bit offsets, which allow no more than 2 GiB of names.
         return pa.array(names, pa.large_string())
     except UnicodeEncodeError as error:
+        # `os` and `tarfile` return bytes that are not UTF-8 as surrogates; show them as \xNN.
         encoded = str(error.object).encode("utf-8", "surrogateescape")
         name = encoded.decode("utf-8", "backslashreplace")
         raise UserError(
@@ -81,8 +95,12 @@ def name_column(names: Sequence[str], where: str) -> Any:
 
 
 def digest(facts: Iterable[object]) -> str:
-    """Return 16 hex digits of the SHA-256 over the facts, each as its `repr`."""
-    total = hashlib.sha256()
+    """Return 16 hex digits of the SHA-256 over the facts, each as its `repr`.
+
+    Keys of existing stores contain such digests. So the `repr` of a fact must not change, nor the
+    name or the fields of a dataclass among the facts.
+    """
+    hasher = hashlib.sha256()
     for fact in facts:
-        total.update(repr(fact).encode() + b"\n")
-    return total.hexdigest()[:16]
+        hasher.update(repr(fact).encode() + b"\n")
+    return hasher.hexdigest()[:16]

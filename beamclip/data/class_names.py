@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,19 @@ _IN_PATH = re.compile(r"(?:^|/)(n\d{8})(?=[/_.])")
 
 Classes = tuple[tuple[str, ...], tuple[str | None, ...]]
 """Names and WordNet ids, both in label order."""
+
+
+@dataclass(frozen=True)
+class NameList:
+    """A list of class names next to the images.
+
+    Attributes:
+        names: in label order.
+        where: the list's own name, for messages.
+    """
+
+    names: Sequence[str]
+    where: str
 
 
 def wordnet_id(path: str) -> str | None:
@@ -44,8 +58,12 @@ def class_names_in(content: bytes, where: str) -> tuple[str, ...]:
     Args:
         content: the file's bytes.
         where: the file's name, for messages.
+
+    Raises:
+        UserError: the bytes are not UTF-8, or a line is empty or repeated.
     """
     try:
+        # Some editors begin a file with a byte order mark, which `utf-8-sig` removes.
         lines = [line.strip() for line in content.decode("utf-8-sig").rstrip().splitlines()]
     except UnicodeDecodeError:
         raise UserError(
@@ -56,6 +74,7 @@ def class_names_in(content: bytes, where: str) -> tuple[str, ...]:
         raise UserError(
             f"{where} is empty in line {line}; write one class name a line, in label order"
         )
+    # Compare whole lines: two classes may share a name if the senses after the tab differ.
     name, times = Counter(lines).most_common(1)[0]
     if times > 1:
         raise UserError(f"{where} has {name!r} {times} times; every class needs a name of its own")
@@ -64,98 +83,106 @@ def class_names_in(content: bytes, where: str) -> tuple[str, ...]:
 
 def resolve_classes(
     config: DataConfig,
-    own: Sequence[str] | None,
+    source_names: Sequence[str] | None,
     count: int,
     exact: bool = False,
-    name_list: tuple[Sequence[str], str] | None = None,
+    name_list: NameList | None = None,
 ) -> Classes:
     """Return names and WordNet ids of the classes, in label order.
 
+    The names in `data.class_names` are used first, then `name_list`, then `source_names`.
+
     Args:
-        config: `data.class_names` is used first.
-        own: the source's own names, None if it has none. WordNet ids among them become keys, and
-            are replaced by words.
+        config: the data settings.
+        source_names: the names that the source itself has; None if it has none. WordNet ids among
+            them become keys, and are replaced by words.
         count: number of labels.
         exact: a list of names must have exactly `count` lines, because labels come from the order
             of folders.
-        name_list: names from a list next to the images, and the list's name for messages. Used if
-            `data.class_names` is not given.
+        name_list: a list next to the images.
 
     Raises:
-        UserError: there are no names, or too few, or a list has the source's own names in another
+        UserError: there are no names, or too few, or a list has the source's names in another
             order.
     """
-    given = read_class_names(Path(config.class_names)) if config.class_names else None
-    listed: Sequence[str] | None
-    if given:
-        listed = given
+    # Choose the list: the user's own, or the one next to the images.
+    listed: Sequence[str] | None = None
+    where = f"{config.path}"
+    if config.class_names:
+        listed = read_class_names(Path(config.class_names))
         where = f"data.class_names {config.class_names}"
-    else:
-        listed, where = name_list or (None, f"{config.path}")
-    if listed is None and own is None:
+    elif name_list is not None:
+        listed = name_list.names
+        where = name_list.where
+    if listed is None and source_names is None:
         raise UserError(
             f"{config.path} has no class names; give a text file, one name a line, as "
             "data.class_names"
         )
-    names = tuple(listed or own or ())
+    # Check number and order of the names.
+    names = tuple(listed or source_names or ())
     if len(names) < count or (listed and exact and len(names) != count):
         raise UserError(
             f"{where} has {len(names)} class names for {count} labels; give one a label, in label "
             "order"
         )
-    if listed and own and len(own) == len(names):
-        _check_order(names, own, where)
-    own_keys = _keys(own, len(names))
-    listed_keys = _keys(name_list and name_list[0], len(names))
-    pairs = zip(own_keys, listed_keys, strict=True)
-    keys = tuple(own_key or listed_key for own_key, listed_key in pairs)
-    return (names if given else in_words(names, keys)), keys
+    if listed and source_names and len(source_names) == len(names):
+        _check_order(names, source_names, where)
+
+    # Take WordNet ids from both, because either may hold ids in place of names.
+    source_keys = _keys(source_names, len(names))
+    listed_keys = _keys(None if name_list is None else name_list.names, len(names))
+    pairs = zip(source_keys, listed_keys, strict=True)
+    keys = tuple(source_key or listed_key for source_key, listed_key in pairs)
+    # The user's own names stay as they are, WordNet ids included.
+    return (names if config.class_names else in_words(names, keys)), keys
 
 
-def _check_order(listed: Sequence[str], own: Sequence[str], where: str) -> None:
+def _check_order(listed: Sequence[str], source_names: Sequence[str], where: str) -> None:
     """Raise UserError if a list has the source's classes in another order.
 
     Labels follow the source's own classes, so each class would silently get another one's name.
 
-    A single line with another class's name is no proof: some lists call the bird `crane`, others
-    the machine. It is one if that class's line has another class's name in turn, or if fewer than
-    ten lines are in place for each that is not.
+    A single line with another class's name proves nothing: some lists call the bird `crane`, others
+    the machine. The order counts as wrong if the other class's own line is misplaced too, or if
+    there are fewer than ten correct lines for each misplaced one.
     """
-    owners = _owners(own)
-    # Lines that occur twice are skipped: senses tell them apart.
+    labels_by_name = _labels_by_name(source_names)
     times = Counter(map(normalize_name, listed))
-    classes_of_line = {}
+    misplaced: dict[int, int] = {}
+    correct = 0
     for line, name in enumerate(listed):
         spelling = normalize_name(name)
-        if times[spelling] == 1 and spelling in owners:
-            classes_of_line[line] = owners[spelling]
-    stray = {}
-    in_place = 0
-    for line, classes in classes_of_line.items():
-        if line in classes:
-            in_place += 1
-        elif len(classes) == 1:
-            stray[line] = min(classes)
-    for line, label in stray.items():
-        if label in stray or 10 * len(stray) > in_place:
-            order = f"write the lines in the order of the classes ({', '.join(own[:3])}…)"
+        labels = labels_by_name.get(spelling, set())
+        # A name that is listed twice says nothing about the order: senses tell the classes apart.
+        if times[spelling] > 1:
+            continue
+        if line in labels:
+            correct += 1
+        elif len(labels) == 1:
+            misplaced[line] = min(labels)
+    for line, label in misplaced.items():
+        if label in misplaced or 10 * len(misplaced) > correct:
+            order = f"write the lines in the order of the classes ({', '.join(source_names[:3])}…)"
             raise UserError(
                 f"{where} has {listed[line]!r} in line {line + 1}, but its class is number "
                 f"{label + 1}; {order}"
             )
 
 
-def _owners(own: Sequence[str]) -> dict[str, set[int]]:
-    """Return the labels of the classes that have a name, by normalized name.
+def _labels_by_name(source_names: Sequence[str]) -> dict[str, set[int]]:
+    """Return the labels of the classes that go by each normalized name.
 
-    Names of a class are its own, its lemmas (`tench, Tinca tinca`), and CLIP's.
+    A class goes by the source's name, by each lemma in it (`tench, Tinca tinca`), and by CLIP's
+    name for its WordNet id.
     """
-    owners: dict[str, set[int]] = {}
-    for names in (own, in_words(own, _keys(own, len(own)))):
+    clip_names = in_words(source_names, _keys(source_names, len(source_names)))
+    labels: dict[str, set[int]] = {}
+    for names in (source_names, clip_names):
         for label, name in enumerate(names):
-            for part in (name, *name.split(",")):
-                owners.setdefault(normalize_name(part), set()).add(label)
-    return owners
+            for spelling in (name, *name.split(",")):
+                labels.setdefault(normalize_name(spelling), set()).add(label)
+    return labels
 
 
 def normalize_name(name: str) -> str:
@@ -163,14 +190,18 @@ def normalize_name(name: str) -> str:
     return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
 
 
-def _keys(own: Sequence[str] | None, count: int) -> tuple[str | None, ...]:
-    if own is None or len(own) != count:
+def _keys(names: Sequence[str] | None, count: int) -> tuple[str | None, ...]:
+    """Return the WordNet id of each of `count` classes: its name if that is one, otherwise None."""
+    # A list with more or fewer names can't be matched with the classes.
+    if names is None or len(names) != count:
         return (None,) * count
-    return tuple(name if _WORDNET_ID.fullmatch(name) else None for name in own)
+    return tuple(name if _WORDNET_ID.fullmatch(name) else None for name in names)
 
 
 def in_words(names: Sequence[str], keys: Sequence[str | None]) -> tuple[str, ...]:
     """Return class names in which WordNet ids and lists of lemmas are replaced by CLIP's words.
+
+    Classes outside ImageNet-1K get the first lemma of their WordNet id.
 
     Args:
         names: of the classes, such as `n01440764` or `tench, Tinca tinca`.
@@ -179,12 +210,11 @@ def in_words(names: Sequence[str], keys: Sequence[str | None]) -> tuple[str, ...
     words = []
     for name, key in zip(names, keys, strict=True):
         is_id_or_lemmas = name == key or "," in name
-        words.append(_words_of(key, name) if key and is_id_or_lemmas else name)
+        if key and is_id_or_lemmas:
+            words.append(_clip_names().get(key) or _first_lemmas().get(key) or name)
+        else:
+            words.append(name)
     return tuple(words)
-
-
-def _words_of(key: str, name: str) -> str:
-    return _clip_names().get(key) or _first_lemmas().get(key) or name
 
 
 @cache
@@ -193,6 +223,7 @@ def _clip_names() -> dict[str, str]:
 
     With WordNet's first lemmas, `crane` and `maillot` would be two classes each.
     """
+    # Imported here because both import torch, which the driver and packing actors do without.
     from open_clip import IMAGENET_CLASSNAMES
     from timm.data import ImageNetInfo
 

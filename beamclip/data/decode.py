@@ -1,7 +1,7 @@
 """Decode an image of any kind to an RGB square.
 
-Turning by EXIF is ours, not `PIL.ImageOps.exif_transpose`, which raises on malformed EXIF; many
-readable images have it.
+`PIL.ImageOps.exif_transpose` is not used, because it raises on malformed EXIF. Many readable images
+have it; here it is ignored.
 """
 
 import io
@@ -16,7 +16,8 @@ RESIZE_VERSION = 1
 """Raised whenever the pixels of `load_square_rgb` change; it is in the key of packed stores."""
 
 _ORIENTATION = 0x0112
-"""EXIF's tag."""
+"""EXIF tag of the orientation."""
+# What turns an image of each EXIF orientation upright; 1 is upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,12 +37,12 @@ def load_square_rgb(
     The shorter side is resized to `side`, bicubic and antialiased.
 
     Args:
-        image: an encoded file, or pixels [H, W, 3].
+        image: an encoded file, or pixels, uint8 [H, W, 3].
         side: of the square, in px.
-        upscale: False keeps an image whose shorter side is less than `side` at its size.
+        upscale: False returns a smaller square of an image whose shorter side is below `side`.
 
     Returns:
-        uint8 [side, side, 3], or smaller.
+        uint8 [side, side, 3]; smaller if `upscale` is False and the image is small.
 
     Raises:
         Exception: any error of Pillow's on a damaged file; ValueError with a reason for images
@@ -55,8 +56,9 @@ def load_square_rgb(
     with Image.open(io.BytesIO(encoded)) as opened:
         _check_size(opened)
         opened.load()
-        # Neither turning nor converting copies pixels that are right already.
-        return _central_square(_to_rgb(_turn_upright(opened)), side, upscale)
+        # Images that are upright or RGB already are not copied.
+        upright = _turn_upright(opened)
+        return _central_square(_to_rgb(upright), side, upscale)
 
 
 def _check_size(image: Image.Image) -> None:
@@ -65,6 +67,7 @@ def _check_size(image: Image.Image) -> None:
     A few kilobytes can claim gigapixels. Pillow itself only warns up to twice its limit.
     """
     width, height = image.size
+    # The limit is None if a program has switched it off.
     if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
         raise ValueError(
             f"{width} x {height} pixels, more than Pillow's limit of {Image.MAX_IMAGE_PIXELS}"
@@ -82,11 +85,16 @@ def _turn_upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Return an image in 8-bit RGB, with white behind transparent pixels."""
+    """Return an image in 8-bit RGB, with white behind transparent pixels.
+
+    Raises:
+        ValueError: it is not known which values are black and white.
+    """
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
+    # Pillow opens 16-bit gray as `I` or as one of the `I;16` modes, depending on the format.
     if image.mode.startswith("I"):
         return _from_16_bit(image)
     if image.has_transparency_data:
@@ -100,19 +108,27 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("pixels outside 16 bits have no known range")
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
+    # 65535 / 257 is 255.
+    scaled = np.rint(values / 257).astype(np.uint8)
+    return Image.fromarray(scaled).convert("RGB")
 
 
 def _central_square(image: Image.Image, side: int, upscale: bool) -> NDArray[np.uint8]:
-    """Return what torchvision's Resize and CenterCrop return, without resizing what is cropped."""
+    """Resize and crop as torchvision's Resize and CenterCrop do.
+
+    Only the part that is kept is resized.
+    """
     short = min(image.size)
     side = side if upscale else min(side, short)
-    scaled = [int(side * length / short) for length in image.size]
-    left, top = (round((length - side) / 2) for length in scaled)
-    across = image.width / scaled[0]
-    down = image.height / scaled[1]
-    columns = (left * across, (left + side) * across)
-    rows = (top * down, (top + side) * down)
+    # torchvision truncates the resized length and rounds the crop's position.
+    width, height = (int(side * length / short) for length in image.size)
+    left = round((width - side) / 2)
+    top = round((height - side) / 2)
+    # The same square in pixels of the original.
+    x_scale = image.width / width
+    y_scale = image.height / height
+    columns = (left * x_scale, (left + side) * x_scale)
+    rows = (top * y_scale, (top + side) * y_scale)
     return np.asarray(_resize(image, side, columns, rows))
 
 
@@ -121,11 +137,17 @@ def _resize(
 ) -> Image.Image:
     """Resize a part of an image to a square, in two steps: the width first.
 
-    Strips over 100 times as tall as wide are resized in height first, which saves most of the work.
+    Pillow rounds to 8 bits after each axis, so the order of the axes changes the pixels. Pillow
+    below 13 resizes the width first, while Pillow 13 chooses by the image's shape. The order is
+    fixed here, because the key of a store does not contain Pillow's version.
 
-    Each order rounds in its own way. Pillow below 13 chooses this one, Pillow 13 another by shape.
-    Pixels must not depend on Pillow's version, which is in no key.
+    Args:
+        image: RGB.
+        side: of the square, in px.
+        columns: left and right edge of the part, in px.
+        rows: top and bottom edge of the part, in px.
     """
+    # For a long strip the height first saves most of the work.
     if image.height > 100 * image.width and side < image.height:
         flat = _resize_box(image, (image.width, side), (0, image.width), rows)
         return _resize_box(flat, (side, side), columns, (0, side))
@@ -139,5 +161,6 @@ def _resize_box(
     columns: tuple[float, float],
     rows: tuple[float, float],
 ) -> Image.Image:
+    """Resize a part of an image to `size`, width and height in px."""
     box = (columns[0], rows[0], columns[1], rows[1])
     return image.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=None)

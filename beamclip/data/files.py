@@ -24,12 +24,13 @@ from beamclip.data.retry import RetryingFile, one_line, with_retries
 def follow_link(link: dict[str, Any]) -> dict[str, Any]:
     """Return fsspec's information on a link as if it were its target.
 
-    A dangling link counts as a file; reading it says why it fails.
+    A dangling link counts as a file, so that reading it reports the error.
     """
     try:
         status = os.stat(link["name"])
     except OSError:
         return {**link, "type": "file"}
+    # fsspec's word for pipes, sockets and devices.
     kind = "other"
     if stat.S_ISDIR(status.st_mode):
         kind = "directory"
@@ -48,8 +49,9 @@ def refuse_loop(root: Path, path: str) -> None:
     folder = root / path
     if not folder.is_symlink():
         return
-    real = folder.resolve()
-    if any(above.resolve() == real for above in folder.parents if above.is_relative_to(root)):
+    target = folder.resolve()
+    parents = [parent for parent in folder.parents if parent.is_relative_to(root)]
+    if any(parent.resolve() == target for parent in parents):
         raise UserError(f"{folder} is a link to one of its own parent folders; remove the link")
 
 
@@ -78,6 +80,7 @@ _STAMPS = (
     "modify",
     "sha",
 )
+"""Keys under which fsspec's file systems report a hash or a time. The first that is set counts."""
 _PARALLEL_REQUESTS = 32
 """Requests for stamps at the same time; each one mostly waits for the network."""
 
@@ -99,7 +102,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Files:
-    """The files below one folder. Pickling sends its address; every process connects for itself.
+    """The files below one folder. All paths in its methods are relative to this folder.
 
     Attributes:
         url: a path, or an fsspec URL such as `s3://bucket/folder`.
@@ -108,17 +111,23 @@ class Files:
     url: str
 
     def __getstate__(self) -> dict[str, Any]:
+        # Without cached properties: every process opens a connection of its own.
         return {"url": self.url}
 
     def __str__(self) -> str:
         return self.url
 
     @cached_property
-    def _place(self) -> tuple[Any, str]:
+    def _opened(self) -> tuple[Any, str]:
+        """The fsspec file system, and the path of the folder in it.
+
+        Raises:
+            UserError: fsspec knows no such protocol, or lacks the package for it.
+        """
         try:
             is_url = "://" in self.url
             address = self.url if is_url else str(Path(self.url).expanduser().resolve())
-            system, root = fsspec.core.url_to_fs(address)
+            file_system, root = fsspec.core.url_to_fs(address)
         except ImportError as error:
             extra = ' (pip install "beamclip[s3]")' if self.url.startswith(("s3:", "s3a:")) else ""
             raise UserError(
@@ -127,15 +136,20 @@ class Files:
             ) from None
         except ValueError as error:
             raise UserError(
-                f"data.path {self.url} is of no kind that can be read: {one_line(error)}"
+                f"data.path {self.url} has an unknown protocol: {one_line(error)}"
             ) from None
-        return system, root.rstrip("/")
+        return file_system, root.rstrip("/")
+
+    @property
+    def _file_system(self) -> Any:
+        return self._opened[0]
 
     @property
     def local(self) -> Path | None:
         """The folder's path if it is on this machine, otherwise None."""
-        system, root = self._place
-        protocol = system.protocol
+        file_system, root = self._opened
+        # One name, or a tuple of synonyms such as ("file", "local").
+        protocol = file_system.protocol
         protocols = protocol if isinstance(protocol, tuple) else (protocol,)
         return Path(root) if "file" in protocols else None
 
@@ -145,20 +159,27 @@ class Files:
         Raises:
             UserError: the store can't be reached.
         """
-        with self._reached():
-            return bool(self._place[0].isdir(self._full(path)))
+        with self._listing_errors():
+            return bool(self._file_system.isdir(self._full_path(path)))
 
     def folders(self, path: str = "") -> list[str]:
-        """Return the names of the folders directly inside a folder, sorted, without hidden ones."""
-        return sorted(name for name, info in self._listed(path) if info["type"] == "directory")
+        """Return the names of the folders directly inside a folder, sorted, without hidden ones.
+
+        Raises:
+            UserError: the store can't be reached.
+        """
+        return sorted(name for name, info in self._list(path) if info["type"] == "directory")
 
     def files(self, path: str = "") -> list[Entry]:
         """Return the files directly inside a folder, sorted.
 
         Hidden files, pipes, sockets and devices are left out.
+
+        Raises:
+            UserError: the store can't be reached.
         """
         entries = []
-        for name, info in self._listed(path):
+        for name, info in self._list(path):
             if info["type"] not in ("directory", "other"):
                 entries.append(_entry(f"{path}/{name}".lstrip("/"), info))
         return sorted(entries, key=lambda entry: entry.path)
@@ -167,7 +188,7 @@ class Files:
         """Return all files below a folder at any depth, sorted, without hidden ones.
 
         Raises:
-            UserError: a link leads to one of its own parent folders.
+            UserError: a link leads to one of its own parent folders, or the store can't be reached.
         """
         if self.local is not None:
             refuse_loop(self.local, path)
@@ -179,12 +200,12 @@ class Files:
     def stamped(self, entries: list[Entry]) -> list[Entry]:
         """Return entries with sizes and stamps.
 
-        If a listing has no stamps, as over http, each file is asked for its own. A server that
-        gives neither ETag nor time leaves the stamp empty: then a change that keeps the size is
-        not noticed.
+        If a listing has no stamps, as over http, each file is asked for its own. If a server gives
+        neither ETag nor time, the stamp stays empty; then a change that keeps the size is not
+        noticed.
 
         Raises:
-            UserError: the store can't be reached.
+            UserError: a file's stamp can't be read.
         """
         if all(entry.stamp for entry in entries):
             return entries
@@ -195,7 +216,7 @@ class Files:
         if entry.stamp:
             return entry
         path = entry.path
-        info = with_retries(lambda: self._place[0].info(self._full(path)), f"{self}/{path}")
+        info = with_retries(lambda: self._file_system.info(self._full_path(path)), f"{self}/{path}")
         return _entry(path, info)
 
     def open(self, path: str) -> RetryingFile:
@@ -205,11 +226,16 @@ class Files:
             UserError: it failed each time.
         """
         where = f"{self}/{path}"
-        file = with_retries(lambda: self._place[0].open(self._full(path), "rb"), where)
+        file = with_retries(lambda: self._file_system.open(self._full_path(path), "rb"), where)
         return RetryingFile(file, where)
 
     def read(self, path: str, start: int = 0, size: int | None = None) -> bytes:
-        """Return a file's bytes, or `size` of them. Failures of disk or network are retried.
+        """Return bytes of a file. Failures of disk or network are retried.
+
+        Args:
+            path: of the file.
+            start: first byte.
+            size: number of bytes; None for everything from `start`.
 
         Raises:
             UserError: it failed each time, or gave fewer bytes.
@@ -217,24 +243,35 @@ class Files:
 
         def part() -> bytes:
             end = None if size is None else start + size
-            content: bytes = self._place[0].cat_file(self._full(path), start=start, end=end)
+            content: bytes = self._file_system.cat_file(self._full_path(path), start=start, end=end)
             if size is not None and len(content) != size:
-                # A local file is truncated for good; a network may have been interrupted.
+                # `with_retries` does not retry EOFError. A local file is truncated for good, while
+                # a network may have been interrupted.
                 kind = OSError if self.local is None else EOFError
                 raise kind(f"it gave {len(content)} bytes instead of {size}")
             return content
 
         return with_retries(part, f"{self}/{path}")
 
-    def _full(self, path: str) -> str:
-        root = self._place[1]
-        return f"{root}/{path}" if path else root or "/"
+    def _full_path(self, path: str) -> str:
+        """Return a path in the file system, given one in the data set's folder."""
+        _, root = self._opened
+        if path:
+            return f"{root}/{path}"
+        # The root of the file system is "" here, because its slash was stripped.
+        return root or "/"
 
-    def _listed(self, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        with self._reached():
-            if not self._place[0].isdir(self._full(path)):
+    def _list(self, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the name of everything in a folder, and what fsspec says about it.
+
+        Hidden names are left out. Nothing is yielded if there is no such folder.
+        """
+        with self._listing_errors():
+            full_path = self._full_path(path)
+            if not self._file_system.isdir(full_path):
                 return
-            for info in self._place[0].ls(self._full(path), detail=True):
+            for info in self._file_system.ls(full_path, detail=True):
+                # Some file systems end the names of folders with a slash.
                 name = info["name"].rstrip("/").rsplit("/", 1)[-1]
                 if name.startswith(".") or not name:
                     continue
@@ -242,7 +279,8 @@ class Files:
                 yield name, follow_link(info) if is_local_link else info
 
     @contextmanager
-    def _reached(self) -> Iterator[None]:
+    def _listing_errors(self) -> Iterator[None]:
+        """Raise errors of listing as UserError."""
         try:
             yield
         except UserError:
@@ -277,10 +315,10 @@ class LazyBytes:
     size: int | None = None
 
     def read(self) -> bytes:
-        """Return the bytes.
+        """Return the bytes; see `Files.read`.
 
         Raises:
-            UserError: as `Files.read`.
+            UserError: reading failed each time, or gave fewer bytes than `size`.
         """
         return self.files.read(self.path, self.start, self.size)
 

@@ -1,4 +1,4 @@
-"""Write and read shards of images, in two encodings: raw pixels, or JPEG files end to end."""
+"""Write and read shards of images, as raw pixels or as JPEG files one after the other."""
 
 import io
 import mmap
@@ -35,10 +35,13 @@ def offsets_name(index: int) -> str:
 
 
 class _ShardWriter:
-    """Base class of writers: a shard is written row by row, under a temporary name.
+    """Base class of writers. A shard is written row by row under a temporary name.
+
+    An error inside the `with` statement deletes the temporary files.
 
     Attributes:
-        files: temporary files by their final names, once the writer is closed.
+        count: number of rows written so far.
+        files: temporary files by their final names; complete once the writer is closed.
     """
 
     def __init__(self, folder: Path, index: int, side: int) -> None:
@@ -50,13 +53,13 @@ class _ShardWriter:
         self.file: IO[bytes]
 
     def temporary(self, name: str) -> Path:
-        """Return the temporary path of a file, until its shard is finished."""
-        # A unique one: workers of a killed builder may still write the same shard.
+        """Return a new temporary path for a file of the shard."""
+        # The path is unique, because workers of a killed builder may still write the same shard.
         self.files[name] = temporary_path(self.folder / name)
         return self.files[name]
 
     def finish(self) -> None:
-        """Write what is known only at the end, such as the number of rows."""
+        """Write what is known only after the last row, such as the number of rows."""
 
     def __exit__(
         self,
@@ -67,7 +70,7 @@ class _ShardWriter:
         try:
             if kind is None:
                 self.finish()
-            # Closing writes what is still in memory, and may find the disk full.
+            # Closing flushes the last bytes, so the disk may turn out to be full only here.
             self.file.close()
         except OSError:
             self._discard()
@@ -86,15 +89,17 @@ class RawShardWriter(_ShardWriter):
 
     def __enter__(self) -> Self:
         self.file = self.temporary(raw_name(self.index)).open("wb")
-        self._start = self._write_header()
+        self._header_size = self._write_header()
         return self
 
     def write(self, row: Any) -> None:
-        """Add uint8 pixels [S, S, 3]."""
+        """Add one row: pixels, uint8 [S, S, 3]."""
+        # The array's buffer is written as it is, without the copy that `tobytes` makes.
         self.file.write(np.ascontiguousarray(row).data)
         self.count += 1
 
     def _write_header(self) -> int:
+        """Write the .npy header with the present number of rows, and return its size in bytes."""
         self.file.seek(0)
         shape = (self.count, self.side, self.side, 3)
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -103,12 +108,13 @@ class RawShardWriter(_ShardWriter):
 
     def finish(self) -> None:
         """Write the header again, with the number of rows."""
-        if self._write_header() != self._start:
-            raise RuntimeError(f"the header of {self.file.name} has outgrown its room")
+        # NumPy pads headers, so that the first dimension can grow without moving the data.
+        if self._write_header() != self._header_size:
+            raise RuntimeError(f"the new header of {self.file.name} does not fit before its data")
 
 
 class JpegShardWriter(_ShardWriter):
-    """Writes JPEG files end to end, and the offsets at which each begins."""
+    """Writes JPEG files one after the other, and the offsets at which they begin."""
 
     def __enter__(self) -> Self:
         self.file = self.temporary(jpeg_name(self.index)).open("wb")
@@ -116,7 +122,7 @@ class JpegShardWriter(_ShardWriter):
         return self
 
     def write(self, row: Any) -> None:
-        """Add the bytes of a JPEG file."""
+        """Add one row: the bytes of a JPEG file."""
         self.file.write(row)
         self._offsets.append(self._offsets[-1] + len(row))
         self.count += 1
@@ -130,8 +136,14 @@ class JpegShardWriter(_ShardWriter):
 class ShardReader(Protocol):
     """One shard of a packed store, open for reading."""
 
-    def read(self, rows: Ids, out: Pixels, places: Ids) -> None:
-        """Copy the pixels of rows [n] to `out[places]`; out: uint8 [B, S, S, 3]."""
+    def read(self, rows: Ids, out: Pixels, positions: Ids) -> None:
+        """Copy the pixels of some rows into a batch.
+
+        Args:
+            rows: rows of the shard, [n].
+            out: the batch, uint8 [B, S, S, 3].
+            positions: where in the batch each row belongs, [n].
+        """
 
     def release(self) -> None:
         """Release the memory pages read so far."""
@@ -140,6 +152,7 @@ class ShardReader(Protocol):
 class RawShardReader:
     """Reads raw pixels through a memory map."""
 
+    # `side` is not needed here; both readers take the same arguments.
     def __init__(self, folder: Path, index: int, side: int) -> None:
         self._path = folder / raw_name(index)
 
@@ -147,11 +160,11 @@ class RawShardReader:
     def _rows(self) -> Any:
         return np.load(self._path, mmap_mode="r")
 
-    def read(self, rows: Ids, out: Pixels, places: Ids) -> None:
+    def read(self, rows: Ids, out: Pixels, positions: Ids) -> None:
         """Copy rows; see `ShardReader`."""
-        # Row by row: one copy each, where fancy indexing makes two.
-        for row, place in zip(rows.tolist(), places.tolist(), strict=True):
-            out[place] = self._rows[row]
+        # Row by row: `out[positions] = rows` would copy every image twice.
+        for row, position in zip(rows.tolist(), positions.tolist(), strict=True):
+            out[position] = self._rows[row]
 
     def release(self) -> None:
         """Release the pages read so far."""
@@ -168,7 +181,7 @@ class JpegShardReader:
 
     @cached_property
     def _bytes(self) -> Any:
-        # An empty file can't be mapped.
+        # The shard is empty if all its images were unreadable; an empty file can't be mapped.
         if not self._path.stat().st_size:
             return np.empty(0, np.uint8)
         return np.memmap(self._path, np.uint8, "r")
@@ -178,16 +191,17 @@ class JpegShardReader:
         offsets: Ids = np.load(self._offsets_path)
         return offsets
 
-    def read(self, rows: Ids, out: Pixels, places: Ids) -> None:
+    def read(self, rows: Ids, out: Pixels, positions: Ids) -> None:
         """Decode rows; see `ShardReader`."""
 
-        def decode(row: int, place: int) -> None:
-            self._decode(row, out[place])
+        def decode(row: int, position: int) -> None:
+            self._decode(row, out[position])
 
         # `list` waits for all of them and raises the first error.
-        list(_decoders().map(decode, rows.tolist(), places.tolist()))
+        list(_decoding_threads().map(decode, rows.tolist(), positions.tolist()))
 
     def _decode(self, row: int, out: Pixels) -> None:
+        """Decode one row into `out`, uint8 [S, S, 3]."""
         start, stop = self._offsets[row : row + 2].tolist()
         with Image.open(io.BytesIO(self._bytes[start:stop].tobytes())) as image:
             pixels: Image.Image = image
@@ -202,15 +216,17 @@ class JpegShardReader:
 
 
 @cache
-def _decoders() -> ThreadPoolExecutor:
-    """Return the threads that decode. Pillow releases the interpreter's lock while it decodes.
+def _decoding_threads() -> ThreadPoolExecutor:
+    """Return the threads that decode, at most four: more would take cores from training.
 
-    More than four would take cores from training.
+    Threads are enough because Pillow releases the interpreter's lock while it decodes.
     """
     return ThreadPoolExecutor(min(4, os.cpu_count() or 1))
 
 
 def _release(array: Any) -> None:
+    """Tell the kernel that a memory-mapped array's pages are no longer needed; None is accepted."""
+    # NumPy offers no public access to the `mmap` of an array.
     pages = getattr(array, "_mmap", None)
     if pages is not None:
         pages.madvise(mmap.MADV_DONTNEED)

@@ -21,6 +21,18 @@ class PackedImages:
 
     Shards are memory-mapped, so all workers and trials on a machine share the pages they read.
     Pickling sends the path, not the pixels; workers must see the same folder.
+
+    Attributes:
+        store: the store's folder and manifest.
+        image_size: side of the images in px.
+        encoding: `raw` or `jpeg`.
+        rows: number of images in each split.
+        names: class names at the time of packing. They may have been corrected since, without
+            packing again; the source has the present ones.
+        classes: number of classes.
+        labels: class of each image, int64 [N].
+        groups: group of each image, int64 [N]; None if the source has none.
+        key: key of the images. It changes with everything that pixels, labels and ids depend on.
     """
 
     def __init__(self, store: Store) -> None:
@@ -30,14 +42,14 @@ class PackedImages:
         self.encoding: str = manifest["encoding"]
         self.rows: dict[str, int] = manifest["rows"]
         self.names: tuple[str, ...] = tuple(manifest["classes"]["names"])
-        """Class names at the time of packing; the source has the present ones."""
         self.classes = len(self.names)
         self.labels: Ids = np.load(store.file("labels.npy"))
         groups = store.file("groups.npy")
         self.groups: Ids | None = np.load(groups) if groups.exists() else None
+        # First row of each shard, and the number of all rows.
         self._starts = np.cumsum([0, *manifest["shards"]])
-        self.key = _key(store.key, [name for name, _ in self.bad] if manifest["bad"] else [])
-        """Key of the images: changes with everything that pixels, labels and ids depend on."""
+        left_out = [name for name, _ in self.bad] if manifest["bad"] else []
+        self.key = _key(store.key, left_out)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_packed, (self.store.path,)
@@ -47,9 +59,9 @@ class PackedImages:
 
     @cached_property
     def _shards(self) -> list[ShardReader]:
-        kind = RawShardReader if self.encoding == "raw" else JpegShardReader
+        reader = RawShardReader if self.encoding == "raw" else JpegShardReader
         indices = range(len(self._starts) - 1)
-        return [kind(self.store.path, index, self.image_size) for index in indices]
+        return [reader(self.store.path, index, self.image_size) for index in indices]
 
     @property
     def train_ids(self) -> Ids:
@@ -65,14 +77,24 @@ class PackedImages:
     def bad(self) -> list[tuple[str, str]]:
         """Name and reason of each image that was left out."""
         with self.store.file("bad.csv").open(newline="", encoding="utf-8") as file:
-            return [(name, reason) for name, reason in list(csv.reader(file))[1:]]
+            rows = csv.reader(file)
+            # Skip the header.
+            next(rows, None)
+            return [(name, reason) for name, reason in rows]
 
     def read(self, ids: Ids) -> NDArray[np.uint8]:
-        """Return the pixels of samples [B], in that order: uint8 [B, S, S, 3], a copy.
+        """Return a copy of the pixels of some samples, in the order of their ids.
+
+        Args:
+            ids: sample ids, [B].
+
+        Returns:
+            uint8 [B, S, S, 3].
 
         Raises:
             IndexError: an id is negative or not in the store.
         """
+        # NumPy would take a negative id from the end, which hides a mistake.
         if len(ids) and not (ids.min() >= 0 and ids.max() < len(self)):
             raise IndexError(
                 f"sample ids {ids.min()} to {ids.max()} are not all in 0 to {len(self) - 1}"
@@ -80,24 +102,25 @@ class PackedImages:
         out = np.empty((len(ids), self.image_size, self.image_size, 3), np.uint8)
         shards = np.searchsorted(self._starts, ids, side="right") - 1
         for shard in np.unique(shards):
-            places = np.flatnonzero(shards == shard)
-            self._shards[shard].read(ids[places] - self._starts[shard], out, places)
+            positions = np.flatnonzero(shards == shard)
+            rows = ids[positions] - self._starts[shard]
+            self._shards[shard].read(rows, out, positions)
         return out
 
     def release(self) -> None:
         """Release the memory pages read so far.
 
-        For a pass over all images, which would otherwise end up holding all of them.
+        A pass over all images would otherwise hold all of them in memory at its end.
         """
         for shard in self._shards:
             shard.release()
 
 
 def _key(store: str, left_out: list[str]) -> str:
-    """Return the key of the images: the store's key, and which images were left out.
+    """Return the key of the images: the store's key, and a hash of which images were left out.
 
-    If an image becomes readable later (another Pillow, a repaired shard), the same store is built
-    with other sample ids. Embeddings of the old ids must not be taken for the new ones'.
+    If an image becomes readable later (another Pillow, a repaired shard), a store with the same key
+    is built with other sample ids. Embeddings of the old ids must not be used for the new ones.
     """
     return f"{store}-{digest(left_out)[:8]}" if left_out else store
 
@@ -106,6 +129,6 @@ def open_packed(path: Path) -> PackedImages:
     """Open a packed store by its folder.
 
     Raises:
-        UserError: as `open_store`.
+        UserError: the store is missing or damaged; see `open_store`.
     """
     return PackedImages(open_store(path))

@@ -1,11 +1,13 @@
 """Pack images: decode each image of a source once and keep its central square in a store.
 
-Packing is work in shards. `PackJob` says which items each shard holds and writes one; `pack` runs
-the job, in this process or on a cluster, and writes the files that describe all shards.
+The store is written in shards. `PackJob` knows which items belong to each shard, and writes one.
+`pack` runs the job, in this process or on a cluster, and then writes the files that describe the
+whole store: labels, groups and the list of unreadable images.
 """
 
 import csv
 import io
+import math
 import re
 import time
 import warnings
@@ -49,10 +51,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _SHARD_BYTES = 64 * 2**20
-_SAMPLE = 16
+"""Most bytes of a shard, counted as raw pixels."""
+_MIN_SHARD_IMAGES = 64
 _MIN_SHARDS = 64
-"""Number of shards to aim for if there are enough images: many processes can help, and a bar
-moves."""
+"""Number of shards to aim for if there are enough images: many processes can then share the work,
+and the progress bar moves."""
+_SAMPLE = 16
+"""Images of each split on which the cost of packing is measured."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class PackJob:
         source: the images.
         config: how they are stored.
         spans: (split, first item, item after the last) of each shard.
+        label: label of the progress bar.
+        on_device: False, because packing uses CPU cores and no GPU.
     """
 
     source: Source
@@ -73,7 +80,7 @@ class PackJob:
 
     @classmethod
     def over(cls, source: Source, config: DataConfig, images: int) -> "PackJob":
-        """Return the job over all items, with `images` items a shard."""
+        """Return the job over all items, with `images` items in each shard."""
         spans: list[tuple[Split, int, int]] = []
         for split in SPLITS:
             count = source.count(split)
@@ -87,19 +94,26 @@ class PackJob:
         return [stop - start for _, start, stop in self.spans]
 
     def open(self, folder: Path, threads: int) -> Callable[[int], None]:
-        """Return the function that packs one shard.
+        """Return the function that packs one shard, given its number.
 
         Two threads may call it: one decodes while the other waits for the disk.
+
+        Args:
+            folder: of the store.
+            threads: number of threads that decode.
         """
+        # A pool lets reading and decoding overlap. With one thread and local files it would only
+        # pass each image back and forth.
         is_remote = "://" in (self.config.path or "")
-        # For local files, one decoding thread would only pass each image back and forth.
         pool = ThreadPoolExecutor(threads) if threads > 1 or is_remote else None
         decoding = Lock()
 
         def write(index: int) -> None:
+            # Finishing a shard, which hashes and flushes it, is done outside the lock. So another
+            # thread can decode the next shard meanwhile.
             with decoding:
-                files, facts = self._write(folder, index, pool)
-            Shards(folder).finish(index, files, facts)
+                files, record = self._write(folder, index, pool)
+            Shards(folder).finish(index, files, record)
 
         return write
 
@@ -112,14 +126,13 @@ class PackJob:
             Temporary files by their final names, and the shard's record.
         """
         split, start, stop = self.spans[index]
-        groups = self.source.groups(split)
         labels: list[int] = []
         packed: list[int] = []
         bad: list[Bad] = []
-        kind = RawShardWriter if self.config.encoding == "raw" else JpegShardWriter
-        writer = kind(folder, index, self.config.image_size)
+        writer_class = RawShardWriter if self.config.encoding == "raw" else JpegShardWriter
+        writer = writer_class(folder, index, self.config.image_size)
         with writer, warnings.catch_warnings():
-            # `load_square_rgb` refuses such images itself.
+            # `load_square_rgb` refuses such images with a reason of its own.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             items = self.source.items(split, start, stop)
             if pool is None:
@@ -133,6 +146,8 @@ class PackJob:
                 writer.write(row)
                 labels.append(item.label)
                 packed.append(position)
+        groups = self.source.groups(split)
+        # -1 is for images without a group; the other split may have groups.
         row_groups = [-1] * len(labels) if groups is None else groups[packed].tolist()
         record = {
             "index": index,
@@ -151,8 +166,8 @@ def encode_row(item: Item, config: DataConfig) -> Row | str:
     """Return the row to store for an item, or the reason why it has none.
 
     Raises:
-        UserError: its bytes can't be read, and it is no dangling link. Such an error says nothing
-            about the image, so the image must not be left out for good.
+        UserError: its bytes can't be read, and it is no dangling link. Such an error of a disk or
+            network says nothing about the image, so the image must not be left out for good.
     """
     try:
         image = item.image.read() if isinstance(item.image, LazyBytes) else item.image
@@ -171,11 +186,12 @@ def encode_row(item: Item, config: DataConfig) -> Row | str:
 
 
 def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    """Return RGB pixels [S, S, 3] as a JPEG file.
+    """Return RGB pixels, uint8 [S, S, 3], as a JPEG file.
 
-    Below quality 95, color is halved in both directions, as cameras do.
+    Below quality 95, color has half the resolution in both directions, as in most cameras' files.
     """
     file = io.BytesIO()
+    # Pillow's numbers for 4:4:4 and 4:2:0.
     subsampling = 0 if quality >= 95 else 2
     Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=subsampling)
     return file.getvalue()
@@ -186,8 +202,8 @@ def map_in_order(
 ) -> Iterator[R]:
     """Yield `function(item)` for each item, in order, computed by a pool.
 
-    Unlike `pool.map` it takes at most `ahead` items before their results are asked for, so memory
-    stays bounded.
+    `pool.map` would take all items at once. This takes at most `ahead` items before their results
+    are asked for, so memory stays bounded.
     """
     pending: deque[Future[R]] = deque()
     for item in items:
@@ -215,11 +231,12 @@ def pack(
         root: folder of all stores.
         progress: called with the number of finished images.
         run: runs the shards, in this process or on a cluster.
-        repair: decode again what is damaged in an existing store.
+        repair: pack the damaged shards of an existing store again.
 
     Raises:
-        UserError: as `open_source` and `build_once`; or more images than
-            `data.max_unreadable_fraction` can't be read.
+        UserError: the source can't be opened (see `open_source`), the store can't be built or is
+            damaged (see `build_once`), or more images than `data.max_unreadable_fraction` can't be
+            read.
     """
     return pack_source(open_source(config), config, root, progress, run, repair)
 
@@ -239,7 +256,7 @@ def pack_source(  # noqa: PLR0913 - `pack` with its source already open
 
     parts = store_parts(source, config)
     packed = PackedImages(build_once(root, KIND, parts, build, progress, repair))
-    # The limit may be lower than when the store was built.
+    # The limit is not in the store's key, and may have been higher when the store was built.
     _check_bad(packed.bad, len(packed) + len(packed.bad), config)
     return packed
 
@@ -247,8 +264,8 @@ def pack_source(  # noqa: PLR0913 - `pack` with its source already open
 def store_parts(source: Source, config: DataConfig) -> dict[str, Any]:
     """Return everything that a packed store depends on, for its key.
 
-    Of the classes only their number counts: a better name must not cost another pass over the
-    images.
+    The key has the number of classes but not their names, so that a corrected name does not cost
+    another pass over the images.
     """
     return {
         "source": source.fingerprint,
@@ -263,7 +280,7 @@ def store_parts(source: Source, config: DataConfig) -> dict[str, Any]:
 def count_unpacked(source: Source, config: DataConfig, root: Path) -> int:
     """Return the number of images still to be packed.
 
-    It is 0 if the store exists; a repair needs no more room than the store has.
+    It is 0 if the store exists, even a damaged one: a repair needs no more disk space.
     """
     path = store_path(root, KIND, store_parts(source, config))
     if path.exists():
@@ -277,9 +294,11 @@ def measure_image_cost(source: Source, config: DataConfig) -> tuple[float, float
     """Measure packing on the first few images of each split.
 
     Returns:
-        Seconds to pack an image on one core, and its bytes in the store.
+        Mean seconds to pack an image on one core, and its mean size in the store in bytes.
     """
-    items = [item for split in SPLITS for item in source.items(split, 0, _SAMPLE)]
+    items: list[Item] = []
+    for split in SPLITS:
+        items += source.items(split, 0, _SAMPLE)
     sizes: list[int] = []
     start = time.perf_counter()
     for item in items:
@@ -301,22 +320,30 @@ class _Builder:
     def build(self, run: Runner, progress: Progress) -> dict[str, Any]:
         """Pack all shards and return what the manifest says about them."""
         total = sum(self.source.count(split) for split in SPLITS)
-        plan = load_or_make_plan(
-            self.folder, lambda: {"shard_images": images_per_shard(total, self.config.image_size)}
-        )
+
+        def make_plan() -> dict[str, Any]:
+            return {"shard_images": images_per_shard(total, self.config.image_size)}
+
+        # An interrupted build continues with its own plan, so that its finished shards still fit.
+        plan = load_or_make_plan(self.folder, make_plan)
         job = PackJob.over(self.source, self.config, plan["shard_images"])
         bad: list[Bad] = []
         records: dict[int, dict[str, Any]] = {}
         for record in run_shards(job, self.folder, run, progress):
             records[record["index"]] = record
+            # Records are JSON, which has no tuples.
             bad += [(name, reason) for name, reason in record["bad"]]
-            # Stop early: the other images can't change the verdict.
+            # Fail early: the remaining images can only add to the unreadable ones.
             if len(bad) > self.config.max_unreadable_fraction * total:
                 _check_bad(bad, total, self.config)
+        # Shards of a cluster finish in any order.
         return self._finish([records[index] for index in sorted(records)], total)
 
     def _finish(self, records: list[dict[str, Any]], total: int) -> dict[str, Any]:
-        bad = [(name, reason) for record in records for name, reason in record["bad"]]
+        """Write the files that describe all shards, and return the entries of the manifest."""
+        bad: list[Bad] = []
+        for record in records:
+            bad += [(name, reason) for name, reason in record["bad"]]
         _check_bad(bad, total, self.config)
         np.save(self.folder / "labels.npy", _concatenate(record["labels"] for record in records))
         if any(self.source.groups(split) is not None for split in SPLITS):
@@ -338,13 +365,26 @@ class _Builder:
 
 
 def images_per_shard(total: int, side: int) -> int:
-    """Return images a shard: at least 64 shards if possible, at most 64 MiB of raw pixels."""
-    most = max(64, _SHARD_BYTES // (side * side * 3))
-    return max(64, min(most, -(-total // _MIN_SHARDS)))
+    """Return the number of images in a shard: at least 64, for at least 64 shards if possible.
+
+    A larger shard has at most 64 MiB of raw pixels.
+
+    Args:
+        total: number of images of the source.
+        side: of the stored images, in px.
+    """
+    most_images = _SHARD_BYTES // (side * side * 3)
+    images_for_many_shards = math.ceil(total / _MIN_SHARDS)
+    return max(_MIN_SHARD_IMAGES, min(most_images, images_for_many_shards))
 
 
-def _concatenate(parts: Iterable[list[int]]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.concatenate([np.empty(0, np.int64), *(np.array(part, np.int64) for part in parts)])
+def _concatenate(parts: Iterable[list[int]]) -> NDArray[np.int64]:
+    # Starts with an empty array, because `np.concatenate` refuses an empty list, and a source
+    # without images has no shards.
+    arrays = [np.empty(0, np.int64)]
+    for part in parts:
+        arrays.append(np.array(part, np.int64))
+    return np.concatenate(arrays)
 
 
 def _check_bad(bad: list[Bad], total: int, config: DataConfig) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
@@ -13,38 +14,53 @@ from torch import Tensor
 P = TypeVar("P")
 T = TypeVar("T")
 _AHEAD = 2
+"""Finished results that may wait for the consumer."""
+
+
+@dataclass(frozen=True)
+class _Ready(Generic[T]):
+    """A result, and the event on the side stream after which it is complete; None on a CPU."""
+
+    result: T
+    event: torch.cuda.Event | None
 
 
 class Prefetcher(Generic[P, T]):
-    """Runs `make` over items in a thread, two results ahead, and measures the wait for them.
+    """Runs `make` over items in a background thread, two results ahead.
 
-    NumPy and torch release the interpreter's lock while they work, so a thread is enough and no
-    memory is copied between processes. On a GPU the thread uses a high-priority stream of its own,
+    NumPy and torch release the interpreter's lock while they work. So a thread is enough, and
+    nothing is copied between processes. On a GPU the thread uses a high-priority stream of its own,
     so that its many small kernels run before training's few large ones.
+
+    Args:
+        items: consumed in the thread.
+        make: called in the thread with each item.
+        device: where `make` puts its results.
     """
 
     def __init__(self, items: Iterator[P], make: Callable[[P], T], device: torch.device) -> None:
         self._items = items
         self._make = make
         self._device = device
-        self._queue: queue.Queue[tuple[T, torch.cuda.Event | None] | BaseException | None] = (
-            queue.Queue(_AHEAD)
-        )
+        # An exception is raised again by the consumer; None is the end.
+        self._queue: queue.Queue[_Ready[T] | BaseException | None] = queue.Queue(_AHEAD)
         self._stop = threading.Event()
         self.waited = 0.0
-        """Seconds that the consumer has waited."""
+        """Seconds that the consumer has waited for results."""
 
     def __iter__(self) -> Iterator[T]:
         thread = threading.Thread(target=self._produce, daemon=True)
         thread.start()
         try:
-            while (item := self._next()) is not None:
-                yield item
+            while (result := self._next()) is not None:
+                yield result
+        # Also when the consumer stops early or fails.
         finally:
             self._stop.set()
             thread.join()
 
     def _next(self) -> T | None:
+        """Return the next result, or None at the end; an error of the thread is raised here."""
         start = time.perf_counter()
         item = self._queue.get()
         self.waited += time.perf_counter() - start
@@ -52,23 +68,28 @@ class Prefetcher(Generic[P, T]):
             raise item
         if item is None:
             return None
-        result, ready = item
-        if ready is not None:
-            torch.cuda.current_stream(self._device).wait_event(ready)
-        return result
+        # The consumer's stream waits for the side stream; the CPU goes on.
+        if item.event is not None:
+            torch.cuda.current_stream(self._device).wait_event(item.event)
+        return item.result
 
     def _produce(self) -> None:
+        """Put results into the queue until the items end, an error occurs or the consumer stops."""
         try:
             with self._side_stream():
                 for item in self._items:
-                    self._put((self._make(item), self._record_event()))
+                    result = self._make(item)
+                    self._put(_Ready(result, self._record_event()))
                     if self._stop.is_set():
                         return
             self._put(None)
+        # Whatever ends the thread must reach the consumer, which would otherwise wait forever.
         except BaseException as error:
             self._put(error)
 
-    def _put(self, item: tuple[T, torch.cuda.Event | None] | BaseException | None) -> None:
+    def _put(self, item: _Ready[T] | BaseException | None) -> None:
+        # A consumer that has stopped takes nothing more from a full queue. So wait only briefly and
+        # look at `_stop` again.
         while not self._stop.is_set():
             try:
                 self._queue.put(item, timeout=0.1)
@@ -91,10 +112,10 @@ class Prefetcher(Generic[P, T]):
 
 
 def to_device(array: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on a device. A copy to a GPU goes through pinned memory and does not wait.
+    """Return a tensor on a device.
 
-    A plain `.to(device)` would wait for everything queued on the stream, which during training is
-    long.
+    A copy to a GPU goes through pinned memory and does not wait. A plain `.to(device)` would wait
+    for everything queued on the stream, which takes long during training.
     """
     if device.type != "cuda":
         return array.to(device)

@@ -1,6 +1,6 @@
-"""Read from disks and networks that fail for a moment: retry a few times, then raise one sentence.
+"""Read from disks and networks that fail for a moment: retry a few times, then raise a UserError.
 
-Each fsspec file system retries in its own way or not at all, so the retries are here.
+fsspec's file systems retry each in its own way or not at all, so the retries are here.
 """
 
 import errno
@@ -15,26 +15,27 @@ T = TypeVar("T")
 _WAITS = (0.1, 0.5, 2.0)
 """Seconds before each retry."""
 _FINAL = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM}
-"""Errors of a disk that a retry does not help. fsspec's HTTP has no such number for a missing
-file, which may also be one that it can't reach."""
+"""Errors of a disk that a retry can't fix. fsspec's FileNotFoundError over http has no errno. It is
+retried, because it may also mean that the server can't be reached."""
 
 
 def with_retries(read: Callable[[], T], where: str) -> T:
-    """Return what a reading function returns, and retry it if it fails.
+    """Return what a reading function returns, and call it again if it fails.
 
-    Final errors are not retried: no such file, or a truncated one.
+    Final errors, such as a missing or truncated file, are not retried.
 
     Args:
         read: the function.
         where: the name of what is read, for messages.
 
     Raises:
-        UserError: it failed each time.
+        UserError: it failed each time, or with a final error.
     """
     waits = list(_WAITS)
     while True:
         try:
             return read()
+        # An inner call has retried already.
         except UserError:
             raise
         # Each kind of storage has errors of its own, and many of them are no OSError.
@@ -56,7 +57,8 @@ def with_retries(read: Callable[[], T], where: str) -> T:
 class RetryingFile(io.RawIOBase):
     """A file, open for reading, that retries every read.
 
-    So any other error while it is parsed means that the file is damaged.
+    Failures of disk or network become UserErrors here. So any other error of a program that parses
+    the file means that the file is damaged.
 
     Args:
         file: the open file.
@@ -66,7 +68,7 @@ class RetryingFile(io.RawIOBase):
     def __init__(self, file: IO[bytes], where: str) -> None:
         self._file = file
         self._where = where
-        self._at = 0
+        self._position = 0
 
     def readable(self) -> bool:
         """Return True."""
@@ -78,28 +80,30 @@ class RetryingFile(io.RawIOBase):
 
     def tell(self) -> int:
         """Return the position in bytes."""
-        return self._at
+        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Set the position, and return it."""
         if whence == io.SEEK_END:
             offset += with_retries(lambda: self._file.seek(0, io.SEEK_END), self._where)
-        at = offset + self._at if whence == io.SEEK_CUR else offset
-        if at < 0:
-            raise OSError(f"byte {at} is before its start")
-        self._at = at
-        return at
+        elif whence == io.SEEK_CUR:
+            offset += self._position
+        if offset < 0:
+            raise OSError(f"byte {offset} is before its start")
+        self._position = offset
+        return offset
 
     def read(self, size: int | None = -1) -> bytes:
         """Return `size` bytes from the position, or all that follow."""
-        content = with_retries(lambda: self._part(-1 if size is None else size), self._where)
-        self._at += len(content)
-        return content
 
-    def _part(self, size: int) -> bytes:
-        # Each time, because a failed read may have moved the position.
-        self._file.seek(self._at)
-        return self._file.read(size)
+        def read_part() -> bytes:
+            # Seek each time, because a failed read may have moved the position.
+            self._file.seek(self._position)
+            return self._file.read(-1 if size is None else size)
+
+        content = with_retries(read_part, self._where)
+        self._position += len(content)
+        return content
 
     def close(self) -> None:
         """Close the file."""
@@ -109,5 +113,5 @@ class RetryingFile(io.RawIOBase):
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message for the middle of a sentence."""
+    """Return an error's message for the middle of a sentence: one line, at most 200 characters."""
     return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

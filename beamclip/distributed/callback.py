@@ -1,4 +1,4 @@
-"""Ray Tune's callback in the driver: it forwards the events of trials to the sweep's listener."""
+"""Forward the events of trials from Ray Tune to the sweep's listener, in the driver's process."""
 
 import contextlib
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ from beamclip.stores.status import RunStatus
 from beamclip.stores.sweep_record import SweepRecord
 
 FINAL_ERROR = "final"
-"""Key of a report: the error that follows must not be retried."""
+"""Key of a report that announces an error which Tune must not retry."""
 
 
 class SweepCallback(ray.tune.Callback):  # type: ignore[misc]
     """Forward the events of trials to a listener.
 
-    Tune pickles the instance with the sweep's state and unpickles it on resume. What the callback
-    talks to is therefore set on the class, anew in each session.
+    Tune pickles the callback with the sweep's state and unpickles it on resume, so an instance
+    would bring its attributes from an earlier session. `connect` sets them on the class instead.
     """
 
     listener: Listener
@@ -35,8 +35,8 @@ class SweepCallback(ray.tune.Callback):  # type: ignore[misc]
     ended: ClassVar[set[str] | None] = None
     """Ids of trials that ended in any session; None until Tune has reported the earlier ones."""
     failures: ClassVar[dict[str, str]] = {}
-    """Reasons that trials gave for giving up. Tune counts these trials as terminated, so that
-    `--resume` does not run them again."""
+    """Trial id -> reason, for trials that reported a failure instead of raising an error. Tune
+    counts these trials as terminated, so `--resume` does not run them again."""
 
     @classmethod
     def connect(cls, listener: Listener, record: SweepRecord) -> None:
@@ -55,13 +55,15 @@ class SweepCallback(ray.tune.Callback):  # type: ignore[misc]
         cls.listener.on_restore(trials)
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Report the trials of earlier sessions, in the first step."""
+        """Forward the trials of earlier sessions, in the first step of this one."""
+        # Only the first step finds None: `on_restore` sets it below.
         if SweepCallback.ended is not None:
             return
+        # Tune calls no other hook for trials that had ended before it restored them.
         finished = [trial for trial in trials if trial.is_finished()]
         if self.record.sweep.variants:
-            # Trials that start from the student of a finished trial wait for it again after a
-            # resume. If it left no student, they must not wait forever.
+            # A resume clears all failure marks. Set them again for finished trials without a
+            # student, or the trials that start from these students would wait forever.
             for trial in finished:
                 self._mark_failed(trial)
         self.on_restore(
@@ -71,10 +73,10 @@ class SweepCallback(ray.tune.Callback):  # type: ignore[misc]
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Forward the start of a trial, and reset its number of retries once a session."""
+        """Forward the start of a trial. Its first start in a session renews its retries."""
         if trial.trial_id not in self.started:
             self.started.add(trial.trial_id)
-            # Failures of earlier sessions don't count.
+            # Tune counts failures over all sessions; those of earlier ones must not use up retries.
             trial.max_failures = trial.num_failures + self.record.base.scaling.max_failures
         self.listener.on_trial_start(trial.trial_id, current_names(trial.config["values"]))
 
@@ -83,7 +85,7 @@ class SweepCallback(ray.tune.Callback):  # type: ignore[misc]
     ) -> None:
         """Forward a report, unless it only announces an error that must not be retried."""
         if FINAL_ERROR in result:
-            # Tune would retry after any error.
+            # The error follows this report. Tune would retry it like any other.
             trial.max_failures = 0
             return
         if "failure" in result:
@@ -100,17 +102,19 @@ class SweepCallback(ray.tune.Callback):  # type: ignore[misc]
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Forward the end of a trial that raised an error or was lost once too often."""
+        """Forward the end of a trial that raised an error or has used up its retries."""
+        # A trial whose process was lost could not mark itself.
         self._mark_failed(trial)
         self._end(trial, "FAILED", last_error_line(trial))
 
     def _mark_failed(self, trial: Trial) -> None:
         experiment = trial_experiment(self.record.sweep, self.record.base, trial.config["values"])
-        # Trials that wait for the student get the same storage error themselves.
+        # If the storage fails, trials that wait for the student raise that error themselves.
         with contextlib.suppress(OSError):
             StudentHandoff(self.record.folder, experiment).mark_failed()
 
     def _end(self, trial: Trial, status: RunStatus, error: str | None) -> None:
+        # `on_step_begin` has run before.
         assert self.ended is not None
         self.ended.add(trial.trial_id)
         if self.trial_slots is not None:
@@ -119,14 +123,21 @@ class SweepCallback(ray.tune.Callback):  # type: ignore[misc]
 
 
 def restored_trial(config: Mapping[str, Any], report: Mapping[str, Any] | None) -> RestoredTrial:
-    """Return a trial's values and its last report, from Tune's config and last result."""
+    """Build a `RestoredTrial` from a trial's config and last result in Tune.
+
+    Args:
+        config: the trial's config; its `values` may have the settings' old names.
+        report: the last result; None if the trial reported nothing.
+    """
     return RestoredTrial(current_names(config["values"]), dict(report or {}))
 
 
 def last_error_line(trial: Trial) -> str:
     """Return the last line of a trial's error file, or "unknown" if there is none."""
-    # `trial.get_error()` reads from the storage, where Tune copies the file after its callbacks.
-    file = Path(trial.error_file) if trial.error_file else None
-    text = file.read_text() if file and file.exists() else ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # Read the local file. `trial.get_error()` reads the storage, to which Tune copies the file only
+    # after its callbacks.
+    if not trial.error_file or not Path(trial.error_file).exists():
+        return "unknown"
+    lines = [line.strip() for line in Path(trial.error_file).read_text().splitlines()]
+    lines = [line for line in lines if line]
     return lines[-1] if lines else "unknown"

@@ -22,35 +22,41 @@ Resources = dict[str, float]
 """Resources of one node, or of several together, under Ray's names (CPU, GPU, ...)."""
 
 DRIVER_CPUS = 0.01
-"""CPU share each worker leaves free for trial drivers restored from older sweeps.
+"""CPU share each worker leaves free for a trial driver.
 
-Drivers of sweeps that an earlier version started ask for it; those of this version ask for none."""
+Trial drivers of sweeps that an earlier version started ask for this share when they are restored.
+Drivers of this version ask for no CPU."""
 
+# Ray's environment variables; those that the user has set are kept.
 _SETTINGS = {
+    # The sweep shows its own progress.
     "RAY_AIR_NEW_OUTPUT": "0",
     # Results go to MLflow, through one writer.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # Not every report holds the metric that a search or ASHA looks at.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    # Don't hide GPUs from processes that ask for none (Ray's default today).
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # A sweep starts more small processes than Ray expects, and Ray warns of each of them.
+    # A sweep starts more small processes than Ray expects, and Ray would warn about them.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "worker processes have been started on node",
-    # Ray Train polls its workers every 2 s; a short trial would wait longer for that than it
-    # trains. Its own metrics are for a Prometheus that a sweep doesn't have. docs/benchmarks.md
-    # says what each of these two saves.
+    # Train polls its workers every 2 s by default. A short trial would spend more time waiting for
+    # that than training. Train's own metrics are for Prometheus, which a sweep doesn't have.
+    # docs/benchmarks.md has the time that is saved.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
 # A local cluster's only node is this machine, which can't be preempted.
 _LOCAL_SETTINGS = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-_ANSWER_SECONDS = 5
+_CONNECT_TIMEOUT_SECONDS = 5
+# Trials that run at once if the size of the cluster can't be known.
+_DEFAULT_CONCURRENT_TRIALS = 8
 # `ray up` leaves the cluster's config on the head node.
 _BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 
 
 def connect() -> bool:
-    """Join the cluster of $RAY_ADDRESS or of this machine, or start a local one. Prints nothing.
+    """Join the cluster of $RAY_ADDRESS or of this machine, or start a local one, without output.
 
     Returns:
         True if the cluster existed before.
@@ -60,11 +66,13 @@ def connect() -> bool:
     """
     existing = _cluster_exists()
     settings = _SETTINGS if existing else _SETTINGS | _LOCAL_SETTINGS
+    # Ray reads some of these variables when it is imported, so set them before.
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     import ray
 
-    # Train's cleaner of leaked placement groups asks the dashboard.
+    # Train's placement group cleaner queries the dashboard. Without it, a stopped trial would keep
+    # its resources.
     options = {} if existing else {"include_dashboard": True}
     if not ray.is_initialized():
         _check_answers(os.environ.get("RAY_ADDRESS", ""))
@@ -92,24 +100,28 @@ def disconnect() -> None:
 
 def _cluster_exists() -> bool:
     address = os.environ.get("RAY_ADDRESS", "")
+    # "local" makes ray.init() start a new cluster on this machine.
     if address == "local":
         return False
     if address:
         return True
     from ray._private import services
 
-    # Looks for an address where ray.init() does. Looking at running processes instead would find
-    # other users' local clusters.
+    # Look for an address in the same place as ray.init(). A search for running processes of Ray
+    # would also find other users' local clusters.
     return services.canonicalize_bootstrap_address(None) is not None
 
 
 def _check_answers(address: str) -> None:
     """Raise UserError if nothing listens at `address`; Ray itself would retry for 15 minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
+    # Leave addresses without a port, such as "auto", to Ray.
     if not port.isdigit():
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+        # Brackets enclose an IPv6 address.
+        target = (host.strip("[]"), int(port))
+        socket.create_connection(target, _CONNECT_TIMEOUT_SECONDS).close()
     except OSError as error:
         raise UserError(
             f"the Ray cluster {address} doesn't answer ({error.strerror or error}); "
@@ -124,6 +136,7 @@ def _keep_sigterm_handler() -> Iterator[None]:
     try:
         yield
     finally:
+        # Python allows signal.signal() in the main thread only.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
 
@@ -149,8 +162,9 @@ def max_nodes() -> list[Resources] | None:
     """
     import ray
 
-    if plan := _cluster_config():
-        return _planned_nodes(plan)
+    if config := _cluster_config():
+        return _planned_nodes(config)
+    # KubeRay keeps the limits of its autoscaler in Kubernetes, not in a file.
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return None
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
@@ -162,12 +176,17 @@ def max_resources() -> Resources | None:
     If not all kinds of nodes can run at once, those with the most GPUs are counted.
     """
     nodes = max_nodes()
-    return None if nodes is None else _total(_nodes_at_once(nodes, {"GPU": 1.0}))
+    if nodes is None:
+        return None
+    return _total(_nodes_at_once(nodes, {"GPU": 1.0}))
 
 
 def _cluster_config() -> dict[str, Any]:
+    """Return the config of a cluster that `ray up` started, or {} for any other cluster."""
     file = _BOOTSTRAP.expanduser()
-    return dict(yaml.safe_load(file.read_text()) or {}) if file.exists() else {}
+    if not file.exists():
+        return {}
+    return dict(yaml.safe_load(file.read_text()) or {})
 
 
 def _planned_nodes(config: dict[str, Any]) -> list[Resources]:
@@ -189,6 +208,8 @@ def _planned_nodes(config: dict[str, Any]) -> list[Resources]:
             heads.append(resources)
         count = node_type.get("max_workers")
         if count is None:
+            # Ray's defaults: no further nodes of the head's type, and of the other types as many as
+            # the cluster may have in all.
             count = 0 if is_head else config.get("max_workers") or 0
         workers += [resources] * count
     return heads + workers
@@ -205,16 +226,12 @@ def _nodes_at_once(nodes: list[Resources], worker: Resources) -> list[Resources]
     limit = _cluster_config().get("max_workers")
     if limit is None:
         return nodes
-    best = sorted(
-        nodes[1:],
-        key=lambda node: (
-            _workers_on(node, worker),
-            node.get("GPU", 0.0),
-            node.get("CPU", 0.0),
-        ),
-        reverse=True,
-    )
-    return nodes[:1] + best[:limit]
+
+    def usefulness(node: Resources) -> tuple[int, float, float]:
+        return _workers_on(node, worker), node.get("GPU", 0.0), node.get("CPU", 0.0)
+
+    head, workers = nodes[:1], nodes[1:]
+    return head + sorted(workers, key=usefulness, reverse=True)[:limit]
 
 
 def _total(nodes: list[Resources]) -> Resources:
@@ -238,21 +255,24 @@ def idle_gpus_warning(experiment: Experiment) -> str | None:
 
 
 def worker_cpus(experiment: Experiment) -> float:
-    """Return the CPUs a worker asks Ray for: `cpus_per_worker`, less the share for drivers."""
+    """Return the CPUs a worker asks Ray for: `cpus_per_worker` less `DRIVER_CPUS`."""
     return max(DRIVER_CPUS, experiment.scaling.cpus_per_worker - DRIVER_CPUS)
 
 
 def worker_resources(experiment: Experiment) -> Resources:
-    """Return the resources a worker asks Ray for; those of which it needs none are left out."""
+    """Return the resources a worker asks Ray for. Zero amounts are left out."""
     resources = {"CPU": worker_cpus(experiment), "GPU": experiment.scaling.gpus_per_worker}
     return {name: amount for name, amount in resources.items() if amount}
 
 
 def concurrent_trials(experiment: Experiment) -> int:
-    """Return how many trials of this experiment the cluster holds at once, at least one.
+    """Return how many trials of this experiment the cluster can run at once.
 
-    Workers of a trial may be on several nodes, but each of them must fit on one.
-    Trial drivers take no CPU.
+    The workers of a trial may be spread over nodes, but each worker must fit on one node. Trial
+    drivers take no CPU.
+
+    Returns:
+        At least 1, at most `scaling.max_concurrent`.
 
     Raises:
         UserError: not even one trial would ever fit.
@@ -260,14 +280,16 @@ def concurrent_trials(experiment: Experiment) -> int:
     scaling = experiment.scaling
     nodes = max_nodes()
     if nodes is None:
-        return scaling.max_concurrent or 8
+        return scaling.max_concurrent or _DEFAULT_CONCURRENT_TRIALS
     worker = worker_resources(experiment)
     nodes = _nodes_at_once(nodes, worker)
     workers = sum(_workers_on(node, worker) for node in nodes)
     if workers < scaling.workers:
         raise UserError(_why_too_small(experiment, nodes, workers))
     trials = workers // scaling.workers
-    return min(trials, scaling.max_concurrent) if scaling.max_concurrent else trials
+    if scaling.max_concurrent:
+        trials = min(trials, scaling.max_concurrent)
+    return trials
 
 
 def _workers_on(node: Resources, worker: Resources) -> int:
@@ -278,6 +300,7 @@ def _workers_on(node: Resources, worker: Resources) -> int:
 
 def _why_too_small(experiment: Experiment, nodes: list[Resources], workers: int) -> str:
     scaling = experiment.scaling
+    # The message names the CPUs that the user set. The request itself is lower, see `DRIVER_CPUS`.
     requested = {"CPU": scaling.cpus_per_worker, "GPU": scaling.gpus_per_worker}
     worker = worker_resources(experiment)
     total = _total(nodes)

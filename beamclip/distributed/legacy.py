@@ -1,9 +1,8 @@
 """Keep the saved state of older sweeps loadable after modules and classes were renamed.
 
-Tune pickles its callbacks by module path and name. `Tuner.restore` unpickles them in the driver,
-so `add_old_module_names` must be called before. The other names that saved state refers to are
-not module paths: the trainable's name is that of the inner function in
-`beamclip.distributed.tune.trainable`.
+Tune pickles its callbacks by module path and class name. `Tuner.restore` unpickles them in the
+driver, so call `add_old_module_names` before it. Saved state also refers to the trainable by name:
+the inner function `trial` of `beamclip.distributed.tune.trainable`, which keeps that name.
 """
 
 import sys
@@ -13,8 +12,8 @@ from typing import Any
 
 from beamclip.distributed.callback import SweepCallback
 
-# Old module path -> name in it -> today's object. It must be the very same class: the listener
-# is set on the class, not on the unpickled instance.
+# Old module path -> old class name -> today's class. A subclass or copy would not do: the listener
+# is set on this very class, not on the unpickled instance.
 _OLD_NAMES: Mapping[str, Mapping[str, Any]] = {
     "beamclip.distributed.relay": {"Relay": SweepCallback},
     "beamclip.distributed.sweep": {"_Relay": SweepCallback},
@@ -22,7 +21,8 @@ _OLD_NAMES: Mapping[str, Mapping[str, Any]] = {
 
 
 def add_old_module_names() -> None:
-    """Make the module paths that old pickles name importable, each with the names they need."""
+    """Make the old module paths importable, each with the class names that old pickles need."""
     for path, names in _OLD_NAMES.items():
+        # pickle looks in sys.modules first, so a module made here needs no file.
         module = sys.modules.setdefault(path, ModuleType(path, f"Names of {path} in old pickles."))
         vars(module).update(names)

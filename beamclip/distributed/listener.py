@@ -1,4 +1,4 @@
-"""The interface through which a sweep's driver hears what happens to its trials. Imports no Ray."""
+"""The interface for receiving the events of a sweep's trials. Imports no Ray."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,8 @@ class RestoredTrial:
 
     Attributes:
         values: dotted settings in which the trial differs from the sweep's base experiment.
-        report: its last report, with metrics and Tune's own entries; empty if it reported nothing.
+        report: last report of the trial, with metrics and Tune's own entries; empty if there was
+            none.
     """
 
     values: Mapping[str, Any]
@@ -30,7 +31,7 @@ class Listener(Protocol):
         """Receive a trial that starts, or that continues after a resume or a lost process."""
 
     def on_trial_result(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        """Receive a report: one an epoch, and a last one with `linear_probe/...`."""
+        """Receive a report: one per epoch, then a last one with `linear_probe/...` metrics."""
 
     def on_trial_end(self, trial_id: str, status: RunStatus, error: str | None) -> None:
         """Receive the end of a trial. Trials that ASHA stops early are FINISHED as well."""

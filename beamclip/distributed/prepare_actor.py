@@ -1,4 +1,8 @@
-"""Plan and build the stores that a sweep needs, on the cluster, before its first trial."""
+"""Plan and build the stores that a sweep needs, on the cluster, before its first trial.
+
+The driver imports this module. So torch, and all of beamclip that needs it, is imported inside
+methods and functions that run in the actor or in its tasks.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -28,20 +32,26 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 _POLL_SECONDS = 0.3
+# Errors after which the actor, or the cluster it ran on, is gone.
+_LOST = (
+    ray.exceptions.ActorDiedError,
+    ray.exceptions.ActorUnavailableError,
+    ray.exceptions.RaySystemError,
+)
 
 
 class PrepareActor:
     """The Ray actor that plans and builds stores, in one thread, and reports progress in another.
 
-    It holds torch and the first copy of each teacher, but no GPU: work that comes in shards goes
-    to pools of actors that hold the GPUs. Its methods return plain values, so that the driver need
-    not import torch to unpickle them.
+    It loads one copy of each teacher, on the CPU. It holds no GPU: with a single GPU, the pools of
+    actors that do the work in shards could then never start. Its methods return plain values, so
+    that the driver can unpickle them without importing torch.
 
     Args:
         experiments: asset key -> experiment as JSON text.
         root: folder of all stores.
         repair: build damaged stores again.
-        resources: what the cluster can give.
+        resources: CPU and GPU of the cluster, counting nodes that may still be started.
     """
 
     def __init__(
@@ -57,17 +67,16 @@ class PrepareActor:
         self._context: PreparationContext | None = None
 
     def progress(self) -> tuple[str, int, int]:
-        """Return the label of the current work, how much of it is done, and how much there is."""
+        """Return the label of the current work, the amount done and the total amount."""
         return self._progress
 
     def plan(self) -> list[PlannedStore]:
         """Return the needed stores, in the order in which they are built."""
         from beamclip.preparation.plan import Parallelism, plan
 
-        parallelism = Parallelism(
-            pool_size(False, self._resources).max_size,
-            pool_size(True, self._resources, self._teacher_actors()).max_size,
-        )
+        cpu_pool = pool_size(False, self._resources)
+        teacher_pool = pool_size(True, self._resources, self._teacher_actors())
+        parallelism = Parallelism(cpu_pool.max_size, teacher_pool.max_size)
         stores = plan(self._experiments.values(), self._open_context(), parallelism)
         return [cast(PlannedStore, asdict(store)) for store in stores]
 
@@ -89,7 +98,8 @@ class PrepareActor:
         """Build the missing stores.
 
         Args:
-            backbones: of all students, checked first.
+            backbones: timm's names of all student backbones. They are checked first, so that a
+                mistyped name fails before hours of building.
             untrained: also evaluate the untrained student of the first experiment.
         """
         from beamclip.preparation.build import prepare_all
@@ -119,6 +129,7 @@ class PrepareActor:
         return [cast(VerifiedStore, asdict(result)) for result in results]
 
     def _open_context(self) -> "PreparationContext":
+        """Return the context that all methods share: it keeps the loaded teachers."""
         from beamclip.preparation.context import PreparationContext
 
         if self._context is not None:
@@ -130,7 +141,8 @@ class PrepareActor:
             repair=self._repair,
         )
         if self._has_gpus():
-            # This actor holds no GPU: measure in a task that does.
+            # Throughput and precision depend on the GPU, and this actor holds none: ask a task that
+            # does.
             context = replace(
                 context,
                 measure_throughput=_throughput_on_gpu,
@@ -143,7 +155,9 @@ class PrepareActor:
         return bool(self._resources.get("GPU"))
 
     def _teacher_actors(self) -> tuple[int, int] | None:
-        return next(iter(self._experiments.values())).teacher.actors
+        # The first experiment's setting counts for the whole sweep.
+        first_experiment = next(iter(self._experiments.values()))
+        return first_experiment.teacher.actors
 
     def _evaluate_untrained(self, assets: Mapping[str, str]) -> dict[str, float]:
         key, experiment = next(iter(self._experiments.items()))
@@ -170,10 +184,12 @@ def _untrained_metrics(experiment: str, assets: str, root: str) -> dict[str, flo
 
 
 def _throughput_on_gpu(teacher: "Teacher") -> "Throughput":
+    # Only the config travels. The task loads a copy of the teacher onto its GPU.
     return _run_on_gpu(_measure_throughput, teacher.config.model_dump_json())
 
 
 def _measure_throughput(tower: str) -> "Throughput":
+    """Measure a teacher's throughput, given its `TowerConfig` as JSON text."""
     import torch
 
     from beamclip.config import TowerConfig
@@ -185,7 +201,7 @@ def _measure_throughput(tower: str) -> "Throughput":
 
 
 def _auto_precision() -> str:
-    """Return what `teacher.precision: auto` means on this GPU."""
+    """Return the precision that `teacher.precision: auto` selects on this GPU."""
     import torch
 
     from beamclip.teachers import precision_for
@@ -194,23 +210,22 @@ def _auto_precision() -> str:
 
 
 def _run_on_gpu(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Return a function's result, computed in a Ray task that holds a GPU."""
-    result: Result = ray.get(
-        ray.remote(function).options(num_cpus=0, num_gpus=1).remote(*arguments)
-    )
+    """Run a function in a Ray task that holds a GPU, and return its result."""
+    task = ray.remote(function).options(num_cpus=0, num_gpus=1)
+    result: Result = ray.get(task.remote(*arguments))
     return result
 
 
 class Preparation:
     """The driver's handle of a `PrepareActor`.
 
-    Its methods block until the actor is done, show its progress meanwhile, and raise what went
-    wrong as a UserError, even if that happened in another process.
+    Its methods block until the actor is done and show its progress meanwhile. A UserError that was
+    raised in the actor or in one of its tasks is raised here with the same message.
 
     Args:
         planned: all experiments of the sweep's space.
         root: folder of all stores.
-        show: called about three times a second while something runs.
+        show: called with the progress about three times a second while a method runs.
         repair: build damaged stores again.
     """
 
@@ -221,15 +236,16 @@ class Preparation:
         self._show = show
         experiments: dict[str, str] = {}
         for experiment in planned:
-            # Keep the first of each key: later ones may start from students yet to be trained.
+            # Experiments with the same key need the same stores, so one of them is enough. Keep the
+            # first: later ones may start from students that have yet to be trained.
             experiments.setdefault(asset_key(experiment), experiment.model_dump_json())
-        # torch would give one thread to an actor that asks for no CPU. The cluster is idle now,
-        # so the actor may use a whole node.
+        # Ray sets OMP_NUM_THREADS to 1 for an actor that asks for no CPU. The cluster is idle now,
+        # so let this one use all CPUs of a node.
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         threads = min(cpus, _largest_node_cpus())
         actor_class = ray.remote(PrepareActor).options(
             num_cpus=0,
-            # `progress` must answer while another method runs.
+            # Two threads, so that `progress` answers while another method runs.
             max_concurrency=2,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},
         )
@@ -276,22 +292,18 @@ class Preparation:
             user_error = find_user_error(error)
             if user_error is None and isinstance(error, _LOST):
                 user_error = _actor_lost(error)
+            # Hide Ray's traceback: the sentence of a UserError is all that the user should see.
             raise (user_error or error) from None
 
 
 def _cluster_resources(planned: Sequence[Experiment]) -> dict[str, float]:
-    """Return what the cluster can give, counting nodes an autoscaler has yet to start."""
+    """Return the cluster's resources, counting nodes an autoscaler has yet to start."""
     resources = max_resources() or dict(ray.cluster_resources())
-    # If trials ask for GPUs, at least one will come.
-    expected_gpus = 1.0 if any(e.scaling.gpus_per_worker for e in planned) else 0.0
+    # On Kubernetes, nodes that have yet to start are unknown. If trials ask for GPUs, there will be
+    # at least one.
+    trials_use_gpus = any(experiment.scaling.gpus_per_worker for experiment in planned)
+    expected_gpus = 1.0 if trials_use_gpus else 0.0
     return resources | {"GPU": max(resources.get("GPU", 0.0), expected_gpus)}
-
-
-_LOST = (
-    ray.exceptions.ActorDiedError,
-    ray.exceptions.ActorUnavailableError,
-    ray.exceptions.RaySystemError,
-)
 
 
 def _actor_lost(error: Exception) -> UserError:

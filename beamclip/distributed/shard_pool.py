@@ -1,9 +1,9 @@
-"""Work through shards of images on a cluster, with a Ray Data pool of actors.
+"""Process shards of images on a cluster, with a Ray Data pool of actors.
 
-Only the numbers of shards travel through Ray, never pixels: an actor reads, works and writes by
-itself, so that memory stays the same however large the data is. Ray Data scales the pool between
-a smallest and a largest size, gives the shards of an actor that died to another one, and yields
-each shard as it is finished.
+Only shard numbers travel through Ray, never pixels: each actor reads, works and writes by itself.
+So memory does not grow with the data. Ray Data scales the pool between its smallest and largest
+size, gives the shards of an actor that died to another one, and yields each shard as it is
+finished.
 """
 
 import logging
@@ -17,13 +17,20 @@ import ray
 from beamclip.config import UserError
 from beamclip.stores import Job, full_disk_as_user_error
 
-# With more threads than these, a second process gains more than further threads do.
+# Beyond this many threads, a second process gains more than further threads do.
 _CORES_PER_TEACHER = 4
 
 
 @dataclass(frozen=True)
 class PoolSize:
-    """Number of actors in a pool, and the resources of each."""
+    """Number of actors in a pool, and the resources of each.
+
+    Attributes:
+        min_size: smallest number of actors.
+        max_size: largest number of actors.
+        num_cpus: CPUs of an actor.
+        num_gpus: GPUs of an actor.
+    """
 
     min_size: int
     max_size: int
@@ -44,16 +51,22 @@ def pool_size(
     Args:
         on_device: whether the job wants GPUs, see `Job.on_device`.
         resources: CPU and GPU of the cluster.
-        actors: `teacher.actors`, the smallest and largest number of actors of an on-device job;
-            default one, and one for each GPU or for every four CPUs.
+        actors: `teacher.actors`, the smallest and largest number of actors of an on-device job.
+            None allows one actor per GPU, or one per four CPUs if there are no GPUs, and starts
+            with one.
     """
     cpus = max(1, int(resources.get("CPU", 1)))
     gpus = int(resources.get("GPU", 0))
     if not on_device:
-        # All actors start at once: a short pass would wait for those started later.
+        # Start all actors at once: a short pass would wait for actors that are started later.
         return PoolSize(cpus, cpus, 1, 0)
-    min_size, max_size = actors or (1, gpus or max(1, cpus // _CORES_PER_TEACHER))
+    if actors is not None:
+        min_size, max_size = actors
+    else:
+        min_size = 1
+        max_size = gpus or max(1, cpus // _CORES_PER_TEACHER)
     if not gpus:
+        # Without GPUs the actors share all CPUs.
         return PoolSize(min_size, max_size, max(1, cpus // max_size), 0)
     cpus_per_actor = max(1, min(_CORES_PER_TEACHER, cpus // max(max_size, 1)))
     return PoolSize(min_size, max_size, cpus_per_actor, 1)
@@ -63,7 +76,8 @@ class ClusterRunner:
     """A `Runner` that uses the cluster this process is connected to.
 
     Args:
-        resources: what the cluster can give; default what it has now. An autoscaler may add more.
+        resources: CPU and GPU of the cluster, counting what an autoscaler may add; default what it
+            has now.
         actors: `teacher.actors`, see `pool_size`.
     """
 
@@ -93,16 +107,17 @@ def _write_shards(job: Job, shards: Sequence[int], folder: Path, size: PoolSize)
     import ray.data
 
     context = ray.data.DataContext.get_current()
-    # Our own bar shows the rate and the time left.
+    # `beamclip` shows a progress bar of its own, with the rate and the time left.
     context.enable_progress_bars = False
     for name in ("ray.data", "ray.data._internal.execution.streaming_executor"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # One shard per block, so that each is scheduled and yielded on its own.
     rows = ray.data.from_items(
         [{"shard": index} for index in shards], override_num_blocks=len(shards)
     )
     concurrency: dict[str, Any] = {}
     if not job.on_device:
-        # CPU jobs work on two shards at once: one is decoded while the other goes to the disk.
+        # Work on two shards at once: one is decoded while the other is written to disk.
         concurrency = {"enable_true_multi_threading": True, "max_concurrent_calls_per_actor": 2}
     actors = ray.data.ActorPoolStrategy(
         min_size=min(size.min_size, len(shards)),
@@ -120,9 +135,10 @@ def _write_shards(job: Job, shards: Sequence[int], folder: Path, size: PoolSize)
 
 
 class _ShardWriter:
-    """An actor of the pool: it opens the job once, then writes the shards it is given.
+    """An actor of the pool. It opens the job once, then writes the shards it is given.
 
-    A UserError's message travels as a value, because Ray Data turns exceptions into long texts.
+    The message of a UserError is returned as a value, because Ray Data wraps exceptions into long
+    texts.
     """
 
     def __init__(self, job: Job, folder: str, threads: int) -> None:
@@ -134,7 +150,9 @@ class _ShardWriter:
             self._open_error = str(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        errors = [self._open_error or self._write_shard(index) for index in batch["shard"].tolist()]
+        errors = []
+        for index in batch["shard"].tolist():
+            errors.append(self._open_error or self._write_shard(index))
         return {"shard": batch["shard"], "error": errors}
 
     def _write_shard(self, index: int) -> str:
@@ -148,11 +166,12 @@ class _ShardWriter:
 
 def find_user_error(error: BaseException | None) -> UserError | None:
     """Return the UserError inside the exceptions that Ray wrapped around it, or None."""
+    # Chains of causes may have cycles.
     visited = set[int]()
     while error is not None and id(error) not in visited:
         visited.add(id(error))
-        # Look at the cause first: the exception in which Ray wraps a UserError is itself an
-        # instance of UserError, with Ray's own text.
+        # Look at the cause first: Ray wraps a UserError in an exception that is an instance of
+        # UserError as well, but with Ray's own text.
         cause = getattr(error, "cause", None)
         if cause is None and isinstance(error, UserError):
             return UserError(str(error))

@@ -1,4 +1,4 @@
-"""Reports of a `PrepareActor` about stores: dicts that the driver reads without torch or Ray."""
+"""Reports of a `PrepareActor` about stores: plain dicts, which need neither torch nor Ray."""
 
 from typing import Any, TypedDict
 
@@ -7,27 +7,27 @@ class PlannedStore(TypedDict):
     """A store that a sweep needs: a `beamclip.preparation.plan.PlannedStore` as a dict.
 
     `store`: kind of the store.
-    `what`: description of its content.
-    `there`: whether it exists and is intact.
-    `images`: number of images that have to be processed for it.
-    `bytes`: its size, or that of the missing part.
+    `description`: what it holds.
+    `exists`: True if it exists and is intact.
+    `images`: number of images that have to be processed to build it.
+    `bytes`: size of the store, or of its missing part.
     `seconds`: estimated time to build it; None if it can't be known yet.
     """
 
     store: str
-    what: str
-    there: bool
+    description: str
+    exists: bool
     images: int
     bytes: int
     seconds: float | None
 
 
 class PackedSummary(TypedDict):
-    """An experiment's packed images.
+    """The packed images of an experiment.
 
-    `path`: of the store.
-    `images`: number of images in it.
-    `bytes`: its size.
+    `path`: path of the store.
+    `images`: number of images in the store.
+    `bytes`: size of the store.
     `bad`: number of images that can't be read.
     """
 
@@ -51,8 +51,8 @@ class BuiltStores(TypedDict):
 class BalanceSummary(TypedDict):
     """The balance of an experiment's training images.
 
-    `path`: of the store.
-    `report`: see `beamclip.balance`.
+    `path`: path of the store.
+    `report`: see `beamclip.balance.report.BalanceReport`.
     """
 
     path: str
@@ -62,10 +62,11 @@ class BalanceSummary(TypedDict):
 class VerifiedStore(TypedDict):
     """An embedding store compared with its teacher, see `beamclip.preparation.verify`.
 
-    `store`: its path.
-    `teacher`: name of its teacher.
+    `store`: path of the store.
+    `teacher`: name of the teacher.
     `views`: number of views that were encoded again.
-    `lowest`, `mean`: of the cosines between stored and new embeddings.
+    `lowest`: lowest cosine between a stored and a new embedding.
+    `mean`: mean of these cosines.
     """
 
     store: str

@@ -1,4 +1,4 @@
-"""Hand the student of one trial over to another trial of the same sweep that starts from it."""
+"""Hand over the student of one trial to another trial of the same sweep that starts from it."""
 
 import contextlib
 import time
@@ -24,11 +24,12 @@ class Checkpoint(Protocol):
 
 
 class StudentHandoff:
-    """The students of a sweep's trials, each in a file named by a hash of its trial's experiment.
+    """Publishes the student of one trial, and waits for the students of others.
 
-    Use it as a context manager around a trial. A trial that ends without a student leaves a
-    `.failed` file, so that no other trial waits for it forever. A trial whose process was lost
-    can't do so: unless it is retried, the driver calls `mark_failed`.
+    A student is a file named by a hash of its trial's experiment. Use this class as a context
+    manager around a trial. If the trial ends without a student, it leaves a `.failed` file, so that
+    no other trial waits for it forever. A trial whose process was lost can't do so. If it is not
+    retried either, the driver calls `mark_failed`.
 
     Args:
         folder: folder or URI of the sweep.
@@ -43,7 +44,7 @@ class StudentHandoff:
     def __enter__(self) -> Self:
         filesystem, path = filesystem_of(self._folder)
         filesystem.create_dir(path, recursive=True)
-        # An earlier attempt at this trial may have failed.
+        # Remove the mark of an earlier attempt at this trial: it may succeed now.
         mark = f"{path}/{self._name}.failed"
         if _exists(filesystem, mark):
             filesystem.delete_file(mark)
@@ -55,12 +56,12 @@ class StudentHandoff:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # A RayError is the loss of a process, after which the trial is retried.
+        # A RayError means that a process was lost. Tune retries the trial then.
         if not self._published and not isinstance(error, RayError):
             self.mark_failed()
 
     def mark_failed(self) -> None:
-        """Record that this trial leaves no student, unless it has left one."""
+        """Record that this trial leaves no student. Does nothing if its student is published."""
         filesystem, path = filesystem_of(self._folder)
         filesystem.create_dir(path, recursive=True)
         if not _exists(filesystem, f"{path}/{self._name}.safetensors"):
@@ -68,13 +69,16 @@ class StudentHandoff:
                 stream.write(b"")
 
     def publish(self, checkpoint: Checkpoint | None) -> None:
-        """Keep the student of a trial's last checkpoint (Ray's).
+        """Publish the student of the trial's last checkpoint.
 
-        A checkpoint without a probe is that of an unfinished trial: its student is not kept.
+        Args:
+            checkpoint: Ray's checkpoint. Nothing is published if it is None, or if it has no probe:
+                then the trial did not finish.
         """
         if checkpoint is None:
             return
         filesystem, path = filesystem_of(self._folder)
+        # Copy to another name and rename, so that a waiting trial never reads half a file.
         partial = f"{path}/{self._name}.part"
         with checkpoint.as_directory() as folder:
             if not Path(folder, "probe.safetensors").exists():
@@ -85,7 +89,7 @@ class StudentHandoff:
         self._published = True
 
     def wait_for(self, other: Experiment) -> str:
-        """Wait until the trial of another experiment has left its student.
+        """Wait until the trial of another experiment has published its student.
 
         Returns:
             Path or URI of the student's file.
@@ -107,7 +111,7 @@ class StudentHandoff:
 
 
 def clear_failure_marks(folder: str) -> None:
-    """Remove the `.failed` files of a sweep, whose trials are run again after a resume."""
+    """Remove the `.failed` files of a sweep. Its failed trials are run again after a resume."""
     filesystem, path = filesystem_of(f"{folder}/students")
     for entry in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True)):
         if entry.extension == "failed":
@@ -119,5 +123,5 @@ def _exists(filesystem: fs.FileSystem, path: str) -> bool:
 
 
 def _file_stem(experiment: Experiment) -> str:
-    # Where a run is kept and on how many workers it trains doesn't change its student.
+    # Storage, tracking and number of workers do not change the student.
     return key_of(experiment.key_parts(exclude={"storage", "tracking", "scaling"}))

@@ -1,9 +1,11 @@
-"""Run one trial with Ray Train: Tune's trainable, and the train function its workers run.
+"""Run one trial with Ray Train: the trainer, and the train function that its workers run.
 
-Only the workers import torch. Ray's own `TorchTrainer` is `DataParallelTrainer` with a backend
-whose module imports torch, so that the trial's driver and Train's controller pay for an import
-they never use. The backend here does the same work and imports torch in the workers alone;
-docs/benchmarks.md says what that saves.
+Only the workers import torch. Ray's own `TorchTrainer` is a `DataParallelTrainer` with a backend
+whose module imports torch, so the trial's driver and Train's controller pay for an import they
+never use. The backend here sets up the same process group and imports torch in the workers alone;
+docs/benchmarks.md has the time that this saves.
+
+Several private names of Ray are used here. Check them before you allow a new version of Ray.
 """
 
 import contextlib
@@ -30,8 +32,10 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from beamclip.config import Experiment, validate
 from beamclip.distributed.cluster import worker_resources
 
+# Both as in Ray's own torch backend.
 _PROCESS_GROUP_TIMEOUT = timedelta(minutes=30)
 _SHUTDOWN_SECONDS = 30
+# See `_CleanerCallback.before_worker_group_start`.
 _RESTART_DELAY_SECONDS = 2.0
 
 
@@ -47,18 +51,20 @@ class ProcessGroupConfig(BackendConfig):  # type: ignore[misc]
 
     @property
     def backend_cls(self) -> type["ProcessGroupBackend"]:
-        """The class that sets up the process group."""
+        """Class that sets up the process group."""
         return ProcessGroupBackend
 
     @property
     def train_func_context(self) -> type["_WorkerDevice"]:
-        """The context manager around the train function."""
+        """Class of the context manager around the train function."""
         return _WorkerDevice
 
 
 class ProcessGroupBackend(Backend):  # type: ignore[misc]
     """Sets up and tears down torch's process group around the train function."""
 
+    # As in Ray's torch backend: each worker sees the GPUs of all workers of the trial on its node,
+    # and picks its own in `_set_cuda_device`.
     share_cuda_visible_devices = True
 
     def on_start(self, worker_group: Any, backend_config: ProcessGroupConfig) -> None:
@@ -67,6 +73,7 @@ class ProcessGroupBackend(Backend):  # type: ignore[misc]
             address, port = worker_group.execute_single(0, _free_address)
             world_size = len(worker_group)
             pending = []
+            # Start all ranks before waiting for any: each blocks until the others have joined.
             for rank in range(world_size):
                 future = worker_group.execute_single_async(
                     rank,
@@ -84,7 +91,7 @@ class ProcessGroupBackend(Backend):  # type: ignore[misc]
             raise
 
     def on_shutdown(self, worker_group: Any, backend_config: ProcessGroupConfig) -> None:
-        """Leave the process group; Ray ends workers that hang."""
+        """Leave the process group. Ray ends workers that hang."""
         pending = worker_group.execute_async(_destroy_process_group)
         ray.wait(pending, num_returns=len(worker_group), timeout=_SHUTDOWN_SECONDS)
 
@@ -105,9 +112,10 @@ def _free_placement_group(worker_group: Any) -> None:
 
 
 class _WorkerDevice:
-    """Context of the train function that sets CUDA's current device.
+    """Sets CUDA's current device around the train function.
 
-    The current device belongs to a thread, and Train runs the function in a thread of its own.
+    The current device is a property of the thread, and Train runs the train function in another
+    thread than `_init_process_group`.
     """
 
     def __enter__(self) -> None:
@@ -123,7 +131,7 @@ def _set_cuda_device() -> None:
     if torch.cuda.is_available():
         from ray.train.torch import get_device
 
-        # Which of the node's GPUs Ray gave this worker.
+        # The one of the node's GPUs that Ray gave to this worker.
         device = get_device()
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -134,8 +142,10 @@ def _init_process_group(
 ) -> None:
     import torch.distributed as dist
 
+    # NCCL uses the current device.
     _set_cuda_device()
 
+    # The variables that torchrun sets. init_process_group reads the address and port from them.
     context = ray.train.get_context()
     os.environ.update(
         MASTER_ADDR=address,
@@ -146,6 +156,7 @@ def _init_process_group(
         LOCAL_WORLD_SIZE=str(context.get_local_world_size()),
         NODE_RANK=str(context.get_node_rank()),
     )
+    # As Ray does: raise an error after a timeout of a collective operation.
     os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
     dist.init_process_group(
         backend, rank=world_rank, world_size=world_size, timeout=_PROCESS_GROUP_TIMEOUT
@@ -162,8 +173,9 @@ def _destroy_process_group() -> None:
 class _Cleaner(PlacementGroupCleaner):  # type: ignore[misc]
     """Frees the placement group of a trial that was stopped from outside, as ASHA does.
 
-    Ray's own cleaner looks for a cluster on its machine to ask whether the trial is still alive,
-    and dies if it finds two. The placement group would be lost, and the next trial wait forever.
+    Ray's own cleaner asks the cluster whether the trial is still alive. For that it looks for a
+    cluster on its machine, and dies if it finds two. Then the placement group is never freed, and
+    the next trial waits for it forever. This one is told the cluster's address.
     """
 
     def start_monitoring(self) -> Any:
@@ -177,11 +189,11 @@ class _CleanerCallback(PlacementGroupCleanerCallback):  # type: ignore[misc]
     _started = False
 
     def before_worker_group_start(self, worker_group_context: Any) -> None:
-        """Delay a restart of the workers, so that a stopped trial's controller ends first.
+        """Delay a restart of the workers, so that the controller of a stopped trial ends first.
 
         If a trial is stopped from outside, its workers die some tenths of a second before this
-        controller does. In that time it would take a new placement group, which no cleaner knows:
-        it would be lost, and the next trial wait forever.
+        controller does. In that time the controller would take a new placement group. No cleaner
+        knows that group, so it would never be freed, and the next trial would wait forever.
         """
         if self._started:
             time.sleep(_RESTART_DELAY_SECONDS)
@@ -189,6 +201,7 @@ class _CleanerCallback(PlacementGroupCleanerCallback):  # type: ignore[misc]
         super().before_worker_group_start(worker_group_context)
 
     def after_controller_start(self, train_run_context: Any) -> None:
+        # Ray's callback has no argument for the class: it takes the one in its own module.
         placement_group_callback.PlacementGroupCleaner = _Cleaner
         super().after_controller_start(train_run_context)
 
@@ -201,16 +214,13 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]
 
     def _create_default_callbacks(self) -> list[Any]:
         replaced = (DatasetsCallback, PlacementGroupCleanerCallback)
-        kept = [
-            callback
-            for callback in super()._create_default_callbacks()
-            if not isinstance(callback, replaced)
-        ]
+        defaults = super()._create_default_callbacks()
+        kept = [callback for callback in defaults if not isinstance(callback, replaced)]
         return [*kept, _CleanerCallback()]
 
 
 def run_trial(experiment: Experiment, assets: str, folder: str) -> Any:
-    """Train and evaluate one experiment with Ray Train, from within a trial of Tune's.
+    """Train and evaluate one experiment with Ray Train, from inside a trial of Tune.
 
     Args:
         experiment: the trial's experiment.
@@ -222,6 +232,7 @@ def run_trial(experiment: Experiment, assets: str, folder: str) -> Any:
     """
     from ray.tune.integration.ray_train import TuneReportCallback
 
+    # Hands the reports of rank 0 to Tune.
     reports = TuneReportCallback()
     trainer = build_trainer(experiment, assets, folder, [reports])
     try:
@@ -232,19 +243,25 @@ def run_trial(experiment: Experiment, assets: str, folder: str) -> Any:
 
 
 def _wait_until_delivered(reports: Any) -> None:
-    # The result slot of a trial's actor holds one report. Returning before Tune has fetched the
-    # last one can lock the actor for good.
+    # A report goes from this queue to the only result slot of the trial's actor, from which Tune
+    # fetches it. If the trial's function returns with a report on its way, the actor can lock up
+    # for good.
     while not reports._training_actor_item_queue.empty():
         time.sleep(0.05)
+    # The queue is empty as soon as the report is taken out. Give it time to reach the slot.
     time.sleep(0.3)
 
 
 def build_trainer(
     experiment: Experiment, assets: str, folder: str, callbacks: list[Any]
 ) -> Trainer:
-    """Return the Train run of the current trial.
+    """Build the trainer of the current trial.
 
-    Its name is the trial's id, by which a restarted trial finds its checkpoints.
+    Args:
+        experiment: the trial's experiment.
+        assets: its `beamclip.preparation.assets.Assets`, as JSON text.
+        folder: folder or URI of all trials of the sweep.
+        callbacks: further callbacks of the Train run.
     """
     scaling = experiment.scaling
     use_gpu = scaling.gpus_per_worker > 0
@@ -258,6 +275,7 @@ def build_trainer(
             resources_per_worker=worker_resources(experiment),
         ),
         run_config=ray.train.RunConfig(
+            # A restarted trial finds its checkpoints by this name.
             name=ray.tune.get_context().get_trial_id(),
             storage_path=folder,
             callbacks=callbacks,
@@ -287,6 +305,7 @@ def train_function(config: dict[str, Any]) -> None:
         device = torch.device("cuda", torch.cuda.current_device())
     else:
         device = torch.device("cpu")
+        # Other workers may run on the same node.
         torch.set_num_threads(max(1, int(experiment.scaling.cpus_per_worker)))
     train_context = ray.train.get_context()
     with _latest_checkpoint() as checkpoint:
@@ -300,9 +319,9 @@ def train_function(config: dict[str, Any]) -> None:
         try:
             run_worker(experiment, Assets.from_json(config["assets"]), context)
         except TrainingDiverged as error:
-            # Every rank gets here together, and a retry would only fail again. Other errors are
-            # left to Train, which retries. Train's own result forgets reports without a
-            # checkpoint, but the sweep's callback receives this one through Tune.
+            # Train would retry after an error, and the retry would diverge again. So report the
+            # failure instead, as all ranks do together. Train itself forgets reports without a
+            # checkpoint, but `SweepCallback` receives this one through Tune.
             _report({"failure": str(error), "evidence": json.dumps(error.evidence)}, None)
 
 

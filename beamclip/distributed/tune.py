@@ -40,9 +40,9 @@ _DRIVER_RESOURCES = {"memory": 1}
 
 
 class TrialSlots:
-    """Limits how many trials train at once; an actor of the driver of a resumed sweep.
+    """Limits how many trials train at once. The driver of a resumed sweep starts it as an actor.
 
-    Needed because Tune starts all trials that it restores at once, ignoring its own limit.
+    Tune starts all trials that it restores at once, whatever its own limit.
 
     Args:
         count: number of trials that may train at once.
@@ -53,7 +53,8 @@ class TrialSlots:
         self._taken: set[str] = set()
 
     def try_acquire(self, trial_id: str) -> bool:
-        """Return whether this trial may train now. A trial that is retried keeps its slot."""
+        """Return True if this trial may train now. A trial that is retried keeps its slot."""
+        # Don't count the trial's own slot: it may still have one from before the retry.
         if len(self._taken - {trial_id}) < self._count:
             self._taken.add(trial_id)
         return trial_id in self._taken
@@ -69,20 +70,25 @@ def start_trial_slots(name: str, count: int) -> Any:
 
 
 def wait_for_slot(name: str) -> None:
-    """Wait, within a trial, until it may train. If the actor is lost, all trials may."""
+    """Wait, inside a trial, until it may train. If the actor is lost, every trial may.
+
+    Args:
+        name: name of the `TrialSlots` actor.
+    """
     try:
         slots = ray.get_actor(name)
         trial_id = ray.tune.get_context().get_trial_id()
         while not ray.get(slots.try_acquire.remote(trial_id)):
             time.sleep(_POLL_SECONDS)
+    # get_actor raises ValueError if there is no such actor.
     except (ValueError, ray.exceptions.RayError):
         return
 
 
 def search_space(sweep: Sweep) -> Any:
-    """Return Tune's form of a sweep's space.
+    """Return a sweep's space as Tune's search space.
 
-    A grid becomes a list of its combinations, so that trials start in the listed order.
+    A grid is a single list of its combinations, so that trials start in the listed order.
     """
     if sweep.search == "grid":
         return ray.tune.grid_search(planned_values(sweep))
@@ -98,10 +104,10 @@ def _tune_domain(dimension: Choice | Uniform) -> Any:
 
 
 def search_algorithm(sweep: Sweep, concurrent: int) -> SearchAlgorithm | Searcher:
-    """Return Tune's own grid and random search, or Optuna's TPE.
+    """Return Tune's own grid or random search, or Optuna's TPE.
 
     Args:
-        sweep: its `search`, `seed` and `metric` decide.
+        sweep: `search`, `seed` and `metric` are used.
         concurrent: number of trials that may run at once.
 
     Raises:
@@ -116,14 +122,16 @@ def _optuna_search(sweep: Sweep) -> Searcher:
     from ray.tune.search.optuna import OptunaSearch
 
     class FinalReportSearch(OptunaSearch):  # type: ignore[misc]
-        """Learns from a trial's last report alone.
+        """Learns from the last report of each trial only.
 
-        Reports of epochs have no `sweep.metric`, and Ray's own class would raise KeyError.
+        Ray's own class learns from every report. It would raise KeyError for the reports of epochs,
+        which do not have `sweep.metric`.
         """
 
         def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
             return None
 
+    # Ray asserts that Optuna is installed.
     try:
         return FinalReportSearch(metric=sweep.metric, mode="max", seed=sweep.seed)
     except (ImportError, AssertionError):
@@ -133,15 +141,22 @@ def _optuna_search(sweep: Sweep) -> Searcher:
 
 
 def scheduler(sweep: Sweep, epochs: int) -> TrialScheduler:
-    """Return ASHA on the val metric of each epoch, or FIFO if the sweep has no `asha`."""
+    """Return ASHA on the val metric of each epoch, or FIFO if the sweep has no `asha`.
+
+    Args:
+        sweep: `asha` is used.
+        epochs: number of epochs of each trial.
+    """
     if sweep.asha is None:
         return FIFOScheduler()
     return ASHAScheduler(
         time_attr="epoch",
         metric=EARLY_STOPPING_METRIC,
         mode="max",
-        # One more than the epochs, so that the last epoch is not cut off before its evaluation.
+        # ASHA stops a trial when it reports `max_t`, and the evaluation follows the last epoch's
+        # report. So allow one more than the epochs.
         max_t=epochs + 1,
+        # ASHA refuses a grace period above `max_t`.
         grace_period=min(sweep.asha.grace_epochs, epochs + 1),
         reduction_factor=sweep.asha.reduction_factor,
     )
@@ -152,21 +167,22 @@ def trainable(
 ) -> Callable[[dict[str, Any]], None]:
     """Return Tune's trainable for a sweep.
 
-    It resolves a trial's values into an experiment and its stores, waits for the trial whose
-    student it starts from, if any, and trains.
+    The trainable resolves a trial's values into an experiment and its stores. If the student starts
+    from that of another trial, it waits for that trial. Then it trains.
 
     Args:
         record: the sweep.
         slots_name: name of the `TrialSlots` actor; None if Tune itself limits the trials.
     """
-    # Read here what the trial needs: it runs in another process.
+    # `trial` is pickled with the variables it uses and runs in another process. Read these from the
+    # record here, so that the record itself need not be sent.
     sweep = record.sweep
     base = record.base
     assets = dict(record.assets)
     folder = record.folder
 
-    # Tune knows the trainable by this function's name: renaming it would keep sweeps that were
-    # started earlier from resuming.
+    # Tune knows the trainable by this function's name. If it were renamed, sweeps that were started
+    # earlier could not be resumed.
     def trial(config: dict[str, Any]) -> None:
         values = config["values"]
         experiment = trial_experiment(sweep, base, values)
@@ -188,10 +204,10 @@ def trainable(
 
 @contextlib.contextmanager
 def _report_final_errors() -> Iterator[None]:
-    """Report that an error is final, so that Tune doesn't retry the trial.
+    """Report that an error is final, so that Tune does not retry the trial.
 
-    Ray Train has already retried where that may help. Only the loss of the trial's own process,
-    a RayError, is left to Tune.
+    Ray Train has already retried errors of the workers. A RayError is left to Tune: it means that
+    a process was lost which Train can't restart, such as its own controller.
     """
     try:
         yield
@@ -203,13 +219,14 @@ def _report_final_errors() -> Iterator[None]:
 
 
 def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume: bool) -> bool:
-    """Run all trials of a sweep, or with `resume` those that have not ended.
+    """Run the trials of a sweep.
 
     Args:
         record: the sweep.
-        listener: receives what happens to the trials, in this process.
+        listener: receives the events of the trials, in this process.
         concurrent: number of trials that may train at once.
-        resume: continue from the state that Tune has saved, if there is any.
+        resume: continue from the state that Tune has saved, if any. Only trials that have not
+            ended are run then.
 
     Returns:
         True if all trials have ended; False if the sweep was interrupted, with its state saved.
@@ -219,11 +236,12 @@ def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume:
         tuner = _restored_tuner(record, concurrent)
     else:
         tuner = _new_tuner(trainable(record), record, concurrent)
-    # After Ctrl-C, `fit` returns as if all had gone well.
     results = tuner.fit()
+    # After Ctrl-C, `fit` returns as if all had gone well. So count the trials that have ended.
     if SweepCallback.ended is not None:
         return len(SweepCallback.ended) >= trial_count(record.sweep)
-    # Tune took no step: either it was interrupted before, or all trials had ended earlier.
+    # The callback was never called: either Tune was interrupted before its first step, or all
+    # trials had ended in earlier sessions.
     all_ended: bool = results.num_terminated >= trial_count(record.sweep)
     if all_ended:
         restored = {}
@@ -236,12 +254,13 @@ def run_trials(record: SweepRecord, listener: Listener, concurrent: int, resume:
 
 
 def _has_saved_trials(folder: str) -> bool:
-    # Tune writes its settings before the state of any trial, and can't resume from these alone.
+    # Tune writes its settings before the state of the trials, and can't resume from settings alone.
     has_state = any(name.startswith("experiment_state-") for name in list_folder(folder))
     return has_state and bool(ray.tune.Tuner.can_restore(folder))
 
 
 def _restored_tuner(record: SweepRecord, concurrent: int) -> ray.tune.Tuner:
+    # Sweeps of older versions refer to classes by their old names.
     add_old_module_names()
     clear_failure_marks(record.folder)
     slots_name = f"trial slots of {record.sweep_id}"
@@ -255,17 +274,19 @@ def _restored_tuner(record: SweepRecord, concurrent: int) -> ray.tune.Tuner:
 
 
 def _new_tuner(
-    function: Callable[..., Any], record: SweepRecord, concurrent: int
+    train_trial: Callable[[dict[str, Any]], None], record: SweepRecord, concurrent: int
 ) -> ray.tune.Tuner:
     sweep: Sweep = record.sweep
     return ray.tune.Tuner(
-        function,
+        train_trial,
         param_space={"values": search_space(sweep)},
         tune_config=ray.tune.TuneConfig(
             search_alg=search_algorithm(sweep, concurrent),
             scheduler=scheduler(sweep, record.base.optimizer.epochs),
+            # A grid would be repeated `num_samples` times.
             num_samples=1 if sweep.search == "grid" else sweep.trials,
-            # Names made of parameters grow too long for file systems (ray#29586).
+            # Tune's default names contain the parameters, and get too long for file systems
+            # (ray#29586).
             trial_name_creator=lambda trial: trial.trial_id,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),

@@ -1,7 +1,7 @@
-"""Evaluation: linear probe, weighted k-NN and zero-shot on features extracted once.
+"""Evaluate frozen features: linear probe, weighted k-NN, zero-shot and few-shot.
 
-It is the same for every method. Everything that is chosen is chosen on val, a held-out part of
-train. Test is looked at once, after the choice.
+Features are extracted once and shared by all of them. Every method is evaluated in the same way:
+hyperparameters are chosen on val, a held-out part of train, and test is used once, after that.
 """
 
 from beamclip.evaluation.evaluate import Evaluation, evaluate, save_evaluation, select_k

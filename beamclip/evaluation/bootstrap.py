@@ -1,19 +1,21 @@
 """95 % intervals by the seeded bootstrap over images (Efron and Tibshirani 1993).
 
-Images are drawn with replacement, as many as there are, and the number is computed again.
+A draw is a sample of N images with replacement from the N test images. Each metric is computed on
+every draw.
 
-- Accuracy: the percentile interval (chapter 13) from the 2.5 % to the 97.5 % quantile of the draws.
-  If all images are right, or all wrong, every draw is the same and tells nothing about other
-  images; then it is Wilson's interval.
-- Calibration error: it is a sum of absolute values and therefore too large on few images, and
-  larger still on draws of them. Its interval is the spread of the draws, moved to the number
-  itself. It tells how far the *number* might vary over other images, not where the true error is.
+- Accuracy: the percentile interval (chapter 13), from the 2.5 % to the 97.5 % quantile over the
+  draws. If all images are right, or all are wrong, every draw gives the same accuracy and the
+  interval would have no width. Wilson's interval is returned then.
+- Calibration error: it is a sum of absolute values, so it is biased upwards on few images, and even
+  more on draws of them. Its interval has the width of the percentile interval but is moved so that
+  the mean of the draws is the measured error. It says how much the *measured* error would vary on
+  other images, not where the true error is.
 
-None of these intervals covers another seed. The difference of two test sets varies more than
-either interval says.
+The intervals cover the choice of test images, not the training seed. The difference between two
+test sets varies more than either interval shows.
 
-`scipy.stats.bootstrap` is the same for a mean. Here all numbers share their draws, so that the
-draws are made once.
+`scipy.stats.bootstrap` gives the same interval for a mean. It is not used because here all metrics
+share one set of draws.
 """
 
 from collections.abc import Sequence
@@ -31,8 +33,9 @@ from beamclip.evaluation.metrics import (
 )
 
 BLOCK = 2**22
-"""Drawn images that are held at once: 32 MiB."""
+"""Drawn image indices held in memory at once: 32 MiB as int64."""
 PERCENTILES = (2.5, 97.5)
+"""Ends of a 95 % interval."""
 
 Interval = tuple[float, float]
 """Lower and upper end, in percent."""
@@ -42,20 +45,23 @@ def resampled_sums(columns: Tensor, draws: int, seed: int) -> Tensor:
     """Return the sum of each column over the images of each draw.
 
     Args:
-        columns: one row per image, [N, M].
-        draws: number of draws of N images.
+        columns: M values of each image, [N, M].
+        draws: number of draws, each of N images.
         seed: seed of the draws.
 
     Returns:
         fp64 [draws, M], on the CPU.
     """
+    # On the CPU, so that a seed gives the same draws on every device.
     columns = columns.double().cpu()
-    count = len(columns)
+    images = len(columns)
+    draws_per_block = max(1, BLOCK // images)
     generator = torch.Generator().manual_seed(seed)
     sums = []
-    for block in torch.split(torch.arange(draws), max(1, BLOCK // count)):
-        drawn = torch.randint(count, (len(block), count), generator=generator)
-        multiplicity = torch.zeros(len(block), count, dtype=torch.float64)
+    for block in torch.split(torch.arange(draws), draws_per_block):
+        drawn = torch.randint(images, (len(block), images), generator=generator)
+        # How often each image was drawn. The sums are then one matrix product.
+        multiplicity = torch.zeros(len(block), images, dtype=torch.float64)
         multiplicity.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
         sums.append(multiplicity @ columns)
     return torch.cat(sums)
@@ -67,37 +73,36 @@ def bootstrap_intervals(
     """Return the intervals of several accuracies and of the calibration error, from the same draws.
 
     Args:
-        hits: for each accuracy, True if the image was right, bool [N]. The first one belongs to
-            `confidence`.
+        hits: one tensor per accuracy, True where the image was right, bool [N]. The first one must
+            be the top-1 hits, which the calibration error uses.
         confidence: highest probability of each image, [N] in 0-1.
         draws: number of draws.
         seed: seed of the draws.
 
     Returns:
-        The interval of each accuracy, and that of the calibration error; percent.
+        The interval of each accuracy and the interval of the calibration error, in percent.
     """
-    shares = torch.stack([*hits], dim=1).double()
-    columns = torch.cat([shares, calibration_gaps(confidence, hits[0])], dim=1)
+    hit_columns = torch.stack([*hits], dim=1).double()
+    columns = torch.cat([hit_columns, calibration_gaps(confidence, hits[0])], dim=1)
     means = 100 * resampled_sums(columns, draws, seed) / len(confidence)
-    accuracies = []
+    accuracy_intervals = []
     for column, hit in enumerate(hits):
         interval = _interval_if_all_alike(len(hit), int(hit.sum()))
-        accuracies.append(interval or _percentiles(means[:, column].numpy()))
-    errors = means[:, len(hits) :].abs().sum(1).numpy()
+        accuracy_intervals.append(interval or _percentiles(means[:, column].numpy()))
+    # The calibration error sums the absolute mean gaps of the bins, here for each draw.
+    drawn_errors = means[:, len(hits) :].abs().sum(1).numpy()
     error = expected_calibration_error(confidence, hits[0])
-    return accuracies, _interval_around(error, errors)
+    return accuracy_intervals, _interval_around(error, drawn_errors)
 
 
 def class_accuracy_intervals(
     images: Tensor, right: Tensor, draws: int, seed: int
 ) -> list[Interval]:
-    """Return the interval of each class's accuracy, with images drawn within the class.
-
-    The number of hits is then binomial.
+    """Return the bootstrap interval of each class's accuracy, with images drawn within the class.
 
     Args:
         images: number of images per class, int64 [K].
-        right: number of right ones among them, int64 [K].
+        right: number of images per class that were predicted correctly, int64 [K].
         draws: number of draws.
         seed: seed of the draws.
 
@@ -106,9 +111,12 @@ def class_accuracy_intervals(
     """
     counts = images.cpu().numpy()
     hits = right.cpu().numpy()
+    # Not 0, so that a class without images divides 0 by 1.
+    divisors = np.maximum(counts, 1)
     rng = np.random.default_rng(seed)
-    drawn = rng.binomial(counts, hits / np.maximum(counts, 1), (draws, len(counts)))
-    lows, highs = np.percentile(100 * drawn / np.maximum(counts, 1), PERCENTILES, axis=0)
+    # The hits among n images drawn with replacement are binomial, so no images need be drawn.
+    drawn_hits = rng.binomial(counts, hits / divisors, (draws, len(counts)))
+    lows, highs = np.percentile(100 * drawn_hits / divisors, PERCENTILES, axis=0)
     intervals = []
     for count, hit_count, low, high in zip(counts, hits, lows, highs, strict=True):
         interval = _interval_if_all_alike(int(count), int(hit_count))
@@ -117,7 +125,7 @@ def class_accuracy_intervals(
 
 
 def _interval_if_all_alike(images: int, right: int) -> Interval | None:
-    """Return the interval if all draws would be the same: no image, all right or all wrong."""
+    """Return the interval if all draws are the same (no image, all right, all wrong), else None."""
     if not images:
         return 0.0, 100.0
     if right in (0, images):
@@ -125,13 +133,13 @@ def _interval_if_all_alike(images: int, right: int) -> Interval | None:
     return None
 
 
-def _interval_around(number: float, draws: NDArray[Any]) -> Interval:
-    """Return the percentiles of the draws without their bias, the mean distance from the number.
+def _interval_around(measured: float, drawn: NDArray[Any]) -> Interval:
+    """Return the percentile interval of the drawn values, moved so that their mean is `measured`.
 
-    The interval always contains the number and nothing below 0.
+    It is cut at 0 and widened, if needed, to contain `measured`.
     """
-    low, high = _percentiles(draws - draws.mean() + number)
-    return max(0.0, min(number, low)), max(number, high)
+    low, high = _percentiles(drawn - drawn.mean() + measured)
+    return max(0.0, min(measured, low)), max(measured, high)
 
 
 def _percentiles(values: NDArray[Any]) -> Interval:

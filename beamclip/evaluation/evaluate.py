@@ -1,6 +1,6 @@
 """Evaluate one student with all probes, and save the results.
 
-Everything that is chosen is chosen on val; test is only reported.
+All choices are made on val. Test is used only for the reported numbers.
 """
 
 import json
@@ -33,13 +33,15 @@ FORMAT = "beamclip-evaluation-1"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of a student.
+    """Results of one student.
 
     Attributes:
-        metrics: percent, except `knn/k`.
+        metrics: values by MLflow name, in percent except `knn/k`.
         probe: the chosen linear probe.
-        details: what is behind the metrics, JSON values only; see `save_evaluation`.
-        predictions: columns over test in order, on the CPU; see `save_evaluation`.
+        details: content of `evaluation.json` besides the metrics, JSON values only; see
+            `save_evaluation`.
+        predictions: columns of `predictions.safetensors`, [N] over the test images in order, on the
+            CPU; see `save_evaluation`.
     """
 
     metrics: dict[str, float]
@@ -61,24 +63,32 @@ def evaluate(
 
     Args:
         train: images that probe and k-NN are fitted on, already reduced to `config.train_images`.
-        val: a held-out part of the train set; chooses the probe's settings and k.
-        test: reported once.
+        val: a held-out part of the train set; the probe's settings and k are chosen on it.
+        test: images that the test metrics are computed on.
         anchors: text embeddings in the order of labels, [K, D]; None skips zero-shot.
         config: settings of all probes.
 
     Returns:
-        The metrics are `linear_probe/val_top1`, `linear_probe/test_{top1,top5,ece}`, each with the
-        `_low` and `_high` of its 95 % interval (top5 above 5 classes),
-        `knn/{val_top1,test_top1,k}`, `zero_shot/val_top1` and `zero_shot/test_…` like the probe's,
-        and `few_shot/N_top1` with its interval over draws.
+        The results. Their metrics are
+            - `linear_probe/val_top1` and `linear_probe/test_{top1,top5,ece}`
+            - `knn/{val_top1,test_top1,k}`
+            - `zero_shot/val_top1` and `zero_shot/test_{top1,top5,ece}`, with anchors and embeddings
+            - `few_shot/N_top1` for each N in `config.few_shot` that every class has images for
+
+        `top5` exists for more than 5 classes. Each metric of `linear_probe/test_…`,
+        `zero_shot/test_…` and `few_shot/…` also has its 95 % interval, as `NAME_low` and
+        `NAME_high`.
 
     Raises:
-        UserError: features are not finite, there are fewer train images than k, or a single class.
+        UserError: a feature is not finite, k is larger than the number of train images, train has
+            only one class, or the probe diverged.
     """
     with _full_matmul_precision():
+        # Choices, all of them on val.
         selection = select_probe(train, val, config)
-        k, knn_val_scores = select_k(train, val, config)
+        k, knn_val_top1 = select_k(train, val, config)
 
+        # Linear probe and k-NN on test.
         probe_logits = selection.probe.logits(test.features)
         _check_converged(probe_logits, selection)
         probe_report = classification_report(probe_logits, test.labels, config)
@@ -88,7 +98,7 @@ def evaluate(
 
         metrics = {"linear_probe/val_top1": selection.val_top1}
         metrics |= _with_prefix("linear_probe/test_", probe_report.metrics)
-        metrics["knn/val_top1"] = knn_val_scores[k]
+        metrics["knn/val_top1"] = knn_val_top1[k]
         metrics["knn/test_top1"] = accuracy(knn_predicted, test.labels)
         metrics["knn/k"] = k
 
@@ -97,6 +107,8 @@ def evaluate(
             anchors = anchors.to(val.labels.device)
             val_predicted = zero_shot_predict(val.embeddings, anchors)
             metrics["zero_shot/val_top1"] = accuracy(val_predicted, val.labels)
+            # The softmax of plain cosines is nearly uniform. The temperature changes no ranking,
+            # but the confidences, and so the calibration error, depend on it.
             logits = zero_shot_logits(test.embeddings, anchors) / config.zero_shot_temperature
             zero_shot_report = classification_report(logits, test.labels, config)
             metrics |= _with_prefix("zero_shot/test_", zero_shot_report.metrics)
@@ -105,15 +117,17 @@ def evaluate(
         for result in few_shot_results:
             metrics |= _few_shot_metrics(result)
 
+    # Test may have classes that train and val don't have, which the probe has no output for.
     classes = max(len(selection.probe.bias), int(test.labels.max()) + 1)
     zero_shot_details = None
     if zero_shot_report is not None:
         zero_shot_details = report_details(zero_shot_report, test.labels, classes, config)
     details = {
         "protocol": config.protocol,
+        # Stored files keep the first name of candidates.
         "cells": [asdict(candidate) for candidate in selection.candidates],
         "chosen": selection.chosen,
-        "knn": [{"k": neighbors, "val_top1": top1} for neighbors, top1 in knn_val_scores.items()],
+        "knn": [{"k": neighbors, "val_top1": top1} for neighbors, top1 in knn_val_top1.items()],
         "few_shot": [result.to_json() for result in few_shot_results],
         "linear_probe": report_details(probe_report, test.labels, classes, config),
         "zero_shot": zero_shot_details,
@@ -125,32 +139,45 @@ def evaluate(
 def select_k(
     train: LabeledFeatures, val: LabeledFeatures, config: ProbeConfig
 ) -> tuple[int, dict[int, float]]:
-    """Choose the number of neighbors on val.
+    """Choose the number of neighbors of k-NN on val.
+
+    Args:
+        train: images that neighbors are searched in.
+        val: images to choose k on.
+        config: `knn_k`, the values to try, and `knn_temperature`.
 
     Returns:
-        The best k, the smaller on a tie, and the val accuracy of each k in percent.
+        The best k (of equally good ones the smallest), and the top-1 accuracy on val of each k, in
+        percent.
+
+    Raises:
+        UserError: a k is larger than the number of train images.
     """
     ks = sorted(set(config.knn_k))
     predicted = knn_predict(val.features, train.features, train.labels, ks, config.knn_temperature)
-    scores = {k: accuracy(row, val.labels) for k, row in zip(ks, predicted, strict=True)}
-    return max(scores, key=scores.__getitem__), scores
+    val_top1 = {k: accuracy(row, val.labels) for k, row in zip(ks, predicted, strict=True)}
+    # max returns the first of equal values, and the ks are in ascending order.
+    return max(val_top1, key=val_top1.__getitem__), val_top1
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path, names: Sequence[str] = ()) -> None:
-    """Write what is behind the metrics into an existing folder.
+    """Write `evaluation.json` and `predictions.safetensors` into an existing folder.
 
-    `evaluation.json`: `protocol`; `cells`, the candidates with `settings` and `val_top1`; `chosen`,
-    the index of the chosen one; `knn`; `few_shot`; `linear_probe` and `zero_shot` (null if there is
-    none), each with `top1`, `top5`, `ece`, their `_low` and `_high`, `per_class` (`class`,
-    `images`, `top1`, `low`, `high`), `confusion` as [true, predicted, images] of wrong predictions,
-    and `calibration` by bin; `names`. Accuracies are in percent and over test, unless named val.
+    `evaluation.json` has these keys. Accuracies are in percent, and over test unless named `val`.
+        - `format`, `names` (class names) and `metrics` (all metrics by name)
+        - `protocol`: the protocol of the linear probe
+        - `cells`: the candidates of the linear probe, with `settings` and `val_top1`
+        - `chosen`: index of the chosen candidate
+        - `knn`: `k` and `val_top1` of each k
+        - `few_shot`: the fields of `FewShotResult` for each number of images per class
+        - `linear_probe` and `zero_shot` (null if it was skipped): see `report.report_details`
 
-    `predictions.safetensors`: int64 `ids`, `labels`, `probe`, and `zero_shot` if there is one; fp32
-    `probe_confidence` and `zero_shot_confidence`; all [N], over test in order.
+    `predictions.safetensors` has one row per test image, in order: int64 `ids`, `labels`, `probe`
+    and fp32 `probe_confidence`; with zero-shot also `zero_shot` and `zero_shot_confidence`.
 
     Args:
         evaluation: the results.
-        folder: where the files are written.
+        folder: folder that the files are written into.
         names: class names in the order of labels.
 
     Raises:
@@ -164,6 +191,7 @@ def save_evaluation(evaluation: Evaluation, folder: Path, names: Sequence[str] =
     }
     path = folder / "evaluation.json"
     try:
+        # NaN is not JSON, and other programs would fail to read it.
         path.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
     except OSError as error:
         raise UserError(
@@ -178,23 +206,24 @@ def save_evaluation(evaluation: Evaluation, folder: Path, names: Sequence[str] =
 def _full_matmul_precision() -> Iterator[None]:
     """Compute matrix products in full fp32 within the block.
 
-    Training may have allowed TF32, whose 10 bits change neighbors and stall L-BFGS.
+    Training may have allowed TF32. With its 10-bit mantissa k-NN finds other neighbors, and
+    L-BFGS stalls.
     """
-    before = torch.get_float32_matmul_precision()
+    previous = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(previous)
 
 
 def _check_converged(logits: Tensor, selection: ProbeResult) -> None:
     """Raise UserError if a logit of the chosen probe is not finite."""
     if bool(torch.isfinite(logits).all()):
         return
-    settings = selection.candidates[selection.chosen].settings
-    listed = ", ".join(f"{name} {value}" for name, value in settings.items())
-    raise UserError(f"the linear probe diverged ({listed}); lower probe.grid.lr")
+    chosen = selection.candidates[selection.chosen]
+    settings = ", ".join(f"{name} {value}" for name, value in chosen.settings.items())
+    raise UserError(f"the linear probe diverged ({settings}); lower probe.grid.lr")
 
 
 def _with_prefix(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
@@ -202,10 +231,10 @@ def _with_prefix(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
 
 
 def _few_shot_metrics(result: FewShotResult) -> dict[str, float]:
-    """Return mean and interval, without those that are None."""
-    key = f"few_shot/{result.images_per_class}_top1"
-    metrics = {key: result.mean, f"{key}_low": result.low, f"{key}_high": result.high}
-    return {name: value for name, value in metrics.items() if value is not None}
+    """Return the mean and the ends of its interval by metric name, leaving out None."""
+    name = f"few_shot/{result.images_per_class}_top1"
+    metrics = {name: result.mean, f"{name}_low": result.low, f"{name}_high": result.high}
+    return {key: value for key, value in metrics.items() if value is not None}
 
 
 def _predictions(

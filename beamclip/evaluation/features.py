@@ -1,4 +1,4 @@
-"""Extract the features and embeddings that all probes share."""
+"""Extract a student's features and embeddings, once for all probes."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from beamclip.students import Student
 
 
 def check_finite(features: Tensor, name: str) -> None:
-    """Raise UserError if a number is NaN or infinite.
+    """Raise UserError if a value is NaN or infinite.
 
     Args:
         features: a tensor of any shape.
@@ -28,7 +28,7 @@ def check_finite(features: Tensor, name: str) -> None:
 
 @dataclass(frozen=True)
 class Features:
-    """Outputs of a student for N images in their order, on the device it ran on.
+    """Outputs of a student for N images, in the order of the images and on the student's device.
 
     Attributes:
         features: backbone features, fp32 [N, F].
@@ -45,12 +45,12 @@ class LabeledFeatures:
 
     Attributes:
         features: fp32 [N, F].
-        embeddings: fp32 [N, D], or None if zero-shot is not evaluated.
+        embeddings: fp32 [N, D], or None to skip zero-shot.
         labels: int64 [N], from 0.
-        ids: sample ids, int64 [N], or None if predictions need not be traced to samples.
+        ids: sample ids, int64 [N], saved with the predictions; None uses the positions 0 … N - 1.
 
     Raises:
-        ValueError: the lengths differ, or there is no row.
+        ValueError: the tensors have different numbers of rows, or no rows.
         UserError: a feature or an embedding is not finite.
     """
 
@@ -80,12 +80,12 @@ def extract(
 ) -> Features:
     """Run the student once over all images, in evaluation mode and without gradients.
 
-    The training mode of each of its modules is restored afterwards.
+    Each module's training mode is restored afterwards.
 
     Args:
         student: a student on `device`.
         batches: normalized images, [B, 3, S, S] each; at least one batch.
-        device: where batches are sent and results are kept.
+        device: device that batches are moved to and results stay on.
         precision: `bf16` runs under autocast; results are fp32 either way.
     """
     features = []
@@ -109,14 +109,13 @@ def _forward(student: Student, images: Tensor, precision: str) -> tuple[Tensor, 
 
 @contextmanager
 def _evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Set evaluation mode within the block, then restore each submodule's own mode.
-
-    `module.train()` would not do: it would also unfreeze a backbone that was in evaluation mode.
-    """
-    modes = [(part, part.training) for part in module.modules()]
+    """Set evaluation mode within the block, then restore each submodule's own mode."""
+    # Each submodule's mode is saved, because `module.train()` would also switch those that the
+    # caller keeps in evaluation mode, such as a frozen backbone.
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
     module.eval()
     try:
         yield
     finally:
-        for part, training in modes:
-            part.training = training
+        for submodule, training in modes:
+            submodule.training = training

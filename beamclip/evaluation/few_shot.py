@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from scipy import stats
 
 from beamclip.config import ProbeConfig
 from beamclip.evaluation.features import LabeledFeatures
@@ -14,15 +13,16 @@ from beamclip.evaluation.protocols import select_probe
 
 @dataclass(frozen=True)
 class FewShotResult:
-    """Test accuracy of probes on a number of train images per class, in percent.
+    """Test accuracy of probes fitted on a few train images per class, in percent.
 
     Attributes:
         images_per_class: number of train images per class.
-        draws: accuracy for each draw of images; empty if a class has fewer images.
-        mean: mean over draws, None if there is no result.
-        low: lower end of the mean's 95 % interval over draws (Student's t), None for a single draw.
-        high: upper end.
-        note: reason why there is no result.
+        draws: test accuracy for each draw of train images; empty if a class has too few images.
+        mean: mean over draws; None without draws.
+        low: lower end of the mean's 95 % interval over draws (Student's t); None for fewer than
+            two draws.
+        high: upper end of that interval; None for fewer than two draws.
+        note: reason why there are no draws, else None.
     """
 
     images_per_class: int
@@ -40,20 +40,22 @@ class FewShotResult:
 def evaluate_few_shot(
     train: LabeledFeatures, val: LabeledFeatures, test: LabeledFeatures, config: ProbeConfig
 ) -> list[FewShotResult]:
-    """Evaluate the linear probe for every number of images in `config.few_shot`.
+    """Evaluate the linear probe for every number of images per class in `config.few_shot`.
 
-    The probe's settings are chosen on all of val by its usual protocol, but val is not fitted on.
+    The probe's settings are chosen on all of val, as usual. The probe itself is fitted on the drawn
+    train images alone.
 
     Args:
         train: images to draw from.
         val: images to choose the settings on.
         test: images to report on.
-        config: `few_shot` numbers of images per class and `few_shot_draws`.
+        config: `few_shot`, the numbers of images per class; `few_shot_draws`; the probe's settings.
 
     Returns:
-        One result per number, the smallest first. One larger than the smallest class only has a
-        note.
+        One result per number, in ascending order. If the smallest class has fewer images than the
+        number, the result has only a note.
     """
+    # Classes without train images can't be drawn from and don't count as the smallest.
     class_sizes = train.labels.bincount()
     smallest = int(class_sizes[class_sizes > 0].min())
     results = []
@@ -65,6 +67,7 @@ def evaluate_few_shot(
         accuracies = []
         for seed in range(config.few_shot_draws):
             subset = sample_shots(train, shots, seed)
+            # A refit on train and val would add all of val to the few shots.
             probe = select_probe(subset, val, config, refit=False).probe
             accuracies.append(accuracy(probe.predict(test.features), test.labels))
         mean = float(np.mean(accuracies))
@@ -76,11 +79,20 @@ def evaluate_few_shot(
 def sample_shots(data: LabeledFeatures, shots: int, seed: int) -> LabeledFeatures:
     """Draw `shots` images of each class.
 
-    The same seed draws the same images, and a smaller number of them is a subset of a larger one.
+    Draws with the same seed are nested: fewer shots are a subset of more shots.
+
+    Args:
+        data: images to draw from.
+        shots: number of images per class; a smaller class is taken whole.
+        seed: seed of the draw.
+
+    Returns:
+        The drawn images in the order of `data`, without embeddings and ids.
     """
     generator = torch.Generator().manual_seed(seed)
+    # Permuted on the CPU, so that a seed draws the same images on every device.
     order = torch.randperm(len(data.labels), generator=generator).to(data.labels.device)
-    # Position of each image among those of its class, in random order.
+    # Rank of each image within its class, in random order.
     ranks = torch.empty_like(order)
     for label in torch.unique(data.labels):
         in_class = order[data.labels[order] == label]
@@ -90,8 +102,12 @@ def sample_shots(data: LabeledFeatures, shots: int, seed: int) -> LabeledFeature
 
 
 def _mean_interval(values: list[float]) -> tuple[float | None, float | None]:
-    """Return the 95 % interval of the mean (Student's t), or None twice for a single value."""
+    """Return the mean's 95 % interval (Student's t), or (None, None) for fewer than two values."""
     if len(values) < 2:
         return None, None
+    mean = np.mean(values)
+    # scipy.stats takes a second to import, which most trials can save.
+    from scipy import stats
+
     half_width = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return float(np.mean(values) - half_width), float(np.mean(values) + half_width)
+    return float(mean - half_width), float(mean + half_width)

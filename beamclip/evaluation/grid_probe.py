@@ -1,16 +1,21 @@
-"""Linear probes of many settings at once: one batched matrix product trains all of them.
+"""Train linear probes with many settings at once, as batched matrix products.
 
     min_{W, b}  mean_i CE(W z_i + b, y_i) + λ/2 ||W||²
 
-for every setting (learning rate, λ) and every standardization of the features.
+is solved for every setting (learning rate, λ) and every standardization of the features, by
+mini-batch SGD with Nesterov momentum and a cosine schedule. DINOv2 (arXiv 2304.07193) also trains a
+grid of linear heads together in one pass over frozen features.
 
-The probes are trained by mini-batch SGD with Nesterov momentum and a cosine schedule, as DINOv2
-(arXiv 2304.07193) trains a grid of heads together in one pass over frozen features. A
-preconditioner makes a few passes enough: features are rotated into the eigenbasis of their
-covariance, where a step can be divided, direction by direction, by an estimate of the curvature.
-E[p_c(1 − p_c) z_j²] is at most E[p_c z_j²], which is about π_c s_j for the share π_c of class c
-and the eigenvalue s_j. A rotation changes neither the loss nor ||W||, so the optimum is that of
-scikit-learn's logistic regression with C = 1 / (λN).
+A preconditioner makes a few epochs enough. Features are rotated into the eigenbasis of their
+covariance, and the step of each parameter is divided by an estimate of the loss's curvature. For
+the weight of class c and direction j the curvature is
+
+    E[p_c (1 − p_c) z_j²]  ≤  E[p_c z_j²]  ≈  π_c s_j
+
+with the share π_c of class c among the images and the eigenvalue s_j of the covariance.
+
+The rotation changes neither the loss nor ||W||, so scikit-learn's `LogisticRegression` with
+C = 1 / (λN) has the same optimum.
 """
 
 import math
@@ -25,10 +30,11 @@ from beamclip.evaluation.linear_probe import Probe, Standardizer, fit_standardiz
 
 MOMENTUM = 0.9
 DAMPING = 1e-3
+"""Added to the eigenvalues, so that directions of almost no variance get steps of finite size."""
 MIN_STEPS = 50
-"""Fewest steps of training, for small sets of images."""
+"""Smallest number of training steps. A small set of images is passed over more often."""
 SCORES = 2**24
-"""Logits that are held at once when probes are scored: 64 MiB."""
+"""Logits held in memory at once when the probes are scored: 64 MiB in fp32."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class ProbeSetting:
     """Hyperparameters of one probe of the grid.
 
     Attributes:
-        lr: peak step as a share of an estimated Newton step; below 1 it is stable.
+        lr: peak learning rate, as a share of an estimated Newton step. Values below 1 are stable.
         weight_decay: λ.
     """
 
@@ -49,7 +55,7 @@ class SgdSchedule:
     """Length and order of training, the same for all probes of a grid.
 
     Attributes:
-        epochs: passes over the images; more if that would be fewer than `MIN_STEPS` steps.
+        epochs: passes over the images. There are more if this is fewer than `MIN_STEPS` steps.
         batch_size: images per step.
         seed: seed of the order of images.
     """
@@ -61,12 +67,12 @@ class SgdSchedule:
 
 @dataclass(frozen=True)
 class FittedGrid:
-    """Trained probes of G standardizations, C settings and K classes.
+    """Trained probes for G standardizations, C settings and K classes.
 
     Attributes:
         standardizers: the G standardizations.
-        weight: weights for standardized features, [G, F, C, K].
-        bias: [G, C, K].
+        weight: weights for standardized features, fp32 [G, F, C, K].
+        bias: fp32 [G, C, K].
     """
 
     standardizers: tuple[Standardizer, ...]
@@ -74,7 +80,7 @@ class FittedGrid:
     bias: Tensor
 
     def top1(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return the accuracy of every probe in percent, fp64 [G, C].
+        """Return the top-1 accuracy of every probe in percent, fp64 [G, C].
 
         Args:
             features: [N, F].
@@ -85,6 +91,7 @@ class FittedGrid:
         rows = max(1, SCORES // (settings * classes))
         for x, y in zip(torch.split(features, rows), torch.split(labels, rows), strict=True):
             for group, standardizer in enumerate(self.standardizers):
+                # One matrix product for all settings.
                 weight = self.weight[group].view(width, -1)
                 logits = standardizer(x) @ weight + self.bias[group].view(-1)
                 predicted = logits.view(len(x), settings, classes).argmax(-1)
@@ -92,7 +99,7 @@ class FittedGrid:
         return 100 * hits / len(labels)
 
     def probe(self, group: int, setting: int) -> Probe:
-        """Return one probe, by the indices of its standardization and its setting."""
+        """Return the probe of standardization number `group` and setting number `setting`."""
         standardizer = self.standardizers[group]
         weight = self.weight[group, :, setting].T.contiguous()
         bias = self.bias[group, setting].clone()
@@ -112,36 +119,50 @@ def fit_grid(
     Args:
         features: [N, F], finite.
         labels: int64 [N], from 0; K is the largest plus one, at least 2.
-        settings: C settings.
-        unit_lengths: G standardizations: True brings feature vectors to unit length first.
+        settings: the C settings.
+        unit_lengths: one flag for each of the G standardizations: True scales feature vectors to
+            unit length first.
         schedule: epochs, batch size and seed.
     """
     standardizers = tuple(fit_standardizer(features, unit) for unit in unit_lengths)
     inputs = torch.stack([standardizer(features) for standardizer in standardizers])
     z, eigenvalues, basis = _rotate(inputs)
-    class_counts = labels.bincount()
-    prior = (class_counts + 1) / (len(labels) + len(class_counts))
+
+    # Weight decay of each parameter, [R + 1, C, 1]. As in scikit-learn, the bias has none.
     weight_decays = z.new_tensor([setting.weight_decay for setting in settings])
     decay = weight_decays.expand(z.shape[2], -1).clone()
-    decay[-1] = 0  # the bias is not decayed
+    decay[-1] = 0
+    decay = decay[:, :, None]
+
+    # Estimated curvature along each parameter, [G, R + 1, C, K]; see the module's docstring.
+    # Class shares are smoothed (Laplace), so that a class without images has curvature too.
+    class_counts = labels.bincount()
+    class_shares = (class_counts + 1) / (len(labels) + len(class_counts))
     damping = DAMPING / len(class_counts)
-    curvature = eigenvalues[:, :, None, None] * prior + decay[:, :, None] + damping
+    curvature = eigenvalues[:, :, None, None] * class_shares + decay + damping
+
+    # Momentum multiplies the length of a step by 1 / (1 - MOMENTUM) in the long run.
     lrs = z.new_tensor([setting.lr for setting in settings])
     rates = lrs[:, None] * (1 - MOMENTUM) / curvature
-    parameters = _minimize(z, labels, decay[:, :, None], rates, schedule)
+    parameters = _minimize(z, labels, decay, rates, schedule)
+
+    # Rotate the weights back, so that they apply to standardized features.
     weight = torch.einsum("gfr,grck->gfck", basis, parameters[:, :-1])
     return FittedGrid(standardizers, weight.contiguous(), parameters[:, -1])
 
 
 def _rotate(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rotate inputs [G, N, F] into the eigenbasis of their covariance, of rank R = min(N, F).
+    """Rotate standardized inputs [G, N, F] into the eigenbasis of their covariance.
 
     Returns:
-        The rotated inputs with a column of ones for the bias, [G, N, R + 1]; the mean square of
-        each column, [G, R + 1]; the basis, [G, F, R].
+        The rotated inputs with a column of ones for the bias, [G, N, R + 1], where R = min(N, F);
+        the mean square of each of these columns, [G, R + 1]; the basis, [G, F, R].
     """
+    # With fewer images than features, all other eigenvalues are 0 and nothing is lost without them.
     rank = min(z.shape[1:])
+    # Standardized inputs have mean 0, so this is the covariance.
     eigenvalues, basis = torch.linalg.eigh(z.transpose(1, 2) @ z / z.shape[1])
+    # eigh sorts in ascending order, and rounding may make the smallest eigenvalues negative.
     eigenvalues = eigenvalues[:, -rank:].clamp(min=0)
     basis = basis[:, :, -rank:]
     with_ones = F.pad(z @ basis, (0, 1), value=1.0)
@@ -151,7 +172,7 @@ def _rotate(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _minimize(
     z: Tensor, labels: Tensor, decay: Tensor, rates: Tensor, schedule: SgdSchedule
 ) -> Tensor:
-    """Train from zero and return the parameters, [G, R + 1, C, K].
+    """Train all probes from zero and return their parameters, [G, R + 1, C, K].
 
     Args:
         z: rotated inputs, [G, N, R + 1].
@@ -164,13 +185,16 @@ def _minimize(
     momentum = torch.zeros_like(rates)
     steps_per_epoch = math.ceil(len(labels) / schedule.batch_size)
     epochs = max(schedule.epochs, math.ceil(MIN_STEPS / steps_per_epoch))
+    # Images are shuffled on the CPU, so that a seed gives the same order on every device.
     generator = torch.Generator().manual_seed(schedule.seed)
     step = 0
     for _ in range(epochs):
         order = torch.randperm(len(labels), generator=generator).to(z.device)
         for batch in torch.split(order, schedule.batch_size):
             cosine = 0.5 * (1 + math.cos(math.pi * step / (epochs * steps_per_epoch)))
-            gradient = _gradient(parameters, z[:, batch], labels[batch]).addcmul_(parameters, decay)
+            # The update of torch.optim.SGD with nesterov=True, at a rate for each parameter.
+            gradient = _gradient(parameters, z[:, batch], labels[batch])
+            gradient.addcmul_(parameters, decay)
             momentum.mul_(MOMENTUM).add_(gradient)
             nesterov = gradient.add_(momentum, alpha=MOMENTUM)
             parameters.addcmul_(nesterov, rates, value=-cosine)

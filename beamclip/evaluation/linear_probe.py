@@ -1,14 +1,17 @@
-"""Linear probe: multinomial logistic regression on frozen features, fitted with L-BFGS.
+"""Fit the linear probe with L-BFGS: multinomial logistic regression on frozen features.
 
     min_{W, b}  C Σ_i CE(W z_i + b, y_i) + ½ ||W||²,        z = (x − mean) / std
 
-This is CLIP's protocol (arXiv 2103.00020, A.3): L-BFGS, with C chosen on held-out data. The
-objective is scikit-learn's. Features are standardized with the train images' mean and standard
-deviation, as CompRess (arXiv 2010.14713) and SimReg (arXiv 2201.05131) do. They also bring each
-feature vector to unit length first, which is left out here, so that the probe stays linear in the
-backbone's features.
+This is CLIP's protocol (arXiv 2103.00020, A.3) with the objective of scikit-learn's
+`LogisticRegression`. C is chosen on held-out data.
 
-The module also has what all probes share: the standardization and the fitted probe with its file.
+Unlike CLIP, features are standardized with the mean and standard deviation of the train images, as
+in CompRess (arXiv 2010.14713) and SimReg (arXiv 2201.05131). These papers also scale each feature
+vector to unit length first. That is left out here, so that the probe is linear in the backbone's
+features.
+
+Also in this module, since all linear probes share them: `Standardizer`, and `Probe` with its file
+format.
 """
 
 from collections.abc import Sequence
@@ -25,7 +28,7 @@ from beamclip.evaluation.features import check_finite
 from beamclip.students import write_tensors
 
 ROWS = 2**16
-"""Images whose logits are held at once: 262 MiB for 1000 classes."""
+"""Images whose logits are held in memory at once: 250 MiB in fp32 for 1,000 classes."""
 
 _TENSORS = ("weight", "bias", "mean", "std")
 
@@ -35,9 +38,9 @@ class Standardizer:
     """Affine map of features to mean 0 and standard deviation 1 over the train images.
 
     Attributes:
-        mean: [F].
-        std: [F], 1 for a constant feature.
-        unit: bring each feature vector to unit length first.
+        mean: fp32 [F].
+        std: fp32 [F], 1 for a constant feature.
+        unit: scale each feature vector to unit length first.
     """
 
     mean: Tensor
@@ -45,21 +48,22 @@ class Standardizer:
     unit: bool = False
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Map features [N, F] to fp32 [N, F]."""
+        """Standardize features [N, F] of any floating-point type to fp32 [N, F]."""
         return (_as_float(features, self.unit) - self.mean) / self.std
 
 
 def fit_standardizer(features: Tensor, unit: bool = False) -> Standardizer:
-    """Compute mean and standard deviation of features.
+    """Compute the mean and (biased) standard deviation of features.
 
     Args:
         features: [N, F].
-        unit: bring each feature vector to unit length first.
+        unit: scale each feature vector to unit length first.
     """
     std, mean = torch.std_mean(_as_float(features, unit), dim=0, correction=0)
-    # The standard deviation of a constant feature is rounding error and must not be divided by.
-    constant = std <= 1e-6 * mean.abs().clamp(min=1e-12)
-    return Standardizer(mean, torch.where(constant, 1.0, std), unit)
+    # The standard deviation of a constant feature is 0 or a rounding error of fp32. Dividing by it
+    # would turn noise into a large feature.
+    is_constant = std <= 1e-6 * mean.abs().clamp(min=1e-12)
+    return Standardizer(mean, torch.where(is_constant, 1.0, std), unit)
 
 
 def _as_float(features: Tensor, unit: bool) -> Tensor:
@@ -78,14 +82,14 @@ def check_fittable(features: Tensor, labels: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted linear probe; all tensors are fp32.
+    """A fitted linear probe with its standardization; all tensors are fp32.
 
     Attributes:
         weight: [K, F], for standardized features.
         bias: [K].
-        mean: [F], of the standardization.
-        std: [F], 1 for a constant feature.
-        unit: feature vectors are brought to unit length first.
+        mean: [F], see `Standardizer`.
+        std: [F], see `Standardizer`.
+        unit: whether feature vectors are scaled to unit length first.
     """
 
     weight: Tensor
@@ -117,13 +121,12 @@ def save_probe(probe: Probe, path: Path) -> None:
 def load_probe(path: Path) -> Probe:
     """Read a probe onto the CPU.
 
-    Files of older versions have no `unit` in their metadata, which means False.
-
     Raises:
-        UserError: the file is missing, damaged or not a probe of beamclip.
+        UserError: the file is missing, damaged or not a probe written by `save_probe`.
     """
     try:
         with safe_open(path, "pt") as file:
+            # Older versions had no `unit` and never scaled to unit length.
             unit = (file.metadata() or {}).get("unit") == "1"
             tensors = {name: file.get_tensor(name) for name in _TENSORS}
     except (OSError, SafetensorError) as error:
@@ -147,10 +150,10 @@ def fit_probe(
         features: [N, F], finite.
         labels: int64 [N], from 0; K is the largest plus one.
         inverse_l2: C > 0.
-        max_iterations: largest number of L-BFGS iterations; it stops earlier if the gradient
-            vanishes.
-        init: probe of the same features to start from; default zero weights. The optimum is the
-            same.
+        max_iterations: largest number of L-BFGS iterations. It stops earlier if no entry of the
+            gradient is above 1e-6.
+        init: probe with the same F and K to start from; default zeros. The problem is convex, so
+            the start only changes the number of iterations.
 
     Raises:
         UserError: a feature is not finite, or all labels are the same.
@@ -171,18 +174,21 @@ def fit_probe(
 def _minimize(
     start: Tensor, inputs: Tensor, labels: Tensor, inverse_l2: float, max_iterations: int
 ) -> Tensor:
-    """Return the parameters [K, F + 1] that minimize `loss_and_gradient`."""
+    """Return the parameters [K, F + 1] that minimize the loss of `loss_and_gradient`."""
     parameters = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [parameters],
         max_iter=max_iterations,
         history_size=10,
+        # Stop by the gradient alone: a small change of the loss doesn't mean that the optimum is
+        # near.
         tolerance_grad=1e-6,
         tolerance_change=0.0,
         line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
+        # Not by autograd, which would keep the logits of all images in memory.
         loss, gradient = loss_and_gradient(parameters.detach(), inputs, labels, inverse_l2)
         parameters.grad = gradient
         return loss
@@ -196,14 +202,17 @@ def loss_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Return the objective divided by C·N, and its gradient.
 
-    The gradient is (softmax − one-hot)ᵀ [z, 1] / N, plus W / (C·N) for the weight. The division
-    makes one tolerance of the gradient right for all C and N.
+    The gradient is (softmax − one-hot)ᵀ [z, 1] / N, plus W / (C·N) for the weight. Because of the
+    division, one gradient tolerance suits all C and N.
 
     Args:
         parameters: weight and bias side by side, [K, F + 1].
         inputs: standardized features, [N, F].
         labels: int64 [N].
         inverse_l2: C > 0.
+
+    Returns:
+        The loss, a scalar, and its gradient, [K, F + 1].
     """
     weight = parameters[:, :-1]
     bias = parameters[:, -1]
@@ -222,21 +231,22 @@ def loss_and_gradient(
 def sweep_inverse_l2(
     features: Tensor, labels: Tensor, grid: Sequence[float], max_iterations: int
 ) -> dict[float, Probe]:
-    """Fit one probe per C, the smallest first, each starting from the solution before.
+    """Fit one probe per C, in ascending order of C, each starting from the previous solution.
 
     Args:
         features: [N, F], finite.
         labels: int64 [N], from 0.
         grid: values of C, in any order.
-        max_iterations: of L-BFGS, per C.
+        max_iterations: largest number of L-BFGS iterations per C.
 
     Returns:
-        C -> probe, in ascending order of C.
+        The probes by C, in ascending order of C.
 
     Raises:
         UserError: a feature is not finite, or all labels are the same.
     """
     probes: dict[float, Probe] = {}
+    # The solutions of neighboring values of C are similar, so few iterations lead to the next one.
     previous = None
     for inverse_l2 in sorted(set(grid)):
         probe = fit_probe(features, labels, inverse_l2, max_iterations, init=previous)

@@ -1,4 +1,4 @@
-"""Accuracies in percent, their Wilson intervals, and the calibration error."""
+"""Compute accuracies, their Wilson intervals, and the calibration error, all in percent."""
 
 import math
 
@@ -6,36 +6,40 @@ import torch
 from torch import Tensor
 
 BINS = 15
-"""Default number of bins of the calibration error, the usual one."""
+"""Default number of bins of the calibration error, as in Guo et al. 2017."""
 
 
 def accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
     """Return the top-k accuracy in percent, 0 to 100.
 
     Args:
-        scores: [N, K], finite; for k = 1 also predicted classes [N].
-        labels: int64 [N]. A label without a column counts as a miss.
-        k: number of highest scores that the label may be among, 1 to K.
+        scores: finite scores [N, K], or predicted classes [N] for k = 1.
+        labels: int64 [N]. A label that has no score counts as a miss.
+        k: an image is right if its label is among the k highest scores; 1 to K.
     """
-    guesses = scores.topk(k, dim=-1).indices if scores.ndim == 2 else scores[:, None]
-    return 100.0 * (guesses == labels[:, None]).any(-1).double().mean().item()
+    predicted = scores.topk(k, dim=-1).indices if scores.ndim == 2 else scores[:, None]
+    hits = (predicted == labels[:, None]).any(-1)
+    return 100.0 * hits.double().mean().item()
 
 
 def wilson_interval(percent: float, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return Wilson's score interval of an accuracy, in percent.
-
-    (Wilson 1927; Brown, Cai, DasGupta 2001.)
+    """Return Wilson's score interval of an accuracy, in percent and within 0 to 100.
 
         (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n)
 
-    It tells where the accuracy over all such images may be, not that of another seed. It never
-    leaves 0 to 100. scipy's `binomtest(…).proportion_ci("wilson")` is the same but needs a whole
-    number of hits, which published accuracies, rounded to a decimal or two, do not come with.
+    See Wilson 1927, and Brown, Cai and DasGupta 2001. The interval covers the choice of images, not
+    the training seed.
+
+    `scipy.stats.binomtest(…).proportion_ci(method="wilson")` gives the same interval but needs the
+    number of hits. Published accuracies are rounded, so their number of hits is unknown.
 
     Args:
         percent: the accuracy, 0 to 100.
-        count: number of images.
-        z: 1.96 gives 95 %.
+        count: number of images n.
+        z: quantile of the normal distribution; the default gives a 95 % interval.
+
+    Returns:
+        Lower and upper end.
     """
     p = percent / 100
     center = p + z * z / (2 * count)
@@ -48,45 +52,56 @@ def wilson_interval(percent: float, count: int, z: float = 1.959964) -> tuple[fl
 
 
 def expected_calibration_error(confidence: Tensor, hits: Tensor, bins: int = BINS) -> float:
-    """Return the expected calibration error in percent.
-
-    Guo et al. 2017, arXiv 1706.04599, equation 3, where B_m are the images with a confidence in
-    ((m − 1)/M, m/M]:
+    """Return the expected calibration error (ECE) in percent (Guo et al. 2017, arXiv 1706.04599).
 
         ECE = Σ_m |B_m| / N · |accuracy(B_m) − confidence(B_m)|
 
-    It is 0 for a model that is right in 70 of 100 cases of confidence 0.7 and so on, at any
-    accuracy.
+    B_m are the images whose confidence is in ((m − 1)/M, m/M]. The error is 0 if, for example, 70 %
+    of the predictions of confidence 0.7 are right, at every confidence.
 
     Args:
         confidence: highest probability of each image, [N] in 0-1.
-        hits: True if the prediction was right, bool [N].
-        bins: M.
+        hits: True where the prediction was right, bool [N].
+        bins: number of bins M.
     """
     gap_per_bin = calibration_gaps(confidence, hits, bins).sum(0)
     return 100.0 * gap_per_bin.abs().sum().item() / len(hits)
 
 
 def calibration_bins(confidence: Tensor, bins: int = BINS) -> Tensor:
-    """Return the bin of each confidence, int64 [N]: bin m holds (m/M, (m + 1)/M], and 0 bin 0."""
+    """Return the bin of each confidence, int64 [N].
+
+    Bin m holds (m/M, (m + 1)/M]; bin 0 also holds 0.
+
+    Args:
+        confidence: highest probability of each image, [N] in 0-1.
+        bins: number of bins M.
+    """
+    # In fp64, so that a confidence near the edge of a bin isn't rounded into the next one.
     return (confidence.double() * bins).ceil().long().clamp(1, bins) - 1
 
 
 def calibration_gaps(confidence: Tensor, hits: Tensor, bins: int = BINS) -> Tensor:
-    """Return confidence minus correctness of each image in the column of its bin, fp64 [N, bins].
+    """Return confidence minus correctness (1 or 0) of each image, in the column of its bin.
+
+    The calibration error is the sum of the absolute values of the columns' means.
 
     Args:
         confidence: highest probability of each image, [N] in 0-1.
-        hits: True if the prediction was right, bool [N].
+        hits: True where the prediction was right, bool [N].
         bins: number of bins.
+
+    Returns:
+        fp64 [N, bins], 0 in the columns of all other bins.
     """
     bin_indices = calibration_bins(confidence, bins)
+    image_gaps = confidence.double() - hits.double()
     gaps = torch.zeros(len(hits), bins, dtype=torch.float64, device=hits.device)
-    return gaps.scatter_(1, bin_indices[:, None], (confidence.double() - hits.double())[:, None])
+    return gaps.scatter_(1, bin_indices[:, None], image_gaps[:, None])
 
 
 def per_class(predicted: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Return the number of images and of right predictions per class, int64 [classes] each."""
+    """Return the number of images and of right predictions of each class, int64 [classes] each."""
     images = labels.bincount(minlength=classes)
     right = labels[predicted == labels].bincount(minlength=classes)
     return images, right
@@ -98,6 +113,7 @@ def confusions(predicted: Tensor, labels: Tensor) -> list[tuple[int, int, int]]:
     wrong_pairs = torch.stack([labels[wrong], predicted[wrong]], dim=1)
     pairs, counts = torch.unique(wrong_pairs, dim=0, return_counts=True)
     triples = []
-    for (true, guess), count in zip(pairs.tolist(), counts.tolist(), strict=True):
-        triples.append((true, guess, count))
+    for (true_class, predicted_class), count in zip(pairs.tolist(), counts.tolist(), strict=True):
+        triples.append((true_class, predicted_class, count))
+    # Equally frequent ones are in the order of their classes.
     return sorted(triples, key=lambda triple: (-triple[2], triple[:2]))

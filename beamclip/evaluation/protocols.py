@@ -1,4 +1,7 @@
-"""Choose the linear probe on val, by each protocol. Nothing here takes test as an argument."""
+"""Fit the candidates of a linear-probe protocol on train and choose the best on val.
+
+No function here takes test images, so no choice can depend on them.
+"""
 
 from dataclasses import dataclass
 from itertools import product
@@ -14,15 +17,16 @@ from beamclip.evaluation.metrics import accuracy
 from beamclip.evaluation.paper_probe import PAPER_PROTOCOLS, fit_paper
 
 Settings = dict[str, float | str]
+"""Hyperparameters of a probe by name, as written to `evaluation.json`."""
 
 
 @dataclass(frozen=True)
 class ProbeCandidate:
-    """One setting that was tried.
+    """One combination of hyperparameters that was tried.
 
     Attributes:
-        settings: name -> value.
-        val_top1: accuracy on val in percent, fitted on train alone.
+        settings: the hyperparameters.
+        val_top1: top-1 accuracy on val in percent, of the probe fitted on train alone.
     """
 
     settings: Settings
@@ -31,12 +35,12 @@ class ProbeCandidate:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """The probe that val chose, and the candidates it was chosen from.
+    """The chosen probe and the candidates it was chosen from.
 
     Attributes:
-        probe: fitted with the chosen settings.
-        candidates: all that were tried, the more strongly regularized first.
-        chosen: index of the chosen candidate, the first of the best.
+        probe: the probe fitted with the chosen settings.
+        candidates: all candidates, the more strongly regularized first.
+        chosen: index of the candidate with the highest val accuracy; of equal ones the first.
     """
 
     probe: Probe
@@ -50,16 +54,16 @@ class ProbeResult:
 
 
 class _Candidates(Protocol):
-    """Probes that a protocol fitted on train."""
+    """The probes that a protocol fitted on train."""
 
     candidates: tuple[ProbeCandidate, ...]
 
     def probe(self, index: int) -> Probe:
-        """Return a candidate's probe as fitted on train."""
+        """Return the probe of candidate number `index`, as fitted on train."""
         ...
 
     def refit(self, index: int, data: LabeledFeatures) -> Probe:
-        """Fit a candidate's settings on other images."""
+        """Fit a new probe on `data` with the settings of candidate number `index`."""
         ...
 
 
@@ -71,8 +75,9 @@ def select_probe(
     Args:
         train: images to fit on.
         val: images to choose on.
-        config: protocol and its settings.
-        refit: fit the chosen settings again, on train and val together.
+        config: the protocol and its hyperparameters.
+        refit: fit the chosen settings again, on train and val together. If False, return the probe
+            fitted on train.
 
     Raises:
         UserError: a feature is not finite, or train has one class only.
@@ -101,28 +106,32 @@ def _concatenate(train: LabeledFeatures, val: LabeledFeatures) -> LabeledFeature
 
 
 class _GridCandidates:
-    """Every combination of learning rate, weight decay and normalization, trained at once."""
+    """The `grid` protocol: every learning rate, weight decay and normalization, trained at once."""
 
     def __init__(self, train: LabeledFeatures, val: LabeledFeatures, config: ProbeConfig) -> None:
         grid = config.grid
         self._schedule = SgdSchedule(grid.epochs, grid.batch_size)
+        # From strong to weak regularization, since of equally good candidates the first is chosen.
         decays = sorted(set(grid.weight_decay), reverse=True)
         lrs = sorted(set(grid.lr))
         self._settings = [ProbeSetting(lr, decay) for decay, lr in product(decays, lrs)]
-        self._unit_lengths = [name == "l2" for name in dict.fromkeys(grid.normalization)]
+        # dict.fromkeys drops repeated names and keeps their order, unlike a set.
+        normalizations = dict.fromkeys(grid.normalization)
+        self._unit_lengths = [name == "l2" for name in normalizations]
         self._fitted = fit_grid(
             train.features, train.labels, self._settings, self._unit_lengths, self._schedule
         )
-        # Indices of setting and normalization of each candidate.
+
+        # Index of the setting and of the normalization ("group" in `FittedGrid`) per candidate.
         self._indices = list(product(range(len(self._settings)), range(len(self._unit_lengths))))
         top1 = self._fitted.top1(val.features, val.labels).tolist()
-        self.candidates = tuple(
-            ProbeCandidate(self._describe(setting, group), top1[group][setting])
-            for setting, group in self._indices
-        )
+        candidates = []
+        for setting, group in self._indices:
+            candidates.append(ProbeCandidate(self._describe(setting, group), top1[group][setting]))
+        self.candidates = tuple(candidates)
 
     def _describe(self, setting: int, group: int) -> Settings:
-        # These names and values are written to evaluation.json and keep their first spelling.
+        # Written to evaluation.json, whose keys and values keep their original (British) spelling.
         return {
             "lr": self._settings[setting].lr,
             "weight_decay": self._settings[setting].weight_decay,
@@ -137,12 +146,13 @@ class _GridCandidates:
         setting, group = self._indices[index]
         settings = [self._settings[setting]]
         unit_lengths = [self._unit_lengths[group]]
+        # A grid of a single probe.
         fitted = fit_grid(data.features, data.labels, settings, unit_lengths, self._schedule)
         return fitted.probe(0, 0)
 
 
 class _ClipCandidates:
-    """CLIP's protocol (arXiv 2103.00020, A.3), which also refits the chosen C on train and val."""
+    """The `clip` protocol (arXiv 2103.00020, A.3): L-BFGS for each C of `probe.inverse_l2`."""
 
     def __init__(self, train: LabeledFeatures, val: LabeledFeatures, config: ProbeConfig) -> None:
         self._max_iterations = config.max_iterations
@@ -151,27 +161,26 @@ class _ClipCandidates:
         )
         self._inverse_l2 = list(probes)
         self._probes = list(probes.values())
-        self.candidates = tuple(
-            ProbeCandidate(
-                {"inverse_l2": inverse_l2}, accuracy(probe.predict(val.features), val.labels)
-            )
-            for inverse_l2, probe in probes.items()
-        )
+        candidates = []
+        for inverse_l2, probe in probes.items():
+            val_top1 = accuracy(probe.predict(val.features), val.labels)
+            candidates.append(ProbeCandidate({"inverse_l2": inverse_l2}, val_top1))
+        self.candidates = tuple(candidates)
 
     def probe(self, index: int) -> Probe:
         return self._probes[index]
 
     def refit(self, index: int, data: LabeledFeatures) -> Probe:
         probe = self._probes[index]
-        # A class that only val has makes the probe on train too small to start from.
-        same_classes = int(data.labels.max()) + 1 == len(probe.bias)
-        start = probe if same_classes else None
+        # Start from the probe fitted on train, unless `data` has a class that it has no row for.
+        has_same_classes = int(data.labels.max()) + 1 == len(probe.bias)
+        init = probe if has_same_classes else None
         inverse_l2 = self._inverse_l2[index]
-        return fit_probe(data.features, data.labels, inverse_l2, self._max_iterations, start)
+        return fit_probe(data.features, data.labels, inverse_l2, self._max_iterations, init)
 
 
 class _PaperCandidate:
-    """A paper's fixed settings: val chooses nothing and only tells how good they are."""
+    """A paper's protocol: fixed settings, the only candidate. Val only measures its accuracy."""
 
     def __init__(self, train: LabeledFeatures, val: LabeledFeatures, config: ProbeConfig) -> None:
         self._protocol = PAPER_PROTOCOLS[config.protocol]

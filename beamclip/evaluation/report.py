@@ -1,4 +1,4 @@
-"""Report a classifier on test: numbers with their intervals, and the details behind them."""
+"""Report a classifier's results on test: metrics with intervals, per class and by confidence."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,8 @@ class ClassificationReport:
     """Results of one classifier on test.
 
     Attributes:
-        metrics: `top1`, `top5` (above 5 classes) and `ece`, each with `_low` and `_high`; percent.
+        metrics: `top1`, `top5` (for more than 5 classes) and `ece`, in percent. Each also has its
+            95 % interval, as `NAME_low` and `NAME_high`.
         predicted: predicted classes, int64 [N].
         confidence: probability of the predicted class, fp32 [N] in 0-1.
     """
@@ -41,25 +42,30 @@ def classification_report(
     """Compute accuracies and calibration error with 95 % bootstrap intervals over images.
 
     Args:
-        logits: [N, K].
+        logits: finite, [N, K].
         labels: int64 [N].
-        config: number of draws and seed of the bootstrap.
+        config: `bootstrap` and `bootstrap_seed`, the number of draws and their seed.
     """
-    # Of equal scores argmax takes the first, in the metric and in the predictions file alike.
-    # Top-k may take any of them, so top-1 is computed from argmax.
+    # Of equal logits argmax takes the first and topk may take any. Top-1 uses argmax, so that the
+    # metric agrees with the predictions that are saved.
     predicted = logits.argmax(-1)
-    confidence = logits.float().softmax(-1).gather(-1, predicted[:, None])[:, 0]
-    hits = {"top1": predicted == labels}
+    probabilities = logits.float().softmax(-1)
+    confidence = probabilities.gather(-1, predicted[:, None])[:, 0]
+    top1_hits = predicted == labels
+    hits = {"top1": top1_hits}
     if logits.shape[1] > 5:
         in_top5 = (logits.topk(5, dim=-1).indices == labels[:, None]).any(-1)
-        hits["top5"] = hits["top1"] | in_top5
+        # A top-1 hit is a top-5 hit, even if topk took others of several equal logits.
+        hits["top5"] = top1_hits | in_top5
+
     accuracy_intervals, ece_interval = bootstrap_intervals(
         list(hits.values()), confidence, config.bootstrap, config.bootstrap_seed
     )
     metrics: dict[str, float] = {}
-    for (name, right), interval in zip(hits.items(), accuracy_intervals, strict=True):
-        metrics |= _with_interval(name, 100 * right.double().mean().item(), interval)
-    ece = expected_calibration_error(confidence, hits["top1"])
+    for (name, is_hit), interval in zip(hits.items(), accuracy_intervals, strict=True):
+        top_k_accuracy = 100 * is_hit.double().mean().item()
+        metrics |= _with_interval(name, top_k_accuracy, interval)
+    ece = expected_calibration_error(confidence, top1_hits)
     metrics |= _with_interval("ece", ece, ece_interval)
     return ClassificationReport(metrics, predicted, confidence)
 
@@ -67,27 +73,36 @@ def classification_report(
 def report_details(
     report: ClassificationReport, labels: Tensor, classes: int, config: ProbeConfig
 ) -> dict[str, Any]:
-    """Return what is behind a report's metrics, as written to `evaluation.json`.
+    """Return a classifier's entry of `evaluation.json`, made of JSON values only.
 
     Args:
-        report: the report.
+        report: the classifier's report.
         labels: int64 [N].
         classes: number of classes.
-        config: number of draws and seed of the bootstrap.
+        config: `bootstrap` and `bootstrap_seed`, the number of draws and their seed.
 
     Returns:
-        JSON values only: the metrics, `per_class` accuracy, `confusion` and `calibration` by bin.
+        The metrics and
+            - `per_class`: `class`, `images`, `top1` (None without images), `low`, `high`
+            - `confusion`: [true class, predicted class, images] of wrong predictions, most frequent
+              first
+            - `calibration`: `images`, mean `confidence` and `accuracy` of each non-empty bin
+
+        Accuracies and confidences are in percent.
     """
     images, right = per_class(report.predicted, labels, classes)
     intervals = class_accuracy_intervals(images, right, config.bootstrap, config.bootstrap_seed)
     class_rows = []
     columns = zip(images.tolist(), right.tolist(), intervals, strict=True)
-    for label, (count, hit_count, (low, high)) in enumerate(columns):
-        top1 = 100 * hit_count / count if count else None
-        class_rows.append({"class": label, "images": count, "top1": top1, "low": low, "high": high})
+    for label, (image_count, hit_count, (low, high)) in enumerate(columns):
+        top1 = 100 * hit_count / image_count if image_count else None
+        class_rows.append(
+            {"class": label, "images": image_count, "top1": top1, "low": low, "high": high}
+        )
     return {
         **report.metrics,
         "per_class": class_rows,
+        # JSON has no tuples.
         "confusion": [list(triple) for triple in confusions(report.predicted, labels)],
         "calibration": _calibration_rows(report.confidence, report.predicted == labels),
     }
@@ -99,16 +114,16 @@ def _with_interval(name: str, value: float, interval: Interval) -> dict[str, flo
 
 
 def _calibration_rows(confidence: Tensor, hits: Tensor) -> list[dict[str, float]]:
-    """Return number of images, mean confidence and accuracy (percent) of each non-empty bin."""
+    """Return the calibration rows of `report_details`: confidence [N] in 0-1, hits bool [N]."""
     bin_indices = calibration_bins(confidence)
     rows = []
     for bin_index in torch.unique(bin_indices).tolist():
-        inside = bin_indices == bin_index
+        in_bin = bin_indices == bin_index
         rows.append(
             {
-                "images": int(inside.sum()),
-                "confidence": 100 * confidence[inside].double().mean().item(),
-                "accuracy": 100 * hits[inside].double().mean().item(),
+                "images": int(in_bin.sum()),
+                "confidence": 100 * confidence[in_bin].double().mean().item(),
+                "accuracy": 100 * hits[in_bin].double().mean().item(),
             }
         )
     return rows

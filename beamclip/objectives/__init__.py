@@ -1,7 +1,7 @@
-"""Objectives: one file a method, with its settings, its requirements and its loss.
+"""Training objectives. Each method is one file with its settings, its requirements and its loss.
 
-`beamclip.config.objective_registry` finds the files here; nothing lists them. See
-docs/contributing.md for how to add one.
+No list names these files: `beamclip.config.objective_registry` finds all that use
+`@register_objective`. See docs/contributing.md for how to add one.
 """
 
 from beamclip.objectives.base import Distillation, LossContext, LossInputs, Objective

@@ -1,4 +1,4 @@
-"""Build objectives from settings, built-in ones and those of users and other packages."""
+"""Build the objectives that the settings name: built-in ones, users' files, other packages."""
 
 import hashlib
 import sys
@@ -14,35 +14,43 @@ from beamclip.objectives.base import FunctionObjective, LossContext, Objective, 
 
 
 def build_objective(config: ObjectiveConfig, context: LossContext) -> Objective:
-    """Build the objective that the settings name, or the weighted sum of several.
+    """Build the objective that the settings name, or the weighted sum if they name several.
+
+    Args:
+        config: the `objective` settings.
+        context: facts about the student, the data and the teachers. Its `teacher_temperature` and
+            `student_temperature` are taken from `config`.
 
     Raises:
-        UserError: a setting that the data can't meet, such as a queue longer than there are images;
-            or a user's file that fails.
+        UserError: a setting doesn't fit the data, such as a queue longer than the number of
+            training images; or a user's file fails when it is imported.
     """
     context = replace(
         context,
         teacher_temperature=config.teacher_temperature,
         student_temperature=config.student_temperature,
     )
-    built = {}
+    objectives = {}
     for declaration in config.declarations:
         target = load_objective(declaration, config.code)
-        # `feature` and `simreg` have no settings, and so no section.
+        # `feature` and `simreg` have no settings and no section of their own.
         settings = getattr(config, declaration.name, None) or declaration.settings()
         if isinstance(target, type) and issubclass(target, Objective):
-            built[declaration.name] = target.build(settings, context)
+            objectives[declaration.name] = target.build(settings, context)
         else:
-            built[declaration.name] = FunctionObjective(target, settings.model_dump())
-    return WeightedSum(built, config.weights) if len(built) > 1 else next(iter(built.values()))
+            objectives[declaration.name] = FunctionObjective(target, settings.model_dump())
+    if len(objectives) > 1:
+        return WeightedSum(objectives, config.weights)
+    return next(iter(objectives.values()))
 
 
 def load_objective(declaration: Declaration, code: Mapping[str, str]) -> Any:
-    """Return the function or class that a declaration names.
+    """Import the file of an objective and return its function or class.
 
     Args:
-        declaration: an objective.
-        code: text of users' files by path; a file that is not in it is read.
+        declaration: the objective.
+        code: the text of users' files by path. A sweep stores it, so that workers and a resumed run
+            use the text that it started with. A file that is missing here is read from disk.
 
     Raises:
         UserError: a user's file or another package fails when it is imported.
@@ -52,32 +60,34 @@ def load_objective(declaration: Declaration, code: Mapping[str, str]) -> Any:
         try:
             module = import_module(declaration.module)
         except Exception as error:
-            raise _failed(declaration.module, error) from error
+            raise _import_error(declaration.module, error) from error
     else:
-        module = _load_file(declaration.path, source_of(declaration.path, code))
+        module = _run_file(declaration.path, source_of(declaration.path, code))
     return getattr(module, declaration.target)
 
 
-def _load_file(path: str, source: str) -> types.ModuleType:
-    """Run a user's file as a module of its own. The same text is run once in a process."""
+def _run_file(path: str, source: str) -> types.ModuleType:
+    """Run the text of a user's file as a module, once per process, and return the module."""
+    # The name depends on the text, so that two versions of a file don't replace each other.
     digest = hashlib.sha256(f"{path}\n{source}".encode()).hexdigest()[:16]
     name = f"beamclip_objective_{digest}"
     if name in sys.modules:
         return sys.modules[name]
     module = types.ModuleType(name)
     module.__file__ = path
-    # Registered while it runs, because dataclasses look their module up.
+    # Before it runs, because @dataclass looks up the module of its class in sys.modules.
     sys.modules[name] = module
     try:
         exec(compile(source, path, "exec"), module.__dict__)  # the file that the user named
     except Exception as error:
+        # A module that failed halfway must not be found by the next call.
         del sys.modules[name]
-        raise _failed(path, error) from error
+        raise _import_error(path, error) from error
     return module
 
 
-def _failed(where: str, error: Exception) -> UserError:
+def _import_error(file: str, error: Exception) -> UserError:
     return UserError(
-        f"the objective's file {where} fails: {type(error).__name__}: {first_line(error)}; "
+        f"the objective's file {file} fails: {type(error).__name__}: {first_line(error)}; "
         "fix it and start again"
     )

@@ -1,12 +1,15 @@
-"""Try an objective on random tensors, in a process of its own.
+"""Try objectives on random tensors.
 
     python -m beamclip.objectives.check < SETTINGS
 
-SETTINGS are those of `objective` as JSON. Prints one sentence and exits with 1 if the objective
-fails. A sweep runs this before its trials start, so that a typo in a user's file costs seconds,
-and so that the driver itself need not import torch.
+SETTINGS is a JSON list of `objective` sections of the settings. If one of the objectives fails,
+this prints one sentence and exits with 1.
+
+A sweep runs this before its trials start, so that a typo in a user's file costs seconds. It is a
+process of its own, because the driver of a sweep doesn't import torch.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -17,27 +20,33 @@ from beamclip.config import ObjectiveConfig, UserError, first_line
 from beamclip.objectives.base import LossContext, LossInputs
 from beamclip.objectives.build import build_objective
 
+# Sizes of the random tensors.
 _IMAGES = 4
 _CLASSES = 3
 _FEATURES = 16
 _WIDTH = 8
+_CLUSTERS = 2
 
 
 def check_objective(config: ObjectiveConfig) -> None:
     """Build the objective and call it once on random tensors.
 
+    Args:
+        config: the `objective` settings.
+
     Raises:
-        UserError: it can't be built, it fails, or it returns something else than named scalars.
+        UserError: the objective can't be built, fails, or doesn't return named scalars.
     """
     anchors = torch.randn(_CLASSES, _WIDTH)
     context = LossContext(
         features=_FEATURES,
         width=_WIDTH,
+        # Many, because an objective refuses a queue longer than the training images.
         train_images=2**20,
         classes=_CLASSES,
         anchors=[anchors],
         temperatures=[None],
-        centres=torch.randn(config.clusters or 2, _WIDTH),
+        centers=torch.randn(config.clusters or _CLUSTERS, _WIDTH),
     )
     try:
         scalars = build_objective(config, context)(random_inputs(config))
@@ -53,23 +62,32 @@ def check_objective(config: ObjectiveConfig) -> None:
 
 
 def random_inputs(config: ObjectiveConfig) -> LossInputs:
-    """Return random inputs that hold what the objective requires, and nothing else."""
+    """Return random inputs with only those fields that the objective requires.
+
+    Args:
+        config: the `objective` settings.
+    """
     requires = config.requirements
     rows = requires.views * _IMAGES
-    crops = torch.randn(2 * _IMAGES, _FEATURES, requires_grad=True) if requires.crops else None
-    return LossInputs(
-        count=_IMAGES,
-        features=torch.randn(rows, _FEATURES, requires_grad=True),
-        embeddings=torch.randn(rows, _WIDTH, requires_grad=True) if requires.projected else None,
-        crops=crops,
-        teachers=(torch.randn(rows, _WIDTH),) if requires.embeddings else (),
-        labels=torch.arange(_IMAGES) % _CLASSES if requires.labels else None,
-        clusters=torch.arange(_IMAGES) % 2 if requires.clusters else None,
-    )
+    inputs = LossInputs(count=_IMAGES, features=torch.randn(rows, _FEATURES, requires_grad=True))
+    if requires.projected:
+        inputs.embeddings = torch.randn(rows, _WIDTH, requires_grad=True)
+    if requires.crops:
+        inputs.crops = torch.randn(2 * _IMAGES, _FEATURES, requires_grad=True)
+    if requires.embeddings:
+        inputs.teachers = (torch.randn(rows, _WIDTH),)
+    if requires.labels:
+        inputs.labels = torch.arange(_IMAGES) % _CLASSES
+    if requires.clusters:
+        inputs.clusters = torch.arange(_IMAGES) % _CLUSTERS
+    return inputs
 
 
 def find_problem(scalars: object) -> str:
-    """Return what is wrong with what an objective returned, or an empty string."""
+    """Return the problem with an objective's return value, or an empty string if it is valid.
+
+    The text continues a sentence that begins with the objective's name.
+    """
     if not isinstance(scalars, dict) or "loss" not in scalars:
         return f'returns {type(scalars).__name__}; return a dict with "loss" and other scalars'
     for name, value in scalars.items():
@@ -81,21 +99,23 @@ def find_problem(scalars: object) -> str:
 
 
 def describe(error: Exception) -> str:
-    """Return an error with the file and line it came from."""
+    """Return one line with an error's type, its message, and the file and line that raised it."""
+    # The last frame of the traceback is the one that raised the error.
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
-    where = ""
+    location = ""
     if traceback is not None:
         file = Path(traceback.tb_frame.f_code.co_filename).name
-        where = f" ({file}, line {traceback.tb_lineno})"
-    return f"{type(error).__name__}: {first_line(error)}{where}"
+        location = f" ({file}, line {traceback.tb_lineno})"
+    return f"{type(error).__name__}: {first_line(error)}{location}"
 
 
 def main() -> int:
-    """Check the settings on standard input."""
+    """Check the objectives whose settings are on standard input; return the exit code."""
     try:
-        check_objective(ObjectiveConfig.model_validate_json(sys.stdin.read()))
+        for config in json.load(sys.stdin):
+            check_objective(ObjectiveConfig.model_validate(config))
     except UserError as error:
         print(error)
         return 1

@@ -1,11 +1,11 @@
-"""CompRess with one queue, "1q" (arXiv 2010.14713, and its authors' code).
+"""CompRess with one queue, called 1q (arXiv 2010.14713 and its authors' code).
 
     p_T(j | x) = softmax_j(cos(f_T(x), c_j) / τ_T)        c_j the queue
     p_S(j | x) = softmax_j(cos(g_S(x), c_j) / τ_S)
     L          = mean_x KL(p_T || p_S)
 
-c_j are the teacher's embeddings of earlier images. The queue is taken as it was before this batch.
-While it fills, the authors' holds random rows; ours holds fewer.
+c_j are the teacher's embeddings of earlier images; this batch is added after the loss is computed.
+The authors' queue starts with random rows. Ours starts empty and grows to its length.
 """
 
 from torch import Tensor
@@ -16,22 +16,24 @@ from beamclip.objectives.queue import LongQueueSettings, QueueDistillation, dive
 
 
 class CompressSettings(LongQueueSettings):
-    """CompRess-1q (arXiv 2010.14713); the authors' length is 128,000."""
+    """CompRess-1q (arXiv 2010.14713). The authors' queue has 128,000 rows."""
 
     teacher_temperature: Positive = 0.04
+    """τ_T of the teacher's softmax."""
     student_temperature: Positive = 0.04
+    """τ_S of the student's softmax."""
 
 
 @register_objective(
     "compress", settings=CompressSettings, requires=Requirements(projected=True, embeddings=True)
 )
 class Compress(QueueDistillation):
-    """Match the similarities to the queue."""
+    """Match the student's similarities to the queue with the teacher's."""
 
     authors_length = 128_000
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Tensor) -> Tensor:
-        """Return the divergence of both sides' similarities."""
+        """Return the mean KL of the similarities to the queue; see `QueueDistillation.compare`."""
         earlier = self.earlier(batch)
         return divergence(
             student @ earlier.T / self.student_temperature,

@@ -4,10 +4,12 @@
     p_S(k | x) = softmax_k(cos(g_S(x), t_k) / τ_S)        student
     L          = mean_x KL(p_T || p_S)
 
-t_k are the text embeddings of K class anchors, the same for both sides. With M teachers, p_T is the
-mean of their probabilities, each over its own text embeddings of the same classes and at its own
-τ_T; the student matches the first teacher's anchors. Averaging probabilities, not logits, is our
-choice: cosines of different towers have different spreads.
+t_k are the text embeddings (anchors) of K classes, the same for both sides.
+
+With M teachers, p_T is the mean of their probabilities. Each teacher compares its image embeddings
+with its own text embeddings of the same classes, at its own τ_T. The student is compared with the
+first teacher's anchors. We average probabilities and not logits, because the cosines of different
+teachers are spread differently.
 """
 
 import math
@@ -18,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from beamclip.config.objective_registry import ObjectiveSettings, Requirements, register_objective
-from beamclip.objectives.base import Distillation, LossContext
+from beamclip.objectives.base import Distillation, LossContext, at_least_fp32
 
 
 class CsmSettings(ObjectiveSettings):
@@ -29,15 +31,19 @@ class CsmSettings(ObjectiveSettings):
 
 
 def similarity_logits(embeddings: Tensor, anchors: Tensor, temperature: float) -> Tensor:
-    """Return cosine similarities over temperature, [B, D] x [K, D] -> [B, K], in fp32 or better.
+    """Return cosine similarities divided by the temperature, in fp32 or better.
 
-    Half precision is not enough here: one bf16 step in a cosine of 0.3 is 0.002, which at τ = 0.01
-    moves a logit by 0.2.
+    Args:
+        embeddings: image embeddings, normalized or not, [B, D].
+        anchors: text embeddings, normalized or not, [K, D].
+        temperature: τ > 0, dimensionless.
+
+    Returns:
+        [B, K].
     """
-    precision = torch.float64 if embeddings.dtype == torch.float64 else torch.float32
-    embeddings = F.normalize(embeddings.to(precision), dim=-1)
-    anchors = F.normalize(anchors.to(precision), dim=-1)
-    return embeddings @ anchors.T / temperature
+    embeddings = at_least_fp32(embeddings)
+    anchors = anchors.to(embeddings.dtype)
+    return F.normalize(embeddings, dim=-1) @ F.normalize(anchors, dim=-1).T / temperature
 
 
 @register_objective(
@@ -46,14 +52,14 @@ def similarity_logits(embeddings: Tensor, anchors: Tensor, temperature: float) -
     requires=Requirements(projected=True, embeddings=True, anchors=True, all_teachers=True),
 )
 class CrossModalSimilarityMatching(Distillation):
-    """Make the student rank the anchors as its teachers do.
+    """Match the student's softmax over the anchors with the teachers'.
 
     Args:
-        anchors: text embeddings of the same K classes from each teacher, [K, D_m]; the first ones
-            are the student's anchors too. Need not be normalized.
-        teacher_temperatures: τ_T > 0 of each teacher, dimensionless. CLIP's own is 0.01; larger
-            values pass on more of the ranking.
-        student_temperature: τ_S > 0.
+        anchors: text embeddings of the same K classes from each teacher, normalized or not,
+            [K, D_m]. The student is compared with the first teacher's.
+        teacher_temperatures: τ_T > 0 of each teacher, dimensionless. CLIP's own is 0.01. A larger
+            value gives the less similar anchors more weight.
+        student_temperature: τ_S > 0, dimensionless.
     """
 
     def __init__(
@@ -72,9 +78,9 @@ class CrossModalSimilarityMatching(Distillation):
 
     @classmethod
     def build(cls, settings: CsmSettings, context: LossContext) -> "CrossModalSimilarityMatching":
-        """Build the objective; a teacher without a temperature of its own has the objective's."""
-        own = list(context.temperatures) or [None] * len(context.anchors)
-        temperatures = [temperature or context.teacher_temperature for temperature in own]
+        """Build the objective. Without its own τ_T a teacher gets `teacher_temperature`."""
+        own_temperatures = list(context.temperatures) or [None] * len(context.anchors)
+        temperatures = [own or context.teacher_temperature for own in own_temperatures]
         return cls(context.anchors, temperatures, context.student_temperature)
 
     @property
@@ -84,7 +90,11 @@ class CrossModalSimilarityMatching(Distillation):
         return tuple(self.get_buffer(f"anchors_{number}") for number in numbers)
 
     def match(self, student: Tensor, *teachers: Tensor) -> dict[str, Tensor]:
-        """Return the loss, and `top1_agreement`: how often both sides prefer the same anchor."""
+        """Return "loss" and "top1_agreement".
+
+        The latter is the share of images, in [0, 1], whose most similar anchor is the same for
+        student and teacher.
+        """
         with torch.autocast(student.device.type, enabled=False):
             logits = similarity_logits(student, self.anchors[0], self.student_temperature)
             student_log_p = logits.log_softmax(dim=-1)
@@ -95,12 +105,18 @@ class CrossModalSimilarityMatching(Distillation):
         return {"loss": loss, "top1_agreement": agreement}
 
     def teacher_log_probabilities(self, *teachers: Tensor) -> Tensor:
-        """Return log p_T, [B, K]: the logarithm of the mean over the teachers' softmaxes."""
+        """Return log p_T, the logarithm of the mean of the teachers' softmaxes, [B, K].
+
+        Args:
+            *teachers: embeddings of the same B images by each teacher, [B, D_m].
+        """
         log_p = []
-        parts = zip(teachers, self.anchors, self.teacher_temperatures, strict=True)
-        for embeddings, anchors, temperature in parts:
+        for embeddings, anchors, temperature in zip(
+            teachers, self.anchors, self.teacher_temperatures, strict=True
+        ):
             logits = similarity_logits(embeddings, anchors, temperature)
             log_p.append(logits.log_softmax(dim=-1))
         if len(log_p) == 1:
             return log_p[0]
+        # The mean of probabilities, computed from logarithms so that small ones don't become 0.
         return torch.stack(log_p).logsumexp(dim=0) - math.log(len(log_p))

@@ -1,8 +1,9 @@
 """Regression of the teacher's embedding: L = mean_x (1 - cos(g_S(x), f_T(x))).
 
-The plainest distillation: no anchors, no temperature, no other images. With several teachers only
-the first one, whose space is the student's, is regressed. The other spaces have other axes, even
-if their width is the same.
+The simplest distillation: no anchors, no temperature, no other images.
+
+With several teachers only the first one is regressed, since the student's embeddings are in its
+space. Other teachers' embeddings can't be regressed as well, because each space has its own axes.
 """
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from beamclip.config.objective_registry import ObjectiveSettings, Requirements, register_objective
-from beamclip.objectives.base import Distillation, LossContext
+from beamclip.objectives.base import Distillation, LossContext, at_least_fp32
 
 
 class FeatureSettings(ObjectiveSettings):
@@ -21,17 +22,17 @@ class FeatureSettings(ObjectiveSettings):
     "feature", settings=FeatureSettings, requires=Requirements(projected=True, embeddings=True)
 )
 class FeatureRegression(Distillation):
-    """Turn the student's embedding towards the first teacher's."""
+    """Minimize the cosine distance between the student's and the first teacher's embeddings."""
 
     @classmethod
     def build(cls, settings: FeatureSettings, context: LossContext) -> "FeatureRegression":
-        """Build the objective."""
+        """Build the objective from its settings."""
         return cls()
 
     def match(self, student: Tensor, *teachers: Tensor) -> dict[str, Tensor]:
-        """Return the loss of the first teacher's embeddings."""
+        """Return "loss", the mean cosine distance to the first teacher, in [0, 2]."""
         with torch.autocast(student.device.type, enabled=False):
-            precision = torch.float64 if student.dtype == torch.float64 else torch.float32
-            target = teachers[0].detach().to(precision)
-            cosines = F.cosine_similarity(student.to(precision), target, dim=-1)
+            student = at_least_fp32(student)
+            target = teachers[0].detach().to(student.dtype)
+            cosines = F.cosine_similarity(student, target, dim=-1)
         return {"loss": 1 - cosines.mean()}

@@ -1,9 +1,10 @@
-"""Gather rows of all workers, with gradients.
+"""Gather the rows of all workers, with gradients.
 
-An objective that compares images across the batch must see the same batch on any number of workers.
-`torch.distributed.nn.functional.all_gather` is not used: with two gloo workers its gradients are
-not those of one worker with the whole batch (torch 2.15; the test of SimCLR on two workers shows
-it).
+An objective that compares images with each other must see the whole batch on every worker.
+
+`torch.distributed.nn.functional.all_gather` is not used. With two gloo workers its gradients differ
+from those of one worker with the whole batch (torch 2.15, found by the test of SimCLR on two
+workers).
 """
 
 from typing import Any
@@ -21,13 +22,16 @@ def workers() -> tuple[int, int]:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Return the rows of all workers, [n, …] -> [workers · n, …], in the order of ranks.
+    """Return the rows of all workers in the order of ranks.
 
-    n must be the same on each worker.
+    The gradient of a row is the sum over all workers' losses. DDP then averages the gradients of
+    the parameters over the workers, so the mean of the workers' losses is minimized.
 
-    Differentiable: the gradient of a row is the sum of the gradients of all workers' losses. DDP
-    then averages the parameters' gradients over workers, so the mean of the workers' losses is
-    minimized.
+    Args:
+        rows: this worker's rows, [n, …], with the same n on every worker.
+
+    Returns:
+        [workers · n, …].
     """
     return rows if workers()[1] == 1 else _Gather.apply(rows)
 
@@ -42,7 +46,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # A copy, because all_reduce works in place and autograd may still need the argument.
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient)
+        # The part that belongs to this worker's rows.
         start = dist.get_rank() * ctx.rows
         return gradient[start : start + ctx.rows]

@@ -2,8 +2,8 @@
 
     L = -mean_x Σ_k y_k(x) log softmax_k(W h(x) + b),        y = (1 - α) onehot(label) + α / K
 
-α is the label smoothing (arXiv 1512.00567). The classifier is discarded afterwards: the student is
-judged by the same probe as any other.
+h are the backbone's features and α is the label smoothing (arXiv 1512.00567). The classifier is
+discarded after training, and the student is evaluated with the same probes as all others.
 """
 
 import torch
@@ -20,15 +20,16 @@ class SupervisedSettings(ObjectiveSettings):
     """Cross-entropy on the labels."""
 
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Label smoothing α, the share of probability that is spread over all classes."""
 
 
 @register_objective("supervised", settings=SupervisedSettings, requires=Requirements(labels=True))
 class Supervised(Objective):
-    """Make the features separate the classes.
+    """Train a linear classifier together with the backbone.
 
     Args:
-        features: F, the width of the backbone's features.
-        classes: K, at least 2.
+        features: width F of the backbone's features.
+        classes: number of classes K, at least 2.
         settings: label smoothing.
     """
 
@@ -53,10 +54,12 @@ class Supervised(Objective):
         return cls(context.features, context.classes, settings)
 
     def forward(self, inputs: LossInputs) -> dict[str, Tensor]:
-        """Return the loss over all views, and their `accuracy`."""
+        """Return "loss" and "accuracy", the top-1 accuracy in [0, 1], over all views."""
         assert inputs.labels is not None
         with torch.autocast(inputs.features.device.type, enabled=False):
             logits = self.classifier(inputs.features.to(self.classifier.weight.dtype))
-            labels = inputs.labels.repeat(len(logits) // inputs.count)
+            views = len(logits) // inputs.count
+            labels = inputs.labels.repeat(views)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        return {"loss": loss, "accuracy": (logits.argmax(-1) == labels).float().mean()}
+        accuracy = (logits.argmax(-1) == labels).float().mean()
+        return {"loss": loss, "accuracy": accuracy}

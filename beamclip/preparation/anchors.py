@@ -1,4 +1,4 @@
-"""Plan and build the anchor sets of experiments; each sentence is encoded once per text tower."""
+"""Plan and build the anchor sets of experiments. A text tower encodes each sentence only once."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from beamclip.preparation.context import PreparationContext
 from beamclip.stores import Store, key_of
 
 TeacherAnchorSet = tuple[TowerConfig, AnchorSetPlan]
-"""A teacher, and an anchor set by its text tower."""
+"""A teacher, and a plan of an anchor set that its text tower encodes."""
 
 AnchorSetKey = tuple[str, str]
 """Keys of a text tower and of the sentences it encodes; see `anchor_set_key`."""
@@ -19,10 +19,10 @@ AnchorSetKey = tuple[str, str]
 
 @dataclass(frozen=True)
 class ExperimentAnchorSets:
-    """The anchor sets of one experiment.
+    """Plans of the anchor sets of one experiment.
 
     Attributes:
-        matched: each teacher's anchors of the vocabulary that students match.
+        matched: for each teacher, the anchors of `anchors.vocabulary`, which students match.
         own: the first teacher's anchors of the data's own classes, for zero-shot accuracy.
     """
 
@@ -38,13 +38,15 @@ def plan_anchor_sets(experiment: Experiment, context: PreparationContext) -> Exp
     """Plan the anchor sets of an experiment. Opens the data source, but loads no teacher.
 
     Raises:
-        UserError: class names, senses, vocabulary or `anchors.count` are not usable.
+        UserError: class names, senses, vocabulary or `anchors.count` can't be used.
     """
     source = context.source(experiment.data)
     config = experiment.anchors
     classes = dataset_classes(source.names, source.keys, experiment.data.class_names)
     own_senses = resolve_senses(classes, config)
     matched_senses = resolve_senses(classes, config, config.vocabulary)
+
+    # Check what depends on the number of anchors before any teacher is loaded.
     if config.count is not None and config.count > len(matched_senses):
         available = (
             "class names of the data"
@@ -60,6 +62,7 @@ def plan_anchor_sets(experiment: Experiment, context: PreparationContext) -> Exp
             f"anchors.vocabulary {config.vocabulary} has one name only, which all images match "
             "alike; give at least two"
         )
+
     matched = []
     for tower in experiment.teachers:
         prompt_set = _prompt_set(tower, experiment)
@@ -70,9 +73,10 @@ def plan_anchor_sets(experiment: Experiment, context: PreparationContext) -> Exp
 
 
 def _prompt_set(tower: TowerConfig, experiment: Experiment) -> str:
-    """Return the prompt set of a teacher: its own, or the experiment's."""
-    own = tower.prompt_set if isinstance(tower, OtherTeacher) else None
-    return own or experiment.anchors.prompt_set
+    """Return the prompt set of a teacher: its own, or else the experiment's."""
+    if isinstance(tower, OtherTeacher) and tower.prompt_set:
+        return tower.prompt_set
+    return experiment.anchors.prompt_set
 
 
 def make_anchor_sets(
@@ -80,12 +84,18 @@ def make_anchor_sets(
 ) -> Mapping[AnchorSetKey, Store]:
     """Build the anchor sets that are missing, for many experiments together.
 
+    Args:
+        required: the anchor sets of each experiment.
+        context: loads teachers.
+
     Returns:
         The stores of all required anchor sets, by `anchor_set_key`.
 
     Raises:
         UserError: as `build_anchor_sets`.
     """
+    # Group by text tower and drop duplicates. `build_anchor_sets` then encodes the sentences of a
+    # whole group together, each once.
     towers: dict[str, TowerConfig] = {}
     plans: dict[str, dict[str, AnchorSetPlan]] = defaultdict(dict)
     for anchor_sets in required:
@@ -113,7 +123,7 @@ def anchor_set_key(
 ) -> AnchorSetKey:
     """Return the keys of the text tower and of the sentences.
 
-    Anchor sets with equal keys are the same, by any name of teacher or prompt set.
+    Equal keys mean equal anchors, even if teachers or prompt sets have different names.
     """
     teacher = context.teacher(tower)
     return key_of(teacher.text_fingerprint), key_of(plan.parts(teacher))

@@ -1,4 +1,7 @@
-"""The assets of a run: paths of the stores it reads, facts about them, and how to open them."""
+"""Define the assets of a run: paths of the stores that it reads, and facts about them.
+
+`Assets` are plain values that travel to workers as JSON. `open_assets` opens the stores there.
+"""
 
 import json
 from collections.abc import Mapping
@@ -18,20 +21,21 @@ from beamclip.teachers import Embeddings
 
 @dataclass(frozen=True)
 class AssetFacts:
-    """Facts about the stores of an experiment, recorded with every run of it.
+    """Facts about the stores of an experiment, recorded with each of its runs.
 
     Attributes:
         data_key: key of the packed images.
         classes: number of classes of the data.
         train_images: number of images that students are trained on.
-        teacher: name of the teacher; all names, joined by " + ", if there are several.
+        teacher: name of the teacher; if there are several, all names joined by " + ".
         teacher_fingerprint: key of the first teacher's fingerprint.
-        width: D, the first teacher's embedding width.
-        zero_shot_val: the first teacher's own accuracy on val.
-        zero_shot_test: the first teacher's own accuracy on test.
+        width: embedding width D of the first teacher.
+        zero_shot_val: zero-shot accuracy of the first teacher on val.
+        zero_shot_test: zero-shot accuracy of the first teacher on test.
         anchors: summary of the first teacher's anchors, JSON values.
-        images_encoded: images that were encoded now for this experiment.
-        images_encoded_in_all: images that were encoded now for all experiments prepared together.
+        images_encoded: number of images that teachers encoded for this experiment. Images that were
+            already stored do not count.
+        images_encoded_in_all: the same for all experiments that were prepared together.
         balance: facts about balance and `data.keep`, JSON values; None without either.
     """
 
@@ -49,7 +53,7 @@ class AssetFacts:
     balance: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the facts as they are kept in a sweep's record and in tracking."""
+        """Return the facts as they are written to a sweep's record and to MLflow."""
         balance = {} if self.balance is None else {"balance": dict(self.balance)}
         return balance | {
             "data_key": self.data_key,
@@ -69,7 +73,7 @@ class AssetFacts:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "AssetFacts":
-        """Read the facts; those that an earlier version did not record become 0 or empty."""
+        """Read facts. What an earlier version did not record becomes 0 or empty."""
 
         def zero_shot(split: str) -> ZeroShotAccuracy:
             key = f"teacher/zero_shot_{split}_top1"
@@ -93,13 +97,14 @@ class AssetFacts:
 
 @dataclass(frozen=True)
 class TeacherAssets:
-    """One teacher's stores. JSON values only.
+    """Paths of one teacher's stores. JSON values only.
 
     Attributes:
-        views: path of its embeddings of the training views; None if it runs during training.
+        views: path of the embeddings of the training views; None if the teacher runs during
+            training, or if the objective needs no embeddings.
         anchors: path of the anchors that students match.
-        tower: the config by which it can be loaded.
-        temperature: its own τ_T; None for the objective's.
+        tower: the `TowerConfig` by which the teacher can be loaded.
+        temperature: the teacher's own temperature τ_T; None to use the objective's.
     """
 
     views: str | None
@@ -117,10 +122,12 @@ class Assets:
     Attributes:
         packed: path of the packed images.
         teachers: stores of each teacher.
-        classes: path of the first teacher's anchors of the data's own classes, for zero-shot.
+        classes: path of the first teacher's anchors of the data's own classes, for zero-shot
+            accuracy.
         facts: facts about the stores.
-        trained: path of the store with the ids that students are trained on; None for all of train.
-        clusters: path of the clusters of these images; None if the objective needs none.
+        trained: path of the store with the sample ids that students are trained on; None for all
+            of train.
+        clusters: path of the clusters of these samples; None if the objective needs none.
     """
 
     packed: str
@@ -136,7 +143,7 @@ class Assets:
 
     @classmethod
     def from_json(cls, text: str) -> "Assets":
-        """Read assets from JSON text."""
+        """Read assets from JSON text, also that of earlier versions."""
         content = json.loads(text)
         return cls(
             packed=content["packed"],
@@ -153,10 +160,11 @@ class OpenTeacher:
     """One teacher's stores, opened.
 
     Attributes:
-        views: embeddings of the training views; None if the teacher runs during training.
+        views: embeddings of the training views; None if the teacher runs during training, or if
+            the objective needs no embeddings.
         anchors: the anchors that students match.
         tower: the config by which the teacher can be loaded.
-        temperature: its own τ_T; None for the objective's.
+        temperature: the teacher's own temperature τ_T; None to use the objective's.
     """
 
     views: Embeddings | None
@@ -173,9 +181,9 @@ class OpenAssets:
         packed: the packed images.
         splits: sample ids of train, val and test.
         teachers: stores of each teacher.
-        classes: the first teacher's anchors of the data's own classes, for zero-shot.
-        trained: sorted ids of the samples that students are trained on: all of train, or what
-            balance and `data.keep` leave of it. Probes always use all of train.
+        classes: the first teacher's anchors of the data's own classes, for zero-shot accuracy.
+        trained: sorted ids of the samples that students are trained on: all of train, or the part
+            that `data.keep` and balance leave. Probes always use all of train.
         clusters: clusters of these samples; None if the objective needs none.
     """
 
@@ -188,19 +196,19 @@ class OpenAssets:
 
     @property
     def width(self) -> int:
-        """Return D of the first teacher's embeddings, which is the students' too."""
+        """Return the embedding width D of the first teacher and of the students."""
         return self.classes.embeddings.shape[1]
 
 
 def open_assets(assets: Assets, config: DataConfig) -> OpenAssets:
-    """Open the stores that `prepare` made; never builds anything.
+    """Open the stores that `prepare` built. Nothing is built here.
 
     Args:
         assets: paths of the stores.
-        config: decides how the images are split.
+        config: data settings, which decide how the images are split.
 
     Raises:
-        UserError: a store is damaged.
+        UserError: a store is missing or damaged.
     """
     packed = PackedImages(open_store(Path(assets.packed)))
     classes = AnchorSet.open(open_store(Path(assets.classes)))

@@ -1,4 +1,7 @@
-"""Build all stores that runs read: packed images, teacher embeddings, anchors, training subsets."""
+"""Build all stores that runs read: packed images, teacher embeddings, anchors, training subsets.
+
+`prepare_all` is the entry point. A sweep calls it before its first trial.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,18 +42,19 @@ def prepare_all(
     No teacher encodes a view of an image twice.
 
     Args:
-        experiments: by name.
-        context: the surroundings.
+        experiments: experiments by name.
+        context: opens data and teachers.
 
     Returns:
         The assets of each experiment, by its name.
 
     Raises:
-        UserError: data, teacher, student or class names are not as configured.
+        UserError: data, teacher, student or class names can't be used as configured.
     """
+    # The cheap checks come first, so that a mistake is found before hours of encoding.
     for backbone in sorted({experiment.student.backbone for experiment in experiments.values()}):
         check_backbone(backbone)
-    # Planned before any costly work, because names and senses are where most mistakes are.
+    # Planning opens the data and resolves class names and senses, where most mistakes are.
     anchor_sets = {
         name: plan_anchor_sets(experiment, context) for name, experiment in experiments.items()
     }
@@ -68,8 +72,8 @@ class _Built:
 
     Attributes:
         passes: results of the teacher passes.
-        anchor_sets: by name of the experiment.
-        anchor_stores: stores of the anchor sets.
+        anchor_sets: plans of the anchor sets, by name of the experiment.
+        anchor_stores: stores of the anchor sets, by `anchor_set_key`.
     """
 
     passes: PassResults
@@ -95,7 +99,10 @@ def _assets(
             TeacherAssets(
                 views=views_path,
                 anchors=str(anchor_store.path),
+                # Not the experiment's config: the loaded teacher's names the demo's path, and the
+                # precision that `auto` means on the workers.
                 tower=context.teacher(tower).config.model_dump(mode="json"),
+                # Only a further teacher (`OtherTeacher`) can have a temperature of its own.
                 temperature=getattr(tower, "temperature", None),
             )
         )
@@ -116,6 +123,7 @@ def _facts(
     packed, splits = built.passes.data[name]
     subset = built.passes.subsets[name]
     anchor_sets = built.anchor_sets[name]
+    # All facts about "the" teacher are those of the first one.
     tower, plan = anchor_sets.matched[0]
     teacher = context.teacher(tower)
     others = [_short_name(other.model) for other in experiment.teachers[1:]]

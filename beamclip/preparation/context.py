@@ -1,4 +1,4 @@
-"""The context of preparation: opens sources, packs images and loads teachers, each only once."""
+"""Define `PreparationContext`: it opens sources, packs images and loads teachers, each once."""
 
 import json
 from collections.abc import Callable
@@ -19,14 +19,16 @@ from beamclip.preparation.throughput import (
 from beamclip.stores import Progress, Runner, build_once, in_process, key_of, silent, store_path
 from beamclip.teachers import Teacher, load_teacher
 
-# Settings of `data` that change neither the source nor the packed images.
+# Settings of `data` that change neither the source nor the packed images. Experiments that differ
+# only in these share both.
 _SPLIT_SETTINGS = {"train_images", "keep", "val_fraction", "split_seed", "max_unreadable_fraction"}
+# Number of sentences that are encoded to measure the speed of a text tower.
 _MEASURED_TEXTS = 32
 
 
 @dataclass
 class PreparationContext:
-    """The surroundings of preparation, and what it has opened so far.
+    """Where and how to prepare, and what has been opened so far.
 
     Attributes:
         root: folder of all stores.
@@ -35,7 +37,7 @@ class PreparationContext:
         run: runs work that is split into shards, in this process or on a cluster.
         repair: rebuild what is damaged in existing stores.
         measure_throughput: measures a teacher's throughput on the machines that do the work.
-        precision: meaning of `teacher.precision: auto` on the machines that do the work (`bf16` or
+        precision: what `teacher.precision: auto` means on the machines that do the work (`bf16` or
             `fp32`); None if this process does the work.
     """
 
@@ -53,19 +55,28 @@ class PreparationContext:
     _text_seconds: dict[str, float] = field(default_factory=dict)
 
     def source(self, config: DataConfig) -> Source:
-        """Return the opened source of the images."""
+        """Return the source of the images; open it if it is not open yet.
+
+        Raises:
+            UserError: as `open_source`.
+        """
         key = _cache_key(config.model_dump(mode="json", exclude=_SPLIT_SETTINGS))
         if key not in self._sources:
             self._sources[key] = open_source(config)
         return self._sources[key]
 
     def packed_path(self, config: DataConfig) -> Path:
-        """Return the path that the packed images have or will have."""
+        """Return the path of the packed images, which may not exist yet."""
         return store_path(self.root, "packed", store_parts(self.source(config), config))
 
     def packed(self, config: DataConfig) -> PackedImages:
-        """Return the packed images; pack them if they are missing."""
-        # Another limit for unreadable images is checked again.
+        """Return the packed images; pack them if they are missing.
+
+        Raises:
+            UserError: as `pack`.
+        """
+        # `max_unreadable_fraction` stays in the cache key, because `pack_source` checks it on each
+        # call. With a stricter limit, the same packed images may not be acceptable.
         exclude = _SPLIT_SETTINGS - {"max_unreadable_fraction"}
         key = _cache_key(config.model_dump(mode="json", exclude=exclude))
         if key not in self._packed:
@@ -75,7 +86,7 @@ class PreparationContext:
         return self._packed[key]
 
     def demo_teacher_path(self) -> Path:
-        """Return the path that the demo's teacher has or will have."""
+        """Return the path of the demo's teacher, which may not exist yet."""
         return store_path(self.root, "demo_teacher", _demo_teacher_parts())
 
     def teacher(self, config: TowerConfig) -> Teacher:
@@ -84,6 +95,7 @@ class PreparationContext:
         Raises:
             UserError: the teacher can't be loaded.
         """
+        # Further teachers have more settings, such as a temperature. These do not change the model.
         key = _cache_key(config.model_dump(mode="json", include=set(TowerConfig.model_fields)))
         if key not in self._teachers:
             if config.model == "demo":
@@ -100,9 +112,9 @@ class PreparationContext:
         return self._throughputs[key]
 
     def seconds_per_text(self, teacher: Teacher) -> float:
-        """Return the text tower's time per sentence in this process; measured once per weights.
+        """Return the text tower's seconds per sentence in this process; measured once per weights.
 
-        A GPU on another machine will be faster.
+        This overestimates the time on a machine with a faster GPU.
         """
         key = key_of(teacher.fingerprint)
         if key not in self._text_seconds:
@@ -110,13 +122,14 @@ class PreparationContext:
         return self._text_seconds[key]
 
     def _resolve_precision(self, config: TowerConfig) -> TowerConfig:
-        """Return the config with a precision that means the same on every machine."""
+        """Replace `precision: auto`, which means bf16 on one machine and fp32 on another."""
         values = config.model_dump(include=set(TowerConfig.model_fields))
         if values["precision"] == "auto" and self.precision is not None:
             values["precision"] = self.precision
         return TowerConfig(**values)
 
     def _demo_teacher(self, config: TowerConfig) -> Teacher:
+        # Imported here, because only the demo needs it.
         from beamclip.teachers.demo import train_demo_teacher
 
         def build(folder: Path) -> dict[str, Any]:
@@ -126,8 +139,10 @@ class PreparationContext:
         store = build_once(
             self.root, "demo_teacher", _demo_teacher_parts(), build, self.progress, self.repair
         )
+        # Worker processes load the trained teacher by this config, like any checkpoint on disk.
         config = config.model_copy(update={"model": f"local-dir:{store.path}", "pretrained": None})
-        return replace(load_teacher(self._resolve_precision(config), self.device), name="demo")
+        teacher = load_teacher(self._resolve_precision(config), self.device)
+        return replace(teacher, name="demo")
 
 
 def _demo_teacher_parts() -> dict[str, Any]:

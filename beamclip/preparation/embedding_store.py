@@ -1,11 +1,14 @@
 """Build embedding stores: run a teacher over views of packed images, in shards.
 
-A store contains a teacher's fp16 embeddings of `ViewSet.count` views of each sample. No teacher
-encodes a view of an image twice: rows that another finished store of the same teacher, images,
-recipe and seed already holds are copied. A build that was stopped resumes from its finished shards.
+A store holds a teacher's fp16 embeddings of `ViewSet.count` views of each sample. No teacher
+encodes a view of an image twice: if another finished store of the same teacher, images, recipe and
+seed already holds the view, its embedding is copied. A stopped build resumes from its finished
+shards.
+
 `beamclip.teachers.embeddings` reads these stores.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,29 +48,45 @@ from beamclip.teachers import Embeddings, Teacher, ViewSet, covering_store
 from beamclip.teachers.embeddings import KIND, matching_stores, open_intact_store, shard_name
 from beamclip.teachers.loading import load_same_teacher
 
-# Shards hold about 1/64 of the samples, at least 64 and at most 4096, in multiples of 64.
+# A shard is the unit of work: processes take one at a time, and a stopped build repeats only the
+# unfinished ones. A shard holds about 1/64 of the samples, at least 64 and at most 4096, in
+# multiples of 64.
 _SHARDS = 64
 _MIN_SHARD_ROWS = 64
 _MAX_SHARD_ROWS = 4096
 
 BatchRows = tuple[Ids, int]
-"""Rows of a shard, and the id of the view to encode."""
+"""One batch: rows of a shard, and the id of the view to encode."""
 
 
 def embedding_basis(teacher: Teacher, packed: PackedImages, views: ViewSet) -> dict[str, Any]:
-    """Return what an embedding depends on in addition to its sample and view ids."""
+    """Return everything but its sample and view ids that an embedding depends on.
+
+    Stores with the same basis can share rows.
+    """
     return {"images": packed.key, "teacher": teacher.fingerprint, **views.render_parts()}
 
 
 def embedding_parts(teacher: Teacher, packed: PackedImages, views: ViewSet) -> dict[str, Any]:
-    """Return the parts of the key of an embedding store: all that it depends on."""
+    """Return the key parts of an embedding store: everything its content depends on."""
     return {**embedding_basis(teacher, packed, views), **views.key_parts()}
 
 
 def render_for_teacher(
     teacher: Teacher, packed: PackedImages, views: ViewSet, ids: Ids, view: int
 ) -> torch.Tensor:
-    """Render one view of these samples for a teacher, [N, 3, S, S] on its device."""
+    """Render one view of some samples for a teacher.
+
+    Args:
+        teacher: decides size, normalization and device.
+        packed: the packed images.
+        views: recipe and seed of the views.
+        ids: sample ids, [N].
+        view: id of the view.
+
+    Returns:
+        Normalized pixels, [N, 3, S, S], on the teacher's device.
+    """
     images = torch.from_numpy(packed.read(ids)).to(teacher.device)
     parameters = draw(views.recipe, ids, np.full(len(ids), view), views.seed)
     return render(images, parameters, teacher.pixels)
@@ -77,8 +96,7 @@ def render_for_teacher(
 class ReusableRows:
     """Rows of finished stores that can be copied instead of encoded again.
 
-    The stores have the same teacher, images, recipe and seed, with other samples or another number
-    of views.
+    The stores have the same `embedding_basis`, but other samples or another number of views.
 
     Attributes:
         paths: folders of the stores.
@@ -88,7 +106,7 @@ class ReusableRows:
 
     @classmethod
     def find(cls, root: Path, basis: dict[str, Any], views: ViewSet) -> "ReusableRows":
-        """Find all finished stores that hold some of these views.
+        """Find all finished stores that hold some of these samples.
 
         Args:
             root: folder of all stores.
@@ -103,11 +121,12 @@ class ReusableRows:
 
     @classmethod
     def from_keys(cls, root: Path, keys: Sequence[str]) -> "ReusableRows":
-        """Return the stores with these keys, without those that were deleted or damaged since."""
+        """Return the stores with these keys, except those that were deleted or damaged since."""
         stores = [open_intact_store(root / KIND / key) for key in keys]
         return cls(tuple(store.path for store in stores if store is not None))
 
     def __getstate__(self) -> dict[str, Any]:
+        # Leave out the cached `_stores`: a pickle would contain a copy of their memory maps.
         return {"paths": self.paths}
 
     @cached_property
@@ -115,7 +134,12 @@ class ReusableRows:
         return [Embeddings(open_store(path)) for path in self.paths]
 
     def contains(self, ids: Ids, views: int) -> NDArray[np.bool_]:
-        """Return which views of these samples can be copied, [N, views]."""
+        """Return a mask of the views that can be copied, [N, views].
+
+        Args:
+            ids: sample ids, [N].
+            views: number of views per sample.
+        """
         contained = np.zeros((len(ids), views), bool)
         for store in self._stores:
             contained[np.isin(ids, store.ids), : store.views] = True
@@ -125,8 +149,8 @@ class ReusableRows:
         """Copy the rows that exist into `out`, [N, views, D].
 
         Args:
-            out: changed in place; other rows are left as they are.
-            ids: sample ids of its rows, [N].
+            out: array to fill in place. Views that no store holds stay as they are.
+            ids: sample ids of the rows of `out`, [N].
         """
         for store in self._stores:
             rows = np.flatnonzero(np.isin(ids, store.ids))
@@ -135,15 +159,22 @@ class ReusableRows:
 
 
 def images_per_shard(views: ViewSet, shard_rows: int, reusable: ReusableRows) -> list[int]:
-    """Return how many images the teacher must encode for each shard of `shard_rows` samples."""
+    """Return how many images the teacher must encode for each shard.
+
+    Args:
+        views: the views of the store.
+        shard_rows: samples per shard.
+        reusable: stores whose rows are copied.
+    """
     missing = (~reusable.contains(views.ids, views.count)).sum(axis=1)
     starts = range(0, len(views.ids), shard_rows)
     return [int(missing[start : start + shard_rows].sum()) for start in starts]
 
 
 def rows_per_shard(samples: int) -> int:
-    """Return the number of samples in a shard of a store with so many samples."""
-    rows = -(-samples // (_SHARDS * _MIN_SHARD_ROWS)) * _MIN_SHARD_ROWS
+    """Return how many samples each shard holds in a store of `samples` samples."""
+    multiples = math.ceil(samples / (_SHARDS * _MIN_SHARD_ROWS))
+    rows = multiples * _MIN_SHARD_ROWS
     return min(_MAX_SHARD_ROWS, max(_MIN_SHARD_ROWS, rows))
 
 
@@ -156,14 +187,14 @@ class EmbedJob:
     Attributes:
         packed: folder of the packed images.
         teacher: config by which other processes load the teacher.
-        fingerprint: key of the teacher's fingerprint, which must be the same everywhere.
+        fingerprint: key of the teacher's fingerprint. All processes must load the same teacher.
         views: the views to encode.
-        batch_size: images that are encoded at once.
+        batch_size: number of images to encode at once.
         shard_rows: samples per shard.
         reusable: stores whose rows are copied.
-        loaded: the teacher if it is loaded in this process; it is never pickled.
+        loaded: the teacher, if this process has loaded it. It is never pickled.
         label: name of the work in progress bars.
-        on_device: True, since the work runs on a GPU if there is one.
+        on_device: always True: use a GPU if there is one.
     """
 
     packed: Path
@@ -188,8 +219,15 @@ class EmbedJob:
     def open(self, folder: Path, threads: int) -> Callable[[int], None]:
         """Load the teacher and return the function that writes one shard.
 
+        Args:
+            folder: folder of the store.
+            threads: number of torch threads if there is no GPU.
+
+        Returns:
+            A function that takes the index of a shard and writes it.
+
         Raises:
-            UserError: this process loads another teacher under the same name.
+            UserError: this node has other weights under the teacher's name.
         """
         teacher = self.loaded or load_same_teacher(
             self.teacher, threads, lambda loaded: loaded.fingerprint, self.fingerprint
@@ -200,7 +238,8 @@ class EmbedJob:
     def _write_shard(
         self, teacher: Teacher, packed: PackedImages, folder: Path, index: int
     ) -> None:
-        ids = self.views.ids[index * self.shard_rows : (index + 1) * self.shard_rows]
+        start = index * self.shard_rows
+        ids = self.views.ids[start : start + self.shard_rows]
         embeddings = np.zeros((len(ids), self.views.count, teacher.width), np.float16)
         self.reusable.copy_into(embeddings, ids)
 
@@ -208,10 +247,13 @@ class EmbedJob:
             rows, view = batch
             return batch, render_for_teacher(teacher, packed, self.views, ids[rows], view)
 
+        # The next batches are rendered while the teacher encodes this one.
         batches = Prefetcher(self._missing_batches(ids), render_batch, teacher.device)
         for (rows, view), pixels in batches:
             embeddings[rows, view] = teacher.encode_images(pixels).cpu().numpy()
         _check_norms(embeddings, teacher.name)
+        # `Shards.finish` renames the file, so that nobody reads a half-written shard.
+        # `np.save` gets an open file, since it would append ".npy" to the temporary name.
         temporary = temporary_path(folder / shard_name(index))
         with temporary.open("wb") as file:
             np.save(file, embeddings)
@@ -220,7 +262,7 @@ class EmbedJob:
         packed.release()
 
     def _missing_batches(self, ids: Ids) -> Iterator[BatchRows]:
-        """Yield rows and view of what must be encoded, batch by batch."""
+        """Yield the views of a shard that must be encoded, in batches of one view each."""
         missing = ~self.reusable.contains(ids, self.views.count)
         for view in range(self.views.count):
             rows = np.flatnonzero(missing[:, view])
@@ -229,7 +271,9 @@ class EmbedJob:
 
 
 def _check_norms(embeddings: NDArray[np.float16], teacher: str) -> None:
+    """Raise UserError unless all embeddings have unit length, up to the rounding to fp16."""
     norms = np.linalg.norm(embeddings.astype(np.float32), axis=2)
+    # Written so that NaN fails too: every comparison with NaN is False.
     if not (np.abs(norms - 1) < 0.01).all():
         raise UserError(
             f"the teacher {teacher} gave embeddings that are zero or not finite; "
@@ -239,10 +283,10 @@ def _check_norms(embeddings: NDArray[np.float16], teacher: str) -> None:
 
 @dataclass(frozen=True)
 class EmbedPlan:
-    """Decisions of a build, saved with its first shard so that a resumed build repeats them.
+    """Decisions of a build. They are saved before its first shard, and a resumed build reads them.
 
     Attributes:
-        batch_size: images that are encoded at once.
+        batch_size: number of images to encode at once.
         shard_rows: samples per shard.
         reused_keys: keys of the stores whose rows are copied.
     """
@@ -256,6 +300,7 @@ class EmbedPlan:
         return {
             "batch_size": self.batch_size,
             "shard_rows": self.shard_rows,
+            # The key that earlier versions wrote; a build that they began can be resumed.
             "known": list(self.reused_keys),
         }
 
@@ -276,26 +321,27 @@ def embed(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
     repair: bool = False,
     measure: Callable[[Teacher], Throughput] = measure_throughput,
 ) -> tuple[Embeddings, int]:
-    """Open a store that holds these views; encode first what no store holds.
+    """Open a store that holds these views. Views that no store holds are encoded first.
 
     Args:
         teacher: the teacher.
-        packed: the images.
+        packed: the packed images.
         views: the views that are needed.
         root: folder of all stores.
         progress: called with the progress of the pass.
         run: runs the shards, in this process or on a cluster.
-        repair: rebuild what is damaged in the store of these views, unless another store holds
-            them.
+        repair: rebuild what is damaged in the store of these views, unless another intact store
+            holds them.
         measure: finds the batch size, on the machines that encode.
 
     Returns:
-        The store, which may hold more samples and views than asked for, and how many images the
-        teacher encoded for this call: 0 if the store existed.
+        A tuple of the store and the number of images that the teacher encoded in this call. The
+        store may hold more samples and views than asked for. The number is 0 if the store existed.
 
     Raises:
         UserError: as `build_once`; or the teacher's embeddings are zero or not finite.
     """
+    # A store of more samples or views serves as well, and saves the whole pass.
     basis = embedding_basis(teacher, packed, views)
     covering = covering_store(root, basis, views)
     if covering is not None:
@@ -305,14 +351,18 @@ def embed(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
     def build(folder: Path) -> dict[str, Any]:
         nonlocal encoded
         np.save(folder / "ids.npy", views.ids)
-        found = ReusableRows.find(root, basis, views)
 
-        def decide() -> dict[str, Any]:
-            batch_size = measure(teacher).batch_size
-            keys = tuple(path.name for path in found.paths)
-            return EmbedPlan(batch_size, rows_per_shard(len(views.ids)), keys).to_json()
+        def make_plan() -> dict[str, Any]:
+            reusable = ReusableRows.find(root, basis, views)
+            plan = EmbedPlan(
+                batch_size=measure(teacher).batch_size,
+                shard_rows=rows_per_shard(len(views.ids)),
+                reused_keys=tuple(path.name for path in reusable.paths),
+            )
+            return plan.to_json()
 
-        plan = EmbedPlan.from_json(load_or_make_plan(folder, decide))
+        # A resumed build must cut the same shards, and count on the same stores for their sizes.
+        plan = EmbedPlan.from_json(load_or_make_plan(folder, make_plan))
         job = EmbedJob(
             packed=packed.store.path,
             teacher=teacher.config,
@@ -340,9 +390,11 @@ def embed(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
 
 
 def _run_job(job: EmbedJob, folder: Path, run: Runner, progress: Progress) -> int:
-    """Write the missing shards. Returns how many images were encoded."""
+    """Write the missing shards and return how many images were encoded for them."""
     encoded = 0
 
+    # Count in the runner, which gets only the missing shards. `run_shards` also yields the records
+    # of shards that a stopped build had finished.
     def count_encoded(job: Job, shards: Sequence[int], folder: Path) -> Iterator[int]:
         nonlocal encoded
         for index in run(job, shards, folder):
@@ -355,11 +407,12 @@ def _run_job(job: EmbedJob, folder: Path, run: Runner, progress: Progress) -> in
 
 
 def images_to_encode(teacher: Teacher, packed: PackedImages, views: ViewSet, root: Path) -> int:
-    """Return how many images the teacher would have to encode for a missing store.
+    """Return how many images the teacher would have to encode to build a store.
 
-    Rows of other stores and finished shards do not count.
+    Views that another store holds and finished shards of a stopped build do not count.
     """
     path = store_path(root, KIND, embedding_parts(teacher, packed, views))
+    # The plan is in the partial store of a stopped build, or in a damaged store to be repaired.
     saved_plan = read_json(partial_path(path) / PLAN) or read_json(path / PLAN)
     if saved_plan:
         plan = EmbedPlan.from_json(saved_plan)

@@ -1,9 +1,11 @@
 """Plan what a sweep needs before its trials can start, without building anything.
 
-`plan` lists every store that a search space needs, once: those that exist, and those that are
-missing with the images, bytes and seconds that they take. Until the images are packed, sample ids
-and class count are not known, and until the demo's teacher is trained, neither are its embeddings.
-The plan then uses approximate numbers and says "about".
+`plan` lists every store that a search space needs, each once. For the missing ones it estimates the
+images to process, the bytes and the seconds.
+
+Some numbers can't be known early. Sample ids and the class count are known once the images are
+packed, and the embedding width of the demo's teacher once it is trained. Until then, the plan uses
+approximate numbers and says "about", or leaves a number open.
 """
 
 from collections.abc import Iterable
@@ -48,9 +50,10 @@ from beamclip.stores import (
 )
 from beamclip.teachers import Teacher, ViewSet, covering_store
 
-# The smallest possible number; the real one is known once the images are packed.
+# Stands for the class count until the images are packed. It is the smallest count that is valid for
+# every objective, so that no experiment is rejected too early.
 _MIN_CLASSES = 2
-# On two cores; see docs/benchmarks.md.
+# Time to train the demo's teacher on two cores; see docs/benchmarks.md.
 _DEMO_TEACHER_SECONDS = 60.0
 # Typical number of k-means iterations.
 _KMEANS_ITERATIONS = 30
@@ -61,7 +64,12 @@ _CONTACT_SHEET_BYTES = 300_000
 
 @dataclass(frozen=True)
 class Parallelism:
-    """Numbers of processes that do each kind of work at once."""
+    """How many processes do each kind of work at the same time.
+
+    Attributes:
+        packing: processes that pack images.
+        encoding: processes that run a teacher.
+    """
 
     packing: int = 1
     encoding: int = 1
@@ -72,22 +80,33 @@ class PlannedStore:
     """One store that a search space needs. JSON values only.
 
     Attributes:
-        store: kind of the store.
-        what: description of its content.
-        there: True if it exists and is intact.
-        images: images that must still be processed; 0 if the store exists, the rest if a stopped
-            command has begun it.
-        bytes: size of the store, or of the part that is missing.
-        seconds: expected time to build it, at the rate measured now; None if that can't be known
-            yet.
+        store: kind of the store: images, teacher, embeddings, balance, clusters or anchors.
+        description: what the store holds.
+        exists: True if it exists and is intact.
+        images: number of images that must still be packed or encoded for it; 0 if it exists. Those
+            in finished shards of a stopped build do not count.
+        bytes: size of the store, or of its missing part.
+        seconds: estimated time to build it, at a speed measured now; None if it can't be known yet.
     """
 
     store: str
-    what: str
-    there: bool
+    description: str
+    exists: bool
     images: int
     bytes: int
     seconds: float | None
+
+    @classmethod
+    def existing(cls, kind: str, description: str, store: Store) -> "PlannedStore":
+        """Return the entry of a store that needs no work."""
+        return cls(kind, description, exists=True, images=0, bytes=store.bytes, seconds=0.0)
+
+    @classmethod
+    def missing(
+        cls, kind: str, description: str, images: int, size: int, seconds: float | None
+    ) -> "PlannedStore":
+        """Return the entry of a store that must be built; `size` is in bytes."""
+        return cls(kind, description, exists=False, images=images, bytes=size, seconds=seconds)
 
 
 def plan(
@@ -95,28 +114,36 @@ def plan(
     context: PreparationContext,
     parallelism: Parallelism = Parallelism(),
 ) -> list[PlannedStore]:
-    """List the stores that these experiments need, each once, in the order they are built.
+    """List the stores that these experiments need, each once. Nothing is built.
 
     Args:
         experiments: all experiments of the search space.
-        context: the surroundings.
-        parallelism: divides the expected seconds.
+        context: opens data and teachers.
+        parallelism: processes that share the work, by which the estimated seconds are divided.
+
+    Returns:
+        The stores, grouped by kind: images, teacher, embeddings, balance and clusters, anchors.
 
     Raises:
-        UserError: a source or teacher can't be opened, an existing store is damaged and not to be
-            repaired, or an experiment needs more images than there are.
+        UserError: a source or teacher can't be opened; an existing store is damaged and
+            `context.repair` is off; or an experiment needs more images than there are.
     """
     experiments = list(experiments)
+
+    # Packed images. Experiments that differ only in their split share them.
     data_configs = {
         context.packed_path(experiment.data): experiment.data for experiment in experiments
     }
     images = [
         _plan_images(path, config, context, parallelism) for path, config in data_configs.items()
     ]
+
     towers = [tower for experiment in experiments for tower in experiment.teachers]
     demo_teacher = []
     if any(tower.model == "demo" for tower in towers):
         demo_teacher.append(_plan_demo_teacher(context))
+
+    # What students will be trained on decides which views are encoded.
     packed = {path: _open_packed(path, context) for path in data_configs}
     planned = [
         _plan_experiment(experiment, packed[context.packed_path(experiment.data)], context)
@@ -124,12 +151,17 @@ def plan(
     ]
     for experiment in planned:
         _check(experiment, context)
+
     passes = merge_planned_passes(planned, context)
-    recipes = {one.recipe for one in passes if one.views.recipe.random}
+    random_recipes = {
+        teacher_pass.recipe for teacher_pass in passes if teacher_pass.views.recipe.random
+    }
+    # With a single recipe its name would only repeat itself in every row of the printed plan.
+    name_recipe = len(random_recipes) > 1
     embeddings = [
-        _plan_embeddings(teacher_pass, context, parallelism, name_recipe=len(recipes) > 1)
-        for teacher_pass in passes
+        _plan_embeddings(teacher_pass, context, parallelism, name_recipe) for teacher_pass in passes
     ]
+
     selection: dict[str, PlannedStore] = {}
     for experiment in planned:
         selection |= _plan_selection(experiment, context)
@@ -138,10 +170,10 @@ def plan(
 
 
 def open_if_intact(path: Path, context: PreparationContext) -> Store | None:
-    """Open a store, or return None if it is missing, or damaged and to be repaired.
+    """Open a store, or return None if it must be built or repaired.
 
     Raises:
-        StoreDamaged: it is damaged and not to be repaired.
+        StoreDamaged: the store is damaged and `context.repair` is off.
     """
     try:
         return open_store(path) if path.exists() else None
@@ -160,30 +192,35 @@ def _plan_images(
     source = context.source(config)
     store = open_if_intact(path, context)
     count = sum(source.count(name) for name in SPLITS)
-    what = f"{count:,} images, {config.image_size} px {config.encoding}"
+    description = f"{count:,} images, {config.image_size} px {config.encoding}"
     if store is not None:
-        return PlannedStore("images", what, True, 0, store.bytes, 0.0)
-    seconds, size = measure_image_cost(source, config)
-    packed = sum(len(record["labels"]) + len(record["bad"]) for record in finished_shards(path))
-    left = count - packed
-    return PlannedStore(
-        "images", what, False, left, int(left * size), left * seconds / parallelism.packing
-    )
+        return PlannedStore.existing("images", description, store)
+    seconds_per_image, bytes_per_image = measure_image_cost(source, config)
+    # A stopped build keeps its finished shards, which list readable and unreadable images.
+    processed = 0
+    for record in finished_shards(path):
+        processed += len(record["labels"]) + len(record["bad"])
+    left = count - processed
+    seconds = left * seconds_per_image / parallelism.packing
+    return PlannedStore.missing("images", description, left, int(left * bytes_per_image), seconds)
 
 
 def _open_packed(path: Path, context: PreparationContext) -> PackedImages | None:
-    """Open packed images well enough to split them; None if that is impossible for now.
+    """Open packed images so that they can be split, or return None if that is impossible for now.
 
-    If only pixels are damaged and will be repaired, the splits are known all the same.
+    A store with damaged pixels that will be repaired can be split too, because the split does not
+    depend on the pixels.
     """
     try:
         return open_packed(path) if path.exists() else None
     except StoreDamaged as damage:
         if not context.repair:
             raise
+        # Without a list of files, the store as a whole is damaged.
         if not damage.files:
             return None
         manifest = read_json(path / "manifest.json")
+        # `split` reads these two files.
         needed = {"labels.npy", "groups.npy"}
         # The list of unreadable images is part of the key of the packed images.
         if manifest.get("bad"):
@@ -194,16 +231,17 @@ def _open_packed(path: Path, context: PreparationContext) -> PackedImages | None
 
 
 def _approximate_splits(config: DataConfig, source: Source) -> Splits:
-    """Return splits of about the right sizes; the real ids are known after packing."""
+    """Return splits of about the right sizes. The real ids are known after packing."""
     count = source.count("train")
-    train = round(count * (1 - config.val_fraction))
+    val_start = round(count * (1 - config.val_fraction))
+    train_count = min(val_start, config.train_images or val_start)
+    train = np.arange(train_count)
+    val = np.arange(val_start, count)
     test = np.arange(count, count + source.count("test"))
-    return Splits(
-        np.arange(min(train, config.train_images or train)), np.arange(train, count), test
-    )
+    return Splits(train, val, test)
 
 
-# Experiments: what their students will be trained on, as far as that is known.
+# Experiments and the images that their students will be trained on.
 
 
 @dataclass(frozen=True)
@@ -214,9 +252,11 @@ class PlannedExperiment:
         experiment: the settings.
         packed: None until the images are packed; the splits are approximate then.
         splits: sample ids of train, val and test.
-        teacher: the first teacher, if the selection needs it and it exists.
+        teacher: the first teacher; None without balance and clusters, or if it is the demo's
+            teacher and not trained yet.
         candidates: training images before the balance, as sample ids.
-        train_ids: training images after the balance; until that is made, about as many ids.
+        train_ids: training images after the balance, as sample ids. Until the balance exists, they
+            are any ids, about as many as it will keep.
         exact: True if `train_ids` are the real ids.
     """
 
@@ -229,7 +269,7 @@ class PlannedExperiment:
     exact: bool
 
     def canonical_parts(self, ids: Ids) -> dict[str, Any] | None:
-        """Return what the canonical embeddings of these images depend on, or None until known."""
+        """Return the key parts of these images' canonical embeddings; None if not known yet."""
         if self.packed is None or self.teacher is None:
             return None
         return embedding_parts(self.teacher, self.packed, ViewSet.center(ids))
@@ -244,9 +284,9 @@ def _plan_experiment(
     else:
         splits = split(packed, experiment.data)
         candidates = candidate_ids(experiment, packed, splits)
-    selects = experiment.balance.active or experiment.objective.clusters is not None
+    needs_teacher = experiment.balance.active or experiment.objective.clusters is not None
     teacher = None
-    if selects and not _is_untrained_demo(experiment.teacher, context):
+    if needs_teacher and not _is_untrained_demo(experiment.teacher, context):
         teacher = context.teacher(experiment.teacher)
     planned = PlannedExperiment(
         experiment,
@@ -262,8 +302,10 @@ def _plan_experiment(
     balance = _existing_balance(planned, context)
     if balance is not None:
         return replace(planned, train_ids=kept_ids(balance), exact=True)
-    left = round(len(candidates) * (1 - (experiment.balance.remove or 0)))
-    return replace(planned, train_ids=candidates[: max(1, left)], exact=False)
+    # With a threshold instead of a share, the number to be removed can't be known, so assume none.
+    removed_share = experiment.balance.remove or 0
+    kept = round(len(candidates) * (1 - removed_share))
+    return replace(planned, train_ids=candidates[: max(1, kept)], exact=False)
 
 
 def _existing_balance(planned: PlannedExperiment, context: PreparationContext) -> Store | None:
@@ -277,7 +319,8 @@ def _existing_balance(planned: PlannedExperiment, context: PreparationContext) -
 def _check(planned: PlannedExperiment, context: PreparationContext) -> None:
     """Raise UserError if the experiment needs more images than there are.
 
-    Until the images are packed, all images of the source count, though some may be unreadable.
+    Until the images are packed, all training images of the source count, though val takes some and
+    others may be unreadable. So the check may pass too early, but never fails without reason.
     """
     experiment = planned.experiment
     if planned.packed is not None:
@@ -285,36 +328,38 @@ def _check(planned: PlannedExperiment, context: PreparationContext) -> None:
         check_knn_neighbors(experiment, len(planned.splits.train))
         return
     listed = context.source(experiment.data).count("train")
-    most = min(listed, experiment.data.train_images or listed)
-    check_data_size(experiment, _MIN_CLASSES, most)
-    check_knn_neighbors(experiment, most)
+    max_images = min(listed, experiment.data.train_images or listed)
+    check_data_size(experiment, _MIN_CLASSES, max_images)
+    check_knn_neighbors(experiment, max_images)
 
 
 # Teacher passes.
 
 
 def _is_untrained_demo(tower: TowerConfig, context: PreparationContext) -> bool:
-    """Return True for the demo's teacher until it is trained."""
+    """Return True if this is the demo's own teacher and it is not trained yet."""
     return tower.model == "demo" and open_if_intact(context.demo_teacher_path(), context) is None
 
 
 def _plan_demo_teacher(context: PreparationContext) -> PlannedStore:
     store = open_if_intact(context.demo_teacher_path(), context)
+    description = "the demo's own"
     if store is not None:
-        return PlannedStore("teacher", "the demo's own", True, 0, store.bytes, 0.0)
-    return PlannedStore("teacher", "the demo's own", False, 0, 0, _DEMO_TEACHER_SECONDS)
+        return PlannedStore.existing("teacher", description, store)
+    return PlannedStore.missing("teacher", description, 0, 0, _DEMO_TEACHER_SECONDS)
 
 
 @dataclass(frozen=True)
 class PlannedPass:
-    """A teacher pass; the views are approximate until the images are packed.
+    """A teacher pass that is not run yet.
 
     Attributes:
         tower: the teacher.
-        packed: None until the images are packed.
+        packed: the packed images; None until they are packed.
         views: the views to encode.
-        recipe: name of the recipe, with its strength.
-        exact: True if these are the real samples.
+        recipe: name of the students' recipe, with its strength.
+        exact: True if the sample ids of `views` are the real ones, False if only their number is
+            about right.
     """
 
     tower: TowerConfig
@@ -324,7 +369,7 @@ class PlannedPass:
     exact: bool
 
     def describe(self, name_recipe: bool) -> str:
-        """Return a description of the views, with the recipe's name if asked for."""
+        """Describe the views, with the name of a random recipe if `name_recipe`."""
         if not self.views.recipe.random:
             return "the central view"
         plural = "s" if self.views.count > 1 else ""
@@ -339,6 +384,7 @@ class PlannedPass:
         views = self.views.union(other.views)
         exact = self.exact and other.exact
         for part in (self, other):
+            # A union that is no larger than a part has added no sample to it.
             if part.exact and len(part.views.ids) == len(views.ids):
                 exact = True
         return replace(self, views=views, exact=exact)
@@ -369,14 +415,18 @@ def _experiment_passes(planned: PlannedExperiment) -> list[PlannedPass]:
     recipe = _recipe_name(experiment.student_views)
     passes = []
     for tower, views in required:
-        # Canonical views are made of all candidates, which are known before the balance is.
+        # Canonical views are of all candidates or of val and test, which are known before the
+        # balance is.
         canonical = planned.packed is not None and not views.recipe.random
-        passes.append(PlannedPass(tower, planned.packed, views, recipe, planned.exact or canonical))
+        exact = planned.exact or canonical
+        passes.append(PlannedPass(tower, planned.packed, views, recipe, exact))
     return passes
 
 
 def _recipe_name(views: ViewsConfig) -> str:
-    return views.recipe if views.strength == 1 else f"{views.recipe} × {views.strength:g}"
+    if views.strength == 1:
+        return views.recipe
+    return f"{views.recipe} × {views.strength:g}"
 
 
 def _plan_embeddings(
@@ -389,22 +439,25 @@ def _plan_embeddings(
     views = teacher_pass.views
     images = _count_images(len(views.ids), teacher_pass.exact)
     content = f"{teacher_pass.describe(name_recipe)} of {images}"
+    # `context.teacher` would train the demo's teacher, so its width and speed are not known yet.
     if _is_untrained_demo(teacher_pass.tower, context):
-        return PlannedStore("embeddings", f"demo, {content}", False, views.images, 0, None)
+        return PlannedStore.missing("embeddings", f"demo, {content}", views.images, 0, None)
     teacher = context.teacher(teacher_pass.tower)
-    what = f"{teacher.name}, {content}"
+    description = f"{teacher.name}, {content}"
     left = views.images
     if packed is not None:
         store = covering_store(context.root, embedding_basis(teacher, packed, views), views)
         if store is None:
             parts = embedding_parts(teacher, packed, views)
+            # `covering_store` skips damaged stores. Without `repair`, a damaged one raises here.
             store = open_if_intact(store_path(context.root, "embeddings", parts), context)
         if store is not None:
-            return PlannedStore("embeddings", what, True, 0, store.bytes, 0.0)
+            return PlannedStore.existing("embeddings", description, store)
         left = images_to_encode(teacher, packed, views, context.root)
+    # Embeddings in fp16.
     size = left * teacher.width * 2
     seconds = left * context.throughput(teacher).seconds / parallelism.encoding
-    return PlannedStore("embeddings", what, False, left, size, seconds)
+    return PlannedStore.missing("embeddings", description, left, size, seconds)
 
 
 def _count_images(count: int, exact: bool) -> str:
@@ -418,7 +471,11 @@ def _count_images(count: int, exact: bool) -> str:
 def _plan_selection(
     planned: PlannedExperiment, context: PreparationContext
 ) -> dict[str, PlannedStore]:
-    """Return the stores of balance and clusters, by a key that is equal for equal stores."""
+    """Plan the stores of balance and clusters.
+
+    Returns:
+        The stores by a key that is equal for equal stores, so that experiments share them.
+    """
     stores: dict[str, PlannedStore] = {}
     if planned.experiment.balance.active:
         stores |= _plan_balance(planned, context)
@@ -434,28 +491,27 @@ def _plan_balance(
     config = planned.experiment.balance
     images = len(planned.candidates)
     basis = planned.canonical_parts(planned.candidates)
+    # The real key is not known before the images are packed; this one only tells stores apart.
     parts = {"images": images} | config.model_dump()
     path = None
     if basis is not None:
         parts = balance_parts(basis, config)
         path = store_path(context.root, balance_store.KIND, parts)
-    exact_search = config.search == "exact" or (
-        config.search == "auto" and images <= balance_store.MAX_EXACT_IMAGES
-    )
+    # The time of an approximate search is not estimated.
+    is_small = images <= balance_store.MAX_EXACT_IMAGES
+    is_exact = config.search == "exact" or (config.search == "auto" and is_small)
     seconds = None
-    if planned.teacher is not None and exact_search:
+    if planned.teacher is not None and is_exact:
         seconds = 2 * estimate_comparison_seconds(images, planned.teacher.width)
-    how = (
-        f"without {100 * (config.remove or 0):g} %"
-        if config.threshold is None
-        else f"joined below {config.threshold:g}"
-    )
-    missing = PlannedStore(
-        store="balance",
-        what=f"{_count_images(images, planned.packed is not None)} {how}",
-        there=False,
+    if config.threshold is None:
+        rule = f"without {100 * (config.remove or 0):g} %"
+    else:
+        rule = f"joined below {config.threshold:g}"
+    missing = PlannedStore.missing(
+        "balance",
+        f"{_count_images(images, planned.packed is not None)} {rule}",
         images=0,
-        bytes=_BALANCE_BYTES_PER_IMAGE * images + _CONTACT_SHEET_BYTES,
+        size=_BALANCE_BYTES_PER_IMAGE * images + _CONTACT_SHEET_BYTES,
         seconds=seconds,
     )
     return {f"balance {key_of(parts)}": _as_existing(missing, path, context)}
@@ -466,6 +522,7 @@ def _plan_clusters(
 ) -> dict[str, PlannedStore]:
     images = len(planned.train_ids)
     basis = planned.canonical_parts(planned.train_ids) if planned.exact else None
+    # Without exact ids the real key is not known; this one only tells stores apart.
     parts: dict[str, Any] = {"images": images, "count": count}
     path = None
     if basis is not None:
@@ -475,15 +532,15 @@ def _plan_clusters(
     seconds = None
     if planned.teacher is not None:
         width = planned.teacher.width
-        comparison_seconds = estimate_comparison_seconds(images, width)
-        seconds = _KMEANS_ITERATIONS * count / images * comparison_seconds
-    missing = PlannedStore(
-        store="clusters",
-        what=f"{count} of {_count_images(images, planned.exact)}",
-        there=False,
+        # An iteration compares every image with `count` centers instead of all images.
+        all_pairs_seconds = estimate_comparison_seconds(images, width)
+        seconds = _KMEANS_ITERATIONS * count / images * all_pairs_seconds
+    missing = PlannedStore.missing(
+        "clusters",
+        f"{count} of {_count_images(images, planned.exact)}",
         images=0,
         # Centers in fp32; ids and labels in int64.
-        bytes=4 * count * width + 16 * images,
+        size=4 * count * width + 16 * images,
         seconds=seconds,
     )
     return {f"clusters {key_of(parts)}": _as_existing(missing, path, context)}
@@ -496,7 +553,7 @@ def _as_existing(
     store = None if path is None else open_if_intact(path, context)
     if store is None:
         return missing
-    return replace(missing, there=True, bytes=store.bytes, seconds=0.0)
+    return PlannedStore.existing(missing.store, missing.description, store)
 
 
 # Anchors.
@@ -505,14 +562,15 @@ def _as_existing(
 def _plan_anchors(
     experiments: Iterable[Experiment], context: PreparationContext
 ) -> list[PlannedStore]:
-    """Plan every anchor set once; experiments share them."""
+    """Plan the anchor sets of all experiments, each once."""
     stores: dict[tuple[str, str], PlannedStore] = {}
     for experiment in experiments:
         for tower, anchor_set in plan_anchor_sets(experiment, context).all():
             if _is_untrained_demo(tower, context):
+                # The real key needs the teacher's fingerprint.
                 key = ("demo", key_of({"prompts": anchor_set.prompts}))
-                what = _describe_anchors("demo", anchor_set)
-                stores[key] = PlannedStore("anchors", what, False, 0, 0, None)
+                description = _describe_anchors("demo", anchor_set)
+                stores[key] = PlannedStore.missing("anchors", description, 0, 0, None)
             else:
                 key = anchor_set_key(tower, anchor_set, context)
                 stores[key] = _plan_anchor_set(context.teacher(tower), anchor_set, context)
@@ -522,13 +580,14 @@ def _plan_anchors(
 def _plan_anchor_set(
     teacher: Teacher, anchor_set: AnchorSetPlan, context: PreparationContext
 ) -> PlannedStore:
-    what = _describe_anchors(teacher.name, anchor_set)
+    description = _describe_anchors(teacher.name, anchor_set)
     store = find_anchor_set(teacher, anchor_set, context.root, context.repair)
     if store is not None:
-        return PlannedStore("anchors", what, True, 0, store.bytes, 0.0)
+        return PlannedStore.existing("anchors", description, store)
+    # Anchors in fp32.
     size = len(anchor_set.senses) * teacher.width * 4
     seconds = len(anchor_set.texts) * context.seconds_per_text(teacher)
-    return PlannedStore("anchors", what, False, 0, size, seconds)
+    return PlannedStore.missing("anchors", description, 0, size, seconds)
 
 
 def _describe_anchors(teacher: str, anchor_set: AnchorSetPlan) -> str:

@@ -1,7 +1,7 @@
-"""Use unlabeled images as evidence: which sense of a class name do they show?
+"""Choose the sense of a class name by unlabeled images.
 
-A teacher compares the training images with the definition of each candidate sense. No label is
-read, and no image is encoded: only embeddings that are already stored are used.
+A teacher compares the training images with the definition of each candidate sense. It reads no
+label and encodes no image: it uses only embeddings that are already stored.
 """
 
 from collections.abc import Sequence
@@ -21,32 +21,34 @@ from beamclip.preparation.teacher_passes import held_out_views
 from beamclip.preparation.zero_shot import ZeroShotAccuracy, teacher_accuracy
 from beamclip.teachers import Embeddings, Teacher, covering_store, largest_store
 
-# Images that are compared at a time.
-_CHUNK = 1 << 16
+# Images compared at a time. It limits the memory that the fp32 copy and the cosines take.
+_CHUNK = 65_536
 # Enough images to tell senses apart.
-_MAX_IMAGES = 20000
+_MAX_IMAGES = 20_000
 
 
 def score_senses_by_images(
     images: NDArray[np.floating], texts: NDArray[np.floating], share: float
 ) -> NDArray[np.float64]:
-    """Return how well each candidate sense of one class is seen in unlabeled images.
+    """Return how well unlabeled images show each candidate sense of one class.
 
     Args:
-        images: unit rows [N, D], N > 0, of all classes together.
-        texts: unit rows [S, D], one for each candidate sense.
-        share: share of the images that may be of this class, such as 1 / number of classes.
+        images: embeddings of images of all classes, unit length, [N, D] with N > 0.
+        texts: embeddings of the candidate senses' definitions, unit length, [S, D].
+        share: expected share of images of this class, such as 1 / number of classes.
 
     Returns:
-        [S], the mean cosine of each sense's nearest max(1, share * N) images.
+        The mean cosine of each sense with its nearest max(1, share * N) images, [S].
     """
     count = min(max(1, round(share * len(images))), len(images))
     columns = texts.astype(np.float32).T
+    # The largest `count` cosines of each sense so far, in no order.
     nearest = np.empty((0, len(texts)), np.float32)
     for start in range(0, len(images), _CHUNK):
         cosines = images[start : start + _CHUNK].astype(np.float32) @ columns
         cosines = np.concatenate([nearest, cosines])
-        first_kept = len(cosines) - min(count, len(cosines))
+        # A partition finds the largest values without sorting all.
+        first_kept = max(0, len(cosines) - count)
         nearest = np.partition(cosines, first_kept, axis=0)[first_kept:]
     return np.asarray(nearest.mean(axis=0, dtype=np.float64))
 
@@ -62,16 +64,16 @@ def open_packed_if_exists(
 def propose_senses(
     experiment: Experiment, senses: Sequence[Sense], context: PreparationContext
 ) -> tuple[Sense, ...] | None:
-    """Propose the senses that the training images show. Encodes texts only.
+    """Propose the senses that the training images show. Only texts are encoded.
 
     Args:
-        experiment: its first teacher and training images are used.
-        senses: the sense of every class.
-        context: the surroundings.
+        experiment: the experiment whose first teacher and training images are used.
+        senses: the sense of every class, without evidence from images.
+        context: opens data and teachers.
 
     Returns:
-        The sense of every class, changed for classes with several possible senses; None if no
-        embeddings of the images are stored yet.
+        The sense of every class. Those that were chosen among several candidates are chosen again.
+        None if no embeddings of training images are stored yet.
     """
     images = _stored_train_embeddings(experiment, context)
     if images is None:
@@ -80,6 +82,7 @@ def propose_senses(
     lexicon = open_lexicon()
     proposed = []
     for sense in senses:
+        # A sense has scores only if it was chosen among several candidates.
         if sense.scores:
             texts = _encode_senses(sense.name, sense.considered, teacher)
             scores = score_senses_by_images(images, texts, 1 / len(senses))
@@ -100,6 +103,7 @@ def _stored_train_embeddings(
     if store is None:
         return None
     embeddings = Embeddings(store)
+    # The largest store may hold other samples too, for example val and test.
     train = np.intersect1d(embeddings.ids, split(packed, experiment.data).train)
     if not len(train):
         return None
@@ -121,12 +125,15 @@ def _encode_senses(
 def teacher_zero_shot(
     experiment: Experiment, own: AnchorSet, context: PreparationContext
 ) -> ZeroShotAccuracy | None:
-    """Return the first teacher's own accuracy on val, or None if val is not encoded yet.
+    """Return the first teacher's zero-shot accuracy on val.
 
     Args:
         experiment: the settings.
         own: the first teacher's anchors of the data's own classes.
-        context: the surroundings.
+        context: opens data and teachers.
+
+    Returns:
+        The accuracy, or None if the images are not packed or val is not encoded yet.
     """
     packed = open_packed_if_exists(experiment, context)
     if packed is None:

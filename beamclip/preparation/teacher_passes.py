@@ -1,8 +1,12 @@
 """Run the teacher passes of many experiments, so that no view of an image is encoded twice.
 
-There are two rounds. The first encodes the canonical views that decide which images students are
-trained on (balance, clusters); the second encodes all the rest. Passes that differ only in samples
-and number of views are merged into one.
+There are two rounds:
+
+1. Encode the canonical views that balance and clusters need. They decide which images students are
+   trained on.
+2. Encode everything else, of these images only.
+
+Within a round, passes that differ only in samples and number of views are merged into one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,7 +36,13 @@ from beamclip.teachers import Embeddings, ViewSet
 
 @dataclass(frozen=True)
 class TeacherPass:
-    """One pass of a teacher over the views of packed images."""
+    """One pass of a teacher over views of packed images.
+
+    Attributes:
+        tower: the teacher.
+        packed: the packed images.
+        views: the views to encode.
+    """
 
     tower: TowerConfig
     packed: PackedImages
@@ -40,22 +50,24 @@ class TeacherPass:
 
     @property
     def key(self) -> str:
-        """Return the `pass_key`."""
+        """Return the `pass_key`, which is equal for passes that can be merged."""
         return pass_key(self.tower, self.packed.key, self.views)
 
 
 def pass_key(tower: TowerConfig, images: str, views: ViewSet) -> str:
     """Return a key that is equal for passes that can be merged into one.
 
-    Such passes differ only in samples, number of views and batch size, which change no embedding.
+    Such passes differ only in samples, number of views and batch size. None of these changes the
+    embedding of a view.
 
     Args:
         tower: the teacher.
         images: key of the packed images.
         views: the views to encode.
     """
-    same = tower.model_dump(mode="json", include=set(TowerConfig.model_fields) - {"batch_size"})
-    return key_of({"tower": same, "images": images, **views.render_parts()})
+    settings = set(TowerConfig.model_fields) - {"batch_size"}
+    tower_parts = tower.model_dump(mode="json", include=settings)
+    return key_of({"tower": tower_parts, "images": images, **views.render_parts()})
 
 
 def training_views(experiment: Experiment, train_ids: Ids) -> ViewSet | None:
@@ -63,10 +75,11 @@ def training_views(experiment: Experiment, train_ids: Ids) -> ViewSet | None:
 
     Args:
         experiment: the settings.
-        train_ids: the samples that students are trained on.
+        train_ids: ids of the samples that students are trained on, [N].
 
     Returns:
-        None if no teacher is needed, or if it runs during training (`views.teacher=live`).
+        The views, or None if the objective needs no teacher embeddings or the teacher runs during
+        training (`views.teacher=live`).
     """
     views = experiment.student_views
     if views.teacher == "live" or not experiment.objective.requirements.embeddings:
@@ -74,21 +87,23 @@ def training_views(experiment: Experiment, train_ids: Ids) -> ViewSet | None:
     if views.teacher == "center":
         return ViewSet.center(train_ids)
     recipe = views.resolve()
-    return ViewSet(train_ids, recipe, views.stored if recipe.random else 1, views.seed)
+    # All views of a sample are the same if the recipe is not random, so one is enough.
+    count = views.stored if recipe.random else 1
+    return ViewSet(train_ids, recipe, count, views.seed)
 
 
 def held_out_views(splits: Splits) -> ViewSet:
-    """Return the views of val and test, for the teacher's own zero-shot accuracy."""
-    return ViewSet.center(np.sort(np.concatenate([splits.val, splits.test])))
+    """Return the canonical views of val and test, for the teacher's own zero-shot accuracy."""
+    ids = np.concatenate([splits.val, splits.test])
+    return ViewSet.center(np.sort(ids))
 
 
 def required_views(
     experiment: Experiment, splits: Splits, train_ids: Ids
 ) -> list[tuple[TowerConfig, ViewSet]]:
-    """Return the views that each teacher must have encoded before an experiment can start.
+    """Return the views that must be encoded before an experiment can start, with their teachers.
 
-    These are the training views for every teacher of the objective, and val and test for the first
-    teacher.
+    Every teacher encodes the training views. The first one also encodes val and test.
     """
     required = []
     views = training_views(experiment, train_ids)
@@ -100,7 +115,7 @@ def required_views(
 def required_passes(
     experiment: Experiment, packed: PackedImages, splits: Splits, train_ids: Ids
 ) -> list[TeacherPass]:
-    """Return all passes that an experiment needs for training and probing."""
+    """Return the `required_views` of an experiment as passes over its packed images."""
     required = required_views(experiment, splits, train_ids)
     return [TeacherPass(tower, packed, views) for tower, views in required]
 
@@ -108,13 +123,15 @@ def required_passes(
 def selection_pass(
     experiment: Experiment, packed: PackedImages, splits: Splits
 ) -> TeacherPass | None:
-    """Return the first teacher's pass that the selection of training images needs, if any."""
+    """Return the pass that balance and clusters need, or None without either."""
     views = selection_views(experiment, candidate_ids(experiment, packed, splits))
-    return None if views is None else TeacherPass(experiment.teacher, packed, views)
+    if views is None:
+        return None
+    return TeacherPass(experiment.teacher, packed, views)
 
 
 def merge_passes(passes: Iterable[TeacherPass]) -> dict[str, TeacherPass]:
-    """Merge passes with the same key. Returns the fewest passes that cover all, by key."""
+    """Merge passes with the same key, and return the merged passes by key."""
     merged: dict[str, TeacherPass] = {}
     for teacher_pass in passes:
         key = teacher_pass.key
@@ -132,8 +149,9 @@ class PassResults:
     Attributes:
         data: packed images and splits, by name of the experiment.
         subsets: the images that students are trained on, by name of the experiment.
-        passes: the passes, by key.
-        stores: store of each pass and how many images were encoded for it now, by key.
+        passes: the passes, by `pass_key`.
+        stores: for each `pass_key`, the store and the number of images that were encoded for it in
+            this call.
     """
 
     data: dict[str, tuple[PackedImages, Splits]]
@@ -142,18 +160,22 @@ class PassResults:
     stores: dict[str, tuple[Embeddings, int]] = field(default_factory=dict)
 
     def encoded_for(self, experiment: Experiment, name: str) -> int:
-        """Return how many images were encoded now for this experiment's passes."""
+        """Return how many images were encoded in this call for an experiment's passes.
+
+        A pass that several experiments share counts in full for each of them.
+        """
         packed, splits = self.data[name]
         passes = required_passes(experiment, packed, splits, self.subsets[name].ids)
         selection = selection_pass(experiment, packed, splits)
         if selection is not None:
             passes.append(selection)
+        # A set, since several of these passes may have been merged into one.
         keys = {teacher_pass.key for teacher_pass in passes}
         return sum(self.stores[key][1] for key in keys)
 
     @property
     def encoded(self) -> int:
-        """Return how many images were encoded now, for all experiments together."""
+        """Return how many images were encoded in this call, for all experiments together."""
         return sum(count for _, count in self.stores.values())
 
     def store_of(self, teacher_pass: TeacherPass) -> Embeddings:
@@ -168,16 +190,19 @@ def run_teacher_passes(
     """Pack images, select training images and encode all views that these experiments need.
 
     Args:
-        experiments: by name.
-        context: the surroundings.
+        experiments: experiments by name.
+        context: opens data and teachers.
 
     Raises:
-        UserError: data or teacher are not as configured, or there are too few images.
+        UserError: data or teacher can't be used as configured, or there are too few images.
     """
-    results = PassResults(
-        {name: _pack_and_split(experiment, context) for name, experiment in experiments.items()}
-    )
+    data = {name: _pack_and_split(experiment, context) for name, experiment in experiments.items()}
+    results = PassResults(data)
+
+    # First round: what the selection of training images needs.
     _encode(_first_round(experiments, results), results, context)
+
+    # Second round: all other views, of the selected images.
     required = []
     for name, experiment in experiments.items():
         packed, splits = results.data[name]
@@ -189,10 +214,12 @@ def run_teacher_passes(
 
 
 def balance_train_images(experiment: Experiment, context: PreparationContext) -> Store:
-    """Balance the training images of one experiment; the first teacher encodes them first.
+    """Balance the training images of one experiment and return the store of the balance.
+
+    The first teacher encodes the images if they are not stored yet.
 
     Raises:
-        UserError: data or teacher are not as configured; or as `beamclip.balance.balance`.
+        UserError: data or teacher can't be used as configured; or as `beamclip.balance.balance`.
     """
     packed = context.packed(experiment.data)
     ids = candidate_ids(experiment, packed, split(packed, experiment.data))
@@ -217,8 +244,9 @@ def _first_round(
 ) -> dict[str, TeacherPass]:
     """Return the passes that the selection of training images needs, by key.
 
-    A pass of the second round with the same key is merged into it, so that one store is built
-    instead of two. The second round may need any candidate, since nothing is selected yet.
+    A pass that another experiment needs in the second round may have the same key. It is merged
+    into the first round, so that one store is built instead of two. Nothing is selected yet, so
+    such a pass takes all candidates.
     """
     first: list[TeacherPass] = []
     second: list[TeacherPass] = []
@@ -229,17 +257,17 @@ def _first_round(
             first.append(selection)
         candidates = candidate_ids(experiment, packed, splits)
         second += required_passes(experiment, packed, splits, candidates)
-    keys = {teacher_pass.key for teacher_pass in first}
-    return merge_passes(
-        [*first, *(teacher_pass for teacher_pass in second if teacher_pass.key in keys)]
-    )
+    first_keys = {teacher_pass.key for teacher_pass in first}
+    shared = [teacher_pass for teacher_pass in second if teacher_pass.key in first_keys]
+    return merge_passes([*first, *shared])
 
 
 def _encode(
     passes: Mapping[str, TeacherPass], results: PassResults, context: PreparationContext
 ) -> None:
-    """Run the passes that have no store yet."""
+    """Run these passes and add their stores to `results`."""
     for key, teacher_pass in passes.items():
+        # The first round has already encoded all candidates for this key.
         if key in results.stores:
             continue
         results.passes[key] = teacher_pass
@@ -272,8 +300,14 @@ def _select(
 
 
 def check_knn_neighbors(experiment: Experiment, images: int) -> None:
-    """Raise UserError if `probe.knn_k` is more than this number of train images."""
-    check_k(experiment.probe.knn_k, min(images, experiment.probe.train_images or images))
+    """Raise UserError if `probe.knn_k` is more than the number of images that probes train on.
+
+    Args:
+        experiment: the settings.
+        images: number of train images. `probe.train_images` may limit it further.
+    """
+    probe_images = min(images, experiment.probe.train_images or images)
+    check_k(experiment.probe.knn_k, probe_images)
 
 
 def check_data_size(experiment: Experiment, classes: int, images: int, after: str = "") -> None:
@@ -283,11 +317,11 @@ def check_data_size(experiment: Experiment, classes: int, images: int, after: st
         experiment: the settings.
         classes: number of classes of the data.
         images: number of images that students would be trained on.
-        after: why there are so few; follows "training images" in the message.
+        after: reason why there are so few. It follows "training images" in the message.
 
     Raises:
         UserError: the batch, a queue or the number of clusters is larger than the training set, or
-            an objective that needs several classes would get one.
+            the objective needs more classes than there are.
     """
     batch_size = experiment.optimizer.batch_size
     if batch_size > images:
@@ -297,7 +331,8 @@ def check_data_size(experiment: Experiment, classes: int, images: int, after: st
         )
     if experiment.objective.clusters is not None:
         check_cluster_count(experiment.objective.clusters, images)
-    # An objective checks the data when it is built. On the meta device nothing is computed.
+    # An objective checks the data when it is built. The meta device allocates and computes nothing,
+    # so the values and widths of the placeholders don't matter.
     with torch.device("meta"):
         placeholder = torch.empty(2, 8)
         build_objective(
@@ -309,6 +344,6 @@ def check_data_size(experiment: Experiment, classes: int, images: int, after: st
                 classes=classes,
                 anchors=[placeholder],
                 temperatures=[None],
-                centres=placeholder,
+                centers=placeholder,
             ),
         )

@@ -8,18 +8,19 @@ import torch
 from beamclip.teachers import Teacher
 
 _BATCH_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
-# A given batch size is measured on a batch of at most this size.
-_LARGEST_PROBE = 32
-# A doubled batch size must be this much faster to be worth its memory.
+# A configured batch size is not searched for, so a small batch is enough to estimate the time per
+# image.
+_MAX_PROBE_SIZE = 32
+# A doubled batch size must be this many times as fast per image to be worth its memory.
 _MIN_SPEEDUP = 1.05
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """Result of a measurement.
+    """How fast a teacher encodes images on one device.
 
     Attributes:
-        batch_size: images to encode at once.
+        batch_size: number of images to encode at once.
         seconds: seconds per image at that batch size.
     """
 
@@ -31,9 +32,10 @@ def measure_seconds_per_image(teacher: Teacher, batch_size: int) -> float:
     """Measure the time per image in batches of this size, on one batch after a warm-up."""
     size = teacher.pixels.size
     pixels = torch.zeros(batch_size, 3, size, size, device=teacher.device)
-    teacher.encode_images(pixels[: min(batch_size, 8)])
+    # The first call also pays for CUDA's start and the choice of kernels.
+    teacher.encode_images(pixels[:8])
     start = time.perf_counter()
-    # .cpu() waits for the device.
+    # CUDA kernels run asynchronously; .cpu() waits for them.
     teacher.encode_images(pixels).cpu()
     return (time.perf_counter() - start) / batch_size
 
@@ -49,18 +51,19 @@ def measure_seconds_per_text(teacher: Teacher, count: int) -> float:
 def measure_throughput(teacher: Teacher) -> Throughput:
     """Measure the throughput at the configured batch size, or find a good batch size.
 
-    Without `teacher.batch_size`, it is the smallest size that is nearly as fast as the next larger
-    one, within the memory of the device.
+    If `teacher.batch_size` is not set, sizes are doubled from 8 to 1024 until the next one is less
+    than 5 % faster per image or does not fit into the device's memory.
     """
     configured = teacher.config.batch_size
     if configured:
-        probe_size = min(configured, _LARGEST_PROBE)
+        probe_size = min(configured, _MAX_PROBE_SIZE)
         return Throughput(configured, measure_seconds_per_image(teacher, probe_size))
     best = Throughput(_BATCH_SIZES[0], measure_seconds_per_image(teacher, _BATCH_SIZES[0]))
     for batch_size in _BATCH_SIZES[1:]:
         try:
             candidate = Throughput(batch_size, measure_seconds_per_image(teacher, batch_size))
         except torch.OutOfMemoryError:
+            # Free what the failed attempt has cached, so that the work itself can have it.
             torch.cuda.empty_cache()
             return best
         if candidate.seconds * _MIN_SPEEDUP > best.seconds:

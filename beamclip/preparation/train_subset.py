@@ -1,8 +1,10 @@
-"""Select the training images that students learn from, and cluster them, before trials start.
+"""Select and cluster the images that students are trained on, before trials start.
 
-The selection works on the first teacher's embeddings of canonical views: `data.keep` lists images,
-`balance` drops near-duplicates, and CLIP-CID needs clusters. It only affects what students are
-*trained* on. Probes, val and test always use all images, the same ones for every method.
+`data.keep` lists the images to train on, `balance` drops near-duplicates, and CLIP-CID needs
+clusters. Balance and clusters use the first teacher's embeddings of the canonical views.
+
+Only the *training* of students is affected. Probes use all of train, val and test, so that every
+method is measured on the same images.
 """
 
 from collections.abc import Mapping
@@ -29,8 +31,8 @@ from beamclip.preparation.embedding_store import embedding_parts
 from beamclip.stores import Store, build_once
 from beamclip.teachers import Embeddings, ViewSet
 
-# Entries of a balance's report that go into the record of every run.
-_REPORTED = ("threshold", "removed_share", "kept", "images", "sets", "largest", "search")
+# Entries of a balance's report that are recorded with every run.
+_RECORDED_FIELDS = ("threshold", "removed_share", "kept", "images", "sets", "largest", "search")
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,11 @@ class TrainSubset:
     """The images that an experiment's students are trained on.
 
     Attributes:
-        ids: sorted sample ids.
-        store: the store that holds them; None if they are all of train.
-        clusters: the store of their clusters; None if the objective needs none.
-        facts: JSON values about the balance and the list of `data.keep`; None without either.
+        ids: sorted sample ids, int64 [N].
+        store: the store that holds these ids; None if students are trained on all of train.
+        clusters: the store of the clusters of these images; None if the objective needs none.
+        facts: facts about the balance and the list of `data.keep`, JSON values; None without
+            either.
     """
 
     ids: Ids
@@ -53,11 +56,11 @@ class TrainSubset:
 def candidate_ids(experiment: Experiment, packed: PackedImages, splits: Splits) -> Ids:
     """Return the training images before any balance, as sorted sample ids.
 
-    These are all of train, or the ones that `data.keep` lists.
+    These are all of train, or those that `data.keep` lists.
 
     Raises:
-        UserError: as `read_kept_list`; no listed image is in train; or the list was made with
-            another split, and images of it are now in val.
+        UserError: the kept list can't be read or is of other images; no listed image is in train;
+            or the list was made with another split, and some of its images are now in val.
     """
     if experiment.data.keep is None:
         return splits.train
@@ -65,7 +68,7 @@ def candidate_ids(experiment: Experiment, packed: PackedImages, splits: Splits) 
     ids = np.intersect1d(splits.train, kept.ids)
     if not len(ids):
         raise UserError(
-            f"data.keep {experiment.data.keep} lists no image of train as it is split here; "
+            f"data.keep {experiment.data.keep} lists no image of this run's train split; "
             "make it with the same data settings"
         )
     _check_split(experiment, kept, splits)
@@ -77,16 +80,18 @@ def _read_kept_list(experiment: Experiment, packed: PackedImages) -> KeptList:
 
 
 def _check_split(experiment: Experiment, kept: KeptList, splits: Splits) -> None:
-    """Raise UserError if another split than the list's moved listed images to val.
+    """Raise UserError if this run's split differs from the list's and puts listed images in val.
 
     Without this check, a run would silently train on fewer images than were kept.
     """
     data = experiment.data
+    # Some lists do not say with which split they were made.
     if kept.split is None:
         return
     list_split = (kept.split["split_seed"], kept.split["val_fraction"])
+    same_split = list_split == (data.split_seed, data.val_fraction)
     lost = len(np.intersect1d(splits.val, kept.ids))
-    if not lost or list_split == (data.split_seed, data.val_fraction):
+    if same_split or lost == 0:
         return
     raise UserError(
         f"data.keep {data.keep} was balanced with data.split_seed={list_split[0]} and "
@@ -101,10 +106,10 @@ def selection_views(experiment: Experiment, ids: Ids) -> ViewSet | None:
 
     Args:
         experiment: the settings.
-        ids: its `candidate_ids`.
+        ids: the `candidate_ids` of the experiment.
 
     Returns:
-        The canonical views of these images, or None if nothing is selected or clustered.
+        The canonical views of these images, or None without balance and clusters.
     """
     if experiment.balance.active or experiment.objective.clusters is not None:
         return ViewSet.center(ids)
@@ -122,10 +127,10 @@ def select_train_subset(
 
     Args:
         experiment: the settings.
-        packed: its images.
-        ids: its `candidate_ids`.
-        canonical: a store with their `selection_views`, or None if there are none.
-        context: the surroundings.
+        packed: the packed images.
+        ids: the `candidate_ids` of the experiment.
+        canonical: a store with the `selection_views`; None if there are none.
+        context: opens data and teachers.
 
     Raises:
         UserError: there are more clusters than images left; or as `balance`.
@@ -139,7 +144,9 @@ def select_train_subset(
         store = balance_store(experiment, packed, ids, canonical, context)
         ids = kept_ids(store)
         report = read_balance_report(store)
-        facts = {**(facts or {}), **{name: report[name] for name in _REPORTED}}
+        balance_facts = {name: report[name] for name in _RECORDED_FIELDS}
+        facts = {**(facts or {}), **balance_facts}
+    # Clusters come last, because only the images that are left are clustered.
     clusters = None
     if canonical is not None and experiment.objective.clusters is not None:
         clusters = cluster(
@@ -178,12 +185,15 @@ def balance_store(
 def _canonical_parts(
     experiment: Experiment, packed: PackedImages, ids: Ids, context: PreparationContext
 ) -> dict[str, Any]:
-    """Return all that the canonical embeddings of these images depend on."""
+    """Return the parts of the store key of these images' canonical embeddings."""
     return embedding_parts(context.teacher(experiment.teacher), packed, ViewSet.center(ids))
 
 
 def _kept_list_store(packed: PackedImages, ids: Ids, context: PreparationContext) -> Store:
-    """Copy a kept list to a store, which all workers can read even if the file is deleted."""
+    """Copy a kept list to a store.
+
+    All workers can then read it, and a sweep can resume even if the file was deleted.
+    """
     parts = {"images": packed.key, **ViewSet.center(ids).key_parts()}
 
     def build(folder: Path) -> dict[str, Any]:
@@ -194,9 +204,10 @@ def _kept_list_store(packed: PackedImages, ids: Ids, context: PreparationContext
 
 
 def _kept_list_facts(experiment: Experiment, packed: PackedImages) -> dict[str, Any]:
-    """Return how a kept list overlaps with train as it is split now; JSON values.
+    """Return how a kept list and this run's train overlap, as JSON values.
 
-    `never_weighed` counts the training images that the balance of the list did not know.
+    `never_weighed` is the number of training images that were not in train when the list was made,
+    so that its balance neither kept nor dropped them.
     """
     kept = _read_kept_list(experiment, packed)
     train = split(packed, experiment.data).train
@@ -207,6 +218,7 @@ def _kept_list_facts(experiment: Experiment, packed: PackedImages) -> dict[str, 
         "train": len(train),
     }
     if kept.split is not None:
+        # Split once more, as it was when the list was made.
         list_data = experiment.data.model_copy(update=dict(kept.split))
         list_train = split(packed, list_data).train
         facts["never_weighed"] = len(np.setdiff1d(train, list_train))

@@ -14,22 +14,26 @@ from beamclip.preparation.teacher_passes import run_teacher_passes
 from beamclip.teachers import Embeddings, Teacher, ViewSet
 
 MIN_COSINE = 0.999
-"""Smallest cosine of an intact store; fp16 and another batch size lower it by far less."""
+"""Smallest cosine of an intact store.
 
-# Views that are encoded together: another batch size than a store was built with.
-_BATCH = 7
+Rounding to fp16 and another batch size lower a cosine by far less than 0.001.
+"""
+
+# Unlike the batch sizes that stores are built with by default (powers of 2 from 8), so that the
+# batches of the build are not merely repeated.
+_BATCH_SIZE = 7
 
 
 @dataclass(frozen=True)
 class Verified:
-    """Result of the comparison for one store.
+    """Result of the comparison for one embedding store.
 
     Attributes:
-        store: its path.
-        teacher: its teacher's name.
+        store: path of the store.
+        teacher: name of its teacher.
         views: number of views that were encoded again.
-        lowest: lowest cosine between stored and new embeddings.
-        mean: mean of the cosines.
+        lowest: lowest cosine between a stored and a new embedding.
+        mean: mean of these cosines.
     """
 
     store: str
@@ -42,32 +46,34 @@ class Verified:
 def compare_with_teacher(
     teacher: Teacher, packed: PackedImages, views: ViewSet, stored: Embeddings, count: int = 256
 ) -> NDArray[np.float32]:
-    """Return cosines between stored embeddings and those that the teacher gives now.
+    """Encode some views again and return their cosines with the stored embeddings.
 
-    The views are drawn, rendered and encoded anew, from sample and view ids alone, in batches of
-    another size than the store's.
+    Checksums prove that a file is what was written. This proves that the right rows were written:
+    views are rendered from their sample and view ids alone.
 
     Args:
         teacher: the teacher of the store.
-        packed: the images.
+        packed: the packed images.
         views: the views of the store.
         stored: the store.
         count: number of views to compare, spread evenly over the store.
 
     Returns:
-        [count] cosines, or fewer if the store has fewer views.
+        Cosines, [count], or fewer if there are fewer views.
     """
+    # A position counts the views of the first sample, then those of the second, and so on.
     positions = np.linspace(0, views.images - 1, min(count, views.images)).round().astype(np.int64)
     rows, view_ids = np.divmod(positions, views.count)
     cosines = np.empty(len(positions), np.float32)
     for view in np.unique(view_ids):
-        of_view = np.flatnonzero(view_ids == view)
-        for chunk in np.array_split(of_view, max(1, len(of_view) // _BATCH)):
-            ids = views.ids[rows[chunk]]
+        in_view = np.flatnonzero(view_ids == view)
+        for batch in np.array_split(in_view, max(1, len(in_view) // _BATCH_SIZE)):
+            ids = views.ids[rows[batch]]
             pixels = render_for_teacher(teacher, packed, views, ids, int(view))
-            live = teacher.encode_images(pixels).cpu().numpy()
-            embeddings = stored.gather(ids, int(view))
-            cosines[chunk] = (live * embeddings).sum(1) / np.linalg.norm(embeddings, axis=1)
+            new = teacher.encode_images(pixels).cpu().numpy()
+            old = stored.gather(ids, int(view))
+            # New embeddings are unit vectors. Stored ones are not quite, after rounding to fp16.
+            cosines[batch] = (new * old).sum(1) / np.linalg.norm(old, axis=1)
     return cosines
 
 
@@ -77,12 +83,16 @@ def verify(
     """Verify the embedding stores of these experiments; missing stores are built first.
 
     Args:
-        experiments: their stores are verified, each once.
-        context: the surroundings.
+        experiments: experiments whose stores are verified. A store that they share is verified
+            once.
+        context: opens data and teachers.
         count: number of views to compare in each store.
+
+    Raises:
+        UserError: as `run_teacher_passes`.
     """
-    named = {str(number): experiment for number, experiment in enumerate(experiments)}
-    results = run_teacher_passes(named, context)
+    by_number = {str(number): experiment for number, experiment in enumerate(experiments)}
+    results = run_teacher_passes(by_number, context)
     verified: list[Verified] = []
     for teacher_pass in results.passes.values():
         context.progress("encoding again", len(verified), len(results.passes))

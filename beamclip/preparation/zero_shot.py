@@ -12,11 +12,11 @@ from beamclip.teachers import Embeddings
 
 
 class ZeroShotAccuracy(NamedTuple):
-    """Top-1 accuracy in per cent.
+    """Top-1 accuracy and the lower end of its confidence interval, both in percent.
 
     Attributes:
-        top1: accuracy on the images.
-        low: lower end of its 95 % (Wilson) interval.
+        top1: top-1 accuracy.
+        low: lower end of its 95 % Wilson interval.
     """
 
     top1: float
@@ -30,10 +30,16 @@ def teacher_accuracy(
 
     Args:
         embeddings: a store that holds the canonical views.
-        anchors: of the data's own classes, by the same teacher.
-        packed: the images, for their labels.
-        ids: the samples.
+        anchors: the same teacher's anchors of the data's own classes.
+        packed: the packed images, whose labels are used.
+        ids: sample ids, [N].
+
+    Raises:
+        ValueError: a sample is not in the embedding store.
     """
-    logits = zero_shot_logits(torch.from_numpy(embeddings.gather(ids, 0)), anchors.embeddings)
-    top1 = accuracy(logits, torch.from_numpy(packed.labels[ids]))
-    return ZeroShotAccuracy(top1, wilson_interval(top1, len(ids))[0])
+    # The canonical view is the only view of its store, and so has id 0.
+    images = torch.from_numpy(embeddings.gather(ids, 0))
+    labels = torch.from_numpy(packed.labels[ids])
+    top1 = accuracy(zero_shot_logits(images, anchors.embeddings), labels)
+    low, _ = wilson_interval(top1, len(ids))
+    return ZeroShotAccuracy(top1, low)

@@ -1,5 +1,6 @@
 """Read a sweep back from MLflow: its trials, reference runs, published results, and the best."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,30 +18,31 @@ TEST_METRIC = "linear_probe/test_top1"
 DEVICE_SECONDS = "cost/device_seconds"
 IMAGES_SEEN = "cost/images_seen"
 
-# How `beamclip.tracking.serialize.space_params` writes a dimension that is drawn from a range.
+# `beamclip.tracking.serialize.space_params` logs each dimension as JSON. A range begins like this,
+# a list of values with `{"kind": "choice"`.
 _RANGE_PREFIX = '{"kind": "uniform"'
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A sweep and what its trials are compared with.
+    """A sweep's trials, and the runs and published results that they are compared with.
 
-    Trials are sorted by `metric`, the best first, those without it last.
+    A sweep has a parent run in MLflow; the trials and reference runs are its children.
 
     Attributes:
-        experiment: the sweep's name, which is also its MLflow experiment.
-        sweep_id: its id within that name.
-        question: what the sweep should answer; "-" if none was given.
-        status: of the sweep's own run, such as "FINISHED".
-        metric: the val metric by which the best settings are chosen.
+        experiment: name of the sweep and of its MLflow experiment.
+        sweep_id: id of the sweep; several sweeps may have the same name.
+        question: the question that the sweep should answer; "-" if none was given.
+        status: MLflow status of the parent run, such as "FINISHED".
+        metric: MLflow key of the val metric by which the best settings are chosen.
         varied: dotted keys of the search space.
-        trials: one row a trial.
+        trials: one row per trial, sorted by `metric`: the highest first, trials without it last.
         references: the teacher and the untrained student.
-        published: results of other works, best first.
-        ranges: those of `varied` that are drawn from a range.
-        run_id: of the sweep's own run, the parent of the trials.
-        tags: of the sweep's own run.
-        params: of the sweep's own run.
+        published: results of other works, the highest test accuracy first.
+        ranges: the keys in `varied` whose values are drawn from a range.
+        run_id: MLflow id of the parent run.
+        tags: tags of the parent run.
+        params: params of the parent run.
     """
 
     experiment: str
@@ -59,7 +61,7 @@ class Comparison:
 
     @property
     def varied_settings(self) -> tuple[str, ...]:
-        """The varied keys without the seed: seeds repeat a setting, they are none."""
+        """The varied keys except the seed: trials that differ only in it repeat a setting."""
         return tuple(key for key in self.varied if key != SEED)
 
     @cached_property
@@ -69,19 +71,23 @@ class Comparison:
 
     @cached_property
     def best_group(self) -> TrialGroup | None:
-        """The group chosen by its mean of `metric` over seeds: on val, never on test."""
+        """The best group by its mean of `metric` over seeds; None if no trial has finished with it.
+
+        It is chosen on val, never on test. See `choose_best_group`.
+        """
         return choose_best_group(self.groups, self.metric)
 
     @property
     def best(self) -> RunRow | None:
-        """The finished trial of the best group with the highest `metric`."""
-        rows = self.best_group.finished if self.best_group else ()
-        measured = [row for row in rows if self.metric in row.metrics]
-        return max(measured, key=lambda row: row.metrics[self.metric], default=None)
+        """The finished trial with the highest `metric` in the best group; None without a group."""
+        if self.best_group is None:
+            return None
+        rows = [row for row in self.best_group.finished if self.metric in row.metrics]
+        return max(rows, key=lambda row: row.metrics[self.metric], default=None)
 
     @property
     def measured(self) -> tuple[RunRow, ...]:
-        """Trials, then references: all that was measured here."""
+        """All rows that this sweep measured itself: trials, then references."""
         return self.trials + self.references
 
 
@@ -91,7 +97,7 @@ def compare(uri: str, experiment_name: str, sweep_id: str | None = None) -> Comp
     Args:
         uri: MLflow tracking URI.
         experiment_name: name of the sweep.
-        sweep_id: default: the latest sweep of that name.
+        sweep_id: id of the sweep; default: the latest sweep of that name.
 
     Raises:
         UserError: the server at `uri` does not answer, or it has no such experiment or sweep.
@@ -100,20 +106,25 @@ def compare(uri: str, experiment_name: str, sweep_id: str | None = None) -> Comp
     experiment_id = _find_experiment(client, experiment_name)
     parent = _find_sweep_run(client, experiment_id, experiment_name, sweep_id)
     params = dict(parent.data.params)
+    # Sweeps of earlier versions logged their search space under old setting names.
     space = {
         current_key(key.removeprefix("space.")): text
         for key, text in params.items()
         if key.startswith("space.")
     }
     varied = tuple(space)
+    ranges = frozenset(key for key, text in space.items() if text.startswith(_RANGE_PREFIX))
     metric = params.get("sweep.metric", VAL_METRIC)
+
     child_runs = search_all(
         client, experiment_id, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
     )
     children = [_to_row(run, varied) for run in child_runs]
     trials = [row for row in children if row.kind == "trial"]
     references = [row for row in children if row.kind == "reference"]
+    # Published results belong to the experiment, not to one of its sweeps, and have no settings.
     published = [_to_row(run, ()) for run in read_published(client, experiment_id)]
+
     return Comparison(
         experiment=experiment_name,
         sweep_id=parent.data.tags["beamclip.sweep_id"],
@@ -124,7 +135,7 @@ def compare(uri: str, experiment_name: str, sweep_id: str | None = None) -> Comp
         trials=_best_first(trials, metric),
         references=tuple(sorted(references, key=lambda row: row.method)),
         published=_best_first(published, TEST_METRIC),
-        ranges=frozenset(key for key, text in space.items() if text.startswith(_RANGE_PREFIX)),
+        ranges=ranges,
         run_id=str(parent.info.run_id),
         tags=dict(parent.data.tags),
         params=params,
@@ -134,8 +145,10 @@ def compare(uri: str, experiment_name: str, sweep_id: str | None = None) -> Comp
 def _find_experiment(client: MlflowClient, name: str) -> str:
     """Return the id of an active MLflow experiment, or raise UserError with similar names."""
     experiment = client.get_experiment_by_name(name)
+    # MLflow also returns deleted experiments.
     if experiment is not None and experiment.lifecycle_stage == "active":
         return str(experiment.experiment_id)
+    # MLflow creates "Default" in every database.
     names = [other.name for other in client.search_experiments() if other.name != "Default"]
     hint = nearest(name, names) or "; run its sweep first"
     raise UserError(f"MLflow experiment {name} does not exist{hint}")
@@ -144,11 +157,12 @@ def _find_experiment(client: MlflowClient, name: str) -> str:
 def _find_sweep_run(
     client: MlflowClient, experiment_id: str, name: str, sweep_id: str | None
 ) -> Run:
-    """Return the parent run of a sweep, of the latest if `sweep_id` is None."""
+    """Return the parent run of this sweep, or of the latest one if `sweep_id` is None."""
     sweeps = search_all(client, experiment_id, "tags.kind = 'sweep'")
     if not sweeps:
         raise UserError(f"MLflow experiment {name} has no sweep; run one first")
     if sweep_id is None:
+        # `search_all` returns the newest run first.
         return sweeps[0]
     ids = [run.data.tags.get("beamclip.sweep_id", "") for run in sweeps]
     if sweep_id not in ids:
@@ -159,9 +173,11 @@ def _find_sweep_run(
 
 
 def _to_row(run: Run, varied: tuple[str, ...]) -> RunRow:
+    """Convert an MLflow run into a row with its values of the varied keys."""
     info = run.info
     data = run.data
     seconds = None
+    # A resumed run keeps its earlier end time while it is running again. Times are in ms.
     if info.end_time and info.status != "RUNNING":
         seconds = (info.end_time - info.start_time) / 1000
     return RunRow(
@@ -182,8 +198,8 @@ def _varied_settings(
 ) -> dict[str, str]:
     """Return the values that a run has for the varied keys.
 
-    A reference run has no params, but its tags name the teacher and prompt set it belongs to. A
-    variant (a named bundle of settings) is a param of the trial or, in some sweeps, only a tag.
+    Reference runs have no params. Their teacher and prompt set are read from tags. A variant (a
+    named bundle of settings) is a param of the trial or, in some sweeps, only a tag.
     """
     from_tags = {
         "anchors.prompt_set": tags.get("prompt_set"),
@@ -191,14 +207,20 @@ def _varied_settings(
         "variant": tags.get("variant"),
     }
     # Runs of earlier versions have params under old names.
-    named = {current_key(key): value for key, value in params.items()}
+    from_params = {current_key(key): value for key, value in params.items()}
     settings = {}
     for key in varied:
-        value = named.get(key, from_tags.get(key))
+        value = from_params.get(key, from_tags.get(key))
+        # Children inherit the parent's tags. There, VARIED stands for "differs between trials".
         if value is not None and value != VARIED:
             settings[key] = value
     return settings
 
 
 def _best_first(rows: Iterable[RunRow], metric: str) -> tuple[RunRow, ...]:
-    return tuple(sorted(rows, key=lambda row: (-row.metrics.get(metric, float("-inf")), row.name)))
+    """Sort rows by a metric, highest first; rows without it come last, ties are sorted by name."""
+
+    def sort_key(row: RunRow) -> tuple[float, str]:
+        return (-row.metrics.get(metric, -math.inf), row.name)
+
+    return tuple(sorted(rows, key=sort_key))

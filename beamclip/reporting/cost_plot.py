@@ -1,4 +1,4 @@
-"""Plot accuracy over what it cost, with the Pareto front: settings that nothing cheaper beats."""
+"""Plot accuracy over cost with the Pareto front: the settings that no cheaper ones beat."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from beamclip.reporting.figures import draw_reference, save_figure
 from beamclip.reporting.groups import TrialGroup
 
 COSTS = {DEVICE_SECONDS: "device-seconds", IMAGES_SEEN: "images seen"}
-"""Metric of a cost -> how it is written on an axis."""
+"""MLflow key of a cost -> its label on the axis."""
+# Longer names are cut in the legend, which would otherwise be wider than the panels.
 _MAX_NAME_LENGTH = 40
 
 
@@ -25,9 +26,9 @@ class CostPoint:
 
     Attributes:
         group: the trials.
-        cost: mean over seeds.
-        result: mean of the sweep's metric over seeds.
-        half_interval: half the 95 % interval of `result`, None with a single seed.
+        cost: mean over seeds, in seconds or images.
+        result: mean of the sweep's metric over seeds, in percent.
+        half_interval: half the 95 % interval of `result`; None with a single seed.
     """
 
     group: TrialGroup
@@ -37,16 +38,20 @@ class CostPoint:
 
 
 def cost_points(comparison: Comparison, cost: str) -> list[CostPoint]:
-    """Return a point for each group that has finished trials and both numbers, cheapest first.
+    """Return a point for each group with finished trials, a cost above 0 and a result.
 
     Args:
         comparison: the sweep.
         cost: MLflow key of the cost.
+
+    Returns:
+        The points, cheapest first; of equally cheap ones the best first.
     """
     points = []
     for group in comparison.groups:
         mean_cost = group.mean(cost)
         result = group.mean(comparison.metric)
+        # A log scale can't show a cost of 0.
         if group.finished and mean_cost is not None and mean_cost > 0 and result is not None:
             half_interval = group.half_interval(comparison.metric)
             points.append(CostPoint(group, mean_cost, result, half_interval))
@@ -54,13 +59,14 @@ def cost_points(comparison: Comparison, cost: str) -> list[CostPoint]:
 
 
 def pareto_front(points: Sequence[CostPoint]) -> list[CostPoint]:
-    """Return the points that no cheaper or equally cheap one beats, cheapest first.
+    """Return the points that are better than all points of the same or a lower cost.
 
     Args:
-        points: as `cost_points` orders them.
+        points: cheapest first, as `cost_points` returns them.
     """
     front: list[CostPoint] = []
     for point in points:
+        # All earlier points cost no more, and the last one on the front is the best of them.
         if not front or point.result > front[-1].result:
             front.append(point)
     return front
@@ -69,13 +75,13 @@ def pareto_front(points: Sequence[CostPoint]) -> list[CostPoint]:
 def cost_plot(comparison: Comparison, path: str | Path) -> Path | None:
     """Draw the sweep's metric over device-seconds and over images seen, both on a log scale.
 
-    Letters mark the settings on the front; the legend names them. The metric is one of val, since
-    picking settings from the plot is a choice. The untrained student is a level line. A cost that
-    is the same for all groups gets no panel.
+    Letters mark the settings on the front; the legend names them. The metric is a val metric,
+    because readers choose settings from this plot. The untrained student is a horizontal line. A
+    cost that is the same for all groups gets no panel.
 
     Args:
         comparison: the sweep.
-        path: file to write; the format follows its suffix.
+        path: file to write; its suffix decides the format.
 
     Returns:
         `path`, or None if no two finished groups differ in cost.
@@ -87,11 +93,16 @@ def cost_plot(comparison: Comparison, path: str | Path) -> Path | None:
             points_by_cost[cost] = points
     if not points_by_cost:
         return None
-    on_a_front = []
+
+    # A setting has the same letter in both panels.
+    front_names = []
     for points in points_by_cost.values():
-        on_a_front += [point.group.name for point in pareto_front(points)]
-    letters = _assign_letters(on_a_front)
-    figure = Figure(figsize=(1.8 + 4.2 * len(points_by_cost) + 2.4, 4.2), layout="constrained")
+        front_names += [point.group.name for point in pareto_front(points)]
+    letters = _assign_letters(front_names)
+
+    # 4.2 inches per panel, and room for the y axis and the legend.
+    width = 1.8 + 4.2 * len(points_by_cost) + 2.4
+    figure = Figure(figsize=(width, 4.2), layout="constrained")
     panels = figure.subplots(1, len(points_by_cost), sharey=True, squeeze=False)[0]
     for axes, (cost, points) in zip(panels, points_by_cost.items(), strict=True):
         _draw_panel(axes, points, letters)
@@ -106,7 +117,7 @@ def cost_plot(comparison: Comparison, path: str | Path) -> Path | None:
 
 
 def _assign_letters(names: Sequence[str]) -> dict[str, str]:
-    """Return a letter for each name, or a number after z."""
+    """Return a letter for each distinct name, in order; after z a number."""
     letters = {}
     for index, name in enumerate(dict.fromkeys(names)):
         letters[name] = ascii_lowercase[index] if index < 26 else str(index + 1)
@@ -114,6 +125,7 @@ def _assign_letters(names: Sequence[str]) -> dict[str, str]:
 
 
 def _draw_panel(axes: Axes, points: Sequence[CostPoint], letters: dict[str, str]) -> None:
+    """Draw all points, the front as a step line, and the letters of the points on it."""
     front = pareto_front(points)
     axes.plot(
         [point.cost for point in points],
@@ -123,6 +135,7 @@ def _draw_panel(axes: Axes, points: Sequence[CostPoint], letters: dict[str, str]
         alpha=0.5,
         markersize=6,
     )
+    # A horizontal step shows the best result that a given cost can buy.
     axes.step(
         [point.cost for point in front],
         [point.result for point in front],
@@ -143,8 +156,10 @@ def _draw_panel(axes: Axes, points: Sequence[CostPoint], letters: dict[str, str]
         if point.half_interval:
             axes.errorbar(point.cost, point.result, point.half_interval, color="C0", alpha=0.5)
     axes.set_xscale("log")
+    # Leave room for the letters.
     axes.margins(x=0.12, y=0.12)
     low, high = axes.get_xlim()
+    # In a range this narrow, LogLocator would place hardly any ticks.
     axes.xaxis.set_major_locator(MaxNLocator(4) if high / low < 6 else LogLocator(subs=(1, 3)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -152,11 +167,14 @@ def _draw_panel(axes: Axes, points: Sequence[CostPoint], letters: dict[str, str]
 
 
 def _add_legend(figure: Figure, letters: dict[str, str]) -> None:
+    """Add a legend with the lines of the first panel, and a line of text for each letter."""
+    # All panels have the same lines.
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    blank = Line2D([], [], linestyle="none")
+    no_marker = Line2D([], [], linestyle="none")
     for name, letter in letters.items():
+        shown_name = name
         if len(name) > _MAX_NAME_LENGTH:
-            name = name[: _MAX_NAME_LENGTH - 1] + "…"
-        handles.append(blank)
-        labels.append(f"{letter}: {name}")
+            shown_name = name[: _MAX_NAME_LENGTH - 1] + "…"
+        handles.append(no_marker)
+        labels.append(f"{letter}: {shown_name}")
     figure.legend(handles, labels, loc="outside right upper", fontsize="small", handlelength=1.2)

@@ -1,7 +1,7 @@
-"""Save figures, and draw what several of them share.
+"""Save figures and draw reference lines, for all plot modules.
 
-The plot modules use matplotlib's figure objects only. Without pyplot there is no global state and
-no display is needed.
+The plot modules use matplotlib's `Figure` directly. pyplot keeps every figure in a global state and
+may need a display.
 """
 
 from pathlib import Path
@@ -21,14 +21,14 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
 
 
 def draw_reference(axes: Axes, row: RunRow, metric: str, linestyle: str, note: str = "") -> None:
-    """Draw a reference run's metric as a level gray line.
+    """Draw a reference run's metric as a horizontal gray line.
 
     Args:
-        axes: where to draw.
-        row: the reference run; it has `metric`.
-        metric: its height.
-        linestyle: as matplotlib writes it.
-        note: appended to the run's name in the legend.
+        axes: the panel to draw in.
+        row: a reference run that has `metric`.
+        metric: MLflow key of the metric.
+        linestyle: matplotlib line style, such as ":".
+        note: appended to the method's name in the legend.
     """
     axes.axhline(
         row.metrics[metric], color="gray", linestyle=linestyle, label=f"{row.method}{note}"

@@ -1,4 +1,4 @@
-"""Group a sweep's trials by their settings, so that a group has one trial for each seed."""
+"""Group the trials of a sweep that have the same settings and differ only in their seed."""
 
 import math
 from collections import defaultdict
@@ -16,15 +16,16 @@ class RunRow:
     """One MLflow run: a trial, a reference run or a published result.
 
     Attributes:
-        run_id: its MLflow id.
-        name: its MLflow name.
-        kind: "trial" or "reference"; published results have their own.
-        method: the objective's name, or what a reference is ("teacher", "untrained").
-        status: MLflow's, such as "FINISHED".
-        settings: the values of the sweep's varied keys, as text.
-        metrics: the last value of each metric.
-        tags: all its MLflow tags.
-        seconds: from start to end, any pause before a resume included; None while it runs.
+        run_id: MLflow id of the run.
+        name: MLflow name of the run.
+        kind: "trial", "reference" or "published".
+        method: name of the objective; "teacher" or "untrained" for a reference run.
+        status: MLflow status, such as "FINISHED".
+        settings: values of the sweep's varied keys, as text.
+        metrics: last value of each metric.
+        tags: all MLflow tags of the run.
+        seconds: wall-clock time from start to end, including any pause before a resume; None while
+            the run has not ended.
     """
 
     run_id: str
@@ -42,7 +43,7 @@ class RunRow:
 class TrialGroup:
     """Trials with the same settings, one for each seed.
 
-    A sweep that does not vary the seed has groups of one trial.
+    If the sweep does not vary the seed, each trial is a group of its own.
     """
 
     rows: tuple[RunRow, ...]
@@ -54,7 +55,7 @@ class TrialGroup:
 
     @property
     def name(self) -> str:
-        """The settings as text; the trial's own name if the sweep does not vary the seed."""
+        """The settings as text, or the name of the single trial if the seed is not varied."""
         if SEED in self.rows[0].settings:
             return run_name(self.settings)
         return self.rows[0].name
@@ -65,9 +66,9 @@ class TrialGroup:
         return tuple(row for row in self.rows if row.status == "FINISHED")
 
     def metric_values(self, key: str) -> tuple[float, ...]:
-        """Return a metric's finite values, one a seed.
+        """Return a metric's finite values, one for each seed.
 
-        Only finished trials count, unless none is finished: then all do.
+        They are those of the finished trials, or of all trials if none has finished.
         """
         rows = self.finished or self.rows
         values = (row.metrics.get(key, math.nan) for row in rows)
@@ -79,7 +80,7 @@ class TrialGroup:
         return fmean(values) if values else None
 
     def half_interval(self, key: str) -> float | None:
-        """Return half the 95 % interval of the mean over seeds, or None with fewer than two."""
+        """Return half the 95 % interval of the mean over seeds; None with fewer than two values."""
         values = self.metric_values(key)
         return half_interval(values) if len(values) > 1 else None
 
@@ -88,20 +89,23 @@ def half_interval(values: tuple[float, ...]) -> float:
     """Return half the 95 % interval of a mean by Student's t: t(0.975, n - 1) · s / √n.
 
     Args:
-        values: two or more measurements, one a seed.
+        values: two or more measurements, one for each seed.
     """
-    # scipy takes a second to import; commands that print no table should not wait for it.
+    # Importing scipy.stats takes a second. Commands that print no table should not wait for it.
     from scipy.stats import t
 
     return float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
 
 
 def group_trials(trials: Iterable[RunRow], metric: str) -> tuple[TrialGroup, ...]:
-    """Group trials by everything but the seed.
+    """Group trials by their settings without the seed.
 
     Args:
         trials: the sweep's trials.
-        metric: the groups' order: the highest mean of it comes first, groups without it last.
+        metric: MLflow key of the metric by which the groups are sorted.
+
+    Returns:
+        The groups, the highest mean of `metric` first and groups without it last.
     """
     rows_by_settings: dict[object, list[RunRow]] = defaultdict(list)
     for row in trials:
@@ -109,8 +113,12 @@ def group_trials(trials: Iterable[RunRow], metric: str) -> tuple[TrialGroup, ...
             settings = {key: value for key, value in row.settings.items() if key != SEED}
             rows_by_settings[tuple(sorted(settings.items()))].append(row)
         else:
+            # A random search may draw the same settings twice. Without a varied seed these trials
+            # stay apart, so the key is the row itself.
             rows_by_settings[id(row)].append(row)
-    groups = [TrialGroup(tuple(sorted(rows, key=_by_seed))) for rows in rows_by_settings.values()]
+    groups = []
+    for rows in rows_by_settings.values():
+        groups.append(TrialGroup(tuple(sorted(rows, key=_by_seed))))
 
     def highest_mean_first(group: TrialGroup) -> tuple[float, str]:
         mean = group.mean(metric)
@@ -128,12 +136,12 @@ def _by_seed(row: RunRow) -> tuple[int, str]:
 def choose_best_group(groups: Iterable[TrialGroup], metric: str) -> TrialGroup | None:
     """Return the group with the highest mean of `metric` over its finished trials.
 
-    Only groups with the most finished seeds are considered. Fewer seeds scatter more and are lucky
-    more often, so a group that lacks seeds is not chosen while another one is complete.
+    Only groups with the largest number of finished seeds are considered. A mean over fewer seeds
+    varies more and is more often high by luck.
 
     Args:
-        groups: as `group_trials` orders them, the highest mean first.
-        metric: a val metric, never one of test.
+        groups: sorted by their mean of `metric`, highest first, as `group_trials` returns them.
+        metric: MLflow key of a val metric; test must not be used for choices.
 
     Returns:
         The group, or None if no finished trial has the metric.

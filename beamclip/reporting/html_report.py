@@ -34,14 +34,14 @@ from beamclip.tracking import Artifacts
 def write_report(
     base: Experiment, experiment: str, sweep_id: str | None = None, out: Path | None = None
 ) -> Path:
-    """Write `report.html` and `report.md` with its pictures, and log them with the sweep.
+    """Write `report.html` and `report.md` with its pictures, and log them to the sweep's run.
 
-    What a sweep lacks is named on the page.
+    If something can't be shown, the page says so and why. The paths of both files are printed.
 
     Args:
-        base: names the tracking server and the storage.
+        base: settings; only those of the tracking server and the storage are used.
         experiment: name of the sweep.
-        sweep_id: default: the latest sweep of that name.
+        sweep_id: id of the sweep; default: the latest sweep of that name.
         out: folder to write to; default: `sweeps/NAME/ID/report` in the storage.
 
     Returns:
@@ -53,12 +53,13 @@ def write_report(
     comparison = compare(tracking_uri(base), experiment, sweep_id)
     files = Artifacts(tracking_uri(base))
     out = out or _default_folder(comparison, base)
-    with tempfile.TemporaryDirectory() as name:
-        # A temporary folder is readable by its owner only. This one inside has the usual
-        # permissions, which the copy takes over.
-        folder = Path(name) / "report"
+    with tempfile.TemporaryDirectory() as temporary:
+        # copytree also copies the folder's permissions. Only its owner can read a temporary
+        # folder, so write to a subfolder with the usual permissions.
+        folder = Path(temporary) / "report"
         folder.mkdir()
-        _write_page(build_page(comparison, files, base, folder / "figures"), folder)
+        page = build_page(comparison, files, base, folder / "figures")
+        _write_page(page, folder)
         _copy(folder, out)
         _log_with_sweep(files, comparison, folder, out)
     print(out / "report.html")
@@ -71,9 +72,9 @@ def build_page(comparison: Comparison, files: Artifacts, base: Experiment, figur
 
     Args:
         comparison: the sweep.
-        files: its files in MLflow.
-        base: names the storage.
-        figures: folder to draw figures into.
+        files: artifacts of the sweep's runs in MLflow.
+        base: settings; only those of the storage are used.
+        figures: folder to write figures to.
     """
     stores, reason = _open_stores(comparison, base)
     packed = stores.packed if stores else None
@@ -92,12 +93,13 @@ def build_page(comparison: Comparison, files: Artifacts, base: Experiment, figur
         runs_section(comparison),
     )
     title = f"{comparison.experiment}, sweep {comparison.sweep_id}"
+    # A sweep without a question is tagged "-".
     question = comparison.question if comparison.question.strip("-") else ""
     return Page(title, question, _facts(comparison), sections)
 
 
 def _facts(comparison: Comparison) -> tuple[tuple[str, str], ...]:
-    """Return label and text of the lines at the top of the page."""
+    """Return the label and text of each line at the top of the page."""
     finished = sum(row.status == "FINISHED" for row in comparison.trials)
     facts = [
         ("status", comparison.status),
@@ -116,6 +118,7 @@ def _facts(comparison: Comparison) -> tuple[tuple[str, str], ...]:
 def _open_stores(comparison: Comparison, base: Experiment) -> tuple[TrialStores | None, str]:
     """Return the stores of the best trial, or None and the reason why they can't be read."""
     trial = comparison.best
+    # If none has finished, another trial's stores still tell which images were unreadable.
     if trial is None and comparison.trials:
         trial = comparison.trials[0]
     if trial is None:
@@ -157,9 +160,9 @@ def _copy(folder: Path, out: Path) -> None:
 
 
 def _log_with_sweep(files: Artifacts, comparison: Comparison, folder: Path, out: Path) -> None:
-    """Log the report as `report/` of the sweep's run.
+    """Log the report to the folder `report/` of the sweep's run.
 
-    The report is written already, so a server that does not take it causes a warning only.
+    The report is in `out` already, so if the upload fails, only a warning is printed.
     """
     problem = files.write(comparison.run_id, folder, "report")
     if problem:

@@ -11,11 +11,11 @@ from beamclip.reporting.comparison import Comparison
 from beamclip.reporting.groups import RunRow
 from beamclip.tracking.serialize import is_number, short_names, shorten_number
 
-# With fewer trials than this a range is cut into halves, not thirds.
+# With fewer trials a range is cut into halves, so that each part has several.
 _MIN_TRIALS_FOR_THIRDS = 9
 
 TrialResult = tuple[str, float]
-"""A trial's value of the setting, as text, and its metric."""
+"""Value of the setting in a trial, as text, and the trial's metric."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class ValueGroup:
     """The trials at one value of a setting, or in one part of its range.
 
     Attributes:
-        label: the value, or both ends of the part.
-        values: of the setting, as text, one a trial.
-        results: the metric, one a trial.
+        label: the value, or the smallest and largest value of the part.
+        values: each trial's value of the setting, as text.
+        results: each trial's metric.
     """
 
     label: str
@@ -43,11 +43,11 @@ class SettingEffect:
     """The effect of one setting alone on a metric.
 
     Attributes:
-        setting: its dotted key.
-        groups: two or more; in the order of numbers if all values are numbers, else the group with
-            the worst mean first.
-        numeric: all values are numbers.
-        from_range: the values were drawn from a range; the groups are its halves or thirds.
+        setting: dotted key of the setting.
+        groups: two or more groups of trials. They are sorted by value if all values are numbers,
+            else by their mean, lowest first.
+        numeric: True if all values are numbers.
+        from_range: True if the values were drawn from a range; the groups are its halves or thirds.
     """
 
     setting: str
@@ -62,23 +62,25 @@ class SettingEffect:
 
     @property
     def eta_squared(self) -> float:
-        """η², the sum of squares between groups over the total one, from 0 to 1.
+        """η²: the sum of squares between groups divided by the total sum of squares, 0 to 1.
 
-        0 if the metric is always the same.
+        It is 0 if all results are equal.
         """
         results = [result for group in self.groups for result in group.results]
+        # Not `total == 0`: the mean of equal floats may differ from them by a rounding error.
         if min(results) == max(results):
             return 0.0
         mean = fmean(results)
         between = math.fsum(len(group.results) * (group.mean - mean) ** 2 for group in self.groups)
         total = math.fsum((result - mean) ** 2 for result in results)
+        # Rounding may give slightly more than 1.
         return min(1.0, between / total)
 
     @property
     def eta_squared_by_chance(self) -> float:
-        """Mean η² if the results were dealt to the trials at random.
+        """Expected η² if the results were assigned to the trials at random.
 
-        It is large with few trials and many values.
+        With few trials and many values, even a setting without any effect gets a large η².
         """
         return (len(self.groups) - 1) / (self.trials - 1)
 
@@ -96,13 +98,13 @@ class SettingEffect:
 def setting_effects(comparison: Comparison) -> tuple[SettingEffect, ...]:
     """Return the effect of each setting that varies among the finished trials.
 
-    The seed is not a setting: trials that differ only in it repeat one another, and what it changes
-    is noise. Trials that failed, were stopped early or have no finite metric are left out. Over a
-    complete grid the η² add up to 1 or less; the rest is interactions of settings, and noise.
+    The seed is left out: its effect is noise. Trials that failed, were stopped early or have no
+    finite metric are left out too. Over a complete grid the η² add up to at most 1; the rest is
+    interactions between settings, and noise.
 
     Returns:
-        The setting with the largest η² first. Empty if fewer than two settings vary: a single one
-        explains everything there is.
+        The effects, largest η² first. Empty if fewer than two settings vary, since a single one
+        always explains everything.
     """
     trials = trials_with_metric(comparison)
     effects = []
@@ -131,30 +133,35 @@ def setting_effect(
     """Return the effect of one setting, or None if the trials do not differ in it.
 
     Args:
-        rows: trials that have `metric`, a finite number.
+        rows: trials with a finite `metric`.
         key: dotted key of the setting.
         metric: MLflow key of the metric.
-        from_range: the values were drawn from a range, so hardly one occurs twice. Trials are then
-            grouped with their neighbors.
+        from_range: True if the values were drawn from a range. Then hardly any value occurs twice,
+            so the range is cut into halves or thirds.
     """
     results = [(row.settings[key], row.metrics[metric]) for row in rows if key in row.settings]
     if len({value for value, _ in results}) < 2:
         return None
     numeric = all(is_number(value) for value, _ in results)
-    results.sort(key=lambda result: (float(result[0]) if numeric else 0.0, *result))
+    if numeric:
+        results.sort(key=lambda result: (float(result[0]), *result))
+    else:
+        results.sort()
     from_range = from_range and numeric
     if from_range:
         groups = _split_range(results)
     else:
-        by_value = groupby(results, lambda result: result[0])
-        groups = [_value_group(shorten_number(value), same) for value, same in by_value]
+        # groupby joins neighbors only; sorting has put equal values next to each other.
+        groups = []
+        for value, same_value in groupby(results, lambda result: result[0]):
+            groups.append(_value_group(shorten_number(value), same_value))
     if not numeric:
         groups.sort(key=lambda group: group.mean)
     return SettingEffect(key, tuple(groups), numeric, from_range)
 
 
 def _split_range(results: Sequence[TrialResult]) -> list[ValueGroup]:
-    """Cut trials, ordered by value, into halves or thirds of equally many trials."""
+    """Cut trials that are sorted by value into halves or thirds with equally many trials."""
     count = 3 if len(results) >= _MIN_TRIALS_FOR_THIRDS else 2
     bounds = [round(len(results) * part / count) for part in range(count + 1)]
     groups = []
@@ -171,7 +178,7 @@ def _value_group(label: str, trial_results: Iterable[TrialResult]) -> ValueGroup
 
 
 def effects_table(effects: Iterable[SettingEffect]) -> list[dict[str, Any]]:
-    """Return the effects as a table, one row a setting: the content of `effects.csv`."""
+    """Return a row for each setting, the content of `effects.csv`."""
     return [
         {
             "setting": effect.setting,
@@ -189,7 +196,7 @@ def effects_table(effects: Iterable[SettingEffect]) -> list[dict[str, Any]]:
 def effects_summary(comparison: Comparison) -> str | None:
     """Return one line with each setting's share of the variance, or None without effects.
 
-    A share that is no larger than chance would give is followed by chance's.
+    A share that is not above what chance would give is followed by the share by chance.
     """
     effects = setting_effects(comparison)
     if not effects:

@@ -1,4 +1,4 @@
-"""Plot how the metric depends on the settings: a panel for each, and all trials as lines."""
+"""Plot how the metric depends on the settings: one panel per setting, and parallel coordinates."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,11 +17,12 @@ from beamclip.reporting.groups import RunRow
 from beamclip.reporting.importance import SettingEffect, setting_effects, trials_with_metric
 from beamclip.tracking.serialize import short_names
 
+# Longer labels are shortened, by plot.
 _MAX_LABEL_LENGTH = 22
 _MAX_PARALLEL_LABEL_LENGTH = 18
-# With more letters than this below one panel, labels are turned.
-_TURN_LABELS_ABOVE = 24
-# Half the length of the line that marks a mean; listed values are 1 apart.
+# If all labels of a panel have more characters than this together, they are rotated.
+_ROTATE_LABELS_ABOVE = 24
+# Half the length of the line that marks a mean, on an axis whose listed values are 1 apart.
 _MEAN_HALF_LENGTH = 0.28
 
 
@@ -32,7 +33,7 @@ def effects_plot(comparison: Comparison, path: str | Path) -> Path | None:
 
     Args:
         comparison: the sweep.
-        path: file to write; the format follows its suffix.
+        path: file to write; its suffix decides the format.
 
     Returns:
         `path`, or None if `setting_effects` is empty.
@@ -40,14 +41,18 @@ def effects_plot(comparison: Comparison, path: str | Path) -> Path | None:
     effects = setting_effects(comparison)
     if not effects:
         return None
+    # Two or four panels fill two columns without a gap.
     columns = 2 if len(effects) in (2, 4) else 3
     rows = math.ceil(len(effects) / columns)
-    longest_label = max(len(label) for effect in effects for label in _group_labels(effect))
-    figure = Figure(
-        figsize=(3.6 * columns, (2.9 + 0.03 * longest_label) * rows + 0.5), layout="constrained"
-    )
+    labels: list[str] = []
+    for effect in effects:
+        labels += _group_labels(effect)
+    # Rotated labels need more height.
+    row_height = 2.9 + 0.03 * max(len(label) for label in labels)
+    figure = Figure(figsize=(3.6 * columns, row_height * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
     names = short_names(effect.setting for effect in effects)
+    # Not strict: the last row may have more panels than there are effects left.
     for axes, effect in zip(panels, effects, strict=False):
         _draw_effect(axes, effect, names[effect.setting])
     for axes in panels[len(effects) :]:
@@ -59,10 +64,12 @@ def effects_plot(comparison: Comparison, path: str | Path) -> Path | None:
 
 
 def _draw_effect(axes: Axes, effect: SettingEffect, name: str) -> None:
+    """Draw one panel: trials as dots, the mean of each group as a line."""
     position = _value_position(effect)
     for index, group in enumerate(effect.groups):
         xs = [position(value) for value in group.values]
         axes.plot(xs, group.results, "o", color="C0", alpha=0.35, markersize=5, markeredgewidth=0)
+        # The line spans the part of a range, or is as wide as a listed value.
         if effect.from_range:
             mean_ends = (min(xs), max(xs))
         else:
@@ -72,6 +79,7 @@ def _draw_effect(axes: Axes, effect: SettingEffect, name: str) -> None:
         if _uses_log_scale(effect):
             _set_log_scale(axes)
     else:
+        # Numbers have an order, so their means are joined; names are not.
         if effect.numeric:
             means = [group.mean for group in effect.groups]
             axes.plot(range(len(means)), means, color="C1", linewidth=1)
@@ -83,9 +91,10 @@ def _draw_effect(axes: Axes, effect: SettingEffect, name: str) -> None:
 
 
 def _set_log_scale(axes: Axes) -> None:
-    """Use a log scale with plain numbers, as many as there is room for."""
+    """Use a log scale with ticks written as plain numbers, such as 0.05."""
     axes.set_xscale("log")
     low, high = axes.get_xlim()
+    # Fewer ticks per decade on a longer axis, so that they do not overlap.
     if high / low < 30:
         ticks_per_decade: tuple[int, ...] = (1, 2, 5)
     elif high / low < 1000:
@@ -98,9 +107,10 @@ def _set_log_scale(axes: Axes) -> None:
 
 
 def _label_values(axes: Axes, labels: Sequence[str]) -> None:
+    """Label listed values at x = 0, 1, …; rotate the labels if they are long."""
     axes.set_xticks(range(len(labels)), labels)
     axes.set_xlim(-0.6, len(labels) - 0.4)
-    if sum(len(label) for label in labels) > _TURN_LABELS_ABOVE:
+    if sum(len(label) for label in labels) > _ROTATE_LABELS_ABOVE:
         for text in axes.get_xticklabels():
             text.set(
                 rotation=35, horizontalalignment="right", rotation_mode="anchor", fontsize="small"
@@ -108,7 +118,10 @@ def _label_values(axes: Axes, labels: Sequence[str]) -> None:
 
 
 def _value_position(effect: SettingEffect) -> Callable[[str], float]:
-    """Return a function from a value to its x: numbers from a range themselves, else an index."""
+    """Return a function from a value to its x position.
+
+    A value from a range is its own position. A listed value has the index of its group.
+    """
     if effect.from_range:
         return float
     positions = {}
@@ -119,27 +132,30 @@ def _value_position(effect: SettingEffect) -> Callable[[str], float]:
 
 
 def _uses_log_scale(effect: SettingEffect) -> bool:
-    """Return True if a range's values are positive and span a factor of four."""
+    """Return True if a range's values are positive and span a factor of at least four."""
     low = float(effect.groups[0].values[0])
     high = float(effect.groups[-1].values[-1])
     return low > 0 and high / low >= 4
 
 
 def _group_labels(effect: SettingEffect, max_length: int = _MAX_LABEL_LENGTH) -> list[str]:
-    """Return a label for each group, shortened if it is long and stays unique.
+    """Return a label for each group. Long labels are shortened as long as all stay different.
 
-    A long value loses its middle. If that makes two labels equal, long ones start near where they
-    begin to differ. If that does not help either, they stay whole.
+    First try to cut out the middle of long labels. If two labels become equal, show the part where
+    the long labels begin to differ. If two are still equal, return all labels in full.
     """
     labels = [group.label for group in effect.groups]
     long_labels = [label for label in labels if len(label) > max_length]
-    first_difference = max(0, len(commonprefix(long_labels)) - 3)  # noqa: RUF071, names, not paths
+    # Start three characters earlier, for context.
+    start = max(0, len(commonprefix(long_labels)) - 3)  # noqa: RUF071, names, not paths
+    end = start + max_length - 2
+    half = max_length // 2
     without_middle = {}
-    window = {}
+    from_difference = {}
     for label in long_labels:
-        without_middle[label] = f"{label[: max_length // 2]}…{label[1 - max_length // 2 :]}"
-        window[label] = f"…{label[first_difference : first_difference + max_length - 2]}…"
-    for short_forms in (without_middle, window):
+        without_middle[label] = f"{label[:half]}…{label[1 - half :]}"
+        from_difference[label] = f"…{label[start:end]}…"
+    for short_forms in (without_middle, from_difference):
         shortened = [short_forms.get(label, label) for label in labels]
         if len(set(shortened)) == len(set(labels)):
             return shortened
@@ -147,20 +163,23 @@ def _group_labels(effect: SettingEffect, max_length: int = _MAX_LABEL_LENGTH) ->
 
 
 def parallel_plot(comparison: Comparison, path: str | Path) -> Path | None:
-    """Draw every finished trial as a line across all settings to its metric, which gives its color.
+    """Draw parallel coordinates: a line per finished trial, across all settings to its metric.
+
+    The metric decides the line's color.
 
     Args:
         comparison: the sweep.
-        path: file to write; the format follows its suffix.
+        path: file to write; its suffix decides the format.
 
     Returns:
         `path`, or None if fewer than three settings vary.
     """
-    # The setting that explains most is drawn next to the metric.
+    # Reversed, so that the setting that explains most is next to the metric on the right.
     effects = setting_effects(comparison)[::-1]
     if len(effects) < 3:
         return None
-    # The best trials are drawn last, on top.
+
+    # Heights of all trials on each axis, from 0 to 1. The best trials are drawn last, on top.
     trials = []
     for row in reversed(trials_with_metric(comparison)):
         if all(effect.setting in row.settings for effect in effects):
@@ -172,6 +191,8 @@ def parallel_plot(comparison: Comparison, path: str | Path) -> Path | None:
 
     figure = Figure(figsize=(1.9 * (len(effects) + 1), 4.6), layout="constrained")
     axes = figure.subplots()
+
+    # One line per trial.
     best_rows = comparison.best_group.rows if comparison.best_group else ()
     for index, row in enumerate(trials):
         is_best = row in best_rows
@@ -181,11 +202,13 @@ def parallel_plot(comparison: Comparison, path: str | Path) -> Path | None:
             linewidth=3.0 if is_best else 1.2,
             alpha=1.0 if is_best else 0.7,
         )
+
+    # One vertical axis per setting, and one for the metric.
     for index, effect in enumerate(effects):
         _draw_vertical_axis(axes, index, _setting_ticks(effect))
-    metric_ticks = [
-        (height, f"{scale.inverse(height):.3g}") for height in (0.0, 0.25, 0.5, 0.75, 1.0)
-    ]
+    metric_ticks = []
+    for height in (0.0, 0.25, 0.5, 0.75, 1.0):
+        metric_ticks.append((height, f"{scale.inverse(height):.3g}"))
     _draw_vertical_axis(axes, len(effects), metric_ticks)
     names = short_names(effect.setting for effect in effects)
     metric_name = comparison.metric.replace("/", "/\n")
@@ -200,7 +223,7 @@ def parallel_plot(comparison: Comparison, path: str | Path) -> Path | None:
 
 
 def _setting_ticks(effect: SettingEffect) -> list[tuple[float, str]]:
-    """Return height (0 to 1) and text of each tick on a setting's axis."""
+    """Return the height (0 to 1) and text of each tick on a setting's axis."""
     if effect.from_range:
         low = float(effect.groups[0].values[0])
         high = float(effect.groups[-1].values[-1])
@@ -210,9 +233,9 @@ def _setting_ticks(effect: SettingEffect) -> list[tuple[float, str]]:
 
 
 def _trial_heights(effect: SettingEffect, rows: Sequence[RunRow]) -> list[float]:
-    """Return where each trial crosses a setting's axis, from 0 to 1.
+    """Return the height, from 0 to 1, at which each trial crosses a setting's axis.
 
-    Trials with the same listed value are a little apart, so that none hides another.
+    Trials with the same listed value are spread a little, so that no line hides another.
     """
     position = _value_position(effect)
     positions = [position(row.settings[effect.setting]) for row in rows]
@@ -225,12 +248,15 @@ def _trial_heights(effect: SettingEffect, rows: Sequence[RunRow]) -> list[float]
     last = len(effect.groups) - 1
     heights = []
     for index, x in enumerate(positions):
-        rank_among_equal = positions[:index].count(x) / positions.count(x)
-        heights.append(x / last + 0.05 * (rank_among_equal - 0.5))
+        # Rank among the trials with this value, from 0 to less than 1.
+        relative_rank = positions[:index].count(x) / positions.count(x)
+        heights.append(x / last + 0.05 * (relative_rank - 0.5))
     return heights
 
 
 def _draw_vertical_axis(axes: Axes, x: float, ticks: Sequence[tuple[float, str]]) -> None:
+    """Draw a vertical axis at `x` with its ticks' texts."""
+    # zorder 3 and 4: above the lines of the trials.
     axes.axvline(x, color="black", linewidth=0.8, zorder=3)
     text_box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}
     for height, text in ticks:

@@ -1,4 +1,4 @@
-"""Build the report's sections on mistakes: confused classes, disagreement with the teacher."""
+"""Build the report's sections on mistakes: confused classes, and disagreement with the teacher."""
 
 import json
 from collections import Counter
@@ -18,6 +18,7 @@ from beamclip.reporting.sources import IntArray, TrialStores, encode_jpeg, teach
 from beamclip.reporting.tables import ReportTable, TableRow
 from beamclip.tracking import Artifacts
 
+# At most so many pairs of classes, and images of each case, are shown.
 _MAX_PAIRS = 15
 _MAX_IMAGES = 8
 _CASES = {
@@ -25,16 +26,16 @@ _CASES = {
     "the teacher is right, the student is not": (False, True),
     "both are wrong, and differently": (False, False),
 }
-"""Case -> (the student is right, the teacher is right)."""
+"""Case -> (student is right, teacher is right), for images on which their predictions differ."""
 
 
 @dataclass(frozen=True)
 class _Confusion:
-    """The linear probe's mistakes on test, from an `evaluation.json`.
+    """The linear probe's mistakes on test, read from a trial's `evaluation.json`.
 
     Attributes:
-        names: the classes in label order; empty if the file does not have them.
-        counts: (true class, predicted class, number of images).
+        names: class names in label order; empty if the file does not have them.
+        counts: (true label, predicted label, number of images) of each kind of mistake.
     """
 
     names: tuple[str, ...]
@@ -43,14 +44,14 @@ class _Confusion:
 
 @dataclass(frozen=True)
 class _Predictions:
-    """A trial's `predictions.safetensors`: one entry a test image.
+    """The content of a trial's `predictions.safetensors`, with one entry for each test image.
 
     Attributes:
         ids: sample ids in the packed store, [N].
-        labels: true classes, [N].
-        probe: classes predicted by the linear probe, [N].
-        probe_confidence: probability of that class, [N].
-        zero_shot: classes predicted by the student's own zero-shot, [N]; None if it has none.
+        labels: true labels, [N].
+        probe: labels predicted by the linear probe, [N].
+        probe_confidence: probability that the probe gives to its prediction, [N].
+        zero_shot: labels predicted by the student's own zero-shot, [N]; None if it has none.
     """
 
     ids: IntArray
@@ -64,9 +65,9 @@ def confusion_section(comparison: Comparison, files: Artifacts, names: Sequence[
     """List the pairs of classes that the linear probes of the best group confuse most on test.
 
     Args:
-        comparison: the sweep; the counts of all seeds of its best group are added up.
-        files: the trials' files in MLflow.
-        names: the classes in label order; if empty, those of `evaluation.json` are used.
+        comparison: the sweep; the counts are summed over the seeds of its best group.
+        files: artifacts of the trials' runs in MLflow.
+        names: class names in label order; if empty, those in `evaluation.json` are used.
     """
     title = "Confusion pairs"
     rows = comparison.best_group.finished if comparison.best_group else ()
@@ -81,6 +82,8 @@ def confusion_section(comparison: Comparison, files: Artifacts, names: Sequence[
             "beamclip did not write it."
         )
         return Section(title, missing=(missing,))
+
+    # Sum over seeds.
     images_by_pair: Counter[tuple[int, int]] = Counter()
     for confusion in confusions:
         names = names or confusion.names
@@ -88,21 +91,23 @@ def confusion_section(comparison: Comparison, files: Artifacts, names: Sequence[
             images_by_pair[true, predicted] += images
     if not images_by_pair:
         return Section(title, ("The linear probes of the best settings made no mistake on test.",))
+
     table_rows = []
     for (true, predicted), images in images_by_pair.most_common(_MAX_PAIRS):
         cells = (_class_name(names, true), _class_name(names, predicted), str(images))
         table_rows.append(TableRow("trial", cells))
     table = ReportTable("", ("class", "taken for", "images"), tuple(table_rows), 2)
     text = (
-        "Test images of one class that the linear probe takes for another, over "
+        "Test images of one class that the linear probe takes for another, summed over "
         f"{len(confusions)} trained student(s) of the best settings."
     )
     return Section(title, (text,), tables=(table,))
 
 
 def _parse_evaluation(content: bytes | None) -> _Confusion | None:
-    """Parse an `evaluation.json`; return None if it has no confusion table."""
+    """Parse an `evaluation.json`; return None if it is missing or has no confusion table."""
     try:
+        # A missing file is parsed as {} and fails below, as one without the table does.
         report = json.loads(content or b"{}")
         counts = []
         for true, predicted, images in report["linear_probe"]["confusion"]:
@@ -123,10 +128,10 @@ def disagreement_section(
     """Show test images on which the best trial's probe and the teacher's zero-shot differ.
 
     Args:
-        best: the best trial.
-        files: the trials' files in MLflow.
+        best: the best trial; None if no trial has finished.
+        files: artifacts of the trials' runs in MLflow.
         stores: the trial's images and anchors; None if they can't be read.
-        reason: why they can't be read.
+        reason: why the stores can't be read, as a sentence.
     """
     title = "Where teacher and student disagree"
     if best is None:
@@ -143,15 +148,14 @@ def disagreement_section(
     differ = student.probe != teacher
     rows = []
     images = []
-    for case, (case_student_right, case_teacher_right) in _CASES.items():
-        in_case = (
-            differ & (student_right == case_student_right) & (teacher_right == case_teacher_right)
-        )
-        positions = np.flatnonzero(in_case)
+    for case, (is_student_right, is_teacher_right) in _CASES.items():
+        as_in_case = (student_right == is_student_right) & (teacher_right == is_teacher_right)
+        positions = np.flatnonzero(differ & as_in_case)
         share = 100 * len(positions) / len(differ)
         rows.append(TableRow("trial", (case, str(len(positions)), f"{share:.1f}")))
-        most_confident = np.argsort(-student.probe_confidence[positions], kind="stable")
-        shown = positions[most_confident][:_MAX_IMAGES]
+        # Stable: with equal confidences every report shows the same images.
+        most_confident_first = np.argsort(-student.probe_confidence[positions], kind="stable")
+        shown = positions[most_confident_first][:_MAX_IMAGES]
         images += _case_images(case, shown, student, teacher, stores)
     table = ReportTable("", ("case", "test images", "%"), tuple(rows), 1)
     text = _agreement_sentences(best, student, teacher)
@@ -159,7 +163,7 @@ def disagreement_section(
 
 
 def _agreement_sentences(best: RunRow, student: _Predictions, teacher: IntArray) -> str:
-    """Say on how many test images the student agrees with the teacher's zero-shot."""
+    """Return sentences on how often the student agrees with the teacher's zero-shot."""
     probe_share = 100 * (student.probe == teacher).mean()
     shares = [f"its linear probe on {probe_share:.1f} %"]
     if student.zero_shot is not None:
@@ -176,7 +180,7 @@ def _read_predictions(content: bytes | None, stores: TrialStores) -> _Prediction
     """Parse a `predictions.safetensors`.
 
     Raises:
-        UserError: the file is missing or damaged, or belongs to other images.
+        UserError: the file is missing or damaged, or its ids and labels do not match the images.
     """
     if content is None:
         raise UserError(
@@ -187,16 +191,17 @@ def _read_predictions(content: bytes | None, stores: TrialStores) -> _Prediction
         arrays = load(content)
     except SafetensorError:
         raise UserError("the best trial's predictions.safetensors can't be read") from None
-    names = ("ids", "labels", "probe", "probe_confidence")
-    lengths = {len(arrays[name]) if name in arrays else -1 for name in names}
-    if len(lengths) > 1 or min(lengths) < 1:
+    required = ("ids", "labels", "probe", "probe_confidence")
+    is_complete = all(name in arrays for name in required)
+    lengths = {len(arrays[name]) for name in required if name in arrays}
+    if not is_complete or len(lengths) > 1 or 0 in lengths:
         raise UserError(
             "the best trial's predictions.safetensors lacks an array, or its arrays have different "
             "lengths"
         )
     ids = arrays["ids"]
-    known_ids = ids.min() >= 0 and ids.max() < len(stores.packed)
-    if not known_ids or (stores.packed.labels[ids] != arrays["labels"]).any():
+    ids_exist = ids.min() >= 0 and ids.max() < len(stores.packed)
+    if not ids_exist or (stores.packed.labels[ids] != arrays["labels"]).any():
         raise UserError(
             "the best trial's predictions.safetensors is about other images than those in the "
             "packed store"
@@ -216,11 +221,11 @@ def _case_images(
     """Return the images at these positions with captions.
 
     Args:
-        case: how the caption begins.
-        positions: indices into the predictions.
-        student: the student's predictions.
-        teacher: the teacher's, [N].
-        stores: where the images are.
+        case: beginning of the captions.
+        positions: indices into the predictions, [K].
+        student: the student's predictions for N images.
+        teacher: labels predicted by the teacher, [N].
+        stores: images and class names.
     """
     images = []
     pixels = stores.packed.read(student.ids[positions])

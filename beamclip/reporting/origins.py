@@ -1,4 +1,4 @@
-"""Build the report's sections on how choices were made, data problems, and reproduction."""
+"""Build the report's sections on how choices were made, data problems, reproduction and runs."""
 
 import re
 from collections import defaultdict
@@ -6,18 +6,22 @@ from collections import defaultdict
 from beamclip.config.provenance import without_passwords
 from beamclip.data import PackedImages
 from beamclip.reporting.comparison import Comparison
+from beamclip.reporting.groups import SEED
 from beamclip.reporting.page import Section
 from beamclip.reporting.significance import compared_over_seeds
 from beamclip.reporting.tables import ReportTable, TableRow
 from beamclip.tracking import Artifacts
 
+# At most so many rows, examples in a row, and keys of the same kind are listed.
 _MAX_REASONS = 20
 _MAX_EXAMPLES = 3
+_MAX_KEYS = 3
 
 
 def selection_section(comparison: Comparison) -> Section:
     """Explain on which data choices were made, and what the intervals cover."""
-    seeds = {row.settings["seed"] for row in comparison.trials if "seed" in row.settings}
+    seeds = {row.settings[SEED] for row in comparison.trials if SEED in row.settings}
+    # Seeds are texts: by length first, so that 10 comes after 9.
     ordered_seeds = sorted(seeds, key=lambda seed: (len(seed), seed))
     text = [
         (
@@ -60,7 +64,7 @@ def selection_section(comparison: Comparison) -> Section:
 
 
 def _seeds_sentence(comparison: Comparison, seeds: list[str]) -> str:
-    """Say which seeds were planned for each group, and how many groups lack one."""
+    """Return a sentence on which seeds were planned, and how many groups lack one."""
     planned = f"The seeds {', '.join(seeds)} were planned for every group"
     incomplete = 0
     for group in comparison.groups:
@@ -78,8 +82,8 @@ def data_problems_section(packed: PackedImages | None, reason: str) -> Section:
     """List the images that were left out when they were packed, and why.
 
     Args:
-        packed: the images of the trials; None if they can't be read.
-        reason: why they can't be read.
+        packed: the packed images of the trials; None if they can't be read.
+        reason: why they can't be read, as a sentence.
     """
     title = "Data problems"
     if packed is None:
@@ -104,17 +108,19 @@ def data_problems_section(packed: PackedImages | None, reason: str) -> Section:
 
 
 def reproduction_sections(comparison: Comparison, files: Artifacts) -> tuple[Section, Section]:
-    """Show the command and versions that make the sweep again, and, collapsed, all settings.
+    """Show the command and versions that reproduce the sweep, and, collapsed, all settings.
 
     Args:
         comparison: the sweep.
-        files: the sweep's files in MLflow.
+        files: artifacts of the sweep's run in MLflow.
     """
     return _command_section(comparison), _settings_section(comparison, files)
 
 
 def _command_section(comparison: Comparison) -> Section:
     tags = comparison.tags
+
+    # A table of names, versions and content keys.
     shown_tags = {
         "git revision": "git_revision",
         "data": "dataset",
@@ -130,6 +136,7 @@ def _command_section(comparison: Comparison) -> Section:
     rows = tuple(TableRow("trial", pair) for pair in facts.items())
     table = ReportTable("", ("what", "value"), rows, 2)
 
+    # A warning if the working tree had changes: `git describe` then appends "-dirty".
     revision = tags.get("git_revision", "")
     commit = revision.removesuffix("-dirty")
     text = []
@@ -138,12 +145,16 @@ def _command_section(comparison: Comparison) -> Section:
             "Files differed from the commit when the sweep ran, so the commit alone may not give "
             "the same numbers."
         )
+
+    # The command line, after a checkout of the commit if it is known.
     command = tags.get("beamclip.command")
     code = []
     missing = []
     if command:
-        lines = [f"git checkout {commit}"] if re.fullmatch("[0-9a-f]{7,40}", commit) else []
-        code.append("\n".join([*lines, command]))
+        lines = [command]
+        if re.fullmatch("[0-9a-f]{7,40}", commit):
+            lines.insert(0, f"git checkout {commit}")
+        code.append("\n".join(lines))
     else:
         missing.append(
             "The command line was not recorded. To run the sweep again, save the settings below "
@@ -158,7 +169,28 @@ def _command_section(comparison: Comparison) -> Section:
     )
 
 
+def _content_keys(comparison: Comparison) -> dict[str, str]:
+    """Return the keys of the packed images, teachers and anchors that the trials used, by label.
+
+    A key changes with the images, weights or prompts, even if their names stay the same.
+    """
+    key_tags = {
+        "packed images, by key": "data_key",
+        "teacher, by key": "teacher_fingerprint",
+        "anchors, by key": "anchors_hash",
+    }
+    shown = {}
+    for label, tag in key_tags.items():
+        keys = sorted({row.tags[tag] for row in comparison.trials if tag in row.tags})
+        if len(keys) > _MAX_KEYS:
+            shown[label] = f"{len(keys)} different ones"
+        elif keys:
+            shown[label] = ", ".join(keys)
+    return shown
+
+
 def _settings_section(comparison: Comparison, files: Artifacts) -> Section:
+    """Show the sweep's settings as YAML, with its search space as comments above."""
     settings = files.read(comparison.run_id, "config.yaml")
     if settings is None:
         return Section("All settings", missing=("The sweep's config.yaml can't be read.",))
@@ -176,7 +208,7 @@ def _settings_section(comparison: Comparison, files: Artifacts) -> Section:
 
 
 def runs_section(comparison: Comparison) -> Section:
-    """List the trials with the names by which their students can be used."""
+    """List the trials, and the name (`run:ID`) by which other commands find each one's student."""
     if not comparison.trials:
         return Section("Runs", missing=("The sweep has no trials.",))
     text = (
@@ -189,23 +221,3 @@ def runs_section(comparison: Comparison) -> Section:
         rows.append(TableRow(kind, (row.name, f"run:{row.run_id}", row.status)))
     table = ReportTable("", ("trial", "student", "status"), tuple(rows), 3)
     return Section("Runs", (text,), tables=(table,))
-
-
-def _content_keys(comparison: Comparison) -> dict[str, str]:
-    """Return keys of the images, teachers and anchors that the trials used.
-
-    They change with the images, weights and prompts, where names may stay the same.
-    """
-    key_tags = {
-        "packed images, by key": "data_key",
-        "teacher, by key": "teacher_fingerprint",
-        "anchors, by key": "anchors_hash",
-    }
-    shown = {}
-    for label, tag in key_tags.items():
-        keys = sorted({row.tags[tag] for row in comparison.trials if tag in row.tags})
-        if len(keys) > _MAX_EXAMPLES:
-            shown[label] = f"{len(keys)} different ones"
-        elif keys:
-            shown[label] = ", ".join(keys)
-    return shown

@@ -1,6 +1,6 @@
 """Define the report's content and render it as HTML and as Markdown.
 
-Names and paths come from users, so both templates escape all text they are given.
+Names, paths and settings come from users, so all text is escaped in both formats.
 """
 
 import base64
@@ -30,9 +30,9 @@ class PageImage:
     """A small JPEG of one image of the data.
 
     Attributes:
-        name: its file name in the Markdown report's `images/`.
-        jpeg: its content.
-        caption: what to say about it.
+        name: file name in the folder `images/` of the Markdown report.
+        jpeg: content of the file.
+        caption: text below the image.
     """
 
     name: str
@@ -42,17 +42,17 @@ class PageImage:
 
 @dataclass(frozen=True)
 class Section:
-    """One heading and what is below it.
+    """One heading and its content. The page shows the parts in the order of this list.
 
     Attributes:
         title: the heading.
-        text: paragraphs, below the tables.
+        missing: sentences on what could not be shown, and why.
         tables: tables.
+        text: paragraphs.
         figures: plots.
         images: images of the data.
         code: blocks of code or settings.
-        missing: sentences on what could not be shown, and why; they come first.
-        collapsed: hide the code until it is clicked on.
+        collapsed: True to hide the code until the reader opens it (HTML only).
     """
 
     title: str
@@ -70,10 +70,10 @@ class Page:
     """The whole report.
 
     Attributes:
-        title: names the sweep.
-        question: what the sweep should answer; may be empty.
+        title: name and id of the sweep.
+        question: the question that the sweep should answer; may be empty.
         facts: label and text of each line at the top.
-        sections: the body.
+        sections: the sections, in their order on the page.
     """
 
     title: str
@@ -83,25 +83,30 @@ class Page:
 
 
 def render_html(page: Page) -> str:
-    """Return the page as one HTML file: styles are inside, pictures are data URIs."""
+    """Return the page as one HTML file that contains its styles and, as data URIs, its pictures."""
     return _environment().get_template("report.html.j2").render(page=page)
 
 
 def render_markdown(page: Page) -> str:
     """Return the same text and numbers as Markdown, with links into `figures/` and `images/`."""
     text = _environment(markdown=True).get_template("report.md.j2").render(page=page)
+    # The template leaves several blank lines where a section has no tables, figures and so on.
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
 @cache
 def _environment(markdown: bool = False) -> Environment:
+    """Return the Jinja environment of one format. It is cached, so a template is compiled once."""
     environment = Environment(
         loader=PackageLoader("beamclip.reporting"),
+        # Escapes HTML. Markup, which `escape_markdown` returns, is not escaped a second time.
         autoescape=True,
+        # A misspelled field raises an error. By default Jinja would print nothing.
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        # Jinja passes the value of each {{ expression }} through `finalize`.
         finalize=escape_markdown if markdown else None,
     )
     environment.filters |= {
@@ -113,6 +118,7 @@ def _environment(markdown: bool = False) -> Environment:
     return environment
 
 
+# $ starts a formula in some viewers, and | ends a table cell.
 _MARKDOWN_CHARACTERS = re.compile(r"([\\`*_\[\]|#~$])")
 
 
@@ -124,6 +130,7 @@ def escape_markdown(value: Any) -> Any:
     """
     if isinstance(value, Markup):
         return value
+    # A line break would end a table's row.
     text = " ".join(str(value).split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return Markup(_MARKDOWN_CHARACTERS.sub(r"\\\1", text))
@@ -137,7 +144,7 @@ def _fence(text: str) -> Markup:
 
 
 def _one_line(title: str) -> str:
-    """Return a column's title without its line breaks."""
+    """Return a column's title on one line, without a blank after a hyphen."""
     return title.replace("-\n", "-").replace("\n", " ")
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from beamclip.reporting.comparison import DEVICE_SECONDS, IMAGES_SEEN, Comparison
 from beamclip.reporting.cost_plot import cost_plot
+from beamclip.reporting.durations import format_duration
 from beamclip.reporting.importance import effects_summary, effects_table, setting_effects
 from beamclip.reporting.importance_plots import effects_plot, parallel_plot
 from beamclip.reporting.page import PageFigure, Section
@@ -12,7 +13,7 @@ from beamclip.reporting.tables import (
     MISSING,
     ReportTable,
     TableRow,
-    format_duration,
+    duration_cell,
     mean_wall_seconds,
     measured_table,
     published_table,
@@ -20,11 +21,12 @@ from beamclip.reporting.tables import (
 )
 
 _VALUE_PLOTS = {"anchors.prompt_set": "Accuracy by prompt set", "variant": "Accuracy by variant"}
-_COST_METRICS = (DEVICE_SECONDS, IMAGES_SEEN, "cost/teacher_images")
+"""Dotted key of a setting with listed values -> title of its plot."""
+_IMAGE_COSTS = (IMAGES_SEEN, "cost/teacher_images")
 
 
 def results_section(comparison: Comparison) -> Section:
-    """Build the tables of trials and references, and of published results."""
+    """Show the table of trials and references, and the table of published results."""
     tables = [measured_table(comparison)]
     if comparison.published:
         tables.append(published_table(comparison.published))
@@ -38,7 +40,7 @@ def curves_section(comparison: Comparison, folder: Path) -> Section:
 
     Args:
         comparison: the sweep.
-        folder: where to write the figures.
+        folder: folder to write the figures to.
     """
     figures = []
     path = number_plot(comparison.measured, folder / "accuracy.png")
@@ -63,7 +65,7 @@ def importance_section(comparison: Comparison, folder: Path) -> Section:
 
     Args:
         comparison: the sweep.
-        folder: where to write the figures.
+        folder: folder to write the figures to.
     """
     title = "Share of the variance explained"
     effects = setting_effects(comparison)
@@ -75,9 +77,13 @@ def importance_section(comparison: Comparison, folder: Path) -> Section:
         parallel_plot(comparison, folder / "parallel.png"),
     ]
     figures = tuple(PageFigure(path, "") for path in paths if path)
-    dict_rows = effects_table(effects)
-    rows = tuple(TableRow("trial", tuple(map(str, row.values()))) for row in dict_rows)
-    table = ReportTable("", tuple(dict_rows[0]), rows, 1)
+    effect_rows = effects_table(effects)
+    table_rows = []
+    for row in effect_rows:
+        cells = tuple(str(value) for value in row.values())
+        table_rows.append(TableRow("trial", cells))
+    columns = tuple(effect_rows[0])
+    table = ReportTable("", columns, tuple(table_rows), 1)
     summary = effects_summary(comparison) or ""
     return Section(title, (summary,), tables=(table,), figures=figures)
 
@@ -87,7 +93,7 @@ def accuracy_cost_section(comparison: Comparison, folder: Path) -> Section:
 
     Args:
         comparison: the sweep.
-        folder: where to write the figure.
+        folder: folder to write the figure to.
     """
     title = "Accuracy against cost"
     path = cost_plot(comparison, folder / "accuracy_cost.png")
@@ -102,18 +108,18 @@ def accuracy_cost_section(comparison: Comparison, folder: Path) -> Section:
 
 
 def costs_section(comparison: Comparison) -> Section:
-    """Show what each group of trials took, and the whole sweep."""
+    """Show the time and images that each group of trials took, and the whole sweep."""
     rows = []
     for group in comparison.groups:
         counts = []
-        for key in (*_COST_METRICS[1:], "train/images_per_second"):
+        for key in (*_IMAGE_COSTS, "train/images_per_second"):
             mean = group.mean(key)
             counts.append(MISSING if mean is None else f"{mean:,.0f}")
         cells = (
             group.name,
             str(len(group.rows)),
-            format_duration(mean_wall_seconds(group)),
-            format_duration(group.mean(DEVICE_SECONDS)),
+            duration_cell(mean_wall_seconds(group)),
+            duration_cell(group.mean(DEVICE_SECONDS)),
             *counts,
         )
         rows.append(TableRow("trial", cells))
@@ -128,12 +134,15 @@ def costs_section(comparison: Comparison) -> Section:
     )
     table = ReportTable("mean of a trial", columns, tuple(rows), 1)
     explanation = (
-        "Teacher images are those that a trial would need if it were alone; stores are made once "
-        "for all trials. Start to end includes waiting, probing and the time between an "
-        "interruption of the sweep and its resume; device time is training alone."
+        "Teacher images: the number that a teacher would have to encode for this trial alone. In "
+        "the sweep, stores are built once for all trials. Start to end includes waiting, probing "
+        "and the time between an interruption of the sweep and its resume; device time is "
+        "training alone."
     )
+
+    # A missing cost has a dash in the table. Say why if no trial logged it.
     not_logged = []
-    for key in _COST_METRICS:
+    for key in (DEVICE_SECONDS, *_IMAGE_COSTS):
         if not any(key in row.metrics for row in comparison.trials):
             not_logged.append(key)
     missing = []
@@ -148,17 +157,18 @@ def _total_costs(comparison: Comparison) -> list[str]:
     """Return sentences on the device time of all trials and the images the teachers encoded."""
     device_seconds = 0.0
     for row in comparison.trials:
-        # A student that starts from another one includes its cost. That one is a trial of its own
-        # here or was trained by another sweep, so it must not count again.
-        own_cost = row.metrics.get(DEVICE_SECONDS, 0.0)
-        own_cost -= row.metrics.get("cost/start_device_seconds", 0.0)
-        device_seconds += own_cost
+        # If a trial starts from another trained student, its cost includes that student's. That
+        # student is counted as a trial of this sweep, or was trained by another sweep.
+        cost = row.metrics.get(DEVICE_SECONDS, 0.0)
+        start_cost = row.metrics.get("cost/start_device_seconds", 0.0)
+        device_seconds += cost - start_cost
     sentences = []
     if device_seconds:
         total = format_duration(device_seconds)
         sentences.append(
             f"All {len(comparison.trials)} trials together took {total} of device time."
         )
+    # Each teacher run logs the number for all teachers of the sweep, so they are not summed.
     encoded = []
     for row in comparison.references:
         if "teacher/images_encoded" in row.metrics:

@@ -1,4 +1,4 @@
-"""Plot accuracy over one setting: over a number that varies, or over a list of values."""
+"""Plot accuracy over one setting: over a number, or over listed values such as prompt sets."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,28 +14,33 @@ from beamclip.reporting.figures import draw_reference, save_figure
 from beamclip.reporting.groups import SEED, RunRow, TrialGroup
 from beamclip.tracking.serialize import run_name, short_names
 
+# Title of a panel -> MLflow key of its metric.
 _NUMBER_PANELS = {"linear probe, val": VAL_METRIC, "linear probe, test": TEST_METRIC}
 _VALUE_PANELS = {**_NUMBER_PANELS, "zero-shot, test": "zero_shot/test_top1"}
+# The student's temperature τ_S, which sweeps/csm_temp.py varies.
 _PREFERRED_X = "objective.student_temperature"
 _REFERENCE_STYLES = {"untrained": ":", "teacher": "--"}
+# With more curves than this, `value_plot` shows only their mean.
 _MAX_CURVES = 8
+# With more x values than this, matplotlib chooses the ticks.
 _MAX_TICKS = 8
 
 NumberCurve = dict[float, list[float]]
-"""x -> metric, one a seed."""
+"""x -> metric of each seed."""
 ValueCurve = dict[str, list[tuple[float, float | None]]]
-"""Value of the setting -> mean and half interval of each group there."""
+"""Value of the setting -> (mean, half interval) of each group with that value."""
 
 
 def number_plot(rows: Sequence[RunRow], path: str | Path) -> Path | None:
     """Draw val and test top-1 (%) of the finished trials over a number that varies.
 
     x is τ_S if it varies, else the number with the most values. Each combination of the other
-    varied keys is a curve. Seeds are dots and their means are joined; references are level lines.
+    varied settings is a curve. Seeds are dots and lines join their means. References are horizontal
+    lines.
 
     Args:
         rows: trials and reference runs.
-        path: file to write; the format follows its suffix.
+        path: file to write; its suffix decides the format.
 
     Returns:
         `path`, or None if no number varies or nothing is measured yet.
@@ -67,7 +72,7 @@ def number_plot(rows: Sequence[RunRow], path: str | Path) -> Path | None:
 
 
 def _choose_x(rows: Sequence[RunRow]) -> str | None:
-    """Return the varied key to draw over: a number that all rows have."""
+    """Return the key of the setting on the x axis, which must be a number in all rows, or None."""
     candidates = {}
     for key, values in _varied_values(rows).items():
         in_all_rows = all(key in row.settings for row in rows)
@@ -79,7 +84,7 @@ def _choose_x(rows: Sequence[RunRow]) -> str | None:
 
 
 def _varied_values(rows: Sequence[RunRow]) -> dict[str, set[str]]:
-    """Return the values of each setting that has more than one among the rows."""
+    """Return the values of each setting that differs between the rows."""
     values_by_key: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         for key, value in row.settings.items():
@@ -96,7 +101,7 @@ def _is_float(text: str) -> bool:
 
 
 def _number_curves(rows: Sequence[RunRow], x_key: str, metric: str) -> dict[str, NumberCurve]:
-    """Return a curve for each combination of the other varied settings, by its label."""
+    """Return label and curve of each combination of the other varied settings, except the seed."""
     other_keys = [key for key in _varied_values(rows) if key not in (x_key, SEED)]
     names = short_names(other_keys)
     curves: dict[str, NumberCurve] = {}
@@ -111,6 +116,7 @@ def _number_curves(rows: Sequence[RunRow], x_key: str, metric: str) -> dict[str,
 
 
 def _draw_number_curve(axes: Axes, label: str, curve: NumberCurve) -> None:
+    """Draw a line through the means over seeds, and a dot for each seed."""
     xs = sorted(curve)
     means = [sum(curve[x]) / len(curve[x]) for x in xs]
     (line,) = axes.plot(xs, means, marker="o", label=label)
@@ -119,7 +125,10 @@ def _draw_number_curve(axes: Axes, label: str, curve: NumberCurve) -> None:
 
 
 def _draw_number_reference(axes: Axes, row: RunRow, metric: str) -> None:
-    """Draw a reference's linear probe, else its zero-shot accuracy on the same split, if any."""
+    """Draw a reference's linear probe accuracy or, if it has none, its zero-shot accuracy.
+
+    The teacher is not probed; the zero-shot accuracy is of the same split as `metric`.
+    """
     linestyle = _REFERENCE_STYLES.get(row.method, "-.")
     zero_shot = metric.replace("linear_probe", "zero_shot")
     if metric in row.metrics:
@@ -129,7 +138,7 @@ def _draw_number_reference(axes: Axes, row: RunRow, metric: str) -> None:
 
 
 def _set_x_scale(axes: Axes, xs: list[float]) -> None:
-    """Use a log scale if the values span a factor of four; with few values, a tick for each."""
+    """Use a log scale if the values span a factor of at least four. Label each of a few values."""
     if xs[0] > 0 and xs[-1] / xs[0] >= 4:
         axes.set_xscale("log")
     if len(xs) <= _MAX_TICKS:
@@ -138,7 +147,7 @@ def _set_x_scale(axes: Axes, xs: list[float]) -> None:
 
 
 def _shared_legend(panels: Sequence[Axes]) -> tuple[list[Artist], list[str]]:
-    """Return every legend entry once, though both panels draw it."""
+    """Return handles and labels of all panels, each label once."""
     entries: dict[str, Artist] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -149,24 +158,26 @@ def _shared_legend(panels: Sequence[Axes]) -> tuple[list[Artist], list[str]]:
 def value_plot(comparison: Comparison, key: str, path: str | Path) -> Path | None:
     """Draw three accuracies (%) of the finished groups over the values of one setting.
 
-    Values come best first. Each combination of the other settings has its color; with more than
-    eight of them, only their mean is drawn. Bars are 95 % intervals over seeds, if there are
-    several.
+    Values are sorted by their best group. Each combination of the other settings has its own color;
+    with more than eight combinations only their mean is drawn. Error bars are 95 % intervals over
+    seeds, if there are several.
 
     Args:
         comparison: the sweep.
-        key: dotted key of a setting with listed values, such as prompt sets or variants.
-        path: file to write; the format follows its suffix.
+        key: dotted key of a setting with listed values, such as "anchors.prompt_set" or "variant".
+        path: file to write; its suffix decides the format.
 
     Returns:
         `path`, or None if fewer than two values of `key` are finished.
     """
     groups = [group for group in comparison.groups if group.finished and key in group.settings]
-    # Groups come best first, and so do their values.
+    # Groups are sorted best first, and so are their values.
     values = list(dict.fromkeys(group.settings[key] for group in groups))
     if len(values) < 2:
         return None
-    figure = Figure(figsize=(11.0, 3.6 + 0.04 * max(map(len, values))), layout="constrained")
+    # Labels are rotated, so long ones need height.
+    longest_value = max(len(value) for value in values)
+    figure = Figure(figsize=(11.0, 3.6 + 0.04 * longest_value), layout="constrained")
     panels = figure.subplots(1, len(_VALUE_PANELS), sharey=False)
     for axes, (title, metric) in zip(panels, _VALUE_PANELS.items(), strict=True):
         curves = _value_curves(groups, key, metric)
@@ -193,7 +204,7 @@ def value_plot(comparison: Comparison, key: str, path: str | Path) -> Path | Non
 
 
 def _value_curves(groups: Sequence[TrialGroup], key: str, metric: str) -> dict[str, ValueCurve]:
-    """Return a curve for each combination of the other settings, by its label."""
+    """Return label and curve of each combination of the other settings, or only their mean."""
     curves: dict[str, ValueCurve] = {}
     for group in groups:
         mean = group.mean(metric)
@@ -204,16 +215,19 @@ def _value_curves(groups: Sequence[TrialGroup], key: str, metric: str) -> dict[s
         curve.setdefault(group.settings[key], []).append((mean, group.half_interval(metric)))
     if len(curves) <= _MAX_CURVES:
         return curves
-    averaged: ValueCurve = {}
+    # `_draw_value_curve` averages the points of a value. The mean of several groups has no interval
+    # over seeds.
+    all_points: ValueCurve = {}
     for curve in curves.values():
         for value, points in curve.items():
-            averaged.setdefault(value, []).extend((mean, None) for mean, _ in points)
-    return {"mean of all": averaged}
+            all_points.setdefault(value, []).extend((mean, None) for mean, _ in points)
+    return {"mean of all": all_points}
 
 
 def _draw_value_curve(
     axes: Axes, label: str, curve: ValueCurve, values: Sequence[str], line_format: str
 ) -> None:
+    """Draw a curve at the positions of its values in `values`, with error bars if it has any."""
     means = [fmean(mean for mean, _ in points) for points in curve.values()]
     half_intervals = [points[0][1] or 0.0 for points in curve.values()]
     axes.errorbar(

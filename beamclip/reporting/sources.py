@@ -1,6 +1,7 @@
-"""Read what the report needs besides MLflow's numbers: the sweep's record and its stores.
+"""Read what the report needs besides MLflow's runs: the sweep's record and its stores.
 
-All functions raise a `UserError` that says what can't be read and why.
+If something can't be read, the functions raise a `UserError` that says what and why. The report
+shows that text in place of the section.
 """
 
 import io
@@ -24,29 +25,31 @@ from beamclip.stores.sweep_record import SweepRecord, load_record, read_record
 
 IntArray = NDArray[np.int64]
 
-# Largest side of an image in the report, in px.
+# Longer side of an image in the report, in pixels. Larger images are shrunk.
 _MAX_IMAGE_SIDE = 128
 
 
 def find_sweep_record(comparison: Comparison, base: Experiment) -> SweepRecord:
-    """Read the record of a sweep.
+    """Read the record of a sweep (`sweep.json`).
+
+    It is looked for in the given storage first, then in the folder that the sweep logged as a tag.
 
     Args:
         comparison: the sweep.
-        base: names the storage to look in first; then the folder that the sweep noted is tried.
+        base: settings; only those of the storage are used.
 
     Raises:
-        UserError: it is in neither.
+        UserError: the record can't be read in either folder.
     """
     root = storage_root(base)
     name = comparison.experiment
     sweep_id = comparison.sweep_id
-    noted_folder = comparison.tags.get("beamclip.folder", "")
+    logged_folder = comparison.tags.get("beamclip.folder", "")
     with suppress(UserError):
         return load_record(root, name, sweep_id)
     with suppress(UserError):
-        return read_record(noted_folder)
-    folders = [noted_folder] if noted_folder else []
+        return read_record(logged_folder)
+    folders = [logged_folder] if logged_folder else []
     given_folder = f"{root}/sweeps/{name}/{sweep_id}"
     if given_folder not in folders:
         folders.append(given_folder)
@@ -61,10 +64,10 @@ class TrialStores:
     """A trial's images and class anchors.
 
     Attributes:
-        packed: its packed images.
-        names: the classes, in label order.
-        anchors: folder of the anchors of the data's own classes, None if the trial has none.
-        fingerprint: hash of the first teacher's fingerprint.
+        packed: the packed images.
+        names: class names in label order.
+        anchors: folder of the anchors of the data's own classes; None if the trial has none.
+        fingerprint: hash of the first teacher's fingerprint; empty if it was not recorded.
     """
 
     packed: PackedImages
@@ -77,11 +80,12 @@ def open_trial_stores(record: SweepRecord, trial: RunRow) -> TrialStores:
     """Open the stores that a trial read.
 
     Raises:
-        UserError: the record does not name them, or they can't be reached or are damaged.
+        UserError: the record does not name the trial's stores, or they are missing or damaged.
     """
     assets = _find_assets(record, trial)
     packed = open_packed(Path(assets["packed"]))
     anchors = Path(assets["classes"]) if assets.get("classes") else None
+    # The names that the prompts were made with, which may differ from the data's own.
     names = None
     if anchors:
         manifest = read_json(anchors / "manifest.json") or {}
@@ -91,11 +95,9 @@ def open_trial_stores(record: SweepRecord, trial: RunRow) -> TrialStores:
 
 
 def _find_assets(record: SweepRecord, trial: RunRow) -> dict[str, Any]:
-    """Return the assets in the record whose keys are those in the trial's tags.
-
-    Records of older versions lack some fields, so the JSON is read without `Assets.from_json`.
-    """
+    """Return the first assets in the record whose keys equal those in the trial's tags."""
     for text in record.assets.values():
+        # Records of older versions lack some fields, so `Assets.from_json` could not read them.
         assets: dict[str, Any] = json.loads(text)
         facts = assets.get("facts", {})
         expected_tags = {
@@ -103,27 +105,31 @@ def _find_assets(record: SweepRecord, trial: RunRow) -> dict[str, Any]:
             "teacher_fingerprint": facts.get("teacher_fingerprint"),
             "anchors_hash": (facts.get("anchors") or {}).get("hash"),
         }
-        matches = all(
-            value is None or trial.tags.get(tag) == str(value)
-            for tag, value in expected_tags.items()
-        )
-        if "packed" in assets and matches:
+        matches = True
+        for tag, value in expected_tags.items():
+            if value is not None and trial.tags.get(tag) != str(value):
+                matches = False
+        if matches and "packed" in assets:
             return assets
     raise UserError(f"the sweep's record names no stores of the trial {trial.name}")
 
 
 def teacher_predictions(stores: TrialStores, ids: IntArray) -> IntArray:
-    """Return the classes that the teacher's zero-shot predicts for samples, [N].
+    """Return the labels that the teacher's zero-shot predicts for samples.
 
-    They are computed from the stored embeddings of the canonical views; nothing is encoded.
+    They are computed from stored embeddings of the center-crop views; no image is encoded.
 
     Args:
         stores: the trial's images and anchors.
-        ids: sample ids, [N].
+        ids: sample ids in any order, [N].
+
+    Returns:
+        Predicted labels, int64 [N].
 
     Raises:
         UserError: there are no anchors, or no store of the teacher's embeddings of these samples.
     """
+    # Imported here so that the tables and plots of a sweep need no torch.
     import torch
 
     from beamclip.anchors import AnchorSet
@@ -132,7 +138,9 @@ def teacher_predictions(stores: TrialStores, ids: IntArray) -> IntArray:
 
     if stores.anchors is None:
         raise UserError("the trial has no class anchors, so its teacher's zero-shot is not known")
+    # Stores are in ROOT/KIND/KEY.
     root = stores.packed.store.path.parents[1]
+    # A `ViewSet` needs its ids sorted; `gather` below returns rows in the order of `ids`.
     views = ViewSet.center(np.sort(ids))
     teacher = _teacher_fingerprint(root, stores.fingerprint)
     if teacher is not None:
@@ -147,9 +155,9 @@ def teacher_predictions(stores: TrialStores, ids: IntArray) -> IntArray:
 
 
 def _teacher_fingerprint(root: Path, key: str) -> dict[str, Any] | None:
-    """Return the full fingerprint of a teacher by its hash.
+    """Return the full fingerprint of the teacher with this hash; None if no store has it.
 
-    The sweep's record has only the hash; manifests of embedding stores have the whole.
+    The sweep's record has only the hash. The manifests of embedding stores have the fingerprint.
     """
     for path in sorted((root / "embeddings").glob("*/manifest.json")):
         manifest = read_json(path) or {}
@@ -163,7 +171,7 @@ def encode_jpeg(pixels: NDArray[np.uint8]) -> bytes:
     """Encode an image as a small JPEG.
 
     Args:
-        pixels: [S, S, 3]; larger images are shrunk to 128 px, smaller ones stay.
+        pixels: RGB image, uint8 [H, W, 3]. It is shrunk if a side is longer than 128 pixels.
     """
     image = Image.fromarray(pixels)
     image.thumbnail((_MAX_IMAGE_SIDE, _MAX_IMAGE_SIDE))

@@ -1,6 +1,6 @@
-"""Build the tables of a sweep and print them on a terminal, with notes on how to read them.
+"""Build the tables of a sweep with notes on how to read them, and print both on a terminal.
 
-The terminal, the HTML report and its Markdown version all show the same `ReportTable`.
+The terminal, the HTML report and its Markdown version show the same `ReportTable`.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from beamclip.reporting.comparison import (
     VAL_METRIC,
     Comparison,
 )
+from beamclip.reporting.durations import format_duration
 from beamclip.reporting.groups import RunRow, TrialGroup
 from beamclip.reporting.importance import effects_summary
 from beamclip.reporting.significance import LEVEL, compare_with_best, compared_over_seeds
@@ -24,6 +25,7 @@ from beamclip.tracking.serialize import short_names
 
 SPEED_COLUMN = "img/s"
 MISSING = "-"
+# Texts of the first column, for groups other than the best.
 _VERDICT_MARKS = {
     "worse": "worse",
     "better": "better",
@@ -37,8 +39,8 @@ class TableRow:
     """One row of a table.
 
     Attributes:
-        kind: best, trial, reference or published; decides its style.
-        cells: a text a column.
+        kind: "best", "trial", "reference" or "published"; decides the row's style.
+        cells: one text per column.
     """
 
     kind: str
@@ -47,13 +49,14 @@ class TableRow:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table of texts.
+    """A table whose cells are texts.
 
     Attributes:
-        title: above the table; may be empty.
-        columns: their titles; a line break marks where a narrow column may break.
+        title: title above the table; may be empty.
+        columns: titles of the columns; a line break in one keeps its column narrow on a terminal.
         rows: the body.
-        text_columns: how many columns from the left hold words; the others hold numbers.
+        text_columns: number of columns, from the left, that hold words and are aligned left; the
+            others hold numbers.
     """
 
     title: str
@@ -62,21 +65,26 @@ class ReportTable:
     text_columns: int
 
     def without_column(self, name: str) -> "ReportTable":
-        """Return the same table without one of its columns of numbers."""
+        """Return the same table without one of its number columns."""
+        # Skip the text columns: the column of a setting may have the same title.
         index = self.columns.index(name, self.text_columns)
-        rows = tuple(
-            replace(row, cells=row.cells[:index] + row.cells[index + 1 :]) for row in self.rows
-        )
-        return replace(self, columns=self.columns[:index] + self.columns[index + 1 :], rows=rows)
+
+        def drop(texts: tuple[str, ...]) -> tuple[str, ...]:
+            return texts[:index] + texts[index + 1 :]
+
+        rows = tuple(replace(row, cells=drop(row.cells)) for row in self.rows)
+        return replace(self, columns=drop(self.columns), rows=rows)
 
 
 def measured_table(comparison: Comparison, max_setting_columns: int | None = None) -> ReportTable:
-    """Return a row for each group of trials, with means over seeds, then the references.
+    """Return a row for each group of trials, with means over seeds, and one for each reference run.
 
     Args:
         comparison: the sweep.
-        max_setting_columns: if more settings vary, one column shows them all; default: no limit.
+        max_setting_columns: if more settings vary than this, they share one column; default: no
+            limit.
     """
+    # Columns that depend on the sweep.
     setting_names = short_names(comparison.varied_settings)
     one_column_each = max_setting_columns is None or len(setting_names) <= max_setting_columns
     setting_columns = list(setting_names.values()) if one_column_each else ["settings"]
@@ -87,6 +95,7 @@ def measured_table(comparison: Comparison, max_setting_columns: int | None = Non
         val_metrics.insert(0, comparison.metric)
         val_columns.insert(0, comparison.metric)
 
+    # Trials.
     rows = []
     for group, verdict in zip(comparison.groups, compare_with_best(comparison), strict=True):
         is_best = group is comparison.best_group
@@ -98,10 +107,12 @@ def measured_table(comparison: Comparison, max_setting_columns: int | None = Non
             "* best" if is_best else _VERDICT_MARKS[verdict],
             *settings,
             *_accuracy_and_speed(group, val_metrics),
-            format_duration(_mean_seconds(group, has_costs)),
+            duration_cell(_mean_seconds(group, has_costs)),
             _status(group),
         )
         rows.append(TableRow("best" if is_best else "trial", cells))
+
+    # References: most settings do not apply to them.
     for reference in comparison.references:
         settings = [reference.settings.get(key, "") for key in setting_names]
         group = TrialGroup((reference,))
@@ -129,7 +140,7 @@ def measured_table(comparison: Comparison, max_setting_columns: int | None = Non
 
 
 def published_table(rows: Sequence[RunRow]) -> ReportTable:
-    """Return the results that other works report, one row each."""
+    """Return a row for each published result of another work."""
     table_rows = []
     for row in rows:
         accuracy = format_metric(TrialGroup((row,)), TEST_METRIC)
@@ -143,6 +154,7 @@ def published_table(rows: Sequence[RunRow]) -> ReportTable:
 
 
 def _accuracy_and_speed(group: TrialGroup, val_metrics: Sequence[str]) -> list[str]:
+    """Return the cells from the val metrics to the training speed."""
     speed = group.mean("train/images_per_second")
     return [
         *(format_metric(group, key) for key in val_metrics),
@@ -154,12 +166,12 @@ def _accuracy_and_speed(group: TrialGroup, val_metrics: Sequence[str]) -> list[s
 
 
 def _mean_seconds(group: TrialGroup, has_costs: bool) -> float | None:
-    """Return the mean device time, or start to end for trials of versions that logged none."""
+    """Return the mean device time; for trials of older versions that logged none, wall time."""
     return group.mean(DEVICE_SECONDS) if has_costs else mean_wall_seconds(group)
 
 
 def _status(group: TrialGroup) -> str:
-    """Return "done", or how many of several seeds are done, with the status of one that is not."""
+    """Return "done" or the status of a single trial; with several seeds, how many are done."""
     unfinished = [row.status for row in group.rows if row.status != "FINISHED"]
     if len(group.rows) == 1:
         return unfinished[0] if unfinished else "done"
@@ -180,7 +192,7 @@ def short_number(value: str) -> str:
 
 
 def format_metric(group: TrialGroup, key: str) -> str:
-    """Return a metric as `44.0`, or over seeds `44.0 ±1.3`: mean and half its 95 % interval."""
+    """Return a metric as `44.0`, or with several seeds as `44.0 ±1.3` (half its 95 % interval)."""
     mean = group.mean(key)
     if mean is None:
         return MISSING
@@ -190,39 +202,39 @@ def format_metric(group: TrialGroup, key: str) -> str:
 
 def format_image_interval(group: TrialGroup) -> str | None:
     """Return a single run's test accuracy as `44.0 (41.8-46.5)`, or None without its interval."""
-    values = [group.metric_values(f"{TEST_METRIC}{end}") for end in ("", "_low", "_high")]
-    if any(len(of_seeds) != 1 for of_seeds in values):
-        return None
-    accuracy, low, high = (of_seeds[0] for of_seeds in values)
+    numbers = []
+    for suffix in ("", "_low", "_high"):
+        values = group.metric_values(f"{TEST_METRIC}{suffix}")
+        # Several seeds have an interval over seeds instead.
+        if len(values) != 1:
+            return None
+        numbers.append(values[0])
+    accuracy, low, high = numbers
     return f"{accuracy:.1f} ({low:.1f}-{high:.1f})"
 
 
-def format_duration(seconds: float | None) -> str:
-    """Return `7s`, `2m05s` or `3h07m`; `-` for None."""
-    if seconds is None:
-        return MISSING
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+def duration_cell(seconds: float | None) -> str:
+    """Return a duration as `2m05s`, or `-` for None."""
+    return MISSING if seconds is None else format_duration(seconds)
 
 
 def mean_wall_seconds(group: TrialGroup) -> float | None:
-    """Return the trials' mean time from start to end, or None if it is not known."""
+    """Return the trials' mean wall-clock time from start to end; None if none has ended."""
     seconds = [row.seconds for row in group.rows if row.seconds is not None]
     return sum(seconds) / len(seconds) if seconds else None
 
 
 # Notes below the table.
 
-# So many failed trials are named; the others are counted.
+# At most so many failed trials are named; the others are counted.
 _MAX_FAILURES = 3
 
 
 def table_notes(comparison: Comparison) -> list[str]:
-    """Return sentences on what marks and intervals mean, and on what to be careful about."""
+    """Return notes on what marks and intervals mean, and on results to be careful with.
+
+    Each helper below returns one note, or "" if it does not apply to the sweep.
+    """
     notes = []
     if comparison.best_group is not None:
         notes += [
@@ -259,9 +271,11 @@ def _tie_note(comparison: Comparison, best: TrialGroup) -> str:
     metric = comparison.metric
     ties = 0
     for group in comparison.groups:
+        # A group with fewer seeds could not have been chosen, so it does not count.
         as_many_seeds = len(group.metric_values(metric)) == len(best.metric_values(metric))
         if group.finished and as_many_seeds and group.mean(metric) == best.mean(metric):
             ties += 1
+    # The best group is one of them.
     if ties < 2:
         return ""
     return f"{ties} settings have exactly the same {metric}; the choice among them is arbitrary"
@@ -306,6 +320,7 @@ def _significance_note(comparison: Comparison) -> str:
 
 def _unfinished_note(comparison: Comparison) -> str:
     planned = int(comparison.params.get("sweep.trials", len(comparison.trials)))
+    # KILLED trials were interrupted: --resume continues them.
     ended = sum(row.status in ("FINISHED", "FAILED") for row in comparison.trials)
     if ended >= planned:
         return ""
@@ -335,8 +350,9 @@ def _near_chance_note(comparison: Comparison) -> str:
 
 # Printing.
 
-# Without a terminal, tables are at least this wide.
+# Least width of tables that are printed to a file or pipe.
 _MIN_PLAIN_WIDTH = 100
+# Wider than any table, to measure one without wrapping.
 _UNLIMITED_WIDTH = 10_000
 # If more settings vary than this, they share one column.
 _MAX_SETTING_COLUMNS = 3
@@ -344,9 +360,12 @@ _ROW_STYLES = {"best": "bold", "reference": "dim", "published": "dim"}
 
 
 def render(comparison: Comparison, console: Console) -> None:
-    """Print trials and references with notes, then the published results apart from them.
+    """Print the table of trials and references with notes, then a table of published results.
 
-    Without a terminal the text is plain and at least 100 columns wide.
+    Args:
+        comparison: the sweep.
+        console: where to print. If it is not a terminal, the text is plain and at least 100 columns
+            wide.
     """
     width = console.width
     console.width = width if console.is_terminal else max(_MIN_PLAIN_WIDTH, width)
@@ -370,33 +389,36 @@ def _print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def _heading(comparison: Comparison) -> str:
-    """Return name, id, size and status of the sweep, and its question on a second line."""
+    """Return the sweep's name, id, size and status, and its question on a second line."""
     count = len(comparison.trials)
     trials = "1 trial" if count == 1 else f"{count:,} trials"
     text = f"{comparison.experiment}, sweep {comparison.sweep_id}: {trials}, {comparison.status}"
+    # A sweep without a question is tagged "-".
     if comparison.question.strip("-"):
         text += f"\n{comparison.question}"
     return text
 
 
 def _fit_to_width(table: ReportTable, console: Console) -> Table:
-    """Return the table for a terminal.
+    """Return the table for a console.
 
-    On a narrow one the column of the training speed is left out; device time tells the same.
+    If the console is too narrow, the training speed is left out; device time tells much the same.
     """
-    whole = _measured_rich_table(table)
+    full_table = _measured_rich_table(table)
     unlimited = console.options.update(max_width=_UNLIMITED_WIDTH)
-    if console.measure(whole, options=unlimited).maximum <= console.width:
-        return whole
+    if console.measure(full_table, options=unlimited).maximum <= console.width:
+        return full_table
     return _measured_rich_table(table.without_column(SPEED_COLUMN))
 
 
 def _measured_rich_table(table: ReportTable) -> Table:
+    """Convert the table of trials and references, so that rich cuts off no number."""
     rich_table = _empty_rich_table(table.title)
     rich_table.add_column(table.columns[0], no_wrap=True)
     for name in table.columns[1 : table.text_columns]:
         rich_table.add_column(name, overflow="fold", min_width=min(len(name), 12))
     for name in table.columns[table.text_columns : -1]:
+        # Titles that are metric keys, such as zero_shot/val_top1, are long and may be wrapped.
         no_wrap = "/" not in name or name == SPEED_COLUMN
         rich_table.add_column(name, justify="right", no_wrap=no_wrap)
     rich_table.add_column(table.columns[-1], min_width=6)
@@ -405,7 +427,7 @@ def _measured_rich_table(table: ReportTable) -> Table:
 
 
 def _print_published(table: ReportTable, console: Console) -> None:
-    """Print a line for each result; sources, which are long and few, are numbered below it."""
+    """Print a line for each result. Sources are long, so they are listed below by number."""
     sources = list(dict.fromkeys(row.cells[-1] for row in table.rows))
     rich_table = _empty_rich_table(table.title)
     for name in table.columns:
@@ -426,9 +448,9 @@ def _print_published(table: ReportTable, console: Console) -> None:
 
 
 def _empty_rich_table(title: str) -> Table:
-    """Return a table with two blanks between columns, narrow enough for 80 columns.
+    """Return a table without columns, with a rule below its header.
 
-    With two varied keys everything but the speed fits into 80 columns.
+    Its padding is small: with two varied keys, everything but the speed fits into 80 columns.
     """
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0))
     table.pad_edge = False
@@ -437,10 +459,11 @@ def _empty_rich_table(title: str) -> Table:
 
 
 def _add_rows(rich_table: Table, rows: Sequence[TableRow]) -> None:
-    """Add rows, with a rule above the first reference."""
+    """Add rows, with a rule above the first reference run."""
     previous_kind = ""
     for row in rows:
         if row.kind == "reference" and previous_kind != "reference":
             rich_table.add_section()
+        # As Text: in a str rich would read [brackets] of users' names as markup.
         rich_table.add_row(*[Text(cell) for cell in row.cells], style=_ROW_STYLES.get(row.kind))
         previous_kind = row.kind

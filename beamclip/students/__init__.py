@@ -1,4 +1,4 @@
-"""Students: a timm backbone, whose features are probed, and a projector to the teacher's width."""
+"""Students: a timm backbone, which is probed, and a projector into the teacher's space."""
 
 from beamclip.students.backbones import check_backbone
 from beamclip.students.build import build_student, training_cost_of_init

@@ -9,28 +9,32 @@ from beamclip.config import UserError, nearest
 from beamclip.config.errors import first_line, mute_loggers
 
 RGB = tuple[float, float, float]
-"""One number for each of red, green and blue."""
+"""One value per channel: red, green, blue."""
 
 
 def check_backbone(name: str) -> None:
-    """Raise UserError if timm has no such backbone. Nothing is built.
+    """Raise UserError if timm has no such backbone. Builds nothing.
 
     Args:
         name: timm's name, with or without a weights tag.
 
     Raises:
-        UserError: timm does not know the model, or not with this weights tag; near names are given.
+        UserError: timm does not know the model or the weights tag; the message suggests close
+            names.
     """
     if not timm.is_model(name):
         raise UserError(
             f"student.backbone {name} is not a timm model{nearest(name, timm.list_models())}"
         )
+    # is_model ignores the tag after the dot, as in resnet18.a1_in1k.
     architecture, dot, _ = name.partition(".")
-    known_names = timm.list_pretrained(f"{architecture}.*") if dot else [name]
-    if name not in known_names:
+    if not dot:
+        return
+    tagged_names = timm.list_pretrained(f"{architecture}.*")
+    if name not in tagged_names:
         raise UserError(
             f"student.backbone {name} names weights that timm does not have"
-            f"{nearest(name, known_names)}"
+            f"{nearest(name, tagged_names)}"
         )
 
 
@@ -39,13 +43,13 @@ def make_backbone(name: str, image_size: int, pretrained: bool) -> nn.Module:
 
     Args:
         name: timm's name.
-        image_size: S in px. Backbones of a fixed input size (ViTs) are built for it; timm resamples
-            pretrained position embeddings.
+        image_size: S in px. Backbones with a fixed input size (ViTs) are built for this size, and
+            timm resamples their pretrained position embeddings.
         pretrained: load timm's weights, downloading them if needed.
 
     Raises:
-        UserError: timm has no such backbone or no weights for it, they can't be fetched, or the
-            backbone can't take images of this size.
+        UserError: timm has no such backbone or no weights for it, the weights can't be fetched, or
+            the backbone can't take images of this size.
     """
     check_backbone(name)
     if pretrained and not timm.is_model_pretrained(name):
@@ -54,6 +58,7 @@ def make_backbone(name: str, image_size: int, pretrained: bool) -> nn.Module:
             "set student.init=random or choose another backbone"
         )
     pretrained_cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+    # Other models have no parameter `img_size` and take any size.
     size_argument = {}
     if getattr(pretrained_cfg, "fixed_input_size", False):
         size_argument = {"img_size": image_size}
@@ -67,6 +72,7 @@ def _create_random(name: str, image_size: int, size_argument: dict[str, int]) ->
         backbone: nn.Module = timm.create_model(
             name, pretrained=False, num_classes=0, **size_argument
         )
+    # timm does not check the size itself: these come from the arithmetic in its models.
     except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         raise _unsupported_size(name, image_size, error) from None
     return backbone
@@ -79,7 +85,8 @@ def _create_pretrained(name: str, size_argument: dict[str, int]) -> nn.Module:
                 name, pretrained=True, num_classes=0, **size_argument
             )
     except Exception as error:
-        # The hub's client passes on what its HTTP library raises, which changes between versions.
+        # Any exception: the hub's client passes on what its HTTP library raises, and that changes
+        # between versions.
         raise UserError(
             f"the pretrained weights of student.backbone {name} can't be fetched "
             f"({_reason(error)}); connect to the network, fill the Hugging Face cache beforehand, "
@@ -92,7 +99,8 @@ def _create_pretrained(name: str, size_argument: dict[str, int]) -> nn.Module:
 def feature_width(backbone: nn.Module, name: str, image_size: int) -> int:
     """Return F, the number of features of the backbone.
 
-    It is measured on one black image, since timm's `num_features` is not always the output's width.
+    It is measured on one image of zeros, because timm's `num_features` is not always the width of
+    the output.
 
     Args:
         backbone: built by `make_backbone`.
@@ -100,10 +108,12 @@ def feature_width(backbone: nn.Module, name: str, image_size: int) -> int:
         image_size: S in px.
 
     Raises:
-        UserError: the backbone can't take images of this size, or returns no single vector.
+        UserError: the backbone can't take images of this size, or does not return one vector per
+            image.
     """
     training = backbone.training
     try:
+        # In evaluation mode, so that the image does not change batch norm's running statistics.
         shape = backbone.eval()(torch.zeros(1, 3, image_size, image_size)).shape
     except (AssertionError, RuntimeError, ValueError) as error:
         raise _unsupported_size(name, image_size, error) from None
@@ -118,7 +128,10 @@ def feature_width(backbone: nn.Module, name: str, image_size: int) -> int:
 
 
 def pretrained_normalization(backbone: nn.Module) -> tuple[RGB, RGB]:
-    """Return the mean and std that the pretrained weights expect, from timm's data config."""
+    """Return the RGB mean and std that the pretrained weights expect, in 0-1.
+
+    They come from timm's data config.
+    """
     data_config = timm.data.resolve_model_data_config(backbone)
     return tuple(data_config["mean"]), tuple(data_config["std"])
 
@@ -126,7 +139,7 @@ def pretrained_normalization(backbone: nn.Module) -> tuple[RGB, RGB]:
 def has_small_stem(backbone: nn.Module) -> bool:
     """Return True if `use_small_stem` supports this backbone.
 
-    It supports timm's ResNets and the models derived from them (ResNeXt, SE, D, RS…).
+    Supported are timm's ResNets and the models derived from them (ResNeXt, SE, D, RS…).
     """
     return isinstance(backbone, ResNet)
 
@@ -138,12 +151,13 @@ def use_small_stem(backbone: nn.Module) -> None:
     replaced by 3×3 stride-1 and the max-pool is removed, as in SimCLR (arXiv 2002.05709, B.9) and
     the MoCo CIFAR demo. The new convolution is initialized as timm does, from the global generator.
 
-    A deep stem (`resnet18d`, `test_resnet`: three 3×3) only loses its max-pool and keeps all its
-    weights. Running it at stride 1 as well would cost 4 times as much again: `test_resnet` at 32 px
-    trains at 2311 img/s unchanged, 1051 without the max-pool and 276 at stride 1 without it, on one
-    CPU core.
+    A deep stem (three 3×3 convolutions, as in `resnet18d` and `test_resnet`) only loses its
+    max-pool and keeps all its weights. With stride 1 as well, it would be 4 times slower again. For
+    example, `test_resnet` at 32 px trains on one CPU core at 2311 img/s unchanged, at 1051 img/s
+    without the max-pool, and at 276 img/s with stride 1 and without the max-pool.
     """
     conv = backbone.conv1
+    # In a deep stem, conv1 is an nn.Sequential.
     if isinstance(conv, nn.Conv2d):
         small_conv = nn.Conv2d(
             conv.in_channels, conv.out_channels, kernel_size=3, stride=1, padding=1, bias=False

@@ -1,4 +1,4 @@
-"""Build the student of a configuration with its initial weights."""
+"""Build the student that a configuration describes, with its initial weights."""
 
 from functools import cache
 from pathlib import Path
@@ -34,39 +34,47 @@ SMALL_IMAGE = 64
 def build_student(config: StudentConfig, width: int, seed: int) -> Student:
     """Build a student in training mode, on the CPU, in fp32.
 
+    `config.init` decides the initial weights:
+
+    - `random`: all weights are random, initialized as `weight_init` says.
+    - `pretrained`: the backbone has timm's weights, the projector is random. Under
+      `small_image_stem: auto` the backbone keeps its own stem. Under `always` a 7×7 first
+      convolution is replaced by a random 3×3 one, because its weights don't fit.
+    - a path or URL of a student's file: the backbone has the weights and normalization of that
+      student, and under `small_image_stem: auto` also its stem. The projector has that student's
+      weights if the shapes agree, else it is random.
+
+    The global generators are left as they were.
+
     Args:
-        config: `init` decides the initial weights:
-            `random`: drawn from the seed, as `weight_init` says.
-            `pretrained`: the backbone has timm's weights, with its own stem under
-            `small_image_stem: auto`. Under `always`, a 7×7 first convolution is replaced by a
-            random 3×3 one, since its weights can't be carried over.
-            A path or URL: the backbone of that student, with its stem under `auto` and its
-            normalization. Its projector is used too if the shapes agree, else the projector is
-            drawn from the seed.
+        config: settings of the student.
         width: D, the teacher's embedding width.
-        seed: seed of all random weights. The same seed gives the same backbone under any projector.
-            The global generators are left as they were.
+        seed: seed of all random weights. The same seed gives the same backbone with any projector.
 
     Raises:
-        UserError: the backbone, its weights or the file don't exist or don't fit together.
+        UserError: the backbone, its weights or the file don't exist, or don't fit together.
     """
     with torch.random.fork_rng(devices=[]):
         # Only the CPU's generator: torch.manual_seed would reset the devices' generators too.
         torch.default_generator.manual_seed(seed)
-        if not _starts_from_file(config):
-            student = _new_student(config, width)
-            if config.init == "random" and config.weight_init == "torch":
-                # Seed again so that the backbone does not depend on the projector.
-                torch.default_generator.manual_seed(seed)
-                _reset_parameters(student.backbone)
-            return student
-        return _student_from_file(config, width, _local_file(config.init))
+        if _starts_from_file(config):
+            return _student_from_file(config, width, _local_file(config.init))
+        student = _new_student(config, width)
+        if config.init == "random" and config.weight_init == "torch":
+            # Seed again, so that the backbone does not depend on the numbers that the projector has
+            # used.
+            torch.default_generator.manual_seed(seed)
+            _reset_parameters(student.backbone)
+        return student
 
 
 def training_cost_of_init(config: StudentConfig) -> TrainingCost:
     """Return the cost of training the student that `init` names, or zero if it names none.
 
     timm's pretrained weights count as zero.
+
+    Raises:
+        UserError: the file is missing or damaged, or the URL can't be fetched.
     """
     if not _starts_from_file(config):
         return TrainingCost()
@@ -78,9 +86,9 @@ def _starts_from_file(config: StudentConfig) -> bool:
 
 
 def _reset_parameters(module: nn.Module) -> None:
-    """Initialize every layer as its torch class does, from the CPU's global generator.
+    """Initialize every layer as its torch class does, with the CPU's global generator.
 
-    Norms become the identity.
+    Scale and shift of norms become 1 and 0.
     """
     for layer in module.modules():
         reset = getattr(layer, "reset_parameters", None)
@@ -92,14 +100,15 @@ def _new_student(config: StudentConfig, width: int) -> Student:
     """Build a student with random or timm's weights."""
     pretrained = config.init == "pretrained"
     backbone = make_backbone(config.backbone, config.image_size, pretrained)
-    normalization = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     if pretrained:
-        normalization = pretrained_normalization(backbone)
-    spec = _spec(config, width, _choose_stem(config, backbone), normalization)
+        mean, std = pretrained_normalization(backbone)
+    spec = _spec(config, width, _choose_stem(config, backbone), mean, std)
     return assemble_student(spec, backbone)
 
 
 def _choose_stem(config: StudentConfig, backbone: nn.Module) -> Stem:
+    """Return the stem that `small_image_stem` selects for a new student."""
     supported = has_small_stem(backbone)
     if config.small_image_stem == "always":
         if not supported:
@@ -108,34 +117,35 @@ def _choose_stem(config: StudentConfig, backbone: nn.Module) -> Stem:
                 f"not {config.backbone}; set it to auto"
             )
         return "small"
+    if config.small_image_stem == "never":
+        return "original"
+    # auto: the weights of a pretrained first convolution would be lost with a small stem.
     small_images = config.image_size <= SMALL_IMAGE
-    if config.small_image_stem == "auto" and supported and small_images and config.init == "random":
+    if supported and small_images and config.init == "random":
         return "small"
     return "original"
 
 
-def _spec(
-    config: StudentConfig, width: int, stem: Stem, normalization: tuple[RGB, RGB]
-) -> StudentSpec:
-    mean, std = normalization
+def _spec(config: StudentConfig, width: int, stem: Stem, mean: RGB, std: RGB) -> StudentSpec:
     return StudentSpec(
-        config.backbone,
-        config.image_size,
-        stem,
-        width,
-        config.projector,
-        config.projector_width,
-        mean,
-        std,
+        backbone=config.backbone,
+        image_size=config.image_size,
+        stem=stem,
+        width=width,
+        projector=config.projector,
+        projector_width=config.projector_width,
+        mean=mean,
+        std=std,
     )
 
 
 def _student_from_file(config: StudentConfig, width: int, path: Path) -> Student:
-    """Build a student with the backbone of a file, and with its projector if that fits."""
+    """Build a student with the backbone of a file, and with its projector if the shapes agree."""
     file_spec, tensors = read_student(path)
     _check_same_architecture(config, file_spec, path)
-    spec = _spec(config, width, file_spec.stem, (file_spec.mean, file_spec.std))
+    spec = _spec(config, width, file_spec.stem, file_spec.mean, file_spec.std)
     student = student_from_spec(spec)
+    # A projector of another kind or width keeps its random weights. The backbone must fit.
     _load_if_it_fits(student.projector, "projector.", tensors)
     if not _load_if_it_fits(student.backbone, "backbone.", tensors):
         raise UserError(
@@ -153,6 +163,7 @@ def _check_same_architecture(config: StudentConfig, file_spec: StudentSpec, path
             f"student.init {path} is a {file_spec.backbone}, "
             f"but student.backbone is {config.backbone}; make them the same"
         )
+    # auto takes the stem of the file.
     if config.small_image_stem == "auto":
         return
     configured_stem = "small" if config.small_image_stem == "always" else "original"
@@ -164,22 +175,22 @@ def _check_same_architecture(config: StudentConfig, file_spec: StudentSpec, path
 
 
 def _load_if_it_fits(part: nn.Module, prefix: str, tensors: dict[str, torch.Tensor]) -> bool:
-    """Load the tensors of a part, or none of them if a name or shape differs.
+    """Load the tensors whose names start with `prefix` into `part`, if all of them fit.
 
     Returns:
-        True if they were loaded.
+        True if they were loaded; False, with `part` unchanged, if a name or shape differs.
     """
-    loaded = {
+    saved = {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }
     expected = part.state_dict()
-    if loaded.keys() != expected.keys():
+    if saved.keys() != expected.keys():
         return False
-    if any(loaded[name].shape != expected[name].shape for name in expected):
+    if any(saved[name].shape != expected[name].shape for name in expected):
         return False
-    part.load_state_dict(loaded)
+    part.load_state_dict(saved)
     return True
 
 
@@ -200,20 +211,26 @@ def _local_file(init: str) -> Path:
 def _fetch(url: str) -> Path:
     """Fetch a URL with fsspec, or with pyarrow if fsspec lacks the package for this protocol.
 
-    pyarrow reads the buckets that runs may be kept in without an extra package.
+    Runs may be kept in a bucket. pyarrow reads buckets without an extra package.
     """
     try:
+        # `simplecache` keeps a local copy and returns its path.
         return Path(fsspec.open_local(f"simplecache::{url}"))
     except ImportError as missing:
         try:
             return Path(_fetch_with_pyarrow(url).name, "student.safetensors")
         except UserError:
+            # pyarrow does not know the protocol either. The first error names the package to
+            # install.
             raise missing from None
 
 
 @cache
 def _fetch_with_pyarrow(url: str) -> TemporaryDirectory[str]:
-    """Return a folder with the file. The cache keeps the folder until this process ends."""
+    """Copy a file to a temporary folder as `student.safetensors`, and return the folder.
+
+    The folder is deleted with the returned object. The cache holds that until the process ends.
+    """
     folder = TemporaryDirectory()
     filesystem, path = filesystem_of(url)
     target = str(Path(folder.name, "student.safetensors"))

@@ -1,4 +1,4 @@
-"""Save and load students: one safetensors file whose header tells how to build the student."""
+"""Save and load students. A student is one safetensors file whose header says how to build it."""
 
 import os
 from collections.abc import Mapping
@@ -15,20 +15,22 @@ from beamclip.stores import temporary_path
 from beamclip.students.student import ProjectorKind, Student, StudentSpec, student_from_spec
 
 FORMAT = "beamclip-student-1"
+"""Value of `student_format` in the header of every student's file."""
 
-# Keys of the header that are not fields of the spec.
+# Keys of the header that are not fields of `StudentSpec`.
 _FORMAT_KEY = "student_format"
 _PROJECTED_KEY = "projected"
 _COST_PREFIX = "spent_"
 
+# The kinds of projectors that a header may name.
 _PROJECTORS: dict[str, ProjectorKind] = {"linear": "linear", "mlp": "mlp", "mlp4": "mlp4"}
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Cost of training a student, including that of the student it started from.
+    """Cost of training a student, including the student it started from.
 
-    The field names, after `spent_`, are keys in the header of a student's file.
+    The field names, prefixed with `spent_`, are keys in the header of a student's file.
 
     Attributes:
         device_seconds: seconds of training, summed over devices.
@@ -56,13 +58,14 @@ def save_student(
 ) -> None:
     """Write a student's weights and spec to a file, atomically.
 
-    The header also records whether the projector was trained, that is, requires gradients.
+    The header also records whether the projector was trained, that is, whether it requires
+    gradients.
 
     Args:
-        student: the student, with its batch statistics.
+        student: student to save, with its buffers (batch statistics).
         path: file to write; an existing one is replaced.
         metadata: further texts for the header. The student's own keys take precedence.
-        cost: kept in the header for students that start from this one.
+        cost: training cost, for students that start from this one.
 
     Raises:
         UserError: the file can't be written.
@@ -74,7 +77,9 @@ def save_student(
     projector_trained = any(weight.requires_grad for weight in student.projector.parameters())
     header[_PROJECTED_KEY] = str(projector_trained)
     for name, value in asdict(student.spec).items():
-        header[name] = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        # Values in a safetensors header are texts.
+        values = value if isinstance(value, tuple) else (value,)
+        header[name] = " ".join(str(item) for item in values)
     header[_FORMAT_KEY] = FORMAT
     write_tensors(path, student.state_dict(), header)
 
@@ -82,8 +87,11 @@ def save_student(
 def load_student(path: Path) -> Student:
     """Build the student of a file, in evaluation mode, on the CPU.
 
-    A projector that was not trained gets `requires_grad=False`, so that saving the student again
-    records the same. The global generators are left as they were.
+    A projector that was not trained gets `requires_grad=False`, so that the same is recorded if the
+    student is saved again. The global generators are left as they were.
+
+    Args:
+        path: `student.safetensors`, written by `save_student`.
 
     Raises:
         UserError: the file is missing, damaged or not a student of beamclip.
@@ -98,6 +106,7 @@ def load_student(path: Path) -> Student:
             f"the weights in {path} don't fit the {spec.backbone} its header describes; "
             "save the student again"
         ) from None
+    # None comes from older versions, whose projectors count as trained.
     student.projector.requires_grad_(projector_was_trained(path) is not False)
     return student.eval()
 
@@ -111,7 +120,7 @@ def read_student(path: Path) -> tuple[StudentSpec, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header: dict[str, str] = file.metadata() or {}
-            # The file is not a mapping: it only has keys().
+            # The file has keys(), but can't be iterated over itself.
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from None
@@ -124,7 +133,7 @@ def read_student(path: Path) -> tuple[StudentSpec, dict[str, Tensor]]:
 
 
 def training_cost_of(path: Path) -> TrainingCost:
-    """Return the training cost in a student's file, zero if it has none (older versions).
+    """Return the training cost in a student's file, or zero if an older version wrote the file.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -144,7 +153,7 @@ def projector_was_trained(path: Path) -> bool | None:
     """Return True if the student in a file was trained to embed into its teacher's space.
 
     Returns:
-        None if the file does not record it (older versions).
+        True or False; None if an older version wrote the file and did not record it.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -158,8 +167,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
     Args:
         path: file to write; an existing one is replaced.
-        tensors: on any device, of any memory format; they are written contiguous.
-        metadata: texts for the header; `format` is always set to `pt`.
+        tensors: name -> tensor, on any device and in any memory format; written contiguous.
+        metadata: texts for the header. The key `format` is always set to `pt`.
 
     Raises:
         UserError: the file can't be written.
@@ -172,6 +181,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     }
     try:
         save_file(copies, temporary, metadata={**metadata, "format": "pt"})
+        # safetensors writes with mode 0600, which other users of shared storage can't read.
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
@@ -195,6 +205,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 def _spec_from_header(header: Mapping[str, str], path: Path) -> StudentSpec:
     try:
+        # KeyError also for a projector of unknown kind.
         return StudentSpec(
             backbone=header["backbone"],
             image_size=_positive(header["image_size"]),

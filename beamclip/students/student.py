@@ -1,4 +1,4 @@
-"""The student model, a backbone with a projector, and the spec it can be rebuilt from."""
+"""The student model (a backbone and a projector), and the spec from which it can be rebuilt."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,19 +14,19 @@ ProjectorKind = Literal["linear", "mlp", "mlp4"]
 
 @dataclass(frozen=True)
 class StudentSpec:
-    """All that is needed to build a student of the same shape.
+    """All that is needed to build a student of the same architecture.
 
     The field names are the keys in the header of a student's file.
 
     Attributes:
         backbone: timm's name.
-        image_size: side in px of the images it is made for.
+        image_size: side of the input images, in px.
         stem: `small` if a ResNet's stem was adapted to small images.
-        width: D, the embedding width, which is the teacher's.
+        width: D, the width of the student's and the teacher's embeddings.
         projector: kind of projector, see `make_projector`.
         projector_width: hidden width of the `mlp` projector; unused by the other kinds.
         mean: RGB mean that images are normalized with, in 0-1.
-        std: RGB standard deviation that images are normalized with.
+        std: RGB standard deviation that images are normalized with, in 0-1.
     """
 
     backbone: str
@@ -43,9 +43,9 @@ class Student(nn.Module):
     """A backbone, whose features are probed, and a projector into the teacher's space.
 
     Args:
-        spec: what it was built from.
+        spec: spec that this student was built from.
         backbone: images [B, 3, S, S] -> pooled features [B, F].
-        projector: [B, F] -> [B, D].
+        projector: features [B, F] -> embeddings [B, D].
     """
 
     def __init__(self, spec: StudentSpec, backbone: nn.Module, projector: nn.Module) -> None:
@@ -60,18 +60,19 @@ class Student(nn.Module):
         return self.spec.mean, self.spec.std
 
     def features(self, images: Tensor) -> Tensor:
-        """Return backbone features [B, F] of normalized images [B, 3, S, S]: the probes' input."""
+        """Return the features [B, F] that are probed, of normalized images [B, 3, S, S]."""
         features: Tensor = self.backbone(images)
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return embeddings [B, D], not normalized, of normalized images [B, 3, S, S]."""
+        """Return embeddings [B, D], not of unit length, of normalized images [B, 3, S, S]."""
         embeddings: Tensor = self.projector(self.features(images))
         return embeddings
 
 
 def has_batch_statistics(module: nn.Module) -> bool:
     """Return True if an image's output depends on the rest of its batch during training."""
+    # The base class of torch's and timm's batch norms, synchronized ones included.
     return any(isinstance(part, _BatchNorm) for part in module.modules())
 
 
@@ -81,15 +82,15 @@ def make_projector(
     """Build a projector from F features to D embedding dimensions.
 
     Args:
-        kind: `linear`; `mlp`: Linear, BatchNorm, ReLU, Linear (SimCLR's head, arXiv 2002.05709);
-            `mlp4`: SimReg's (arXiv 2201.05131), two such heads of hidden width 2F, the first of
-            which returns F features.
+        kind: `linear`: one Linear. `mlp`: Linear, BatchNorm, ReLU, Linear, as in SimCLR
+            (arXiv 2002.05709). `mlp4`: two such MLPs in a row with hidden width 2F, the first from
+            F to F, as in SimReg (arXiv 2201.05131).
         features: F.
         hidden: hidden width of `mlp`.
         width: D.
-        batch_norm: use BatchNorm. Should be True if and only if the backbone has batch statistics.
-            With a backbone free of them the projector omits them too, so that the embeddings are
-            the same whether one worker sees the whole batch or two see half of it each.
+        batch_norm: use BatchNorm. Pass True only if the backbone has batch statistics as well.
+            Without them, the embeddings are the same whether one worker sees the whole batch or
+            two workers see half of it each, and the projector must not change that.
     """
     if kind == "linear":
         return nn.Linear(features, width)
@@ -102,6 +103,7 @@ def make_projector(
 
 def _two_layers(features: int, hidden: int, width: int, batch_norm: bool) -> list[nn.Module]:
     norm = [nn.BatchNorm1d(hidden)] if batch_norm else []
+    # BatchNorm subtracts the mean, and with it any bias before it.
     return [
         nn.Linear(features, hidden, bias=not batch_norm),
         *norm,

@@ -1,4 +1,4 @@
-"""Facts about the stores that trials read, from the JSON text in a sweep's record."""
+"""Facts about the stores of trials, read from the JSON text in a sweep's record."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ from typing import Any
 class AssetFacts:
     """The facts that `beamclip.preparation.build` recorded about the stores of one asset key.
 
-    Each is read when it is asked for: records of older sweeps lack some of them.
+    Facts are read on access, because records of older sweeps lack some of them.
 
     Args:
         text: `beamclip.preparation.assets.Assets` as JSON text, a value of `SweepRecord.assets`.
@@ -29,7 +29,7 @@ class AssetFacts:
 
     @property
     def teacher(self) -> str:
-        """Name of the teacher, or of all teachers."""
+        """Name of the teacher; several names are joined by " + "."""
         return str(self._facts["teacher"])
 
     @property
@@ -44,7 +44,7 @@ class AssetFacts:
 
     @property
     def zero_shot_val_top1_low(self) -> float:
-        """Lower end of the 95 % interval of `zero_shot_val_top1`."""
+        """Lower end of the 95 % interval of `zero_shot_val_top1`, in percent."""
         return float(self._facts["teacher/zero_shot_val_top1_low"])
 
     @property
@@ -59,12 +59,12 @@ class AssetFacts:
 
     @property
     def anchors(self) -> dict[str, Any]:
-        """Summary of the first teacher's anchors, see `beamclip.anchors`."""
+        """Summary of the first teacher's anchors, see `beamclip.anchors.AnchorReport.summary`."""
         return dict(self._facts["anchors"])
 
     @property
     def anchors_folder(self) -> str:
-        """Path of the first teacher's anchors."""
+        """Folder of the store with the first teacher's anchors."""
         return str(self._assets["teachers"][0]["anchors"])
 
     @property

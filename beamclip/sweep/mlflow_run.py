@@ -1,4 +1,4 @@
-"""Write a sweep's own MLflow run: its start, what the preparation found, and the final summary."""
+"""Write a sweep's own MLflow run: its start, the results of its preparation, and its summary."""
 
 import tempfile
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from beamclip.reporting.comparison import Comparison
     from beamclip.tracking import SweepTracker
 
-# Number of anchor sets that get a heat map. All of them are in the table.
+# Only so many anchor sets get a heat map and a list of nearest pairs. The table has all of them.
 _MAX_HEAT_MAPS = 12
 _ANCHOR_COLUMNS = (
     "prompt_set",
@@ -59,7 +59,7 @@ def open_tracker(record: SweepRecord, resume: bool) -> "SweepTracker":
 
 
 def write_start(tracker: "SweepTracker", record: SweepRecord) -> None:
-    """Write published results, and the command and folder of the sweep.
+    """Write published results as runs, and the sweep's command and folder as tags.
 
     Raises:
         UserError: the tracking server can't be written.
@@ -92,10 +92,11 @@ def write_preparation(tracker: "SweepTracker", record: SweepRecord, bars: Progre
 
 
 def write_anchors(tracker: "SweepTracker", record: SweepRecord) -> None:
-    """Write a table of the anchor sets that students match, and details of each of them.
+    """Write the anchor sets that students match: a table of all, and details of the first twelve.
 
-    Files: `anchors.csv`, and `anchors/HASH/heat_map.png` and `anchors/HASH/nearest_pairs.csv`.
+    Artifacts: `anchors.csv`; `heat_map.png` and `nearest_pairs.csv` in `anchors/HASH/`.
     """
+    # Trials that differ in other settings have the same anchor set.
     by_hash: dict[str, AssetFacts] = {}
     for text in record.assets.values():
         facts = AssetFacts(text)
@@ -108,9 +109,8 @@ def write_anchors(tracker: "SweepTracker", record: SweepRecord) -> None:
 def _anchors_row(facts: AssetFacts) -> dict[str, Any]:
     row: dict[str, Any] = {"teacher": facts.teacher}
     row |= {name: facts.anchors[name] for name in _ANCHOR_COLUMNS}
-    # The fewest and the most, or one number if these are equal.
-    counts = dict.fromkeys(facts.anchors["prompts_per_class"])
-    row["prompts_per_class"] = " to ".join(str(count) for count in counts)
+    fewest, most = facts.anchors["prompts_per_class"]
+    row["prompts_per_class"] = str(fewest) if fewest == most else f"{fewest} to {most}"
     row["teacher_zero_shot_val_top1"] = round(facts.zero_shot_val_top1, 2)
     return row
 
@@ -136,10 +136,10 @@ def _write_anchor_set(tracker: "SweepTracker", facts: AssetFacts) -> None:
 
 
 def write_summary(tracker: "SweepTracker", record: SweepRecord, bars: ProgressBars) -> bool:
-    """Write plots and the effects of settings. If they can't be written, only warn.
+    """Write plots and the effects of settings to the sweep's run. Only warn if that fails.
 
     Returns:
-        Whether any trial has a result.
+        True if at least one trial has a result.
 
     Raises:
         UserError: the trials' results can't be read.
@@ -182,7 +182,7 @@ def _write_plots(tracker: "SweepTracker", comparison: "Comparison") -> None:
 
 
 def print_comparison(record: SweepRecord) -> None:
-    """Print the table of the sweep, and the commands to look closer."""
+    """Print the tables of a sweep, and the commands to look closer at it."""
     from beamclip.reporting.comparison import compare
     from beamclip.reporting.tables import render
 
@@ -191,5 +191,7 @@ def print_comparison(record: SweepRecord) -> None:
     comparison = compare(uri, name, record.sweep_id)
     render(comparison, Console())
     best = comparison.best.run_id if comparison.best else None
+    # The commands show the latest sweep of a name unless they are given an id.
     is_latest = compare(uri, name).sweep_id == record.sweep_id
-    print(next_commands(name, record.base, best, None if is_latest else record.sweep_id))
+    sweep_id = None if is_latest else record.sweep_id
+    print(next_commands(name, record.base, best, sweep_id))

@@ -1,4 +1,4 @@
-"""The commands to type after a sweep, or to resume one, complete with its storage and tracking."""
+"""The commands to type after a sweep or to resume it, with the options that locate it."""
 
 import shlex
 import sys
@@ -12,14 +12,14 @@ from beamclip.stores.sweep_record import SweepRecord
 def next_commands(
     name: str, base: Experiment, best: str | None = None, sweep_id: str | None = None
 ) -> str:
-    """Return lines with the commands to look closer at a sweep; passwords are left out.
+    """Return lines with the commands to look closer at a sweep, without passwords.
 
     Args:
-        name: of the sweep.
-        base: experiment that says where its storage and tracking are.
-        best: MLflow run of the best trial, if there is one.
-        sweep_id: of a sweep that is not the latest of its name; the latest is the default of the
-            commands.
+        name: name of the sweep.
+        base: experiment with the sweep's storage and tracking settings.
+        best: id of the best trial's MLflow run; None if no trial has a result.
+        sweep_id: id of the sweep; None if it is the latest of its name, which the commands show by
+            default.
     """
     uri = without_passwords(tracking_uri(base))
     options = _storage_options(base)
@@ -51,27 +51,24 @@ def _storage_options(base: Experiment) -> list[str]:
 
 
 def _default_root() -> str | None:
-    """Return the default storage root, or None if $BEAMCLIP_STORAGE is invalid.
-
-    That is no error here, because --storage was given.
-    """
+    """Return the default storage root, or None if $BEAMCLIP_STORAGE is invalid."""
     try:
         return storage_root(Experiment())
     except UserError:
+        # Not an error here: the sweep ran, so its storage was given by --storage or a preset.
         return None
 
 
 def resume_command(record: SweepRecord) -> str:
-    """Return the command that resumes a sweep after an interruption.
-
-    A script knows the name of its sweep, unless it was given another one with --name.
-    """
+    """Return the command that resumes a sweep after an interruption, without passwords."""
     is_script = sys.argv[0].endswith(".py")
     words = program()
     if not is_script:
         # The subcommand, such as `sweep` or `train`.
         words += sys.argv[1:2]
-    if not is_script or any(word.startswith("--name") for word in sys.argv):
+    # A script knows the name of its sweep, unless --name has changed it.
+    was_renamed = any(word.startswith("--name") for word in sys.argv)
+    if not is_script or was_renamed:
         words += ["--name", record.sweep.name]
     if record.base.storage.path:
         words += ["--storage", without_passwords(record.base.storage.path)]

@@ -1,4 +1,4 @@
-"""Print the plan of a sweep: which stores exist, which will be built, and what that takes."""
+"""Print the plan of a sweep: which stores exist, which are to be built, and what that takes."""
 
 import shutil
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from rich.table import Table
 
 from beamclip.config import UserError
 from beamclip.distributed.store_reports import PlannedStore
+from beamclip.reporting.durations import format_duration
 
 
 def print_plan(stores: Sequence[PlannedStore], root: Path) -> None:
@@ -34,20 +35,24 @@ def print_plan(stores: Sequence[PlannedStore], root: Path) -> None:
     for store in stores:
         table.add_row(
             store["store"],
-            store["what"],
-            "there" if store["there"] else "to make",
+            store["description"],
+            "exists" if store["exists"] else "to build",
             f"{store['images']:,}" if store["images"] else "",
             human_bytes(store["bytes"]) if store["bytes"] else "",
             _build_time(store),
         )
     Console(stderr=True).print(table)
-    check_disk_space(sum(store["bytes"] for store in stores if not store["there"]), root)
+    missing_bytes = sum(store["bytes"] for store in stores if not store["exists"])
+    check_disk_space(missing_bytes, root)
 
 
 def _build_time(store: PlannedStore) -> str:
-    if store["there"]:
+    if store["exists"]:
         return ""
-    return "soon known" if store["seconds"] is None else human_seconds(store["seconds"])
+    if store["seconds"] is None:
+        return "not known yet"
+    # An estimate below one second would be printed as 0s.
+    return format_duration(max(1.0, store["seconds"]))
 
 
 def check_disk_space(needed: int, root: Path) -> None:
@@ -68,14 +73,7 @@ def human_bytes(count: float) -> str:
     """
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
+            decimals = 1 if count < 10 and unit != "B" else 0
+            return f"{count:.{decimals}f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def human_seconds(seconds: float) -> str:
-    """Return a duration in its largest units: "12 s", "5 min", "2 h 05 min"."""
-    if seconds < 60:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

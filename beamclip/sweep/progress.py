@@ -19,13 +19,15 @@ class ProgressBars:
         """Show progress.
 
         Args:
-            label: of the work; a new label ends the bar of the one before, and "" shows no bar.
-            done: how much is done.
-            total: how much there is. Two passes may have the same label: a new total is a new bar.
+            label: name of the work. A new label ends the current bar and starts another; "" only
+                ends it.
+            done: number of steps that are done. It may decrease.
+            total: number of steps. A new total also starts another bar, because two passes over
+                images may have the same label.
         """
         if (label, total) != (self._label, self._total):
-            # The next work has begun, so the one before is complete, even if its last report
-            # came some moments earlier.
+            # Other work has begun, so this work is complete, although its last report may have come
+            # before its end.
             if self._bar is not None:
                 self._bar.update(self._bar.total - self._bar.n)
             self.close()
@@ -34,7 +36,7 @@ class ProgressBars:
             if label:
                 self._bar = tqdm(
                     total=total,
-                    # Work of an earlier command must not count towards the rate.
+                    # What an interrupted command had done must not count towards the rate.
                     initial=done,
                     desc=label,
                     unit="",

@@ -1,4 +1,4 @@
-"""Record the events of a sweep's trials in the tracker and on the progress bar."""
+"""Record what happens to a sweep's trials, in MLflow and on the progress bar."""
 
 import json
 import tempfile
@@ -18,13 +18,19 @@ from beamclip.sweep.asset_facts import AssetFacts
 from beamclip.sweep.progress import ProgressBars
 from beamclip.sweep.retry_queue import RetryQueue
 
+# Only a trial's last report has it, the one of the evaluation.
 _TEST_METRIC = "linear_probe/test_top1"
+# Seconds to wait for the tracker after an interruption.
 _INTERRUPTED_TIMEOUT = 10.0
+# What is uploaded from a trial's checkpoint. The rest of it is only needed to resume the trial.
 _FILES = ("student.safetensors", "probe.safetensors", "evaluation.json", "predictions.safetensors")
 
 
 class TrialTracker(Protocol):
-    """The part of `beamclip.tracking.SweepTracker` that records trials."""
+    """The methods of `beamclip.tracking.SweepTracker` that record trials.
+
+    A protocol, so that this module does not import MLflow.
+    """
 
     def start_trial(
         self,
@@ -62,13 +68,13 @@ class TrialTracker(Protocol):
 class Recorder:
     """A `beamclip.distributed.listener.Listener` that writes to the tracker and moves the bar.
 
-    Its methods only queue what happened. A thread writes it, in order, and again if that fails:
-    Tune must not wait for the tracker, because a callback of seconds can lock a trial (see
-    docs/architecture.md).
+    Its methods only queue what happened. A thread writes the events of each trial in order, and
+    retries what fails. Tune must not wait for the tracker, because a callback that takes seconds
+    can block a trial for good (see docs/architecture.md).
 
     Args:
-        record: the sweep.
-        tracker: runs of the sweep.
+        record: the sweep, after its stores were built.
+        tracker: writes the runs of the trials.
         bars: progress bars.
     """
 
@@ -77,46 +83,50 @@ class Recorder:
         self.tracker = tracker
         self.bars = bars
         self._trials = trial_count(record.sweep)
-        # The evaluation counts as much as an epoch.
+        # The evaluation counts as one more epoch.
         self._steps_per_trial = record.base.optimizer.epochs + 1
         self._steps_done: dict[str, int] = {}
         self._queue = RetryQueue(bars.write)
 
     def on_restore(self, trials: Mapping[str, RestoredTrial]) -> None:
-        """Count the trials of earlier sessions, and write what those could not write."""
+        """Count the trials that ended in earlier sessions, and write what the tracker lacks."""
         for trial_id, trial in trials.items():
             self._steps_done[trial_id] = self._steps_per_trial
             self._queue.put(trial_id, partial(self._write_restored, trial_id, trial))
 
     def on_trial_start(self, trial_id: str, values: Mapping[str, Any]) -> None:
-        """Write the start of a trial. The bar counts it, since its processes take a while."""
+        """Write the start of a trial, and count it next to the bar."""
         self._queue.put(trial_id, partial(self._write_start, trial_id, values))
         self._advance(trial_id, self._steps_done.get(trial_id, 0))
         self.bars.set_postfix(f"{len(self._steps_done)} of {self._trials} trials begun")
 
     def on_trial_result(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        """Write the metrics of an epoch or of the evaluation, with the time of their report."""
+        """Write the metrics of an epoch or of the evaluation."""
+        # The thread may write much later, but the points are dated now.
         now_ms = int(time.time() * 1000)
         self._queue.put(trial_id, partial(self._write_report, trial_id, dict(metrics), now_ms))
-        is_evaluation = _TEST_METRIC in metrics
-        self._advance(trial_id, int(metrics.get("epoch", 0)) + is_evaluation)
+        steps_done = int(metrics.get("epoch", 0))
+        if _TEST_METRIC in metrics:
+            steps_done += 1
+        self._advance(trial_id, steps_done)
 
     def on_trial_end(self, trial_id: str, status: RunStatus, error: str | None) -> None:
         """Write a trial's final status, and print its error."""
         self._queue.put(trial_id, partial(self.tracker.end_trial, trial_id, status, error))
+        # The epochs that a trial stopped early has skipped count as done.
         self._advance(trial_id, self._steps_per_trial)
         if error:
             self.bars.write(f"trial {trial_id} failed: {error}")
 
     def close(self, ended: bool = True) -> None:
-        """Wait until all is written.
+        """Wait until everything is written.
 
         Args:
-            ended: the sweep ended by itself. If it was interrupted, don't wait for long, because
-                schedulers send SIGKILL soon, and only print what can't be written.
+            ended: whether the sweep ended by itself. After an interruption wait 10 s at most,
+                because schedulers send SIGKILL soon, and print a warning instead of an error.
 
         Raises:
-            UserError: the tracker failed to the end; the trials' own checkpoints are kept.
+            UserError: the last attempt to write failed, too. The trials' checkpoints are kept.
         """
         error = self._queue.close(None if ended else _INTERRUPTED_TIMEOUT)
         if error is None:
@@ -137,9 +147,12 @@ class Recorder:
     def _write_restored(self, trial_id: str, trial: RestoredTrial) -> None:
         if self.tracker.has_ended(trial_id):
             return
+        # The earlier session could not write the trial's end, and perhaps nothing of the trial.
         self._write_start(trial_id, trial.values)
+        # Tune's timestamp of the report, in seconds.
         reported_at = trial.report.get("timestamp", time.time())
         self._write_report(trial_id, trial.report, int(1000 * reported_at))
+        # Trials that Tune counts as ended may have given up, with a reason in their last report.
         failure = trial.report.get("failure")
         self.tracker.end_trial(trial_id, "FAILED" if failure else "FINISHED", failure)
 
@@ -159,7 +172,7 @@ class Recorder:
             self.tracker.log_trial_text(trial_id, balance, "balance.json")
 
     def _write_report(self, trial_id: str, report: Mapping[str, Any], time_ms: int) -> None:
-        # A report also has entries of Tune's, such as "pid"; only metrics have a slash.
+        # Tune adds entries of its own to a report, such as "pid". Only metrics have a slash.
         metrics = {
             key: float(value)
             for key, value in report.items()
@@ -167,6 +180,7 @@ class Recorder:
         }
         history = [(key, value, step, time_ms) for key, value, step in report.get("history", ())]
         self.tracker.log_trial_metrics(trial_id, metrics, int(report.get("epoch", 0)), history)
+        # The step, sample ids and settings of a loss that is not finite.
         if "evidence" in report:
             self.tracker.log_trial_text(trial_id, report["evidence"], "diverged.json")
         if _TEST_METRIC in report and report.get("checkpoint_path"):

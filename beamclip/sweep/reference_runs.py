@@ -1,6 +1,6 @@
 """Write the runs that trials are compared with: the teacher itself, and the untrained student.
 
-Also warns if a teacher hardly knows the classes.
+Warn about a teacher that hardly knows the classes.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,17 @@ _WARNING = (
     "{cases}\n"
     "  Try other class names (data.class_names), another prompt set (anchors.prompt_set) "
     "or another teacher (teacher.model);\n"
-    "  beamclip anchors --explain says what each class is called, and why."
+    "  beamclip anchors --explain shows what each class name was taken to mean, and why."
 )
-# MLflow accepts 8000 characters, older servers 5000.
+# MLflow accepts tags of 8000 characters, older servers of 5000.
 _MAX_TAG_LENGTH = 5000
 
 
 class ReferenceTracker(Protocol):
-    """The part of `beamclip.tracking.SweepTracker` that records reference runs."""
+    """The part of `beamclip.tracking.SweepTracker` that records reference runs.
+
+    A protocol, so that this module does not import MLflow.
+    """
 
     client: Any
     run_id: str
@@ -43,12 +46,13 @@ def write_references(
 ) -> None:
     """Write the teacher and the untrained student as runs next to the trials.
 
-    There is one teacher run for each teacher and prompt set that the sweep varies. Its metric
-    `teacher/images_encoded` is the number of images that all teachers of the sweep encoded before
-    the trials. If a teacher is near chance on val, a warning is printed, and the sweep tagged.
+    If the sweep varies teachers or prompt sets, each of them gets a teacher run. The metric
+    `teacher/images_encoded` of a teacher run is the number of images that all teachers of the
+    sweep encoded before the trials. If a teacher is near chance on val, a warning is printed, and
+    the sweep's run gets the tag `beamclip.teacher_near_chance`.
 
     Args:
-        tracker: of the sweep.
+        tracker: writes the runs of the sweep.
         record: the sweep, after its stores were built.
         say: prints a line.
     """
@@ -60,7 +64,8 @@ def write_references(
         }
         tracker.log_reference("teacher", tags, metrics)
     if record.untrained:
-        # The projector of an untrained student has learnt nothing to compare with anchors.
+        # The projector of an untrained student has not learned to embed into the teacher's space,
+        # so its zero-shot accuracy means nothing.
         metrics = {
             key: value
             for key, value in record.untrained.items()
@@ -76,7 +81,8 @@ def write_references(
 def demo_teacher_warning(experiment: Experiment) -> str | None:
     """Return a warning if the demo's teacher is used with other data, else None.
 
-    That happens with --data without --preset. The demo's teacher was trained on its digits alone.
+    This happens if --data is given without --preset, since the default preset is the demo. Its
+    teacher was trained on the demo's digits alone.
     """
     if experiment.teacher.model != "demo" or experiment.data.source == "demo":
         return None
@@ -90,10 +96,10 @@ def demo_teacher_warning(experiment: Experiment) -> str | None:
 def near_chance(low: float, classes: int) -> bool:
     """Return whether a classifier may be hardly better than guessing.
 
-    Guessing is right once in `classes`. Near chance is up to 1.5 times as much, but at most ten
-    points more: 60 % of two classes, 15 % of ten, 0.15 % of a thousand. Compared is the lower end
-    of the interval, above which the accuracy surely is. With few images that is low, so that a
-    good teacher may be suspected, but a bad one is not missed.
+    An accuracy is near chance up to 1.5 times the accuracy of guessing, but at most ten points
+    above it: up to 60 % with two classes, 15 % with ten, 0.15 % with a thousand. The lower end of
+    the accuracy's interval is compared. With few images it is low, so a good teacher may be
+    suspected, but a bad one is not missed.
 
     Args:
         low: lower end of the accuracy's 95 % interval, in percent.
@@ -104,7 +110,7 @@ def near_chance(low: float, classes: int) -> bool:
 
 
 def _teachers(record: SweepRecord) -> list[tuple[dict[str, str], AssetFacts]]:
-    """Return the facts of each teacher, with the tags that tell it from the others."""
+    """Return the teachers of the sweep: the tags in which each differs, and its facts."""
     varied = record.sweep.varied
     varies_teacher = any(key.split(".")[0] == "teacher" for key in varied)
     experiments = _experiments_by_assets(record)
@@ -116,12 +122,14 @@ def _teachers(record: SweepRecord) -> list[tuple[dict[str, str], AssetFacts]]:
             tags["teacher"] = facts.teacher
         if "anchors.prompt_set" in varied:
             tags["prompt_set"] = experiments[key].anchors.prompt_set
+        # Other settings, such as the views, also lead to stores of their own, but not to another
+        # teacher: the first stores of each teacher and prompt set stand for all.
         teachers.setdefault(tuple(tags.items()), facts)
     return [(dict(tags), facts) for tags, facts in teachers.items()]
 
 
 def _experiments_by_assets(record: SweepRecord) -> dict[str, Experiment]:
-    """Return an experiment of the sweep for each asset key."""
+    """Return one experiment of the sweep for each asset key; any will do, they share the stores."""
     experiments = {}
     for values in planned_values(record.sweep):
         experiment = trial_experiment(record.sweep, record.base, values)
@@ -142,5 +150,5 @@ def _near_chance_cases(record: SweepRecord) -> list[str]:
                 f"guessing among {facts.classes} gets {100 / facts.classes:.4g} %"
             )
             cases.append(case)
-    # Assets that differ in other settings share a teacher and a prompt set.
+    # Assets that differ in other settings give the same line.
     return list(dict.fromkeys(cases))

@@ -1,4 +1,4 @@
-"""A queue of writes to a server that may not answer for a while: they are kept and retried."""
+"""A queue of writes to a server that may be down for a while: failed writes are retried."""
 
 import queue
 import threading
@@ -10,21 +10,21 @@ from contextlib import suppress
 from beamclip.config import first_line
 
 Write = Callable[[], None]
-# The delay before a retry doubles each time, up to the longest.
+# The delay before a retry doubles with each failure, up to the longest.
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 60.0
-# A failure that took longer means that the server doesn't answer. Trying the other trials as well
-# would take as long for each of them.
+# A failure that takes longer means that the server doesn't answer. The writes of each other trial
+# would take as long to fail, so they are not tried before the next attempt.
 _SLOW_FAILURE_SECONDS = 10.0
 
 
 class RetryQueue:
-    """Runs writes in a thread: those of one trial in order, and again if they fail.
+    """Runs writes in a thread, the writes of each trial in order, and retries those that fail.
 
-    A failing write holds up only those of its own trial.
+    A write that fails only holds up later writes of the same trial.
 
     Args:
-        say: prints a line. Called once when writing starts to fail, and once when it works again.
+        say: prints a line. Called when writes start to fail, and when they work again.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -34,22 +34,24 @@ class RetryQueue:
         self._error: Exception | None = None
         self._delay = 0.0
         self._next_attempt = 0.0
+        # A daemon, so that a write that hangs can't keep the process from exiting.
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def put(self, trial_id: str, write: Write) -> None:
-        """Add a write. It may be called more than once, if it fails."""
+        """Add a write of a trial. It is called again if it raises, so it must be repeatable."""
         self._incoming.put((trial_id, write))
 
     def close(self, timeout: float | None = None) -> Exception | None:
-        """Wait until all is written, or has failed once more.
+        """Try all writes once more, now, and wait for that.
 
         Args:
-            timeout: seconds to wait at most.
+            timeout: seconds to wait at most; None: no limit.
 
         Returns:
-            The error, if something was not written.
+            An error if something was not written, else None.
         """
+        # None ends the thread.
         self._incoming.put(None)
         self._thread.join(timeout)
         if self._error is None and self._thread.is_alive():
@@ -60,15 +62,17 @@ class RetryQueue:
         is_open = True
         while is_open:
             is_open = self._receive()
+            # The last attempt, after `close`, does not wait for its time.
             if self._pending and (not is_open or time.monotonic() >= self._next_attempt):
                 self._write_pending()
 
     def _receive(self) -> bool:
-        """Take the next write, unless none comes until it is time for a retry.
+        """Wait for the next write, or until it is time for a retry.
 
         Returns:
             False once the queue is closed.
         """
+        # With nothing to retry, wait as long as it takes.
         timeout = None
         if self._pending:
             timeout = max(0.0, self._next_attempt - time.monotonic())
@@ -83,6 +87,7 @@ class RetryQueue:
         return True
 
     def _write_pending(self) -> None:
+        """Attempt all pending writes, and set the time of the next attempt."""
         failure: Exception | None = None
         for trial_id in list(self._pending):
             start = time.monotonic()
@@ -90,10 +95,11 @@ class RetryQueue:
             try:
                 while writes:
                     writes[0]()
+                    # Only removed once it has worked.
                     writes.popleft()
             except Exception as error:
                 failure = error
-                # Put it back at the end, so that the other trials come first next time.
+                # Back at the end of the dict, so that the other trials come first next time.
                 self._pending[trial_id] = writes
                 if time.monotonic() - start > _SLOW_FAILURE_SECONDS:
                     break
@@ -106,14 +112,15 @@ class RetryQueue:
         self._next_attempt = time.monotonic() + self._delay
 
     def _report(self, failure: Exception | None) -> None:
-        before = self._error
+        """Remember how the last attempt went. Print a line when failures start or end."""
+        previous = self._error
         self._error = failure
         # If printing fails, the thread must keep writing.
         with suppress(Exception):
-            if failure is not None and before is None:
+            if failure is not None and previous is None:
                 self._say(
                     f"results can't be written for now ({first_line(failure)}); "
                     "they are kept and tried again"
                 )
-            elif failure is None and before is not None:
+            elif failure is None and previous is not None:
                 self._say("results are written again, and none is lost")

@@ -1,6 +1,6 @@
 """Run a sweep from start to end: check, build stores, run trials, record, compare.
 
-The driver imports no torch.
+This is the driver of a sweep. It imports no torch, so it starts fast and holds no GPU.
 """
 
 import errno
@@ -41,6 +41,7 @@ from beamclip.sweep.student_init import fetch_initial_students
 if TYPE_CHECKING:
     from beamclip.distributed.prepare_actor import Preparation
 
+# Errors of flock if another process holds the lock. Others mean that files can't be locked here.
 _LOCKED_ERRORS = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
 
 
@@ -52,47 +53,57 @@ def run_sweep(
     Args:
         sweep: the space to search. To resume, only its name is used.
         base: experiment that trials vary. To resume, only its storage is used.
-        resume: True for the latest sweep of this name, or the id of one.
-        repair: build damaged stores again.
+        resume: the id of the sweep to resume; True for the latest of this name; False for a new
+            sweep.
+        repair: verify checksums, and build damaged stores again.
 
     Returns:
         The sweep's id.
 
     Raises:
-        UserError: something the user can fix, found before costly work starts if possible; or no
-            trial finished with a result.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, with the command to resume as its text. What
-            is finished is kept, and the status of the rest is KILLED.
+        UserError: something is wrong that the user can fix, or no trial finished with a result.
+            Most mistakes are found before costly work starts.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, with the command to resume as its text.
+            Finished trials are kept; the status of the others is KILLED.
     """
     if resume:
         record = find_sweep(sweep.name, base, resume if isinstance(resume, str) else None)
     else:
-        record = SweepRecord(*_resolve(sweep, base), new_sweep_id())
+        resolved_sweep, resolved_base = _resolve(sweep, base)
+        record = SweepRecord(resolved_sweep, resolved_base, new_sweep_id())
+
+    # Find mistakes before anything is written or built.
     check_space(record.sweep, record.base)
     check_writable(record.base)
     if resume:
         check_files_unchanged(record.base, record.folder)
     check_own_objectives(record.sweep, record.base)
+
     with sweep_lock(record), ProgressBars() as bars, open_tracker(record, bool(resume)) as tracker:
         try:
             write_start(tracker, record)
             record = _build_stores(record, bars, repair)
             write_preparation(tracker, record, bars)
+            # Ray Tune catches Ctrl-C and returns as usual.
             if not _run_trials(record, tracker, bars, bool(resume)):
                 raise KeyboardInterrupt
         except UserError:
+            # Without its stores a new sweep never began. Its run must not count as the latest
+            # sweep of this name.
             never_began = not resume and not record.assets
             if never_began:
                 tracker.delete()
             raise
         except KeyboardInterrupt:
-            # Before the stores are built there is no record yet, and --resume would find an
-            # earlier sweep.
+            # Before the stores are built no record is saved, and --resume would find an earlier
+            # sweep.
             record.save()
             raise KeyboardInterrupt(resume_command(record)) from None
         has_results = write_summary(tracker, record, bars)
         if not has_results:
             tracker.close("FAILED")
+
+    # Only now the sweep's final status is written and the bars are closed.
     print_comparison(record)
     if not has_results:
         raise UserError(
@@ -103,14 +114,14 @@ def run_sweep(
 
 
 def plan_sweep(sweep: Sweep, base: Experiment) -> None:
-    """Print the stores that a sweep needs and its number of trials, without building any.
+    """Print which stores a sweep needs, and its number of trials. Builds and trains nothing.
 
     Args:
         sweep: the space to search.
         base: experiment that trials vary.
 
     Raises:
-        UserError: as `run_sweep`.
+        UserError: something is wrong that the user can fix.
     """
     from beamclip.distributed.cluster import concurrent_trials, disconnect
 
@@ -129,17 +140,28 @@ def plan_sweep(sweep: Sweep, base: Experiment) -> None:
 
 
 def _resolve(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
-    """Return sweep and base with absolute paths, and with paths in place of `run:ID`."""
+    """Make all paths absolute, and replace `student.init=run:ID` by the downloaded student.
+
+    Trials run in other folders and environments, and must not need the tracking server.
+    """
     return fetch_initial_students(*absolute_paths(sweep, base))
 
 
 def _plan_stores(sweep: Sweep, base: Experiment, bars: ProgressBars, repair: bool) -> "Preparation":
-    """Connect to the cluster, check that a trial fits, and print the plan of the stores."""
+    """Connect to the cluster, check that a trial fits, and print the plan of the stores.
+
+    Returns:
+        The preparation, to build these stores with.
+
+    Raises:
+        UserError: the cluster can't be used or is too small, the settings don't fit the data, or
+            the stores don't fit on the disk.
+    """
     from beamclip.distributed.cluster import concurrent_trials, connect, idle_gpus_warning
     from beamclip.distributed.prepare_actor import Preparation
 
     connect()
-    # Raises if not even one trial fits.
+    # Called for its error: not even one trial fits.
     concurrent_trials(base)
     for warning in (idle_gpus_warning(base), demo_teacher_warning(base)):
         if warning:
@@ -153,7 +175,7 @@ def _plan_stores(sweep: Sweep, base: Experiment, bars: ProgressBars, repair: boo
 
 
 def _build_stores(record: SweepRecord, bars: ProgressBars, repair: bool) -> SweepRecord:
-    """Build the stores of the whole space, and save the record with them."""
+    """Build the stores of the whole search space, and save the record with their locations."""
     preparation = _plan_stores(record.sweep, record.base, bars, repair)
     built = preparation.build(record.base.probe.untrained)
     preparation.close()
@@ -166,7 +188,7 @@ def _build_stores(record: SweepRecord, bars: ProgressBars, repair: bool) -> Swee
 def _run_trials(
     record: SweepRecord, tracker: TrialTracker, bars: ProgressBars, resume: bool
 ) -> bool:
-    """Run all trials. Returns False if they were interrupted."""
+    """Run all trials, and record what happens. Returns False if they were interrupted."""
     from beamclip.distributed.cluster import concurrent_trials, disconnect
     from beamclip.distributed.tune import run_trials
 
@@ -175,6 +197,7 @@ def _run_trials(
     try:
         ended = run_trials(record, recorder, concurrent_trials(record.base), resume)
     finally:
+        # `close` raises if results can't be written. A local cluster must be shut down even then.
         try:
             recorder.close(ended)
         finally:
@@ -186,9 +209,10 @@ def _run_trials(
 def sweep_lock(record: SweepRecord) -> Iterator[None]:
     """Hold an exclusive flock on the sweep so that no second driver runs it.
 
-    The kernel releases it even after SIGKILL; that is why the mere existence of a file won't do,
-    to which filelock falls back. There is no lock in storage behind a URI, or in file systems
-    without locks.
+    The kernel releases a flock even after SIGKILL. filelock is not used, because on file systems
+    without flock it takes the existence of a file for the lock, which would outlive the process.
+
+    A sweep is not locked if its storage is remote, or on a file system without locks.
 
     Args:
         record: the sweep.
@@ -200,7 +224,7 @@ def sweep_lock(record: SweepRecord) -> Iterator[None]:
     if folder is None:
         yield
         return
-    # Next to the sweep's folder, which does not exist until the record is saved.
+    # The lock file is next to the sweep's folder, which only exists once the record is saved.
     with _open_lock_file(folder.with_name(f".{record.sweep_id}.lock")) as file:
         if not _try_flock(file):
             raise UserError(
@@ -210,7 +234,8 @@ def sweep_lock(record: SweepRecord) -> Iterator[None]:
         try:
             yield
         finally:
-            if not folder.exists():
+            never_began = not folder.exists()
+            if never_began:
                 _remove_lock_file(Path(file.name))
 
 
@@ -226,7 +251,7 @@ def _open_lock_file(path: Path) -> IO[bytes]:
 
 
 def _try_flock(file: IO[bytes]) -> bool:
-    """Return whether the lock was taken; also True if files can't be locked here."""
+    """Return False if another process holds the lock; True also if files can't be locked here."""
     if sys.platform == "win32":
         return True
     import fcntl
@@ -245,6 +270,7 @@ def _remove_lock_file(path: Path) -> None:
     a file of that name.
     """
     path.unlink(missing_ok=True)
+    # The folders sweeps/NAME and sweeps. A folder that is not empty can't be removed.
     with suppress(OSError):
         path.parent.rmdir()
         path.parent.parent.rmdir()

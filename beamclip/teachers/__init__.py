@@ -1,4 +1,4 @@
-"""Frozen CLIP teachers, and the reader of the store of their embeddings."""
+"""Load frozen CLIP teachers, and read the stores of their embeddings."""
 
 from beamclip.teachers.embeddings import Embeddings, ViewSet, covering_store, largest_store
 from beamclip.teachers.loading import load_teacher, precision_for

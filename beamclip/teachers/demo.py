@@ -1,11 +1,12 @@
 """Train the demo's teacher, a small CLIP in open_clip's format.
 
-It takes about a minute on one core. It learns from scenes of handwriting that neither train, val
-nor test of the demo data contains. Training has two stages: first the text tower alone learns to
-tell captions of different digits apart, then both towers are trained on images and captions.
+Training takes about a minute on one core. The training images are scenes with handwriting that is
+neither in train, val nor test of the demo data. There are two stages: first the text tower alone
+learns to tell captions of different digits apart, then both towers are trained on images and
+captions.
 
-The trained weights are part of store keys, so they must be the same on every machine: training
-runs on one thread, and the order of all random draws is fixed.
+The trained weights are part of store keys, so they must not depend on the number of cores or on
+other random numbers of the process. That is why training runs on one thread and seeds every draw.
 """
 
 import math
@@ -32,18 +33,23 @@ TEXT_STEPS = 60
 STEPS = 800
 """Steps of the second stage, on images and captions."""
 BATCH = 128
+"""Images per step of the second stage."""
 SCENES = 51200
+"""Images in the training set: half as many as the second stage needs, so it sees each twice."""
 
 # At 3e-3 the text transformer collapses, so it gets a peak rate of its own.
 _PEAK_LR = 3e-3
 _TEXT_LR = 1e-3
+# Share of the steps.
 _WARMUP = 0.05
 _WEIGHT_DECAY = 0.05
 
 _CAPTIONS_PER_DIGIT = 3
-# Captions name colors from half of the steps on. Colors are easy to learn, and would hide the
-# digits if they were learned first.
+# Applies in the second half of the steps; before that, no caption names a color. Colors are easy to
+# learn, and would hide the digits if they were learned first.
 _COLOR_PROBABILITY = 0.25
+# CLIP starts at 1 / 0.07, about 14.
+_INITIAL_LOGIT_SCALE = 8
 
 _MODEL: dict[str, Any] = {
     "embed_dim": 128,
@@ -75,12 +81,12 @@ _TEMPLATES = (
 
 
 class CaptionBatch(NamedTuple):
-    """Captions with what they say.
+    """Captions, and the digits and colors they name.
 
     Attributes:
         tokens: int64 [N, L], ids into `Captions.vocabulary`.
-        digits: int64 [N].
-        colors: int64 [N], -1 if a caption names no color.
+        digits: index of each caption's digit, int64 [N].
+        colors: index of each caption's color, int64 [N]; -1 if it names none.
     """
 
     tokens: Tensor
@@ -90,12 +96,12 @@ class CaptionBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class Captions:
-    """Every template with every digit, without and with each color.
+    """Captions from every template for every digit, without a color and with each color.
 
     Attributes:
         tokens: int64 [T, K, 1 + C, L] for T templates, K digits and C colors: ids into
             `vocabulary`. The first of the 1 + C captions names no color.
-        vocabulary: the tokenizer's ids that occur, sorted, int64 [V].
+        vocabulary: the tokenizer's ids that occur in the captions, sorted, int64 [V].
     """
 
     tokens: Tensor
@@ -109,12 +115,22 @@ class Captions:
         colors: Sequence[str],
         tokenizer: Any,
     ) -> "Captions":
-        """Tokenize "a photo of a three.", "a photo of a red three." and so on."""
-        names = [f"{color} {digit}".strip() for digit in digits for color in ("", *colors)]
+        """Tokenize "a photo of a three.", "a photo of a red three." and so on.
+
+        Args:
+            templates: functions from a name, such as "red three", to a caption.
+            digits: names of the K digits.
+            colors: names of the C colors.
+            tokenizer: open_clip's tokenizer.
+        """
+        names = []
+        for digit in digits:
+            names += [digit, *(f"{color} {digit}" for color in colors)]
         texts = [template(name) for template in templates for name in names]
         tokens: Tensor = tokenizer(texts)
-        vocabulary, compact = torch.unique(tokens, return_inverse=True)
-        return cls(compact.view(len(templates), len(digits), 1 + len(colors), -1), vocabulary)
+        vocabulary, compact_tokens = torch.unique(tokens, return_inverse=True)
+        shape = (len(templates), len(digits), 1 + len(colors), -1)
+        return cls(compact_tokens.view(shape), vocabulary)
 
     def draw(
         self, per_digit: int, color_probability: float, random: torch.Generator
@@ -133,17 +149,22 @@ class Captions:
         digits = torch.arange(digit_count).repeat_interleave(per_digit)
         templates = torch.randint(template_count, digits.shape, generator=random)
         colors = torch.randint(1, color_choices, digits.shape, generator=random)
+        # Index 0 of the third dimension holds the captions without a color.
         colors[torch.rand(digits.shape, generator=random) >= color_probability] = 0
         return CaptionBatch(self.tokens[templates, digits, colors], digits, colors - 1)
 
 
 @contextmanager
 def small_vocabulary(model: Any, vocabulary: Tensor) -> Iterator[None]:
-    """Restrict the text tower to these tokens within the block, numbered by their position.
+    """Restrict the text tower to the tokens of a vocabulary within the block.
 
-    A step over the embeddings of all 49 408 tokens would cost more than the images do, and the
-    unused ones would only decay. The order of tokens is kept because open_clip reads the text's
-    embedding at its largest id, the end of text.
+    Token ids are then positions in `vocabulary`. A step over the embeddings of all 49,408 tokens
+    would cost more than the images do, and weight decay would shrink the unused ones. `vocabulary`
+    must be sorted: open_clip reads a text's embedding at its largest id, the end-of-text token.
+
+    Args:
+        model: a CLIP of open_clip. Its embeddings of these tokens are updated when the block ends.
+        vocabulary: ids of the tokens, sorted, int64 [V].
     """
     full_embedding = model.token_embedding
     model.token_embedding = nn.Embedding(
@@ -162,13 +183,16 @@ def small_vocabulary(model: Any, vocabulary: Tensor) -> Iterator[None]:
 def contrastive_loss(logits: Tensor, matches: Tensor) -> Tensor:
     """Return CLIP's symmetric loss for batches in which captions repeat.
 
-    With CLIP's own one-to-one targets, every repeated digit would count as a mismatch. As in UniCL
-    (Yang et al., CVPR 2022), the target is spread evenly over all matches. Rows and columns without
-    any match in the batch are left out.
+    CLIP's own targets are one-to-one, so a repeated digit would count as a mismatch. Here, as in
+    UniCL (Yang et al., CVPR 2022), the target is spread evenly over all matches. Rows and columns
+    without a match in the batch are left out.
 
     Args:
-        logits: scaled cosines of images and captions, [B, C].
-        matches: True if the caption is true of the image, bool [B, C].
+        logits: scaled cosines of B images and C captions, [B, C].
+        matches: True if the caption describes the image, bool [B, C].
+
+    Returns:
+        The mean of both directions, a scalar.
     """
     image_to_text = _soft_target_cross_entropy(logits, matches)
     text_to_image = _soft_target_cross_entropy(logits.T, matches.T)
@@ -183,15 +207,15 @@ def _soft_target_cross_entropy(logits: Tensor, matches: Tensor) -> Tensor:
 
 
 def train_demo_teacher(folder: Path, progress: Progress = silent, seed: int = 0) -> None:
-    """Train the demo's teacher and write it where open_clip loads it as `local-dir:FOLDER`.
+    """Train the demo's teacher and save it in a folder.
 
-    Writes `open_clip_config.json` and `open_clip_model.safetensors`. Takes about a minute on one
-    core.
+    open_clip loads it as `local-dir:FOLDER`. Training takes about a minute on one core.
 
     Args:
-        folder: an existing folder; these files in it are replaced.
-        progress: called with a label, steps done and steps in all.
-        seed: seed of weights, scenes and captions. The global random state is left as it was.
+        folder: an existing folder. `open_clip_config.json` and `open_clip_model.safetensors` in it
+            are replaced.
+        progress: called with a label, the number of steps done, and the number of all steps.
+        seed: seed of weights, scenes and captions. The global random state does not change.
     """
     import open_clip
 
@@ -200,7 +224,8 @@ def train_demo_teacher(folder: Path, progress: Progress = silent, seed: int = 0)
         model = _new_model()
         scenes = teacher_scenes(SCENES, seed)
         tokenizer = open_clip.SimpleTokenizer(context_length=_MODEL["text_cfg"]["context_length"])
-        captions = Captions.of(_all_templates(), DIGIT_NAMES, scenes.colour_names, tokenizer)
+        captions = Captions.of(_all_templates(), DIGIT_NAMES, scenes.color_names, tokenizer)
+        # Each stage has a generator of its own, so its draws don't depend on the other stage.
         with small_vocabulary(model, captions.vocabulary):
             _train_text_tower(model, captions, torch.Generator().manual_seed(seed))
             _train_both_towers(
@@ -213,28 +238,28 @@ def train_demo_teacher(folder: Path, progress: Progress = silent, seed: int = 0)
 def _single_thread() -> Iterator[None]:
     """Run torch on one thread within the block.
 
-    One thread gives the same weights on any number of cores. It also stays fast when the machine
-    has other work, while several threads would wait for each other in every operation.
+    With one thread, the weights are the same on any number of cores. Several threads would also be
+    slow on a busy machine, since they wait for each other in every operation.
     """
-    before = torch.get_num_threads()
+    thread_count = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(thread_count)
 
 
 def _new_model() -> Any:
-    """Return a CLIP with random weights that learn fast.
+    """Return a CLIP with random weights from which it learns fast.
 
-    CLIP's own initialization is made for long training. Here token embeddings start far apart and
-    the logit scale starts lower.
+    CLIP's own initialization is meant for long training. Here the token embeddings start further
+    apart, and the logit scale starts lower.
     """
     import open_clip
 
     model = open_clip.CLIP(**_MODEL)
     torch.nn.init.normal_(model.token_embedding.weight)
-    torch.nn.init.constant_(model.logit_scale, math.log(8))
+    torch.nn.init.constant_(model.logit_scale, math.log(_INITIAL_LOGIT_SCALE))
     return model
 
 
@@ -242,15 +267,16 @@ def _all_templates() -> list[Template]:
     """Return our templates and CLIP's 80, so that the teacher knows the words of all prompts."""
     import open_clip
 
-    own = [template.format for template in _TEMPLATES]
-    return own + list(open_clip.OPENAI_IMAGENET_TEMPLATES)
+    templates = [template.format for template in _TEMPLATES]
+    return templates + list(open_clip.OPENAI_IMAGENET_TEMPLATES)
 
 
 def _train_text_tower(model: Any, captions: Captions, random: torch.Generator) -> None:
     """Train the text tower to tell digits apart before it is paired with any image.
 
-    Two captions match if they name the same digit. All captions look alike to the initial text
-    tower, and towers that start together spend their first hundred steps on that.
+    Two captions match if they name the same digit. The initial text tower maps all captions to
+    nearly the same embedding. Without this stage, joint training would spend its first hundred
+    steps on that.
     """
     optimizer = torch.optim.AdamW(model.parameters(), _TEXT_LR)
     for _ in range(TEXT_STEPS):
@@ -259,7 +285,7 @@ def _train_text_tower(model: Any, captions: Captions, random: torch.Generator) -
         first_embeddings = model.encode_text(first.tokens, normalize=True)
         second_embeddings = model.encode_text(second.tokens, normalize=True)
         optimizer.zero_grad()
-        logits = 8 * first_embeddings @ second_embeddings.T
+        logits = _INITIAL_LOGIT_SCALE * first_embeddings @ second_embeddings.T
         loss = contrastive_loss(logits, first.digits[:, None] == second.digits)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -273,7 +299,8 @@ def _train_both_towers(
     progress: Progress,
 ) -> None:
     """Train image and text tower together for `STEPS` steps."""
-    model.visual.to(memory_format=torch.channels_last).train()
+    # Model and optimizer; the text transformer has a learning rate of its own.
+    model.visual.to(memory_format=torch.channels_last)
     model.train()
     other_parameters = [
         parameter
@@ -287,15 +314,19 @@ def _train_both_towers(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [_PEAK_LR, _TEXT_LR], total_steps=STEPS, pct_start=_WARMUP
     )
-    for step, batch in enumerate(_scene_batches(scenes, random), 1):
+    for step, scene_batch in enumerate(_scene_batches(scenes, random), 1):
         color_probability = 0.0 if step <= STEPS / 2 else _COLOR_PROBABILITY
-        drawn = captions.draw(_CAPTIONS_PER_DIGIT, color_probability, random)
-        same_digit = batch.digits[:, None] == drawn.digits
-        color_agrees = (drawn.colors == -1) | (batch.colors[:, None] == drawn.colors)
-        image_embeddings, text_embeddings, scale = model(batch.images, drawn.tokens)
+        caption_batch = captions.draw(_CAPTIONS_PER_DIGIT, color_probability, random)
+        # A caption describes a scene if the digits agree, and the colors if it names one.
+        same_digit = scene_batch.digits[:, None] == caption_batch.digits
+        names_no_color = caption_batch.colors == -1
+        same_color = scene_batch.colors[:, None] == caption_batch.colors
+        matches = same_digit & (names_no_color | same_color)
+        image_embeddings, text_embeddings, scale = model(scene_batch.images, caption_batch.tokens)
         optimizer.zero_grad()
         logits = scale * image_embeddings @ text_embeddings.T
-        contrastive_loss(logits, color_agrees & same_digit).backward()  # type: ignore[no-untyped-call]
+        loss = contrastive_loss(logits, matches)
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -304,7 +335,13 @@ def _train_both_towers(
 
 
 class _SceneBatch(NamedTuple):
-    """Normalized images fp32 [B, 3, 32, 32], and their digits and colors, int64 [B]."""
+    """Scenes for one step.
+
+    Attributes:
+        images: normalized pixels, fp32 [B, 3, 32, 32].
+        digits: index of each scene's digit, int64 [B].
+        colors: index of each scene's color, int64 [B].
+    """
 
     images: Tensor
     digits: Tensor
@@ -312,11 +349,11 @@ class _SceneBatch(NamedTuple):
 
 
 def _scene_batches(scenes: TeacherScenes, random: torch.Generator) -> Iterator[_SceneBatch]:
-    """Yield `STEPS` batches, going through the scenes in a new random order each time."""
+    """Yield `STEPS` batches. Each pass over the scenes has a new random order."""
     digits = torch.from_numpy(scenes.labels)
-    colors = torch.from_numpy(scenes.colours)
+    colors = torch.from_numpy(scenes.colors)
     images = torch.from_numpy(scenes.images).permute(0, 3, 1, 2)
-    passes = -(-STEPS * BATCH // len(digits))
+    passes = math.ceil(STEPS * BATCH / len(digits))
     order = torch.cat([torch.randperm(len(digits), generator=random) for _ in range(passes)])
     for start in range(0, STEPS * BATCH, BATCH):
         rows = order[start : start + BATCH]
@@ -325,6 +362,7 @@ def _scene_batches(scenes: TeacherScenes, random: torch.Generator) -> Iterator[_
 
 
 def _save(model: Any, folder: Path) -> None:
+    """Write weights and configuration as open_clip reads them from a folder."""
     from safetensors.torch import save_file
 
     path = folder / "open_clip_model.safetensors"

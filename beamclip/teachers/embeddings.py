@@ -1,10 +1,11 @@
-"""Read the embedding store: teacher embeddings of every view of every sample, computed once.
+"""Read embedding stores: a teacher's embeddings of every view of every sample, computed once.
 
-Rows are keyed by sample id and columns by view id. An embedding belongs to a view, never to a
-position in some order. `beamclip.preparation.embedding_store` writes these stores.
+A row is a sample id and a column is a view id, so an embedding is found by what it shows, never by
+its position in some order. `beamclip.preparation.embedding_store` writes these stores.
 """
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +20,18 @@ from beamclip.data.packed import Ids
 from beamclip.stores import Store, StoreDamaged, open_store, read_json
 
 KIND = "embeddings"
+"""Name of the folder that holds these stores."""
 
 
 @dataclass(frozen=True)
 class ViewSet:
-    """The views 0 to `count` - 1 of some samples.
+    """The views 0 to `count` - 1 of a set of samples.
 
     Attributes:
         ids: sample ids, sorted, int64 [N].
-        recipe: distribution that the views are drawn from.
-        count: views per sample.
-        seed: seed that the views are drawn with.
+        recipe: the distribution that the views are sampled from.
+        count: number of views per sample.
+        seed: seed of the views.
     """
 
     ids: Ids
@@ -55,6 +57,7 @@ class ViewSet:
 
     def key_parts(self) -> dict[str, Any]:
         """Return the fields that make up the store's cache key."""
+        # Little-endian, so that the hash is the same on every machine.
         ids = np.ascontiguousarray(self.ids, dtype="<i8")
         return {
             "ids": hashlib.sha256(ids.tobytes()).hexdigest()[:16],
@@ -69,7 +72,7 @@ class ViewSet:
         return len(self.ids) * self.count
 
     def union(self, other: "ViewSet") -> "ViewSet":
-        """Return the set of all samples of both, with the larger number of views.
+        """Return the set of the samples of both sets, with the larger number of views.
 
         Both sets must have the same recipe and seed.
         """
@@ -101,7 +104,8 @@ class Embeddings:
         self.views = int(store.manifest["views"])
         self.ids: Ids = np.load(store.file("ids.npy"), mmap_mode="r")
         self._shard_rows = int(store.manifest["shard_rows"])
-        shard_count = -(-len(self.ids) // self._shard_rows)
+        shard_count = math.ceil(len(self.ids) / self._shard_rows)
+        # As plain arrays: each slice of an `np.memmap` is another memmap, which is slower to make.
         self._shards = [
             np.load(store.file(shard_name(index)), mmap_mode="r").view(np.ndarray)
             for index in range(shard_count)
@@ -109,16 +113,20 @@ class Embeddings:
 
     @property
     def bytes(self) -> int:
-        """Return the size of all embeddings in memory, in bytes."""
+        """Return the size of all embeddings in memory, in bytes. A float16 has 2."""
         return len(self.ids) * self.views * self.width * 2
 
     def rows_of(self, ids: Ids) -> Ids:
-        """Return the row of each sample, int64 [N].
+        """Return the row of each sample in the store, int64 [N].
+
+        Args:
+            ids: sample ids in any order, int64 [N].
 
         Raises:
             ValueError: a sample is not in the store.
         """
         rows = np.searchsorted(self.ids, ids)
+        # An id above all stored ones gets the row behind the last.
         if (rows == len(self.ids)).any() or (self.ids[rows] != ids).any():
             raise ValueError("a sample id is not in the embedding store")
         return rows
@@ -127,11 +135,12 @@ class Embeddings:
         """Return the embeddings of one view of these samples.
 
         Args:
-            ids: sample ids in any order, with repeats if wanted, int64 [N].
+            ids: sample ids in any order, possibly repeated, int64 [N].
             view: view id, from 0.
 
         Returns:
-            float32 [N, D], of unit length up to fp16 rounding.
+            The embeddings in the order of `ids`, float32 [N, D]. Their length is 1, up to the
+            rounding of the stored float16.
 
         Raises:
             ValueError: a sample or the view is not in the store.
@@ -143,25 +152,26 @@ class Embeddings:
         rows = self.rows_of(ids)
         embeddings = np.empty((len(ids), self.width), np.float32)
         shard_of_row, row_in_shard = np.divmod(rows, self._shard_rows)
+        # One read of each shard, for all its rows together.
         for shard in np.unique(shard_of_row):
             in_shard = shard_of_row == shard
             embeddings[in_shard] = self._shards[shard][row_in_shard[in_shard], view]
         return embeddings
 
     def all(self) -> NDArray[np.float16]:
-        """Return the whole store in memory, float16 [N, views, D]."""
+        """Load all embeddings into memory, float16 [N, views, D]."""
         return np.concatenate(self._shards)
 
 
 def covering_store(root: Path, basis: dict[str, Any], views: ViewSet) -> Store | None:
-    """Return a finished store that contains all these views, or None.
+    """Return an intact store that contains all these views, or None.
 
-    The store may hold more samples or views than asked for. If there is one, nothing needs to be
-    encoded again.
+    The store may contain more samples and views. With such a store, nothing needs to be encoded.
 
     Args:
         root: folder of all stores.
-        basis: the other parts of the store's key: images, teacher, recipe, seed and renderer.
+        basis: all parts of the store's key except ids, samples and views: images, teacher, recipe,
+            seed and renderer.
         views: the samples and views that are needed.
     """
     for store in matching_stores(root, basis, len(views.ids), views.count):
@@ -174,13 +184,13 @@ def covering_store(root: Path, basis: dict[str, Any], views: ViewSet) -> Store |
 def matching_stores(
     root: Path, basis: dict[str, Any], samples: int = 0, views: int = 0
 ) -> Iterator[Store]:
-    """Yield the intact stores of the same basis with at least so many samples and views.
+    """Yield the intact stores with the same basis and enough samples and views.
 
     Args:
         root: folder of all stores.
         basis: all parts of the store's key except ids, samples and views.
-        samples: smallest number of samples.
-        views: smallest number of views per sample.
+        samples: smallest number of samples that is enough.
+        views: smallest number of views per sample that is enough.
     """
     for manifest_path in sorted((root / KIND).glob("*/manifest.json")):
         parts = _key_parts_in(manifest_path)
@@ -197,7 +207,7 @@ def matching_stores(
 def largest_store(root: Path, images: str, teacher: dict[str, Any]) -> Store | None:
     """Return the intact store with the most samples of these images and this teacher, or None.
 
-    Recipe, seed and number of views do not matter.
+    Its recipe, seed and number of views may be any.
 
     Args:
         root: folder of all stores.
@@ -209,6 +219,7 @@ def largest_store(root: Path, images: str, teacher: dict[str, Any]) -> Store | N
         parts = _key_parts_in(manifest_path)
         if parts.get("images") == images and parts.get("teacher") == teacher:
             candidates.append((parts["samples"], manifest_path.parent))
+    # The largest may be damaged; then the next one serves.
     for _, path in sorted(candidates, reverse=True):
         store = open_intact_store(path)
         if store is not None:
@@ -219,8 +230,8 @@ def largest_store(root: Path, images: str, teacher: dict[str, Any]) -> Store | N
 def open_intact_store(path: Path) -> Store | None:
     """Open a finished store, or return None if it is missing or damaged.
 
-    For optional stores only: one that a build needs must be opened with `open_store`, which
-    reports the damage.
+    Use it only for stores that can be replaced. Open a store that is needed with `open_store`,
+    which reports the damage.
     """
     try:
         return open_store(path)
@@ -229,6 +240,7 @@ def open_intact_store(path: Path) -> Store | None:
 
 
 def _key_parts_in(manifest_path: Path) -> dict[str, Any]:
+    """Return the parts of a store's key; empty if the manifest is missing or can't be read."""
     manifest = read_json(manifest_path) or {}
     parts: dict[str, Any] = manifest.get("parts", {})
     return parts

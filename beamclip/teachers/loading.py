@@ -1,4 +1,4 @@
-"""Load teachers with open_clip: by name and tag, from a local folder, or from the hub."""
+"""Load teachers with open_clip: by name and tag, from a folder, or from the Hugging Face hub."""
 
 import json
 from collections.abc import Callable
@@ -22,21 +22,22 @@ _HUB = "hf-hub:"
 
 
 def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
-    """Load a teacher by open_clip name and tag, from a local folder, or from the hub.
+    """Load a teacher by open_clip name and tag, from a local folder, or from the Hugging Face hub.
 
     Args:
-        config: `model` is an open_clip name, `local-dir:FOLDER` or `hf-hub:REPOSITORY`;
-            `pretrained` is the tag or file of the weights of an open_clip name.
-        device: where the model is put.
+        config: `model` is an open_clip name, `local-dir:FOLDER` or `hf-hub:REPOSITORY`. For an
+            open_clip name, `pretrained` is the tag or the file of the weights.
+        device: the device to put the model on.
 
     Raises:
-        UserError: there is no such model or tag (near names are given), the folder has no weights,
-            or the weights can't be downloaded or read.
+        UserError: there is no such model or tag (the message suggests similar names), the folder
+            has no weights, or the weights can't be downloaded or read.
     """
     _check_names(config)
     try:
         # open_clip logs its progress on the root logger.
         with mute_loggers("", "huggingface_hub"):
+            # Without `require_pretrained`, open_clip only warns if it loads no weights.
             model = open_clip.create_model(
                 config.model, pretrained=config.pretrained, require_pretrained=True, device=device
             )
@@ -47,7 +48,8 @@ def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
         hint = 'which is not installed; run pip install "beamclip[siglip]"'
         raise UserError(f"teacher.model {config.model} needs {error.name}, {hint}") from None
     except Exception as error:
-        # On a bad folder or file, open_clip, the hub and the readers of weights raise all kinds.
+        # For bad folders and files, open_clip, the hub's client and the readers of weights raise
+        # errors of many types.
         raise UserError(f"teacher.model {config.model} can't be loaded: {_reason(error)}") from None
     model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     return Teacher(
@@ -65,16 +67,18 @@ def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
 def load_same_teacher(
     config: TowerConfig, threads: int, fingerprint: Callable[[Teacher], dict[str, Any]], key: str
 ) -> Teacher:
-    """Load the teacher in another process than the one that planned the work, and verify it.
+    """Load a teacher in a worker process, and check that it is the one the work was planned with.
+
+    The teacher is loaded on the GPU if there is one.
 
     Args:
         config: the teacher's settings.
-        threads: torch threads to use if there is no GPU.
-        fingerprint: returns the part of the teacher that must be the same.
-        key: the key of that fingerprint in the planning process.
+        threads: number of torch threads if there is no GPU.
+        fingerprint: returns the part of the teacher's fingerprint that must be the same.
+        key: key of this part in the process that planned the work.
 
     Raises:
-        UserError: the teacher found here under this name has another fingerprint.
+        UserError: the teacher that this node has under the name differs.
     """
     if torch.cuda.is_available():
         device = torch.device("cuda")
@@ -90,21 +94,22 @@ def load_same_teacher(
     return teacher
 
 
-def precision_for(wanted: str, device: torch.device) -> torch.dtype:
-    """Return the precision to run in: for `auto`, bf16 on a GPU with bf16 hardware, else fp32.
+def precision_for(precision: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of a precision setting.
 
     Args:
-        wanted: `auto`, `fp32` or `bf16`.
-        device: where the model runs.
+        precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU with hardware for it, else fp32.
+        device: the device that the model runs on.
     """
-    if wanted == "auto":
+    if precision == "auto":
+        # By default, torch counts GPUs that emulate bf16 too.
         has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if has_bf16 else torch.float32
-    return torch.bfloat16 if wanted == "bf16" else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def _display_name(config: TowerConfig) -> str:
-    """Return the last part of the model's name, with its tag if it is an open_clip name."""
+    """Return the last part of the model's name, and the tag if it is an open_clip name."""
     name = config.model.removeprefix(_FOLDER).rstrip("/").rsplit("/", 1)[-1]
     if config.pretrained and not config.model.startswith((_FOLDER, _HUB)):
         return f"{name}/{config.pretrained}"
@@ -112,7 +117,7 @@ def _display_name(config: TowerConfig) -> str:
 
 
 def _architecture(model: str) -> dict[str, Any]:
-    """Return the configuration of the model. A hub model is identified by its name."""
+    """Return open_clip's configuration of a model, or the name of a hub model."""
     if model.startswith(_HUB):
         return {"hub": model}
     if model.startswith(_FOLDER):
@@ -123,7 +128,10 @@ def _architecture(model: str) -> dict[str, Any]:
 
 
 def _check_names(config: TowerConfig) -> None:
-    """Raise UserError if open_clip has no such model or tag, or the folder is not a teacher's."""
+    """Raise UserError if open_clip has no such model or tag, or the folder contains no teacher.
+
+    A hub model is not checked: only a download tells whether it exists.
+    """
     if config.model.startswith(_HUB):
         return
     if config.model.startswith(_FOLDER):
@@ -178,7 +186,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _pixel_format(model: nn.Module, name: str) -> PixelFormat:
-    """Return the preprocessing of the image tower as open_clip knows it."""
+    """Return the preprocessing that open_clip records for the image tower."""
     preprocess = open_clip.get_model_preprocess_cfg(model)
     size = preprocess["size"]
     height, width = (size, size) if isinstance(size, int) else size
@@ -196,7 +204,7 @@ def _pixel_format(model: nn.Module, name: str) -> PixelFormat:
 
 
 def _channels(preprocess: dict[str, Any], key: str, name: str) -> tuple[float, float, float]:
-    """Return the RGB values of a key. Like open_clip, accept a single number for all three."""
+    """Return the RGB values of `mean` or `std`. Like open_clip, accept one number for all three."""
     value = preprocess[key]
     channels = [value] * 3 if isinstance(value, int | float) else value
     try:
@@ -210,6 +218,7 @@ def _channels(preprocess: dict[str, Any], key: str, name: str) -> tuple[float, f
 
 
 def _reason(error: Exception) -> str:
+    """Return an error's message in one line of at most 300 characters."""
     # The text of a KeyError is only the missing key.
     text = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
     return shorten(text, 300, placeholder=" …")

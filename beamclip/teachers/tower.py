@@ -1,4 +1,4 @@
-"""A frozen CLIP with an image and a text tower, and the fingerprints its embeddings depend on."""
+"""Define `Teacher`, a frozen CLIP, and the fingerprints of all that its embeddings depend on."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,16 +13,13 @@ from beamclip.config import TowerConfig
 from beamclip.data.augmentation.render import PixelFormat
 
 _TEXT_BATCH = 256
+"""Texts per forward pass."""
 
 
 class _ImageCounter:
     """Counter of the images that all teachers of this process have encoded."""
 
-    def __init__(self) -> None:
-        self.images = 0
-
-    def add(self, images: int) -> None:
-        self.images += images
+    images: int = 0
 
 
 _encoded = _ImageCounter()
@@ -31,26 +28,26 @@ _encoded = _ImageCounter()
 def images_encoded() -> int:
     """Return the number of images that the teachers of this process have encoded so far.
 
-    A trial that reads stored embeddings must not increase it.
+    Trials check with it that they read stored embeddings and encode nothing.
     """
     return _encoded.images
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """Image and text tower into one embedding space, in evaluation mode and without gradients.
+    """A frozen CLIP: an image and a text tower with one embedding space.
 
     Attributes:
         name: short name for tags and messages.
-        model: open_clip's model.
-        tokenizer: the model's own tokenizer. open_clip's default one always returns 77 tokens,
-            even if the model's context length is another.
-        pixels: side, normalization and interpolation of the image tower.
-        device: where the model is.
-        precision: `torch.bfloat16` runs the image tower under autocast.
-        architecture: open_clip's configuration. Heads and poolings change the output but none of
-            the weights, so it is part of the fingerprint.
-        config: the settings by which another process can load the same teacher.
+        model: open_clip's model, in evaluation mode and without gradients.
+        tokenizer: the model's own tokenizer. open_clip's default tokenizer always returns 77
+            tokens, even if the model's context length differs.
+        pixels: side, normalization and interpolation of the image tower's input.
+        device: the device that the model is on.
+        precision: dtype of the image tower. With `torch.bfloat16` it runs under autocast.
+        architecture: open_clip's configuration. It is part of the fingerprint, because the number
+            of heads or the pooling changes the output but not the weights.
+        config: the settings with which another process can load the same teacher.
     """
 
     name: str
@@ -65,11 +62,12 @@ class Teacher:
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Tensor:
         """Encode normalized pixels [N, 3, S, S] to image embeddings [N, D], fp32, unit length."""
-        _encoded.add(len(images))
+        _encoded.images += len(images)
         on_device = images.to(self.device, memory_format=torch.channels_last)
         use_autocast = self.precision != torch.float32
         with torch.autocast(self.device.type, dtype=self.precision, enabled=use_autocast):
             embeddings = self.model.encode_image(on_device)
+        # In fp32, since bf16 is too coarse for unit length.
         return nn.functional.normalize(embeddings.float(), dim=-1)
 
     @torch.inference_mode()
@@ -92,7 +90,7 @@ class Teacher:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Return all that an image embedding depends on besides the pixels, for store keys.
+        """Return what image embeddings depend on besides the images, for store keys.
 
         These are weights, architecture, activations, preprocessing, precision and tokenization.
         """
@@ -113,13 +111,14 @@ class Teacher:
 
     @cached_property
     def text_fingerprint(self) -> dict[str, Any]:
-        """Return all that a text embedding depends on besides the text, for store keys.
+        """Return what text embeddings depend on besides the texts, for store keys.
 
         Two teachers with the same text tower share their stored anchors.
         """
         architecture = {
             name: value for name, value in self.architecture.items() if name != "vision_cfg"
         }
+        # Without the image tower, and without CLIP's logit scale and bias.
         return {
             "weights": _weights_hash(self.model, without=("visual.", "logit_")),
             "architecture": architecture,
@@ -129,13 +128,16 @@ class Teacher:
 
     @property
     def _activations(self) -> list[str]:
-        """Return the names of the GELU variants, which differ between checkpoints of one model."""
+        """Return the names of the GELU variants that the model uses.
+
+        They differ between checkpoints of one architecture, such as OpenAI's and LAION's.
+        """
         names = {type(module).__name__ for module in self.model.modules()}
         return sorted(name for name in names if "GELU" in name)
 
     @property
     def _example_tokens(self) -> list[list[int]]:
-        """Return the tokens of a fixed sentence, which tell tokenizers apart."""
+        """Return the tokens of a fixed sentence, by which tokenizers can be told apart."""
         tokens: list[list[int]] = self.tokenizer(["A photo of a Crane (Grus), no. 3!"]).tolist()
         return tokens
 
@@ -143,8 +145,8 @@ class Teacher:
     def reference_output(self) -> list[float]:
         """Return the first 8 numbers of the embedding of a fixed input, for manifests.
 
-        They can be compared by eye or by cosine. They are not part of any key, since the last bits
-        differ between devices.
+        They can be compared by eye or by cosine. They are not part of a key, because their last
+        bits differ between devices.
         """
         side = self.pixels.size
         ramp = torch.linspace(-1, 1, 3 * side * side).reshape(1, 3, side, side)
@@ -158,5 +160,7 @@ def _weights_hash(model: nn.Module, without: tuple[str, ...] = ()) -> str:
         if name.startswith(without):
             continue
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        # As bytes, since NumPy has no bfloat16. A scalar can only be viewed as bytes if it is flat.
+        flat = tensor.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()

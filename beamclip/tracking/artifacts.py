@@ -1,4 +1,4 @@
-"""Read and write the files of runs: reports, trained students, and the settings of a run."""
+"""Read and write the artifacts of runs: reports, trained students, and the settings of a run."""
 
 import os
 import tempfile
@@ -17,10 +17,12 @@ _SETTINGS = "config.yaml"
 
 
 class Artifacts:
-    """The files of the runs at one tracking URI. MLflow's global state is not touched.
+    """Reads and writes the artifacts of runs at one tracking URI.
+
+    MLflow's global tracking URI is not changed.
 
     Args:
-        uri: tracking URI.
+        uri: MLflow tracking URI.
 
     Raises:
         UserError: the tracking server doesn't answer.
@@ -30,7 +32,13 @@ class Artifacts:
         self._client = connect(uri, create=False)
 
     def read(self, run_id: str, path: str) -> bytes | None:
-        """Return a file of a run; None if there is none, or the artifact store is unreachable."""
+        """Return the content of an artifact, or None if it does not exist or can't be downloaded.
+
+        Args:
+            run_id: id of the run.
+            path: path of the file among the run's artifacts.
+        """
+        # MLflow downloads to a folder only.
         with tempfile.TemporaryDirectory() as folder:
             try:
                 return Path(self._client.download_artifacts(run_id, path, folder)).read_bytes()
@@ -41,12 +49,12 @@ class Artifacts:
         """Upload the content of a folder to a run.
 
         Args:
-            run_id: the run.
-            folder: a local folder.
-            artifact_path: the run's folder to upload to.
+            run_id: id of the run.
+            folder: local folder.
+            artifact_path: folder among the run's artifacts to upload to.
 
         Returns:
-            The error in one line; None if all went well.
+            The first line of the error, or None if there was none.
         """
         try:
             self._client.log_artifacts(run_id, str(folder), artifact_path)
@@ -56,7 +64,12 @@ class Artifacts:
 
 
 def fetch_student(uri: str, run_id: str, folder: Path) -> Path:
-    """Download the student of a run, unless the folder has it.
+    """Download the student of a run, unless the folder already has it.
+
+    Args:
+        uri: MLflow tracking URI.
+        run_id: id of a trial's run.
+        folder: folder for this run's student; created if it doesn't exist.
 
     Returns:
         Path of the student's file in `folder`.
@@ -68,7 +81,8 @@ def fetch_student(uri: str, run_id: str, folder: Path) -> Path:
     path = folder / _STUDENT
     if path.exists():
         return path
-    # Download next to the final path and rename: a partial file would be taken for the student.
+    # Download next to the final path and rename, so that an interrupted download leaves no partial
+    # file there. The next call would take it for the student.
     with tempfile.TemporaryDirectory(dir=make_folder(folder)) as temporary:
         try:
             client.download_artifacts(run_id, _STUDENT, temporary)
@@ -81,7 +95,11 @@ def fetch_student(uri: str, run_id: str, folder: Path) -> Path:
 
 
 def fetch_settings(uri: str, run_id: str) -> str | None:
-    """Return the settings of a run as YAML; None if it has none.
+    """Return the settings of a run (`config.yaml`) as YAML, or None if it has none.
+
+    Args:
+        uri: MLflow tracking URI.
+        run_id: id of the run.
 
     Raises:
         UserError: there is no such run.
@@ -96,6 +114,7 @@ def fetch_settings(uri: str, run_id: str) -> str | None:
 
 
 def _client_for_run(uri: str, run_id: str) -> MlflowClient:
+    """Return a client, or raise UserError if the run does not exist."""
     client = connect(uri, create=False)
     try:
         client.get_run(run_id)

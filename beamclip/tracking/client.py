@@ -1,4 +1,4 @@
-"""Connect to a tracking server or database; one that doesn't answer is an error within seconds."""
+"""Connect to a tracking server or database, and fail within seconds if it doesn't answer."""
 
 import logging
 import os
@@ -18,10 +18,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from beamclip.config import UserError, first_line
 from beamclip.config.provenance import without_passwords
 
-# MlflowClient and Run are for `reporting`, which must not import mlflow itself.
+# Re-exported for `beamclip.reporting`, which must not import mlflow itself.
 __all__ = ["MlflowClient", "Run"]
 
+# A server or a locked database that has not answered after this time is an error. MLflow's own
+# defaults retry for minutes.
 ANSWER_SECONDS = 4
+# Default port of each kind of database server.
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _ARTIFACTS = "/artifacts"
 # Columns of MLflow's database that hold paths of artifacts.
@@ -30,16 +33,21 @@ _log = logging.getLogger(__name__)
 
 
 def connect(uri: str, *, create: bool = True) -> MlflowClient:
-    """Return a client of a tracking server or database that has answered.
+    """Return a client of a tracking server or database, after checking that it answers.
+
+    If a sqlite file was moved together with its artifacts, the paths in it are updated.
 
     Args:
-        uri: tracking URI.
-        create: create a missing sqlite file, with its folder.
+        uri: MLflow tracking URI.
+        create: True to create a missing sqlite file with its folder and tables; False to only
+            read.
 
     Raises:
         UserError: the URI is of an unknown kind, or its server or file can't be used.
     """
     _silence_mlflow()
+
+    # Check first what fails slowly in MLflow. The scheme of postgresql+psycopg2://… is postgresql.
     scheme = uri.partition(":")[0].partition("+")[0] if ":" in uri else ""
     if scheme in ("", "file"):
         raise UserError(
@@ -50,8 +58,10 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
         _check_sqlite(uri, create)
     elif scheme in _DATABASE_PORTS:
         _check_port(uri, scheme)
+
     if create:
-        # The first client creates MLflow's tables, and two at once create some of them twice.
+        # The first client creates MLflow's tables. Two clients at once would both try to create
+        # the same ones.
         with database_lock(uri):
             client = _checked_client(uri)
     else:
@@ -63,7 +73,10 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
 
 @contextmanager
 def database_lock(uri: str) -> Iterator[None]:
-    """Hold a lock on a sqlite file, against others that ask for it. Does nothing for a server."""
+    """Hold a lock file next to a sqlite file. For a server, do nothing.
+
+    It only excludes processes that call this function too.
+    """
     database = make_url(uri).database if uri.startswith("sqlite") else None
     if not database:
         yield
@@ -76,9 +89,9 @@ def database_lock(uri: str) -> Iterator[None]:
 def fail_fast() -> Iterator[None]:
     """Make MLflow's requests fail within seconds and without retries.
 
-    For checking that a server answers, and for the last requests of an interrupted process.
-    MLflow reads these variables at every request.
+    It is used to check that a server answers, and for the last requests of an interrupted process.
     """
+    # MLflow reads these variables at every request.
     settings = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER_SECONDS),
@@ -116,31 +129,38 @@ def mlflow_errors_as_user_error(
 
 
 def default_artifact_root(uri: str, name: str) -> str | None:
-    """Return a folder next to the sqlite file; None for a server, which has its own default.
+    """Return the folder for an experiment's artifacts: `artifacts/NAME` next to a sqlite file.
 
-    For a sqlite file MLflow's default would be the working directory.
+    It is None for a server, which has its own default.
+
+    Args:
+        uri: MLflow tracking URI.
+        name: name of the MLflow experiment.
     """
+    # With a sqlite file MLflow's default would be a folder in the working directory.
     database = make_url(uri).database if uri.startswith("sqlite") else None
     return str(Path(database).resolve().parent / "artifacts" / name) if database else None
 
 
 def find_or_create_experiment(client: MlflowClient, name: str, artifact_root: str | None) -> str:
-    """Return the id of the experiment of this name. A deleted experiment is restored.
+    """Return the id of the MLflow experiment of this name; create it if it doesn't exist.
+
+    A deleted experiment is restored, since MLflow allows no new one of the same name.
 
     Args:
-        client: of the tracking server.
-        name: of the experiment.
-        artifact_root: used only if the experiment is created.
+        client: client of the tracking server.
+        name: name of the experiment.
+        artifact_root: folder of its artifacts if it is created; None for the server's default.
 
     Raises:
-        UserError: it can't be created.
+        UserError: the experiment can't be created.
     """
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
             return client.create_experiment(name, artifact_location=artifact_root)
         except MlflowException as error:
-            # Another sweep may have created it a moment earlier.
+            # Another sweep may have created it since the look-up above.
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise UserError(
@@ -177,8 +197,12 @@ def relocate_artifacts(database: Path) -> None:
 
     MLflow stores absolute paths and has no call to change them. A path is changed only if its old
     root no longer exists and files of its runs are found next to the database.
+
+    Args:
+        database: absolute path of the sqlite file.
     """
-    # Errors are ignored: a read-only database keeps its old paths.
+    # Errors are ignored: a read-only database keeps its old paths. `closing` closes the connection;
+    # the connection itself is a context manager that commits or rolls back.
     with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as connection, connection:
         uris = [uri for (uri,) in connection.execute("SELECT artifact_uri FROM runs")]
         for old_root in _moved_roots(uris, database.parent):
@@ -186,7 +210,12 @@ def relocate_artifacts(database: Path) -> None:
 
 
 def _moved_roots(uris: Iterable[str], new_root: Path) -> set[str]:
-    """Return old roots that no longer exist but whose runs' files are found below `new_root`."""
+    """Return the old roots that no longer exist but whose runs' files are found below `new_root`.
+
+    Args:
+        uris: artifact URIs of runs. Only plain paths with a folder `artifacts` are considered.
+        new_root: folder of the database.
+    """
     roots = set()
     for uri in uris:
         if not uri or "://" in uri or f"{_ARTIFACTS}/" not in uri:
@@ -198,10 +227,12 @@ def _moved_roots(uris: Iterable[str], new_root: Path) -> set[str]:
 
 
 def _replace_root(connection: sqlite3.Connection, old_root: str, new_root: str) -> None:
+    """Replace a folder at the beginning of all artifact paths in the database."""
     old = f"{old_root}{_ARTIFACTS}"
     new = f"{new_root}{_ARTIFACTS}"
     for table, column in _PATH_COLUMNS:
-        # sqlite counts characters from 1, so that the rest of the path starts at len(old) + 1.
+        # Not REPLACE or LIKE: a path may have the folder twice, or the wildcards % and _. sqlite
+        # counts characters from 1, so the rest of the path starts at len(old) + 1.
         connection.execute(
             f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
             f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
@@ -210,15 +241,17 @@ def _replace_root(connection: sqlite3.Connection, old_root: str, new_root: str) 
 
 
 def _silence_mlflow() -> None:
-    # MLflow and alembic log every table they create, and print a link for every run that ends,
-    # which would break progress bars.
+    """Turn off MLflow's routine messages, which would break progress bars.
+
+    MLflow and alembic log every table that they create, and print a link for every run that ends.
+    """
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 def _check_sqlite(uri: str, create: bool) -> None:
-    """Raise UserError if the sqlite file can't be used; MLflow would retry for minutes."""
+    """Raise UserError if the sqlite file can't be used. MLflow itself would retry for minutes."""
     database = make_url(uri).database
     if not database or database == ":memory:":
         raise UserError(
@@ -233,9 +266,9 @@ def _check_sqlite(uri: str, create: bool) -> None:
     try:
         Path(database).parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(database, timeout=ANSWER_SECONDS)) as connection:
-            # Take the write lock once, or only read the header.
+            # To write, see that the lock can be taken. To read, see that it is an sqlite file.
             connection.execute("BEGIN IMMEDIATE" if create else "PRAGMA schema_version")
-        # The lock can be taken on a file that can't be written.
+        # sqlite also grants the lock on a read-only file.
         if create and not os.access(database, os.W_OK):
             raise PermissionError("you have no permission to write it")
     except (OSError, sqlite3.Error) as error:
@@ -247,6 +280,7 @@ def _check_sqlite(uri: str, create: bool) -> None:
 
 
 def _check_port(uri: str, scheme: str) -> None:
+    """Raise UserError if nothing listens on the port of a database server."""
     try:
         address = make_url(uri)
         port = address.port or _DATABASE_PORTS[scheme]
@@ -259,8 +293,10 @@ def _check_port(uri: str, scheme: str) -> None:
 
 
 def _checked_client(uri: str) -> MlflowClient:
+    """Return a client that has answered one small request, or raise UserError."""
     try:
         with fail_fast():
+            # Creating a client of an HTTP server sends no request, so send one.
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
@@ -269,7 +305,9 @@ def _checked_client(uri: str) -> MlflowClient:
 
 
 def _why_unusable(error: Exception) -> str:
+    """Return the end of an error message: what is wrong with the tracking URI, and what to do."""
     reason = without_passwords(first_line(error))[:160]
+    # By name: MLflow has one such class for each of its stores, for tracking and models.
     if type(error).__name__.startswith("Unsupported"):
         return "has a scheme that MLflow doesn't know; write sqlite:///FILE or http://HOST:PORT"
     if isinstance(error, ImportError):
@@ -277,6 +315,7 @@ def _why_unusable(error: Exception) -> str:
             f"needs a database driver ({reason}); "
             "install it, for PostgreSQL with pip install psycopg2-binary"
         )
+    # MLflow's words if a request failed, whatever the reason.
     if "failed with exception" in reason:
         return (
             f"did not answer within {ANSWER_SECONDS} s; "

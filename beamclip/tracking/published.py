@@ -1,4 +1,4 @@
-"""Published results, shown next to the measured ones: tagged as published, in runs of their own."""
+"""Write and read published results, each as an MLflow run with the tag `kind` = published."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ class PublishedResult:
         key: unique name of the result.
         method: name of the method.
         top1: accuracy, in percent.
-        dataset: that students were trained and evaluated on.
+        dataset: data that the student was trained and evaluated on.
         student: backbone of the student.
-        teacher: of the student; "none" for methods without one.
-        metric: MLflow metric key of the accuracy.
-        protocol: of the evaluation, as far as it is known.
+        teacher: teacher of the student; "none" for methods without one.
+        metric: MLflow key of the metric that `top1` is logged as.
+        protocol: how the student was evaluated, as far as it is known.
         source: paper or code that states the number.
     """
 
@@ -43,7 +43,7 @@ class PublishedResult:
 
 
 def load_published() -> list[PublishedResult]:
-    """Return the results of `published.yaml`, best first."""
+    """Return the results in `published.yaml`, best first."""
     file = resources.files("beamclip.tracking").joinpath("published.yaml")
     content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     results = [PublishedResult(**(content["defaults"] | row)) for row in content["results"]]
@@ -53,17 +53,18 @@ def load_published() -> list[PublishedResult]:
 def write_published(
     client: MlflowClient, experiment_id: str, results: Sequence[PublishedResult] | None = None
 ) -> int:
-    """Write the results that an experiment doesn't have yet, as runs of their own.
+    """Write the results that an MLflow experiment doesn't have yet, each as a run of its own.
 
     Args:
-        client: of the tracking server.
-        experiment_id: of the experiment.
-        results: default all of `published.yaml`.
+        client: client of the tracking server.
+        experiment_id: id of the experiment.
+        results: results to write; default: all in `published.yaml`.
 
     Returns:
         Number of results written.
     """
     results = load_published() if results is None else results
+    # Without the lock, two sweeps that start at once would both write them.
     with database_lock(client.tracking_uri):
         existing = {run.data.tags.get(_KEY) for run in read_published(client, experiment_id)}
         missing = [result for result in results if result.key not in existing]
@@ -73,16 +74,20 @@ def write_published(
 
 
 def read_published(client: MlflowClient, experiment_id: str) -> list[Run]:
-    """Return the runs of an experiment's published results, each result once.
+    """Return one finished run for each published result of an experiment.
 
-    Two sweeps may have written a result at the same time, and an interrupted one a part of it.
+    A result may have several runs: two sweeps on a server may write it at the same time, and an
+    interrupted sweep may leave a run unfinished.
     """
-    runs = search_all(client, experiment_id, "tags.kind = 'published'")
-    finished = [run for run in runs if run.info.status == "FINISHED"]
-    return list({run.data.tags.get(_KEY, run.info.run_id): run for run in finished}.values())
+    runs_by_key = {}
+    for run in search_all(client, experiment_id, "tags.kind = 'published'"):
+        if run.info.status == "FINISHED":
+            runs_by_key[run.data.tags.get(_KEY, run.info.run_id)] = run
+    return list(runs_by_key.values())
 
 
 def _write(client: MlflowClient, experiment_id: str, result: PublishedResult) -> None:
+    """Write one result as a run. It counts only once its status is FINISHED, which comes last."""
     tags = {name: getattr(result, name) for name in _TAGS}
     tags["source"] = "published"
     tags["kind"] = "published"

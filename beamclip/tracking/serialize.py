@@ -22,7 +22,7 @@ MetricPoint = tuple[str, float, int, int]
 Item = TypeVar("Item")
 
 VARIED = "varied"
-"""Tag of a sweep for a setting in which its trials differ."""
+"""Value of a tag on a sweep's run if the setting differs between the trials."""
 
 # MLflow's own limits.
 MAX_PARAMS_PER_BATCH = 100
@@ -32,8 +32,10 @@ MAX_TAG_LENGTH = 8000
 
 _MAX_RUN_NAME_LENGTH = 200
 _MAX_KEY_LENGTH = 250
+# Numbers with more characters, such as 0.012345678, are shortened in labels.
 _LONG_NUMBER = 7
 _SYMBOLS = {"objective.teacher_temperature": "τ_T", "objective.student_temperature": "τ_S"}
+# Tag -> the settings that decide its value.
 _TAG_KEYS = {
     "method": ("objective.name",),
     "dataset": ("data.source", "data.path"),
@@ -41,6 +43,7 @@ _TAG_KEYS = {
     "student": ("student.backbone",),
     "prompt_set": ("anchors.prompt_set",),
 }
+# Packages whose versions the tag `versions` lists.
 _PACKAGES = ("beamclip", "torch", "timm", "open_clip_torch", "ray", "mlflow")
 
 
@@ -49,30 +52,31 @@ def short_names(keys: Iterable[str], symbols: bool = True) -> dict[str, str]:
 
     Args:
         keys: dotted keys of settings.
-        symbols: use symbols such as τ_T where there are any.
+        symbols: True to use τ_T and τ_S for the temperatures.
 
     Returns:
-        Dotted key -> its symbol, else its last part, or its last two parts if several keys end
-        alike.
+        Dotted key -> its symbol, or its last part, or its last two parts if several keys have the
+        same last part.
     """
     keys = list(keys)
-    counts = Counter(_last_parts(key, 1) for key in keys)
+    last_part_counts = Counter(key.split(".")[-1] for key in keys)
     names = {}
     for key in keys:
+        parts = key.split(".")
         if symbols and key in _SYMBOLS:
             names[key] = _SYMBOLS[key]
+        elif last_part_counts[parts[-1]] == 1:
+            names[key] = parts[-1]
         else:
-            is_unique = counts[_last_parts(key, 1)] == 1
-            names[key] = _last_parts(key, 1 if is_unique else 2)
+            names[key] = ".".join(parts[-2:])
     return names
 
 
-def _last_parts(key: str, count: int) -> str:
-    return ".".join(key.split(".")[-count:])
-
-
 def run_name(values: Mapping[str, Any]) -> str:
-    """Return the name of a trial's run, at most 200 characters; `base` if nothing varies.
+    """Return the name of a trial's run, of at most 200 characters; "base" if nothing varies.
+
+    Args:
+        values: the trial's value of each varied setting, by dotted key.
 
     Example:
         >>> run_name({"objective.teacher_temperature": 0.05, "seed": 1})
@@ -84,12 +88,12 @@ def run_name(values: Mapping[str, Any]) -> str:
 
 
 def short_value(value: Any) -> str:
-    """Return a value as text, floats with four significant digits."""
+    """Return a value as text; a float has at most four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def is_number(text: str) -> bool:
-    """Return whether a text is a finite number."""
+    """Return True if a text is a finite number."""
     try:
         return math.isfinite(float(text))
     except ValueError:
@@ -97,7 +101,7 @@ def is_number(text: str) -> bool:
 
 
 def shorten_number(text: str) -> str:
-    """Return a number of more than 7 characters with four significant digits, else the text."""
+    """Return the text, with four significant digits if it is a number of more than 7 characters."""
     return f"{float(text):.4g}" if len(text) > _LONG_NUMBER and is_number(text) else text
 
 
@@ -118,7 +122,10 @@ def describe(experiment: Experiment) -> dict[str, str]:
 
 
 def sweep_tags(sweep: Sweep, base: Experiment, sweep_id: str) -> dict[str, str]:
-    """Return the tags of a sweep and of all its children; `varied` where its trials differ."""
+    """Return the tags of a sweep's run, which its children inherit.
+
+    A tag has the value "varied" if the sweep varies one of the settings that decide it.
+    """
     tags = describe(base)
     for tag, keys in _TAG_KEYS.items():
         if set(keys) & set(sweep.varied):
@@ -142,9 +149,10 @@ def version_tags() -> dict[str, str]:
 
 
 def settings_params(settings: BaseModel) -> dict[str, str]:
-    """Return flattened settings as MLflow's params: keys without special characters, text.
+    """Return flattened settings as MLflow params: dotted key -> value as text.
 
-    The text of users' objectives is left out: it is in the artifact `config.yaml`.
+    Keys and values are made to fit MLflow's limits. The code of a user's own objective is left out;
+    it is in the artifact `config.yaml`.
     """
     flat = flatten(settings.model_dump(mode="json"))
     return {
@@ -155,7 +163,7 @@ def settings_params(settings: BaseModel) -> dict[str, str]:
 
 
 def space_params(sweep: Sweep) -> dict[str, str]:
-    """Return a sweep's space as params: `space.KEY`, `variant.NAME`, and how it is searched."""
+    """Return a sweep's search as MLflow params: `space.KEY`, `variant.NAME` and `sweep.*`."""
     params = {}
     for key, dimension in sweep.space.items():
         params[f"space.{_param_key(key)}"] = _param_value(dimension.model_dump(mode="json"))
@@ -169,22 +177,25 @@ def space_params(sweep: Sweep) -> dict[str, str]:
 
 
 def _param_key(key: str) -> str:
+    """Return a key with only the characters, and the length, that MLflow accepts."""
     return re.sub(r"[^\w./\- :]", "_", key)[:_MAX_KEY_LENGTH]
 
 
 def _param_value(value: Any) -> str:
+    """Return a value as text without passwords, cut to the length that MLflow accepts."""
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
     text = without_passwords(text)
     return text if len(text) <= MAX_PARAM_LENGTH else f"{text[: MAX_PARAM_LENGTH - 1]}…"
 
 
 def param_batches(params: Mapping[str, str]) -> Iterator[list[Param]]:
-    """Yield params in batches of the size that MLflow accepts."""
-    return _batches([Param(key, value) for key, value in params.items()], MAX_PARAMS_PER_BATCH)
+    """Yield params in batches that are no larger than MLflow accepts."""
+    items = [Param(key, value) for key, value in params.items()]
+    return _batches(items, MAX_PARAMS_PER_BATCH)
 
 
 def metric_batches(points: Iterable[MetricPoint]) -> Iterator[list[Metric]]:
-    """Yield metrics in batches of the size that MLflow accepts."""
+    """Yield metrics in batches that are no larger than MLflow accepts."""
     metrics = [Metric(key, float(value), time, step) for key, value, step, time in points]
     return _batches(metrics, MAX_METRICS_PER_BATCH)
 
@@ -195,19 +206,22 @@ def _batches(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
 
 
 def split_finite(points: Iterable[MetricPoint]) -> tuple[list[MetricPoint], list[MetricPoint]]:
-    """Return the finite points and the others.
+    """Return the points with a finite value, and the others.
 
-    MLflow's databases store +inf as 1.8e308, which would then be the best run of all.
+    MLflow's databases store +inf as 1.8e308, so a run with inf would be ranked above all others.
     """
     finite: list[MetricPoint] = []
     others: list[MetricPoint] = []
     for point in points:
-        (finite if math.isfinite(point[1]) else others).append(point)
+        if math.isfinite(point[1]):
+            finite.append(point)
+        else:
+            others.append(point)
     return finite, others
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV, with all keys in order of appearance; missing values are empty."""
+    """Return rows as CSV. Columns are in order of appearance; missing values are empty."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -1,6 +1,6 @@
-"""Write a sweep to MLflow: a run for the sweep, with one child run for each trial.
+"""Write a sweep to MLflow: a parent run for the sweep, and a child run for each trial.
 
-Only the driver writes, because sqlite allows one writer at a time.
+Only the driver process writes, because sqlite allows one writer at a time.
 """
 
 import logging
@@ -34,9 +34,13 @@ _log = logging.getLogger(__name__)
 
 
 class RunWriter:
-    """Writes to runs by their ids, and remembers which are running.
+    """Writes to MLflow runs by their ids.
 
-    MLflow's fluent "active run" is never used.
+    Several trials run at once, so MLflow's fluent API with its one active run is not used.
+
+    Attributes:
+        client: client of the tracking server.
+        running: ids of the runs that were started and have not ended.
     """
 
     def __init__(self, client: MlflowClient) -> None:
@@ -44,14 +48,14 @@ class RunWriter:
         self.running: set[str] = set()
 
     def start(self, run_id: str, params: Mapping[str, str]) -> None:
-        """Mark a run as running and write the params it lacks.
-
-        Params never change, but an interrupted process may not have written all of them.
-        """
+        """Set a run's status to RUNNING and write the params that it doesn't have yet."""
+        # A resumed run has some or all of its params: an interrupted process may not have written
+        # all. MLflow refuses to change a param.
         data = self.client.get_run(run_id).data
         missing = {key: value for key, value in params.items() if key not in data.params}
         for batch in serialize.param_batches(missing):
             self.client.log_batch(run_id, params=batch)
+        # The error of an earlier attempt.
         if "beamclip.error" in data.tags:
             self.client.delete_tag(run_id, "beamclip.error")
         self.client.update_run(run_id, status="RUNNING")
@@ -64,9 +68,15 @@ class RunWriter:
         step: int,
         history: Iterable[MetricPoint] = (),
     ) -> None:
-        """Write metrics; NaN and inf are left out, and the first of them goes into a tag."""
+        """Write metrics at a step, and further points with their own steps and times.
+
+        NaN and inf are not written as metrics. The first such point is written to the tag
+        `beamclip.non_finite`.
+        """
         now = int(time.time() * 1000)
-        points = [*history, *((key, value, step, now) for key, value in metrics.items())]
+        points = list(history)
+        for key, value in metrics.items():
+            points.append((key, value, step, now))
         finite, others = serialize.split_finite(points)
         for batch in serialize.metric_batches(finite):
             self.client.log_batch(run_id, metrics=batch)
@@ -76,7 +86,7 @@ class RunWriter:
             self.client.set_tag(run_id, "beamclip.non_finite", message)
 
     def end(self, run_id: str, status: RunStatus, error: str | None = None) -> None:
-        """Set a run's final status, and the error that ended it as a tag."""
+        """Set a run's final status, and write the error that ended it to `beamclip.error`."""
         if error:
             self.client.set_tag(run_id, "beamclip.error", error[: serialize.MAX_TAG_LENGTH])
         self.client.set_terminated(run_id, status)
@@ -84,15 +94,15 @@ class RunWriter:
 
 
 class SweepTracker:
-    """The MLflow runs of one sweep. Create it with `SweepTracker.open`.
+    """Writes the MLflow runs of one sweep. Create it with `SweepTracker.open`.
 
-    As a context manager it sets the sweep's final status. Methods that take a `trial_id` raise
-    KeyError unless `start_trial` was called for it, except for `has_ended`.
+    As a context manager it sets the sweep's final status on exit. The methods that take a
+    `trial_id`, except `start_trial` and `has_ended`, raise KeyError if that trial has no run yet.
 
     Attributes:
-        client: of the tracking server.
-        experiment_id: of the MLflow experiment, which has the sweep's name.
-        run_id: of the sweep's own run.
+        client: client of the tracking server.
+        experiment_id: id of the MLflow experiment, which has the sweep's name.
+        run_id: id of the sweep's own run, the parent of all others.
     """
 
     def __init__(
@@ -104,6 +114,8 @@ class SweepTracker:
         self._writer = RunWriter(client)
         self._base = base
         self._tags = dict(tags)
+        # Run ids by trial id, and by the tag `beamclip.reference`. Those of a resumed sweep exist
+        # already.
         self._trials: dict[str, str] = {}
         self._references: dict[str, str] = {}
         for child in search_all(client, experiment_id, f"tags.`{_PARENT}` = '{self.run_id}'"):
@@ -121,21 +133,23 @@ class SweepTracker:
         resume: bool = False,
         tags: Tags | None = None,
     ) -> Self:
-        """Start a sweep's run, or with `resume` continue the run of this `sweep_id`.
+        """Start a sweep's run, or continue it if `resume` is set.
 
         Args:
-            uri: tracking URI.
-            artifact_root: folder of artifacts, used if the MLflow experiment is created; None is
-                next to a sqlite file, or a server's own default.
-            sweep: its name is that of the MLflow experiment.
-            base: experiment that trials vary.
+            uri: MLflow tracking URI.
+            artifact_root: folder of artifacts if the MLflow experiment is created; None for a
+                folder next to a sqlite file, or for a server's own default.
+            sweep: the sweep; the MLflow experiment has its name.
+            base: settings that all trials share.
             sweep_id: unique id of the sweep.
-            resume: continue the sweep's run if there is one.
-            tags: override those worked out from `base`, and are copied to all children.
+            resume: continue the sweep's run if it exists.
+            tags: tags of the sweep's run and all its children; they override those derived from
+                `base`.
 
         Raises:
             UserError: the URI can't be used, or the sweep exists and `resume` is False.
         """
+        # Find or create the parent run.
         client = connect(uri)
         root = artifact_root or default_artifact_root(uri, sweep.name)
         experiment_id = find_or_create_experiment(client, sweep.name, root)
@@ -149,6 +163,8 @@ class SweepTracker:
         if parent is None:
             parent_tags = shared | {"kind": "sweep"}
             parent = client.create_run(experiment_id, tags=parent_tags, run_name=sweep_id)
+
+        # Write its settings.
         tracker = cls(client, experiment_id, parent, base, shared)
         params = serialize.settings_params(base) | serialize.space_params(sweep)
         tracker._writer.start(tracker.run_id, params)
@@ -162,12 +178,12 @@ class SweepTracker:
         experiment: Experiment | None = None,
         tags: Tags | None = None,
     ) -> str:
-        """Start a trial's run, or after a resume continue it.
+        """Start a trial's run, or continue it after a resume.
 
         Args:
             trial_id: unique id of the trial.
-            values: the varied dotted settings, which name the run.
-            experiment: the trial's resolved settings; default the base with `values`.
+            values: the trial's value of each varied setting, by dotted key; they name the run.
+            experiment: the trial's resolved settings; default: the base with `values`.
             tags: further tags of the run.
 
         Returns:
@@ -175,7 +191,7 @@ class SweepTracker:
         """
         experiment = experiment or with_values(self._base, values)
         if trial_id not in self._trials:
-            # The other tags are copied from the sweep.
+            # Only what differs between trials: `_create_child` copies the sweep's other tags.
             trial_tags = {
                 tag: value
                 for tag, value in serialize.describe(experiment).items()
@@ -185,6 +201,7 @@ class SweepTracker:
             trial_tags |= {"kind": "trial", "beamclip.trial_id": trial_id}
             self._create_child(serialize.run_name(values), trial_tags)
         params = serialize.settings_params(experiment)
+        # A variant is a dimension of the sweep, not a setting of the experiment.
         if "variant" in values:
             params["variant"] = str(values["variant"])
         self._writer.start(self._trials[trial_id], params)
@@ -201,8 +218,8 @@ class SweepTracker:
 
         Args:
             trial_id: id of the trial.
-            metrics: written at `step`, with the current time.
-            step: of `metrics`, the epoch.
+            metrics: metric key -> value, written with the current time.
+            step: step of `metrics`: the epoch.
             history: further points with their own steps and times.
         """
         self._writer.log(self._trials[trial_id], metrics, step, history)
@@ -210,12 +227,18 @@ class SweepTracker:
     def log_trial_artifact(
         self, trial_id: str, path: str | Path, artifact_path: str | None = None
     ) -> None:
-        """Upload a file, or all files of a folder, to the folder `artifact_path` of a trial."""
+        """Upload a file, or all files of a folder, to a trial's run.
+
+        Args:
+            trial_id: id of the trial.
+            path: local file or folder.
+            artifact_path: folder among the run's artifacts; default: their top level.
+        """
         upload = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
         upload(self._trials[trial_id], str(path), artifact_path)
 
     def log_trial_text(self, trial_id: str, text: str, artifact_file: str) -> None:
-        """Write a text into a file of a trial's run."""
+        """Write a text as an artifact of a trial's run."""
         self.client.log_text(self._trials[trial_id], text, artifact_file)
 
     def end_trial(self, trial_id: str, status: RunStatus, error: str | None = None) -> None:
@@ -223,7 +246,7 @@ class SweepTracker:
         self._writer.end(self._trials[trial_id], status, error)
 
     def has_ended(self, trial_id: str) -> bool:
-        """Return whether a trial's run is finished or failed; a KILLED run was interrupted."""
+        """Return True if a trial's run is FINISHED or FAILED. A KILLED run was interrupted."""
         run_id = self._trials.get(trial_id)
         if run_id is None:
             return False
@@ -232,48 +255,49 @@ class SweepTracker:
     def log_reference(
         self, kind: Literal["untrained", "teacher"], tags: Tags, metrics: Mapping[str, float]
     ) -> str:
-        """Write a reference run next to the trials, unless it exists.
+        """Write a reference run as a child of the sweep's run, unless it exists.
 
-        There is one for each kind, dataset, teacher, student and prompt set.
+        There is one run for each kind, dataset, teacher, student and prompt set.
 
         Args:
-            kind: of the reference.
-            tags: in which the reference differs from the sweep.
-            metrics: of the reference.
+            kind: kind of the reference.
+            tags: tags whose values differ from the sweep's.
+            metrics: metric key -> value.
 
         Returns:
             The run's id.
         """
-        described = self._tags | dict(tags)
-        parts = [described[tag] for tag in ("dataset", "teacher", "student", "prompt_set")]
+        all_tags = self._tags | dict(tags)
+        parts = [all_tags[tag] for tag in ("dataset", "teacher", "student", "prompt_set")]
         key = " | ".join([kind, *parts])
         if key not in self._references:
             reference_tags = {"method": kind, "kind": "reference", "beamclip.reference": key}
             self._create_child(kind, dict(tags) | reference_tags)
         run_id = self._references[key]
+        # An interrupted sweep may have created the run without its metrics.
         if self.client.get_run(run_id).info.status != "FINISHED":
             self._writer.log(run_id, metrics, step=0)
             self._writer.end(run_id, "FINISHED")
         return run_id
 
     def set_missing_tags(self, tags: Tags) -> None:
-        """Set tags of the sweep's own run that it doesn't have yet."""
+        """Set those tags that the sweep's own run doesn't have yet."""
         existing = self.client.get_run(self.run_id).data.tags
         for name, value in tags.items():
             if name not in existing:
                 self.client.set_tag(self.run_id, name, value)
 
     def log_figure(self, figure: Figure, name: str) -> None:
-        """Write a figure to the sweep's run; the ending of `name` decides the format."""
+        """Write a figure to the sweep's run; the suffix of `name` decides the format."""
         self.client.log_figure(self.run_id, figure, name)
 
     def log_table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
-        """Write rows to the sweep's run as a CSV file, replacing an earlier one."""
+        """Write rows to the sweep's run as a CSV file; an existing file is replaced."""
         self.client.log_text(self.run_id, serialize.csv_text(rows), name)
 
     def delete(self) -> None:
-        """Delete the run of a sweep that never began, so that it doesn't count as the latest."""
-        # The error that kept the sweep from beginning matters more than one here.
+        """Delete the run of a sweep that failed to start, so that `compare` does not find it."""
+        # The error that kept the sweep from starting matters more than one in here.
         with suppress(Exception):
             self.client.delete_run(self.run_id)
         self._writer.running.clear()
@@ -281,10 +305,11 @@ class SweepTracker:
     def close(self, status: RunStatus = "FINISHED") -> None:
         """Set the sweep's final status, and KILLED for trials that are still running.
 
-        Calling it again does nothing.
+        A second call does nothing.
         """
         for run_id in self._writer.running - {self.run_id}:
             self._writer.end(run_id, "KILLED")
+        # Only the sweep's own run is left, or none if it has ended already.
         if self._writer.running:
             self._writer.end(self.run_id, status)
 
@@ -297,11 +322,13 @@ class SweepTracker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # KeyboardInterrupt and SystemExit are no subclasses of Exception.
         interrupted = kind is not None and not issubclass(kind, Exception)
         status: RunStatus = "FINISHED"
         if kind is not None:
             status = "KILLED" if interrupted else "FAILED"
         try:
+            # After Ctrl-C the process should not wait for MLflow's retries.
             with fail_fast() if interrupted else nullcontext():
                 self.close(status)
         except Exception as close_error:
@@ -310,25 +337,29 @@ class SweepTracker:
                 raise UserError(
                     f"{reason}; fix the tracking server and continue with --resume"
                 ) from None
-            # The error that ended the sweep matters more.
+            # The error that ended the sweep matters more, so only warn.
             _log.warning("beamclip: %s.", reason)
 
     def _create_child(self, name: str, tags: Tags) -> None:
+        """Create a child of the sweep's run, with the sweep's tags where `tags` has no others."""
         all_tags = self._tags | {_PARENT: self.run_id} | dict(tags)
         self._remember(self.client.create_run(self.experiment_id, tags=all_tags, run_name=name))
 
     def _remember(self, child: Run) -> None:
+        """Keep the id of a child run, so that it is found by its trial or reference."""
         tags = child.data.tags
         run_id = str(child.info.run_id)
         if "beamclip.trial_id" in tags:
             self._trials[tags["beamclip.trial_id"]] = run_id
         elif "beamclip.reference" in tags:
             self._references[tags["beamclip.reference"]] = run_id
+        # Also runs that a killed driver left behind: `close` then ends them.
         if child.info.status == "RUNNING":
             self._writer.running.add(run_id)
 
 
 def _find_sweep_run(client: MlflowClient, experiment_id: str, sweep_id: str) -> Run | None:
+    """Return the sweep's own run, or None if it does not exist."""
     condition = f"tags.kind = 'sweep' and tags.`beamclip.sweep_id` = '{sweep_id}'"
     runs = search_all(client, experiment_id, condition)
     return runs[0] if runs else None

@@ -10,11 +10,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 Report = Callable[[dict[str, Any], Path | None], None]
-"""Called equally often on every rank, with metrics and, on rank 0, a checkpoint's folder."""
+"""Called with metrics and, on rank 0, the folder of a checkpoint, else None.
+
+Ray Train's implementation waits for all ranks, so every rank must call it equally often. The folder
+is deleted after the call."""
 
 
 def report_nowhere(metrics: dict[str, Any], checkpoint: Path | None) -> None:
-    """Drop the report, for notebooks and tests."""
+    """Ignore the report, for notebooks and tests."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,15 @@ class Context:
         """Return the mean over the workers, element by element."""
         if self.world_size == 1:
             return values
+        # all_reduce works in place, and the argument must not change.
         values = values.clone()
         dist.all_reduce(values)
         return values / self.world_size
 
     def share_buffers(self, module: nn.Module) -> None:
-        """Copy rank 0's buffers to every worker.
+        """Copy rank 0's buffers to every worker, in place.
 
-        Without synchronized batch norm, the running statistics differ from worker to worker.
+        If batch norm is not synchronized, its running statistics differ between workers.
         """
         if self.world_size > 1:
             for buffer in module.buffers():
@@ -63,15 +67,16 @@ class Context:
         """
         if self.world_size == 1:
             return rows
-        counts = [
-            torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(self.world_size)
-        ]
-        dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
-        longest = int(torch.cat(counts).max())
-        total = int(torch.cat(counts).sum())
-        # all_gather needs tensors of equal shape.
+        count = torch.tensor([len(rows)], device=rows.device)
+        gathered_counts = [torch.zeros_like(count) for _ in range(self.world_size)]
+        dist.all_gather(gathered_counts, count)
+        counts = torch.cat(gathered_counts)
+        longest = int(counts.max())
+        total = int(counts.sum())
+        # all_gather needs tensors of equal shape, so pad the shorter ones.
         padded = torch.zeros(longest, *rows.shape[1:], dtype=rows.dtype, device=rows.device)
         padded[: len(rows)] = rows
         gathered = [torch.empty_like(padded) for _ in range(self.world_size)]
         dist.all_gather(gathered, padded)
+        # Row i of rank r was row i * world_size + r. The padding comes last and is cut off.
         return torch.stack(gathered, dim=1).flatten(0, 1)[:total]

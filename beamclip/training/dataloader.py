@@ -1,16 +1,16 @@
-"""Make the batches of a run: views of the images, the teachers' embeddings of them, and labels.
+"""Make the batches of a run: views of images, the teachers' embeddings of these views, and labels.
 
-The order of samples is a permutation of (seed, epoch), and a view is a function of its sample and
-view ids, so a batch depends neither on earlier batches nor on the number of workers. A background
-thread makes batches ahead of the device (`beamclip.data.prefetch`).
+The order of the samples follows from seed and epoch, and a view from its sample id and view id. So
+a batch depends neither on earlier batches nor on the number of workers. A background thread makes
+batches ahead of the device (`beamclip.data.prefetch`).
 
-Images and embeddings are read from memory-mapped stores, or are resident: kept on the device, where
-a batch is a gather. A live teacher encodes the views of each batch instead.
+Images and embeddings are either read from memory-mapped stores or *resident*, that is, kept in the
+device's memory, where making a batch is a single indexing operation. A live teacher encodes the
+views of each batch instead.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -26,9 +26,9 @@ from beamclip.preparation.assets import OpenAssets, OpenTeacher
 from beamclip.teachers import Embeddings, Teacher, load_teacher
 from beamclip.training.context import Context
 
-# Share of the device's free memory that resident data may take; training needs the rest.
+# Largest share of the device's free memory for resident data; training needs the rest.
 _RESIDENT_MEMORY_SHARE = 0.5
-# Images that are copied to the device at a time.
+# Images that are copied to the device at a time, which bounds the memory of the host.
 _CHUNK = 1024
 
 
@@ -36,17 +36,17 @@ _CHUNK = 1024
 class Batch:
     """One rank's part of a training step, on its device.
 
-    It holds B images, of which V large views and C small crops. The views of all images are stacked
-    view by view: row v * B + i is view v of image i.
+    It has B images, with V large views and C small crops of each. Views are stacked view by view:
+    row v * B + i is view v of image i. Small crops are stacked in the same way.
 
     Attributes:
-        images: rendered views, [V * B, 3, S, S] float32.
-        teachers: each teacher's embeddings of the same views, [V * B, D_m] float32.
-        count: B; 0 means one view per image.
-        crops: [C * B, 3, s, s] float32, or None without small crops.
-        labels: classes, int64 [B], or None if the objective does not need them.
-        clusters: clusters of the images, int64 [B], or None likewise.
-        epoch: epochs trained before this step, including the finished part of the current one.
+        images: rendered large views, [V * B, 3, S, S] float32.
+        teachers: embeddings of the same views, one tensor [V * B, D_m] float32 for each teacher m.
+        count: B; default the number of `images`, that is, one view per image.
+        crops: small crops, [C * B, 3, s, s] float32, or None if there are none.
+        labels: classes of the images, int64 [B], or None if the objective does not need them.
+        clusters: clusters of the images, int64 [B], or None if the objective does not need them.
+        epoch: epochs trained before this step, a fraction inside an epoch.
     """
 
     images: Tensor
@@ -62,7 +62,11 @@ class Batch:
 
 
 def record_stream(batch: Batch) -> None:
-    """Tell the allocator that the training stream uses memory of the loading thread's stream."""
+    """Tell CUDA's allocator that the training stream uses the tensors of a batch.
+
+    They were made on the loading thread's stream. Without this, the allocator could give their
+    memory to a later batch while training still reads it.
+    """
     if not batch.images.is_cuda:
         return
     stream = torch.cuda.current_stream(batch.images.device)
@@ -72,20 +76,21 @@ def record_stream(batch: Batch) -> None:
 
 
 def epoch_order(ids: Ids, seed: int, epoch: int) -> Ids:
-    """Return the samples in the order of this epoch, a permutation by (seed, epoch)."""
+    """Return sample ids in the order of an epoch, a random permutation for each (seed, epoch)."""
+    # Not drawn from one generator for all epochs, so that a resumed run has the same order.
     generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     return generator.permutation(ids)
 
 
 def rank_batches(order: Ids, batch_size: int, rank: int, world_size: int) -> Iterator[Ids]:
-    """Yield this rank's part of every global batch; the last, incomplete batch is dropped.
+    """Yield this rank's part of every global batch. The last, incomplete batch is dropped.
 
-    The global batches do not depend on the number of workers, so neither does the loss curve.
+    Global batches do not depend on the number of workers, so neither does the loss curve.
 
     Args:
         order: sample ids of the epoch.
-        batch_size: of all workers together; a multiple of `world_size`.
-        rank: of this worker.
+        batch_size: images in a global batch; a multiple of `world_size`.
+        rank: rank of this worker.
         world_size: number of workers.
     """
     rank_size = batch_size // world_size
@@ -98,11 +103,11 @@ class ImageReader(Protocol):
     """Reads training images by sample id."""
 
     def read(self, ids: Ids) -> Tensor:
-        """Return the images, uint8 [B, S, S, 3] on the device."""
+        """Return the images of these sample ids, uint8 [B, S, S, 3] on the device."""
 
 
 class MappedImages:
-    """Images of the memory-mapped packed store, read batch by batch."""
+    """Reads images from the memory-mapped packed store, batch by batch."""
 
     def __init__(self, packed: PackedImages, device: torch.device) -> None:
         self._packed = packed
@@ -114,12 +119,12 @@ class MappedImages:
 
 
 class ResidentImages:
-    """All training images in the device's memory.
+    """Keeps all training images in the device's memory.
 
     Args:
         packed: the packed store.
         ids: sorted ids of the images to keep.
-        device: where they are kept.
+        device: device to keep them on.
     """
 
     def __init__(self, packed: PackedImages, ids: Ids, device: torch.device) -> None:
@@ -129,30 +134,32 @@ class ResidentImages:
         for start in range(0, len(ids), _CHUNK):
             chunk = torch.from_numpy(packed.read(ids[start : start + _CHUNK]))
             self._images[start : start + _CHUNK] = chunk.to(device)
+        # The memory-mapped pages are not needed any more.
         packed.release()
 
     def read(self, ids: Ids) -> Tensor:
         """See `ImageReader`."""
+        # Row of each sample; `_ids` is sorted.
         rows = torch.from_numpy(np.searchsorted(self._ids, ids))
         return self._images[to_device(rows, self._images.device)]
 
 
 class EmbeddingReader(Protocol):
-    """Returns a teacher's embeddings of views."""
+    """Reads or computes one teacher's embeddings of views."""
 
     def read(self, ids: Ids, view: int, images: Tensor, parameters: ViewParameters) -> Tensor:
         """Return the embeddings of one view of these samples, [B, D] float32 on the device.
 
         Args:
-            ids: of the samples.
+            ids: sample ids, [B].
             view: id of the view.
-            images: of the samples; only a live teacher needs them.
-            parameters: of the view; only a live teacher needs them.
+            images: images of the samples, uint8 [B, S, S, 3]; used by a live teacher only.
+            parameters: augmentation of the view; used by a live teacher only.
         """
 
 
 class MappedEmbeddings:
-    """Embeddings of the memory-mapped store, read batch by batch."""
+    """Reads embeddings from the memory-mapped store, batch by batch."""
 
     def __init__(self, stored: Embeddings, device: torch.device) -> None:
         self._stored = stored
@@ -164,7 +171,7 @@ class MappedEmbeddings:
 
 
 class ResidentEmbeddings:
-    """All embeddings in the device's memory, in half precision as they are stored."""
+    """Keeps all embeddings in the device's memory, in half precision as in the store."""
 
     def __init__(self, stored: Embeddings, device: torch.device) -> None:
         self._stored = stored
@@ -184,8 +191,11 @@ class LiveTeacher:
 
     def read(self, ids: Ids, view: int, images: Tensor, parameters: ViewParameters) -> Tensor:
         """See `EmbeddingReader`."""
-        # The clone is not an inference-mode tensor, so a loss can be computed from it.
-        return self._teacher.encode_images(render(images, parameters, self._teacher.pixels)).clone()
+        # The same view as the student's, in the teacher's own size and normalization.
+        views = render(images, parameters, self._teacher.pixels)
+        # The teacher runs in inference mode, and autograd refuses its tensors. A clone made here is
+        # an ordinary tensor.
+        return self._teacher.encode_images(views).clone()
 
 
 @dataclass(frozen=True)
@@ -193,12 +203,12 @@ class TrainLoader:
     """Makes one worker's batches.
 
     Attributes:
-        experiment: the settings of the run.
-        context: of this worker.
-        opened: the run's stores.
+        experiment: settings of the run.
+        context: context of this worker.
+        opened: opened stores of the run.
         pixels: format of the large views.
-        small_pixels: format of the small crops, or None without small crops.
-        images: reads the training images.
+        small_pixels: format of the small crops, or None if there are none.
+        images: reader of the training images.
         teachers: one reader for each teacher; empty if the objective needs no teacher embeddings.
     """
 
@@ -216,27 +226,33 @@ class TrainLoader:
         return len(self.opened.trained) // self.experiment.optimizer.batch_size
 
     def global_batch_ids(self, epoch: int, step: int) -> Ids:
-        """Return the sample ids of all workers in a step."""
+        """Return the sample ids of a step's global batch.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            step: number of the step in the epoch, from 0.
+        """
         size = self.experiment.optimizer.batch_size
         order = epoch_order(self.opened.trained, self.experiment.seed, epoch)
         return order[step * size : (step + 1) * size]
 
     def batches(self, epoch: int) -> Prefetcher[tuple[int, Ids], Batch]:
         """Return an iterator over this worker's batches of an epoch, made ahead in a thread."""
+
+        def make(numbered_ids: tuple[int, Ids]) -> Batch:
+            step, ids = numbered_ids
+            return self.make_batch(epoch, ids, step)
+
         order = epoch_order(self.opened.trained, self.experiment.seed, epoch)
         batch_size = self.experiment.optimizer.batch_size
-        ids = rank_batches(order, batch_size, self.context.rank, self.context.world_size)
-        return Prefetcher(enumerate(ids), partial(self._make_numbered, epoch), self.context.device)
-
-    def _make_numbered(self, epoch: int, numbered: tuple[int, Ids]) -> Batch:
-        step, ids = numbered
-        return self.make_batch(epoch, ids, step)
+        ids_of_steps = rank_batches(order, batch_size, self.context.rank, self.context.world_size)
+        return Prefetcher(enumerate(ids_of_steps), make, self.context.device)
 
     def make_batch(self, epoch: int, ids: Ids, step: int = 0) -> Batch:
-        """Make the batch of these samples: views, embeddings, labels and so on.
+        """Make the batch of these samples: views, embeddings and whatever the objective requires.
 
         Args:
-            epoch: decides which views the samples have.
+            epoch: number of the epoch, from 0; it determines the views.
             ids: sample ids, [B].
             step: number of the step in the epoch, from 0; only `Batch.epoch` depends on it.
         """
@@ -245,8 +261,14 @@ class TrainLoader:
         images = self.images.read(ids)
         view_ids = views.views_of(epoch, requirements.views, requirements.embeddings)
         parameters = [self._draw(ids, view) for view in view_ids]
-        # With canonical teacher views, every view is taught with the one that is stored.
-        stored_view_ids = [0 if views.teacher == "center" else view for view in view_ids]
+        teacher_view_ids = view_ids
+        if views.teacher == "center":
+            # The store has a single view of each image, with id 0. It serves all student views.
+            teacher_view_ids = (0,) * len(view_ids)
+        teachers = [
+            _read_views(teacher, ids, teacher_view_ids, images, parameters)
+            for teacher in self.teachers
+        ]
         labels = clusters = None
         if requirements.labels:
             labels = self._int_tensor(self.opened.packed.labels[ids])
@@ -254,10 +276,7 @@ class TrainLoader:
             clusters = self._int_tensor(self.opened.clusters.labels_of(ids))
         return Batch(
             images=self._render(images, parameters, self.pixels),
-            teachers=tuple(
-                _read_views(teacher, ids, stored_view_ids, images, parameters)
-                for teacher in self.teachers
-            ),
+            teachers=tuple(teachers),
             count=len(ids),
             crops=self._small_crops(images, ids, epoch),
             labels=labels,
@@ -281,6 +300,7 @@ class TrainLoader:
         if self.small_pixels is None:
             return None
         count = self.experiment.student_views.resolve().small_crops
+        # No store depends on small crops, so every epoch gets new ones.
         crop_ids = range(epoch * count, (epoch + 1) * count)
         parameters = [self._draw(ids, crop, small=True) for crop in crop_ids]
         return self._render(images, parameters, self.small_pixels)
@@ -298,49 +318,53 @@ def _read_views(
     parameters: Sequence[ViewParameters],
 ) -> Tensor:
     """Return a teacher's embeddings of several views, [V * B, D]."""
-    embeddings = [
-        teacher.read(ids, view, images, view_parameters)
-        for view, view_parameters in zip(view_ids, parameters, strict=True)
-    ]
+    embeddings = []
+    for view, view_parameters in zip(view_ids, parameters, strict=True):
+        embeddings.append(teacher.read(ids, view, images, view_parameters))
+    # cat would copy a single tensor.
     return embeddings[0] if len(embeddings) == 1 else torch.cat(embeddings)
 
 
 def build_train_loader(
     experiment: Experiment, opened: OpenAssets, context: Context, pixels: PixelFormat
 ) -> TrainLoader:
-    """Build the loader; images and embeddings are resident if `scaling.resident` says so.
+    """Build the loader of one worker. `scaling.resident` decides where its data is kept.
 
     Args:
-        experiment: the settings of the run.
-        opened: its stores.
-        context: of this worker.
+        experiment: settings of the run.
+        opened: opened stores of the run.
+        context: context of this worker.
         pixels: format of the student's large views.
     """
     requirements = experiment.objective.requirements
-    recipe = experiment.student_views.resolve()
-    teachers = opened.teachers if requirements.embeddings else ()
     resident = _is_resident(experiment, opened, context)
-    images: ImageReader = (
-        ResidentImages(opened.packed, opened.trained, context.device)
-        if resident
-        else MappedImages(opened.packed, context.device)
-    )
+    images: ImageReader
+    if resident:
+        images = ResidentImages(opened.packed, opened.trained, context.device)
+    else:
+        images = MappedImages(opened.packed, context.device)
+    readers: list[EmbeddingReader] = []
+    if requirements.embeddings:
+        for teacher in opened.teachers:
+            readers.append(_open_embeddings(teacher, resident, context.device))
     small_pixels = None
+    recipe = experiment.student_views.resolve()
     if requirements.crops and recipe.small_crops:
         small_pixels = replace(pixels, size=max(8, round(recipe.small_side * pixels.size)))
     return TrainLoader(
-        experiment,
-        context,
-        opened,
-        pixels,
-        small_pixels,
-        images,
-        tuple(_open_embeddings(teacher, resident, context.device) for teacher in teachers),
+        experiment=experiment,
+        context=context,
+        opened=opened,
+        pixels=pixels,
+        small_pixels=small_pixels,
+        images=images,
+        teachers=tuple(readers),
     )
 
 
 def fits_device_memory(size: int, device: torch.device) -> bool:
     """Return True if `size` bytes fit on a GPU and leave enough memory for training."""
+    # On a CPU, memory-mapped files are in the same memory anyway.
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
@@ -348,11 +372,15 @@ def fits_device_memory(size: int, device: torch.device) -> bool:
 
 
 def _is_resident(experiment: Experiment, opened: OpenAssets, context: Context) -> bool:
-    image_bytes = len(opened.trained) * opened.packed.image_size**2 * 3
-    stored = [teacher.views for teacher in opened.teachers if teacher.views is not None]
-    size = image_bytes + sum(views.bytes for views in stored)
     setting = experiment.scaling.resident
-    return setting == "always" or (setting == "auto" and fits_device_memory(size, context.device))
+    if setting != "auto":
+        return setting == "always"
+    # Three bytes per pixel, also if the store is JPEG: resident images are decoded.
+    size = len(opened.trained) * opened.packed.image_size**2 * 3
+    for teacher in opened.teachers:
+        if teacher.views is not None:
+            size += teacher.views.bytes
+    return fits_device_memory(size, context.device)
 
 
 def _open_embeddings(teacher: OpenTeacher, resident: bool, device: torch.device) -> EmbeddingReader:

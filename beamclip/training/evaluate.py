@@ -1,6 +1,6 @@
-"""Evaluate a student: features of train, val and test are computed once, then the probes run.
+"""Evaluate a student: compute the features of train, val and test once, then run all probes.
 
-The workers share the computation of the features; the probes run on rank 0.
+The workers share the computation of the features. The probes run on rank 0.
 """
 
 from collections.abc import Iterator
@@ -21,11 +21,12 @@ from beamclip.stores import Progress, build_once, silent
 from beamclip.students import Student, build_student
 from beamclip.training.context import Context
 
+# Images in a forward pass.
 _BATCH = 256
 
 
 def student_pixels(student: Student, size: int) -> PixelFormat:
-    """Return the pixel format of this student's input, with a side of `size` pixels."""
+    """Return the pixel format of this student's input, with sides of `size` px."""
     mean, std = student.normalization
     return PixelFormat(size, mean, std, "bilinear")
 
@@ -33,10 +34,15 @@ def student_pixels(student: Student, size: int) -> PixelFormat:
 def center_views(
     packed: PackedImages, ids: Ids, pixels: PixelFormat, device: torch.device
 ) -> Iterator[Tensor]:
-    """Yield the canonical view of these samples, in order, in batches of [<= 256, 3, S, S]."""
+    """Yield the canonical (center) views of these samples, in order.
+
+    Yields:
+        Batches of at most 256 views, [n, 3, S, S] float32 on the device.
+    """
     for start in range(0, len(ids), _BATCH):
         batch = ids[start : start + _BATCH]
         images = torch.from_numpy(packed.read(batch)).to(device)
+        # The center recipe has nothing random, so view id and seed are 0.
         parameters = draw(RECIPES["center"], batch, np.zeros(len(batch), np.int64), 0)
         yield render(images, parameters, pixels)
 
@@ -46,13 +52,23 @@ def labeled_features(
 ) -> LabeledFeatures:
     """Return features and embeddings of these samples, in order, on every worker.
 
-    Each worker computes its part, then all parts are gathered.
+    Each worker computes a part of them, then all parts are gathered. All workers must call this
+    function.
+
+    Args:
+        packed: the images.
+        ids: sample ids, at least one.
+        student: run in evaluation mode.
+        pixels: the student's input format.
+        context: context of this worker.
     """
     rank_ids = ids[context.rank :: context.world_size]
-    # With fewer samples than workers, a worker without samples still runs one image, to have
-    # tensors of the right width for gathering, and contributes none of its rows.
-    views = center_views(packed, rank_ids if len(rank_ids) else ids[:1], pixels, context.device)
-    extracted = extract(student, views, context.device)
+    # With fewer samples than workers, some workers have no sample. They run one image, to have
+    # tensors of the right width for gathering, and then contribute no row of it.
+    ids_to_run = rank_ids if len(rank_ids) else ids[:1]
+    extracted = extract(
+        student, center_views(packed, ids_to_run, pixels, context.device), context.device
+    )
     features = context.gather_rows(extracted.features[: len(rank_ids)])
     embeddings = context.gather_rows(extracted.embeddings[: len(rank_ids)])
     labels = torch.from_numpy(np.asarray(packed.labels[ids]))
@@ -73,22 +89,25 @@ def evaluation_features(  # noqa: PLR0913 - a student, its images and the settin
     """Return the features of train, val and test that all probes use.
 
     Args:
-        student: put into evaluation mode.
+        student: run in evaluation mode.
         packed: the images.
         splits: train is cut to `config.train_images`, evenly over the classes.
         pixels: the student's input format.
         config: settings of the probes.
-        context: of this worker.
-        progress: called after each of the three parts.
+        context: context of this worker; all workers must call this function.
+        progress: called after each of the three splits.
+
+    Returns:
+        The features of train, val and test.
     """
     train = splits.train
     if config.train_images is not None and config.train_images < len(train):
         train = even_subset(train, packed.labels[train], config.train_images)
-    parts = []
+    features = []
     for ids in (train, splits.val, splits.test):
-        parts.append(labeled_features(packed, ids, student, pixels, context))
-        progress("features", len(parts), 3)
-    return parts[0], parts[1], parts[2]
+        features.append(labeled_features(packed, ids, student, pixels, context))
+        progress("features", len(features), 3)
+    return features[0], features[1], features[2]
 
 
 def probe_student(  # noqa: PLR0913 - a student, its images and the settings
@@ -102,20 +121,24 @@ def probe_student(  # noqa: PLR0913 - a student, its images and the settings
     """Run the whole evaluation, which is the same for every method.
 
     Args:
-        student: put into evaluation mode.
-        opened: the run's stores.
+        student: run in evaluation mode.
+        opened: opened stores of the run.
         pixels: the student's input format.
         config: settings of the probes.
-        context: of this worker; all workers must call this function.
-        projected: True if the student's embeddings were trained towards the teacher's space.
-            Without that there is no zero-shot accuracy.
+        context: context of this worker; all workers must call this function.
+        projected: True if the student was trained to embed into the teacher's space. If False,
+            there is no zero-shot accuracy.
 
     Returns:
         The evaluation on rank 0, None on the other ranks.
     """
-    parts = evaluation_features(student, opened.packed, opened.splits, pixels, config, context)
+    train, val, test = evaluation_features(
+        student, opened.packed, opened.splits, pixels, config, context
+    )
+    if context.rank != 0:
+        return None
     anchors = opened.classes.embeddings.to(context.device) if projected else None
-    return evaluate(*parts, anchors, config) if context.rank == 0 else None
+    return evaluate(train, val, test, anchors, config)
 
 
 def untrained_metrics(
@@ -123,19 +146,19 @@ def untrained_metrics(
 ) -> dict[str, float]:
     """Return the metrics of the experiment's student with random weights, the baseline to beat.
 
-    Computed once and kept as a store, which depends on student, probe, data and seed. The weights
-    are random even if the student of the experiment starts from others.
+    They are computed once and kept as a store, which depends on student, probe, data and seed.
 
     Args:
-        experiment: the settings.
-        assets: the experiment's stores.
+        experiment: settings of the run; `student.init` is replaced by `random`.
+        assets: stores of the experiment.
         root: folder of all stores.
-        device: where the features are computed.
+        device: device to compute the features on.
     """
     experiment = with_values(
         experiment,
         {"student.init": "random", "student.small_image_stem": _random_stem(experiment.student)},
     )
+    # The folder of a store is named by its key.
     store_keys = [Path(path).name for path in (assets.packed, assets.classes)]
     sections = experiment.key_parts(include={"student", "probe", "data", "seed"})
 
@@ -146,6 +169,7 @@ def untrained_metrics(
         evaluation = probe_student(
             student, opened, pixels, experiment.probe, Context(device=device)
         )
+        # A single process has rank 0.
         assert evaluation is not None
         return {"metrics": evaluation.metrics}
 
@@ -155,9 +179,10 @@ def untrained_metrics(
 
 
 def _random_stem(student: StudentConfig) -> str:
-    """Return the setting that gives a student with random weights the stem of the configured one.
+    """Return the `small_image_stem` that gives random weights the stem of the configured student.
 
-    With `auto`, timm's weights keep their own stem at any image size; random weights may not.
+    Under `auto`, timm's weights keep their original stem, but random weights get the small one for
+    small images. The baseline must have the same architecture as the student.
     """
     if student.init == "pretrained" and student.small_image_stem == "auto":
         return "never"

@@ -1,7 +1,7 @@
 """Train for one epoch: batches in, metrics out.
 
 The loop knows no method, no teacher and no tracker. It never waits for the device inside an epoch:
-losses stay on the device until the epoch's end.
+losses stay on the device until the epoch ends.
 """
 
 import time
@@ -19,16 +19,18 @@ from beamclip.objectives import Objective
 from beamclip.training.context import Context
 from beamclip.training.dataloader import Batch, record_stream
 
-# More points per epoch would cost the tracker disk space and show nothing new.
+# Points of a curve per epoch. More would take up the tracker's disk space and show nothing new.
 HISTORY_POINTS = 20
 
 
 class TrainingDiverged(UserError):
-    """The loss is not finite. All workers find this out together, and a retry would not help.
+    """Raised if the loss or the student's features are not finite.
+
+    All workers raise it together. A retry would give the same result.
 
     Attributes:
-        evidence: facts for finding the cause, such as the step and the ids of its samples; JSON
-            values.
+        evidence: JSON values for finding the cause: step, epoch, sample ids of the step, settings.
+            Empty if the step is unknown.
     """
 
     def __init__(self, message: str, evidence: dict[str, Any] | None = None) -> None:
@@ -43,8 +45,8 @@ class TrainState:
     Attributes:
         network: the `TrainModule`, wrapped for DDP if there are several workers.
         objective: the network's objective.
-        optimizer: of student and objective.
-        schedule: sets the learning rate; stepped once per training step.
+        optimizer: optimizer of student and objective.
+        schedule: learning-rate schedule, stepped once per training step.
         clip_norm: largest norm of all gradients together, or None for no clipping.
     """
 
@@ -61,9 +63,10 @@ class EpochResult:
 
     Attributes:
         metrics: `train/…` scalars.
-        history: `[key, value, step]` points of the curves inside the epoch.
-        bad_step: first step of the epoch, from 0, with a loss that is not finite, or None.
-        seconds: duration of the epoch.
+        history: points (key, value, step) of the curves inside the epoch; steps count from the
+            first epoch.
+        bad_step: first step with a loss that is not finite, from 0 in this epoch, or None.
+        seconds: duration of the epoch on this worker, not averaged.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -73,17 +76,19 @@ class EpochResult:
 
 
 def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
-    """Run forward, backward and the optimizer's step.
+    """Run the forward pass, the backward pass and the steps of optimizer and schedule.
 
     Returns:
-        The objective's terms, detached and still on the device.
+        The terms of the objective, detached and still on the device.
     """
     terms: dict[str, Tensor] = state.network(batch)
     state.optimizer.zero_grad(set_to_none=True)
     terms["loss"].backward()  # type: ignore[no-untyped-call]
     state.objective.after_backward()
     if state.clip_norm is not None:
-        parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+        parameters: list[nn.Parameter] = []
+        for group in state.optimizer.param_groups:
+            parameters.extend(group["params"])
         nn.utils.clip_grad_norm_(parameters, state.clip_norm)
     state.optimizer.step()
     state.schedule.step()
@@ -97,11 +102,12 @@ def train_epoch(
 
     Args:
         state: changed in place.
-        batches: this worker's batches.
-        context: of this worker.
+        batches: batches of this worker, at least one.
+        context: context of this worker.
         first_step: number of training steps before this epoch, for the curves.
     """
     state.network.train()
+    # Read it now: the schedule changes it in every step.
     learning_rate = state.optimizer.param_groups[0]["lr"]
     start = time.perf_counter()
     images = 0
@@ -110,11 +116,12 @@ def train_epoch(
         record_stream(batch)
         recorded.append(train_step(state, batch))
         images += batch.count
+    # One reduction over the workers and one copy from the device for each term, not for each step.
     terms: dict[str, Tensor] = {}
     for name in recorded[0]:
         values = torch.stack([step[name] for step in recorded]).float()
         terms[name] = context.mean(values).cpu()
-    # Measured after .cpu(), which waits for the device.
+    # .cpu() has waited for the device, so all steps are done by now.
     seconds = time.perf_counter() - start
     metrics = {f"train/{name}": float(values.mean()) for name, values in terms.items()}
     metrics |= {
@@ -137,10 +144,11 @@ def _first_bad_step(losses: Tensor) -> int | None:
 
 
 def _history(terms: dict[str, Tensor], first_step: int) -> list[tuple[str, float, int]]:
-    """Return the curve of each term, thinned to means over equal numbers of steps."""
+    """Return the curve of each term: means over at most `HISTORY_POINTS` chunks of steps."""
     points = []
     for name, values in terms.items():
         step = first_step
+        # Each point is at the last step of its chunk.
         for chunk in values.tensor_split(min(HISTORY_POINTS, len(values))):
             step += len(chunk)
             points.append((f"train/{name}", float(chunk.mean()), step))

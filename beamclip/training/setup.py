@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from timm.layers import convert_sync_batchnorm
@@ -26,20 +26,19 @@ from beamclip.training.evaluate import student_pixels
 from beamclip.training.loop import TrainState
 from beamclip.training.optimizer import build_optimizer, build_schedule
 
-T = TypeVar("T")
 Autocast = Callable[[], AbstractContextManager[Any]]
 
 
 class TrainModule(nn.Module):
     """Student and objective as one module: a batch in, the objective's terms out.
 
-    DDP wraps this module, so the gradients of the objective's own parameters (heads, prototypes)
-    are averaged over the workers with those of the student.
+    DDP wraps this module, so that it also averages the gradients of the objective's own parameters
+    (heads, prototypes) over the workers.
 
     Args:
-        student: trained, without its projector if the objective uses no embeddings.
-        objective: runs in full precision, in any precision of the student.
-        requirements: of the objective.
+        student: the student. Its projector is frozen if the objective does not use embeddings.
+        objective: computed in fp32, whatever the student's precision.
+        requirements: requirements of the objective.
         autocast: returns the context manager that sets the student's precision.
     """
 
@@ -51,7 +50,8 @@ class TrainModule(nn.Module):
         self.objective = objective
         self.autocast = autocast
         self._requirements = requirements
-        # DDP does not wait for a projector without gradients, and it does not decay.
+        # Freeze a projector that no loss uses: DDP would wait for its gradients, and weight decay
+        # would shrink its weights.
         student.projector.requires_grad_(requirements.projected)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -63,6 +63,7 @@ class TrainModule(nn.Module):
                 embeddings = self.student.projector(features)
             if batch.crops is not None:
                 crops = self.student.features(batch.crops)
+        # Losses are computed in fp32, even if the caller has autocast on.
         with torch.autocast(batch.images.device.type, enabled=False):
             inputs = LossInputs(
                 batch.count,
@@ -83,15 +84,16 @@ class Run:
     """One run on one worker.
 
     Attributes:
-        experiment: its settings.
-        context: the worker.
-        opened: its stores.
-        student: the student, not wrapped.
+        experiment: settings of the run.
+        context: context of the worker.
+        opened: opened stores of the run.
+        student: the student, not wrapped for DDP.
         pixels: format of the student's large views.
         train_state: the objects that change during training.
-        loader: makes the batches.
+        loader: maker of the batches.
         initial_cost: training cost of the student this one starts from.
-        encoded_before: images that teachers of this process had encoded at the last count.
+        encoded_before: number of images that teachers in this process had encoded at the last
+            count.
     """
 
     experiment: Experiment
@@ -119,19 +121,34 @@ def build_run(experiment: Experiment, assets: Assets, context: Context) -> Run:
 
     Every worker builds the same weights.
 
+    Args:
+        experiment: settings of the run.
+        assets: stores of the run.
+        context: context of this worker.
+
     Raises:
-        UserError: a store is damaged, or the objective needs what data or student can't give.
+        UserError: a store is damaged, or the objective requires something that the data or the
+            student can't provide.
     """
+    # Student and data.
     opened = open_assets(assets, experiment.data)
     config = experiment.optimizer
     student = build_student(experiment.student, opened.width, experiment.seed)
     pixels = student_pixels(student, experiment.student.image_size)
     loader = build_train_loader(experiment, opened, context, pixels)
     _check_small_crops(student, loader)
-    objective = _with_seed(
-        experiment.seed,
-        lambda: build_objective(experiment.objective, _loss_context(experiment, opened, student)),
-    )
+
+    # Objective. Its random weights come from the seed, and the global generators are left as they
+    # were.
+    with torch.random.fork_rng(devices=[]):
+        # With the student's own seed, the objective would repeat the student's random numbers.
+        torch.default_generator.manual_seed(experiment.seed + 1)
+        objective = build_objective(
+            experiment.objective, _loss_context(experiment, opened, student)
+        )
+
+    # Both on the device, with optimizer and schedule. Weights were drawn on the CPU, so that they
+    # are the same on every device.
     student = student.to(context.device)
     objective = objective.to(context.device)
     module = TrainModule(
@@ -162,6 +179,7 @@ def build_run(experiment: Experiment, assets: Assets, context: Context) -> Run:
 
 
 def _loss_context(experiment: Experiment, opened: OpenAssets, student: Student) -> LossContext:
+    """Return the sizes, anchors and cluster centers that objectives are built from."""
     backbone = experiment.student.backbone
     features = feature_width(student.backbone, backbone, experiment.student.image_size)
     count = experiment.anchors.count
@@ -172,16 +190,8 @@ def _loss_context(experiment: Experiment, opened: OpenAssets, student: Student) 
         classes=opened.packed.classes,
         anchors=[teacher.anchors.embeddings[:count] for teacher in opened.teachers],
         temperatures=[teacher.temperature for teacher in opened.teachers],
-        centres=None if opened.clusters is None else opened.clusters.centers,
+        centers=None if opened.clusters is None else opened.clusters.centers,
     )
-
-
-def _with_seed(seed: int, build: Callable[[], T]) -> T:
-    """Build an object with seeded random numbers and leave the global generators as they were."""
-    with torch.random.fork_rng(devices=[]):
-        # Another seed than the student's, which would repeat the student's random numbers.
-        torch.default_generator.manual_seed(seed + 1)
-        return build()
 
 
 def _check_small_crops(student: Student, loader: TrainLoader) -> None:
@@ -202,10 +212,13 @@ def _check_small_crops(student: Student, loader: TrainLoader) -> None:
 
 
 def wrap_for_training(module: TrainModule, experiment: Experiment, context: Context) -> nn.Module:
-    """Return the module as the loop calls it: memory format, compilation, batch norm and DDP.
+    """Return the module in the form that the loop calls.
 
-    Batch norm is synchronized on GPUs only. On CPUs, where torch has no synchronized batch norm,
-    it uses the statistics of each worker's part of the batch.
+    Sets the memory format, converts batch norm, compiles the backbone and wraps for DDP, as far as
+    the settings and the number of workers ask for it.
+
+    Batch norm is synchronized on GPUs only: torch has no synchronized batch norm for CPUs. There it
+    uses the statistics of each worker's part of the batch.
     """
     student = module.student
     if experiment.optimizer.channels_last:
@@ -213,14 +226,18 @@ def wrap_for_training(module: TrainModule, experiment: Experiment, context: Cont
     if context.world_size > 1 and context.device.type == "cuda":
         convert_sync_batchnorms(module)
     if experiment.optimizer.compile:
+        # In place, unlike torch.compile(), which would change the names in the state dict.
         student.backbone.compile()
-    return _wrap_ddp(module, context) if context.world_size > 1 else module
+    if context.world_size > 1:
+        return _wrap_ddp(module, context)
+    return module
 
 
 def convert_sync_batchnorms(module: TrainModule) -> None:
     """Convert all batch norms to synchronized ones, in place.
 
-    Uses timm's conversion, since torch's drops the activation of timm's `BatchNormAct2d`.
+    timm's conversion is used, because torch's drops the activation of timm's `BatchNormAct2d`. The
+    parameters remain the same objects, so an optimizer that was built before still holds them.
     """
     student = module.student
     student.backbone = convert_sync_batchnorm(student.backbone)
@@ -229,15 +246,17 @@ def convert_sync_batchnorms(module: TrainModule) -> None:
 
 
 def _wrap_ddp(module: TrainModule, context: Context) -> nn.Module:
-    # The objective's buffers (anchors, queues) are equal on all workers without being broadcast
-    # in every step.
+    # The objective's buffers (anchors, queues) are equal on all workers anyway, so spare DDP their
+    # broadcast in every step. torch has only a private function for that.
     names = [f"objective.{name}" for name, _ in module.objective.named_buffers()]
     ddp = nn.parallel.DistributedDataParallel
     ddp._set_params_and_buffers_to_ignore_for_model(module, names)  # type: ignore[no-untyped-call]
-    return ddp(module, device_ids=[context.device] if context.device.type == "cuda" else None)
+    device_ids = [context.device] if context.device.type == "cuda" else None
+    return ddp(module, device_ids=device_ids)
 
 
 def _student_autocast(experiment: Experiment, context: Context) -> Autocast:
+    """Return a function that makes the autocast context of a step; it does nothing for fp32."""
     precision = precision_for(experiment.optimizer.precision, context.device)
     if precision == torch.float32:
         return nullcontext

@@ -1,4 +1,4 @@
-"""Run one worker of a run: train, check on val after each epoch, evaluate once at the end."""
+"""Run one worker: train, check on val after each epoch, evaluate once at the end."""
 
 import hashlib
 import tempfile
@@ -22,16 +22,16 @@ from beamclip.training.setup import Run, build_run
 
 
 def run_worker(experiment: Experiment, assets: Assets, context: Context) -> None:
-    """Train and evaluate one run; call it on every worker with the same arguments.
+    """Train and evaluate one run. Call it on every worker, with the same settings and stores.
 
-    It resumes exactly from `context.checkpoint`, and reports on every rank once per epoch and once
-    at the end. A run that was already finished is evaluated again, because its last report may
-    have been lost.
+    It resumes exactly from `context.checkpoint`. Every rank reports once per epoch and once at the
+    end. A run that had already finished is evaluated again, because its last report may have been
+    lost.
 
     Args:
-        experiment: the settings of the run.
-        assets: its stores, from `beamclip.preparation.build.prepare`.
-        context: of this worker.
+        experiment: settings of the run.
+        assets: stores of the run, from `beamclip.preparation.build.prepare`.
+        context: context of this worker.
 
     Raises:
         TrainingDiverged: the loss or the student's features are not finite.
@@ -55,7 +55,7 @@ def _run_epoch(run: Run, progress: Progress) -> Progress:
     _seed_everything(run.experiment.seed, epoch, run.context.rank)
     first_step = epoch * run.steps_per_epoch
     result = train_epoch(run.train_state, run.batches(epoch), run.context, first_step)
-    # All workers must evaluate the student that rank 0 saves.
+    # Rank 0 saves its student, so all workers must evaluate that one.
     run.context.share_buffers(run.student)
     if result.bad_step is not None:
         raise _divergence(run, epoch, result.bad_step)
@@ -91,7 +91,7 @@ def _divergence(run: Run, epoch: int, bad_step: int) -> TrainingDiverged:
 
 
 def _cost_metrics(run: Run, progress: Progress) -> dict[str, float]:
-    """Return the total cost and, if the run started from a trained student, that student's part."""
+    """Return the total cost and, if the run started from a trained student, that student's cost."""
     costs = asdict(_training_cost(run, progress))
     metrics = {f"cost/{name}": value for name, value in costs.items()}
     initial_costs = asdict(run.initial_cost)
@@ -101,16 +101,18 @@ def _cost_metrics(run: Run, progress: Progress) -> dict[str, float]:
 
 
 def _training_cost(run: Run, progress: Progress) -> TrainingCost:
-    """Return the cost of the student so far, including that of the student it started from."""
+    """Return the cost of the student so far, including the student it started from."""
     views = run.experiment.student_views
     requirements = run.experiment.objective.requirements
     teachers = len(run.opened.teachers)
     steps = progress.epoch * run.steps_per_epoch
     images_seen = steps * run.experiment.optimizer.batch_size
+    # Images that teachers would have to encode if this were the only run of the stores.
     teacher_images = 0
     if requirements.embeddings and views.teacher == "live":
         teacher_images = images_seen * requirements.views * teachers
     elif requirements.embeddings:
+        # A recipe without randomness, or `teacher: center`, needs a single stored view.
         random_views = views.teacher == "same" and views.resolve().random
         stored_views = views.stored if random_views else 1
         teacher_images = teachers * len(run.opened.trained) * stored_views
@@ -120,21 +122,27 @@ def _training_cost(run: Run, progress: Progress) -> TrainingCost:
 def _seed_everything(*parts: int) -> None:
     """Seed torch with a hash of these numbers.
 
-    The random state of an epoch (dropout) then depends on seed, epoch and rank only, and a resumed
-    run needs no saved random state.
+    With seed, epoch and rank as the numbers, random numbers inside an epoch (dropout) depend on
+    nothing else, and a resumed run needs no saved random state.
     """
+    # A hash, since sums would give the same seed to, say, (0, 1, 0) and (0, 0, 1). Seven bytes fit
+    # into torch's 64-bit seed.
     digest = hashlib.sha256(repr(parts).encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:7], "little"))
 
 
 def _check_on_val(run: Run) -> dict[str, float]:
-    """Return the zero-shot accuracy on val; empty if embeddings are not trained to match."""
+    """Return the zero-shot accuracy on val, or {} if the objective does not train embeddings.
+
+    Raises:
+        TrainingDiverged: the features are not finite.
+    """
     try:
         val = labeled_features(
             run.opened.packed, run.opened.splits.val, run.student, run.pixels, run.context
         )
     except UserError as error:
-        # The last step of the epoch broke the weights, and no later loss could show it.
+        # The epoch's last step broke the weights, and there is no later loss to show it.
         raise TrainingDiverged(str(error)) from None
     if not run.experiment.objective.requirements.projected:
         return {}
@@ -145,7 +153,7 @@ def _check_on_val(run: Run) -> dict[str, float]:
 
 
 def _evaluate(run: Run, progress: Progress) -> None:
-    """Evaluate the trained student and report."""
+    """Evaluate the trained student and report the result."""
     start = time.perf_counter()
     projected = run.experiment.objective.requirements.projected
     evaluation = probe_student(
@@ -168,10 +176,10 @@ def _count_encoded(run: Run) -> int:
     A run that reads its teachers' embeddings from stores must not encode any.
     """
     encoded_now = images_encoded()
-    count = torch.tensor(
-        [encoded_now - run.encoded_before], dtype=torch.float64, device=run.context.device
-    )
+    new_images = encoded_now - run.encoded_before
     run.encoded_before = encoded_now
+    # The sum over the workers. float64 holds such counts exactly.
+    count = torch.tensor([new_images], dtype=torch.float64, device=run.context.device)
     encoded = round(float(run.context.mean(count).item() * run.context.world_size))
     assert encoded == 0 or run.experiment.views.teacher == "live", (
         f"a trial that reads stores had {encoded} images encoded"
@@ -184,7 +192,8 @@ def _report(
 ) -> None:
     """Report the metrics, on rank 0 with a checkpoint and the evaluation's files."""
     if run.context.rank != 0:
-        return run.context.report(metrics, None)
+        run.context.report(metrics, None)
+        return
     state = run.train_state
     with tempfile.TemporaryDirectory() as temporary:
         folder = save_checkpoint(
@@ -199,4 +208,5 @@ def _report(
         if evaluation is not None:
             save_probe(evaluation.probe, folder / "probe.safetensors")
             save_evaluation(evaluation, folder, run.opened.classes.names)
-        return run.context.report(metrics, folder)
+        # Inside the block: the folder is deleted after it.
+        run.context.report(metrics, folder)

@@ -179,7 +179,7 @@ def test_explain_lists_the_senses_and_why_one_was_chosen(anchors, named):
     )
     assert "\n    why: its only sense" in forklift
     assert (
-        "1 of them were chosen because of the other classes "
+        "1 of these senses were chosen because of the other classes "
         "(and of what the images show, once beamclip embed has encoded them)" in printed
     )
     assert f"  --set 'anchors.senses={{crane: {MACHINE}}}'\n" in printed
@@ -209,7 +209,7 @@ def test_images_that_the_teacher_has_encoded_are_used_too(
         and f"    but the images show {BIRD} large long-necked wading bird" in printed
     )
     assert (
-        "1 of them were chosen because of what the images show. Check them, then pin them"
+        "1 of these senses were chosen because of what the images show. Check them, then pin them"
         in printed
         and f"anchors.senses={{crane: {BIRD}}}" in printed
     )

@@ -60,14 +60,14 @@ def test_a_bad_setting_is_named(complaint, storage, options, says):
             f"{TAU_T} is 0: input should be greater than 0 (in the trial {TAU_T}=0)",
         ),
         (["--space", "probe.inverse_l2=[[1], [2]]"], "space.probe.inverse_l2"),
-        (["--space", f"{TAU_T}={{low: 1, high: 2}}"], "is a range, which a grid can't walk"),
+        (["--space", f"{TAU_T}={{low: 1, high: 2}}"], "is a range, but a grid needs listed values"),
         (
             ["--space", f"{TAU_T}={{low: 2, high: 1}}", "--search", "random"],
-            "holds nothing to draw",
+            "is empty; write the smaller number first",
         ),
         (
             ["--space", f"{TAU_T}={{lo: 2}}", "--search", "random"],
-            "is not given, and has no default",
+            "is not given and has no default",
         ),
         (["--search", "random", "--trials", "0"], "trials is 0"),
     ],

@@ -143,13 +143,13 @@ def custom(**definition):
         (custom(template=["a {name}."]), "anchors.custom.mine.template is not a setting"),
         (
             custom(of=["plain"], names=["{synonym}"]),
-            "of makes an ensemble of other prompt sets; drop templates and names, or of",
+            "of makes an ensemble of other prompt sets; drop either of, or templates and names",
         ),
         (custom(of=["plian"]), "prompt set plian does not exist; did you mean plain"),
-        (custom(of=["mine"]), "prompt set mine is made of itself (mine of mine); break the circle"),
+        (custom(of=["mine"]), "prompt set mine contains itself (mine -> mine); break the cycle"),
         (
             {"custom": {"a": {"of": ["plain", "b"]}, "b": {"of": ["gloss+a"]}}},
-            "(a of b of gloss+a of a); break the circle",
+            "(a -> b -> gloss+a -> a); break the cycle",
         ),
         (
             {"custom": {"gloss": {}}},

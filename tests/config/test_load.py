@@ -107,7 +107,7 @@ def test_the_resolved_tree_makes_the_same_experiment_again():
         ("anchors.prompt_set=openai_8", "did you mean openai_80"),
         ("views.recipe=simcrl", "recipe simcrl does not exist; did you mean simclr"),
         ("views.custom={weak: {}}", "weak is the name of a built-in recipe"),
-        ("views.custom={a: {area: [0.9, 0.1]}}", "area runs from 0.9 down to 0.1"),
+        ("views.custom={a: {area: [0.9, 0.1]}}", "area is [0.9, 0.1]; write the smaller"),
         (
             "scaling.workers=3",
             "optimizer.batch_size 128 can't be shared evenly by scaling.workers 3; 126 can",
@@ -144,7 +144,7 @@ def test_the_resolved_tree_makes_the_same_experiment_again():
         ("objective.terms=3", "objective.terms is 3; write a mapping, such as {name: 1}"),
         ("optimizer.lr=!!binary aGk=", "optimizer.lr is \"b'hi'\""),
         ("optimizer.lr=2026-11-26", "optimizer.lr is '2026-11-26': input should be a valid number"),
-        ("probe.knn_k=[]", "probe.knn_k holds 0 values, and needs 1 or more"),
+        ("probe.knn_k=[]", "probe.knn_k has 0 values, but needs 1 or more"),
     ],
 )
 def test_what_is_wrong_is_one_sentence_with_the_key(assignment, says):

@@ -8,6 +8,7 @@ import pytest
 
 from beamclip.config import ObjectiveConfig, UserError, load_experiment
 from beamclip.config.objective_registry import Requirements, built_in_objectives, find_objective
+from beamclip.config.reference import model_texts
 
 LOSS = '''
 raise RuntimeError("a declaration is read, never run")
@@ -39,7 +40,7 @@ def test_a_declaration_read_from_source_is_the_one_imported(name):
     imported = getattr(module, declared.settings.__name__)
     assert imported is not declared.settings
     assert schema(imported) == schema(declared.settings)
-    assert descriptions(imported) == descriptions(declared.settings)
+    assert descriptions(declared.settings) == texts_in_source(imported)
 
 
 def schema(settings):
@@ -54,6 +55,12 @@ def descriptions(settings):
     """The fields' descriptions with single spaces."""
     fields = settings.model_fields.items()
     return {name: " ".join((field.description or "").split()) for name, field in fields}
+
+
+def texts_in_source(settings):
+    """The texts below the fields with single spaces."""
+    texts = model_texts(settings)
+    return {name: " ".join(texts.get(name, "").split()) for name in settings.model_fields}
 
 
 def test_built_in_objectives_are_those_documented():
@@ -108,7 +115,7 @@ def test_a_sum_of_a_built_in_objective_and_one_from_a_file(file):
         ({"objective.my_los.margin": 1}, "objective.my_los is not a setting"),
         (
             {"objective.terms": {"my_los": 2}},
-            "my_los, which is no objective; did you mean my_loss?",
+            "my_los, which is not an objective; did you mean my_loss?",
         ),
     ],
 )
@@ -127,7 +134,7 @@ def test_a_wrong_setting_is_a_sentence(file, values, sentence):
             LOSS.replace("my_loss", "my_lose"),
             "declares no objective my_loss; did you mean my_lose?",
         ),
-        (LOSS.replace("= 0.2", "= 2 * X"), "2 * X is no literal; write a number"),
+        (LOSS.replace("= 0.2", "= 2 * X"), "2 * X is not a literal; write a number"),
         (LOSS.replace(": float = 0.2", ""), "the setting margin needs a default"),
         (LOSS.replace("float", "Path"), "the setting margin is a Path; use float, int"),
         (
@@ -153,10 +160,15 @@ def test_a_missing_file_is_a_sentence(tmp_path):
         load(f"{tmp_path}/none.py:my_loss")
 
 
-def test_an_objective_named_twice_is_refused(file):
+def test_an_objective_with_a_built_in_name_is_refused(file):
     file.write_text(LOSS.replace("def my_loss", "def csm"))
+    with pytest.raises(UserError, match="is called csm, as a built-in objective is; give it anot"):
+        load(f"{file}:csm")
+
+
+def test_an_objective_named_twice_is_refused(file):
     with pytest.raises(UserError, match="names an objective twice"):
-        load(f"csm+{file}:csm")
+        load(f"{file}:my_loss+{file}:my_loss")
 
 
 def test_text_that_travels_with_the_settings_needs_no_file(file):

@@ -40,7 +40,7 @@ def test_no_space_is_one_trial():
 
 
 def test_a_grid_over_a_range_and_a_test_metric_are_refused():
-    with pytest.raises(ValueError, match="a grid can't walk"):
+    with pytest.raises(ValueError, match="a grid needs listed values"):
         Sweep(name="s", space={"optimizer.lr": uniform(0.1, 0.2)})
     with pytest.raises(ValueError, match="choose a metric on val"):
         Sweep(name="s", metric="linear_probe/test_top1")
@@ -88,7 +88,7 @@ def test_both_ends_of_a_range_are_checked():
 
 def test_what_is_stored_cannot_be_drawn_from_a_range():
     sweep = Sweep(name="s", search="random", space={"data.val_fraction": uniform(0.1, 0.2)})
-    with pytest.raises(UserError, match="decides what is stored"):
+    with pytest.raises(UserError, match="decides which stores are built"):
         check_space(sweep, load_experiment("demo"))
 
 

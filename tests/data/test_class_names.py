@@ -7,7 +7,7 @@ from torchvision.models._meta import _IMAGENET_CATEGORIES
 
 from beamclip.config import DataConfig, UserError
 from beamclip.data import read_class_names
-from beamclip.data.class_names import resolve_classes, wordnet_id
+from beamclip.data.class_names import NameList, resolve_classes, wordnet_id
 
 
 def test_reads_one_name_a_line(tmp_path):
@@ -112,7 +112,7 @@ def test_a_list_of_another_length_than_the_own_names_is_not_compared(tmp_path):
 def test_a_list_beside_the_images_counts_where_no_other_is_given(tmp_path):
     folders, beside = (
         ["n01440764", "n01443537"],
-        (["tench, Tinca tinca", "gold fish"], "here/classes.txt"),
+        NameList(["tench, Tinca tinca", "gold fish"], "here/classes.txt"),
     )
     assert resolve_classes(DataConfig(), folders, 2, True, beside) == (
         ("tench", "gold fish"),

@@ -54,7 +54,7 @@ def test_reads_whole_files_and_parts(files):
 
 def test_a_stamp_changes_with_the_file(files):
     (before,) = files.files("a")
-    system, root = files._place
+    system, root = files._opened
     system.pipe_file(f"{root}/a/x.bin", b"another content")
     (after,) = files.files("a")
     assert before != after and after.size == 15
@@ -96,7 +96,7 @@ def test_files_over_http_are_asked_for_their_stamps(served):
 
 def test_files_with_stamps_are_not_asked(files, monkeypatch):
     listed = files.files("a")
-    monkeypatch.setattr(type(files._place[0]), "info", lambda *_: pytest.fail("it was asked"))
+    monkeypatch.setattr(type(files._file_system), "info", lambda *_: pytest.fail("it was asked"))
     assert files.stamped(listed) == listed
 
 
@@ -122,7 +122,7 @@ def test_only_what_is_here_is_local(tmp_path):
 @pytest.mark.parametrize(
     ("url", "match"),
     [
-        ("nosuch://bucket/x", "^data.path nosuch://bucket/x is of no kind that can be read: "),
+        ("nosuch://bucket/x", "^data.path nosuch://bucket/x has an unknown protocol: "),
         (
             "http://127.0.0.1:9/x",
             "^data.path http://127.0.0.1:9/x (can't be listed|needs a package)",
@@ -133,3 +133,87 @@ def test_an_address_that_leads_nowhere_is_a_sentence(url, match):
     with pytest.raises(UserError, match=match) as caught:
         Files(url).files()
     assert "\n" not in str(caught.value)
+
+
+def test_a_read_that_fails_for_a_moment_is_tried_again(tmp_path, network):
+    (tmp_path / "x.bin").write_bytes(b"0123456789")
+    network.errors = [TimeoutError("Read timed out")] * 3
+    assert (
+        LazyBytes(Files(f"flaky://{tmp_path}"), "x.bin", 2, 3).read() == b"234"
+        and not network.errors
+    )
+
+
+def test_a_read_that_goes_on_failing_is_a_sentence(tmp_path, network):
+    (tmp_path / "x.bin").write_bytes(b"short")
+    network.errors = [TimeoutError("Read timed out")] * 4
+    with pytest.raises(
+        UserError,
+        match=r"x.bin can't be read \(tried 4 times: Read timed out\); check its disk or network",
+    ):
+        LazyBytes(Files(f"flaky://{tmp_path}"), "x.bin").read()
+    with pytest.raises(UserError, match=r"\(tried 4 times: it gave 2 bytes instead of 9\)"):
+        LazyBytes(Files(f"flaky://{tmp_path}"), "x.bin", 3, 9).read()
+
+
+def test_what_is_cut_short_or_gone_here_is_a_sentence_at_once(tmp_path):
+    (tmp_path / "x.bin").write_bytes(b"short")
+    with pytest.raises(
+        UserError,
+        match=r"x.bin can't be read \(it gave 2 bytes instead of 9\); check that it exists, is complete",
+    ):
+        LazyBytes(Files(str(tmp_path)), "x.bin", 3, 9).read()
+    with pytest.raises(
+        UserError, match=r"y.bin can't be read \(.*No such file.*\); check that it exists"
+    ):
+        LazyBytes(Files(str(tmp_path)), "y.bin").read()
+
+
+def test_a_link_that_leads_nowhere_is_known(tmp_path):
+    (tmp_path / "gone").symlink_to(tmp_path / "not there")
+    (tmp_path / "self").symlink_to("self")
+    (tmp_path / "good").symlink_to(tmp_path / "file")
+    (tmp_path / "file").touch()
+    found = {
+        name: LazyBytes(Files(str(tmp_path)), name).leads_nowhere
+        for name in ("gone", "self", "good", "file", "never")
+    }
+    assert found == {"gone": True, "self": True, "good": False, "file": False, "never": False}
+    assert not LazyBytes(Files(str(tmp_path)), "gone", 512, 10).leads_nowhere, (
+        "a shard that is gone is no bad image"
+    )
+
+
+def test_links_are_what_they_lead_to(tmp_path):
+    (tmp_path / "real/deep").mkdir(parents=True)
+    (tmp_path / "real/x.bin").write_bytes(b"0123456789")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/folder").symlink_to(tmp_path / "real")
+    (tmp_path / "set/file.bin").symlink_to(tmp_path / "real/x.bin")
+    (tmp_path / "set/nowhere").symlink_to(tmp_path / "gone")
+    files = Files(str(tmp_path / "set"))
+    assert files.folders() == ["folder"] and files.folders("folder") == ["deep"]
+    before = files.below("")
+    assert [(e.path, e.size) for e in before] == [
+        ("file.bin", 10),
+        ("folder/x.bin", 10),
+        ("nowhere", 0),
+    ]
+    os.utime(tmp_path / "real/x.bin", (1, 1))
+    assert [new == old for new, old in zip(files.below(""), before, strict=True)] == [
+        False,
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("target", [".", "..", "../../other/back"])
+def test_a_link_that_leads_back_is_a_sentence(tmp_path, target):
+    for folder in ("set/a", "other/back"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "other/back/again").symlink_to(tmp_path / "set/a")
+    (tmp_path / "set/a/loop").symlink_to(target)
+    with pytest.raises(
+        UserError, match="is a link to one of its own parent folders; remove the link"
+    ):
+        Files(str(tmp_path / "set")).below("")

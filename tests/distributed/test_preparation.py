@@ -32,7 +32,9 @@ def test_the_plan_comes_true(cluster, preset, tmp_path):
     progress = []
     preparation = Preparation(planned, tmp_path / "stores", lambda *state: progress.append(state))
     before = preparation.plan()
-    assert not any(store["there"] for store in before) and {store["store"] for store in before} == {
+    assert not any(store["exists"] for store in before) and {
+        store["store"] for store in before
+    } == {
         "images",
         "embeddings",
         "anchors",
@@ -40,8 +42,8 @@ def test_the_plan_comes_true(cluster, preset, tmp_path):
     assert not list(tmp_path.rglob("manifest.json"))
     built = preparation.build(untrained=True)
     after = preparation.plan()
-    assert all(store["there"] for store in after) and not any(store["images"] for store in after)
-    assert [store["what"] for store in after if store["store"] == "embeddings"] == [
+    assert all(store["exists"] for store in after) and not any(store["images"] for store in after)
+    assert [store["description"] for store in after if store["store"] == "embeddings"] == [
         "tiny, 2 views of 144 images",
         "tiny, the central view of 56 images",
     ]

@@ -279,21 +279,16 @@ def test_a_trial_starts_from_another_of_its_sweep_and_a_run_from_any(
         "--storage",
         os.path.relpath(storage),
     ]
-    result = run(
-        environment,
-        sys.executable,
-        script,
-        *options,
-        "--seeds",
-        "2",
-        "--set",
-        "scaling.max_concurrent=1",
-    )
+    # A slot for one trial: the one that waits must not take it from the one that it waits for.
+    # `test_losses.py` has more seeds.
+    one_at_once = ("--set", "scaling.max_concurrent=1")
+    result = run(environment, sys.executable, script, *options, *one_at_once)
     assert result.returncode == 0, result.stderr
     trials = Runs(storage, "starts").of("trial")
-    assert sorted(
-        (t.data.params["variant"], t.data.params["seed"], t.info.status) for t in trials
-    ) == [(variant, seed, "FINISHED") for variant in ("first", "second") for seed in "01"]
+    assert sorted((t.data.params["variant"], t.info.status) for t in trials) == [
+        ("first", "FINISHED"),
+        ("second", "FINISHED"),
+    ]
     last = next(t for t in trials if t.data.params["variant"] == "second")
     assert (
         last.data.params["student.init"] == "variant:first"

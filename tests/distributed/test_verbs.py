@@ -42,7 +42,7 @@ def test_plan_pack_and_embed(environment, preset, tmp_path):
     assert (
         "200 images, 32 px jpeg" in planned
         and "about 144 images" in planned
-        and planned.count("to make") == 4
+        and planned.count("to build") == 4
     )
     assert "2 trials, " in planned and " at once" in planned
     assert not list(tmp_path.rglob("manifest.json")) and not list(tmp_path.rglob("mlflow.db"))
@@ -59,4 +59,4 @@ def test_plan_pack_and_embed(environment, preset, tmp_path):
         and "over 40 views encoded again" in embedded.stdout
     )
     planned = run("sweep", "--plan", "--space", "objective.student_temperature=[0.1, 0.2]").stderr
-    assert "to make" not in planned and "200 images, 32 px jpeg" in planned
+    assert "to build" not in planned and "200 images, 32 px jpeg" in planned

@@ -21,7 +21,7 @@ from beamclip.objectives.clip_cid import ClipCidSettings, ClusterInstanceDiscrim
 TERMS = {"cluster": "label_weight", "cluster_kl": "kl_weight", "instance": "instance_weight"}
 
 
-def centres(count=5, width=16):
+def centers(count=5, width=16):
     return embeddings(count, width, seed=20)[0]
 
 
@@ -35,20 +35,20 @@ def build(width=16, clusters=5, only=None, **values):
     config = ClipCidSettings(
         **(weights | {"clusters": clusters, "scale": 8.0, "temperature": 0.2} | values)
     )
-    return ClusterInstanceDiscrimination(config, centres(clusters, width), anchors(width=width))
+    return ClusterInstanceDiscrimination(config, centers(clusters, width), anchors(width=width))
 
 
 def test_the_cluster_loss_equals_the_equation_written_out():
     seen, total = share(0, 1, 0), 0.0
     for s, own in zip(seen.embeddings.tolist(), seen.clusters.tolist(), strict=True):
-        logits = [8 * (cosine(s, z) - 0.3 * (k == own)) for k, z in enumerate(centres().tolist())]
+        logits = [8 * (cosine(s, z) - 0.3 * (k == own)) for k, z in enumerate(centers().tolist())]
         total -= math.log(distribution(logits)[own])
     torch.testing.assert_close(build(margin=0.3)(seen)["cluster"], torch.tensor(total / 8))
 
 
 def test_without_margin_it_is_scikit_learn_s_log_loss():
     seen = share(0, 1, 0)
-    p = (8 * F.cosine_similarity(seen.embeddings[:, None], centres(), dim=-1)).softmax(-1)
+    p = (8 * F.cosine_similarity(seen.embeddings[:, None], centers(), dim=-1)).softmax(-1)
     expected = log_loss(
         seen.clusters.tolist(),
         p.double().numpy() / p.double().sum(-1, keepdim=True).numpy(),
@@ -57,10 +57,10 @@ def test_without_margin_it_is_scikit_learn_s_log_loss():
     assert build()(seen)["cluster"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_kl_over_centres_equals_the_equation_written_out():
+def test_the_kl_over_centers_equals_the_equation_written_out():
     seen = share(0, 1, 0)
     expected = slow_kl(
-        seen.embeddings.tolist(), seen.teachers[0].tolist(), centres().tolist(), 0.2, 0.2
+        seen.embeddings.tolist(), seen.teachers[0].tolist(), centers().tolist(), 0.2, 0.2
     )
     torch.testing.assert_close(build(margin=0.3)(seen)["cluster_kl"], torch.tensor(expected))
 
@@ -92,20 +92,20 @@ def test_the_loss_is_the_weighted_sum_and_terms_of_weight_zero_are_left_out():
         assert torch.equal(alone["loss"], out[term])
 
 
-def test_a_perfect_student_has_no_divergence_and_at_its_centre_no_label_loss():
+def test_a_perfect_student_has_no_divergence_and_at_its_center_no_label_loss():
     seen = share(0, 1, 0)
     seen.embeddings = 3 * seen.teachers[0]
     out = build()(seen)
     assert out["cluster_kl"].abs() < 1e-6
     assert out["instance"].abs() < 1e-6
-    seen.embeddings = centres()[seen.clusters]
+    seen.embeddings = centers()[seen.clusters]
     assert build(scale=1000.0)(seen)["cluster"] < 1e-6
 
 
 def test_the_label_loss_of_a_student_that_sees_no_difference_is_the_logarithm_of_the_clusters():
     seen = share(0, 1, 0)
     config = ClipCidSettings(clusters=5, scale=8.0)
-    same = ClusterInstanceDiscrimination(config, centres()[:1].repeat(5, 1), anchors())
+    same = ClusterInstanceDiscrimination(config, centers()[:1].repeat(5, 1), anchors())
     assert same(seen)["cluster"].item() == pytest.approx(math.log(5), rel=1e-6)
 
 
@@ -137,7 +137,7 @@ def test_half_precision_embeddings_are_compared_in_full_precision():
     torch.testing.assert_close(half, full, rtol=0.02, atol=1e-3)
 
 
-def test_drawn_centres_are_those_of_the_batch_and_as_many_others_and_change_with_the_step():
+def test_drawn_centers_are_those_of_the_batch_and_as_many_others_and_change_with_the_step():
     objective = build(clusters=50, negatives=10)
     clusters = torch.tensor([3, 49, 3, 7])
     columns, own = objective._columns(clusters, 0.0)
@@ -149,7 +149,7 @@ def test_drawn_centres_are_those_of_the_batch_and_as_many_others_and_change_with
     )
 
 
-def test_all_centres_are_drawn_equally_often():
+def test_all_centers_are_drawn_equally_often():
     objective, counts = build(clusters=20, negatives=4), torch.zeros(20)
     for step in range(2000):
         counts[objective._columns(torch.tensor([0]), step / 100)[0]] += 1
@@ -158,33 +158,33 @@ def test_all_centres_are_drawn_equally_often():
     assert (counts[1:] - expected).abs().max() < 5 * math.sqrt(expected)  # five standard deviations
 
 
-def test_the_loss_over_drawn_centres_is_that_over_these_alone():
+def test_the_loss_over_drawn_centers_is_that_over_these_alone():
     seen, objective = share(0, 1, 0), build(clusters=50, negatives=10, margin=0.3)
     columns, own = objective._columns(seen.clusters, seen.epoch)
     fewer = ClusterInstanceDiscrimination(
-        objective.settings.model_copy(update={"negatives": None}), centres(50)[columns], anchors()
+        objective.settings.model_copy(update={"negatives": None}), centers(50)[columns], anchors()
     )
     out = objective(seen)
     seen.clusters = own
     torch.testing.assert_close(fewer(seen), out)
 
 
-def test_more_centres_asked_for_than_there_are_are_all_of_them():
+def test_more_centers_asked_for_than_there_are_are_all_of_them():
     seen = share(0, 1, 0)
     torch.testing.assert_close(build(negatives=4)(seen), build()(seen))
 
 
-def few_centres():
+def few_centers():
     return build(clusters=30, negatives=6, margin=0.1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [build, few_centres])
+@pytest.mark.parametrize("make", [build, few_centers])
 def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it(make):
     check_two_workers(make)
 
 
-def test_teacher_centres_and_anchors_get_no_gradient_and_nothing_is_saved():
+def test_teacher_centers_and_anchors_get_no_gradient_and_nothing_is_saved():
     seen, objective = share(0, 1, 0), build()
     seen.embeddings.requires_grad_()
     seen.teachers[0].requires_grad_()
@@ -199,6 +199,6 @@ def test_a_config_builds_it():
         {"name": "clip_cid", "clip_cid": {"clusters": 5, "scale": 8.0, "temperature": 0.2}}
     )
     built = build_objective(
-        config, LossContext(8, 16, 100, 7, [anchors(), torch.ones(7, 3)], centres=centres())
+        config, LossContext(8, 16, 100, 7, [anchors(), torch.ones(7, 3)], centers=centers())
     )
     torch.testing.assert_close(built(share(0, 1, 0)), build()(share(0, 1, 0)))

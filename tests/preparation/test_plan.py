@@ -30,7 +30,7 @@ def planned(experiment):
 
 def of(stores, kind):
     """(content, images) of the planned stores of a kind."""
-    return [(store.what, store.images) for store in stores if store.store == kind]
+    return [(store.description, store.images) for store in stores if store.store == kind]
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -65,7 +65,7 @@ def test_the_plan_comes_true_for_augmentations(planned, experiment, packed_only)
     assert len(list((packed_only / "embeddings").glob("*/manifest.json"))) == len(
         of(before, "embeddings")
     )
-    assert all(store.there for store in planned(packed_only, AUGMENTATIONS))
+    assert all(store.exists for store in planned(packed_only, AUGMENTATIONS))
 
 
 def test_strengths_that_draw_the_same_views_share_a_pass(planned, packed_only):
@@ -113,7 +113,7 @@ def test_a_plan_makes_nothing(experiment, tmp_path):
         ("tiny_clip0, the central view of about 64 images", 64),
     ]
     assert of(stores, "anchors") == [("tiny_clip0, plain for 4 classes, 4 prompts", 0)]
-    assert not any(store.there for store in stores)
+    assert not any(store.exists for store in stores)
 
 
 def test_everything_is_there_once_it_is_made(experiment, stores, assets):
@@ -128,7 +128,7 @@ def test_everything_is_there_once_it_is_made(experiment, stores, assets):
         "anchors",
     ]
     assert all(
-        store.there and (store.images, store.seconds) == (0, 0.0) for store in planned_stores
+        store.exists and (store.images, store.seconds) == (0, 0.0) for store in planned_stores
     )
     sizes = [
         json.loads((Path(path) / "manifest.json").read_text())["files"]
@@ -184,7 +184,7 @@ def test_every_missing_store_is_planned_once_and_exactly_its_images_are_encoded(
         planned = [store for store in before if store.store == kind]
         assert len(planned) == len(list((root / folder).glob("*/manifest.json")))
     assert [
-        (store.store, store.there, store.images) for store in plan(cells, PreparationContext(root))
+        (store.store, store.exists, store.images) for store in plan(cells, PreparationContext(root))
     ] == [(store.store, True, 0) for store in before]
 
 
@@ -250,7 +250,7 @@ def test_changed_weights_under_the_same_name_are_missing_again(
     for path in other_folder.iterdir():
         shutil.copy(path, folder)
     stores = plan([named], PreparationContext(packed_only))
-    assert [store.there for store in stores] == [True, False, False, False] and images(
+    assert [store.exists for store in stores] == [True, False, False, False] and images(
         stores
     ) == 320
 
@@ -265,7 +265,7 @@ def test_a_damaged_shard_is_a_sentence_and_with_repair_the_only_one_to_make(
     ):
         plan([experiment], PreparationContext(copied_stores))
     stores = plan([experiment], PreparationContext(copied_stores, repair=True))
-    assert [(store.there, store.images) for store in stores] == [
+    assert [(store.exists, store.images) for store in stores] == [
         (True, 0),
         (False, 128),
         (True, 0),
@@ -287,7 +287,7 @@ def test_whatever_is_damaged_repair_costs_what_was_planned(
     file = copied_stores / "embeddings" / Path(assets.teachers[0].views).name / name
     file.write_bytes(b"")
     stores = plan([experiment], PreparationContext(copied_stores, repair=True))
-    assert (stores[1].there, stores[1].images) == (False, left)
+    assert (stores[1].exists, stores[1].images) == (False, left)
     assert (
         prepare(experiment, PreparationContext(copied_stores, repair=True)).facts.images_encoded
         == left
@@ -317,8 +317,8 @@ def test_damaged_images_are_a_sentence_and_with_repair_only_what_is_damaged_is_p
     with pytest.raises(StoreDamaged, match="--repair"):
         plan([experiment], PreparationContext(copied_stores))
     stores = plan([experiment], PreparationContext(copied_stores, repair=True))
-    assert (stores[0].there, stores[0].images) == (False, left)
-    assert [store.there for store in stores[1:3]] == [known, known]
+    assert (stores[0].exists, stores[0].images) == (False, left)
+    assert [store.exists for store in stores[1:3]] == [known, known]
     assert (
         prepare(experiment, PreparationContext(copied_stores, repair=True)).facts.images_encoded
         == 0
@@ -365,11 +365,11 @@ def test_what_a_demo_teacher_will_take_is_known_once_it_is_trained(
     ]
     assert of(stores, "anchors") == [("demo, plain for 4 classes, 4 prompts", 0)]
     assert [store.seconds for store in stores[2:]] == [None] * 3 and not any(
-        store.there for store in stores[1:]
+        store.exists for store in stores[1:]
     )
     PreparationContext(packed_only).teacher(demo.teacher)
     stores = plan([demo], PreparationContext(packed_only))
-    assert [store.there for store in stores] == [
+    assert [store.exists for store in stores] == [
         True,
         True,
         False,
@@ -377,7 +377,7 @@ def test_what_a_demo_teacher_will_take_is_known_once_it_is_trained(
         False,
     ] and images(stores) == 320
     assert prepare(demo, PreparationContext(packed_only)).facts.images_encoded == 320
-    assert all(store.there for store in plan([demo], PreparationContext(packed_only)))
+    assert all(store.exists for store in plan([demo], PreparationContext(packed_only)))
 
 
 TOO_MUCH = [

@@ -136,13 +136,13 @@ def test_what_is_planned_is_what_is_made(experiment, packed_only):
     cells = [with_values(experiment, {"balance.remove": share, **CLIP_CID}) for share in (0, 0.437)]
     before = plan(cells, PreparationContext(packed_only))
     assert [
-        (need.store, need.what) for need in before if need.store in ("balance", "clusters")
+        (need.store, need.description) for need in before if need.store in ("balance", "clusters")
     ] == [
         ("clusters", "7 of 128 images"),
         ("balance", "128 images without 43.7 %"),
         ("clusters", "7 of about 72 images"),
     ]
-    views = [(need.what, need.images) for need in before if need.store == "embeddings"]
+    views = [(need.description, need.images) for need in before if need.store == "embeddings"]
     assert sorted(views) == [
         ("tiny_clip0, 2 views of 128 images", 256),
         ("tiny_clip0, the central view of 192 images", 192),
@@ -151,7 +151,7 @@ def test_what_is_planned_is_what_is_made(experiment, packed_only):
         {str(number): cell for number, cell in enumerate(cells)}, PreparationContext(packed_only)
     )
     after = plan(cells, PreparationContext(packed_only))
-    assert all(need.there and need.images == 0 for need in after) and len(after) == len(before)
+    assert all(need.exists and need.images == 0 for need in after) and len(after) == len(before)
     for kind in ("balance", "clusters"):
         assert len(list((packed_only / kind).glob("*/manifest.json"))) == sum(
             need.store == kind for need in after
@@ -163,11 +163,11 @@ def test_before_images_are_packed_a_plan_is_approximate(experiment, tmp_path):
         [with_values(experiment, {"balance.threshold": 0.1, **CLIP_CID})],
         PreparationContext(tmp_path),
     )
-    assert [need.what for need in needs if need.store in ("balance", "clusters")] == [
+    assert [need.description for need in needs if need.store in ("balance", "clusters")] == [
         "about 128 images joined below 0.1",
         "7 of about 128 images",
     ]
-    assert list(tmp_path.iterdir()) == [] and not any(need.there for need in needs)
+    assert list(tmp_path.iterdir()) == [] and not any(need.exists for need in needs)
 
 
 def test_a_kept_list_of_ones_own_is_what_is_trained_on(prepared, keep):
@@ -267,7 +267,7 @@ def test_a_list_without_any_training_image_is_a_sentence(experiment, packed, kee
     splits = split(packed, experiment.data)
     cell = with_values(experiment, {"data.keep": keep(splits.val)})
     with pytest.raises(
-        UserError, match=r"data.keep .*mine.json lists no image of train as it is split here"
+        UserError, match=r"data.keep .*mine.json lists no image of this run's train split"
     ):
         candidate_ids(cell, packed, splits)
 

@@ -56,6 +56,16 @@ def test_an_objective_is_called_once_on_random_tensors(tmp_path, body, sentence)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
+def test_every_value_of_a_setting_is_tried(tmp_path):
+    sweep, base = sweep_of(tmp_path, "assert power < 3, 'power is too high'\n    " + GOOD)
+    name = "./my_losses.py:my_loss"
+    sweep = Sweep(name="own", space={"objective.my_loss.power": choice(2, 3)})
+    sweep, base = absolute_paths(sweep, load_experiment("demo", {"objective.name": name}))
+    with pytest.raises(UserError, match="AssertionError: power is too high"):
+        check_own_objectives(sweep, base)
+
+
 def test_built_in_objectives_are_not_tried(monkeypatch):
     monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("nothing to try"))
     check_own_objectives(

@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from beamclip.config import UserError
-from beamclip.sweep.plan_table import human_bytes, human_seconds, print_plan
+from beamclip.sweep.plan_table import human_bytes, print_plan
 
 
 @pytest.mark.parametrize(
@@ -22,19 +22,11 @@ def test_bytes_for_people(count, text):
     assert human_bytes(count) == text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.01, "1 s"), (59, "59 s"), (90, "2 min"), (3540, "59 min"), (7500, "2 h 05 min")],
-)
-def test_durations_for_people(seconds, text):
-    assert human_seconds(seconds) == text
-
-
 def planned(**facts):
     return {
         "store": "embeddings",
-        "what": "clip, 4 views",
-        "there": False,
+        "description": "clip, 4 views",
+        "exists": False,
         "images": 1000,
         "bytes": 2_000_000,
         "seconds": 125.0,
@@ -45,7 +37,7 @@ def test_the_plan_shows_which_stores_exist_and_what_the_others_take(tmp_path, ca
     print_plan(
         [
             planned(),
-            planned(what="clip, 1 view", there=True, images=0, seconds=0.0),
+            planned(description="clip, 1 view", exists=True, images=0, seconds=0.0),
             planned(store="anchors", seconds=None, images=0),
         ],
         tmp_path,
@@ -55,18 +47,23 @@ def test_the_plan_shows_which_stores_exist_and_what_the_others_take(tmp_path, ca
     lines = [line for line in printed.err.splitlines() if "│" in line]
     assert (
         "clip, 4 views" in lines[0]
-        and "to make" in lines[0]
+        and "to build" in lines[0]
         and "1,000" in lines[0]
         and "2.0 MB" in lines[0]
-        and "2 min" in lines[0]
+        and "2m05s" in lines[0]
     )
-    assert "there" in lines[1] and "2 min" not in lines[1]
-    assert "anchors" in lines[2] and "soon known" in lines[2]
+    assert "exists" in lines[1] and "2m05s" not in lines[1]
+    assert "anchors" in lines[2] and "not known yet" in lines[2]
+
+
+def test_no_store_is_built_in_no_time(tmp_path, capsys):
+    print_plan([planned(seconds=0.01)], tmp_path)
+    assert " 1s " in capsys.readouterr().err
 
 
 def test_stores_that_do_not_fit_on_the_disk_are_an_error(tmp_path):
     free = shutil.disk_usage(tmp_path).free
-    print_plan([planned(bytes=2 * free, there=True)], tmp_path)
+    print_plan([planned(bytes=2 * free, exists=True)], tmp_path)
     with pytest.raises(
         UserError,
         match=r"free, and the missing stores take .*; make room, "

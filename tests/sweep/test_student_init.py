@@ -109,6 +109,6 @@ def test_settings_that_can_not_be_read_are_an_error(base, storage_values, runs, 
     with pytest.raises(
         UserError,
         match=f"config.yaml of run:{runs[0]} has no settings; "
-        "name those to evaluate with by --preset",
+        "choose the settings to evaluate with by --preset",
     ):
         experiment_of_run(f"run:{runs[0]}", storage_values)

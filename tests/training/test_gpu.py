@@ -141,11 +141,11 @@ def test_a_compiled_backbone_is_the_same_network(preset, tmp_path):
 
 def test_probes_agree(preset):
     generator = torch.Generator().manual_seed(0)
-    centres = 3 * torch.randn(4, 16, generator=generator)
+    centers = 3 * torch.randn(4, 16, generator=generator)
 
     def features(count, device):
         labels = torch.arange(count) % 4
-        rows = centres[labels] + torch.randn(
+        rows = centers[labels] + torch.randn(
             count, 16, generator=torch.Generator().manual_seed(count)
         )
         return LabeledFeatures(rows.to(device), None, labels.to(device))

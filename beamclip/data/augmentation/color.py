@@ -1,11 +1,12 @@
 """Change the colors of a batch in which every image has its own factors.
 
 torchvision's transforms have one factor for a whole batch. The functions here work in place on
-float [N, 3, H, W] in [0, 1], and clamp after each step as torchvision does. They take few passes
-over the pixels and no comparisons, which are slow on a CPU.
+float [N, 3, H, W] in [0, 1], and clamp after each step as torchvision does. For speed on a CPU they
+pass over the pixels only a few times and make no comparisons.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -21,23 +22,24 @@ _LUMA = (0.2989, 0.587, 0.114)
 def luminance(images: Tensor) -> Tensor:
     """Return the luminance, [N, 3, H, W] -> [N, 1, H, W], as a new tensor."""
     red, green, blue = images.chunk(3, dim=1)
-    return (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
+    total = red * _LUMA[0]
+    return total.add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
 
 
 def brightness(images: Tensor, factor: Tensor) -> None:
     """Scale the brightness; a factor of 0 is black.
 
     Args:
-        images: [N, 3, H, W], changed in place; likewise below.
-        factor: [N, 1, 1, 1]; likewise below.
+        images: [N, 3, H, W] in [0, 1], changed in place. The other steps take the same.
+        factor: one of each image, [N, 1, 1, 1]. The other steps take the same.
     """
     images.mul_(factor).clamp_(0, 1)
 
 
 def contrast(images: Tensor, factor: Tensor) -> None:
     """Scale the contrast; a factor of 0 is the image's mean luminance."""
-    # Rows first: torch would split a sum over a whole image between threads, and its last bit would
-    # depend on their number.
+    # Mean of rows first: torch would split the sum over a whole image between threads, and the last
+    # bit would depend on their number.
     mean = luminance(images).mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
     images.mul_(factor).add_((1 - factor) * mean).clamp_(0, 1)
 
@@ -51,9 +53,9 @@ def saturation(images: Tensor, factor: Tensor) -> None:
 def hue(images: Tensor, shift: Tensor) -> None:
     """Rotate the hue of HSV by `shift` turns, in [-0.5, 0.5].
 
-    V is a pixel's largest channel, m its smallest, and C = V − m. In turns its hue is
+    V is a pixel's largest channel, m its smallest, and C = V − m. Its hue in turns is
 
-        ½ ± (⅓ + (R − G − B + m) / 6C)        with plus if blue is above green
+        ½ ± (⅓ + (R − G − B + m) / 6C)        with + if blue is above green, otherwise −
 
     With h the rotated hue in sixths of a turn, the channels become V − C·clamp(x − 1, 0, 1),
     where x is 3 − |h − 3| for red, |h − 2| for green and |h − 4| for blue.
@@ -64,19 +66,23 @@ def hue(images: Tensor, shift: Tensor) -> None:
     torch.maximum(value, red, out=value)
     torch.minimum(least, red, out=least)
     spread = value - least
-    turns = (red - green).sub_(blue).add_(least).div_((6 * spread).clamp_min_(1e-8)).add_(1 / 3)
-    # The sum is never negative, where `frac` would round the other way.
+    # Gray pixels have no spread, and no hue.
+    divisor = (6 * spread).clamp_min_(1e-8)
+    turns = (red - green).sub_(blue).add_(least).div_(divisor).add_(1 / 3)
+    # The ½ of the formula, and a whole turn: `frac` keeps the sign, so its input must be positive.
     turns.copysign_(blue - green).add_(shift + 1.5)
     sixths = turns.frac_().mul_(6)
+    # From here on the channels are overwritten: first by |h − center|, then by x.
     for channel, center in ((red, 3), (green, 2), (blue, 4)):
         torch.sub(sixths, center, out=channel)
     images.abs_()
     red.neg_().add_(3)
+    # V − C·clamp(x − 1, 0, 1) is V + C − C·clamp(x, 1, 2), which saves a pass over the pixels.
     images.clamp_(1, 2).mul_(-spread).add_(value + spread)
 
 
 def gray(images: Tensor, _: Tensor) -> None:
-    """Set all three channels to the luminance."""
+    """Set all channels to the luminance. The second argument is unused: all steps take two."""
     images.copy_(luminance(images))
 
 
@@ -88,8 +94,8 @@ STEPS: tuple[Callable[[Tensor, Tensor], None], ...] = (brightness, contrast, sat
 def change(images: Tensor, steps: NDArray[np.int64], numbers: NDArray[np.float32]) -> Tensor:
     """Apply each image's own sequence of steps.
 
-    Before each position of the sequences the images are sorted by their step, so that every step is
-    applied at once to all images that have it there.
+    At each position of the sequences the images are sorted by their step. Then each step is applied
+    at once to all images that have it there.
 
     Args:
         images: [N, 3, H, W] in [0, 1]; may be overwritten.
@@ -99,12 +105,12 @@ def change(images: Tensor, steps: NDArray[np.int64], numbers: NDArray[np.float32
     Returns:
         [N, 3, H, W] in the order given.
     """
-    moves, bounds, amounts = _sort_by_step(steps, numbers)
-    rows = to_device(torch.from_numpy(moves), images.device)
-    factors = to_device(torch.from_numpy(amounts), images.device)
-    for position, stops in enumerate(bounds.tolist()):
+    reorderings, bounds, sorted_numbers = _sort_by_step(steps, numbers)
+    rows = to_device(torch.from_numpy(reorderings), images.device)
+    factors = to_device(torch.from_numpy(sorted_numbers), images.device)
+    for position, bounds_here in enumerate(bounds.tolist()):
         images = _reorder(images, rows[position])
-        for step, start, stop in zip(STEPS, stops, stops[1:], strict=False):
+        for step, (start, stop) in zip(STEPS, pairwise(bounds_here), strict=True):
             if stop > start:
                 step(images[start:stop], factors[position, start:stop].view(-1, 1, 1, 1))
     return _reorder(images, rows[-1])
@@ -116,19 +122,23 @@ def _sort_by_step(
     """Return how to sort the images by their step at each position.
 
     Returns:
-        Reorderings before each position, and the last one back to the first order,
-        [positions + 1, N]; the first image of each step, [positions, len(STEPS) + 1]; the images'
-        numbers, [positions, N].
+        The reordering before each position, and one at the end back to the original order,
+        [positions + 1, N].
+        The first image of each step, and the end of the last one, [positions, len(STEPS) + 1].
+        The number for each image's step, in sorted order, [positions, N].
     """
     order = np.arange(len(steps))
-    moves, bounds, amounts = [], [], []
+    reorderings, bounds, sorted_numbers = [], [], []
     for column in steps.T:
-        move = np.argsort(column[order], kind="stable")
-        order = order[move]
-        moves.append(move)
+        # Relative to the order before, because `change` reorders the images it has just changed.
+        reordering = np.argsort(column[order], kind="stable")
+        order = order[reordering]
+        reorderings.append(reordering)
+        # Images without a step (-1) come first and are in no range.
         bounds.append(np.searchsorted(column[order], range(len(STEPS) + 1)))
-        amounts.append(numbers[order, column[order]])
-    return np.stack([*moves, np.argsort(order)]), np.stack(bounds), np.stack(amounts)
+        sorted_numbers.append(numbers[order, column[order]])
+    reorderings.append(np.argsort(order))
+    return np.stack(reorderings), np.stack(bounds), np.stack(sorted_numbers)
 
 
 def _reorder(images: Tensor, rows: Tensor) -> Tensor:

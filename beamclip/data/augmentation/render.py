@@ -14,10 +14,11 @@ from beamclip.data.augmentation.sample import ViewParameters
 from beamclip.data.prefetch import to_device
 
 _CHUNK_VALUES = 800_000
-"""Values rendered at once on a CPU, 3 MB: they stay in its caches from one step to the next."""
+"""Values rendered at once on a CPU: 3 MB, which stay in its caches from one step to the next."""
 
 RENDER_VERSION = 2
-"""Raised whenever the pixels of `render` change by more than rounding; in the key of embeddings."""
+"""Raised whenever the pixels of `render` change by more than rounding. Part of the key of embedding
+stores."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,15 @@ def render(images: Tensor, parameters: ViewParameters, pixels: PixelFormat) -> T
 
 
 def render_all(images: Tensor, views: Sequence[ViewParameters], pixels: PixelFormat) -> Tensor:
-    """Render several views of each image: all images of the first view, then those of the second.
+    """Render several views of each image: all images of the first view, then all of the second.
 
-    A GPU renders them together: during training, the cost of a view there is mostly its number of
-    kernels.
+    A GPU renders them together. During training, what a view costs there is mostly the number of
+    its kernels, not their size.
+
+    Args:
+        images: uint8 [N, S, S, 3], on the device that does the work.
+        views: V views, each with the parameters of these N images.
+        pixels: what the network expects.
 
     Returns:
         float32 [V · N, 3, size, size], normalized.
@@ -85,10 +91,7 @@ def render_all(images: Tensor, views: Sequence[ViewParameters], pixels: PixelFor
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Use one torch thread.
-
-    Training's threads use all cores, and more here would compete with them.
-    """
+    """Use one torch thread, because training's threads already use all cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -105,33 +108,42 @@ def _empty(shape: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 def _chunks(images: Tensor, size: int) -> list[slice]:
-    """Return the chunks of a batch; on a GPU there is only one."""
+    """Return the chunks of a batch: one on a GPU, small ones on a CPU."""
+    # An empty batch has no chunks, but `range` takes no step of 0.
     count = max(1, len(images))
     if images.device.type == "cpu":
         count = max(1, _CHUNK_VALUES // (3 * size * size))
     return [slice(start, start + count) for start in range(0, len(images), count)]
 
 
-def _crop(images: Tensor, p: ViewParameters, pixels: PixelFormat) -> Tensor:
+def _crop(images: Tensor, parameters: ViewParameters, pixels: PixelFormat) -> Tensor:
+    """Crop, resize and flip: uint8 [N, S, S, 3] -> float32 [N, 3, size, size] in [0, 1]."""
     side = images.shape[1]
-    is_whole = bool((p.width == 1).all() and (p.height == 1).all())
-    if side == pixels.size and is_whole and not p.flip.any():
+    is_whole = bool((parameters.width == 1).all() and (parameters.height == 1).all())
+    # The canonical view at the stored size: there is nothing to resample.
+    if side == pixels.size and is_whole and not parameters.flip.any():
         planes = images.permute(0, 3, 1, 2)
+        # By default, `to` would keep the channels last in memory.
         return planes.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-    boxes = np.stack([p.left, p.top, p.width, p.height], axis=1) * np.float32(side)
+    shares = [parameters.left, parameters.top, parameters.width, parameters.height]
+    boxes = np.stack(shares, axis=1) * np.float32(side)
     crop = resample_cpu.crop if images.device.type == "cpu" else resample.crop
-    return crop(images, boxes, p.flip, pixels.size, pixels.interpolation)
+    return crop(images, boxes, parameters.flip, pixels.size, pixels.interpolation)
 
 
-def _change_color(view: Tensor, p: ViewParameters) -> Tensor:
-    if not (p.gray.any() or (p.jitter_order >= 0).any()):
+def _change_color(view: Tensor, parameters: ViewParameters) -> Tensor:
+    has_jitter = (parameters.jitter_order >= 0).any()
+    if not (has_jitter or parameters.gray.any()):
         return view
-    steps = np.column_stack([p.jitter_order, np.where(p.gray, color.GRAY, -1)])
-    return color.change(view, steps, np.column_stack([p.factors, np.zeros_like(p.left)]))
+    # Grayscale is the last step, and has no factor.
+    gray_steps = np.where(parameters.gray, color.GRAY, -1)
+    steps = np.column_stack([parameters.jitter_order, gray_steps])
+    numbers = np.column_stack([parameters.factors, np.zeros_like(parameters.left)])
+    return color.change(view, steps, numbers)
 
 
-def _blur(view: Tensor, p: ViewParameters) -> Tensor:
-    if (p.blur_sigma > 0).any():
+def _blur(view: Tensor, parameters: ViewParameters) -> Tensor:
+    if (parameters.blur_sigma > 0).any():
         blur = resample_cpu.blur if view.device.type == "cpu" else resample.blur
-        blur(view, p.blur_sigma * np.float32(view.shape[-1]))
+        blur(view, parameters.blur_sigma * np.float32(view.shape[-1]))
     return view

@@ -1,6 +1,6 @@
-"""Read CIFAR-10 and CIFAR-100 as torchvision keeps them.
+"""Read CIFAR-10 and CIFAR-100 as torchvision stores them.
 
-They are pickles, whose MD5 torchvision checks before it opens them.
+Their files are pickles, which could run any code when loaded. torchvision checks their MD5 first.
 """
 
 from collections.abc import Iterator
@@ -24,6 +24,11 @@ CIFAR_FOLDERS: dict[Cifar, str] = {"cifar10": "cifar-10-batches-py", "cifar100":
 class CifarSource:
     """CIFAR-10 or CIFAR-100.
 
+    Args:
+        folder: the parent of torchvision's folder (see `CIFAR_FOLDERS`).
+        config: `data.download` allows a download.
+        which: the data set.
+
     Raises:
         UserError: it is missing and may not be downloaded, the download failed, or a file is
             damaged.
@@ -40,10 +45,11 @@ class CifarSource:
     @property
     def fingerprint(self) -> str:
         """A digest of the MD5 sums that torchvision checks: the same on every machine."""
-        kind = _kind(self._which)
-        return digest([self._which, kind.train_list, kind.test_list, kind.meta])
+        dataset = _dataset_class(self._which)
+        return digest([self._which, dataset.train_list, dataset.test_list, dataset.meta])
 
     def _open(self, split: Split) -> Any:
+        """Return torchvision's data set of a split. It is loaded once in each process."""
         if self._splits[split] is None:
             self._splits[split] = _load(self._which, self._folder, split, self._download)
         return self._splits[split]
@@ -53,39 +59,44 @@ class CifarSource:
         return len(self._open(split).data)
 
     def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
-        """Return items `start` to `stop` of a split."""
-        data = self._open(split)
-        pairs = zip(data.data[start:stop], data.targets[start:stop], strict=True)
-        return (
-            Item(f"{self._which} {split} {row}", image, int(label))
-            for row, (image, label) in enumerate(pairs, start)
-        )
+        """Yield items `start` to `stop` of a split."""
+        dataset = self._open(split)
+        pairs = zip(dataset.data[start:stop], dataset.targets[start:stop], strict=True)
+        for row, (image, label) in enumerate(pairs, start):
+            yield Item(f"{self._which} {split} {row}", image, int(label))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Other processes open the files themselves.
+        # Without the pixels: other processes load them from the files.
         return {**self.__dict__, "_splits": {"train": None, "test": None}}
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
-        """Return None: CIFAR knows no groups."""
+        """Return None: CIFAR has no groups."""
         return None
 
 
 @cache
-def _kind(which: Cifar) -> Any:
+def _dataset_class(which: Cifar) -> Any:
+    # Imported here because torchvision imports torch, which other sources do without.
     from torchvision import datasets
 
     return datasets.CIFAR10 if which == "cifar10" else datasets.CIFAR100
 
 
 def _load(which: Cifar, folder: Path, split: Split, download: bool) -> Any:
+    """Load a split as torchvision's data set.
+
+    Raises:
+        UserError: it is missing and may not be downloaded, the download failed, or a file is
+            damaged.
+    """
     path = folder / CIFAR_FOLDERS[which]
     if not download and not path.is_dir():
         raise UserError(
             f"{path} does not exist; unpack {which} there, or download it with data.download=true"
         )
     try:
-        return _kind(which)(str(folder), train=split == "train", download=download)
-    # No network (URLError is an OSError), or a wrong MD5.
+        return _dataset_class(which)(str(folder), train=split == "train", download=download)
+    # OSError and HTTPException come from the network, RuntimeError from a wrong MD5.
     except (OSError, HTTPException, RuntimeError) as error:
         raise UserError(
             f"{path} can't be used ({one_line(error)}); delete it and unpack {which} again"

@@ -1,6 +1,7 @@
-"""Read images in folders, as torchvision's ImageFolder: train/CLASS/FILE and test/CLASS/FILE."""
+"""Read images in folders as torchvision's ImageFolder: train/CLASS/FILE and test/CLASS/FILE."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,9 @@ from beamclip.data.files import Files, LazyBytes
 
 
 class FolderSource:
-    """A folder tree. Every file that is not hidden counts as an image until it is packed.
+    """A folder tree. The test split is `test/`, otherwise `val/` or `validation/`.
 
-    The test split is `test/`, otherwise `val/` or `validation/`. File names are kept in one Arrow
-    array a split: a million of them take tens of megabytes, here and in every process the source
-    is sent to.
+    Every file that is not hidden counts as an image. Packing lists those it can't decode.
 
     Raises:
         UserError: a split is missing or empty, or the splits have different classes.
@@ -27,27 +26,28 @@ class FolderSource:
         self._files = files
         self._roots: dict[Split, str] = {"train": "train", "test": _test_root(files)}
         self._classes = _class_folders(files, "train")
-        _check_same(files, self._roots["test"], self._classes)
+        _check_same_classes(files, self._roots["test"], self._classes)
+        # Labels are the positions of the sorted folders, so a list must have a name for each.
         self.names, self.keys = resolve_classes(
             config, self._classes, len(self._classes), exact=True
         )
-        listed = {split: _listed(files, root, self._classes) for split, root in self._roots.items()}
-        self._paths: dict[Split, Any] = {
-            split: name_column(paths, str(files)) for split, (paths, _, _) in listed.items()
-        }
-        self._labels: dict[Split, NDArray[np.int64]] = {
-            split: np.array(labels, np.int64) for split, (_, labels, _) in listed.items()
-        }
-        self.fingerprint = digest((split, facts) for split in SPLITS for facts in listed[split][2])
-        """Changes with paths, sizes and times (or other stamps) of the files; contents are not
-        read."""
+        self._paths: dict[Split, Any] = {}
+        self._labels: dict[Split, NDArray[np.int64]] = {}
+        facts: list[tuple[Split, _Fact]] = []
+        for split in SPLITS:
+            listing = _list_images(files, self._roots[split], self._classes)
+            self._paths[split] = name_column(listing.paths, str(files))
+            self._labels[split] = np.array(listing.labels, np.int64)
+            facts += [(split, fact) for fact in listing.facts]
+        self.fingerprint = digest(facts)
+        """Changes with the files' paths, sizes and stamps (mostly times); contents are not read."""
 
     def count(self, split: Split) -> int:
         """Return the number of files of a split."""
         return len(self._paths[split])
 
     def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
-        """Return items `start` to `stop` of a split."""
+        """Yield items `start` to `stop` of a split."""
         root = self._roots[split]
         labels = self._labels[split][start:stop].tolist()
         for path, label in zip(self._paths[split][start:stop], labels, strict=True):
@@ -55,11 +55,12 @@ class FolderSource:
             yield Item(name, LazyBytes(self._files, name), label)
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
-        """Return None: a folder knows no groups."""
+        """Return None: folders have no groups."""
         return None
 
 
 def _test_root(files: Files) -> str:
+    """Return the name of the folder with the test split."""
     for name in TEST_NAMES:
         if files.is_folder(name):
             return name
@@ -69,6 +70,7 @@ def _test_root(files: Files) -> str:
 
 
 def _class_folders(files: Files, root: str) -> list[str]:
+    """Return the names of the class folders in a split's folder, sorted."""
     if not files.is_folder(root):
         raise UserError(
             f"{files}/{root} does not exist; put one folder a class into it, or fix data.source"
@@ -81,29 +83,50 @@ def _class_folders(files: Files, root: str) -> list[str]:
     return classes
 
 
-def _check_same(files: Files, test: str, classes: list[str]) -> None:
-    odd = sorted(set(classes) ^ set(_class_folders(files, test)))
-    if odd:
-        has, lacks = ("train", test) if odd[0] in classes else (test, "train")
+def _check_same_classes(files: Files, test: str, classes: list[str]) -> None:
+    """Raise UserError if the splits have different class folders: labels would not agree."""
+    unmatched = sorted(set(classes) ^ set(_class_folders(files, test)))
+    if unmatched:
+        name = unmatched[0]
+        has, lacks = ("train", test) if name in classes else (test, "train")
         raise UserError(
-            f"class {odd[0]} is in {files}/{has} but not in {files}/{lacks}; give both the same "
+            f"class {name} is in {files}/{has} but not in {files}/{lacks}; give both the same "
             "class folders"
         )
 
 
-Listed = tuple[list[str], list[int], list[Any]]
-"""Paths below the split's folder, labels, and the facts for the fingerprint."""
+_Fact = tuple[str, int, str]
+"""Path below the split's folder, size in bytes, and stamp of a file."""
 
 
-def _listed(files: Files, root: str, classes: Iterable[str]) -> Listed:
-    paths: list[str] = []
-    labels: list[int] = []
-    facts: list[Any] = []
+@dataclass(frozen=True)
+class _Listing:
+    """The images of a split.
+
+    Attributes:
+        paths: below the split's folder.
+        labels: of the images.
+        facts: for the fingerprint.
+    """
+
+    paths: list[str]
+    labels: list[int]
+    facts: list[_Fact]
+
+
+def _list_images(files: Files, root: str, classes: Iterable[str]) -> _Listing:
+    """List the files in the class folders of a split.
+
+    Raises:
+        UserError: there are none.
+    """
+    listing = _Listing([], [], [])
     for label, name in enumerate(classes):
         for entry in files.stamped(files.below(f"{root}/{name}")):
-            paths.append(entry.path.removeprefix(f"{root}/"))
-            labels.append(label)
-            facts.append((paths[-1], entry.size, entry.stamp))
-    if not paths:
+            path = entry.path.removeprefix(f"{root}/")
+            listing.paths.append(path)
+            listing.labels.append(label)
+            listing.facts.append((path, entry.size, entry.stamp))
+    if not listing.paths:
         raise UserError(f"the class folders in {files}/{root} are empty; put images into them")
-    return paths, labels, facts
+    return listing

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from beamclip.config import DataConfig, UserError
-from beamclip.data.base import TEST_NAMES, Item, Source, Split
+from beamclip.data.base import TEST_NAMES, Source
 from beamclip.data.files import Files
 from beamclip.data.sources.cifar import CIFAR_FOLDERS, Cifar, CifarSource
 from beamclip.data.sources.demo import DemoSource
@@ -11,17 +11,17 @@ from beamclip.data.sources.folder import FolderSource
 from beamclip.data.sources.parquet import ParquetSource, parquet_files
 from beamclip.data.sources.webdataset import TarSource, tar_files
 
-__all__ = ["Item", "Source", "Split", "open_source"]
-
 Kind = Literal["folder", "parquet", "tar", "cifar10", "cifar100"]
-_CLASSES: dict[Cifar, int] = {"cifar10": 10, "cifar100": 100}
 
 
 def open_source(config: DataConfig) -> Source:
     """Open the images that the settings name, without decoding any.
 
-    `auto` prefers parquet files, then tar shards, then torchvision's CIFAR folders, then a train/
-    tree. `cifar10` and `cifar100` also accept the same images as parquet or as a tree.
+    `data.source=auto` prefers parquet files, then tar shards, then torchvision's CIFAR folders,
+    then a train/ tree. `cifar10` and `cifar100` also accept the images as parquet, tar or tree.
+
+    Args:
+        config: uses `source`, `path`, `download` and `class_names`.
 
     Raises:
         UserError: the path is missing, empty or not what `data.source` says; a split, a column or
@@ -53,26 +53,39 @@ def _open(config: DataConfig) -> Source:
 
 
 def _files(config: DataConfig) -> Files:
+    """Return the files below `data.path`.
+
+    Raises:
+        UserError: it is not set, does not exist, or is no folder.
+    """
     if config.path is None:
-        fetch = ""
+        hint = ""
         if config.source.startswith("cifar"):
-            fetch = " (with data.download=true it is downloaded there)"
-        demo = ", or data.source=demo for the embedded demo" if config.source == "auto" else ""
+            hint = " (with data.download=true it is downloaded there)"
+        elif config.source == "auto":
+            hint = ", or data.source=demo for the embedded demo"
         raise UserError(
-            f"data.path is not set but data.source is {config.source}; give --data DIR{fetch}{demo}"
+            f"data.path is not set but data.source is {config.source}; give --data DIR{hint}"
         )
     files = Files(config.path)
-    fetched = config.download and config.source in CIFAR_FOLDERS
-    if not fetched and not files.is_folder():
-        what = "is a file" if files.local is not None and files.local.exists() else "does not exist"
+    # torchvision makes the folder of a download.
+    is_downloaded = config.download and config.source in CIFAR_FOLDERS
+    if not is_downloaded and not files.is_folder():
+        is_file = files.local is not None and files.local.exists()
+        problem = "is a file" if is_file else "does not exist"
         raise UserError(
-            f"data.path {files.local or files} {what}; give --data DIR with the folder of the "
+            f"data.path {files.local or files} {problem}; give --data DIR with the folder of the "
             "images"
         )
     return files
 
 
 def _kind(config: DataConfig, files: Files) -> Kind:
+    """Return the kind of source to open.
+
+    Raises:
+        UserError: `data.source` is `auto`, and the folder has no known kind or two of them.
+    """
     if config.source in ("folder", "parquet", "tar"):
         return config.source
     if config.source in ("cifar10", "cifar100"):
@@ -83,6 +96,8 @@ def _kind(config: DataConfig, files: Files) -> Kind:
             f"data.path {files} has no parquet, tar, CIFAR or train/; give --data DIR with one of "
             "them"
         )
+    # Parquet files and tars come first in `kinds`. So if both CIFARs lead it, nothing decides
+    # between them.
     if "cifar10" in kinds[:2] and "cifar100" in kinds[:2]:
         raise UserError(
             f"data.path {files} has both CIFAR-10 and CIFAR-100; set data.source to cifar10 or "
@@ -107,7 +122,11 @@ def _find_kinds(files: Files) -> list[Kind]:
 
 
 def _kind_of_cifar(config: DataConfig, files: Files, which: Cifar) -> Kind:
+    """Return `which`, or the kind of other files if there is no torchvision CIFAR to use."""
     kinds = _find_kinds(files)
-    if which in kinds or config.download or not kinds or kinds[0].startswith("cifar"):
+    if which in kinds or config.download:
+        return which
+    # Opening `which` then fails with a message that names its folder.
+    if not kinds or kinds[0].startswith("cifar"):
         return which
     return kinds[0]

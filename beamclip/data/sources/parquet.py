@@ -1,8 +1,8 @@
 """Read images in parquet files as on the Hugging Face hub.
 
 They have a column `image: {bytes, path}`, a column `label`, and class names in the schema's
-metadata. No more of a file is read than needed. `datasets` would copy every file into a cache of
-its own first.
+metadata. Only the needed row groups and columns of a file are read. The `datasets` package would
+first copy every file into its own cache.
 """
 
 import hashlib
@@ -27,12 +27,13 @@ from beamclip.data.files import Entry, Files
 from beamclip.data.retry import one_line
 
 IMAGES = ("image", "img")
+"""Names of the column with the images. `img` is for the hub's CIFAR repositories."""
 LABELS = ("label", "fine_label")
-"""Names of columns; the hub's CIFAR repositories use the second ones."""
+"""Names of the column with the labels. `fine_label` is for the hub's CIFAR-100."""
 _ROWS = 256
 """Rows in memory at a time: photographs can be megabytes each."""
 _SMALL = 200 * 2**20
-"""Total bytes below which hashing the contents of all files costs little."""
+"""Total bytes below which the contents of all files are hashed, which costs little then."""
 
 
 @contextmanager
@@ -45,36 +46,36 @@ def open_parquet(files: Files, path: str) -> Iterator[pq.ParquetFile]:
     try:
         with files.open(path) as file, pq.ParquetFile(file) as parquet:
             yield parquet
-    # Arrow's own errors; those of disk and network are sentences already.
+    # Arrow's own errors. Those of disk and network are UserErrors already, see `RetryingFile`.
     except (OSError, pa.ArrowException) as error:
         raise UserError(
             f"{files}/{path} can't be read as parquet ({one_line(error)}); download it again"
         ) from None
 
 
-def column_of(path: str, schema: pa.Schema, known: Sequence[str]) -> str:
-    """Return the name of a column that a file has exactly once.
+def column_of(path: str, schema: pa.Schema, names: Sequence[str]) -> str:
+    """Return the first of some names that a file has as a column.
 
     Args:
         path: of the file, for messages.
         schema: of the file.
-        known: possible names, in order of preference.
+        names: possible names of the column, in order of preference.
 
     Raises:
-        UserError: none of the names exists, or the name occurs more than once.
+        UserError: none of the names exists, or there are several columns of that name.
     """
-    found = next((name for name in known if name in schema.names), None)
-    if found is None:
+    name = next((name for name in names if name in schema.names), None)
+    if name is None:
         raise UserError(
-            f"{path} has no column {known[0]!r}, only {', '.join(schema.names)}; rename one of them"
+            f"{path} has no column {names[0]!r}, only {', '.join(schema.names)}; rename one of them"
         )
-    if schema.names.count(found) > 1:
-        raise UserError(f"{path} has more than one column {found!r}; rename all but the one to use")
-    return found
+    if schema.names.count(name) > 1:
+        raise UserError(f"{path} has more than one column {name!r}; rename all but the one to use")
+    return name
 
 
 def labels_of(files: Files, entries: list[Entry]) -> NDArray[np.int64]:
-    """Return the labels of all rows of several files.
+    """Return the labels of all rows of several files, int64 [rows].
 
     Raises:
         UserError: a file lacks a column, or its labels are no whole numbers.
@@ -83,7 +84,9 @@ def labels_of(files: Files, entries: list[Entry]) -> NDArray[np.int64]:
 
 
 def _labels_of(files: Files, path: str) -> NDArray[np.int64]:
+    """Return the labels of one file; see `labels_of`."""
     with open_parquet(files, path) as file:
+        # A missing image column should be reported now and not while packing.
         column_of(path, file.schema_arrow, IMAGES)
         name = column_of(path, file.schema_arrow, LABELS)
         column = file.read(columns=[name]).column(0)
@@ -105,10 +108,13 @@ def rows_of(
     Args:
         files: the data set's files.
         path: of the file.
-        field: "" for the whole image column, `.path` for the paths alone. If images have no paths,
-            there are no rows.
+        field: "" for the whole image column, `.path` for the paths alone. Without such a field in
+            the image column, no rows are yielded.
         start: first row.
         stop: row after the last; None for the end.
+
+    Raises:
+        UserError: the file can't be read, or lacks a column.
     """
     with open_parquet(files, path) as file:
         schema = file.schema_arrow
@@ -118,21 +124,20 @@ def rows_of(
         has_field = pa.types.is_struct(kind) and kind.get_field_index(field.lstrip(".")) >= 0
         if field and not has_field:
             return
-        groups, first = _groups(file, start, stop)
+        groups, first_row = _row_groups(file, start, stop)
         columns = [f"{image}{field}", label]
-        rows = _batch_rows(
-            file.iter_batches(_ROWS, row_groups=groups, columns=columns), image, label
-        )
-        yield from islice(rows, start - first, None if stop is None else stop - first)
+        batches = file.iter_batches(_ROWS, row_groups=groups, columns=columns)
+        rows = _rows_of_batches(batches, image, label)
+        yield from islice(rows, start - first_row, None if stop is None else stop - first_row)
 
 
-def _batch_rows(batches: Iterable[Any], image: str, label: str) -> Iterator[tuple[Any, int]]:
+def _rows_of_batches(batches: Iterable[Any], image: str, label: str) -> Iterator[tuple[Any, int]]:
     for batch in batches:
         images = batch.column(image).to_pylist()
         yield from zip(images, batch.column(label).to_pylist(), strict=True)
 
 
-def _groups(file: pq.ParquetFile, start: int, stop: int | None) -> tuple[list[int], int]:
+def _row_groups(file: pq.ParquetFile, start: int, stop: int | None) -> tuple[list[int], int]:
     """Return the row groups that hold some of the rows, and the number of the first row in them."""
     metadata = file.metadata
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
@@ -141,25 +146,28 @@ def _groups(file: pq.ParquetFile, start: int, stop: int | None) -> tuple[list[in
     ends = np.cumsum(sizes)
     starts = ends - sizes
     stop = int(ends[-1]) if stop is None else stop
-    groups = [group for group in range(len(ends)) if starts[group] < stop and ends[group] > start]
-    return groups, int(starts[groups[0]]) if groups else start
+    groups: list[int] = np.flatnonzero((starts < stop) & (ends > start)).tolist()
+    first_row = int(starts[groups[0]]) if groups else start
+    return groups, first_row
 
 
 def parquet_files(files: Files, split: str) -> list[Entry]:
-    """Return a split's files, sorted.
+    """Return a split's files, sorted; an empty list if there are none.
 
-    The first that exist: `SPLIT-*.parquet`, `SPLIT.parquet`, `data/SPLIT-*.parquet`, all of
-    `SPLIT/`.
+    These are the first that exist of `SPLIT-*.parquet`, `SPLIT.parquet`, `data/SPLIT-*.parquet`
+    and `SPLIT/*.parquet`.
     """
-    places = (
+    candidates = (
         ("", f"{split}-*.parquet"),
         ("", f"{split}.parquet"),
         ("data", f"{split}-*.parquet"),
         (split, "*.parquet"),
     )
-    for folder, pattern in places:
-        entries = files.files(folder)
-        entries = [entry for entry in entries if fnmatch(PurePath(entry.path).name, pattern)]
+    for folder, pattern in candidates:
+        entries = []
+        for entry in files.files(folder):
+            if fnmatch(PurePath(entry.path).name, pattern):
+                entries.append(entry)
         if entries:
             return entries
     return []
@@ -174,6 +182,8 @@ class ParquetSource:
 
     def __init__(self, files: Files, config: DataConfig) -> None:
         self._files = files
+        # Number of rows of each file, once it is known.
+        self._row_counts: dict[str, int] = {}
         self._entries: dict[Split, list[Entry]] = {"train": parquet_files(files, "train")}
         if not self._entries["train"]:
             raise UserError(
@@ -189,28 +199,30 @@ class ParquetSource:
                 "data.path"
             )
         self._entries["test"], self._labels["test"] = _test_split(files)
-        count = 1 + max(_largest(split, labels, files) for split, labels in self._labels.items())
-        self.names, keys = resolve_classes(
-            config, _own_names(files, self._entries["train"][0].path), count
-        )
+        largest = max(_largest(split, labels, files) for split, labels in self._labels.items())
+        schema_names = _names_in_schema(files, self._entries["train"][0].path)
+        self.names, keys = resolve_classes(config, schema_names, largest + 1)
         self.keys = keys if any(keys) else self._keys_in_paths()
+        # Replace ids by words again: the paths may have given keys that the names did not. The
+        # user's own names stay as they are.
         if config.class_names is None:
             self.names = in_words(self.names, self.keys)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with the files: with their contents if they are small.
+        """Changes with the contents of the files if they are small.
 
-        For large ones with names, sizes, footers (which hold offsets and statistics) and labels: a
-        corrected label may change neither an offset nor a statistic.
+        For large files it changes with their names, sizes, footers and labels. A footer holds
+        offsets and statistics, which a corrected label may leave as they are.
         """
         entries = self._files.stamped([*self._entries["train"], *self._entries["test"]])
         is_small = sum(entry.size for entry in entries) < _SMALL
-        facts: list[object] = [
-            (entry.path, _hash(self._files, entry, is_small)) for entry in entries
-        ]
+        facts: list[object] = []
+        for entry in entries:
+            facts.append((entry.path, _hash(self._files, entry, is_small)))
         if not is_small:
-            facts += [hashlib.sha256(self._labels[split].tobytes()).hexdigest() for split in SPLITS]
+            for split in SPLITS:
+                facts.append(hashlib.sha256(self._labels[split].tobytes()).hexdigest())
         return digest(facts)
 
     def count(self, split: Split) -> int:
@@ -218,47 +230,45 @@ class ParquetSource:
         return len(self._labels[split])
 
     def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
-        """Return items `start` to `stop` of a split."""
+        """Yield items `start` to `stop` of a split."""
         stop = self.count(split) if stop is None else min(stop, self.count(split))
         for entry in self._entries[split]:
             rows = self._rows_in(entry)
             if start < rows and stop > 0:
                 yield from self._items_of(entry, max(start, 0), min(stop, rows))
-            start, stop = start - rows, stop - rows
+            # Count from the first row of the next file.
+            start -= rows
+            stop -= rows
 
     def _rows_in(self, entry: Entry) -> int:
-        if entry.path not in self._counts:
+        """Return the number of rows of a file."""
+        if entry.path not in self._row_counts:
             with open_parquet(self._files, entry.path) as file:
-                self._counts[entry.path] = file.metadata.num_rows
-        return self._counts[entry.path]
-
-    @cached_property
-    def _counts(self) -> dict[str, int]:
-        return {}
+                self._row_counts[entry.path] = file.metadata.num_rows
+        return self._row_counts[entry.path]
 
     def _items_of(self, entry: Entry, start: int, stop: int) -> Iterator[Item]:
-        for row, (image, label) in enumerate(
-            rows_of(self._files, entry.path, "", start, stop), start
-        ):
-            encoded, path = (
-                (image.get("bytes"), image.get("path"))
-                if isinstance(image, dict)
-                else (image, None)
-            )
-            yield Item(
-                f"{PurePath(entry.path).name} row {row}{f' ({path})' if path else ''}",
-                encoded or b"",
-                label,
-            )
+        """Yield rows `start` to `stop` of one file."""
+        rows = rows_of(self._files, entry.path, "", start, stop)
+        for row, (image, label) in enumerate(rows, start):
+            name = f"{PurePath(entry.path).name} row {row}"
+            # The column holds {bytes, path}, or bytes alone.
+            encoded = image
+            if isinstance(image, dict):
+                encoded = image.get("bytes")
+                path = image.get("path")
+                name += f" ({path})" if path else ""
+            yield Item(name, encoded or b"", label)
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
-        """Return None: parquet files know no groups."""
+        """Return None: parquet files have no groups."""
         return None
 
     def _keys_in_paths(self) -> tuple[str | None, ...]:
-        """Return the WordNet ids in the images' paths, if every path has one.
+        """Return the WordNet id of each class by the images' paths, or None for each.
 
-        ImageNet's files are named after their class. Reads until each class has an id.
+        ImageNet's files are named after their classes. Paths are read until each class has an id.
+        There are no ids if one path has none, or if a class has two.
         """
         keys: dict[int, str] = {}
         labels = set(np.unique(self._labels["train"]).tolist())
@@ -273,6 +283,11 @@ class ParquetSource:
 
 
 def _largest(split: Split, labels: NDArray[np.int64], files: Files) -> int:
+    """Return the largest label, or -1 without labels.
+
+    Raises:
+        UserError: a label is negative.
+    """
     if labels.size and labels.min() < 0:
         raise UserError(
             f"{files} has the label {labels.min()} in its {split} split; write class indices from 0"
@@ -281,6 +296,11 @@ def _largest(split: Split, labels: NDArray[np.int64], files: Files) -> int:
 
 
 def _test_split(files: Files) -> tuple[list[Entry], NDArray[np.int64]]:
+    """Return files and labels of the first split for testing that has labels.
+
+    Raises:
+        UserError: there is none.
+    """
     for name in TEST_NAMES:
         entries = parquet_files(files, name)
         labels = labels_of(files, entries) if entries else np.empty(0, np.int64)
@@ -292,24 +312,24 @@ def _test_split(files: Files) -> tuple[list[Entry], NDArray[np.int64]]:
     )
 
 
-def _own_names(files: Files, path: str) -> list[str] | None:
+def _names_in_schema(files: Files, path: str) -> list[str] | None:
+    """Return the class names in the metadata that `datasets` writes, or None."""
     with open_parquet(files, path) as file:
         schema = file.schema_arrow
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = features[column_of(path, schema, LABELS)]["names"]
+    # The metadata is missing or has another form.
     except (KeyError, TypeError, ValueError):
         return None
     return list(map(str, names)) if isinstance(names, list) else None
 
 
 def _hash(files: Files, entry: Entry, whole: bool) -> str:
-    """Return the SHA-256 of a file, or of its size and footer.
-
-    The last 8 bytes of a parquet file are the footer's length and a magic word.
-    """
+    """Return the SHA-256 of a file, or of its size and footer."""
     if whole:
         return hashlib.sha256(files.read(entry.path)).hexdigest()
+    # The last 8 bytes of a parquet file are the footer's length and a magic word.
     length = int.from_bytes(files.read(entry.path, entry.size - 8, 4), "little")
     footer = files.read(entry.path, entry.size - 8 - length, length)
     return hashlib.sha256(str(entry.size).encode() + footer).hexdigest()

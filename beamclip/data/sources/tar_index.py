@@ -1,6 +1,6 @@
 """Index the samples of a tar shard in one pass over its headers.
 
-A sample's label is its `.cls`, or its `.json` if it has no `.cls`.
+A sample's label is in its `.cls` file, or in its `.json` if it has no `.cls`.
 """
 
 import json
@@ -10,16 +10,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from posixpath import normpath
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from beamclip.config import UserError
 from beamclip.data.files import Files
 
-SUFFIXES = {".cls", ".json"}
+LABEL_SUFFIXES = {".cls", ".json"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"}
+READ_VERSION = 2
+"""Raised whenever other samples or labels are read from the same shards. In the fingerprint."""
+
+Label = int | str
+"""A class index, or the name of an image's folder."""
 
 
 def key_of(name: str) -> str:
-    """Return the key of a sample: a file's name up to the first dot, with its folder."""
+    """Return the key of the sample that a file belongs to: its path up to the name's first dot."""
     path = PurePosixPath(name)
     return str(path.parent / path.name.split(".", 1)[0])
 
@@ -30,34 +36,37 @@ class Labels:
     def __init__(self) -> None:
         self._cls: dict[str, int] = {}
         self._json: dict[str, int] = {}
-        # The .json files without a label, by sample.
+        # Names of the .json files without a label, by sample.
         self._without_label: dict[str, str] = {}
 
-    def add(self, key: str, suffix: str, content: Any, where: str) -> None:
-        """Add the label that a member of the tar holds.
+    def add(self, key: str, suffix: str, content: IO[bytes] | None, where: str) -> None:
+        """Add the label in a member of the tar.
 
         Args:
             key: of the sample.
             suffix: `.cls` or `.json`.
-            content: the open member.
+            content: the open member; None if `tarfile` can't open it.
             where: its name, for messages.
 
         Raises:
             UserError: a `.cls` holds no class index.
         """
-        value = None if content is None else _index_in(content.read(), suffix)
-        if value is not None:
-            (self._cls if suffix == ".cls" else self._json)[key] = value
-        elif suffix == ".cls":
-            raise _no_index(where)
-        else:
+        index = None if content is None else _class_index(content.read(), suffix)
+        if suffix == ".cls":
+            if index is None:
+                raise _no_class_index(where)
+            self._cls[key] = index
+        elif index is None:
+            # It is an error only if the sample turns out to have an image and no .cls.
             self._without_label[key] = where
+        else:
+            self._json[key] = index
 
     def resolved(self, images: Set[str]) -> dict[str, int]:
         """Return the label of each sample.
 
-        Empty if there is no `.cls` and no `.json` belongs to an image: these describe the whole
-        set.
+        The result is empty if there is no `.cls` and no `.json` belongs to an image. Such `.json`
+        files describe the whole data set.
 
         Args:
             images: the samples that have an image.
@@ -68,11 +77,13 @@ class Labels:
         labels = self._json | self._cls
         for key, where in self._without_label.items():
             if key in images and key not in labels:
-                raise _no_index(where)
-        return labels if self._cls or labels.keys() & images else {}
+                raise _no_class_index(where)
+        has_labels = self._cls or labels.keys() & images
+        return labels if has_labels else {}
 
 
-def _index_in(text: bytes, suffix: str) -> int | None:
+def _class_index(text: bytes, suffix: str) -> int | None:
+    """Return the class index in a `.cls` or `.json`, or None."""
     try:
         value = int(text) if suffix == ".cls" else json.loads(text)
     # RecursionError comes from deeply nested lists.
@@ -80,26 +91,27 @@ def _index_in(text: bytes, suffix: str) -> int | None:
         return None
     if isinstance(value, dict):
         value = value.get("label", value.get("cls"))
-    return value if type(value) is int and value >= 0 else None
+    # `isinstance` would also accept true and false.
+    is_index = type(value) is int and value >= 0
+    return value if is_index else None
 
 
-def _no_index(where: str) -> UserError:
+def _no_class_index(where: str) -> UserError:
     return UserError(
         f"{where} holds no class index; write a whole number from 0 (in .json as label or cls)"
     )
 
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"}
-READ_VERSION = 2
-"""Raised whenever other samples or labels are read from the same shards; in the fingerprint."""
-
-Label = int | str
-"""A class index, or the name of an image's folder."""
-
-
 @dataclass(frozen=True)
 class Sample:
-    """One image in a shard: its name, the offset and number of its bytes, its label."""
+    """One image in a shard.
+
+    Attributes:
+        name: the image's path in the tar.
+        start: offset of its first byte in the shard.
+        size: in bytes.
+        label: its class.
+    """
 
     name: str
     start: int
@@ -110,10 +122,11 @@ class Sample:
 def samples_in(files: Files, path: str) -> list[Sample]:
     """Return the samples of a shard, in its order.
 
-    A shard with `.cls` members, or `.json` ones that belong to images, is read as WebDataset
-    writes it: files with the same name up to the first dot belong together, `.cls` is preferred to
-    `.json` as the label, and the image is the one with a plain ending (`.jpg`, not `.seg.png`), or
-    the only one. In any other shard, every image is a sample of the class that its folder names.
+    A shard has labels if it holds `.cls` files, or `.json` files that belong to images. It is then
+    read as WebDataset writes it: files with the same path up to the first dot are one sample. If a
+    sample has several images, the one with a plain ending counts (`.jpg`, not `.seg.png`).
+
+    In a shard without labels, every image is a sample, and its folder is its class.
 
     Raises:
         UserError: the shard can't be read, is damaged or compressed, or a sample has no image,
@@ -121,51 +134,58 @@ def samples_in(files: Files, path: str) -> list[Sample]:
     """
     where = f"{files}/{path}"
     images, labels = _members(files, path)
+    samples: list[Sample] = []
     if not labels:
-        samples = []
         for name, member in images.items():
             folder = _folder(name, where)
             samples.append(Sample(name, member.offset_data, member.size, folder))
         return samples
-    chosen = _one_each(images, where)
-    missing = sorted(chosen.keys() ^ labels.keys())
-    if missing:
-        what = "image" if missing[0] in labels else "label"
+    image_of_sample = _choose_images(images, where)
+    incomplete = sorted(image_of_sample.keys() ^ labels.keys())
+    if incomplete:
+        missing = "image" if incomplete[0] in labels else "label"
         raise UserError(
-            f"{where} has no {what} for the sample {missing[0]}; a sample needs an image and "
+            f"{where} has no {missing} for the sample {incomplete[0]}; a sample needs an image and "
             "a .cls or .json"
         )
-    samples = []
-    for key, name in chosen.items():
+    for key, name in image_of_sample.items():
         member = images[name]
         samples.append(Sample(name, member.offset_data, member.size, labels[key]))
     return samples
 
 
-def begins_labelled(files: Files, path: str) -> bool:
+def begins_labeled(files: Files, path: str) -> bool:
     """Return whether a shard's first image has a label next to it, as WebDataset writes them.
 
     Reads only a few headers.
     """
-    labels: set[str] = set()
-    image = None
-    with _opened(files, path) as tar:
-        for member in filter(_counts, tar):
-            key, suffix = key_of(member.name), _suffix(member)
-            if image is not None and key != image:
+    labeled: set[str] = set()
+    first_image = None
+    with _open_tar(files, path) as tar:
+        for member in filter(_is_visible_file, tar):
+            key = key_of(member.name)
+            suffix = _suffix(member)
+            # The first image's sample ends here, and it had no label.
+            if first_image is not None and key != first_image:
                 return False
-            if suffix in SUFFIXES:
-                labels.add(key)
+            if suffix in LABEL_SUFFIXES:
+                labeled.add(key)
             if suffix in IMAGE_SUFFIXES:
-                image = key
-            if image in labels:
+                first_image = key
+            if first_image in labeled:
                 return True
     return False
 
 
 @contextmanager
-def _opened(files: Files, path: str) -> Iterator[tarfile.TarFile]:
+def _open_tar(files: Files, path: str) -> Iterator[tarfile.TarFile]:
+    """Open a shard for reading.
+
+    Raises:
+        UserError: it can't be read, is damaged, or is compressed.
+    """
     try:
+        # "r:" refuses compressed tars, because images are read at their offsets in the file.
         with files.open(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             yield tar
     except (tarfile.TarError, OSError, EOFError) as error:
@@ -176,15 +196,20 @@ def _opened(files: Files, path: str) -> Iterator[tarfile.TarFile]:
 
 
 def _members(files: Files, path: str) -> tuple[dict[str, tarfile.TarInfo], dict[str, int]]:
-    """Return images by their names, and labels by the keys of their samples."""
+    """Return images by their names, and labels by the keys of their samples.
+
+    Raises:
+        UserError: the shard can't be read, an image's name occurs twice, or a label is missing.
+    """
     images: dict[str, tarfile.TarInfo] = {}
     labels = Labels()
-    with _opened(files, path) as tar:
-        for member in filter(_counts, tar):
+    with _open_tar(files, path) as tar:
+        for member in filter(_is_visible_file, tar):
             suffix = _suffix(member)
             where = f"{files}/{path} {member.name}"
-            if suffix in SUFFIXES:
-                labels.add(key_of(member.name), suffix, _content(tar, member, where), where)
+            if suffix in LABEL_SUFFIXES:
+                content = _open_label(tar, member, where)
+                labels.add(key_of(member.name), suffix, content, where)
             elif member.name in images:
                 raise UserError(
                     f"{where} occurs twice, and only one would count; give every sample a name of "
@@ -197,7 +222,7 @@ def _members(files: Files, path: str) -> tuple[dict[str, tarfile.TarInfo], dict[
         return _follow_links(images, tar, f"{files}/{path}"), labels.resolved(keys)
 
 
-def _counts(member: tarfile.TarInfo) -> bool:
+def _is_visible_file(member: tarfile.TarInfo) -> bool:
     """Return whether a member is a file or a link, and not hidden."""
     is_hidden = PurePosixPath(member.name).name.startswith(".")
     return (member.isfile() or member.islnk() or member.issym()) and not is_hidden
@@ -207,7 +232,12 @@ def _suffix(member: tarfile.TarInfo) -> str:
     return PurePosixPath(member.name).suffix.lower()
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, where: str) -> IO[bytes] | None:
+def _open_label(tar: tarfile.TarFile, member: tarfile.TarInfo, where: str) -> IO[bytes] | None:
+    """Open a member; links are followed.
+
+    Raises:
+        UserError: a link leads to nothing in the tar, or to itself.
+    """
     try:
         return tar.extractfile(member)
     # RecursionError comes from a link to itself.
@@ -221,7 +251,11 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, where: str) -> IO[by
 def _follow_links(
     images: dict[str, tarfile.TarInfo], tar: tarfile.TarFile, where: str
 ) -> dict[str, tarfile.TarInfo]:
-    """Return the images, with links replaced by their targets in the same tar."""
+    """Return the images, with links replaced by their targets in the same tar.
+
+    Raises:
+        UserError: a link's target is no file in the tar.
+    """
     if all(member.isfile() for member in images.values()):
         return images
     targets = {normpath(member.name): member for member in tar.getmembers() if member.isfile()}
@@ -230,6 +264,7 @@ def _follow_links(
         if member.isfile():
             followed[name] = member
             continue
+        # A hard link holds a path in the tar, a symbolic link one relative to its own folder.
         folder = "" if member.islnk() else str(PurePosixPath(member.name).parent)
         target = targets.get(normpath(f"{folder}/{member.linkname}".lstrip("/")))
         if target is None:
@@ -241,7 +276,7 @@ def _follow_links(
     return followed
 
 
-def _one_each(images: Iterable[str], where: str) -> dict[str, str]:
+def _choose_images(images: Iterable[str], where: str) -> dict[str, str]:
     """Return the image of each sample, by the sample's key."""
     names_by_key: dict[str, list[str]] = {}
     for name in images:
@@ -250,7 +285,11 @@ def _one_each(images: Iterable[str], where: str) -> dict[str, str]:
 
 
 def _choose_image(names: list[str], where: str) -> str:
-    """Return the only image of a sample, or the only one with a plain ending."""
+    """Return the only image of a sample, or the only one with a plain ending.
+
+    Raises:
+        UserError: several images could be meant.
+    """
     if len(names) == 1:
         return names[0]
     plain = []
@@ -269,21 +308,26 @@ def _choose_image(names: list[str], where: str) -> str:
 def _check_end(tar: tarfile.TarFile) -> None:
     """Raise ReadError if a tar does not end with blocks of zeros.
 
-    `tarfile` also stops, without an error, at a damaged header and where a file was cut between two
-    members.
+    At a damaged header, or where a file was cut between two members, `tarfile` stops without an
+    error as if the tar ended there.
     """
     file = cast(IO[bytes], tar.fileobj)
     file.seek(tar.offset)
-    size = 0
+    zeros = 0
     while part := file.read(2**20):
         if part.count(0) < len(part):
             raise tarfile.ReadError(f"no header where one should be, at byte {tar.offset}")
-        size += len(part)
-    if size < tarfile.BLOCKSIZE:
+        zeros += len(part)
+    if zeros < tarfile.BLOCKSIZE:
         raise tarfile.ReadError("cut short: it has no end")
 
 
 def _folder(name: str, where: str) -> str:
+    """Return the name of an image's folder.
+
+    Raises:
+        UserError: it is in no folder.
+    """
     folder = PurePosixPath(name).parent.name
     if not folder:
         raise UserError(

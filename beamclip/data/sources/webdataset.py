@@ -1,7 +1,7 @@
 """Read tar shards as WebDataset writes them, or tars of class folders.
 
-Shards are indexed once by their headers, and images are read in place. The webdataset package reads
-shards as a stream; packing needs item n of a shard, and an order that never changes.
+Shards are indexed once by their headers, and images are read at their offsets. The webdataset
+package only reads shards as a stream, but packing needs item n of a shard.
 """
 
 from collections.abc import Iterator
@@ -15,22 +15,29 @@ from numpy.typing import NDArray
 
 from beamclip.config import DataConfig, UserError
 from beamclip.data.base import SPLITS, TEST_NAMES, Item, Split, digest, name_column
-from beamclip.data.class_names import class_names_in, resolve_classes
+from beamclip.data.class_names import Classes, NameList, class_names_in, resolve_classes
 from beamclip.data.files import Entry, Files, LazyBytes
-from beamclip.data.sources.tar_index import READ_VERSION, Label, begins_labelled, samples_in
+from beamclip.data.sources.tar_index import (
+    READ_VERSION,
+    Label,
+    Sample,
+    begins_labeled,
+    samples_in,
+)
 
 _NAME_FILES = ("classnames.txt", "classes.txt")
+"""Names of a list of class names next to the shards, in order of preference."""
 
 
 def tar_files(files: Files, split: str) -> list[Entry]:
-    """Return a split's shards, sorted.
+    """Return a split's shards, sorted; an empty list if there are none.
 
-    These are all of `SPLIT/*.tar`, otherwise those in the folder itself with the split in their
-    names.
+    These are `SPLIT/*.tar`. Without such files, they are the tars in the data set's folder that
+    have the split in their names.
     """
-    inside = [entry for entry in files.files(split) if entry.path.endswith(".tar")]
-    if inside:
-        return inside
+    in_folder = [entry for entry in files.files(split) if entry.path.endswith(".tar")]
+    if in_folder:
+        return in_folder
     patterns = (f"{split}.tar", f"{split}[-_]*.tar", f"*[-_]{split}[-_]*.tar", f"*[-_]{split}.tar")
     entries = []
     for entry in files.files():
@@ -41,14 +48,14 @@ def tar_files(files: Files, split: str) -> list[Entry]:
 
 @dataclass(frozen=True)
 class _Index:
-    """All samples of a split, column by column.
+    """All N samples of a split, as columns of N entries each.
 
     Attributes:
         shard: number of the shard.
-        start: offset of the image's bytes in it.
-        size: number of the image's bytes.
-        label: as the shard has it.
-        name: of the image in the shard.
+        start: offset of the image's first byte in the shard.
+        size: of the image in bytes.
+        label: a class index or a folder, see `tar_index.Label`; an array of objects.
+        name: path of the image in the shard; an Arrow array.
     """
 
     shard: NDArray[np.int64]
@@ -61,7 +68,8 @@ class _Index:
 class TarSource:
     """Tar shards of one data set. A sample's label is its `.cls` or `.json`, or its folder.
 
-    Headers are read once, when samples are first needed; images are then read in place.
+    All headers are read when samples are first needed. A data set that is packed already, and whose
+    labels are numbers, is opened without them.
 
     Raises:
         UserError: a split is missing, or the classes have no names.
@@ -70,10 +78,11 @@ class TarSource:
     def __init__(self, files: Files, config: DataConfig) -> None:
         self._files = files
         self._config = config
-        self._shards: dict[Split, list[Entry]] = {"train": tar_files(files, "train")}
-        self._shards["test"] = next(
-            filter(None, (tar_files(files, name) for name in TEST_NAMES)), []
-        )
+        self._shards: dict[Split, list[Entry]] = {"train": tar_files(files, "train"), "test": []}
+        for name in TEST_NAMES:
+            self._shards["test"] = tar_files(files, name)
+            if self._shards["test"]:
+                break
         for split, shards in self._shards.items():
             if not shards:
                 names = "train-*.tar" if split == "train" else "test-*.tar or val-*.tar"
@@ -81,12 +90,15 @@ class TarSource:
                     f"{files} has no {split} shards; name them {names}, or put them into a folder "
                     f"{split}/"
                 )
-        facts = ((split, entry) for split in SPLITS for entry in files.stamped(self._shards[split]))
-        self.fingerprint = digest([("read", READ_VERSION), *facts])
+        facts: list[object] = [("read", READ_VERSION)]
+        for split in SPLITS:
+            facts += [(split, entry) for entry in files.stamped(self._shards[split])]
+        self.fingerprint = digest(facts)
         """Changes with names, sizes and stamps of the shards; their contents are not read."""
         self.names, self.keys = self._classes()
 
-    def _classes(self) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
+    def _classes(self) -> Classes:
+        """Return names and WordNet ids of the classes; see `resolve_classes`."""
         name_list = self._name_list()
         if self._folders is not None:
             return resolve_classes(
@@ -97,15 +109,17 @@ class TarSource:
                 f"{self._files} has no class names; list them in {_NAME_FILES[0]} there, or give "
                 "data.class_names"
             )
-        return resolve_classes(self._config, name_list and name_list[0], 1)
+        # The number of labels isn't known before all headers are read, so it is checked later.
+        list_names = None if name_list is None else name_list.names
+        return resolve_classes(self._config, list_names, count=1)
 
-    def _name_list(self) -> tuple[tuple[str, ...], str] | None:
-        """Return the class names in a list next to the shards, and the list's name for messages."""
+    def _name_list(self) -> NameList | None:
+        """Return the list of class names next to the shards, if there is one."""
         paths = {entry.path for entry in self._files.files()}
         for name in _NAME_FILES:
             if name in paths:
                 where = f"{self._files}/{name}"
-                return class_names_in(self._files.read(name), where), where
+                return NameList(class_names_in(self._files.read(name), where), where)
         return None
 
     def count(self, split: Split) -> int:
@@ -113,7 +127,7 @@ class TarSource:
         return len(self._index[split].label)
 
     def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
-        """Return items `start` to `stop` of a split."""
+        """Yield items `start` to `stop` of a split."""
         index = self._index[split]
         rows = zip(
             index.shard[start:stop].tolist(),
@@ -128,20 +142,21 @@ class TarSource:
             yield Item(f"{path} {name.as_py()}", LazyBytes(self._files, path, offset, size), label)
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
-        """Return None: shards know no groups."""
+        """Return None: shards have no groups."""
         return None
 
     @cached_property
     def _index(self) -> dict[Split, _Index]:
-        return {
-            split: _indexed(self._files, shards, split) for split, shards in self._shards.items()
-        }
+        index = {}
+        for split, shards in self._shards.items():
+            index[split] = _index_shards(self._files, shards, split)
+        return index
 
     @cached_property
     def _folders(self) -> list[str] | None:
         """The class folders, sorted; None if labels are numbers."""
-        # In that case the other headers need not be read yet.
-        if begins_labelled(self._files, self._shards["train"][0].path):
+        # Mostly the first image settles it, so that not all headers have to be read.
+        if begins_labeled(self._files, self._shards["train"][0].path):
             return None
         labels = set(self._index["train"].label)
         if not all(isinstance(label, str) for label in labels):
@@ -150,34 +165,45 @@ class TarSource:
 
     @cached_property
     def _labels(self) -> dict[Split, NDArray[np.int64]]:
-        return {split: self._numbered(split) for split in SPLITS}
+        return {split: self._class_indices(split) for split in SPLITS}
 
-    def _numbered(self, split: Split) -> NDArray[np.int64]:
-        numbers: dict[Label, int]
+    def _class_indices(self, split: Split) -> NDArray[np.int64]:
+        """Return the class index of each sample of a split.
+
+        Raises:
+            UserError: a label is none of the classes.
+        """
+        indices: dict[Label, int]
         if self._folders:
-            numbers = {name: number for number, name in enumerate(self._folders)}
+            indices = {folder: index for index, folder in enumerate(self._folders)}
         else:
-            numbers = {number: number for number in range(len(self.names))}
-        unknown = sorted(set(self._index[split].label) - numbers.keys(), key=str)
+            indices = {index: index for index in range(len(self.names))}
+        labels = self._index[split].label
+        # By text, because numbers and folders can't be compared.
+        unknown = sorted(set(labels) - indices.keys(), key=str)
         if unknown:
             raise UserError(
                 f"{self._files} has the label {unknown[0]} in its {split} shards, which is none of "
                 f"its {len(self.names)} classes; fix the label or the list of names"
             )
-        return np.array([numbers[label] for label in self._index[split].label], np.int64)
+        return np.array([indices[label] for label in labels], np.int64)
 
 
-def _indexed(files: Files, shards: list[Entry], split: Split) -> _Index:
-    samples = []
+def _index_shards(files: Files, shards: list[Entry], split: Split) -> _Index:
+    """Read the headers of a split's shards.
+
+    Raises:
+        UserError: a shard is damaged, or there are no images.
+    """
+    samples: list[tuple[int, Sample]] = []
     for number, entry in enumerate(shards):
         samples += [(number, sample) for sample in samples_in(files, entry.path)]
     if not samples:
         raise UserError(
             f"{files} has no images in its {split} shards; write some, or fix data.path"
         )
-    spans = np.array(
-        [(number, sample.start, sample.size) for number, sample in samples], np.int64
-    ).reshape(-1, 3)
+    spans = np.array([(number, sample.start, sample.size) for number, sample in samples], np.int64)
+    # Of objects, because labels are numbers or folders.
     labels = np.array([sample.label for _, sample in samples], object)
     names = name_column([sample.name for _, sample in samples], f"a shard of {files}")
     return _Index(spans[:, 0], spans[:, 1], spans[:, 2], labels, names)

@@ -69,7 +69,7 @@ def test_teacher_scenes_can_be_captioned():
     scenes = teacher_scenes(600, seed=1)
     assert scenes.images.shape == (600, 32, 32, 3)
     assert set(scenes.labels) == set(range(10)) and set(scenes.forms) == set(TEACHER_FORMS)
-    assert set(scenes.colours) == set(range(len(INKS))) and scenes.colour_names[0] == "red"
+    assert set(scenes.colors) == set(range(len(INKS))) and scenes.color_names[0] == "red"
     assert not np.array_equal(scenes.images, teacher_scenes(600, seed=2).images)
 
 
