@@ -225,7 +225,7 @@ def hand_over(experiment, repair):
     [
         (storing, pack_images),
         (storing, partial(embed_images, verify=0)),
-        (balancing, partial(balance_images, words=[])),
+        (balancing, partial(balance_images, arguments=[])),
     ],
 )
 def test_what_a_verb_hands_to_ray_is_found_from_any_folder(

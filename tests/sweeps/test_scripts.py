@@ -60,7 +60,7 @@ def test_planning_without_stores_writes_no_store(script, preset, tmp_path):
         PreparationContext(tmp_path / "stores"),
     )
     assert {planned.store for planned in planned_stores} >= {"images", "embeddings", "anchors"}
-    assert not any(planned.there for planned in planned_stores)
+    assert not any(planned.exists for planned in planned_stores)
     assert not list(tmp_path.rglob("manifest.json"))
 
 
