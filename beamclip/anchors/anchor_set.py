@@ -1,8 +1,8 @@
 """Build, store and describe anchor sets: one text embedding per class.
 
-`AnchorSetPlan` says which sentences an anchor set is made of, before any text is encoded;
-`build_anchor_sets` makes the stores; `AnchorSet` reads one; `AnchorReport` says what it is like,
-for people and for the record of every run.
+`AnchorSetPlan` lists the sentences of an anchor set before any text is encoded. `build_anchor_sets`
+builds the stores, and `AnchorSet` reads one. `AnchorReport` describes an anchor set; it is printed
+and logged with every run.
 """
 
 import hashlib
@@ -69,8 +69,8 @@ class AnchorSetPlan:
     """The classes and sentences an anchor set is made of.
 
     Attributes:
-        prompt_set: what the user calls the prompt set.
-        senses: of the classes, in label order.
+        prompt_set: the user's name of the prompt set.
+        senses: the senses of the classes, in label order.
         prompts: the sentences of each class and each member of the prompt set.
     """
 
@@ -85,9 +85,9 @@ class AnchorSetPlan:
         """Plan the anchor set of these classes.
 
         Args:
-            senses: of the classes, in label order.
-            prompt_set: what the user calls the prompt set.
-            members: its definition: one prompt set, or those of an ensemble.
+            senses: the senses of the classes, in label order.
+            prompt_set: the user's name of the prompt set.
+            members: its definition: one prompt set, or the members of an ensemble.
 
         Raises:
             UserError: a class has an empty name.
@@ -96,11 +96,18 @@ class AnchorSetPlan:
 
     @property
     def texts(self) -> set[str]:
-        """Return every sentence once."""
-        return {text for of_class in self.prompts for member in of_class for text in member}
+        """All sentences, each once."""
+        texts: set[str] = set()
+        for prompts_of_class in self.prompts:
+            for prompts_of_member in prompts_of_class:
+                texts.update(prompts_of_member)
+        return texts
 
     def parts(self, teacher: Teacher) -> dict[str, Any]:
-        """Return what the store's key is made of: text tower, exact sentences and class names."""
+        """Return the parts of the store's key: text tower, exact sentences and class names.
+
+        The prompt set's name is not among them, so equal sentences share a store.
+        """
         digest = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
         return {
             "tower": teacher.text_fingerprint,
@@ -112,15 +119,16 @@ class AnchorSetPlan:
 def ensemble(members: Sequence[Tensor]) -> Tensor:
     """Combine the prompt embeddings of one class into its anchor, [D].
 
-    The prompts of each member are averaged and normalized (CLIP's ensembling), and then the members
-    likewise. So a member with eighty templates counts no more than one with a single sentence.
+    The prompt embeddings of each member are averaged and normalized, as in CLIP. Then the results
+    of all members are averaged and normalized. So a member with eighty templates counts no more
+    than one with a single sentence.
 
     Args:
-        members: unit-length prompt embeddings, [P_m, D] for each member of an ensemble of prompt
-            sets.
+        members: for each member of the prompt set, the unit-length embeddings of its P prompts,
+            [P, D].
     """
-    means = torch.stack([nn.functional.normalize(member.mean(dim=0), dim=0) for member in members])
-    return nn.functional.normalize(means.mean(dim=0), dim=0)
+    means = [nn.functional.normalize(member.mean(dim=0), dim=0) for member in members]
+    return nn.functional.normalize(torch.stack(means).mean(dim=0), dim=0)
 
 
 def build_anchor_sets(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
@@ -131,9 +139,9 @@ def build_anchor_sets(  # noqa: PLR0913 - the arguments of `build_once`, and wha
     run: Runner = in_process,
     repair: bool = False,
 ) -> list[Store]:
-    """Open the stores of many anchor sets, building those that are missing.
+    """Open the stores of several anchor sets, building those that are missing.
 
-    The sentences of all missing ones go through the text tower in one pass, each once.
+    The sentences of all missing sets go through the text tower in one pass, each sentence once.
 
     Args:
         teacher: the teacher whose text tower encodes.
@@ -154,17 +162,11 @@ def build_anchor_sets(  # noqa: PLR0913 - the arguments of `build_once`, and wha
     if missing_texts:
         encoded = encode_texts_once(teacher, sorted(missing_texts), root, progress, run, repair)
 
-    return [
-        build_once(
-            root,
-            KIND,
-            plan.parts(teacher),
-            partial(_write_anchor_set, plan=plan, encoded=encoded),
-            progress,
-            repair,
-        )
-        for plan in plans
-    ]
+    stores = []
+    for plan in plans:
+        build = partial(_write_anchor_set, plan=plan, encoded=encoded)
+        stores.append(build_once(root, KIND, plan.parts(teacher), build, progress, repair))
+    return stores
 
 
 def find_anchor_set(
@@ -193,25 +195,28 @@ def find_anchor_set(
 
 
 def truncated_prompts(store: Store) -> dict[str, str]:
-    """Return the sentences too long for the text tower, each with the part that was read."""
+    """Return the part that the text tower read of each sentence that was too long for it."""
     return dict(read_json(store.file("shortened.json")))
 
 
 def _write_anchor_set(
     folder: Path, plan: AnchorSetPlan, encoded: EncodedTexts | None
 ) -> dict[str, Any]:
-    """Write an anchor set's files and return the facts for its manifest."""
+    """Write an anchor set's files and return further entries of its manifest."""
+    # If no store was missing, nothing was encoded, and this is called only if another process has
+    # deleted a store since.
     assert encoded is not None, "an anchor set that existed a moment ago is gone"
-    anchors = torch.stack(
-        [ensemble([encoded.of(member) for member in of_class]) for of_class in plan.prompts]
-    )
-    truncated = {
-        text: encoded.truncated[text] for text in sorted(plan.texts & encoded.truncated.keys())
-    }
+    rows = []
+    prompts_per_class = []
+    for prompts_of_class in plan.prompts:
+        rows.append(ensemble([encoded.of(member) for member in prompts_of_class]))
+        prompts_per_class.append(sum(len(member) for member in prompts_of_class))
+    anchors = torch.stack(rows)
+    truncated_texts = sorted(plan.texts & encoded.truncated.keys())
+    truncated = {text: encoded.truncated[text] for text in truncated_texts}
     np.save(folder / "anchors.npy", anchors.numpy())
     write_json(folder / "prompts.json", plan.prompts)
     write_json(folder / "shortened.json", truncated)
-    prompts_per_class = [sum(len(member) for member in of_class) for of_class in plan.prompts]
     return {
         "prompts": sum(prompts_per_class),
         "prompts_per_class": [min(prompts_per_class), max(prompts_per_class)],
@@ -228,16 +233,16 @@ class AnchorReport:
     """Facts about one anchor set. JSON values only, since they are logged with every run.
 
     Attributes:
-        prompt_set: what the user calls the prompt set.
+        prompt_set: the user's name of the prompt set.
         anchors: number of classes.
-        prompts: number of sentences in all.
-        prompts_per_class: fewest and most.
+        prompts: number of sentences of all classes together.
+        prompts_per_class: smallest and largest number of sentences of a class.
         duplicates: pairs of classes with the same anchor.
-        near: pairs with a cosine of at least `threshold`, duplicates included.
+        near: pairs of classes with a cosine of at least `threshold`, duplicates included.
         threshold: the cosine from which pairs count as near.
         nearest: (class, class, cosine) of the most similar pairs, most similar first.
         shortened: sentences that did not fit into the text tower's context.
-        bare: classes of which nothing but the name is known.
+        bare: number of classes with neither a WordNet sense nor a context, only a name.
         hash: the store's key.
     """
 
@@ -254,7 +259,7 @@ class AnchorReport:
     hash: str
 
     def summary(self, pairs: int = 10) -> dict[str, Any]:
-        """Return what is logged with every run: all fields, with `pairs` nearest pairs at most."""
+        """Return all fields, with at most `pairs` nearest pairs, to log them with every run."""
         return vars(self) | {
             "prompts_per_class": list(self.prompts_per_class),
             "nearest": [list(pair) for pair in self.nearest[:pairs]],
@@ -263,16 +268,21 @@ class AnchorReport:
     def with_similarity(
         self, similarity: AnchorSimilarity, senses: Sequence[Sense]
     ) -> "AnchorReport":
-        """Return the same report with pairs counted at another threshold."""
+        """Return the same report with pairs counted at another threshold.
+
+        Args:
+            similarity: measured at that threshold.
+            senses: the senses of the classes, in label order.
+        """
+        nearest = []
+        for row, column, cosine in similarity.nearest:
+            nearest.append((senses[row].name, senses[column].name, cosine))
         return replace(
             self,
             duplicates=similarity.duplicates,
             near=similarity.near,
             threshold=similarity.threshold,
-            nearest=tuple(
-                (senses[row].name, senses[column].name, cosine)
-                for row, column, cosine in similarity.nearest
-            ),
+            nearest=tuple(nearest),
         )
 
 
@@ -280,15 +290,18 @@ def anchor_report(store: Store, prompt_set: str, senses: Sequence[Sense]) -> Anc
     """Read the report of a finished anchor set from its manifest, without computing anything.
 
     Args:
-        store: of the anchor set.
-        prompt_set: what the user calls the prompt set. Prompt sets that make the same sentences
-            share a store.
-        senses: of the classes, in label order.
+        store: the anchor set's store.
+        prompt_set: the user's name of the prompt set. The one in the manifest may differ, since
+            prompt sets that make the same sentences share a store.
+        senses: the senses of the classes, in label order.
     """
     manifest = store.manifest
     names = [sense.name for sense in senses]
     similarity = manifest["likeness"]
     fewest, most = manifest["prompts_per_class"]
+    nearest = []
+    for row, column, cosine in similarity["nearest"]:
+        nearest.append((names[row], names[column], cosine))
     bare = [sense for sense in senses if sense.synset is None and sense.context is None]
     return AnchorReport(
         prompt_set=prompt_set,
@@ -298,9 +311,7 @@ def anchor_report(store: Store, prompt_set: str, senses: Sequence[Sense]) -> Anc
         duplicates=similarity["duplicates"],
         near=similarity["near"],
         threshold=similarity["threshold"],
-        nearest=tuple(
-            (names[row], names[column], cosine) for row, column, cosine in similarity["nearest"]
-        ),
+        nearest=tuple(nearest),
         shortened=manifest["shortened"],
         bare=len(bare),
         hash=store.key,

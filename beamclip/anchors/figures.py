@@ -36,6 +36,7 @@ def heat_map(anchors: NDArray[np.float32], names: Sequence[str], title: str) -> 
     figure.colorbar(image, ax=axes, label="cosine", shrink=0.8)
     if len(names) <= _MAX_NAMED_CLASSES:
         size = 9 if len(names) <= 30 else 5
+        # parse_math: a class name may contain "$", which would start a formula.
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size, parse_math=False)
         axes.set_yticks(range(len(names)), names, fontsize=size, parse_math=False)
     axes.set_title(title)

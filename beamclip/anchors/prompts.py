@@ -7,7 +7,7 @@ from beamclip.anchors.senses import Sense
 from beamclip.config import PromptSet, UserError
 
 Prompts = tuple[tuple[tuple[str, ...], ...], ...]
-"""Sentences, [classes][members][sentences]; members are those of an ensemble of prompt sets."""
+"""Sentences by class and by member of the prompt set: `prompts[label][member]` is a tuple."""
 
 _NAME_WITH_CONTEXT = "{name}, {context}"
 _NAME_ALONE = "{name}"
@@ -17,8 +17,8 @@ def prompts_for(senses: Sequence[Sense], members: Sequence[PromptSet]) -> Prompt
     """Return the sentences of every class.
 
     Args:
-        senses: of the classes, in label order.
-        members: one prompt set, or those of an ensemble.
+        senses: the senses of the classes, in label order.
+        members: one prompt set, or the members of an ensemble.
 
     Raises:
         UserError: a class has an empty name.
@@ -28,14 +28,13 @@ def prompts_for(senses: Sequence[Sense], members: Sequence[PromptSet]) -> Prompt
             raise UserError(
                 f"class {label} has an empty name; give every class a name with data.class_names"
             )
-    templates = [load_templates(member) for member in members]
+    templates_of_members = [load_templates(member) for member in members]
     prompts = []
     for sense in senses:
-        of_class = [
-            _fill_templates(sense, member, member_templates)
-            for member, member_templates in zip(members, templates, strict=True)
-        ]
-        prompts.append(tuple(of_class))
+        prompts_of_class = []
+        for member, templates in zip(members, templates_of_members, strict=True):
+            prompts_of_class.append(_fill_templates(sense, member, templates))
+        prompts.append(tuple(prompts_of_class))
     return tuple(prompts)
 
 
@@ -43,6 +42,7 @@ def load_templates(prompt_set: PromptSet) -> tuple[str, ...]:
     """Return the templates of a prompt set; `openai_7` and `openai_80` name open_clip's lists."""
     if isinstance(prompt_set.templates, tuple):
         return prompt_set.templates
+    # Imported here because it imports torch, and prompts with templates of their own need none.
     import open_clip
 
     open_clip_templates = {
@@ -82,16 +82,15 @@ def _fill_templates(
 ) -> tuple[str, ...]:
     """Return the sentences of one class and prompt set, each once.
 
-    Templates that need an unknown field are left out; if none remains, one plain sentence stands
-    in.
+    Templates that need an unknown field are left out. If none remains, the class gets the sentence
+    `a photo of a NAME, CONTEXT.`, or `a photo of a NAME.` without a context.
     """
     fields = sense_fields(sense)
-    sentences = [
-        template.format_map(fields | {"name": phrase})
-        for phrase in _name_phrases(sense, fields, prompt_set.names)
-        for template in templates
-        if template_fields(template) <= fields.keys()
-    ]
+    usable = [template for template in templates if template_fields(template) <= fields.keys()]
+    sentences = []
+    for phrase in _name_phrases(sense, fields, prompt_set.names):
+        for template in usable:
+            sentences.append(template.format_map(fields | {"name": phrase}))
     if not sentences:
         phrases = _name_phrases(sense, fields, (_NAME_WITH_CONTEXT,))
         sentences = [f"a photo of a {phrase}." for phrase in phrases]
@@ -104,20 +103,20 @@ def _name_phrases(sense: Sense, fields: dict[str, str], phrases: Sequence[str]) 
     Phrases that need an unknown field are left out. If none remains, the name with its context is
     used, or else the name alone.
     """
-    usable = [
-        phrase for phrase in phrases if template_fields(phrase) - {"synonym"} <= fields.keys()
-    ]
+    # `synonym` can always be filled: a class without a synset has its name as its only synonym.
+    fillable = {*fields, "synonym"}
+    usable = [phrase for phrase in phrases if template_fields(phrase) <= fillable]
     if not usable:
         usable = [_NAME_WITH_CONTEXT if "context" in fields else _NAME_ALONE]
     synonyms = sense.synset.lemmas if sense.synset else (fields["name"],)
-    filled = [
-        phrase.format_map(fields | {"synonym": synonym})
-        for phrase in usable
-        for synonym in dict.fromkeys(synonyms)
-    ]
+    filled = []
+    for phrase in usable:
+        for synonym in synonyms:
+            filled.append(phrase.format_map(fields | {"synonym": synonym}))
+    # A phrase without `{synonym}` was filled with the same words for each of them.
     return list(dict.fromkeys(filled))
 
 
 def _as_words(name: str) -> str:
-    """Replace the underscores that data sets put into names, which captions never have."""
+    """Return a name with spaces for underscores, since text towers were trained on captions."""
     return " ".join(name.replace("_", " ").split())

@@ -2,13 +2,14 @@
 
 The first of these that applies decides:
 
-1. the user's pin in `anchors.senses`: a WordNet id, or free text that says what is meant; 2. what
-is given with the class: the WordNet id that the data's source knows, or the second column of a
-class list; 3. the table of a well-known data set, if the class names are exactly its classes; 4.
-WordNet, if the name has one sense only; 5. the sense that fits the other classes best
-(`beamclip.anchors.wordnet.disambiguate`).
+1. the user's pin in `anchors.senses`: a WordNet id, or free text that says what is meant
+2. what is given with the class: the WordNet id that the data's source knows, or the second column
+   of a class list
+3. the table of a well-known data set, if the class names are exactly its classes
+4. WordNet, if the name has only one sense
+5. the sense that fits the other classes best (see `beamclip.anchors.wordnet.disambiguate`)
 
-Needs no torch.
+Imports no torch.
 """
 
 import shlex
@@ -56,7 +57,7 @@ class Sense:
             be chosen.
         scores: the probability of each of `considered`; empty unless the sense had to be chosen
             among several.
-        hypernym: the kind of thing that the synset is, in words.
+        hypernym: the kind of thing that the synset is, in words; None if unknown.
     """
 
     name: str
@@ -82,7 +83,8 @@ def possible_senses(synsets: Sequence[Synset]) -> tuple[Synset, ...]:
 def hypernym_of(name: str, synset: Synset, lexicon: Lexicon) -> str | None:
     """Return the nearest hypernym whose word is not the class name, or None.
 
-    WordNet has the common newt below the newt, and "newt, a type of newt" would say nothing.
+    A class "newt" may mean the common newt, whose parent in WordNet is "newt". The prompt "newt, a
+    type of newt" would say nothing.
     """
     while synset.parents:
         synset = lexicon.synset(synset.parents[0])
@@ -164,7 +166,15 @@ def parse_sense(name: str, text: str, why: str, lexicon: Lexicon) -> Sense:
             "ids are n and eight digits, such as n02012849"
         )
     if not WORDNET_ID.fullmatch(text):
-        return Sense(name, None, text, why, considered, (), None)
+        return Sense(
+            name=name,
+            synset=None,
+            context=text,
+            why=why,
+            considered=considered,
+            scores=(),
+            hypernym=None,
+        )
     try:
         synset = lexicon.synset(text)
     except UserError as error:
@@ -173,7 +183,15 @@ def parse_sense(name: str, text: str, why: str, lexicon: Lexicon) -> Sense:
             choices = [f"{candidate.id} ({candidate.gloss})" for candidate in considered[:3]]
             message += f"; {name} may be {' or '.join(choices)}"
         raise UserError(message) from None
-    return Sense(name, synset, None, why, considered, (), hypernym_of(name, synset, lexicon))
+    return Sense(
+        name=name,
+        synset=synset,
+        context=None,
+        why=why,
+        considered=considered,
+        scores=(),
+        hypernym=hypernym_of(name, synset, lexicon),
+    )
 
 
 # --- Choosing among WordNet's senses ---
@@ -215,18 +233,33 @@ def _only_sense(name: str, lexicon: Lexicon) -> Sense | None:
     possible = possible_senses(considered)
     if not possible:
         dictionary = "WordNet" if lexicon.complete else "the excerpt of WordNet"
-        return Sense(name, None, None, f"not a noun in {dictionary}", (), (), None)
+        return Sense(
+            name=name,
+            synset=None,
+            context=None,
+            why=f"not a noun in {dictionary}",
+            considered=(),
+            scores=(),
+            hypernym=None,
+        )
     if len(possible) > 1:
         return None
     why = "its only sense" if len(considered) == 1 else "its only sense that is not a name"
-    hypernym = hypernym_of(name, possible[0], lexicon)
-    return Sense(name, possible[0], None, why, considered, (), hypernym)
+    return Sense(
+        name=name,
+        synset=possible[0],
+        context=None,
+        why=why,
+        considered=considered,
+        scores=(),
+        hypernym=hypernym_of(name, possible[0], lexicon),
+    )
 
 
 def _choose_by_other_classes(
     classes: Sequence[ClassName], senses: Sequence[Sense | None], lexicon: Lexicon
 ) -> tuple[Sense, ...]:
-    """Replace each None by the sense that fits the other classes best."""
+    """Return the senses with each None replaced by the one that fits the other classes best."""
     settled = tuple(sense for sense in senses if sense is not None)
     if len(settled) == len(senses):
         return settled
@@ -242,22 +275,28 @@ def _choose_by_other_classes(
             candidates.append(())
     probabilities = sense_probabilities(names, candidates, lexicon)
 
-    is_alone = len([of_class for of_class in candidates if of_class]) == 1
-    reason = (
-        "the most probable on its own, with no other class to compare"
-        if is_alone
-        else "fits the other classes best"
-    )
+    reason = "fits the other classes best"
+    classes_with_candidates = sum(1 for synsets in candidates if synsets)
+    if classes_with_candidates == 1:
+        reason = "the most probable on its own, with no other class to compare"
+
     chosen = []
-    for name, sense, of_class, of_candidates in zip(
-        names, senses, candidates, probabilities, strict=True
-    ):
+    for label, sense in enumerate(senses):
         if sense is None:
-            by_id = dict(zip((synset.id for synset in of_class), of_candidates, strict=True))
-            considered = lexicon.senses(name)
+            considered = lexicon.senses(names[label])
+            candidate_ids = [synset.id for synset in candidates[label]]
+            probability_of = dict(zip(candidate_ids, probabilities[label], strict=True))
             # Named things are not among the candidates and score 0.
-            scores = np.array([by_id.get(synset.id, 0.0) for synset in considered])
-            undecided = Sense(name, None, None, "", considered, (), None)
+            scores = np.array([probability_of.get(synset.id, 0.0) for synset in considered])
+            undecided = Sense(
+                name=names[label],
+                synset=None,
+                context=None,
+                why="",
+                considered=considered,
+                scores=(),
+                hypernym=None,
+            )
             sense = _with_best_synset(undecided, scores, reason, lexicon)
         chosen.append(sense)
     return tuple(chosen)
@@ -299,6 +338,7 @@ def _with_best_synset(
 ) -> Sense:
     """Return the sense with its most probable possible synset, and with the scores in `why`."""
     possible_ids = {synset.id for synset in possible_senses(sense.considered)}
+    # Stable: equal scores keep WordNet's order, most frequent first.
     descending = np.argsort(-scores, kind="stable").tolist()
     ranking = [index for index in descending if sense.considered[index].id in possible_ids]
     best, second = ranking[:2]
@@ -351,6 +391,7 @@ def _check_label_order(
     """
     label_of = {key: label for label, key in enumerate(keys) if key is not None}
     for line, listed in enumerate(listed_classes):
+        # A line without an id, or with one that no folder has, can't be checked.
         label = label_of.get(listed.synset or "", line)
         if label != line:
             raise UserError(
@@ -360,12 +401,12 @@ def _check_label_order(
 
 
 def resolve_senses(
-    own: Sequence[ClassName], config: AnchorsConfig, vocabulary: str = "data"
+    data_classes: Sequence[ClassName], config: AnchorsConfig, vocabulary: str = "data"
 ) -> tuple[Sense, ...]:
     """Return the senses of a vocabulary's classes.
 
     Args:
-        own: the data's own classes, as `dataset_classes` returns them.
+        data_classes: the data's own classes, as `dataset_classes` returns them.
         config: the `anchors` settings.
         vocabulary: `data` for the data's own classes, one of `VOCABULARIES`, or the path of a class
             list.
@@ -374,24 +415,28 @@ def resolve_senses(
         UserError: there is no such vocabulary, a pin matches nothing, or `anchors.strict_senses` is
             set and a sense is ambiguous.
     """
-    classes = _vocabulary_classes(own, vocabulary)
-    pins = _pins_for(vocabulary, own, config)
+    classes = _vocabulary_classes(data_classes, vocabulary)
+    pins = _pins_for(vocabulary, data_classes, config)
     senses = _choose_senses_cached(classes, tuple(sorted(pins.items())))
     if config.strict_senses:
         _check_none_ambiguous(senses)
     return senses
 
 
-def _vocabulary_classes(own: Sequence[ClassName], vocabulary: str) -> tuple[ClassName, ...]:
+def _vocabulary_classes(
+    data_classes: Sequence[ClassName], vocabulary: str
+) -> tuple[ClassName, ...]:
     if vocabulary == "data":
-        return tuple(own)
+        return tuple(data_classes)
     if vocabulary in VOCABULARIES:
         return _open_built_in_vocabulary(vocabulary)
     # A file is not cached: it may have changed since the last call.
     return open_vocabulary(vocabulary)
 
 
-def _pins_for(vocabulary: str, own: Sequence[ClassName], config: AnchorsConfig) -> dict[str, str]:
+def _pins_for(
+    vocabulary: str, data_classes: Sequence[ClassName], config: AnchorsConfig
+) -> dict[str, str]:
     """Return the pins that apply to this vocabulary, and those that match no class at all.
 
     The latter are kept so that `match_pins` reports them. A pin for a class of the data is not
@@ -400,21 +445,22 @@ def _pins_for(vocabulary: str, own: Sequence[ClassName], config: AnchorsConfig) 
     """
     if not config.senses:
         return {}
-    own_names = _count_names(own)
-    vocabulary_names = _count_names(_vocabulary_classes(own, config.vocabulary))
+    data_names = _count_names(data_classes)
+    vocabulary_names = _count_names(_vocabulary_classes(data_classes, config.vocabulary))
     pins = {}
     for name, pin in config.senses.items():
         normalized = normalize_name(name)
         if vocabulary == "data":
-            applies = normalized in own_names or normalized not in vocabulary_names
+            applies = normalized in data_names or normalized not in vocabulary_names
         else:
-            applies = vocabulary_names[normalized] == 1 or normalized not in own_names
+            applies = vocabulary_names[normalized] == 1 or normalized not in data_names
         if applies:
             pins[name] = pin
     return pins
 
 
 def _count_names(classes: Sequence[ClassName]) -> Counter[str]:
+    """Return how many classes have each name, by normalized name."""
     return Counter(normalize_name(class_name.name) for class_name in classes)
 
 
@@ -422,6 +468,7 @@ def _count_names(classes: Sequence[ClassName]) -> Counter[str]:
 def _choose_senses_cached(
     classes: tuple[ClassName, ...], pins: tuple[tuple[str, str], ...]
 ) -> tuple[Sense, ...]:
+    """Call `choose_senses`, whose arguments `cache` could not hash."""
     return choose_senses(classes, open_lexicon(), dict(pins))
 
 
@@ -439,11 +486,11 @@ def _check_none_ambiguous(senses: Sequence[Sense]) -> None:
     # Sorting indices is stable, so that equal scores keep WordNet's order.
     ranking = sorted(range(len(first.scores)), key=lambda index: -first.scores[index])
     synsets = [first.considered[index] for index in ranking]
-    glosses = [shorten(synset.gloss, 50, placeholder=" …") for synset in synsets[:3]]
-    choices = ", ".join(
-        f"{synset.id} ({gloss})" for synset, gloss in zip(synsets, glosses, strict=False)
-    )
-    message = f"class {first.name} has {len(synsets)} senses ({choices})"
+    choices = []
+    for synset in synsets[:3]:
+        gloss = shorten(synset.gloss, 50, placeholder=" …")
+        choices.append(f"{synset.id} ({gloss})")
+    message = f"class {first.name} has {len(synsets)} senses ({', '.join(choices)})"
     others = len(ambiguous) - 1
     if others:
         message += f"; {others} more {'class is' if others == 1 else 'classes are'} ambiguous too"
@@ -455,6 +502,7 @@ def _check_none_ambiguous(senses: Sequence[Sense]) -> None:
 
 def pin_option(pins: Mapping[str, str]) -> str:
     """Return the command-line option that pins these senses, quoted for the shell."""
+    # One line of YAML, as `--set` reads it; an infinite width keeps it from being wrapped.
     flow = yaml.safe_dump(
         dict(pins), default_flow_style=True, sort_keys=False, allow_unicode=True, width=float("inf")
     ).strip()

@@ -1,7 +1,7 @@
 """Embed sentences with a text tower once and store the result.
 
-Like every other pass it works in shards, so that a killed pass resumes at its first unfinished
-shard.
+A pass over sentences works in shards, as every other pass does. So a killed pass resumes at its
+first unfinished shard.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ class TextJob:
             the same.
         loaded: the teacher, if this process has it loaded. It is never pickled.
         label: the name of the pass in progress bars.
-        on_device: whether the pass wants an accelerator.
+        on_device: always True: use a GPU if there is one.
     """
 
     texts: tuple[str, ...]
@@ -65,12 +65,16 @@ class TextJob:
 
     @property
     def sizes(self) -> Sequence[int]:
-        """Return the number of sentences in each shard."""
+        """Number of sentences in each shard."""
         starts = range(0, len(self.texts), _SHARD_SIZE)
         return [len(self.texts[start : start + _SHARD_SIZE]) for start in starts]
 
     def open(self, folder: Path, threads: int) -> Callable[[int], None]:
-        """Return the function that encodes one shard, by index, into `folder`.
+        """Return the function that encodes one shard, given its number.
+
+        Args:
+            folder: folder to write shards to.
+            threads: number of threads to use.
 
         Raises:
             UserError: this process loads other weights than `fingerprint`.
@@ -83,7 +87,9 @@ class TextJob:
     def _write_shard(self, teacher: Teacher, folder: Path, index: int) -> None:
         start = index * _SHARD_SIZE
         rows = teacher.encode_texts(self.texts[start : start + _SHARD_SIZE]).numpy()
+        # Cosines are computed as plain products of rows, so these must have unit length.
         assert np.abs(np.linalg.norm(rows, axis=1) - 1).max() < 0.01
+        # np.save would append ".npy" to any other ending.
         temporary = folder / f"{_shard_name(index)}.tmp.npy"
         np.save(temporary, rows)
         record = {"index": index, "rows": len(rows)}
@@ -100,7 +106,7 @@ class EncodedTexts:
     """Sentences and their text embeddings.
 
     Attributes:
-        rows: row of each sentence in `embeddings`.
+        rows: sentence -> its row in `embeddings`.
         embeddings: [N, D] fp32, unit length.
         truncated: for each sentence that did not fit into the tower's context, the part that was
             read.
@@ -114,9 +120,8 @@ class EncodedTexts:
     def open(cls, store: Store) -> "EncodedTexts":
         """Read a finished store."""
         texts: list[str] = read_json(store.file("texts.json"))
-        shards = [
-            np.load(store.file(_shard_name(index))) for index in range(store.manifest["shards"])
-        ]
+        names = [_shard_name(index) for index in range(store.manifest["shards"])]
+        shards = [np.load(store.file(name)) for name in names]
         return cls(
             rows={text: row for row, text in enumerate(texts)},
             embeddings=np.concatenate(shards),
@@ -124,8 +129,9 @@ class EncodedTexts:
         )
 
     def of(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return the embeddings of some of the sentences, [N, D]."""
-        return torch.from_numpy(self.embeddings[[self.rows[text] for text in texts]])
+        """Return the embeddings of N of the sentences, [N, D]."""
+        rows = [self.rows[text] for text in texts]
+        return torch.from_numpy(self.embeddings[rows])
 
 
 def encode_texts_once(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
@@ -161,6 +167,7 @@ def encode_texts_once(  # noqa: PLR0913 - the arguments of `build_once`, and wha
             fingerprint=key_of(teacher.text_fingerprint),
             loaded=teacher,
         )
+        # The records are not needed; the loop makes the generator run.
         for _ in run_shards(job, folder, runner, progress):
             pass
         write_json(folder / "texts.json", list(texts))
@@ -171,7 +178,10 @@ def encode_texts_once(  # noqa: PLR0913 - the arguments of `build_once`, and wha
 
 
 def _read_or_truncate(path: Path, texts: Sequence[str], teacher: Teacher) -> dict[str, str]:
-    """Return the truncated texts in `path`, writing them first if no killed pass has done so."""
+    """Return the truncated texts in `path`; compute and save them if the file does not exist.
+
+    A resumed pass finds the file and need not tokenize all sentences again.
+    """
     truncated = read_json(path)
     if truncated is None:
         truncated = truncate_texts(texts, teacher.tokenizer)

@@ -16,6 +16,7 @@ Tokenizer = Callable[..., Tensor]
 Rows are padded and cut to the tower's context length C, or to `context_length` if given.
 """
 
+# Punctuation that makes no sense at the end of a shortened text.
 _DANGLING_PUNCTUATION = " .,;:(-"
 
 
@@ -24,7 +25,7 @@ def truncate_texts(texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, str]
 
     Args:
         texts: sentences.
-        tokenizer: the tower's own.
+        tokenizer: the tower's tokenizer.
 
     Returns:
         For each text that does not fit, as many of its first words as fit. Texts that fit are left
@@ -40,7 +41,8 @@ def truncate_texts(texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, str]
 def fits_context(texts: Sequence[str], tokenizer: Tokenizer) -> list[bool]:
     """Return for each text whether the tower reads it to its end.
 
-    A text fits if one more token of context would not make the tokenizer read more of it.
+    Tokenizers don't say whether they cut a text. So each text is tokenized again with one more
+    token of context: it fits if the tokenizer does not read more of it then.
     """
     if not texts:
         return []
@@ -76,7 +78,9 @@ def _truncate(text: str, tokenizer: Tokenizer) -> str:
     def is_too_long(count: int) -> bool:
         return not fits_context([first_words(count)], tokenizer)[0]
 
+    # A binary search, since each check tokenizes the text twice.
     # The index of the first count that is too long is the last count that fits, since counts start
     # at 1.
     longest = bisect_left(range(1, len(words) + 1), True, key=is_too_long)
+    # Even if the first word alone is too long, an empty text would be worse.
     return first_words(max(1, longest))

@@ -1,8 +1,8 @@
 """Costly results that are built once and kept: folders addressed by a hash of what they depend on.
 
-A store is built under a temporary name by one process while others wait, described by a manifest,
-and renamed when it is complete. So a store that exists is complete. A builder that was killed
-leaves its temporary folder with its finished shards, and the next one resumes there.
+One process builds a store under a temporary name while others wait. It describes the store in a
+manifest, and renames it when it is complete. So a store that exists is complete. A killed builder
+leaves a temporary folder with its finished shards, and the next builder resumes there.
 """
 
 from beamclip.stores.build import (

@@ -1,8 +1,8 @@
-"""Absolute paths in settings.
+"""Make settings independent of the process that starts a sweep.
 
-Trials run in other folders and with another environment than the process that starts a sweep. So
-paths are made absolute before anything is sent to them, and what environment variables choose is
-written into the settings.
+Trials run in other folders and with other environment variables. So paths are made absolute before
+the settings are sent to trials, and values that come from environment variables are written into
+the settings.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,20 +22,29 @@ from beamclip.stores.paths import (
     tracking_uri,
 )
 
+# open_clip's prefix for a model in a local folder.
 _LOCAL_MODEL = "local-dir:"
 _KEYWORDS = ("random", "pretrained", "data", "imagenet-1k", "imagenet-21k", "lvis")
-"""Values of `student.init` and `anchors.vocabulary` that mean no file, even if one has that
-name."""
+"""Values of `student.init` and `anchors.vocabulary` that are never paths.
+
+They are taken as keywords even if a file has that name.
+"""
 
 
 def absolute_paths(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
-    """Return the same sweep and base with absolute paths in the space, the variants and the base.
+    """Return a sweep and its base with absolute paths in the space, the variants and the base.
 
-    Settings that the environment chooses are filled in, so that trials and `--resume` use what this
-    process used. URLs stay as they are.
+    Locations that come from environment variables are filled in, so that trials and `--resume` use
+    the same ones as this process. The text of users' objectives is added (`objective.code`). URLs
+    stay as they are.
+
+    Args:
+        sweep: search space and variants.
+        base: the settings that all trials share.
 
     Raises:
-        UserError: a setting holds an invalid path.
+        UserError: a setting contains an invalid path, or the file of a user's objective can't be
+            read.
     """
     space = {key: _absolute_dimension(key, dimension) for key, dimension in sweep.space.items()}
     variants = {name: _absolute_values(settings) for name, settings in sweep.variants.items()}
@@ -44,13 +53,13 @@ def absolute_paths(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
 
 
 def with_absolute_paths(base: Experiment) -> Experiment:
-    """Return the same experiment with absolute paths, for use in another process.
+    """Return an experiment with absolute paths, for use in another process.
 
     Raises:
-        UserError: a setting holds an invalid path.
+        UserError: a setting contains an invalid path.
     """
-    values = {key: _value_of(base, key) for key in _CONVERTERS}
-    values = _absolute_values(values)
+    values = _absolute_values({key: _value_of(base, key) for key in _CONVERTERS})
+    # These three may be unset, and their defaults depend on environment variables.
     values["storage.path"] = storage_root(base)
     values["storage.cache"] = str(stores_root(base))
     values["tracking.uri"] = _absolute_tracking_uri(base)
@@ -58,26 +67,33 @@ def with_absolute_paths(base: Experiment) -> Experiment:
 
 
 def _with_objective_code(sweep: Sweep, base: Experiment) -> Experiment:
-    """Return the base with the text of all users' objectives that the sweep's trials name."""
+    """Return the base with the source text of the users' objectives that the trials use.
+
+    Trials on other machines may not see the files, and `--resume` must not pick up later edits.
+    """
+    # Any trial's objective comes from the base, a variant or the search space.
     names = [base.objective.name]
-    names += [str(values.get("objective.name", "")) for values in sweep.variants.values()]
+    for settings in sweep.variants.values():
+        names.append(str(settings.get("objective.name", "")))
     dimension = sweep.space.get("objective.name")
     if isinstance(dimension, Choice):
         names += [str(value) for value in dimension.values]
-    paths = [path for name in names for path in own_files(name)]
-    if not paths:
-        return base
+
+    code: dict[str, str] = {}
     try:
-        code = {path: source_of(path, base.objective.code) for path in paths}
+        for name in names:
+            # One name may combine several objectives: `csm+a.py:f`.
+            for path in own_files(name):
+                code[path] = source_of(path, base.objective.code)
     except ValueError as error:
         raise UserError(f"objective.name: {error}") from None
-    return with_values(base, {"objective.code": code})
+    return with_values(base, {"objective.code": code}) if code else base
 
 
 def settings_text(experiment: Experiment) -> str:
     """Return an experiment as the text of a preset file, to run it again elsewhere.
 
-    The locations of runs, stores and results are left out.
+    The locations of runs, stores and results are left out, since they belong to this machine.
     """
     locations = {"storage": {"path", "cache"}, "tracking": {"uri"}}
     settings = experiment.model_dump(mode="json", exclude=locations)
@@ -90,6 +106,7 @@ def _value_of(base: Experiment, key: str) -> Any:
 
 
 def _absolute_dimension(key: str, dimension: Dimension) -> Dimension:
+    # Only a choice can hold paths; the other dimensions are ranges of numbers.
     if key not in _CONVERTERS or not isinstance(dimension, Choice):
         return dimension
     return Choice(values=tuple(_absolute_value(key, value) for value in dimension.values))
@@ -107,7 +124,7 @@ def _absolute_value(key: str, value: Any) -> Any:
 
 
 def _absolute(value: Any) -> str:
-    """Return an absolute path; a URL stays."""
+    """Return an absolute path; a URL stays as it is."""
     text = str(value)
     return text if "://" in text else str(Path(text).expanduser().absolute())
 
@@ -115,7 +132,7 @@ def _absolute(value: Any) -> str:
 def _absolute_if_file(value: Any) -> Any:
     """Return the absolute path of a file.
 
-    Anything else stays as it is, so that later errors name it as the user wrote it.
+    Any other value stays as it is, so that later errors quote it as the user wrote it.
     """
     text = str(value)
     if text in _KEYWORDS or "://" in text or not Path(text).expanduser().is_file():
@@ -124,24 +141,26 @@ def _absolute_if_file(value: Any) -> Any:
 
 
 def _absolute_weights(value: Any) -> Any:
-    """Return the absolute path of a weights file; an open_clip tag stays.
-
-    Tags have no dots or slashes, so a file in this folder with a tag's name isn't taken for
-    weights.
-    """
-    return _absolute_if_file(value) if "/" in str(value) or "." in str(value) else value
+    """Return the absolute path of a weights file; an open_clip tag stays as it is."""
+    # Tags have neither dots nor slashes. The working directory may contain a file that happens to
+    # have a tag's name.
+    looks_like_path = "/" in str(value) or "." in str(value)
+    return _absolute_if_file(value) if looks_like_path else value
 
 
 def _absolute_objective(value: Any) -> str:
     """Return an objective's name with absolute paths of users' files: `csm+/home/me/a.py:f`."""
     parts = []
     for part in str(value).split("+"):
-        path, colon, target = part.rpartition(":")
-        parts.append(f"{_absolute(path)}:{target}" if colon and path.endswith(".py") else part)
+        path, _, target = part.rpartition(":")
+        if path.endswith(".py"):
+            part = f"{_absolute(path)}:{target}"
+        parts.append(part)
     return "+".join(parts)
 
 
 def _absolute_model(value: Any) -> Any:
+    """Return a model's name; the folder in `local-dir:FOLDER` is made absolute."""
     text = str(value)
     if not text.startswith(_LOCAL_MODEL):
         return value
@@ -153,6 +172,7 @@ def _absolute_teachers(teachers: Any) -> Any:
     converters = {"model": _absolute_model, "pretrained": _absolute_weights}
     converted = []
     for teacher in teachers:
+        # In a search space the values are not validated yet. A wrong one is reported later.
         if isinstance(teacher, dict):
             teacher = dict(teacher)
             for name, convert in converters.items():
@@ -173,21 +193,23 @@ _CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
     "teacher.pretrained": _absolute_weights,
     "teacher.others": _absolute_teachers,
 }
-"""Settings that may hold a path, and how it is made absolute."""
+"""Function that makes the path absolute, by setting that may contain one."""
 
 
 def _absolute_tracking_uri(base: Experiment) -> str | None:
     """Return the tracking URI to store, or None if unset or if it contains a password.
 
-    A password in a setting stays, as the user wrote it there. One in the environment must not get
-    into a file. A missing URI is reported when the tracking server is opened.
+    A password in a setting stays, because the user wrote it there. One in an environment variable
+    must not be written to a file.
     """
     try:
         uri = tracking_uri(base)
     except UserError:
+        # No URI is set. That is reported when the tracking server is opened.
         return None
     if base.tracking.uri is None and holds_password(uri):
         return None
+    # Only sqlite URIs contain a path: `sqlite:///relative.db`, or `sqlite:////absolute.db`.
     scheme, slashes, path = uri.partition(":///")
     if not scheme.startswith("sqlite") or path in ("", ":memory:") or path.startswith("/"):
         return uri

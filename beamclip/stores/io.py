@@ -1,4 +1,4 @@
-"""File helpers of the stores: hashes, stamps, atomic writes, and errors of a full disk."""
+"""File helpers of the stores: hashes, stamps, atomic writes, and an error for a full disk."""
 
 import errno
 import hashlib
@@ -14,15 +14,18 @@ from typing import Any
 from beamclip.config import UserError
 
 Stamp = list[int]
-"""Size of a file, and its times of modification and status change in ns.
+"""[size in bytes, modification time, status change time] of a file; times in ns.
 
-While a stamp stays the same, nothing was written to the file.
+While a stamp stays the same, nothing was written to the file. The modification time alone would
+not show that, since programs can set it; the status change time can't be set.
 """
+# EDQUOT: the user's quota on the disk is used up.
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
-    """Return 16 hex digits of the SHA-256 of `parts` as canonical JSON."""
+    """Return the first 16 hex digits of the SHA-256 of `parts` as JSON."""
+    # Sorted keys: the order in which parts were added must not matter.
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -46,9 +49,9 @@ def stamp_of(path: Path) -> Stamp:
 def temporary_path(path: Path) -> Path:
     """Return a unique path next to `path`, for a file that will be renamed to it.
 
-    It is unique over machines that share the folder. `build_once` deletes left-over files by their
-    ending, `.tmp`.
+    It ends in `.tmp`, by which `build_once` finds and deletes left-over files.
     """
+    # Not the process id: two machines or containers that share the folder may have the same.
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
@@ -56,8 +59,8 @@ def temporary_path(path: Path) -> Path:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write, and rename it to `path` if the block succeeds.
 
-    Readers see the old file or the whole new one, also if several processes write it. If the block
-    fails, the temporary file is deleted.
+    Readers see either the old file or the complete new one, even if several processes write it at
+    the same time. If the block fails, the temporary file is deleted.
     """
     temporary = temporary_path(path)
     try:
@@ -68,7 +71,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, atomically."""
+    """Write a value as JSON, atomically (see `atomic_path`)."""
     with atomic_path(path) as temporary:
         with temporary.open("w") as file:
             json.dump(value, file, indent=1, sort_keys=True)
@@ -84,7 +87,11 @@ def read_json(path: Path) -> Any:
 
 
 def fsync_file(path: Path) -> None:
-    """Wait until a file's bytes are on disk, so that a rename after it survives a power failure."""
+    """Wait until a file's bytes are on disk.
+
+    Call it before a rename: after a power failure, the new name could otherwise stand for a file
+    that is cut short.
+    """
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -100,8 +107,9 @@ def make_folder(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # An anonymous file: it can't collide with another process's and leaves nothing after a
-        # kill.
+        # Permission bits don't tell whether the folder can be written, for example on a read-only
+        # mount. So create a file. It has no name: it can't collide with another process's file,
+        # and nothing is left of it after a kill.
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
@@ -133,5 +141,7 @@ def full_disk_as_user_error(path: Path) -> Iterator[None]:
 
 
 def _is_disk_full(error: OSError) -> bool:
+    if error.errno in _DISK_FULL:
+        return True
     # If NumPy can't write a whole array, its error has no errno: "8 requested and 3 written".
-    return error.errno in _DISK_FULL or (error.errno is None and " requested and " in str(error))
+    return error.errno is None and " requested and " in str(error)

@@ -1,9 +1,9 @@
 """Where runs, stores and results are kept: settings, environment variables and defaults.
 
 Storage may be a folder or a URI, such as `s3://bucket/folder`. It is accessed with pyarrow's file
-systems, because Ray writes trials and checkpoints there with them: both understand the same URIs
-and credentials. Images are read with fsspec instead (`beamclip.data.files`), which also reads HTTP
-and the Hugging Face hub.
+systems, as Ray does when it writes trials and checkpoints. So both understand the same URIs and
+credentials. Images are read with fsspec instead (`beamclip.data.files`), which also reads HTTP and
+the Hugging Face hub.
 """
 
 import os
@@ -24,29 +24,32 @@ _DEFAULT_STORAGE = "~/beamclip"
 def storage_root(experiment: Experiment) -> str:
     """Return the folder or URI of runs: `storage.path`, else $BEAMCLIP_STORAGE, else ~/beamclip.
 
-    A folder is returned as an absolute path, since a Ray job's working directory is deleted.
+    A folder is returned as an absolute path.
 
     Raises:
-        UserError: the path is invalid, or the URI has a query, after which no folder can be
-            appended.
+        UserError: the path is invalid, or the URI has a query.
     """
     chosen = experiment.storage.path or os.environ.get("BEAMCLIP_STORAGE") or _DEFAULT_STORAGE
     if "://" not in chosen:
+        # A relative path would be in the working directory of a Ray job, which is deleted, and
+        # results would be lost with it.
         return _resolve("storage.path", chosen)
+    # Folders are appended to the root. After a query, pyarrow would read them as a part of it, and
+    # all sweeps would share one folder.
     if "?" in chosen:
         raise UserError(
-            f"storage {without_passwords(chosen)} ends in a query, after which no folder can be "
-            "named; write it without, and set what it says in the environment of every node "
+            f"storage {without_passwords(chosen)} ends in a query, so no folder can be appended to "
+            "it; leave the query out, and set its options as environment variables on every node "
             "(for S3: AWS_ENDPOINT_URL, AWS_REGION)"
         )
     return chosen
 
 
 def stores_root(experiment: Experiment) -> Path:
-    """Return the folder of all stores.
+    """Return the folder of all stores, as an absolute path.
 
-    It is `storage.cache`, else $BEAMCLIP_CACHE, else `stores` in the storage folder. If the
-    storage is a URI, it is ~/beamclip/stores.
+    It is `storage.cache`, else $BEAMCLIP_CACHE, else `stores` in the storage folder. If neither is
+    set and the storage is a URI, it is ~/beamclip/stores.
 
     Raises:
         UserError: the path is invalid.
@@ -55,6 +58,7 @@ def stores_root(experiment: Experiment) -> Path:
     if chosen:
         return Path(_resolve("storage.cache", chosen))
     root = storage_root(experiment)
+    # Stores are memory-mapped and locked, so they must be in a mounted file system.
     if "://" in root:
         return Path(_resolve("storage.cache", f"{_DEFAULT_STORAGE}/stores"))
     return Path(root) / "stores"
@@ -69,20 +73,23 @@ def _resolve(key: str, path: str) -> str:
 def path_errors_as_user_error(key: str, path: str) -> Iterator[None]:
     """Turn the errors of an invalid path into a UserError.
 
-    Paths are refused if another user's home does not exist, if a name is too long, or if a folder
-    may not be read.
+    A path is invalid if it starts with the home of an unknown user (`~nobody/x`), contains a null
+    character or a loop of links, has too long a name, or leads through a folder that can't be read.
 
     Args:
-        key: the setting that holds the path.
-        path: the path that the block uses.
+        key: the setting that holds the path, for the message.
+        path: the path that the block uses, for the message.
 
     Raises:
-        UserError: the block raised such an error.
+        UserError: the block raised OSError, RuntimeError or ValueError.
     """
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error).rstrip(".")
+        reason = str(error).rstrip(".")
+        # The text of an OSError would repeat the path.
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
         raise UserError(
             f"{key} {path} is not a valid path here ({reason}); write another path"
         ) from None
@@ -91,11 +98,13 @@ def path_errors_as_user_error(key: str, path: str) -> Iterator[None]:
 def asset_key(experiment: Experiment) -> str:
     """Return a key that is the same for experiments that need the same stores.
 
-    Settings that are not in it can vary without a teacher pass. The keys are part of `sweep.json`,
-    so they must not change: renamed settings keep their first names here.
+    Settings that are not in it can vary within a sweep without another teacher pass. The keys are
+    part of `sweep.json`, so they must not change: renamed settings keep their first names here.
     """
     sections = experiment.key_parts(include={"data", "views", "teacher", "anchors"})
+    # A store has the anchors of all classes; trials take the first `count` of them.
     sections["anchors"].pop("count")
+    # Of the objective, these alone decide which stores are built.
     objective = experiment.objective
     sections["objective"] = {
         "embeddings": objective.requirements.embeddings,
@@ -110,8 +119,8 @@ def tracking_uri(experiment: Experiment) -> str:
     """Return `tracking.uri`, else $MLFLOW_TRACKING_URI, else a sqlite file in the storage folder.
 
     Raises:
-        UserError: there is no URI and the storage, which is not a folder, can't hold a sqlite
-            file; or the storage path is invalid.
+        UserError: no URI is set and the storage is not a folder, so it can't hold a sqlite file;
+            or the storage path is invalid.
     """
     root = storage_root(experiment)
     uri = experiment.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
@@ -124,16 +133,22 @@ def tracking_uri(experiment: Experiment) -> str:
 
 
 def artifact_root(experiment: Experiment) -> str | None:
-    """Return the folder of artifacts if runs are tracked in sqlite; None for a server."""
+    """Return the folder or URI of artifacts if runs are tracked in sqlite, else None.
+
+    A tracking server decides itself where artifacts are stored.
+
+    Raises:
+        UserError: as `tracking_uri`.
+    """
     root = storage_root(experiment)
     return f"{root}/artifacts" if tracking_uri(experiment).startswith("sqlite:") else None
 
 
 def check_writable(experiment: Experiment) -> None:
-    """Check that runs and stores can be written; their folders are created.
+    """Create the folders of runs and stores, and check that they can be written.
 
     Raises:
-        UserError: they can't.
+        UserError: a folder can't be created or written.
     """
     root = storage_root(experiment)
     if "://" in root:
@@ -158,14 +173,15 @@ def filesystem_of(uri: str) -> tuple[fs.FileSystem, str]:
     """Return the file system of a path or URI, and the path in it.
 
     Raises:
-        UserError: pyarrow knows no such kind of URI.
+        UserError: pyarrow can't read the URI, or does not know its scheme.
     """
+    # `from_uri` refuses relative paths.
     if "://" not in uri:
         return fs.LocalFileSystem(), uri
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
     except (OSError, ValueError) as error:
-        message = f"storage {uri} is no folder or known URI: {first_line(error)}"
+        message = f"storage {uri} is neither a folder nor a known URI: {first_line(error)}"
         raise UserError(without_passwords(message)) from None
     return filesystem, path
 
@@ -184,13 +200,14 @@ def list_folder(uri: str) -> list[str]:
 
 
 def fetch_files(root: str, folder: str, names: Sequence[str], destination: Path) -> list[Path]:
-    """Return local paths of files in a folder of the storage. Remote files are downloaded.
+    """Return local paths of files in a folder of the storage, downloading them if it is remote.
 
     Args:
-        root: a folder or URI in the same file system.
-        folder: the folder's path in that file system, without a scheme, as Ray names checkpoints.
-        names: the files; those that don't exist are skipped.
-        destination: folder for downloads. It is not used if the file system is local.
+        root: folder or URI of the storage, which decides the file system.
+        folder: path of the folder in that file system, without a scheme. Ray gives the paths of
+            checkpoints in this form.
+        names: names of the files; those that don't exist are skipped.
+        destination: folder to download to. Not used if the file system is local.
     """
     filesystem, _ = filesystem_of(root)
     infos = filesystem.get_file_info([f"{folder}/{name}" for name in names])

@@ -1,7 +1,8 @@
-"""Work that is split into shards, which any process may write, and which are kept once finished.
+"""Split work into shards, which any process may write and which are kept once they are finished.
 
-No process keeps a common ledger. Every finished shard has its own record next to it, so any number
-of processes on any machines may write into one folder, and each of them may be killed.
+There is no common list of finished shards. Each finished shard has its own record next to its
+files. So any number of processes, on any machines, can write into one folder, and a killed one
+loses only the shards it was writing.
 """
 
 import os
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from beamclip.stores.io import file_hash, fsync_file, read_json, stamp_of, write_json
+from beamclip.stores.io import Stamp, file_hash, fsync_file, read_json, stamp_of, write_json
 
 Progress = Callable[[str, int, int], None]
 """Called with (label, done, total) while work proceeds."""
@@ -24,53 +25,59 @@ Stamps differ from machine to machine, so they are not in the manifest.
 
 
 def silent(label: str, done: int, total: int) -> None:
-    """Show nothing. A `Progress`."""
+    """Report nothing: the `Progress` of callers that show none."""
 
 
 class Shards:
     """The finished shards of a store, which may still be under construction.
 
     Args:
-        folder: of the store.
+        folder: the store's folder, or the partial one in which it is being built.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def record_name(self, index: int) -> str:
-        """Return the path of a shard's record inside the store."""
+        """Return the path of a shard's record, relative to the store."""
         return f"{RECORDS}/{index:05d}.json"
 
     def finish(self, index: int, files: Mapping[str, Path], facts: Mapping[str, Any]) -> None:
         """Rename a shard's files into place and write its record.
 
-        Called by the process that wrote the files.
+        Call it in the process that wrote the files.
 
         Args:
             index: number of the shard.
             files: final name -> temporary file, on the same disk.
-            facts: further entries of the record; JSON values.
+            facts: further entries of the record; JSON values by name.
         """
         described = {}
         for name, temporary in files.items():
+            # Without it, a power failure could leave a renamed file that is empty.
             fsync_file(temporary)
             described[name] = {"bytes": temporary.stat().st_size, "sha256": file_hash(temporary)}
             os.replace(temporary, self.folder / name)
+
         path = self.folder / self.record_name(index)
         path.parent.mkdir(exist_ok=True)
+        # Stamps are taken after the rename, which changes a file's time of status change. They
+        # have a file of their own, so that a rebuilt shard has the same record, byte by byte.
         stamps = {name: stamp_of(self.folder / name) for name in files}
         write_json(path.with_suffix(".stamps"), stamps)
+        # The record is written last, because a shard that has one counts as finished.
         write_json(path, {"files": described, **facts})
 
     def record(self, index: int) -> dict[str, Any] | None:
-        """Return a shard's record, or None if it is not finished or its files were changed."""
+        """Return a shard's record, or None if the shard is not finished or its files changed."""
         path = self.folder / self.record_name(index)
         record = read_json(path)
         if record is None:
             return None
+        # In a finished store there are none: its shards are read and their checksums compared.
         stamps = read_json(path.with_suffix(".stamps")) or {}
-        for name, facts in record["files"].items():
-            if not is_unchanged(self.folder / name, facts, stamps.get(name)):
+        for name, description in record["files"].items():
+            if not is_unchanged(self.folder / name, description, stamps.get(name)):
                 return None
         return dict(record)
 
@@ -81,26 +88,27 @@ class Shards:
         return [record for record in records if record is not None]
 
 
-def is_unchanged(path: Path, facts: Mapping[str, Any], stamp: list[int] | None) -> bool:
-    """Return True if a file is as its manifest describes it.
+def is_unchanged(path: Path, description: Mapping[str, Any], stamp: Stamp | None) -> bool:
+    """Return whether a file still has the content that its manifest or record describes.
 
     Args:
-        path: the file.
-        facts: its `bytes` and `sha256`.
-        stamp: of the file when its checksum was correct. If it is the same now, the file isn't
-            read.
+        path: the file. If it can't be read, the result is False.
+        description: its expected size, `bytes`, and checksum, `sha256`.
+        stamp: the file's stamp when its checksum was correct, or None if unknown. If the file
+            still has it, the file is not read.
     """
     try:
         current = stamp_of(path)
-        if current[0] != facts["bytes"]:
+        # Compared first, since a wrong size makes reading the file unnecessary.
+        if current[0] != description["bytes"]:
             return False
-        return current == stamp or file_hash(path) == facts["sha256"]
+        return current == stamp or file_hash(path) == description["sha256"]
     except OSError:
         return False
 
 
 class Job(Protocol):
-    """Work in shards. Jobs are pickled to the processes that do the work."""
+    """Work in shards. A job is pickled and sent to the processes that do the work."""
 
     @property
     def label(self) -> str:
@@ -108,31 +116,38 @@ class Job(Protocol):
 
     @property
     def sizes(self) -> Sequence[int]:
-        """Images in each shard."""
+        """Number of items (images or sentences) in each shard."""
 
     @property
     def on_device(self) -> bool:
-        """True if a process should have a GPU if there is one, else several cores."""
+        """Whether each process should have a GPU, or several cores if there are no GPUs.
+
+        If False, each process has one core.
+        """
 
     def open(self, folder: Path, threads: int) -> Callable[[int], None]:
-        """Do what is costly once for each process.
+        """Load what every shard needs, such as a teacher. Called once in each process.
 
         Args:
-            folder: to write shards to.
+            folder: folder to write shards to.
             threads: number of threads to use.
 
         Returns:
-            A function that writes the shard with a given number.
+            A function that takes the number of a shard, and writes and finishes that shard. If the
+            job is not `on_device`, two threads may call it at once.
         """
 
 
 Runner = Callable[[Job, Sequence[int], Path], Iterator[int]]
-"""Writes shards of a job into a folder, in any order, and yields each number when it is
-finished."""
+"""Called with a job, the numbers of shards to write, and the folder to write them to.
+
+It yields the number of each shard when it is finished, in any order.
+"""
 
 
 def in_process(job: Job, shards: Sequence[int], folder: Path) -> Iterator[int]:
     """Write shards one after the other in this process. A `Runner` that needs no cluster."""
+    # Opening a job is costly: it may load a teacher.
     if not shards:
         return
     write = job.open(folder, os.cpu_count() or 1)
@@ -146,31 +161,34 @@ def run_shards(job: Job, folder: Path, run: Runner, progress: Progress) -> Itera
 
     Args:
         job: the work.
-        folder: of the store.
+        folder: folder of the store that is being built.
         run: writes the missing shards.
-        progress: called at the start and after each shard, in images.
+        progress: called at the start and after each shard, with numbers of items.
 
     Yields:
-        The record of every shard: first of those that were finished before, then of the others as
-        they finish.
+        The record of every shard: first those that were already finished, then the others as they
+        finish.
     """
     shards = Shards(folder)
     total = sum(job.sizes)
     done = 0
-    kept: list[dict[str, Any]] = []
+    finished: list[dict[str, Any]] = []
     missing: list[int] = []
     for index, size in enumerate(job.sizes):
         record = shards.record(index)
         if record is None:
             missing.append(index)
         else:
-            kept.append(record)
+            finished.append(record)
             done += size
+    # A resumed pass starts its bar at the items of the finished shards.
     progress(job.label, done, total)
-    yield from kept
+    yield from finished
+
     for index in run(job, missing, folder):
+        # Read from the disk: the shard may have been written by a process on another machine.
         record = shards.record(index)
-        assert record is not None, f"shard {index} was reported as finished"
+        assert record is not None, f"shard {index} was reported as finished, but is not on the disk"
         done += job.sizes[index]
         progress(job.label, done, total)
         yield record

@@ -3,4 +3,4 @@
 from typing import Literal
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
-"""KILLED is a run that was interrupted: `--resume` continues it."""
+"""A KILLED run was interrupted, and `--resume` continues it."""

@@ -12,6 +12,8 @@ from beamclip.stores.shards import STAMPS, is_unchanged
 
 FORMAT = 2
 """Version of the manifest."""
+MANIFEST = "manifest.json"
+"""File that describes a store and lists its files."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Store:
 
     Attributes:
         path: its folder.
-        manifest: its content, with at least `format`, `key`, `parts`, `versions` and `files`.
+        manifest: content of `manifest.json`. Every manifest has `format`, `key`, `parts`,
+            `versions` and `files`; each kind of store adds its own entries.
     """
 
     path: Path
@@ -32,13 +35,13 @@ class Store:
         return str(self.manifest["key"])
 
     def file(self, name: str) -> Path:
-        """Return the path of one of its files."""
+        """Return the path of a file in the store. It need not exist."""
         return self.path / name
 
     @property
     def bytes(self) -> int:
-        """Size of all its files together."""
-        return sum(int(facts["bytes"]) for facts in self.manifest["files"].values())
+        """Size of all its files together, without the manifest."""
+        return sum(int(description["bytes"]) for description in self.manifest["files"].values())
 
 
 class StoreDamaged(UserError):
@@ -53,7 +56,8 @@ class StoreDamaged(UserError):
         self.files = files
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Unpickling would call __init__ with the whole message. Other processes only show it.
+        # By default, unpickling calls __init__ with the whole message, which would append the
+        # advice again. Other processes only show the message, so a plain UserError is enough.
         return UserError, (str(self),)
 
 
@@ -65,36 +69,39 @@ def store_path(root: Path, kind: str, parts: Mapping[str, Any]) -> Path:
 def open_store(path: Path) -> Store:
     """Open a finished store and check that no file has changed since it was written.
 
-    If a file's size and times are those of the last correct checksum, it is not read. Otherwise it
-    is read and its checksum compared. So a store is read whole once on each disk, and a changed
-    byte is found at the next opening.
+    A file is read and its checksum compared only if its size or times differ from those at the
+    last correct checksum. So a store that was copied from elsewhere is read once as a whole.
+    Otherwise only files that were written to are read.
 
     Raises:
-        StoreDamaged: there is no readable store, it has an older format, or a file is missing, cut
+        StoreDamaged: the manifest can't be read or has an older format, or a file is missing, cut
             short or changed.
-        UserError: it has a newer format.
+        UserError: a newer beamclip wrote the store.
     """
     manifest = _read_manifest(path)
     files: dict[str, Any] = manifest["files"]
     stamps = read_json(path / STAMPS) or {}
     damaged = []
-    for name, facts in files.items():
-        if not is_unchanged(path / name, facts, stamps.get(name)):
+    for name, description in files.items():
+        if not is_unchanged(path / name, description, stamps.get(name)):
             damaged.append(name)
     if damaged:
         first = damaged[0]
-        more = f" and {len(damaged) - 1} more of its files" if len(damaged) > 1 else ""
-        problem = _describe_damage(path / first, files[first])
-        raise StoreDamaged(f"{path / first}{more} {problem}", tuple(damaged))
+        message = f"{path / first} {_describe_damage(path / first, files[first])}"
+        others = len(damaged) - 1
+        if others:
+            message += f", and {others} more of its files {'is' if others == 1 else 'are'} damaged"
+        raise StoreDamaged(message, tuple(damaged))
     _save_stamps(path, files, stamps)
     return Store(path, manifest)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    manifest = read_json(path / "manifest.json")
+    manifest = read_json(path / MANIFEST)
     if not isinstance(manifest, dict):
-        raise StoreDamaged(f"{path} holds no readable manifest.json, so it is no finished store")
+        raise StoreDamaged(f"{path} has no readable {MANIFEST}, so it is not a finished store")
     version = manifest.get("format")
+    # No StoreDamaged here: a repair would delete a store that a newer beamclip can read.
     if isinstance(version, int) and version > FORMAT:
         raise UserError(
             f"{path} was written by a newer beamclip (store format {version}, not {FORMAT}); "
@@ -105,21 +112,25 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _describe_damage(path: Path, facts: Mapping[str, Any]) -> str:
+def _describe_damage(path: Path, description: Mapping[str, Any]) -> str:
     if not path.exists():
         return "is missing"
     size = path.stat().st_size
-    if size != facts["bytes"]:
-        return f"has {size} bytes instead of {facts['bytes']}"
+    if size != description["bytes"]:
+        return f"has {size} bytes instead of {description['bytes']}"
     return "has changed since it was written (its checksum)"
 
 
-def _save_stamps(path: Path, files: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+def _save_stamps(path: Path, files: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """Save the stamps of files whose checksums are correct, so that they are not read again.
 
-    In a folder that can't be written they are read at each opening.
+    Args:
+        path: the store.
+        files: names of its files, as keys.
+        saved: the stamps in `stamps.json`. If they are the current ones, nothing is written.
     """
+    # In a folder that can't be written, changed files are read at every opening.
     with suppress(OSError):
         stamps = {name: stamp_of(path / name) for name in files}
-        if stamps != known:
+        if stamps != saved:
             write_json(path / STAMPS, stamps)

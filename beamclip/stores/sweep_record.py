@@ -13,19 +13,21 @@ from beamclip.config.renamed import current_names
 from beamclip.stores.paths import filesystem_of, list_folder, storage_root
 
 _FILE = "sweep.json"
+# The form of `new_sweep_id`: date, time and four digits.
 _SWEEP_ID = re.compile(r"\d{8}-\d{6}-\d{4}")
 
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """What a sweep is, and what was prepared for it. Kept next to its trials.
+    """A sweep and what was prepared for it. It is saved in the same folder as the sweep's trials.
 
     Attributes:
-        sweep: its search space.
-        base: the settings all trials share.
-        sweep_id: its id among sweeps of the same name.
-        assets: the stores of each trial as JSON text, by `beamclip.stores.paths.asset_key`.
-        untrained: metrics of the untrained student.
+        sweep: name, question, search space and variants.
+        base: the settings that all trials share.
+        sweep_id: tells sweeps of the same name apart; see `new_sweep_id`.
+        assets: the stores that trials use, as JSON text. Each trial finds its own by
+            `beamclip.stores.paths.asset_key`. Empty until the stores are built.
+        untrained: metrics of the untrained student by name. Empty until they are measured.
     """
 
     sweep: Sweep
@@ -40,9 +42,7 @@ class SweepRecord:
         return f"{storage_root(self.base)}/sweeps/{self.sweep.name}/{self.sweep_id}"
 
     def save(self) -> None:
-        """Write the record.
-
-        It is written to another file first, so that a full disk can't destroy an existing record.
+        """Write the record to `sweep.json` in the sweep's folder.
 
         Raises:
             UserError: the storage can't be written.
@@ -55,6 +55,7 @@ class SweepRecord:
             "untrained": dict(self.untrained),
         }
         filesystem, path = filesystem_of(self.folder)
+        # Written under another name first, so that a full disk can't destroy an existing record.
         partial = f"{path}/{_FILE}.part"
         try:
             filesystem.create_dir(path, recursive=True)
@@ -69,7 +70,8 @@ class SweepRecord:
 
 
 def new_sweep_id() -> str:
-    """Return a new id. Ids sort by time."""
+    """Return a new id, such as `20260131-120000-0042`. Ids sort by time (UTC)."""
+    # The process id tells sweeps apart that start in the same second.
     return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + f"-{os.getpid() % 10000:04d}"
 
 
@@ -79,38 +81,56 @@ def find_sweep(name: str, experiment: Experiment, sweep_id: str | None = None) -
     Args:
         name: the sweep's name.
         experiment: its storage settings say where to look.
-        sweep_id: default: the latest sweep of this name.
+        sweep_id: id of the sweep; default: the latest sweep of this name.
 
     Raises:
         UserError: there is no such sweep, or its record can't be read.
     """
     root = storage_root(experiment)
-    sweeps = f"{root}/sweeps"
-    ids = sorted(entry for entry in list_folder(f"{sweeps}/{name}") if _SWEEP_ID.fullmatch(entry))
-    if sweep_id is not None and sweep_id not in ids:
+    if sweep_id is None:
+        sweep_id = _latest_id(f"{root}/sweeps", name)
+    else:
+        _check_id(f"{root}/sweeps", name, sweep_id)
+    return load_record(root, name, sweep_id)
+
+
+def _latest_id(sweeps: str, name: str) -> str:
+    """Return the id of the latest sweep that has a record."""
+    ids_with_record = []
+    for sweep_id in _list_ids(sweeps, name):
+        # Reports are written to such folders too, even if no sweep started there.
+        if _FILE in list_folder(f"{sweeps}/{name}/{sweep_id}"):
+            ids_with_record.append(sweep_id)
+    if not ids_with_record:
+        other_names = set(list_folder(sweeps)) - {name}
+        raise UserError(
+            f"no sweep {name} is in {sweeps}, so none can be resumed{nearest(name, other_names)}"
+        )
+    return ids_with_record[-1]
+
+
+def _check_id(sweeps: str, name: str, sweep_id: str) -> None:
+    """Raise UserError if there is no sweep with this id."""
+    ids = _list_ids(sweeps, name)
+    if sweep_id not in ids:
         raise UserError(
             f"sweep {sweep_id} is not in {sweeps}/{name}, so it can't be resumed"
             f"{nearest(sweep_id, ids)}"
         )
-    if sweep_id is None:
-        # A report creates a folder too, but no record.
-        begun = [one_id for one_id in ids if _FILE in list_folder(f"{sweeps}/{name}/{one_id}")]
-        if not begun:
-            others = {*list_folder(sweeps)} - {name}
-            raise UserError(
-                f"no sweep {name} is in {sweeps}, so none can be resumed{nearest(name, others)}"
-            )
-        sweep_id = begun[-1]
-    return load_record(root, name, sweep_id)
+
+
+def _list_ids(sweeps: str, name: str) -> list[str]:
+    """Return the ids of all sweeps of this name, oldest first."""
+    return sorted(entry for entry in list_folder(f"{sweeps}/{name}") if _SWEEP_ID.fullmatch(entry))
 
 
 def load_record(root: str, name: str, sweep_id: str) -> SweepRecord:
-    """Read the record of a sweep in a storage that may have been moved.
+    """Read the record of a sweep whose storage may have been moved since the sweep was started.
 
-    Paths inside the storage in which the sweep was begun are replaced by paths inside this one.
+    Paths inside the old storage folder are replaced by paths inside the current one.
 
     Args:
-        root: folder or URI of the storage, as it is now.
+        root: current folder or URI of the storage.
         name: the sweep's name.
         sweep_id: its id.
 
@@ -119,6 +139,8 @@ def load_record(root: str, name: str, sweep_id: str) -> SweepRecord:
     """
     record = read_record(f"{root}/sweeps/{name}/{sweep_id}")
     old_root = record.base.storage.path
+    # None: the storage was not a setting (`$BEAMCLIP_STORAGE` or the default), so the old root is
+    # not known.
     if old_root is None or old_root == root:
         return replace(record, base=with_values(record.base, {"storage.path": root}))
     sweep = _with_root(record.sweep.model_dump(mode="json"), old_root, root)
@@ -132,22 +154,27 @@ def load_record(root: str, name: str, sweep_id: str) -> SweepRecord:
 
 
 def _with_root(tree: Any, old: str, new: str) -> Any:
-    """Return JSON values with the folder `new` in place of `old`, in all paths inside `old`."""
+    """Return a tree of JSON values in which all paths inside the folder `old` are inside `new`."""
     if isinstance(tree, dict):
         return {key: _with_root(value, old, new) for key, value in tree.items()}
     if isinstance(tree, list):
         return [_with_root(value, old, new) for value in tree]
     if not isinstance(tree, str):
         return tree
+    # A path may follow the scheme of a database or of a local model. The lookahead skips other
+    # folders whose names only start with `old`.
     pattern = rf"^(sqlite:///|local-dir:)?{re.escape(old)}(?=/|$)"
     return re.sub(pattern, lambda match: (match[1] or "") + new, tree)
 
 
 def read_record(folder: str) -> SweepRecord:
-    """Read the record in a sweep's folder.
+    """Read the record in a sweep's folder, as it was saved.
+
+    Args:
+        folder: folder or URI of the sweep.
 
     Raises:
-        UserError: there is none, or an incompatible version wrote it.
+        UserError: there is no record, it can't be read, or an incompatible version wrote it.
     """
     filesystem, path = filesystem_of(folder)
     try:
@@ -156,6 +183,7 @@ def read_record(folder: str) -> SweepRecord:
         sweep = validate(Sweep, _with_current_names(content.pop("sweep")))
         base = validate(Experiment, content.pop("base"))
         return SweepRecord(sweep, base, **content)
+    # AttributeError, KeyError and TypeError: the file is JSON, but not a record of this version.
     except (OSError, AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError):
         raise UserError(
             f"{folder}/{_FILE} can't be read, so this sweep can't be resumed; "
@@ -164,8 +192,13 @@ def read_record(folder: str) -> SweepRecord:
 
 
 def _with_current_names(sweep: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored sweep with present names of settings, which aren't announced to the user."""
-    variants = {
-        name: current_names(settings) for name, settings in sweep.get("variants", {}).items()
-    }
-    return {**sweep, "space": current_names(sweep.get("space", {})), "variants": variants}
+    """Return a stored sweep in which renamed settings have their current names.
+
+    `Sweep` accepts old names too, but would announce the new ones, as if the user had just typed
+    the old ones.
+    """
+    space = current_names(sweep.get("space", {}))
+    variants = {}
+    for name, settings in sweep.get("variants", {}).items():
+        variants[name] = current_names(settings)
+    return {**sweep, "space": space, "variants": variants}

@@ -93,7 +93,7 @@ def test_only_what_decides_the_stores_is_in_their_key(key, value, same):
 def test_what_cannot_be_written_is_found_before_anything_starts(tmp_path):
     (tmp_path / "file").touch()
     for path in (f"{tmp_path}/file/below", f"file://{tmp_path}/file/below", "nothing://bucket"):
-        with pytest.raises(UserError, match=r"can't be written|no folder or known URI"):
+        with pytest.raises(UserError, match=r"can't be written|neither a folder nor a known URI"):
             check_writable(experiment(storage__path=path, storage__cache=str(tmp_path / "cache")))
 
 

@@ -76,8 +76,8 @@ def lvis_table(categories: Iterable[dict[str, Any]], wordnet: WordNetFiles) -> s
     """Return the text of lvis.tsv.
 
     Args:
-        categories: LVIS's own, with `id`, `name` and a `synset` such as `aerosol.n.02`, the second
-            sense of a noun.
+        categories: LVIS's categories, with `id`, `name` and `synset`. A synset such as
+            `aerosol.n.02` is the second sense of the noun "aerosol".
         wordnet: where synsets are looked up.
     """
     lines = []
@@ -91,7 +91,10 @@ def lvis_table(categories: Iterable[dict[str, Any]], wordnet: WordNetFiles) -> s
 
 
 def _synset_line(synset: Synset, subtree_size: int) -> str:
-    """Return a synset's line; numbers of 1 and what timm's tables have are left empty."""
+    """Return a synset's line in the excerpt.
+
+    A subtree size of 1 is left empty, as are lemmas and definition if timm's tables have them.
+    """
     timm_has_lemmas = tables.lemmas().get(synset.id) == synset.lemmas
     timm_has_gloss = tables.definitions().get(synset.id) == synset.gloss
     fields = (
@@ -107,7 +110,7 @@ def _synset_line(synset: Synset, subtree_size: int) -> str:
 
 
 def _excerpt_names() -> Iterator[str]:
-    """Yield all names whose senses the excerpt holds."""
+    """Yield all names whose senses are in the excerpt."""
     for class_name in (*imagenet_1k(), *lvis()):
         yield class_name.name
     for id in tables.imagenet_1k():
@@ -117,7 +120,7 @@ def _excerpt_names() -> Iterator[str]:
 
 
 def _excerpt_ids() -> Iterator[str]:
-    """Yield the ids of all synsets that the excerpt holds independent of names."""
+    """Yield the ids of the synsets that are in the excerpt whatever the names of classes are."""
     yield from tables.lemmas()
     for class_name in lvis():
         if class_name.synset:
@@ -142,6 +145,7 @@ def main() -> None:
         (DATA / "lvis.tsv").write_text(lvis_table(categories, wordnet), encoding="utf-8")
     else:
         text = excerpt_text(wordnet).encode("utf-8")
+        # mtime=0: gzip would otherwise write the current time into the file.
         (DATA / EXCERPT_FILE).write_bytes(gzip.compress(text, compresslevel=9, mtime=0))
 
 

@@ -60,7 +60,7 @@ def read_class_list(path: Path, key: str) -> tuple[ClassName, ...]:
     """Read classes from a text file, one per line: `name`, `name<TAB>n02012849` or `name<TAB>text`.
 
     Args:
-        path: of the file, UTF-8.
+        path: the file, in UTF-8.
         key: the setting that names the file, for messages.
 
     Raises:
@@ -69,6 +69,7 @@ def read_class_list(path: Path, key: str) -> tuple[ClassName, ...]:
     """
     where = f"{key} {path}"
     try:
+        # utf-8-sig: skips the byte order mark that editors on Windows put first.
         text = path.expanduser().read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{where} can't be read ({error.strerror}); give a text file") from None
@@ -106,7 +107,7 @@ def _parse_line(line: str, where: str) -> ClassName:
 
 
 def check_classes(classes: Sequence[ClassName], where: str) -> None:
-    """Raise UserError if two classes have the same name and nothing says which is which.
+    """Check that no name is empty, and that classes of the same name can be told apart.
 
     Classes may share a name only if each has its own synset or context.
 
@@ -115,8 +116,8 @@ def check_classes(classes: Sequence[ClassName], where: str) -> None:
         where: what messages call the source of the names.
 
     Raises:
-        UserError: a name is empty, or several classes have the same name and not each its own
-            sense.
+        UserError: a name is empty, or classes share a name without a synset or context of their
+            own.
     """
     by_name: dict[str, list[ClassName]] = defaultdict(list)
     for label, class_name in enumerate(classes):
@@ -146,6 +147,7 @@ def find_known_dataset(names: Sequence[str]) -> KnownDataset | None:
         return None
     for dataset in _known_datasets():
         ids = {dataset.synsets.get(spelling) for spelling in spellings}
+        # The names cover all classes, and no two of them are spellings of the same class.
         if ids == set(dataset.synsets.values()) and len(ids) == len(spellings):
             return dataset
     return None

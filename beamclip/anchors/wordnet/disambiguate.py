@@ -1,24 +1,31 @@
-"""Disambiguate class names: the sense that fits the other classes of the data set best.
+"""Disambiguate class names: find the sense that fits the other classes of the data set best.
 
-Every synset has a chain of ancestors up to `entity`. An ancestor a adds information w_a (how much
-rarer it is than its own parents), and n_a of the other classes, in expectation over their senses,
-are below it. The agreement of a sense is the share of its information that other classes have too,
+Classes of one data set tend to be of the same kinds, and WordNet knows the kinds: the ancestors of
+each synset up to `entity`. The agreement of a sense s is the share of its information that other
+classes have too,
 
     agreement(s) = Σ_a w_a · n_a / (n_a + 5) / Σ_a w_a
 
-over the ancestors a of s, itself included; it is in [0, 1). The weight of a sense is the
-exponential of
+over all ancestors a of s, and s itself. It is in [0, 1). Here
+
+    w_a   is the information that a adds: how much rarer it is than its parents
+    n_a   is the number of other classes below a. Their senses are not certain either, so it is an
+          expected number, by the probabilities of their senses.
+
+The probability of a sense is the softmax, over the senses of its class, of
 
     5 · agreement
-    + 1                     if its first lemma is the class name
-    + 1                     if it is a physical thing
-    − ¼ ln(rank)            by frequency
-    + 3 · share             of the words of a qualifier in parentheses that its definition
-                            or its ancestors' names have
+    + 1               if the sense's first lemma is the class name
+    + 1               if it is a physical thing
+    − ¼ ln(rank)      where the most frequent sense has rank 1
+    + 3 · share       of the words in the name's qualifier (in parentheses) that also occur in the
+                      sense's definition or in its ancestors' names
 
-The expectations are those of the weights themselves: three rounds from agreement 0. The constants
-were chosen on LVIS, with an eye on ImageNet-1K, on a broad optimum; tests/benchmarks/senses.py
-measures the accuracy.
+The probabilities depend on n_a, which depends on the probabilities. They are computed in three
+rounds; before the first one, agreement is taken as 0.
+
+The constants were chosen on LVIS, with an eye on ImageNet-1K. Their optimum is broad;
+tests/benchmarks/senses.py measures the accuracy.
 """
 
 import re
@@ -33,12 +40,13 @@ from beamclip.anchors.wordnet.lemmatize import qualifier, strip_qualifier
 from beamclip.anchors.wordnet.lexicon import Lexicon, Synset
 
 PHYSICAL = "n00001930"
-"""Id of the synset "physical entity": what a photograph can show."""
+"""Id of the synset "physical entity". Only such things can be in a photograph."""
 ROUNDS = 3
-"""Rounds in which the senses of all classes are weighed by each other."""
+"""Rounds in which the probabilities of all senses are computed from each other."""
 
 # The number of other classes below an ancestor at which it counts half.
 _HALF_COUNT = 5.0
+# The weights of the summands in the module's docstring.
 _AGREEMENT_WEIGHT = 5.0
 _FIRST_LEMMA_WEIGHT = 1.0
 _PHYSICAL_WEIGHT = 1.0
@@ -57,14 +65,17 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class _AncestorTable:
-    """The senses of all classes one after the other, [S], and the ancestors of each sense, [A].
+    """The S senses of all classes, one after the other, and their ancestors.
+
+    It has A entries: one for each ancestor of each sense. Flat arrays let `np.bincount` sum over
+    senses, classes or ancestors.
 
     Attributes:
         class_of_sense: the class of each sense, [S], ascending.
-        sense: the sense of each entry, [A], ascending: one entry for each ancestor of each sense.
-        ancestor: number of the ancestor, [A].
-        class_and_ancestor: a number for each pair of class and ancestor, [A].
-        information: information w that the ancestor adds, [A].
+        sense: the sense of each entry, [A], ascending.
+        ancestor: number of the ancestor of each entry, [A].
+        class_and_ancestor: number of the pair (class, ancestor) of each entry, [A].
+        information: information w that the ancestor of each entry adds, [A].
     """
 
     class_of_sense: Ints
@@ -81,8 +92,8 @@ def sense_probabilities(
 
     Args:
         names: class names.
-        candidates: the senses that each class may have, most frequent first: one if it is settled,
-            none if nothing is known.
+        candidates: for each class, the senses it may have, most frequent first. There is one if
+            the sense is settled, and none if the name is unknown.
         lexicon: where ancestors are looked up.
 
     Returns:
@@ -120,6 +131,7 @@ def _ancestor_table(candidates: Sequence[Sequence[Synset]], lexicon: Lexicon) ->
     classes = np.array(class_of_sense, np.int64)
     sense = np.repeat(np.arange(len(chains)), [len(chain) for chain in chains])
     ancestor = np.array([number_of[id] for chain in chains for id in chain], np.int64)
+    # Each pair as one integer, renumbered without gaps.
     _, pairs = np.unique(classes[sense] * len(number_of) + ancestor, return_inverse=True)
     return _AncestorTable(
         class_of_sense=classes,
@@ -139,17 +151,21 @@ def _added_information(id: str, lexicon: Lexicon) -> float:
 
 def _agreement(table: _AncestorTable, probability: Floats) -> Floats:
     """Return the share of each sense's information that other classes have too, [S]."""
-    of_entry = probability[table.sense]
-    all_classes = np.bincount(table.ancestor, of_entry)
-    own_class = np.bincount(table.class_and_ancestor, of_entry)
+    entry_probability = probability[table.sense]
+    # Expected number of classes below each ancestor, and how much of it is the sense's own class.
+    all_classes = np.bincount(table.ancestor, entry_probability)
+    own_class = np.bincount(table.class_and_ancestor, entry_probability)
+    # Rounding can make the difference slightly negative.
     others = np.maximum(all_classes[table.ancestor] - own_class[table.class_and_ancestor], 0)
     shared = np.bincount(table.sense, table.information * others / (others + _HALF_COUNT))
     total = np.bincount(table.sense, table.information)
+    # A sense without information, `entity` itself, has agreement 0.
     return np.asarray(shared / np.maximum(total, 1e-9))
 
 
 def _softmax_by_class(logits: Floats, class_of_sense: Ints) -> Floats:
     """Return the softmax over the senses of each class, [S]."""
+    # The largest logit of each class is subtracted, so that exp can't overflow.
     highest = np.full(class_of_sense[-1] + 1, -np.inf)
     np.maximum.at(highest, class_of_sense, logits)
     weights = np.exp(logits - highest[class_of_sense])
@@ -170,11 +186,14 @@ def _prior_logit(name: str, synset: Synset, rank: int, lexicon: Lexicon) -> floa
 
 def _qualifier_match(name: str, synset: Synset, lexicon: Lexicon) -> float:
     """Return the share of a qualifier's words that are in a sense's ancestors or definition."""
-    wanted = _content_words(qualifier(name))
-    if not wanted:
+    qualifier_words = _content_words(qualifier(name))
+    if not qualifier_words:
         return 0.0
-    lemmas = [lemma for id in lexicon.ancestors(synset.id) for lemma in lexicon.synset(id).lemmas]
-    return len(wanted & _content_words(f"{' '.join(lemmas)} {synset.gloss}")) / len(wanted)
+    texts = [synset.gloss]
+    for id in lexicon.ancestors(synset.id):
+        texts.extend(lexicon.synset(id).lemmas)
+    matching_words = qualifier_words & _content_words(" ".join(texts))
+    return len(matching_words) / len(qualifier_words)
 
 
 def _content_words(text: str) -> frozenset[str]:

@@ -41,6 +41,7 @@ def _read_pairs(name: str) -> dict[str, str]:
 
 
 def _read_lines(name: str) -> list[str]:
+    # importlib.resources would import timm.
     spec = find_spec("timm")
     file = Path(spec.origin or "").parent / "data" / "_info" / name if spec else Path(name)
     try:

@@ -1,4 +1,4 @@
-"""Reduce class names to the forms under which WordNet lists them, after WordNet's own "morphy"."""
+"""Reduce class names to the forms that WordNet lists, much as WordNet's own "morphy" does."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -40,8 +40,8 @@ def base_forms(
 
     Args:
         name: a class name. Case, underscores, hyphens and a qualifier in parentheses do not matter.
-        irregular_plurals: their singulars, from WordNet's noun.exc.
-        is_listed: whether WordNet lists a form (lower case, underscores).
+        irregular_plurals: singulars of each irregular plural, from WordNet's noun.exc.
+        is_listed: called with a form (lower case, underscores); returns whether WordNet lists it.
     """
     for spelling in _spellings(strip_qualifier(name)):
         candidates = (spelling, *_irregular_singulars(spelling, irregular_plurals))

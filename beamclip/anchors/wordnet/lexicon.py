@@ -1,7 +1,7 @@
-"""Define a lexicon: the noun senses of WordNet 3.0, whose ids are ImageNet's.
+"""Define a lexicon: the noun senses of WordNet 3.0, whose ids are also ImageNet's.
 
-`Lexicon` is what the rest of beamclip uses. `NounLexicon` implements it over any source of words
-and synsets; the sources are in `beamclip.anchors.wordnet.readers`.
+The rest of beamclip uses the protocol `Lexicon`. `NounLexicon` implements it over any source of
+words and synsets; the sources are in `beamclip.anchors.wordnet.readers`.
 """
 
 import re
@@ -31,7 +31,7 @@ class Synset:
         id: WordNet 3.0 offset, such as `n02012849`.
         lemmas: the words, without underscores, the usual one first.
         gloss: the definition, without example sentences.
-        parents: ids of the hypernyms; for a named thing, of what it is an instance of.
+        parents: ids of the hypernyms, or for a named thing, of the synsets it is an instance of.
         instance: whether it is a named thing, such as a person or a place.
     """
 
@@ -47,7 +47,7 @@ class Lexicon(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Return whether this is all of WordNet, not only the excerpt that comes with beamclip."""
+        """Whether this is all of WordNet, not only the excerpt that comes with beamclip."""
 
     def senses(self, name: str) -> tuple[Synset, ...]:
         """Return the noun senses of a class name, most frequent first; empty if it is unknown.
@@ -69,12 +69,13 @@ class Lexicon(Protocol):
     def information_content(self, id: str) -> float:
         """Return how specific a synset is, in nats.
 
-        It is 0 for `entity` and 11.3 for a noun with nothing below it.
+        It is −ln of the share of WordNet's nouns that are at or below the synset: 0 for `entity`,
+        and 11.3 for a noun with nothing below it.
         """
 
 
 class NounLexicon(ABC):
-    """A lexicon over some source of nouns. Remembers what it has read."""
+    """A lexicon over some source of nouns. It caches the synsets and ancestors it has read."""
 
     complete: bool
 
@@ -97,12 +98,12 @@ class NounLexicon(ABC):
     @cached_property
     @abstractmethod
     def irregular_plurals(self) -> Mapping[str, Sequence[str]]:
-        """Return irregular plurals with their singulars."""
+        """Singulars of each irregular plural."""
 
     @cached_property
     @abstractmethod
     def subtree_sizes(self) -> Mapping[str, int]:
-        """Return by id how many of WordNet's synsets are kinds of a synset, itself included.
+        """Number of WordNet's synsets at or below a synset, by id.
 
         Synsets with nothing below them may be left out.
         """

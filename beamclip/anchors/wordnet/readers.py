@@ -1,19 +1,22 @@
 """Open a lexicon: all of WordNet 3.0 if it is installed, else beamclip's own excerpt of it.
 
-**WordNet's database files** have the format of wndb(5): index.noun, data.noun, noun.exc. Debian's
-wordnet-base and NLTK's corpus hold the same three files; NLTK's may be in a zip file.
+**WordNet's database files** are index.noun, data.noun and noun.exc, in the format of wndb(5).
+Debian's wordnet-base and NLTK's corpus contain the same three files; NLTK's may be in a zip file.
 
-**The excerpt** suffices for ImageNet, LVIS, CIFAR and digits without WordNet. It has the place in
-the hierarchy of every synset of ImageNet-1K, ImageNet-21K, LVIS, CIFAR and the digits and of all
-their ancestors, and all senses of the class names of these sets except ImageNet-21K's. Lemmas and
-definitions of ImageNet's synsets come from timm's tables. Its tab-separated lines are in three
-parts, each sorted:
+**The excerpt** is enough for ImageNet, LVIS, CIFAR and the digits, so that these need no
+installation of WordNet. It contains
+
+- every synset of ImageNet-1K, ImageNet-21K, LVIS, CIFAR and the digits, with all ancestors
+- all senses of the class names of these data sets, except ImageNet-21K's
+
+Lemmas and definitions of ImageNet's synsets are read from timm's tables. The excerpt's
+tab-separated lines are in three parts, each sorted:
 
     S  id  parents  "i" for a named thing  synsets below, if not 1  lemmas, joined by |  definition
     F  form  ids, most frequent first
     X  irregular plural  singulars
 
-Lemmas and definition are empty if timm's tables have them.
+Lemmas or definition are empty if timm's table has the same ones.
 """
 
 import gzip
@@ -47,11 +50,11 @@ _log = getLogger(__name__)
 def open_lexicon() -> Lexicon:
     """Return all of WordNet 3.0 if it is installed, else the excerpt that comes with beamclip.
 
-    WordNet is searched in $WNSEARCHDIR, $WNHOME/dict, Debian's folder and NLTK's data folders.
-    Folders with another version are skipped with a warning, unless one of the variables names them.
+    WordNet is searched for in $WNSEARCHDIR, $WNHOME/dict, Debian's folder and NLTK's data folders,
+    in this order. Folders with another version are skipped with a warning.
 
     Raises:
-        UserError: $WNSEARCHDIR or $WNHOME names a folder without WordNet 3.0.
+        UserError: $WNSEARCHDIR or $WNHOME is set, but its folder does not contain WordNet 3.0.
     """
     return _open_named_by_environment() or _open_installed() or Excerpt()
 
@@ -85,8 +88,9 @@ def _usual_paths() -> Iterator[Path]:
     """Yield the paths that Debian, WordNet's installer and NLTK use, in search order."""
     yield Path("/usr/share/wordnet")
     yield Path("/usr/local/WordNet-3.0/dict")
-    named = os.environ.get("NLTK_DATA", "").split(os.pathsep)
-    nltk_folders = [Path(folder) for folder in named if folder]
+    folders_in_environment = os.environ.get("NLTK_DATA", "").split(os.pathsep)
+    nltk_folders = [Path(folder) for folder in folders_in_environment if folder]
+    # The folders that NLTK itself searches.
     for root in (
         Path.home(),
         Path(sys.prefix),
@@ -141,7 +145,7 @@ class WordNetFiles(NounLexicon):
         """See `NounLexicon`."""
         if form not in self._index:
             return ()
-        # The fields are: n, number of synsets, ..., the synsets' offsets.
+        # The fields are "n", the number of synsets, others, and at the end the synsets' offsets.
         fields = self._index[form].split()
         return tuple(f"n{offset}" for offset in fields[-int(fields[1]) :])
 
@@ -152,8 +156,11 @@ class WordNetFiles(NounLexicon):
             UserError: data.noun is damaged there.
         """
         # An id is the byte offset of the synset's line in data.noun.
-        start = int(id[1:]) if WORDNET_ID.fullmatch(id) else len(self._data)
+        if not WORDNET_ID.fullmatch(id):
+            return None
+        start = int(id[1:])
         line = self._data[start : self._data.find(b"\n", start)].decode("utf-8", "replace")
+        # An offset into the middle of a line is not an id. Each line starts with its own offset.
         if not line.startswith(id[1:] + " "):
             return None
         try:
@@ -184,7 +191,7 @@ class WordNetFiles(NounLexicon):
 
     @cached_property
     def _index(self) -> dict[str, str]:
-        """Return the rest of index.noun's line for each form."""
+        """Rest of the line in index.noun, by form, which is the line's first field."""
         index = {}
         for line in self._read_file("index.noun").decode("utf-8", "replace").splitlines():
             form, _, rest = line.partition(" ")
@@ -195,20 +202,27 @@ class WordNetFiles(NounLexicon):
 
     def _read_file(self, name: str) -> bytes:
         content = (self.folder / name).read_bytes()
+        # WordNet's files end with a line break, unless the end is missing.
         if not content.endswith(b"\n"):
             raise UserError(f"{self.folder / name} is cut short; install WordNet again")
         return content
 
 
 def _count_subtrees(parents: dict[bytes, list[bytes]]) -> dict[str, int]:
-    """Return how many nodes are at or below each node that has children."""
-    inner_nodes = {parent for above in parents.values() for parent in above}
+    """Return the number of nodes at or below each node that has children.
+
+    Args:
+        parents: the parents of each node.
+    """
+    inner_nodes: set[bytes] = set()
+    for parents_of_node in parents.values():
+        inner_nodes.update(parents_of_node)
     # Most nodes are leaves with one parent. They are counted at that parent, so that ancestors are
-    # collected for the others only.
-    counts_at = Counter(
-        above[0] if len(above) == 1 and node not in inner_nodes else node
-        for node, above in parents.items()
-    )
+    # collected only for the others, which is faster.
+    counts_at: Counter[bytes] = Counter()
+    for node, parents_of_node in parents.items():
+        is_simple_leaf = len(parents_of_node) == 1 and node not in inner_nodes
+        counts_at[parents_of_node[0] if is_simple_leaf else node] += 1
     ancestors_of: dict[bytes, frozenset[bytes]] = {}
 
     def ancestors(node: bytes) -> frozenset[bytes]:
@@ -265,12 +279,13 @@ class Excerpt(NounLexicon):
         return self._parts["S"]
 
     def forms(self) -> Iterable[str]:
-        """Return all forms whose senses the excerpt holds."""
+        """Return all forms whose senses are in the excerpt."""
         return self._parts["F"]
 
     def synset_ids(self, form: str) -> tuple[str, ...]:
         """See `NounLexicon`."""
-        return tuple(self._parts["F"][form][0].split()) if form in self._parts["F"] else ()
+        ids_of_form = self._parts["F"]
+        return tuple(ids_of_form[form][0].split()) if form in ids_of_form else ()
 
     def read_synset(self, id: str) -> Synset | None:
         """See `NounLexicon`."""
@@ -297,7 +312,7 @@ class Excerpt(NounLexicon):
 
     @cached_property
     def _parts(self) -> dict[str, dict[str, list[str]]]:
-        """Return the fields of each line, by part (S, F or X) and key (the second column)."""
+        """Fields of each line, by part (S, F or X) and key (the second column)."""
         packed = resources.files(__package__).joinpath("data", EXCERPT_FILE).read_bytes()
         parts: dict[str, dict[str, list[str]]] = {"S": {}, "F": {}, "X": {}}
         for line in gzip.decompress(packed).decode("utf-8").splitlines():

@@ -37,10 +37,11 @@ def imagenet_1k() -> tuple[ClassName, ...]:
 
     With WordNet's first lemmas as names, two classes would be `crane`.
     """
-    # Imports torch.
+    # Imported here because it imports torch, which the other vocabularies do without.
     from open_clip import IMAGENET_CLASSNAMES
 
-    return tuple(map(ClassName, IMAGENET_CLASSNAMES, tables.imagenet_1k()))
+    names_and_ids = zip(IMAGENET_CLASSNAMES, tables.imagenet_1k(), strict=True)
+    return tuple(ClassName(name, id) for name, id in names_and_ids)
 
 
 def imagenet_21k() -> tuple[ClassName, ...]:
