@@ -1,4 +1,4 @@
-"""The queue of earlier embeddings, and the base class of objectives that distill over one."""
+"""The queue of earlier embeddings, and the base class of objectives that use it."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar

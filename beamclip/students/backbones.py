@@ -136,7 +136,7 @@ def pretrained_normalization(backbone: nn.Module) -> tuple[RGB, RGB]:
     return tuple(data_config["mean"]), tuple(data_config["std"])
 
 
-def has_small_stem(backbone: nn.Module) -> bool:
+def supports_small_stem(backbone: nn.Module) -> bool:
     """Return True if `use_small_stem` supports this backbone.
 
     Supported are timm's ResNets and the models derived from them (ResNeXt, SE, D, RS…).
@@ -147,7 +147,7 @@ def has_small_stem(backbone: nn.Module) -> bool:
 def use_small_stem(backbone: nn.Module) -> None:
     """Adapt a ResNet's stem to small images, in place.
 
-    The ResNet then downsamples by 8 or 16 instead of by 32. A single 7×7 stride-2 convolution is
+    The ResNet then downsamples by 8 (plain stem) or 16 (deep stem) instead of by 32. A single 7×7 stride-2 convolution is
     replaced by 3×3 stride-1 and the max-pool is removed, as in SimCLR (arXiv 2002.05709, B.9) and
     the MoCo CIFAR demo. The new convolution is initialized as timm does, from the global generator.
 

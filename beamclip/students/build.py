@@ -14,7 +14,7 @@ from beamclip.config import StudentConfig, UserError
 from beamclip.stores.paths import filesystem_of
 from beamclip.students.backbones import (
     RGB,
-    has_small_stem,
+    supports_small_stem,
     make_backbone,
     pretrained_normalization,
 )
@@ -109,7 +109,7 @@ def _new_student(config: StudentConfig, width: int) -> Student:
 
 def _choose_stem(config: StudentConfig, backbone: nn.Module) -> Stem:
     """Return the stem that `small_image_stem` selects for a new student."""
-    supported = has_small_stem(backbone)
+    supported = supports_small_stem(backbone)
     if config.small_image_stem == "always":
         if not supported:
             raise UserError(
