@@ -147,9 +147,10 @@ def supports_small_stem(backbone: nn.Module) -> bool:
 def use_small_stem(backbone: nn.Module) -> None:
     """Adapt a ResNet's stem to small images, in place.
 
-    The ResNet then downsamples by 8 (plain stem) or 16 (deep stem) instead of by 32. A single 7×7 stride-2 convolution is
-    replaced by 3×3 stride-1 and the max-pool is removed, as in SimCLR (arXiv 2002.05709, B.9) and
-    the MoCo CIFAR demo. The new convolution is initialized as timm does, from the global generator.
+    The ResNet then downsamples by 8 (plain stem) or 16 (deep stem) instead of by 32. A single 7×7
+    stride-2 convolution is replaced by 3×3 stride-1 and the max-pool is removed, as in SimCLR
+    (arXiv 2002.05709, B.9) and the MoCo CIFAR demo. The new convolution is initialized as timm
+    does, from torch's global generator.
 
     A deep stem (three 3×3 convolutions, as in `resnet18d` and `test_resnet`) only loses its
     max-pool and keeps all its weights. With stride 1 as well, it would be 4 times slower again. For

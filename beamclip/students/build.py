@@ -14,9 +14,9 @@ from beamclip.config import StudentConfig, UserError
 from beamclip.stores.paths import filesystem_of
 from beamclip.students.backbones import (
     RGB,
-    supports_small_stem,
     make_backbone,
     pretrained_normalization,
+    supports_small_stem,
 )
 from beamclip.students.files import TrainingCost, read_student, training_cost_of
 from beamclip.students.student import (
