@@ -9,6 +9,7 @@ import yaml
 
 from beamclip.config.errors import UserError, nearest
 from beamclip.config.experiment import Experiment
+from beamclip.config.objective_registry import find_objective
 from beamclip.config.overrides import Tree, assign
 from beamclip.config.plain_yaml import UnsupportedYaml, read_yaml
 from beamclip.config.renamed import current_names
@@ -85,4 +86,20 @@ def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment
         UserError: a value is wrong, or doesn't fit the other settings. The message names the key.
     """
     tree = experiment.model_dump(mode="json")
+    if "objective.name" in values:
+        # Sections of objectives that are not built in exist only while `objective.name` names them.
+        code = values.get("objective.code", experiment.objective.code)
+        named = _short_names(str(values["objective.name"]), code)
+        for section in experiment.objective.model_extra or {}:
+            if section not in named:
+                del tree["objective"][section]
     return validate(Experiment, assign(tree, values))
+
+
+def _short_names(name: str, code: Mapping[str, str]) -> set[str]:
+    """Return the short names of the objectives in `objective.name`; none if one doesn't exist."""
+    try:
+        return {find_objective(part, code).name for part in name.split("+")}
+    except ValueError:
+        # Validation reports it.
+        return set()

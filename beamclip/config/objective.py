@@ -68,7 +68,17 @@ class _ObjectiveConfig(Strict):
     def _check_objectives_exist(cls, name: str, info: ValidationInfo) -> str:
         # `code` is missing here if it failed its own validation.
         code = info.data.get("code", {})
-        short_names = [find_objective(part, code).name for part in name.split("+")]
+        short_names = []
+        for part in name.split("+"):
+            short_name = find_objective(part, code).name
+            # The settings of an objective are in a section of its name, next to these attributes.
+            is_taken = short_name in cls.model_fields or hasattr(cls, short_name)
+            if short_name not in _BUILT_IN and (is_taken or not short_name.isidentifier()):
+                raise ValueError(
+                    f"{part} is called {short_name}, which can't name its section of settings; "
+                    "give it another name"
+                )
+            short_names.append(short_name)
         if len(set(short_names)) < len(short_names):
             raise ValueError(
                 f"{name} names an objective twice; to give one more weight, use objective.terms"

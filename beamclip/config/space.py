@@ -17,10 +17,8 @@ _STORE_KEYS = (
     "teacher.",
     "anchors.",
     "balance.",
-    "objective.name",
-    "objective.clip_cid.clusters",
 )
-"""Prefixes of the keys that decide which stores a trial needs."""
+"""Prefixes of the keys that decide which stores a trial needs; see `_decides_stores`."""
 
 
 def trial_experiment(sweep: Sweep, base: Experiment, values: Mapping[str, Any]) -> Experiment:
@@ -104,7 +102,7 @@ def check_space(sweep: Sweep, base: Experiment) -> None:
             message names the trial.
     """
     for key, dimension in sweep.space.items():
-        if isinstance(dimension, Uniform) and key.startswith(_STORE_KEYS):
+        if isinstance(dimension, Uniform) and _decides_stores(key):
             raise UserError(
                 f"{key} decides which stores are built, so it can't be drawn from a range; "
                 "list its values with choice(...)"
@@ -119,6 +117,13 @@ def check_space(sweep: Sweep, base: Experiment) -> None:
             listed = ", ".join(f"{key}={value}" for key, value in values.items())
             trial = f" (in the trial {listed})" if listed else ""
             raise UserError(f"{error}{trial}") from None
+
+
+def _decides_stores(key: str) -> bool:
+    """Return True if trials with different values of a setting need different stores."""
+    # An objective that requires clusters has their number as its setting `clusters`.
+    is_clusters = key.startswith("objective.") and key.endswith(".clusters")
+    return key.startswith(_STORE_KEYS) or key == "objective.name" or is_clusters
 
 
 def _check_trial_count(sweep: Sweep) -> None:

@@ -124,4 +124,8 @@ def _exists(filesystem: fs.FileSystem, path: str) -> bool:
 
 def _file_stem(experiment: Experiment) -> str:
     # Storage, tracking and number of workers do not change the student.
-    return key_of(experiment.key_parts(exclude={"storage", "tracking", "scaling"}))
+    parts = experiment.key_parts(exclude={"storage", "tracking", "scaling"})
+    # Sweeps of version 0.1.0 have no such setting, and their students must still be found.
+    if not parts["objective"]["code"]:
+        del parts["objective"]["code"]
+    return key_of(parts)

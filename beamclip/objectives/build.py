@@ -79,14 +79,14 @@ def _run_file(path: str, source: str) -> types.ModuleType:
     sys.modules[name] = module
     try:
         exec(compile(source, path, "exec"), module.__dict__)  # the file that the user named
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # A module that failed halfway must not be found by the next call.
         del sys.modules[name]
         raise _import_error(path, error) from error
     return module
 
 
-def _import_error(file: str, error: Exception) -> UserError:
+def _import_error(file: str, error: BaseException) -> UserError:
     return UserError(
         f"the objective's file {file} fails: {type(error).__name__}: {first_line(error)}; "
         "fix it and start again"

@@ -52,7 +52,8 @@ def check_objective(config: ObjectiveConfig) -> None:
         scalars = build_objective(config, context)(random_inputs(config))
     except UserError:
         raise
-    except Exception as error:
+    # sys.exit() in a user's file must not pass for success.
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"objective.name {config.name} fails on random tensors: {describe(error)}"
         ) from error
@@ -98,7 +99,7 @@ def find_problem(scalars: object) -> str:
     return ""
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """Return one line with an error's type, its message, and the file and line that raised it."""
     # The last frame of the traceback is the one that raised the error.
     traceback = error.__traceback__

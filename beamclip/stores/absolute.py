@@ -66,10 +66,12 @@ def with_absolute_paths(base: Experiment) -> Experiment:
     return with_values(base, values)
 
 
-def _with_objective_code(sweep: Sweep, base: Experiment) -> Experiment:
-    """Return the base with the source text of the users' objectives that the trials use.
+def objective_files(sweep: Sweep, base: Experiment) -> list[str]:
+    """Return the files of users' objectives that the trials of a sweep use, each once.
 
-    Trials on other machines may not see the files, and `--resume` must not pick up later edits.
+    Args:
+        sweep: the sweep.
+        base: the experiment that its trials vary.
     """
     # Any trial's objective comes from the base, a variant or the search space.
     names = [base.objective.name]
@@ -78,13 +80,22 @@ def _with_objective_code(sweep: Sweep, base: Experiment) -> Experiment:
     dimension = sweep.space.get("objective.name")
     if isinstance(dimension, Choice):
         names += [str(value) for value in dimension.values]
+    files: list[str] = []
+    for name in names:
+        # One name may combine several objectives: `csm+a.py:f`.
+        files += [path for path in own_files(name) if path not in files]
+    return files
 
+
+def _with_objective_code(sweep: Sweep, base: Experiment) -> Experiment:
+    """Return the base with the source text of the users' objectives that the trials use.
+
+    Trials on other machines may not see the files, and `--resume` must not pick up later edits.
+    """
     code: dict[str, str] = {}
     try:
-        for name in names:
-            # One name may combine several objectives: `csm+a.py:f`.
-            for path in own_files(name):
-                code[path] = source_of(path, base.objective.code)
+        for path in objective_files(sweep, base):
+            code[path] = source_of(path, base.objective.code)
     except ValueError as error:
         raise UserError(f"objective.name: {error}") from None
     return with_values(base, {"objective.code": code}) if code else base

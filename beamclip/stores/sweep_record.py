@@ -156,14 +156,17 @@ def load_record(root: str, name: str, sweep_id: str) -> SweepRecord:
 def _with_root(tree: Any, old: str, new: str) -> Any:
     """Return a tree of JSON values in which all paths inside the folder `old` are inside `new`."""
     if isinstance(tree, dict):
-        return {key: _with_root(value, old, new) for key, value in tree.items()}
+        # `objective.code` has paths as keys.
+        return {
+            _with_root(key, old, new): _with_root(value, old, new) for key, value in tree.items()
+        }
     if isinstance(tree, list):
         return [_with_root(value, old, new) for value in tree]
     if not isinstance(tree, str):
         return tree
-    # A path may follow the scheme of a database or of a local model. The lookahead skips other
-    # folders whose names only start with `old`.
-    pattern = rf"^(sqlite:///|local-dir:)?{re.escape(old)}(?=/|$)"
+    # A path may follow the scheme of a database or of a local model, or the `+` of a sum of
+    # objectives. The lookahead skips other folders whose names only start with `old`.
+    pattern = rf"(^sqlite:///|^local-dir:|^[\w+]*\+|^){re.escape(old)}(?=/|$)"
     return re.sub(pattern, lambda match: (match[1] or "") + new, tree)
 
 

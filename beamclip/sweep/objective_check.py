@@ -10,6 +10,7 @@ from pathlib import Path
 
 from beamclip.config import Experiment, Sweep, UserError, planned_values, trial_experiment
 from beamclip.config.objective_registry import built_in_objectives
+from beamclip.stores.absolute import objective_files
 
 _TIMEOUT_SECONDS = 300
 
@@ -41,7 +42,8 @@ def check_own_objectives(sweep: Sweep, base: Experiment) -> None:
     try:
         # A process of its own, because this needs torch, which the driver does not import.
         result = subprocess.run(
-            [sys.executable, "-m", "beamclip.objectives.check"],
+            # -P: files in the current folder must not replace modules, such as a `random.py`.
+            [sys.executable, "-P", "-m", "beamclip.objectives.check"],
             input=json.dumps(configs),
             capture_output=True,
             text=True,
@@ -52,29 +54,42 @@ def check_own_objectives(sweep: Sweep, base: Experiment) -> None:
         raise UserError(
             f"objective.name {tried} did not finish on random tensors within {_TIMEOUT_SECONDS} s"
         ) from None
+    if result.returncode < 0:
+        raise UserError(f"objective.name {tried} crashed Python with signal {-result.returncode}")
     if result.returncode:
         # The check prints one sentence. After a crash, a traceback ends with the error.
         lines = (result.stdout.strip() or result.stderr.strip()).splitlines()
         raise UserError(lines[-1] if lines else f"objective.name {tried} fails")
 
 
-def check_files_unchanged(base: Experiment, folder: str) -> None:
+def check_files_unchanged(sweep: Sweep, base: Experiment, folder: str) -> None:
     """Check that the files of users' objectives are the same as when the sweep began.
 
     Args:
-        base: settings of the sweep to resume; they hold the text of each file at that time.
+        sweep: the sweep to resume.
+        base: its settings; they hold the text of each file at that time.
         folder: the sweep's own folder. No code in it may be run.
 
     Raises:
-        UserError: a file is missing, has changed, or is in the sweep's folder.
+        UserError: a file is missing, has changed, is in the sweep's folder, or its text was not
+            kept when the sweep began.
     """
-    for path, text in base.objective.code.items():
-        if Path(path).is_relative_to(folder):
+    code = base.objective.code
+    for path in objective_files(sweep, base):
+        if path not in code:
+            raise UserError(f"the sweep's record has no text of {path}; start a new sweep")
+    settings = [*sweep.space, *(key for variant in sweep.variants.values() for key in variant)]
+    if any(key == "objective.code" or key.startswith("objective.code.") for key in settings):
+        raise UserError("the sweep's record sets objective.code in its trials; start a new sweep")
+    for path, text in code.items():
+        # A link may lead into the folder.
+        resolved = Path(path).expanduser().resolve()
+        if resolved.is_relative_to(Path(folder).resolve()):
             raise UserError(
                 f"the objective's file {path} is in the sweep's own folder; move it out"
             )
         try:
-            current = Path(path).read_text(encoding="utf-8")
+            current = resolved.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             current = None
         if current is None:

@@ -76,7 +76,7 @@ def run_sweep(
     check_space(record.sweep, record.base)
     check_writable(record.base)
     if resume:
-        check_files_unchanged(record.base, record.folder)
+        check_files_unchanged(record.sweep, record.base, record.folder)
     check_own_objectives(record.sweep, record.base)
 
     with sweep_lock(record), ProgressBars() as bars, open_tracker(record, bool(resume)) as tracker:

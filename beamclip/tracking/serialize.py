@@ -158,7 +158,7 @@ def settings_params(settings: BaseModel) -> dict[str, str]:
     return {
         _param_key(key): _param_value(value)
         for key, value in flat.items()
-        if not key.startswith("objective.code")
+        if key != "objective.code" and not key.startswith("objective.code.")
     }
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from beamclip.config import ObjectiveConfig, UserError, load_experiment
+from beamclip.config import ObjectiveConfig, UserError, load_experiment, with_values
 from beamclip.config.objective_registry import Requirements, built_in_objectives, find_objective
 from beamclip.config.reference import model_texts
 
@@ -195,3 +195,17 @@ def test_an_entry_point_of_another_package_is_found_without_importing_it(tmp_pat
     assert objective.parts == ("csm", "far_away")
     assert objective.far_away.margin == 0.5
     assert objective.declarations[1].module == "someones_losses.far"
+
+
+@pytest.mark.parametrize("name", ["clusters", "weights", "copy", "code", "terms"])
+def test_an_objective_that_is_called_like_an_attribute_of_the_settings_is_refused(file, name):
+    file.write_text(LOSS.replace("def my_loss", f"def {name}"))
+    with pytest.raises(UserError, match=f"is called {name}, which can't name its section"):
+        load(f"{file}:{name}")
+
+
+def test_a_trial_may_have_another_objective_than_its_base(file):
+    base = load(f"{file}:my_loss")
+    assert with_values(base, {"objective.name": "csm"}).objective.label == "csm"
+    both = with_values(base, {"objective.name": f"csm+{file}:my_loss"})
+    assert both.objective.label == "csm+my_loss"

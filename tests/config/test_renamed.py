@@ -166,3 +166,8 @@ def test_a_new_name_overrides_an_old_one_of_the_preset(tmp_path):
     preset = tmp_path / "mine.yaml"
     preset.write_text(OLD_YAML)
     assert load_experiment(str(preset), {"optimizer.lr": 0.25}).optimizer.lr == 0.25
+
+
+def test_a_recipe_whose_name_has_a_dot_may_have_the_old_spelling():
+    values = {"views.custom": {"a.b": {"grey": 0.2}}, "views.recipe": "a.b"}
+    assert load_experiment("demo", values).views.custom["a.b"].gray == 0.2

@@ -5,7 +5,7 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from beamclip.config import UserError, load_experiment, with_values
-from beamclip.distributed.student_handoff import StudentHandoff, clear_failure_marks
+from beamclip.distributed.student_handoff import StudentHandoff, _file_stem, clear_failure_marks
 
 BASE = load_experiment("demo")
 OTHER = with_values(BASE, {"seed": 1})
@@ -103,3 +103,8 @@ def test_the_storage_is_no_part_of_a_students_name(tmp_path):
         handoff.publish(Checkpoint(tmp_path / "checkpoint"))
     moved = with_values(OTHER, {"storage.path": "/elsewhere", "scaling.workers": 2})
     assert StudentHandoff(str(tmp_path), BASE).wait_for(moved)
+
+
+def test_students_of_sweeps_of_an_earlier_version_are_found():
+    # The name that version 0.1.0 gave to the student of this experiment.
+    assert _file_stem(load_experiment("cifar10", {"storage.path": "/x"})) == "c0bec4e2881ba4a5"

@@ -75,14 +75,43 @@ def test_built_in_objectives_are_not_tried(monkeypatch):
 
 
 def test_a_resumed_sweep_runs_the_code_it_began_with(tmp_path):
-    _, base = sweep_of(tmp_path, GOOD)
+    sweep, base = sweep_of(tmp_path, GOOD)
     file = tmp_path / "my_losses.py"
-    check_files_unchanged(base, "/elsewhere")
+    check_files_unchanged(sweep, base, "/elsewhere")
     with pytest.raises(UserError, match="is in the sweep's own folder; move it out"):
-        check_files_unchanged(base, str(tmp_path))
+        check_files_unchanged(sweep, base, str(tmp_path))
     file.write_text(HEAD + GOOD + "# changed\n")
     with pytest.raises(UserError, match="has changed since the sweep began; restore it"):
-        check_files_unchanged(base, "/elsewhere")
+        check_files_unchanged(sweep, base, "/elsewhere")
     file.unlink()
     with pytest.raises(UserError, match="is gone; put it back to resume the sweep"):
-        check_files_unchanged(base, "/elsewhere")
+        check_files_unchanged(sweep, base, "/elsewhere")
+
+
+def test_a_record_that_names_a_file_without_its_text_is_refused(tmp_path):
+    _, base = sweep_of(tmp_path, GOOD)
+    (tmp_path / "other.py").write_text(HEAD + GOOD)
+    name = f"{tmp_path}/other.py:my_loss"
+    other = Sweep(name="own", space={"objective.name": choice("csm", name)})
+    with pytest.raises(UserError, match="the sweep's record has no text of .*other.py; start a ne"):
+        check_files_unchanged(other, base, str(tmp_path / "sweep"))
+
+
+def test_a_link_into_the_sweeps_folder_is_refused(tmp_path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/real.py").write_text(HEAD + GOOD)
+    (tmp_path / "my_losses.py").symlink_to(tmp_path / "sweep/real.py")
+    sweep = Sweep(name="own", space={"objective.name": choice("csm", "./my_losses.py:my_loss")})
+    sweep, base = absolute_paths(sweep, load_experiment("demo"))
+    with pytest.raises(UserError, match="is in the sweep's own folder; move it out"):
+        check_files_unchanged(sweep, base, str(tmp_path / "sweep"))
+
+
+@pytest.mark.slow
+def test_a_file_that_exits_or_a_module_of_the_same_name_next_to_it(tmp_path):
+    sweep, base = sweep_of(tmp_path, GOOD)
+    (tmp_path / "random.py").write_text("raise RuntimeError('not the one of Python')\n")
+    check_own_objectives(sweep, base)
+    sweep, base = sweep_of(tmp_path, GOOD + "\nimport sys\nsys.exit(0)\n")
+    with pytest.raises(UserError, match="SystemExit"):
+        check_own_objectives(sweep, base)
