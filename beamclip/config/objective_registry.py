@@ -434,13 +434,22 @@ def _arguments(call: ast.Call) -> _Arguments:
 
 
 def _requirements(call: ast.Call) -> Requirements:
+    if ast.unparse(call.func).rpartition(".")[2] != "Requirements" or call.args:
+        raise ValueError(
+            f"requires is {ast.unparse(call)}; write Requirements(…) with the name of each argument"
+        )
     names = [field.name for field in fields(Requirements)]
     values: dict[str, Any] = {}
     for keyword in call.keywords:
         key = str(keyword.arg)
         if key not in names:
             raise ValueError(f"Requirements has no {key}{nearest(key, names)}")
-        values[key] = _literal(keyword.value)
+        value = _literal(keyword.value)
+        is_valid = type(value) is int and value > 0 if key == "views" else isinstance(value, bool)
+        if not is_valid:
+            expected = "1 or more" if key == "views" else "True or False"
+            raise ValueError(f"Requirements has {key}={value!r}; write {expected}")
+        values[key] = value
     return Requirements(**values)
 
 
@@ -460,6 +469,11 @@ def _settings_of_signature(
     signature = node.args if isinstance(node, ast.FunctionDef) else _init_of(node)
     settings: dict[str, Any] = {}
     if signature is not None:
+        if signature.defaults:
+            first = [*signature.posonlyargs, *signature.args][-len(signature.defaults)]
+            raise ValueError(
+                f"{first.arg} has a default but is no setting; write *, before it to make it one"
+            )
         pairs = zip(signature.kwonlyargs, signature.kw_defaults, strict=True)
         for parameter, default in pairs:
             if default is None:
@@ -515,7 +529,7 @@ def _type(node: ast.expr, name: str) -> Any:
     if type_name not in _TYPES:
         raise ValueError(
             f"the setting {name} is a {ast.unparse(node)}; use {', '.join(_TYPES)}, "
-            "Literal[…], or one of them | None"
+            "Literal[…], or one of these | None"
         )
     return _TYPES[type_name]
 

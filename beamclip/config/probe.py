@@ -25,7 +25,7 @@ class GridConfig(Strict):
     lr: tuple[Positive, ...] = Field((0.1, 0.5), min_length=1)
     """Peak step size as a share of an estimated Newton step; below 1 training is stable."""
     weight_decay: tuple[Decay, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1)
-    """λ of the term λ/2 ||W||² that is added to the mean cross-entropy, over standardized features.
+    """λ of the term λ/2 ‖W‖² that is added to the mean cross-entropy, over standardized features.
     It is 1 / (C · images) in scikit-learn's logistic regression."""
     normalization: tuple[Normalization, ...] = Field(
         ("standardize", "l2"), min_length=1, serialization_alias="normalisation"

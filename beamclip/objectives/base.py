@@ -23,7 +23,7 @@ class LossInputs:
 
     Each of B images has V large views and C small crops. Row v · B + i holds view v of image i, and
     crops are ordered in the same way. A field that the objective does not require (see
-    `beamclip.config.objective_registry.Requirements`) may be None or empty.
+    `beamclip.Requirements`) may be None or empty.
 
     Attributes:
         count: number of images B.

@@ -89,7 +89,10 @@ def find_problem(scalars: object) -> str:
 
     The text continues a sentence that begins with the objective's name.
     """
-    if not isinstance(scalars, dict) or "loss" not in scalars:
+    if isinstance(scalars, dict) and "loss" not in scalars:
+        names = ", ".join(map(repr, scalars)) or "nothing"
+        return f'returns {names}, but no "loss"; name the scalar to minimize "loss"'
+    if not isinstance(scalars, dict):
         return f'returns {type(scalars).__name__}; return a dict with "loss" and other scalars'
     for name, value in scalars.items():
         if not isinstance(value, Tensor) or value.numel() != 1:

@@ -209,3 +209,21 @@ def test_a_trial_may_have_another_objective_than_its_base(file):
     assert with_values(base, {"objective.name": "csm"}).objective.label == "csm"
     both = with_values(base, {"objective.name": f"csm+{file}:my_loss"})
     assert both.objective.label == "csm+my_loss"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("requires=Requirements(", "requires=dict(", "write Requirements"),
+        ("requires=Requirements(", "requires=Requirements(2, ", "with the name of each argument"),
+        ("projected=True", "views=0", "Requirements has views=0; write 1 or more"),
+        ("projected=True", "projected=1", "Requirements has projected=1; write True or False"),
+        ("*, ", "", "has a default but is no setting; write *, before it to make it one"),
+    ],
+)
+def test_a_declaration_that_would_be_misread_is_refused(file, old, new, sentence):
+    assert old in LOSS
+    file.write_text(LOSS.replace(old, new, 1))
+    with pytest.raises(UserError) as caught:
+        load(f"{file}:my_loss")
+    assert sentence in str(caught.value)
