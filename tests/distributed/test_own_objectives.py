@@ -53,7 +53,7 @@ def test_a_users_loss_trains_and_resumes(environment, preset, tmp_path):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,  # minutes on two busy cores
             check=False,
         )
 
