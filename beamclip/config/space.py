@@ -121,7 +121,8 @@ def check_space(sweep: Sweep, base: Experiment) -> None:
 
 def _decides_stores(key: str) -> bool:
     """Return True if trials with different values of a setting need different stores."""
-    # An objective that requires clusters has their number as its setting `clusters`.
+    # An objective that requires clusters has their number as its setting `clusters`. Any setting of
+    # that name counts, because only the trials know which objectives require them.
     is_clusters = key.startswith("objective.") and key.endswith(".clusters")
     return key.startswith(_STORE_KEYS) or key == "objective.name" or is_clusters
 

@@ -68,7 +68,7 @@ class Prefetcher(Generic[P, T]):
             raise item
         if item is None:
             return None
-        # The consumer's stream waits for the side stream; the CPU goes on.
+        # The consumer's stream waits for the side stream. The CPU does not wait.
         if item.event is not None:
             torch.cuda.current_stream(self._device).wait_event(item.event)
         return item.result

@@ -119,7 +119,8 @@ def main() -> int:
     """Check the objectives whose settings are on standard input; return the exit code."""
     try:
         for config in json.load(sys.stdin):
-            check_objective(ObjectiveConfig.model_validate(config))
+            # As JSON, in which strict settings accept a list for a tuple.
+            check_objective(ObjectiveConfig.model_validate_json(json.dumps(config)))
     except UserError as error:
         print(error)
         return 1

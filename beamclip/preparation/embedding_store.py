@@ -252,7 +252,7 @@ class EmbedJob:
         for (rows, view), pixels in batches:
             embeddings[rows, view] = teacher.encode_images(pixels).cpu().numpy()
         _check_norms(embeddings, teacher.name)
-        # `Shards.finish` renames the file, so that nobody reads a half-written shard.
+        # `Shards.finish` renames the file, so a reader never sees half a shard.
         # `np.save` gets an open file, since it would append ".npy" to the temporary name.
         temporary = temporary_path(folder / shard_name(index))
         with temporary.open("wb") as file:

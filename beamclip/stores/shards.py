@@ -120,7 +120,7 @@ class Job(Protocol):
 
     @property
     def on_device(self) -> bool:
-        """Whether each process should have a GPU, or several cores if there are no GPUs.
+        """True if each process should have a GPU, or several cores if there are no GPUs.
 
         If False, each process has one core.
         """

@@ -164,10 +164,13 @@ def _with_root(tree: Any, old: str, new: str) -> Any:
         return [_with_root(value, old, new) for value in tree]
     if not isinstance(tree, str):
         return tree
-    # A path may follow the scheme of a database or of a local model, or the `+` of a sum of
-    # objectives. The lookahead skips other folders whose names only start with `old`.
-    pattern = rf"(^sqlite:///|^local-dir:|^[\w+]*\+|^){re.escape(old)}(?=/|$)"
-    return re.sub(pattern, lambda match: (match[1] or "") + new, tree)
+    # A path may follow the scheme of a database or of a local model, or another objective of a sum,
+    # as in `csm+/old/a.py:f+/old/b.py:g`. The lookahead skips other folders whose names only start
+    # with `old`.
+    scheme = r"^sqlite:///|^local-dir:"
+    earlier_objectives = r"^(?:\w+\+)+|\.py:\w+\+(?:\w+\+)*"
+    pattern = rf"({scheme}|{earlier_objectives}|^){re.escape(old)}(?=/|$)"
+    return re.sub(pattern, lambda match: match[1] + new, tree)
 
 
 def read_record(folder: str) -> SweepRecord:

@@ -5,6 +5,7 @@ from beamclip.cli import options
 from beamclip.config import (
     Sweep,
     UserError,
+    check_space,
     choice,
     load_experiment,
     loguniform,
@@ -95,7 +96,7 @@ def test_what_can_not_be_repeated_is_told(sweep, count, says):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What would be run or planned."""
+    """Record the sweeps that would be run or planned."""
     found = []
     monkeypatch.setattr(
         options, "run_sweep", lambda sweep, base, resume, repair: found.append(("run", sweep))
@@ -123,3 +124,22 @@ def test_a_resumed_sweep_has_its_seeds_already(asked, capsys):
     assert ended(cli.main, ["train", "--seeds", "2", "--resume"]) == 2
     assert "leave --seeds out" in capsys.readouterr().err
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "is_refused"), [("name_loss.margin", False), ("name_loss.clusters", True)]
+)
+def test_a_range_may_not_decide_which_stores_are_built(tmp_path, setting, is_refused):
+    file = tmp_path / "my.py"
+    file.write_text(
+        "@register_objective(requires=Requirements(clusters=True))\n"
+        "def name_loss(inputs, *, margin: float = 0.5, clusters: float = 2.0):\n    pass\n"
+    )
+    base = load_experiment("demo", {"objective.name": f"{file}:name_loss"})
+    space = {f"objective.{setting}": uniform(1.0, 2.0)}
+    sweep = Sweep(name="s", search="random", trials=2, space=space)
+    if is_refused:
+        with pytest.raises(UserError, match="decides which stores are built"):
+            check_space(sweep, base)
+    else:
+        check_space(sweep, base)

@@ -55,7 +55,7 @@ def test_a_list_in_another_order_than_folders_called_by_ids_is_refused(tmp_path)
 
 @pytest.fixture(scope="module")
 def imagenet():
-    """What four hands call ImageNet's classes, in label order. The same name for two classes, or for another's, comes up in each."""
+    """Four lists of ImageNet's class names, in label order. Each has a name twice, or that of another class."""
     known = ImageNetInfo("imagenet-1k")
     ids = known.label_names()
     lemmas = [known.label_name_to_description(id) for id in ids]

@@ -164,3 +164,19 @@ def test_a_record_that_cannot_be_written_is_a_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="can't be written"):
         record(tmp_path / "file").save()
+
+
+def test_files_of_objectives_in_a_moved_storage_are_named_where_they_are_now(tmp_path):
+    old, new = f"{tmp_path}/old", f"{tmp_path}/new"
+    text = (
+        "@register_objective(requires=Requirements(labels=True))\n"
+        "def {}(inputs, *, margin: float = 0.5):\n    pass\n"
+    )
+    code = {f"{old}/a.py": text.format("f"), f"{old}/b.py": text.format("g")}
+    name = f"csm+{old}/a.py:f+{old}/b.py:g"
+    begun = experiment(storage__path=old, objective__code=code, objective__name=name)
+    SweepRecord(SWEEP, begun, "20260101-000000-0001").save()
+    (tmp_path / "old").rename(tmp_path / "new")
+    found = find_sweep("temp", experiment(storage__path=new)).base.objective
+    assert found.name == f"csm+{new}/a.py:f+{new}/b.py:g"
+    assert found.code == {f"{new}/a.py": text.format("f"), f"{new}/b.py": text.format("g")}

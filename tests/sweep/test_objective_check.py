@@ -116,3 +116,10 @@ def test_a_file_that_exits_or_a_module_of_the_same_name_next_to_it(tmp_path):
     sweep, base = sweep_of(tmp_path, GOOD + "\nimport sys\nsys.exit(0)\n")
     with pytest.raises(UserError, match="SystemExit"):
         check_own_objectives(sweep, base)
+
+
+@pytest.mark.slow
+def test_a_crash_of_python_is_a_sentence(tmp_path):
+    sweep, base = sweep_of(tmp_path, "import os\n    os.abort()\n")
+    with pytest.raises(UserError, match="my_loss crashed Python with signal 6"):
+        check_own_objectives(sweep, base)

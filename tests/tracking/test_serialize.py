@@ -27,3 +27,17 @@ def test_keys_that_end_alike_keep_two_parts():
         "objective.name": "objective.name",
         "seed": "seed",
     }
+
+
+def test_settings_of_an_objective_are_params_and_its_code_is_not(tmp_path):
+    file = tmp_path / "my.py"
+    file.write_text(
+        "@register_objective(requires=Requirements(labels=True))\n"
+        "def codebook(inputs, *, size: int = 8):\n    pass\n"
+    )
+    settings = {"objective.code": {str(file): file.read_text()}}
+    params = settings_params(
+        load_experiment("demo", settings | {"objective.name": f"{file}:codebook"})
+    )
+    assert params["objective.codebook.size"] == "8"
+    assert not [key for key in params if key.startswith("objective.code.")]

@@ -47,7 +47,7 @@ class Lexicon(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Whether this is all of WordNet, not only the excerpt that comes with beamclip."""
+        """True for all of WordNet, False for the excerpt that comes with beamclip."""
 
     def senses(self, name: str) -> tuple[Synset, ...]:
         """Return the noun senses of a class name, most frequent first; empty if it is unknown.

@@ -74,7 +74,7 @@ def test_teacher_scenes_can_be_captioned():
 
 
 def test_the_colour_is_the_digits():
-    """Where a full scan covers nearly everything, most pixels have the ink's colour, give or take its shade and the noise."""
+    """A full scan covers nearly everything, so most pixels have the ink's color, but for shade and noise."""
     scenes = draw_scenes(np.ones((64, 8, 8), np.float32), seed=0)
     middle = np.median(scenes.images[:, 12:20, 12:20].reshape(64, -1, 3), axis=1) / 255
     assert np.abs(middle - np.array(list(INKS.values()))[scenes.inks]).max() < 0.15
