@@ -17,6 +17,7 @@ An objective is one of these:
 """
 
 import ast
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -38,6 +39,7 @@ ENTRY_POINTS = "beamclip.objectives"
 _FOLDER = Path(__file__).parents[1] / "objectives"
 _FILE = ".py:"
 """Occurs in the name of an objective if it is in a user's file: FILE.py:NAME."""
+_ENTRY_POINT = re.compile(r"\w+(\.\w+)*:\w+")
 _DECORATOR = "register_objective"
 _IMPORTS = (
     "typing",
@@ -200,6 +202,11 @@ def find_objective(part: str, code: Mapping[str, str]) -> Declaration:
     entry_points = {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
     if part in entry_points:
         point = entry_points[part]
+        if not _ENTRY_POINT.fullmatch(point.value):
+            raise ValueError(
+                f"the entry point {part} of {ENTRY_POINTS} is {point.value!r}; its package must "
+                "write it as MODULE:NAME"
+            )
         declarations = _read_source(_module_source(point.module), point.module)
         declaration = _select(declarations, point.attr, point.module)
         # Users know the objective by the name of the entry point.
@@ -230,7 +237,10 @@ def source_of(path: str, code: Mapping[str, str]) -> str:
         return Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ValueError(f"the objective's file {path} can't be read: {reason}") from None
+    # The path begins with the home of an unknown user.
+    except RuntimeError as error:
+        reason = str(error).rstrip(".")
+    raise ValueError(f"the objective's file {path} can't be read: {reason}")
 
 
 def _select(declarations: Sequence[Declaration], target: str, origin: str) -> Declaration:
@@ -289,6 +299,8 @@ def _read_source(source: str, origin: str) -> tuple[Declaration, ...]:
             arguments = _arguments(call)
             name = arguments.name or node.name
             settings = _settings_of_signature(node, name)
+            if arguments.requires.clusters:
+                _check_clusters(settings)
         except ValueError as error:
             raise ValueError(f"{origin}, line {node.lineno}, {node.name}: {error}") from None
         declarations.append(
@@ -490,6 +502,15 @@ def _settings_of_signature(
     return model
 
 
+def _check_clusters(settings: type[ObjectiveSettings]) -> None:
+    """Raise ValueError if settings do not say how many clusters to make."""
+    field = settings.model_fields.get("clusters")
+    if field is None or field.annotation is not int or field.default < 1:
+        raise ValueError(
+            "it requires clusters, so it needs their number as a setting: clusters: int = 100"
+        )
+
+
 def _init_of(node: ast.ClassDef) -> ast.arguments | None:
     for statement in node.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
@@ -551,6 +572,6 @@ def _module_source(module: str) -> str:
     elif spec is not None and spec.origin:
         candidates.append(Path(spec.origin))
     for candidate in candidates:
-        if candidate.is_file():
+        if candidate.is_file() and candidate.suffix == ".py":
             return candidate.read_text(encoding="utf-8")
     raise ValueError(f"the objective's module {module} is not installed as Python source")

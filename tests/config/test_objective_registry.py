@@ -179,17 +179,46 @@ def test_text_that_travels_with_the_settings_needs_no_file(file):
     assert declaration.requires == Requirements(projected=True, embeddings=True)
 
 
-def test_an_entry_point_of_another_package_is_found_without_importing_it(tmp_path, monkeypatch):
-    package = tmp_path / "someones_losses"
+def install(folder, entry_point):
+    """Write a package with `LOSS` that offers an objective as `far_away`."""
+    package = folder / "someones_losses"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('not imported here')\n")
     (package / "far.py").write_text(LOSS)
-    info = tmp_path / "someones_losses-1.0.dist-info"
+    info = folder / "someones_losses-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: someones-losses\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[beamclip.objectives]\nfar_away = someones_losses.far:my_loss\n"
-    )
+    (info / "entry_points.txt").write_text(f"[beamclip.objectives]\nfar_away = {entry_point}\n")
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "sentence"),
+    [
+        (
+            "someones_losses.far",
+            "is 'someones_losses.far'; its package must write it as MODULE:NAME",
+        ),
+        ("someones_losses.far:", "its package must write it as MODULE:NAME"),
+        ("math:sin", "module math is not installed as Python source"),
+        ("someones_losses.gone:f", "module someones_losses.gone is not installed as Python source"),
+        ("someones_losses.far:gone", "declares no objective gone"),
+    ],
+)
+def test_a_broken_entry_point_is_a_sentence(tmp_path, monkeypatch, entry_point, sentence):
+    install(tmp_path, entry_point)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        load("far_away")
+    assert sentence in str(caught.value)
+
+
+def test_the_home_of_an_unknown_user_is_a_sentence():
+    with pytest.raises(UserError, match=r"file ~no_such_user/my.py can't be read: .*home"):
+        load("~no_such_user/my.py:my_loss")
+
+
+def test_an_entry_point_of_another_package_is_found_without_importing_it(tmp_path, monkeypatch):
+    install(tmp_path, "someones_losses.far:my_loss")
     monkeypatch.syspath_prepend(str(tmp_path))
     objective = load("csm+far_away", **{"objective.far_away.margin": 0.5}).objective
     assert objective.parts == ("csm", "far_away")
@@ -218,6 +247,7 @@ def test_a_trial_may_have_another_objective_than_its_base(file):
         ("requires=Requirements(", "requires=Requirements(2, ", "with the name of each argument"),
         ("projected=True", "views=0", "Requirements has views=0; write 1 or more"),
         ("projected=True", "projected=1", "Requirements has projected=1; write True or False"),
+        ("projected=True", "clusters=True", "it needs their number as a setting: clusters: int"),
         ("*, ", "", "has a default but is no setting; write *, before it to make it one"),
     ],
 )

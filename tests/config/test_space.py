@@ -133,7 +133,7 @@ def test_a_range_may_not_decide_which_stores_are_built(tmp_path, setting, is_ref
     file = tmp_path / "my.py"
     file.write_text(
         "@register_objective(requires=Requirements(clusters=True))\n"
-        "def name_loss(inputs, *, margin: float = 0.5, clusters: float = 2.0):\n    pass\n"
+        "def name_loss(inputs, *, margin: float = 0.5, clusters: int = 2):\n    pass\n"
     )
     base = load_experiment("demo", {"objective.name": f"{file}:name_loss"})
     space = {f"objective.{setting}": uniform(1.0, 2.0)}
