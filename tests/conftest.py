@@ -3,6 +3,7 @@
 Those with session scope are made once. No test may write into them.
 """
 
+import gc
 import json
 import os
 import subprocess
@@ -40,6 +41,11 @@ TINY_PIXELS = {
 def pytest_collection_modifyitems(items):
     """Move the tests that start Ray to the front, because they take the longest."""
     items.sort(key=lambda item: not _starts_ray(item.nodeid))
+
+
+def pytest_collection_finish():
+    """Keep garbage collection away from the imported libraries: a tenth of the fast tests' time."""
+    gc.freeze()
 
 
 def pytest_xdist_make_scheduler(config, log):

@@ -53,6 +53,7 @@ def slow_anchor(embed, of_class):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prompt_set", ["plain", "openai_7", "synonyms", "cpa", "ensemble", "openai_80+synonyms"]
 )
@@ -132,6 +133,7 @@ def test_existing_anchor_sets_encode_nothing_and_new_ones_only_their_own_sentenc
     )
 
 
+@pytest.mark.slow
 def test_the_key_depends_on_the_tower_the_names_and_the_sentences(tower, tmp_path):
     others = [
         plan("openai_7"),
@@ -162,6 +164,7 @@ def test_the_key_depends_on_nothing_else(tower):
     ).parts(tower())
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_named_and_rebuilt_only_with_repair(tower, tmp_path):
     plain, seven = build(tower(), tmp_path, plan("plain"), plan("openai_7"))
     whole = plain.file("anchors.npy").read_bytes()

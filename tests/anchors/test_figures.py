@@ -31,6 +31,7 @@ def test_every_class_is_named_and_every_cosine_is_plotted(count, tmp_path):
     assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_many_classes_are_not_named_and_the_figure_does_not_grow(tmp_path):
     rows, names = anchors(300), [f"class {number}" for number in range(300)]
     figure = heat_map(rows, names, "stub, plain")
@@ -64,6 +65,7 @@ def test_neighbors_are_averaged_in_groups_of_almost_equal_size():
     assert average_neighboring_rows(rows, 1).tolist() == [[3.0]]
 
 
+@pytest.mark.slow
 def test_it_needs_no_torch_and_no_display():
     code = """
 import sys, beamclip.anchors.figures

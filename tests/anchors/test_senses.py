@@ -251,6 +251,7 @@ def test_images_do_not_propose_a_person_or_overrule_what_was_given(lexicon):
     assert add_image_evidence(flamingo, [0.5], lexicon) is flamingo
 
 
+@pytest.mark.slow
 def test_imagenet_needs_nothing_weighed(lexicon):
     senses = choose_senses(open_vocabulary("imagenet-21k"), lexicon)
     assert len(senses) == 21841 and not ambiguous_senses(senses)
@@ -299,6 +300,7 @@ def both_senses(own=OWN_CLASSES, vocabulary="data", **anchors):
     return resolve_senses(own, config, vocabulary), resolve_senses(own, config)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("excerpt")
 def test_keys_of_the_source_are_senses_and_names_stay_names():
     own = dataset_classes(("crane", "tench", "moss"), (BIRD, "n01440764", None), None)
@@ -499,6 +501,7 @@ def test_strict_senses_accept_senses_that_come_with_the_data(listed):
     assert len(both_senses(known, strict_senses=True)[1]) == 10  # CIFAR-10
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("excerpt")
 def test_strict_senses_check_the_vocabulary_too(listed):
     pinned = {"crane": BIRD, "mouse": RODENT}
@@ -506,6 +509,7 @@ def test_strict_senses_check_the_vocabulary_too(listed):
         both_senses(vocabulary=listed("crane", "bow"), strict_senses=True, senses=pinned)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("excerpt")
 def test_a_vocabulary_does_not_change_the_data_s_own_senses():
     for name, count in (("imagenet-1k", 1000), ("imagenet-21k", 21841), ("lvis", 1203)):
@@ -534,6 +538,7 @@ def test_a_vocabulary_that_does_not_exist_is_refused():
         both_senses(vocabulary="imagenet1k")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("excerpt")
 @pytest.mark.parametrize(
     "module", ["beamclip.anchors", "beamclip.anchors.senses", "beamclip.anchors.wordnet"]
@@ -546,6 +551,7 @@ sys.exit(bool({{"torch", "open_clip", "ray", "mlflow"}} & set(sys.modules)))
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("excerpt")
 def test_senses_of_class_lists_are_chosen_without_torch():
     code = """

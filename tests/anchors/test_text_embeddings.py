@@ -121,6 +121,7 @@ def test_every_part_of_the_text_tower_matters(teacher, part):
     assert with_other(teacher, part).text_fingerprint != teacher.text_fingerprint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "runner_is_used"), [(2048, False), (2049, True)])
 def test_thousands_are_encoded_by_the_given_runner(tower, tmp_path, count, runner_is_used):
     used = []

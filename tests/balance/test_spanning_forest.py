@@ -130,6 +130,7 @@ def test_only_distances_below_the_threshold_join():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.2, 0.437, 0.6, 0.95])
 def test_no_other_threshold_removes_a_share_nearer_to_the_requested_one(clustered, share):
     forest = exact_forest(clustered)

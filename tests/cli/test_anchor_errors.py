@@ -60,6 +60,7 @@ def test_what_is_wrong_with_anchors_is_named_and_leaves_nothing(
     assert tiny.left_behind(storage) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["data.class_names", "anchors.vocabulary"])
 @pytest.mark.parametrize(
     ("content", "says"),

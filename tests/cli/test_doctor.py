@@ -6,6 +6,7 @@ from beamclip.cli.main import main
 pytestmark = pytest.mark.usefixtures("no_ray")
 
 
+@pytest.mark.slow
 def test_doctor_prints_a_line_for_every_check(preset, storage, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["doctor", "--preset", str(preset), "--storage", str(storage)])
@@ -19,6 +20,7 @@ def test_doctor_prints_a_line_for_every_check(preset, storage, capsys):
     assert "4 classes, 160 train, 40 test images" in lines[2]
 
 
+@pytest.mark.slow
 def test_doctor_continues_after_a_failed_check_and_exits_with_1(preset, storage, tmp_path, capsys):
     bad = [
         "--data",

@@ -49,6 +49,7 @@ def student(experiment, tmp_path):
     return str(tmp_path / "student.safetensors")
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_is_probed_on_other_data_sets(student, folders, experiment, capsys):
     metrics = evaluate_model(
         student,
@@ -72,6 +73,7 @@ def test_a_frozen_backbone_is_probed_on_other_data_sets(student, folders, experi
     assert not any(key.startswith("transfer/") and "zero_shot" in key for key in metrics)
 
 
+@pytest.mark.slow
 def test_few_shot_probes_run_and_what_is_left_out_is_reported(student, experiment, capsys):
     metrics = evaluate_model(student, False, experiment, EvaluationExtras({}, few_shot=True))
     assert {f"few_shot/{shots}_top1" for shots in FEW_SHOT} <= metrics.keys()
@@ -104,6 +106,7 @@ def test_what_is_left_out_on_other_data_is_reported_with_its_name(
     )
 
 
+@pytest.mark.slow
 def test_a_class_list_names_the_anchors(student, experiment, tmp_path):
     (tmp_path / "same.txt").write_text("blue\ngreen\nred\nyellow\n")
     (tmp_path / "others.txt").write_text("azure sky\ngrass\nblood\nbanana\n")
@@ -146,6 +149,7 @@ def test_errors_in_a_class_list_name_the_option_that_was_typed(
     assert "data.class_names" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_class_list_goes_without_the_senses_of_names_that_it_lacks(student, experiment, tmp_path):
     (tmp_path / "others.txt").write_text("azure sky\ngrass\nred\nbanana\n")
     pinned = with_values(
@@ -164,6 +168,7 @@ def test_a_class_list_goes_without_the_senses_of_names_that_it_lacks(student, ex
     assert "zero_shot/test_top1" in evaluate_model(student, False, listed, extras)
 
 
+@pytest.mark.slow
 def test_a_class_list_needs_a_student_as_wide_as_the_teacher(experiment, tmp_path):
     save_student(build_student(experiment.student, 8, 0), tmp_path / "narrow.safetensors")
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
@@ -208,6 +213,7 @@ def test_the_file_decides_about_zero_shot_and_without_an_entry_the_objective_doe
     assert ("zero_shot/test_top1" in evaluate_model(student, False, simclr)) is bool(says)
 
 
+@pytest.mark.slow
 def test_for_an_older_student_the_objective_of_its_run_decides_not_that_of_the_preset(
     student, experiment, monkeypatch
 ):

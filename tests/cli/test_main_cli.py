@@ -215,6 +215,7 @@ def test_a_timm_model_is_probed_without_a_teacher(capsys, preset, storage):
     assert not (storage / "stores" / "anchors").exists()
 
 
+@pytest.mark.slow
 def test_comparing_needs_a_sweep_that_exists(complaint, storage, capsys):
     assert "does not exist; run a sweep first" in complaint(
         "compare", "csm_temp", "--storage", storage
@@ -240,6 +241,7 @@ def test_comparing_needs_a_sweep_that_exists(complaint, storage, capsys):
     )
 
 
+@pytest.mark.slow
 def test_the_command_itself_answers():
     command = Path(sys.executable).with_name("beamclip")
     result = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)

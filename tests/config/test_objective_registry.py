@@ -30,6 +30,7 @@ def load(name, **values):
     return load_experiment("demo", {"objective.name": name} | values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", built_in_objectives())
 def test_a_declaration_read_from_source_is_the_one_imported(name):
     declared = built_in_objectives()[name]

@@ -1,16 +1,20 @@
 from pathlib import Path
 
+import pytest
+
 from beamclip.config import Experiment, PromptSet, known_keys
 from beamclip.config.reference import reference
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
+@pytest.mark.slow
 def test_every_setting_is_in_the_reference():
     text = reference()
     assert [key for key in known_keys(Experiment) if f"`{key}`" not in text] == []
 
 
+@pytest.mark.slow
 def test_recipes_and_prompt_sets_are_explained_with_those_that_are_built_in():
     recipe, prompt_set = reference().split("\n## A recipe\n")[1].split("\n## A prompt set\n")
     assert (
@@ -31,6 +35,7 @@ def test_recipes_and_prompt_sets_are_explained_with_those_that_are_built_in():
     ] == list(PromptSet.model_fields)
 
 
+@pytest.mark.slow
 def test_types_are_written_for_people():
     text = reference()
     assert (

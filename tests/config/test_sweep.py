@@ -92,6 +92,7 @@ def test_what_is_stored_cannot_be_drawn_from_a_range():
         check_space(sweep, load_experiment("demo"))
 
 
+@pytest.mark.slow
 def test_configuration_imports_no_torch():
     code = "import sys, beamclip.config, beamclip.sweep.runner, beamclip.cli.main; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -75,6 +75,7 @@ def test_colour_is_kept_whole_at_high_quality():
     assert len(encode_jpeg(stripes, 95)) > len(encode_jpeg(stripes, 90)) * 1.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
 def test_two_threads_write_the_shards_that_one_writes(data_config, tmp_path, encoding, monkeypatch):
     config = data_config.model_copy(update={"encoding": encoding})
@@ -276,6 +277,7 @@ def test_what_is_left_to_pack_is_known(many, tmp_path):
     assert count_unpacked(source, config, tmp_path) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
 def test_a_killed_pack_goes_on_and_ends_with_the_same_bytes(many, tmp_path, encoding):
     config, first, second = config_of(many, encoding=encoding), [], []
@@ -304,6 +306,7 @@ SHARDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "says"), [(flip, "has changed since it was written"), (cut, "bytes instead of")]
 )
@@ -394,6 +397,7 @@ def test_a_stricter_limit_holds_for_a_finished_store_too(tree, tmp_path):
         pack(config_of(tree, max_unreadable_fraction=0.0), tmp_path / "stores")
 
 
+@pytest.mark.slow
 def test_groups_are_kept(tmp_path):
     packed = pack(DataConfig(source="demo", image_size=32), tmp_path)
     assert len(packed.groups) == len(packed) and len(set(packed.groups)) == 9

@@ -25,22 +25,38 @@ def environment():
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture
-def run_stub_sweep(environment, tmp_path):
-    """`run_stub_sweep(behavior, concurrent, …)`: what `stub_sweep.py` printed.
+def run_in(storage, environment, *arguments):
+    """Return what `stub_sweep.py` printed.
 
     There are trials of `first`, and of `second`, which waits for it, with two seeds each.
     """
+    command = [sys.executable, str(SCRIPT), str(storage), *map(str, arguments)]
+    result = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
 
-    def run(*arguments):
-        command = [sys.executable, str(SCRIPT), str(tmp_path), *map(str, arguments)]
-        result = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=240, check=False
-        )
-        assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout.splitlines()[-1])
 
-    return run
+@pytest.fixture
+def run_stub_sweep(environment, tmp_path):
+    """`run_stub_sweep(behavior, concurrent)`: its outcome."""
+    return lambda *arguments: run_in(tmp_path, environment, *arguments)
+
+
+@pytest.fixture(scope="module")
+def failed_sweep(environment, tmp_path_factory):
+    """The storage and the outcome of a sweep whose trials all failed."""
+    storage = tmp_path_factory.mktemp("failed")
+    return storage, run_in(storage, environment, "raises", 4)
+
+
+@pytest.fixture
+def resume(environment, failed_sweep, tmp_path):
+    """`resume(behavior, concurrent)`: the outcome of resuming a copy of the failed sweep."""
+    storage = tmp_path / "copy"
+    shutil.copytree(failed_sweep[0], storage)
+    return lambda *arguments: run_in(storage, environment, *arguments, "--resume")
 
 
 def ends(outcome):
@@ -73,25 +89,23 @@ def test_no_trial_waits_forever_for_one_that_is_lost_again_and_again(run_stub_sw
     assert sum(str(error).endswith(NO_STUDENT) for _, error in ends(outcome)) == 2
 
 
-def test_an_error_is_final_until_the_sweep_is_resumed(run_stub_sweep):
-    outcome = run_stub_sweep("raises", 4)
+def test_an_error_is_final_until_the_sweep_is_resumed(failed_sweep, resume):
+    outcome = failed_sweep[1]
     assert begun(outcome, "first") == [0, 1] and begun(outcome, "second") == []
     assert sum(error == "RuntimeError: boom" for _, error in ends(outcome)) == 2
     assert len(ends(outcome)) == 4
-    outcome = run_stub_sweep("killed once", 4, "--resume")
+    outcome = resume("killed once", 4)
     assert outcome["ended"] and statuses(outcome) == ["FINISHED"] * 4
     # A process that is lost in this session is retried, too.
     assert begun(outcome, "first") == [0, 0, 1, 1]
 
 
-def test_no_more_restored_trials_train_at_once_than_may(run_stub_sweep):
-    run_stub_sweep("raises", 4)
-    outcome = run_stub_sweep("well", 1, "--resume")
+def test_no_more_restored_trials_train_at_once_than_may(resume):
+    outcome = resume("well", 1)
     assert outcome["ended"] and statuses(outcome) == ["FINISHED"] * 4
     assert [event for _, event, _, _ in sorted(outcome["trials"])] == ["begun", "done"] * 4
 
 
-def test_trials_that_wait_for_a_slot_take_no_cpus_from_the_one_that_trains(run_stub_sweep):
-    run_stub_sweep("raises", 4)
-    outcome = run_stub_sweep("fills the machine", 1, "--resume")
+def test_trials_that_wait_for_a_slot_take_no_cpus_from_the_one_that_trains(resume):
+    outcome = resume("fills the machine", 1)
     assert outcome["ended"] and statuses(outcome) == ["FINISHED"] * 4

@@ -25,6 +25,7 @@ class Checkpoint:
         return contextlib.nullcontext(str(self.folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_a_student_is_waited_for_and_found(tmp_path, scheme):
     folder = f"{scheme}{tmp_path}/sweep"

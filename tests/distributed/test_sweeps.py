@@ -302,7 +302,7 @@ def test_a_trial_starts_from_another_of_its_sweep_and_a_run_from_any(
     assert last.info.run_id in again.data.params["student.init"]
 
 
-def test_asha_stops_a_poor_trial_and_the_next_gets_its_resources(environment, preset, tmp_path):
+def test_asha_stops_a_poor_trial_and_the_next_gets_its_resources(environment, preset, storage):
     # A placement group that is not freed would keep the third trial from ever starting.
     whole_machine = f"scaling.cpus_per_worker={os.cpu_count()}"
     options = [
@@ -323,11 +323,11 @@ def test_asha_stops_a_poor_trial_and_the_next_gets_its_resources(environment, pr
         "--preset",
         preset,
         "--storage",
-        tmp_path,
+        storage,
         *options,
     )
     assert result.returncode == 0, result.stderr
-    runs = Runs(tmp_path, "asha")
+    runs = Runs(storage, "asha")
     assert runs.statuses() == ["FINISHED"] * 3
     evaluated = {
         float(t.data.params["optimizer.lr"]): "linear_probe/test_top1" in t.data.metrics
@@ -373,7 +373,7 @@ class Background:
 
 
 def test_a_sweep_continues_in_the_same_runs_after_ctrl_c_a_sigterm_and_a_kill(
-    environment, preset, tmp_path
+    environment, preset, storage, tmp_path
 ):
     space = [
         "--space",
@@ -383,12 +383,12 @@ def test_a_sweep_continues_in_the_same_runs_after_ctrl_c_a_sigterm_and_a_kill(
         "--set",
         "scaling.max_concurrent=1",
     ]
-    start = [BEAMCLIP, "sweep", "--name", "long", "--preset", preset, "--storage", tmp_path, *space]
+    start = [BEAMCLIP, "sweep", "--name", "long", "--preset", preset, "--storage", storage, *space]
 
     sweep = Background(environment, start, tmp_path / "first.log")
-    sweep.wait_for(tmp_path, "long", finished=1)
+    sweep.wait_for(storage, "long", finished=1)
     assert sweep.end(signal.SIGINT, whole_group=True) == 130
-    runs = Runs(tmp_path, "long")
+    runs = Runs(storage, "long")
     first = {run.info.run_id: run.info.status for run in runs.of("trial")}
     assert sorted(first.values()) == ["FINISHED", "KILLED"]
     assert runs.of("sweep")[0].info.status == "KILLED"
@@ -396,12 +396,12 @@ def test_a_sweep_continues_in_the_same_runs_after_ctrl_c_a_sigterm_and_a_kill(
         r"interrupted; what is finished is kept; continue with  (.+)", sweep.log.read_text()
     ).group(1)
     assert re.fullmatch(
-        rf"beamclip sweep --name long --storage {tmp_path} --resume \d{{8}}-\d{{6}}-\d{{4}}", line
+        rf"beamclip sweep --name long --storage {storage} --resume \d{{8}}-\d{{6}}-\d{{4}}", line
     )
 
     resume = [BEAMCLIP, *shlex.split(line)[1:]]
     again = Background(environment, resume, tmp_path / "second.log")
-    again.wait_for(tmp_path, "long", finished=2)
+    again.wait_for(storage, "long", finished=2)
     assert (
         again.end(signal.SIGTERM, whole_group=False) == 130
     )  # as `ray job stop`, Slurm and Kubernetes do
@@ -412,7 +412,7 @@ def test_a_sweep_continues_in_the_same_runs_after_ctrl_c_a_sigterm_and_a_kill(
     )
 
     once_more = Background(environment, resume, tmp_path / "third.log")
-    once_more.wait_for(tmp_path, "long", finished=2)
+    once_more.wait_for(storage, "long", finished=2)
     assert once_more.end(signal.SIGKILL, whole_group=False) == -signal.SIGKILL
 
     result = run(environment, *resume)

@@ -14,6 +14,7 @@ from beamclip.evaluation.linear_probe import fit_standardizer
 SETTINGS = [ProbeSetting(lr, decay) for decay in (1.0, 0.1, 0.01) for lr in (0.1, 0.5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [False, True])
 @pytest.mark.parametrize(("decay", "epochs"), [(0.3, 200), (0.03, 200), (0.003, 2000)])
 def test_its_optimum_is_scikit_learn_s(decay, epochs, unit):

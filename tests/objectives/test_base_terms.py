@@ -53,6 +53,7 @@ def test_the_queues_of_its_parts_are_in_its_state():
     torch.testing.assert_close(again(share(0, 1, 1)), objective(share(0, 1, 1)))
 
 
+@pytest.mark.slow
 def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
     check_two_workers(build)
 

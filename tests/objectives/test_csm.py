@@ -207,6 +207,7 @@ def loss_and_gradient(rank, count):
     return loss.item(), next(network.parameters()).grad
 
 
+@pytest.mark.slow
 def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
     loss, gradient = loss_and_gradient(0, 1)
     (loss_a, gradient_a), (loss_b, gradient_b) = in_processes(2, loss_and_gradient)

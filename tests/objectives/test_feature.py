@@ -55,6 +55,7 @@ def test_the_teacher_gets_no_gradient_and_the_student_s_is_the_derivative():
     check_gradient(FeatureRegression(), LossInputs(3, student, student, teachers=(teacher,)))
 
 
+@pytest.mark.slow
 def test_half_precision_and_two_workers():
     check_precision(FeatureRegression())
     check_two_workers(FeatureRegression)

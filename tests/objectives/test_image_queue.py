@@ -1,5 +1,6 @@
 from functools import partial
 
+import pytest
 import torch
 from helpers.distilling import (
     check_gradient,
@@ -64,5 +65,6 @@ def test_half_precision():
     check_precision(filled())
 
 
+@pytest.mark.slow
 def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
     check_two_workers(partial(ImageQueue, 13, 16, 0.1, 0.2))

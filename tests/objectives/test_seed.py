@@ -1,6 +1,7 @@
 import math
 from functools import partial
 
+import pytest
 import torch
 import torch.nn.functional as F
 from helpers.distilling import (
@@ -81,5 +82,6 @@ def test_half_precision():
     check_precision(filled())
 
 
+@pytest.mark.slow
 def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
     check_two_workers(partial(Seed, 13, 16, 0.1, 0.2))

@@ -1,3 +1,4 @@
+import pytest
 import torch
 import torch.nn.functional as F
 from helpers.distilling import check_gradient, check_precision, check_two_workers, embeddings
@@ -38,6 +39,7 @@ def test_the_gradient_is_the_derivative():
     check_gradient(SimReg(), LossInputs(3, student, student, teachers=(teacher,)))
 
 
+@pytest.mark.slow
 def test_half_precision_and_two_workers():
     check_precision(SimReg())
     check_two_workers(SimReg)

@@ -158,6 +158,7 @@ SPACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES)
 def test_over_a_whole_space_no_teacher_sees_a_view_twice(
     experiment, packed_only, encoded_views, space
@@ -183,6 +184,7 @@ def _serves(assets, experiment):
         assert all(stored.gather(opened.splits.train, view).any(axis=1).all() for view in needed)
 
 
+@pytest.mark.slow
 def test_a_space_of_eight_cells_has_what_one_cell_has_encoded(
     experiment, packed_only, encoded_views, tmp_path
 ):
@@ -205,6 +207,7 @@ def test_a_space_of_eight_cells_has_what_one_cell_has_encoded(
     assert len({assets.teachers[0].anchors for assets in made.values()}) == 2
 
 
+@pytest.mark.slow
 def test_every_teacher_has_its_own_store_anchors_and_temperature(
     experiment, packed_only, other_folder, encoded_views
 ):
@@ -238,6 +241,7 @@ def test_every_teacher_has_its_own_store_anchors_and_temperature(
     assert alone.facts.images_encoded == 0 and alone.teachers[0].views == first.views
 
 
+@pytest.mark.slow
 def test_one_clip_with_two_prompt_sets_sees_each_view_once(experiment, packed_only, encoded_views):
     twice = {"model": experiment.teacher.model, "prompt_set": "openai_7"}
     made = prepare(
@@ -262,6 +266,7 @@ def test_a_teacher_inside_training_has_no_store_of_training_views(
     )
 
 
+@pytest.mark.slow
 def test_an_image_tower_with_other_weights_is_another_teacher_with_the_same_anchors(
     experiment, packed_only, teacher_folder, tmp_path
 ):

@@ -99,6 +99,7 @@ def killed_after(count):
     return run
 
 
+@pytest.mark.slow
 def test_a_pass_that_was_killed_resumes_and_ends_with_the_same_bytes(teacher, packed, tmp_path):
     views = ViewSet(np.arange(160), RECIPES["simclr"], 2, 0)
     whole, _ = embed(teacher, packed, views, tmp_path / "whole", measure=batches_of(7))
@@ -124,6 +125,7 @@ def test_a_pass_that_was_killed_resumes_and_ends_with_the_same_bytes(teacher, pa
         assert (whole_path / name).read_bytes() == (resumed_path / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_teacher_whose_weights_changed_under_the_same_name_gets_a_store_of_its_own(
     teacher, teacher_folder, packed, tmp_path
 ):

@@ -4,7 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from helpers.tracking_fixtures import base, empty_database, finished, opened, sweep, uri  # noqa: F401
+from helpers.tracking_fixtures import (  # noqa: F401
+    base,
+    empty_database,
+    finished,
+    finished_database,
+    opened,
+    sweep,
+    uri,
+)
 from PIL import Image
 from safetensors.numpy import save_file
 

@@ -43,6 +43,7 @@ def test_the_latest_sweep_is_shown_unless_another_is_named(uri, finished, opened
     assert compare(uri, "temp", "s1").best is not None
 
 
+@pytest.mark.slow
 def test_more_trials_than_a_page_are_all_read(uri, opened, monkeypatch):
     tracker = opened()
     for number in range(5):

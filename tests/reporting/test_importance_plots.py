@@ -79,6 +79,7 @@ _HAIR = 5  # pixels: boxes of turned text are a little larger than the text
 RANDOM = {"ranges": ["objective.student_temperature", "optimizer.lr"], "trials": 24}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("varied", "options"), [(2, {}), (3, {}), (4, {}), (5, {}), (6, {}), (6, RANDOM)]
 )

@@ -103,6 +103,7 @@ def test_over_images_chance_is_called_a_difference_no_more_often_than_it_should_
     assert 5 <= found <= 45  # 25 expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("chance", "images"), [(0.99, 100), (0.995, 500), (0.7, 200)])
 def test_nor_near_100_per_cent_with_the_intervals_that_are_logged(chance, images):
     g = torch.Generator().manual_seed(0)

@@ -1,7 +1,9 @@
 import io
+import shutil
 from dataclasses import replace
 
 import pytest
+from helpers.tracking_fixtures import demo_base
 from rich.console import Console
 
 from beamclip.config import Sweep, choice
@@ -13,13 +15,16 @@ TAU_T, TAU_S = "objective.teacher_temperature", "objective.student_temperature"
 VAL, TEST = "linear_probe/val_top1", "linear_probe/test_top1"
 
 
-@pytest.fixture
-def repeated(uri, base):
+@pytest.fixture(scope="module")
+def repeated(empty_database, tmp_path_factory):
     """Two temperatures, three seeds each; the last trial failed."""
+    path = tmp_path_factory.mktemp("mlflow_seeds") / "mlflow.db"
+    shutil.copy(empty_database, path)
+    uri = f"sqlite:///{path}"
     sweep = Sweep(
         name="seeds", question="?", space={TAU_T: choice(0.02, 0.05), "seed": choice(0, 1, 2)}
     )
-    with SweepTracker.open(uri, None, sweep, base, "s1") as tracker:
+    with SweepTracker.open(uri, None, sweep, demo_base(), "s1") as tracker:
         for number, (tau, seed, val) in enumerate(
             [(t, s, v + s) for t, v in ((0.02, 40.0), (0.05, 60.0)) for s in (0, 1, 2)]
         ):

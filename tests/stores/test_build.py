@@ -201,6 +201,7 @@ def slow_build(root, log):
     build_once(root, "things", {"x": 1}, fill)
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_builds(tmp_path):
     context = multiprocessing.get_context("spawn")
     processes = [
@@ -220,6 +221,7 @@ def hold(path, held):
         time.sleep(0.6)
 
 
+@pytest.mark.slow
 def test_who_waits_says_so(tmp_path):
     path, seen, held = store_path(tmp_path, "things", {"x": 1}), [], threading.Event()
     path.parent.mkdir(parents=True)

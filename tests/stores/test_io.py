@@ -42,6 +42,7 @@ def write_often(path, number):
         write_json(path, {"number": number, "padding": "x" * 5000})
 
 
+@pytest.mark.slow
 def test_json_is_written_whole_whoever_else_writes_it(tmp_path):
     path, context = tmp_path / "x.json", multiprocessing.get_context("spawn")
     writers = [context.Process(target=write_often, args=(path, number)) for number in range(3)]

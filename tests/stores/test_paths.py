@@ -105,6 +105,7 @@ def test_a_query_is_refused_because_what_is_written_would_lie_behind_it(uri):
     assert "SECRET" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_s3_of_one_s_own_is_found_through_the_environment_instead():
     """As the sentence above says: AWS_ENDPOINT_URL and AWS_REGION are what pyarrow goes by."""
     asked = []

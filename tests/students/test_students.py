@@ -62,6 +62,7 @@ def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone():
     assert not torch.equal(weights(build_student(config(), 16, 1)), weights(first))
 
 
+@pytest.mark.slow
 def test_weight_init_torch_resets_every_layer_and_zeroes_no_block():
     """timm initializes the last norm of each ResNet block to zero."""
     resnet = {"backbone": "resnet18", "image_size": 32}

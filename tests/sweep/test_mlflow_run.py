@@ -32,8 +32,8 @@ class StubBars:
 
 
 @pytest.fixture
-def record(tmp_path):
-    base = load_experiment("demo", {"storage.path": str(tmp_path)})
+def record(storage):
+    base = load_experiment("demo", {"storage.path": str(storage)})
     return SweepRecord(
         Sweep(name="temp", space={TAU_T: choice(0.1, 0.2)}), base, "20260101-000000-0001"
     )
@@ -84,6 +84,7 @@ def test_a_tracker_that_fails_before_the_trials_is_an_error(record, tracker, mon
         write_preparation(tracker, record, StubBars())
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_started_is_an_error(record, monkeypatch):
     monkeypatch.setattr(mlflow.MlflowClient, "log_text", refuse)
     with pytest.raises(UserError, match="or choose another with --tracking-uri"):
@@ -200,6 +201,7 @@ def test_every_anchor_set_has_a_heat_map_and_its_nearest_pairs(logged):
     assert pairs[0] == {"class": "moss", "other class": "sand", "cosine": 0.96} and len(pairs) == 2
 
 
+@pytest.mark.slow
 def test_of_many_anchor_sets_the_first_get_a_heat_map(logged):
     tracker = logged([f"bank{number:02}" for number in range(14)])
     assert len(tracker.tables["anchors.csv"]) == 14

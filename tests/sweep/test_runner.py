@@ -22,16 +22,17 @@ from beamclip.tracking import SweepTracker
 SWEEP = Sweep(name="my-sweep", space={"seed": choice(1, 2)})
 
 
-def test_an_interrupted_preparation_resumes_in_the_same_sweep(monkeypatch, tmp_path):
+@pytest.mark.slow
+def test_an_interrupted_preparation_resumes_in_the_same_sweep(monkeypatch, storage):
     def interrupt(record, bars, repair):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "_build_stores", interrupt)
-    base = load_experiment("demo", {"storage.path": str(tmp_path)})
+    base = load_experiment("demo", {"storage.path": str(storage)})
     with pytest.raises(KeyboardInterrupt, match="--resume"):
         run_sweep(SWEEP, base)
     first = find_sweep(SWEEP.name, base)
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = f"sqlite:///{storage}/mlflow.db"
     assert (compare(uri, SWEEP.name).sweep_id, compare(uri, SWEEP.name).status) == (
         first.sweep_id,
         "KILLED",
@@ -42,6 +43,7 @@ def test_an_interrupted_preparation_resumes_in_the_same_sweep(monkeypatch, tmp_p
     assert compare(uri, SWEEP.name).sweep_id == first.sweep_id
 
 
+@pytest.mark.slow
 def test_the_older_of_two_interrupted_sweeps_is_resumed_by_its_id(monkeypatch, tmp_path):
     def interrupt(record, bars, repair):
         raise KeyboardInterrupt(record.sweep_id)
@@ -63,11 +65,12 @@ def test_the_older_of_two_interrupted_sweeps_is_resumed_by_its_id(monkeypatch, t
     ]
 
 
-def test_a_sweep_that_never_began_does_not_become_the_latest(monkeypatch, tmp_path):
+@pytest.mark.slow
+def test_a_sweep_that_never_began_does_not_become_the_latest(monkeypatch, storage):
     """Such as one with a mistyped data folder."""
-    base = load_experiment("demo", {"storage.path": str(tmp_path)})
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    with SweepTracker.open(uri, f"{tmp_path}/artifacts", SWEEP, base, "20260101-000000-0001"):
+    base = load_experiment("demo", {"storage.path": str(storage)})
+    uri = f"sqlite:///{storage}/mlflow.db"
+    with SweepTracker.open(uri, f"{storage}/artifacts", SWEEP, base, "20260101-000000-0001"):
         pass
 
     def refuse(record, bars, repair):
@@ -134,16 +137,16 @@ def _fail_trials(record, tracker, bars, resume):
 
 
 @pytest.mark.slow
-def test_a_sweep_without_any_result_has_failed(monkeypatch, tmp_path, capsys):
+def test_a_sweep_without_any_result_has_failed(monkeypatch, storage, capsys):
     monkeypatch.setattr(runner, "_build_stores", _build_stub_stores)
     monkeypatch.setattr(runner, "_run_trials", _fail_trials)
-    base = load_experiment("demo", {"storage.path": str(tmp_path)})
+    base = load_experiment("demo", {"storage.path": str(storage)})
     with pytest.raises(
         UserError,
         match="no trial of my-sweep finished with a result; see the errors under the table above",
     ):
         run_sweep(SWEEP, base)
-    assert compare(f"sqlite:///{tmp_path}/mlflow.db", SWEEP.name).status == "FAILED"
+    assert compare(f"sqlite:///{storage}/mlflow.db", SWEEP.name).status == "FAILED"
     assert "failed, seed=1: no such luck" in capsys.readouterr().out
 
 
@@ -163,7 +166,7 @@ def _finish_trials(record, tracker, bars, resume):
 
 
 @pytest.mark.slow
-def test_effects_and_plots_are_kept_with_the_sweep_and_printed(monkeypatch, tmp_path, capsys):
+def test_effects_and_plots_are_kept_with_the_sweep_and_printed(monkeypatch, storage, capsys):
     monkeypatch.setattr(runner, "_build_stores", _build_stub_stores)
     monkeypatch.setattr(runner, "_run_trials", _finish_trials)
     monkeypatch.setattr(
@@ -179,9 +182,9 @@ def test_effects_and_plots_are_kept_with_the_sweep_and_printed(monkeypatch, tmp_
     space["seed"] = choice(0, 1)
     run_sweep(
         Sweep(name="mattered", space=space),
-        load_experiment("demo", {"storage.path": str(tmp_path)}),
+        load_experiment("demo", {"storage.path": str(storage)}),
     )
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{storage}/mlflow.db")
     experiment = client.get_experiment_by_name("mattered")
     (parent,) = client.search_runs([experiment.experiment_id], "tags.kind = 'sweep'")
     kept = {file.path for file in client.list_artifacts(parent.info.run_id)}
@@ -210,11 +213,11 @@ def test_effects_and_plots_are_kept_with_the_sweep_and_printed(monkeypatch, tmp_
         parent.data.tags["beamclip.command"]
         == "beamclip sweep --tracking-uri http://…@host --set 'a=b c'"
     )
-    assert parent.data.tags["beamclip.folder"].startswith(f"{tmp_path}/sweeps/mattered/")
-    best = compare(f"sqlite:///{tmp_path}/mlflow.db", "mattered").best.run_id
-    assert f"beamclip report mattered --storage {tmp_path}\n" in output.out
+    assert parent.data.tags["beamclip.folder"].startswith(f"{storage}/sweeps/mattered/")
+    best = compare(f"sqlite:///{storage}/mlflow.db", "mattered").best.run_id
+    assert f"beamclip report mattered --storage {storage}\n" in output.out
     assert output.out.endswith(
-        f"Probe its best again:    beamclip evaluate run:{best} --storage {tmp_path}\n"
+        f"Probe its best again:    beamclip evaluate run:{best} --storage {storage}\n"
     )
     assert parent.data.tags["beamclip.teacher_near_chance"].startswith(
         "tiny with prompt set openai_7: 11 % of val right"
@@ -240,6 +243,7 @@ def record_in(storage, sweep_id="20260101-000000-0001"):
     )
 
 
+@pytest.mark.slow
 def test_a_second_driver_is_refused_until_the_first_has_ended_or_was_killed(tmp_path):
     first = subprocess.Popen(
         [sys.executable, "-c", LOCK_SCRIPT, str(tmp_path)], stdout=subprocess.PIPE, text=True

@@ -64,6 +64,7 @@ def test_planning_without_stores_writes_no_store(script, preset, tmp_path):
     assert not list(tmp_path.rglob("manifest.json"))
 
 
+@pytest.mark.slow
 def test_it_is_a_command(script):
     command = [sys.executable, str(script), "--set", "objective.name=other"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)

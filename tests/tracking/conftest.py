@@ -1,5 +1,13 @@
 """Fixtures of these tests; they are shared with tests/reporting."""
 
-from helpers.tracking_fixtures import base, empty_database, finished, opened, sweep, uri
+from helpers.tracking_fixtures import (
+    base,
+    empty_database,
+    finished,
+    finished_database,
+    opened,
+    sweep,
+    uri,
+)
 
-__all__ = ["base", "empty_database", "finished", "opened", "sweep", "uri"]
+__all__ = ["base", "empty_database", "finished", "finished_database", "opened", "sweep", "uri"]

@@ -39,6 +39,7 @@ def test_a_published_run_that_was_cut_off_is_written_again(opened):
     assert write_published(tracker.client, tracker.experiment_id) == len(load_published())
 
 
+@pytest.mark.slow
 def test_results_written_twice_or_partly_are_read_once(uri, finished, monkeypatch):
     write_published(finished.client, finished.experiment_id)
     monkeypatch.setattr("beamclip.tracking.published.read_published", lambda *arguments: [])

@@ -135,6 +135,7 @@ def same_batches(mapped, resident, epochs):
                 assert torch.equal(teacher, same_teacher)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values", [{}, {"views.teacher": "center", "views.recipe": "simclr"}, {"data.encoding": "jpeg"}]
 )

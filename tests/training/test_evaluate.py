@@ -99,6 +99,7 @@ def probed_on(rank, world_size, experiment, assets):
     return evaluation and evaluation.metrics
 
 
+@pytest.mark.slow
 def test_a_student_is_probed_once_with_the_same_result_for_any_number_of_workers(
     experiment, assets
 ):

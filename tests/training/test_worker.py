@@ -152,6 +152,7 @@ def test_an_evaluation_keeps_the_names_the_run_used_and_not_those_of_packing_tim
     assert json.loads(kept.read_text())["names"] == ["lichen", "briar rose", "beach", "floe"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_seed_another_run(
     experiment, assets, alone, tmp_path
 ):
@@ -163,6 +164,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_another_run(
     assert losses(other)[0] != losses(reports)[0]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_resumes_exactly(experiment, assets, alone, tmp_path):
     reports, folder = alone
     first = train(experiment, assets, tmp_path / "first", die_after=1)
@@ -180,6 +182,7 @@ def test_a_run_that_was_killed_resumes_exactly(experiment, assets, alone, tmp_pa
     assert [rest[-1][name] for name in names] == [reports[-1][name] for name in names]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_drops_out_the_same_numbers(experiment, assets, tmp_path, monkeypatch):
     def with_dropout(*arguments):
         student = build_student(*arguments)
@@ -233,6 +236,7 @@ def test_the_cost_of_a_run_includes_that_of_the_student_it_starts_from(
     assert "cost/start_images_seen" not in reports[2]
 
 
+@pytest.mark.slow
 def test_a_trial_never_runs_a_teacher(experiment, assets, tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("a trial loaded a teacher")
@@ -268,6 +272,7 @@ def live(experiment, stores):
     return inside, prepare(inside, PreparationContext(stores))
 
 
+@pytest.mark.slow
 def test_a_teacher_inside_training_encodes_every_image_in_every_epoch(live, alone, tmp_path):
     reports = train(*live, tmp_path)
     assert reports[-1]["teacher/images_encoded"] == 128 * 2
@@ -276,6 +281,7 @@ def test_a_teacher_inside_training_encodes_every_image_in_every_epoch(live, alon
     assert losses(reports) == pytest.approx(losses(alone[0]), rel=1e-2)
 
 
+@pytest.mark.slow
 def test_images_encoded_before_a_restart_are_counted_too(live, tmp_path):
     train(*live, tmp_path / "first", die_after=1)
     rest = train(*live, tmp_path / "rest", checkpoint=tmp_path / "first" / "0")
@@ -288,6 +294,7 @@ def test_images_encoded_are_those_of_all_workers(live, tmp_path):
     assert [reports[-1]["teacher/images_encoded"] for reports in both] == [256, 256]
 
 
+@pytest.mark.slow
 def test_several_teachers_teach_from_stores_as_they_do_inside_training(
     experiment, stores, alone, other_folder, tmp_path
 ):
@@ -304,6 +311,7 @@ def test_several_teachers_teach_from_stores_as_they_do_inside_training(
     assert losses(stored)[0] != pytest.approx(losses(alone[0])[0], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_what_is_resident_changes_no_bit(experiment, assets, alone, tmp_path):
     resident = train(with_values(experiment, {"scaling.resident": "always"}), assets, tmp_path)
     assert curves(resident) == curves(alone[0])
@@ -338,6 +346,7 @@ def validated_on_rank(rank, world_size, experiment, assets, folder):
     return computed[0].features
 
 
+@pytest.mark.slow
 def test_with_batch_statistics_all_workers_evaluate_the_student_that_is_saved(
     experiment, assets, tmp_path
 ):

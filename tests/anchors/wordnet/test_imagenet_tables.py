@@ -34,6 +34,7 @@ print(senses[0].synset.id, len(open_vocabulary("imagenet-21k")))
 """
 
 
+@pytest.mark.slow
 def test_senses_need_no_torch():
     assert subprocess.check_output([sys.executable, "-c", WITHOUT_TORCH], text=True).split() == [
         "n02012849",

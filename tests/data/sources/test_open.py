@@ -90,6 +90,7 @@ def seen(items):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("start", "stop"), [(0, 3), (2, 5), (4, None), (3, 4), (6, 100), (7, 7)])
 def test_a_part_of_the_items_is_that_part(any_source, start, stop):
     assert (
@@ -146,6 +147,7 @@ def test_row_groups_before_the_start_are_not_read(write_parquet, monkeypatch):
     assert taken == [[3, 4, 5]]
 
 
+@pytest.mark.slow
 def test_a_large_tree_is_small_to_send(tmp_path):
     for split in ("train", "test"):
         for kind in ("a", "b"):
