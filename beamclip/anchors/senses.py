@@ -6,7 +6,7 @@ The first of these that applies decides:
 2. what is given with the class: the WordNet id that the data's source knows, or the second column
    of a class list
 3. the table of a well-known data set, if the class names are exactly its classes
-4. WordNet, if the name has only one sense
+4. WordNet, if it has only one sense for the name
 5. the sense that fits the other classes best (see `beamclip.anchors.wordnet.disambiguate`)
 
 Imports no torch.
@@ -70,7 +70,7 @@ class Sense:
 
 
 def ambiguous_senses(senses: Sequence[Sense]) -> tuple[Sense, ...]:
-    """Return the senses that were chosen among several, rather than pinned, given or known."""
+    """Return the senses that were chosen from several; the others were pinned, given or known."""
     return tuple(sense for sense in senses if sense.scores)
 
 
@@ -119,7 +119,7 @@ def match_pins(classes: Sequence[ClassName], pins: Mapping[str, str]) -> list[st
         if len(labels) > 1:
             raise UserError(
                 f"{PINS} pins {name!r}, but {len(labels)} classes have that name; drop the pin, "
-                "their own WordNet ids or contexts already say what they mean"
+                "because their own WordNet ids or contexts already say what they mean"
             )
         if not pin.strip():
             raise UserError(
@@ -205,7 +205,7 @@ def choose_senses(
     Named things (a person, a place) are chosen only if a name has no other sense.
 
     Args:
-        classes: all classes of the data set or vocabulary, since they decide about each other.
+        classes: all classes of the data set or vocabulary; they help to disambiguate each other.
         lexicon: where senses are looked up.
         pins: WordNet id or free text by class name.
 
@@ -278,7 +278,7 @@ def _choose_by_other_classes(
     reason = "fits the other classes best"
     classes_with_candidates = sum(1 for synsets in candidates if synsets)
     if classes_with_candidates == 1:
-        reason = "the most probable on its own, with no other class to compare"
+        reason = "the most probable on its own; there is no other class to compare with"
 
     chosen = []
     for label, sense in enumerate(senses):

@@ -529,5 +529,5 @@ def table_notes(evaluations: Mapping[str, Evaluation]) -> list[str]:
         for few_shot in evaluation.details["few_shot"]:
             if few_shot["note"]:
                 shots = few_shot["images_per_class"]
-                notes.append(f"{name}, {shots} images a class: left out, {few_shot['note']}")
+                notes.append(f"{name}, {shots} images per class: left out, {few_shot['note']}")
     return notes

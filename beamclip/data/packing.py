@@ -132,7 +132,7 @@ class PackJob:
         writer_class = RawShardWriter if self.config.encoding == "raw" else JpegShardWriter
         writer = writer_class(folder, index, self.config.image_size)
         with writer, warnings.catch_warnings():
-            # `load_square_rgb` refuses such images with a reason of its own.
+            # `load_square_rgb` refuses such images with its own reason.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             items = self.source.items(split, start, stop)
             if pool is None:
@@ -167,7 +167,7 @@ def encode_row(item: Item, config: DataConfig) -> Row | str:
 
     Raises:
         UserError: its bytes can't be read, and it is no dangling link. Such an error of a disk or
-            network says nothing about the image, so the image must not be left out for good.
+            network says nothing about the image, so the image must not be left out permanently.
     """
     try:
         image = item.image.read() if isinstance(item.image, LazyBytes) else item.image

@@ -152,7 +152,7 @@ def test_a_job_that_is_sent_elsewhere_loads_the_same_tower_and_writes_the_same(t
         )
 
 
-def test_a_node_with_another_tower_of_the_same_name_is_refused(teacher, tmp_path):
+def test_a_node_whose_tower_has_the_same_name_and_other_weights_is_refused(teacher, tmp_path):
     job = TextJob(tuple(TEXTS[:2]), teacher.config, key_of({"weights": "others"}))
     with pytest.raises(
         UserError, match="has other weights on this node than on the first; give all nodes the same"

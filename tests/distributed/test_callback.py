@@ -24,7 +24,7 @@ SWEEP = Sweep(name="s", space={"seed": choice(1, 2)})
 
 
 class Listener:
-    """Keeps the events of trials in `events`."""
+    """Records the events of trials in `events`."""
 
     def __init__(self):
         self.events = []
@@ -114,7 +114,7 @@ def test_a_trial_that_reported_a_failure_has_failed(run_sweep):
     def steps(callback):
         callback.on_step_begin(0, [])
         for name, result in (
-            ("a", {"failure": "the loss stopped being a number"}),
+            ("a", {"failure": "the loss is not finite"}),
             ("b", {"epoch": 1}),
         ):
             callback.on_trial_start(0, [], trial(name))
@@ -124,7 +124,7 @@ def test_a_trial_that_reported_a_failure_has_failed(run_sweep):
     all_ended, events = run_sweep(steps)
     assert all_ended
     assert [event for event in events if event[0] == "ended"] == [
-        ("ended", "a", "FAILED", "the loss stopped being a number"),
+        ("ended", "a", "FAILED", "the loss is not finite"),
         ("ended", "b", "FINISHED", None),
     ]
 

@@ -84,7 +84,7 @@ def test_an_error_is_final_until_the_sweep_is_resumed(run_stub_sweep):
     assert begun(outcome, "first") == [0, 0, 1, 1]
 
 
-def test_no_more_restored_trials_train_at_once_than_may(run_stub_sweep):
+def test_the_limit_of_concurrent_trials_holds_for_restored_trials(run_stub_sweep):
     run_stub_sweep("raises", 4)
     outcome = run_stub_sweep("well", 1, "--resume")
     assert outcome["ended"] and statuses(outcome) == ["FINISHED"] * 4

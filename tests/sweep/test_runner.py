@@ -214,7 +214,7 @@ def test_effects_and_plots_are_kept_with_the_sweep_and_printed(monkeypatch, tmp_
     best = compare(f"sqlite:///{tmp_path}/mlflow.db", "mattered").best.run_id
     assert f"beamclip report mattered --storage {tmp_path}\n" in output.out
     assert output.out.endswith(
-        f"Probe its best again:    beamclip evaluate run:{best} --storage {tmp_path}\n"
+        f"Probe the best again:    beamclip evaluate run:{best} --storage {tmp_path}\n"
     )
     assert parent.data.tags["beamclip.teacher_near_chance"].startswith(
         "tiny with prompt set openai_7: 11 % of val right"

@@ -64,7 +64,7 @@ def test_planning_without_stores_writes_no_store(script, preset, tmp_path):
     assert not list(tmp_path.rglob("manifest.json"))
 
 
-def test_it_is_a_command(script):
+def test_the_script_is_a_command(script):
     command = [sys.executable, str(script), "--set", "objective.name=other"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (result.returncode, result.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""The embedding store as it is read, and the view sets that key it."""
+"""Reading an embedding store, and the view sets in its key."""
 
 import dataclasses
 
@@ -50,7 +50,7 @@ def test_rows_are_found_by_id_in_any_order(stored):
     assert not np.allclose(stored.gather(IDS, 0), stored.gather(IDS, 1))
 
 
-def test_all_is_the_same_as_gathering(stored):
+def test_reading_all_rows_equals_gathering_them(stored):
     everything = stored.all()
     assert everything.shape == (79, 2, 16) and everything.dtype == np.float16
     assert everything.nbytes == stored.bytes

@@ -44,7 +44,7 @@ def test_a_closed_port_is_an_error_at_once_and_the_password_is_not_shown(scheme)
         ("postgresql://host:port/db", "doesn't answer"),
     ],
 )
-def test_an_impossible_uri_gets_a_sentence(uri, sentence):
+def test_an_impossible_uri_is_a_user_error(uri, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
         connect(uri)
     assert "\n" not in str(caught.value)

@@ -75,11 +75,11 @@ def read_class_list(path: Path, key: str) -> tuple[ClassName, ...]:
         raise UserError(f"{where} can't be read ({error.strerror}); give a text file") from None
     except UnicodeDecodeError:
         raise UserError(
-            f"{where} is not UTF-8; save it as UTF-8 text, one class name a line"
+            f"{where} is not UTF-8; save it as UTF-8 text, one class name per line"
         ) from None
     lines = text.rstrip().splitlines()
     if not lines:
-        raise UserError(f"{where} is empty; write one class name a line")
+        raise UserError(f"{where} is empty; write one class name per line")
     classes = [
         _parse_line(line, f"{where} line {number}") for number, line in enumerate(lines, start=1)
     ]

@@ -78,7 +78,7 @@ def _class_folders(files: Files, root: str) -> list[str]:
     classes = files.folders(root)
     if not classes:
         raise UserError(
-            f"{files}/{root} has no class folders; put each class's images into a folder of its own"
+            f"{files}/{root} has no class folders; put each class's images into its own folder"
         )
     return classes
 
