@@ -100,7 +100,7 @@ def match_pins(classes: Sequence[ClassName], pins: Mapping[str, str]) -> list[st
     """Return the pin of each class, or None.
 
     Args:
-        classes: in label order.
+        classes: the classes in label order.
         pins: sense by class name. Case, hyphens and underscores of names do not matter.
 
     Raises:
@@ -134,7 +134,7 @@ def given_sense(class_name: ClassName, pin: str | None, lexicon: Lexicon) -> Sen
     """Return the sense that is pinned or given with the class, or None.
 
     Raises:
-        UserError: as `parse_sense`.
+        UserError: see `parse_sense`.
     """
     if pin is not None:
         return parse_sense(class_name.name, pin, f"pinned by {PINS}", lexicon)
@@ -311,7 +311,7 @@ def add_image_evidence(
     among several stays as it is.
 
     Args:
-        sense: as `choose_senses` chose it.
+        sense: the sense that `choose_senses` returned.
         cosines: how well the images show each of `sense.considered`, in that order.
         lexicon: where hypernyms are looked up.
         temperature: > 0. About twice the teacher's own (0.01 for CLIP) is a good start; below that,

@@ -21,7 +21,7 @@ class NameList:
     """A list of class names next to the images.
 
     Attributes:
-        names: in label order.
+        names: class names in label order.
         where: the list's own name, for messages.
     """
 
@@ -204,7 +204,7 @@ def in_words(names: Sequence[str], keys: Sequence[str | None]) -> tuple[str, ...
     Classes outside ImageNet-1K get the first lemma of their WordNet id.
 
     Args:
-        names: of the classes, such as `n01440764` or `tench, Tinca tinca`.
+        names: names of the classes, such as `n01440764` or `tench, Tinca tinca`.
         keys: WordNet id of each class, if known.
     """
     words = []

@@ -91,7 +91,7 @@ class Entry:
 
     Attributes:
         path: relative to the data set's folder.
-        size: in bytes.
+        size: size in bytes.
         stamp: a hash or a time that changes with the file; empty if a listing has neither.
     """
 
@@ -233,7 +233,7 @@ class Files:
         """Return bytes of a file. Failures of disk or network are retried.
 
         Args:
-            path: of the file.
+            path: path of the file.
             start: first byte.
             size: number of bytes; None for everything from `start`.
 
@@ -304,9 +304,9 @@ class LazyBytes:
 
     Attributes:
         files: the data set's files.
-        path: of the file.
+        path: path of the file.
         start: first byte.
-        size: in bytes; None for everything from `start`.
+        size: number of bytes; None for everything from `start`.
     """
 
     files: Files

@@ -99,7 +99,7 @@ class PackJob:
         Two threads may call it: one decodes while the other waits for the disk.
 
         Args:
-            folder: of the store.
+            folder: folder of the store.
             threads: number of threads that decode.
         """
         # A pool lets reading and decoding overlap. With one thread and local files it would only
@@ -371,7 +371,7 @@ def images_per_shard(total: int, side: int) -> int:
 
     Args:
         total: number of images of the source.
-        side: of the stored images, in px.
+        side: side of the stored images, in px.
     """
     most_images = _SHARD_BYTES // (side * side * 3)
     images_for_many_shards = math.ceil(total / _MIN_SHARDS)

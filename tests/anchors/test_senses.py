@@ -203,7 +203,7 @@ def test_a_class_is_not_a_type_of_itself(lexicon):
     )
 
 
-def test_plurals_with_a_sense_of_their_own_also_have_their_singulars_senses(lexicon):
+def test_plurals_with_their_own_sense_also_have_the_senses_of_the_singular(lexicon):
     glasses = choose(lexicon, "glasses", "wineglass", "beer mug", "coffee mug")[0]
     assert glasses.scores and "glass" in glasses.synset.lemmas
 
@@ -244,7 +244,7 @@ def test_images_and_classes_count_together(lexicon):
     )  # only the images count
 
 
-def test_images_do_not_propose_a_person_or_overrule_what_was_given(lexicon):
+def test_images_never_propose_a_person_or_override_a_given_sense(lexicon):
     crane, flamingo = choose(lexicon, "crane", ClassName("flamingo", synset="n02007558"))
     assert add_image_evidence(crane, [0.9, 0.8, 0.7, 0.1, 0.5], lexicon).synset.id == "n02012849"
     assert sum(

@@ -78,7 +78,7 @@ def test_one_class_has_no_pairs():
     assert measure_similarity(anchors(1)) == AnchorSimilarity(0, 0, NEAR_DUPLICATE, ())
 
 
-def test_the_list_of_nearest_pairs_is_no_longer_than_asked_for():
+def test_the_list_of_nearest_pairs_has_at_most_the_requested_length():
     assert (
         len(measure_similarity(anchors(20)).nearest) == 50
         and len(measure_similarity(anchors(4)).nearest) == 6

@@ -135,7 +135,7 @@ def test_thousands_are_encoded_by_the_given_runner(tower, tmp_path, count, runne
     assert used == ([("prompts", True, 2049, list(range(17)))] if runner_is_used else [])
 
 
-def test_a_job_that_is_sent_elsewhere_loads_the_same_tower_and_writes_the_same(teacher, tmp_path):
+def test_a_job_in_another_process_loads_the_same_tower_and_writes_the_same_bytes(teacher, tmp_path):
     job = TextJob(tuple(TEXTS[:200]), teacher.config, key_of(teacher.text_fingerprint), teacher)
     sent = pickle.loads(pickle.dumps(job))
     assert sent == job and sent.loaded is None and len(pickle.dumps(job)) < 20_000

@@ -124,9 +124,9 @@ def test_strict_senses_stop_with_a_user_error(complaint, preset, storage, tmp_pa
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ("1.5", "1.5 is no cosine; give a number from -1 to 1"),
-        ("nan", "is no cosine"),
-        ("x", "x is no cosine; give a number from -1 to 1"),
+        ("1.5", "1.5 is not a cosine; give a number from -1 to 1"),
+        ("nan", "is not a cosine"),
+        ("x", "x is not a cosine; give a number from -1 to 1"),
     ],
 )
 def test_a_cosine_is_between_minus_one_and_one(capsys, value, says):

@@ -341,7 +341,7 @@ def name_of(path):
     ).name
 
 
-def test_data_are_called_after_their_folder_however_it_is_written(tmp_path, monkeypatch):
+def test_a_data_set_has_the_name_of_its_folder_for_any_form_of_the_path(tmp_path, monkeypatch):
     (tmp_path / "pets" / "more").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "pets")
     written = (
@@ -526,7 +526,7 @@ def test_other_data_comes_under_its_name():
     assert rows[4][2] == f"{other.metrics['linear_probe/test_top1']:.2f}"
 
 
-def test_brackets_in_a_name_are_no_markup():
+def test_brackets_in_a_name_are_not_markup():
     table = probe_table("/data/[/old]/student.safetensors", {"[red]own[/red]": evaluated(3)})
     assert "[red]own[/red], 90 test images" in str(table_lines(table))
     console = Console(width=120, record=True, file=io.StringIO())

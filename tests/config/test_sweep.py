@@ -144,7 +144,7 @@ def test_an_initial_student_that_no_trial_makes_is_found_before_anything_starts(
         check_space(varied(**settings), load_experiment("demo"))
 
 
-def test_a_variant_may_be_nested_like_a_preset_and_mappings_that_are_settings_stay_whole():
+def test_a_variant_may_be_nested_like_a_preset_and_settings_that_are_mappings_are_not_flattened():
     """A class name may contain dots, but it is not a dotted key."""
     senses = {"St. Bernard": "a dog"}
     nested = {

@@ -100,7 +100,7 @@ def test_stamps_that_a_listing_has_are_not_requested(files, monkeypatch):
     assert files.stamped(listed) == listed
 
 
-def test_pipes_and_sockets_are_no_files(tmp_path):
+def test_pipes_and_sockets_are_not_files(tmp_path):
     """Opening a pipe would block forever."""
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "link.jpg").symlink_to("pipe.jpg")

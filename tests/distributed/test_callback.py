@@ -129,7 +129,7 @@ def test_a_trial_that_reported_a_failure_has_failed(run_sweep):
     ]
 
 
-def test_no_trial_waits_for_one_whose_process_was_lost_for_good(run_sweep, tmp_path):
+def test_no_trial_waits_for_one_that_was_lost_and_not_retried(run_sweep, tmp_path):
     def steps(callback):
         callback.on_step_begin(0, [])
         callback.on_trial_start(0, [], trial("a"))

@@ -82,7 +82,7 @@ def others(count=2, width=9):
     ]
 
 
-def test_several_teachers_are_the_mean_of_their_probabilities_each_at_its_own_temperature():
+def test_the_target_of_several_teachers_is_the_mean_of_their_probabilities():
     student, teacher, anchors = tensors()
     (second, second_anchors), (third, third_anchors) = others()
     objective = CrossModalSimilarityMatching(

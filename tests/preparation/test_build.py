@@ -84,7 +84,7 @@ def test_a_second_call_encodes_nothing_and_opens_the_same(experiment, stores, as
         {"teacher.batch_size": 5, "teacher.actors": [1, 1]},
     ],
 )
-def test_temperatures_students_and_seeds_need_nothing_new(
+def test_temperatures_students_and_seeds_need_no_new_stores(
     experiment, stores, assets, monkeypatch, values
 ):
     monkeypatch.setattr(

@@ -44,7 +44,7 @@ def shares(found):
     return {effect.setting: effect.eta_squared for effect in found}
 
 
-def test_additive_effects_share_the_variance_as_their_own_variances_do():
+def test_shares_of_additive_effects_are_proportional_to_their_variances():
     found = setting_effects(grid(lambda a, b: 40 + 10 * a + 3 * b, a=[0, 1, 2], b=[0, 1]))
     of_a, of_b = 100 * 2 / 3, 9 / 4  # variances of 10a and 3b
     assert [effect.setting for effect in found] == ["a", "b"]

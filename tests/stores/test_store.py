@@ -103,7 +103,7 @@ def test_a_store_without_stamps_is_verified_by_reading_it(store):
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]"])
-def test_a_folder_without_a_manifest_is_no_store(store, content):
+def test_a_folder_without_a_manifest_is_not_a_store(store, content):
     store.file("manifest.json").unlink()
     if content:
         store.file("manifest.json").write_text(content)

@@ -41,7 +41,7 @@ def test_paths_become_absolute_and_the_text_travels_with_the_settings(tmp_path):
         ('return {"loss": inputs.embedings.mean()}\n', "has no attribute 'embedings'"),
         ('return {"los": inputs.embeddings.mean()}\n', "returns 'los', but no \"loss\""),
         ("return inputs.embeddings.mean()\n", 'returns Tensor; return a dict with "loss"'),
-        ('return {"loss": inputs.embeddings}\n', "returns loss as something else than a tensor"),
+        ('return {"loss": inputs.embeddings}\n', "returns loss, but not as a tensor"),
         ('return {"loss": inputs.teachers[0].mean()}\n', "returns a loss without a gradient"),
         ("return 1 / 0\n", "ZeroDivisionError: division by zero (my_losses.py, line 6)"),
     ],

@@ -141,7 +141,7 @@ def draw(
         recipe: the distribution of views.
         ids: sample ids, [N].
         views: view ids, [N]. Small crops need view ids of their own, which the caller chooses.
-        seed: of the views, not of the run.
+        seed: seed of the views, not of the run.
         small: draw a multi-crop recipe's small crops instead of its large ones.
 
     Returns:

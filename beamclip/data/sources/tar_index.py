@@ -18,7 +18,7 @@ from beamclip.data.files import Files
 LABEL_SUFFIXES = {".cls", ".json"}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"}
 READ_VERSION = 2
-"""Raised whenever other samples or labels are read from the same shards. In the fingerprint."""
+"""Increase it if other samples or labels are read from the same shards. In the fingerprint."""
 
 Label = int | str
 """A class index, or the name of an image's folder."""
@@ -43,7 +43,7 @@ class Labels:
         """Add the label in a member of the tar.
 
         Args:
-            key: of the sample.
+            key: key of the sample.
             suffix: `.cls` or `.json`.
             content: the open member; None if `tarfile` can't open it.
             where: its name, for messages.
@@ -109,7 +109,7 @@ class Sample:
     Attributes:
         name: the image's path in the tar.
         start: offset of its first byte in the shard.
-        size: in bytes.
+        size: size in bytes.
         label: its class.
     """
 

@@ -56,7 +56,7 @@ def test_hard_edges_equal_the_matrices_too(box, interpolation):
     ("interpolation", "mode"),
     [("bilinear", InterpolationMode.BILINEAR), ("bicubic", InterpolationMode.BICUBIC)],
 )
-def test_a_crop_on_whole_pixels_is_torchvisions_of_the_same_file_to_the_bit(
+def test_a_crop_on_whole_pixels_equals_torchvision_s_bit_by_bit(
     photographs, stored, interpolation, mode
 ):
     images = stored(photographs(1))

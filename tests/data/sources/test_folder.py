@@ -50,7 +50,7 @@ def test_the_fingerprint_changes_with_a_file(make_tree):
 @pytest.mark.parametrize(
     ("splits", "match"),
     [
-        ({"train": {"a": 1, "b": 1}}, "has no test split; put one folder a class into"),
+        ({"train": {"a": 1, "b": 1}}, "has no test split; put one folder per class into"),
         ({"test": {"a": 1, "b": 1}}, "train does not exist"),
         ({"train": {"a": 0, "b": 0}, "test": {"a": 0, "b": 0}}, "are empty; put images into them"),
         (
