@@ -15,14 +15,14 @@ def assert_passes(program, *arguments):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_imports_point_one_way():
+def test_imports_follow_the_layers():
     assert_passes("lint-imports")
 
 
-def test_one_style():
+def test_code_passes_ruff():
     assert_passes("ruff", "check", "beamclip", "sweeps", "tests")
 
 
 @pytest.mark.slow
-def test_types_hold():
+def test_code_passes_mypy():
     assert_passes("mypy", "--strict")

@@ -152,7 +152,7 @@ def build_anchor_sets(  # noqa: PLR0913 - the arguments of `build_once`, and wha
         repair: rebuild what is damaged in an existing store.
 
     Raises:
-        UserError: as `build_once`.
+        UserError: see `build_once`.
     """
     missing_texts: set[str] = set()
     for plan in plans:

@@ -42,7 +42,7 @@ def load_templates(prompt_set: PromptSet) -> tuple[str, ...]:
     """Return the templates of a prompt set; `openai_7` and `openai_80` name open_clip's lists."""
     if isinstance(prompt_set.templates, tuple):
         return prompt_set.templates
-    # Imported here because it imports torch, and prompts with templates of their own need none.
+    # Imported here because it imports torch, and prompts with their own templates need none.
     import open_clip
 
     open_clip_templates = {

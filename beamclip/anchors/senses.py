@@ -6,7 +6,7 @@ The first of these that applies decides:
 2. what is given with the class: the WordNet id that the data's source knows, or the second column
    of a class list
 3. the table of a well-known data set, if the class names are exactly its classes
-4. WordNet, if the name has only one sense
+4. WordNet, if it has only one sense for the name
 5. the sense that fits the other classes best (see `beamclip.anchors.wordnet.disambiguate`)
 
 Imports no torch.
@@ -70,7 +70,7 @@ class Sense:
 
 
 def ambiguous_senses(senses: Sequence[Sense]) -> tuple[Sense, ...]:
-    """Return the senses that were chosen among several, rather than pinned, given or known."""
+    """Return the senses that were chosen from several; the others were pinned, given or known."""
     return tuple(sense for sense in senses if sense.scores)
 
 
@@ -100,7 +100,7 @@ def match_pins(classes: Sequence[ClassName], pins: Mapping[str, str]) -> list[st
     """Return the pin of each class, or None.
 
     Args:
-        classes: in label order.
+        classes: the classes in label order.
         pins: sense by class name. Case, hyphens and underscores of names do not matter.
 
     Raises:
@@ -119,7 +119,7 @@ def match_pins(classes: Sequence[ClassName], pins: Mapping[str, str]) -> list[st
         if len(labels) > 1:
             raise UserError(
                 f"{PINS} pins {name!r}, but {len(labels)} classes have that name; drop the pin, "
-                "their own WordNet ids or contexts already say what they mean"
+                "because their own WordNet ids or contexts already say what they mean"
             )
         if not pin.strip():
             raise UserError(
@@ -134,7 +134,7 @@ def given_sense(class_name: ClassName, pin: str | None, lexicon: Lexicon) -> Sen
     """Return the sense that is pinned or given with the class, or None.
 
     Raises:
-        UserError: as `parse_sense`.
+        UserError: see `parse_sense`.
     """
     if pin is not None:
         return parse_sense(class_name.name, pin, f"pinned by {PINS}", lexicon)
@@ -205,7 +205,7 @@ def choose_senses(
     Named things (a person, a place) are chosen only if a name has no other sense.
 
     Args:
-        classes: all classes of the data set or vocabulary, since they decide about each other.
+        classes: all classes of the data set or vocabulary; they help to disambiguate each other.
         lexicon: where senses are looked up.
         pins: WordNet id or free text by class name.
 
@@ -278,7 +278,7 @@ def _choose_by_other_classes(
     reason = "fits the other classes best"
     classes_with_candidates = sum(1 for synsets in candidates if synsets)
     if classes_with_candidates == 1:
-        reason = "the most probable on its own, with no other class to compare"
+        reason = "the most probable on its own; there is no other class to compare with"
 
     chosen = []
     for label, sense in enumerate(senses):
@@ -311,7 +311,7 @@ def add_image_evidence(
     among several stays as it is.
 
     Args:
-        sense: as `choose_senses` chose it.
+        sense: the sense that `choose_senses` returned.
         cosines: how well the images show each of `sense.considered`, in that order.
         lexicon: where hypernyms are looked up.
         temperature: > 0. About twice the teacher's own (0.01 for CLIP) is a good start; below that,

@@ -154,7 +154,7 @@ def encode_texts_once(  # noqa: PLR0913 - the arguments of `build_once`, and wha
         repair: encode damaged shards of an existing store again.
 
     Raises:
-        UserError: as `build_once`.
+        UserError: see `build_once`.
     """
     digest = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16]
     runner = in_process if len(texts) <= _MAX_IN_PROCESS else run

@@ -1,6 +1,6 @@
 """Build and read the stores of a balance: which training images are kept, and a report.
 
-The spanning forest has a store of its own. It is built once, and each balance of the same images
+The spanning forest has its own store. It is built once, and each balance of the same images
 cuts it at its own threshold or share.
 """
 

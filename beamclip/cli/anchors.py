@@ -72,7 +72,7 @@ class _BuiltAnchorSet:
             near: smallest cosine at which two anchors count as near-duplicates.
         """
         report = anchor_report(self.store, self.prompt_set, self.senses)
-        # The store holds the pairs at its own threshold; any other is measured anew.
+        # The store holds the pairs at its own threshold; for any other, they are computed again.
         if near == report.threshold:
             return report
         return report.with_similarity(measure_similarity(self.embeddings, near), self.senses)

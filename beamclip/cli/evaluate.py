@@ -167,7 +167,7 @@ def _probe(
         student: on its device.
         dataset: its `probe` settings are used.
         images: the data set's packed images and their splits.
-        anchors: for zero-shot, [K, D]; None: no zero-shot.
+        anchors: the anchors for zero-shot, [K, D]; None to skip zero-shot.
         bars: shows the progress.
     """
     config = dataset.experiment.probe
@@ -208,7 +208,7 @@ def _load_model(model: str, untrained: bool, experiment: Experiment) -> _LoadedM
     if not _is_student(model):
         init = "random" if untrained else "pretrained"
         experiment = with_values(experiment, {"student.backbone": model, "student.init": init})
-        # No probe uses the embeddings of a timm model, so any width will do.
+        # No probe uses the embeddings of a timm model, so any width works.
         student = build_student(experiment.student, 1, experiment.seed)
         return _LoadedModel(student, embeds_like_teacher=False)
     if untrained:
@@ -376,7 +376,7 @@ class EvaluationDataset:
         with self._errors_name_transfer():
             packed = context.packed(self.experiment.data)
             splits = split(packed, self.experiment.data)
-            # Again, because train is smaller now: without val and unreadable images.
+            # Check again: without val and unreadable images, train is smaller now.
             check_knn_neighbors(self.experiment, len(splits.train))
             return packed, splits
 
@@ -529,5 +529,5 @@ def table_notes(evaluations: Mapping[str, Evaluation]) -> list[str]:
         for few_shot in evaluation.details["few_shot"]:
             if few_shot["note"]:
                 shots = few_shot["images_per_class"]
-                notes.append(f"{name}, {shots} images a class: left out, {few_shot['note']}")
+                notes.append(f"{name}, {shots} images per class: left out, {few_shot['note']}")
     return notes

@@ -146,9 +146,9 @@ def _add_command(
 
     Args:
         commands: the subparsers.
-        name: of the command.
+        name: name of the command.
         handler: `module:function`; a name, because some of these modules import torch.
-        description: for the help of the command and of `beamclip`.
+        description: text for the help of the command and of `beamclip`.
     """
     parser = commands.add_parser(
         name, help=description, description=description, allow_abbrev=False
@@ -373,5 +373,5 @@ def _parse_cosine(text: str) -> float:
         cosine = math.nan
     # NaN fails this comparison as well.
     if not -1 <= cosine <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no cosine; give a number from -1 to 1")
+        raise argparse.ArgumentTypeError(f"{text} is not a cosine; give a number from -1 to 1")
     return cosine

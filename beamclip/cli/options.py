@@ -147,7 +147,7 @@ def start_sweep(sweep: Sweep, options: argparse.Namespace) -> None:
 
     Args:
         sweep: the space to search. To resume, only its name is used.
-        options: of a parser with `add_experiment_options` and `add_sweep_options`.
+        options: parsed options of a parser with `add_experiment_options` and `add_sweep_options`.
 
     Raises:
         UserError: options contradict each other, or the sweep can't be run.

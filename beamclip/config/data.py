@@ -15,7 +15,7 @@ class DataConfig(Strict):
     path: str | None = None
     """Folder of the images, or an fsspec URL such as `s3://bucket/folder`; `--data` sets it."""
     class_names: str | None = None
-    """A text file with one class name a line, in label order; needed if the source names no
+    """A text file with one class name per line, in label order; needed if the source names no
     classes. After the name and a tab, a WordNet id or a description may say what is meant."""
     download: bool = False
     """Let torchvision download CIFAR into `path`."""

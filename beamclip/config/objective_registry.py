@@ -484,7 +484,7 @@ def _settings_of_signature(
         if signature.defaults:
             first = [*signature.posonlyargs, *signature.args][-len(signature.defaults)]
             raise ValueError(
-                f"{first.arg} has a default but is no setting; write *, before it to make it one"
+                f"{first.arg} has a default but is not a setting; write *, before it to make it one"
             )
         pairs = zip(signature.kwonlyargs, signature.kw_defaults, strict=True)
         for parameter, default in pairs:

@@ -110,7 +110,7 @@ def _table(model: type[BaseModel], prefix: str) -> str:
     texts = model_texts(model)
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
-        # Sections have tables of their own.
+        # Sections have their own tables.
         if is_model(field.annotation):
             continue
         kind = _type(field.annotation)

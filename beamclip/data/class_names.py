@@ -21,7 +21,7 @@ class NameList:
     """A list of class names next to the images.
 
     Attributes:
-        names: in label order.
+        names: class names in label order.
         where: the list's own name, for messages.
     """
 
@@ -36,7 +36,7 @@ def wordnet_id(path: str) -> str | None:
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """Read a file with one class name a line, in label order.
+    """Read a file with one class name per line, in label order.
 
     The text after a tab says which sense is meant; `beamclip.anchors` reads it.
 
@@ -67,17 +67,17 @@ def class_names_in(content: bytes, where: str) -> tuple[str, ...]:
         lines = [line.strip() for line in content.decode("utf-8-sig").rstrip().splitlines()]
     except UnicodeDecodeError:
         raise UserError(
-            f"{where} is not UTF-8; save it as UTF-8 text, one class name a line"
+            f"{where} is not UTF-8; save it as UTF-8 text, one class name per line"
         ) from None
     if not lines or "" in lines:
         line = lines.index("") + 1 if lines else 1
         raise UserError(
-            f"{where} is empty in line {line}; write one class name a line, in label order"
+            f"{where} is empty in line {line}; write one class name per line, in label order"
         )
     # Compare whole lines: two classes may share a name if the senses after the tab differ.
     name, times = Counter(lines).most_common(1)[0]
     if times > 1:
-        raise UserError(f"{where} has {name!r} {times} times; every class needs a name of its own")
+        raise UserError(f"{where} has {name!r} {times} times; every class needs its own name")
     return tuple(line.split("\t")[0].rstrip() for line in lines)
 
 
@@ -116,7 +116,7 @@ def resolve_classes(
         where = name_list.where
     if listed is None and source_names is None:
         raise UserError(
-            f"{config.path} has no class names; give a text file, one name a line, as "
+            f"{config.path} has no class names; give a text file, one name per line, as "
             "data.class_names"
         )
     # Check number and order of the names.
@@ -204,7 +204,7 @@ def in_words(names: Sequence[str], keys: Sequence[str | None]) -> tuple[str, ...
     Classes outside ImageNet-1K get the first lemma of their WordNet id.
 
     Args:
-        names: of the classes, such as `n01440764` or `tench, Tinca tinca`.
+        names: names of the classes, such as `n01440764` or `tench, Tinca tinca`.
         keys: WordNet id of each class, if known.
     """
     words = []

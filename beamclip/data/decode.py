@@ -13,7 +13,7 @@ from PIL import Image
 from beamclip.data.files import LazyBytes
 
 RESIZE_VERSION = 1
-"""Raised whenever the pixels of `load_square_rgb` change; it is in the key of packed stores."""
+"""Increase it if the pixels of `load_square_rgb` change; it is in the key of packed stores."""
 
 _ORIENTATION = 0x0112
 """EXIF tag of the orientation."""
@@ -38,7 +38,7 @@ def load_square_rgb(
 
     Args:
         image: an encoded file, or pixels, uint8 [H, W, 3].
-        side: of the square, in px.
+        side: side of the square, in px.
         upscale: False returns a smaller square of an image whose shorter side is below `side`.
 
     Returns:
@@ -64,7 +64,8 @@ def load_square_rgb(
 def _check_size(image: Image.Image) -> None:
     """Raise ValueError for a decompression bomb, before any pixel is decoded.
 
-    A few kilobytes can claim gigapixels. Pillow itself only warns up to twice its limit.
+    A file of a few kilobytes can claim to have gigapixels. Below twice its limit, Pillow itself
+    only warns.
     """
     width, height = image.size
     # The limit is None if a program has switched it off.
@@ -143,11 +144,11 @@ def _resize(
 
     Args:
         image: RGB.
-        side: of the square, in px.
+        side: side of the square, in px.
         columns: left and right edge of the part, in px.
         rows: top and bottom edge of the part, in px.
     """
-    # For a long strip the height first saves most of the work.
+    # For a very long image, resizing the height first saves most of the work.
     if image.height > 100 * image.width and side < image.height:
         flat = _resize_box(image, (image.width, side), (0, image.width), rows)
         return _resize_box(flat, (side, side), columns, (0, side))

@@ -58,7 +58,7 @@ def refuse_loop(root: Path, path: str) -> None:
 def leads_nowhere(path: Path) -> bool:
     """Return whether a path is a dangling link, or a link to itself.
 
-    Such a link is broken for good, unlike a disk that fails for a moment.
+    Such a link is broken permanently, unlike a disk that fails for a moment.
     """
     try:
         os.stat(path)
@@ -91,7 +91,7 @@ class Entry:
 
     Attributes:
         path: relative to the data set's folder.
-        size: in bytes.
+        size: size in bytes.
         stamp: a hash or a time that changes with the file; empty if a listing has neither.
     """
 
@@ -111,7 +111,7 @@ class Files:
     url: str
 
     def __getstate__(self) -> dict[str, Any]:
-        # Without cached properties: every process opens a connection of its own.
+        # Without cached properties: every process opens its own connection.
         return {"url": self.url}
 
     def __str__(self) -> str:
@@ -233,7 +233,7 @@ class Files:
         """Return bytes of a file. Failures of disk or network are retried.
 
         Args:
-            path: of the file.
+            path: path of the file.
             start: first byte.
             size: number of bytes; None for everything from `start`.
 
@@ -245,7 +245,7 @@ class Files:
             end = None if size is None else start + size
             content: bytes = self._file_system.cat_file(self._full_path(path), start=start, end=end)
             if size is not None and len(content) != size:
-                # `with_retries` does not retry EOFError. A local file is truncated for good, while
+                # `with_retries` does not retry EOFError. A local file is truncated forever, while
                 # a network may have been interrupted.
                 kind = OSError if self.local is None else EOFError
                 raise kind(f"it gave {len(content)} bytes instead of {size}")
@@ -304,9 +304,9 @@ class LazyBytes:
 
     Attributes:
         files: the data set's files.
-        path: of the file.
+        path: path of the file.
         start: first byte.
-        size: in bytes; None for everything from `start`.
+        size: number of bytes; None for everything from `start`.
     """
 
     files: Files

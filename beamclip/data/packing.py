@@ -99,7 +99,7 @@ class PackJob:
         Two threads may call it: one decodes while the other waits for the disk.
 
         Args:
-            folder: of the store.
+            folder: folder of the store.
             threads: number of threads that decode.
         """
         # A pool lets reading and decoding overlap. With one thread and local files it would only
@@ -132,7 +132,7 @@ class PackJob:
         writer_class = RawShardWriter if self.config.encoding == "raw" else JpegShardWriter
         writer = writer_class(folder, index, self.config.image_size)
         with writer, warnings.catch_warnings():
-            # `load_square_rgb` refuses such images with a reason of its own.
+            # `load_square_rgb` refuses such images with its own reason.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             items = self.source.items(split, start, stop)
             if pool is None:
@@ -167,7 +167,7 @@ def encode_row(item: Item, config: DataConfig) -> Row | str:
 
     Raises:
         UserError: its bytes can't be read, and it is no dangling link. Such an error of a disk or
-            network says nothing about the image, so the image must not be left out for good.
+            network says nothing about the image, so the image must not be left out permanently.
     """
     try:
         image = item.image.read() if isinstance(item.image, LazyBytes) else item.image
@@ -371,7 +371,7 @@ def images_per_shard(total: int, side: int) -> int:
 
     Args:
         total: number of images of the source.
-        side: of the stored images, in px.
+        side: side of the stored images, in px.
     """
     most_images = _SHARD_BYTES // (side * side * 3)
     images_for_many_shards = math.ceil(total / _MIN_SHARDS)

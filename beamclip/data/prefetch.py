@@ -29,7 +29,7 @@ class Prefetcher(Generic[P, T]):
     """Runs `make` over items in a background thread, two results ahead.
 
     NumPy and torch release the interpreter's lock while they work. So a thread is enough, and
-    nothing is copied between processes. On a GPU the thread uses a high-priority stream of its own,
+    nothing is copied between processes. On a GPU the thread uses its own high-priority stream,
     so that its many small kernels run before training's few large ones.
 
     Args:

@@ -78,7 +78,7 @@ def _whole_groups(
         groups: group of each sample, [N].
         labels: class of each sample, [N].
         fraction: share of each class that val should get.
-        rng: for the order of the groups.
+        rng: random generator for the order of the groups.
 
     Returns:
         Booleans, [N].
@@ -129,7 +129,7 @@ def even_subset(ids: Ids, labels: Ids, count: int, seed: int = 0) -> Ids:
         ids: sample ids, [N].
         labels: their classes, [N].
         count: number of ids to return; all ids if there are fewer.
-        seed: of the draw.
+        seed: seed of the draw.
     """
     return _evenly(ids, labels, count, np.random.Generator(np.random.Philox(seed)))
 

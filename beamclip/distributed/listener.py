@@ -25,7 +25,7 @@ class Listener(Protocol):
     """Receives the events of all trials in the driver's process, in the order they happen."""
 
     def on_restore(self, trials: Mapping[str, RestoredTrial]) -> None:
-        """Receive the trials that ended in earlier sessions. Called once, first."""
+        """Receive the trials that ended in earlier sessions. Called once, before all others."""
 
     def on_trial_start(self, trial_id: str, values: Mapping[str, Any]) -> None:
         """Receive a trial that starts, or that continues after a resume or a lost process."""

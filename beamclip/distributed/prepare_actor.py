@@ -225,7 +225,7 @@ class Preparation:
     Args:
         planned: all experiments of the sweep's space.
         root: folder of all stores.
-        show: called with the progress about three times a second while a method runs.
+        show: called with the progress about three times per second while a method runs.
         repair: build damaged stores again.
     """
 

@@ -107,7 +107,7 @@ def _write_shards(job: Job, shards: Sequence[int], folder: Path, size: PoolSize)
     import ray.data
 
     context = ray.data.DataContext.get_current()
-    # `beamclip` shows a progress bar of its own, with the rate and the time left.
+    # `beamclip` shows its own progress bar, with the rate and the time left.
     context.enable_progress_bars = False
     for name in ("ray.data", "ray.data._internal.execution.streaming_executor"):
         logging.getLogger(name).setLevel(logging.ERROR)

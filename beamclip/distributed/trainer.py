@@ -244,8 +244,8 @@ def run_trial(experiment: Experiment, assets: str, folder: str) -> Any:
 
 def _wait_until_delivered(reports: Any) -> None:
     # A report goes from this queue to the only result slot of the trial's actor, from which Tune
-    # fetches it. If the trial's function returns with a report on its way, the actor can lock up
-    # for good.
+    # fetches it. If the trial's function returns with a report on its way, the actor can block
+    # forever.
     while not reports._training_actor_item_queue.empty():
         time.sleep(0.05)
     # The queue is empty as soon as the report is taken out. Give it time to reach the slot.

@@ -121,12 +121,12 @@ def _gradient(parameters: Tensor, z: Tensor, labels: Tensor, weight_decay: float
         parameters: weights, and the bias as the last row, [F + 1, K].
         z: features and a column of ones, [B, F + 1].
         labels: int64 [B].
-        weight_decay: factor of the parameters that is added to the gradient.
+        weight_decay: this factor times the parameters is added to the gradient.
 
     Returns:
         [F + 1, K].
     """
-    # The gradient of the cross-entropy by the logits is softmax − one-hot.
+    # The gradient of the cross-entropy with respect to the logits is softmax − one-hot.
     error = (z @ parameters).softmax(-1)
     error[torch.arange(len(labels), device=labels.device), labels] -= 1
     return torch.addmm(parameters, z.T, error, beta=weight_decay, alpha=1 / len(labels))

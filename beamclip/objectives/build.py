@@ -75,7 +75,7 @@ def _run_file(path: str, source: str) -> types.ModuleType:
         return sys.modules[name]
     module = types.ModuleType(name)
     module.__file__ = path
-    # Before it runs, because @dataclass looks up the module of its class in sys.modules.
+    # Register before running: @dataclass looks up the module of its class in sys.modules.
     sys.modules[name] = module
     try:
         exec(compile(source, path, "exec"), module.__dict__)  # the file that the user named

@@ -52,7 +52,7 @@ def check_objective(config: ObjectiveConfig) -> None:
         scalars = build_objective(config, context)(random_inputs(config))
     except UserError:
         raise
-    # sys.exit() in a user's file must not pass for success.
+    # sys.exit() in a user's file must not count as success.
     except (Exception, SystemExit) as error:
         raise UserError(
             f"objective.name {config.name} fails on random tensors: {describe(error)}"
@@ -96,7 +96,7 @@ def find_problem(scalars: object) -> str:
         return f'returns {type(scalars).__name__}; return a dict with "loss" and other scalars'
     for name, value in scalars.items():
         if not isinstance(value, Tensor) or value.numel() != 1:
-            return f"returns {name} as something else than a tensor with one number"
+            return f"returns {name}, but not as a tensor with one number"
     if not scalars["loss"].requires_grad:
         return "returns a loss without a gradient; compute it from the student's tensors"
     return ""

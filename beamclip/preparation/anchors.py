@@ -92,7 +92,7 @@ def make_anchor_sets(
         The stores of all required anchor sets, by `anchor_set_key`.
 
     Raises:
-        UserError: as `build_anchor_sets`.
+        UserError: see `build_anchor_sets`.
     """
     # Group by text tower and drop duplicates. `build_anchor_sets` then encodes the sentences of a
     # whole group together, each once.

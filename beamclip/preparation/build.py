@@ -102,7 +102,7 @@ def _assets(
                 # Not the experiment's config: the loaded teacher's names the demo's path, and the
                 # precision that `auto` means on the workers.
                 tower=context.teacher(tower).config.model_dump(mode="json"),
-                # Only a further teacher (`OtherTeacher`) can have a temperature of its own.
+                # Only a further teacher (`OtherTeacher`) can have its own temperature.
                 temperature=getattr(tower, "temperature", None),
             )
         )

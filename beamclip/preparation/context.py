@@ -58,7 +58,7 @@ class PreparationContext:
         """Return the source of the images; open it if it is not open yet.
 
         Raises:
-            UserError: as `open_source`.
+            UserError: see `open_source`.
         """
         key = _cache_key(config.model_dump(mode="json", exclude=_SPLIT_SETTINGS))
         if key not in self._sources:
@@ -73,7 +73,7 @@ class PreparationContext:
         """Return the packed images; pack them if they are missing.
 
         Raises:
-            UserError: as `pack`.
+            UserError: see `pack`.
         """
         # `max_unreadable_fraction` stays in the cache key, because `pack_source` checks it on each
         # call. With a stricter limit, the same packed images may not be acceptable.

@@ -339,7 +339,7 @@ def embed(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
         store may hold more samples and views than asked for. The number is 0 if the store existed.
 
     Raises:
-        UserError: as `build_once`; or the teacher's embeddings are zero or not finite.
+        UserError: see `build_once`; or the teacher's embeddings are zero or not finite.
     """
     # A store of more samples or views serves as well, and saves the whole pass.
     basis = embedding_basis(teacher, packed, views)

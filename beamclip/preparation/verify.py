@@ -89,7 +89,7 @@ def verify(
         count: number of views to compare in each store.
 
     Raises:
-        UserError: as `run_teacher_passes`.
+        UserError: see `run_teacher_passes`.
     """
     by_number = {str(number): experiment for number, experiment in enumerate(experiments)}
     results = run_teacher_passes(by_number, context)

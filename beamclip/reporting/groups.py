@@ -43,7 +43,7 @@ class RunRow:
 class TrialGroup:
     """Trials with the same settings, one for each seed.
 
-    If the sweep does not vary the seed, each trial is a group of its own.
+    If the sweep does not vary the seed, each trial is its own group.
     """
 
     rows: tuple[RunRow, ...]

@@ -28,7 +28,7 @@ def selection_section(comparison: Comparison) -> Section:
             f"The best settings were chosen on {comparison.metric}. All choices inside a probe "
             "were made on val as well, which is held out of train."
         ),
-        "Test was evaluated once a trial, after its probe was chosen; no choice depends on it.",
+        "Test was evaluated once per trial, after its probe was chosen; no choice depends on it.",
     ]
     if compared_over_seeds(comparison):
         text += [

@@ -138,7 +138,7 @@ def artifact_root(experiment: Experiment) -> str | None:
     A tracking server decides itself where artifacts are stored.
 
     Raises:
-        UserError: as `tracking_uri`.
+        UserError: see `tracking_uri`.
     """
     root = storage_root(experiment)
     return f"{root}/artifacts" if tracking_uri(experiment).startswith("sqlite:") else None

@@ -62,7 +62,7 @@ class Shards:
         path = self.folder / self.record_name(index)
         path.parent.mkdir(exist_ok=True)
         # Stamps are taken after the rename, which changes a file's time of status change. They
-        # have a file of their own, so that a rebuilt shard has the same record, byte by byte.
+        # have their own file, so that a rebuilt shard has the same record, byte by byte.
         stamps = {name: stamp_of(self.folder / name) for name in files}
         write_json(path.with_suffix(".stamps"), stamps)
         # The record is written last, because a shard that has one counts as finished.

@@ -135,7 +135,7 @@ def load_record(root: str, name: str, sweep_id: str) -> SweepRecord:
         sweep_id: its id.
 
     Raises:
-        UserError: as `read_record`.
+        UserError: see `read_record`.
     """
     record = read_record(f"{root}/sweeps/{name}/{sweep_id}")
     old_root = record.base.storage.path

@@ -182,7 +182,7 @@ def _write_plots(tracker: "SweepTracker", comparison: "Comparison") -> None:
 
 
 def print_comparison(record: SweepRecord) -> None:
-    """Print the tables of a sweep, and the commands to look closer at it."""
+    """Print the tables of a sweep, and the commands to look at it more closely."""
     from beamclip.reporting.comparison import compare
     from beamclip.reporting.tables import render
 

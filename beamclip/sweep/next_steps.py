@@ -12,7 +12,7 @@ from beamclip.stores.sweep_record import SweepRecord
 def next_commands(
     name: str, base: Experiment, best: str | None = None, sweep_id: str | None = None
 ) -> str:
-    """Return lines with the commands to look closer at a sweep, without passwords.
+    """Return lines with the commands to look at a sweep more closely, without passwords.
 
     Args:
         name: name of the sweep.
@@ -30,11 +30,11 @@ def next_commands(
     lines = [
         ("Compare in the browser", open_mlflow),
         ("Compare again here", shlex.join(["beamclip", "compare", *sweep, *options])),
-        ("A page to send around", shlex.join(["beamclip", "report", *sweep, *options])),
+        ("A report to share", shlex.join(["beamclip", "report", *sweep, *options])),
     ]
     if best:
         evaluate = shlex.join(["beamclip", "evaluate", f"run:{best}", *options])
-        lines.append(("Probe its best again", evaluate))
+        lines.append(("Probe the best again", evaluate))
     return "\n" + "\n".join(f"{label + ':':<24} {command}" for label, command in lines)
 
 

@@ -16,7 +16,7 @@ def print_plan(stores: Sequence[PlannedStore], root: Path) -> None:
     """Print a table of the stores that a sweep needs to stderr.
 
     Args:
-        stores: in the order in which they are built.
+        stores: the stores in the order in which they are built.
         root: folder of all stores.
 
     Raises:

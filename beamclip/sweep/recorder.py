@@ -70,7 +70,7 @@ class Recorder:
 
     Its methods only queue what happened. A thread writes the events of each trial in order, and
     retries what fails. Tune must not wait for the tracker, because a callback that takes seconds
-    can block a trial for good (see docs/architecture.md).
+    can block a trial forever (see docs/architecture.md).
 
     Args:
         record: the sweep, after its stores were built.

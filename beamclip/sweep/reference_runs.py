@@ -122,7 +122,7 @@ def _teachers(record: SweepRecord) -> list[tuple[dict[str, str], AssetFacts]]:
             tags["teacher"] = facts.teacher
         if "anchors.prompt_set" in varied:
             tags["prompt_set"] = experiments[key].anchors.prompt_set
-        # Other settings, such as the views, also lead to stores of their own, but not to another
+        # Other settings, such as the views, also lead to their own stores, but not to another
         # teacher: the first stores of each teacher and prompt set stand for all.
         teachers.setdefault(tuple(tags.items()), facts)
     return [(dict(tags), facts) for tags, facts in teachers.items()]

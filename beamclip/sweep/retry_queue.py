@@ -21,7 +21,7 @@ _SLOW_FAILURE_SECONDS = 10.0
 class RetryQueue:
     """Runs writes in a thread, the writes of each trial in order, and retries those that fail.
 
-    A write that fails only holds up later writes of the same trial.
+    A write that fails delays only later writes of the same trial.
 
     Args:
         say: prints a line. Called when writes start to fail, and when they work again.
@@ -43,7 +43,7 @@ class RetryQueue:
         self._incoming.put((trial_id, write))
 
     def close(self, timeout: float | None = None) -> Exception | None:
-        """Try all writes once more, now, and wait for that.
+        """Try all writes once more without delay, and wait until that is done.
 
         Args:
             timeout: seconds to wait at most; None: no limit.
@@ -72,7 +72,7 @@ class RetryQueue:
         Returns:
             False once the queue is closed.
         """
-        # With nothing to retry, wait as long as it takes.
+        # With nothing to retry, wait without a limit.
         timeout = None
         if self._pending:
             timeout = max(0.0, self._next_attempt - time.monotonic())
@@ -95,11 +95,11 @@ class RetryQueue:
             try:
                 while writes:
                     writes[0]()
-                    # Only removed once it has worked.
+                    # A write is removed only after it has succeeded.
                     writes.popleft()
             except Exception as error:
                 failure = error
-                # Back at the end of the dict, so that the other trials come first next time.
+                # Put the trial at the end of the dict, so that the others come first next time.
                 self._pending[trial_id] = writes
                 if time.monotonic() - start > _SLOW_FAILURE_SECONDS:
                     break
@@ -115,7 +115,7 @@ class RetryQueue:
         """Remember how the last attempt went. Print a line when failures start or end."""
         previous = self._error
         self._error = failure
-        # If printing fails, the thread must keep writing.
+        # The thread must keep writing even if printing fails.
         with suppress(Exception):
             if failure is not None and previous is None:
                 self._say(

@@ -88,22 +88,22 @@ def run_sweep(
             if not _run_trials(record, tracker, bars, bool(resume)):
                 raise KeyboardInterrupt
         except UserError:
-            # Without its stores a new sweep never began. Its run must not count as the latest
-            # sweep of this name.
+            # A new sweep without stores never began. Delete its run, so that it does not count as
+            # the latest sweep of this name.
             never_began = not resume and not record.assets
             if never_began:
                 tracker.delete()
             raise
         except KeyboardInterrupt:
-            # Before the stores are built no record is saved, and --resume would find an earlier
-            # sweep.
+            # The interruption may come before the stores are built and the record is saved.
+            # Without a record, --resume would find an earlier sweep.
             record.save()
             raise KeyboardInterrupt(resume_command(record)) from None
         has_results = write_summary(tracker, record, bars)
         if not has_results:
             tracker.close("FAILED")
 
-    # Only now the sweep's final status is written and the bars are closed.
+    # Print at the end, when the sweep's final status is written and the bars are closed.
     print_comparison(record)
     if not has_results:
         raise UserError(
@@ -151,7 +151,7 @@ def _plan_stores(sweep: Sweep, base: Experiment, bars: ProgressBars, repair: boo
     """Connect to the cluster, check that a trial fits, and print the plan of the stores.
 
     Returns:
-        The preparation, to build these stores with.
+        The preparation, which can build these stores.
 
     Raises:
         UserError: the cluster can't be used or is too small, the settings don't fit the data, or
@@ -161,7 +161,7 @@ def _plan_stores(sweep: Sweep, base: Experiment, bars: ProgressBars, repair: boo
     from beamclip.distributed.prepare_actor import Preparation
 
     connect()
-    # Called for its error: not even one trial fits.
+    # Called only for its error, which says that not even one trial fits.
     concurrent_trials(base)
     for warning in (idle_gpus_warning(base), demo_teacher_warning(base)):
         if warning:
@@ -209,8 +209,8 @@ def _run_trials(
 def sweep_lock(record: SweepRecord) -> Iterator[None]:
     """Hold an exclusive flock on the sweep so that no second driver runs it.
 
-    The kernel releases a flock even after SIGKILL. filelock is not used, because on file systems
-    without flock it takes the existence of a file for the lock, which would outlive the process.
+    The kernel releases a flock even after SIGKILL. filelock is not used: on file systems without
+    flock it uses the existence of a file as the lock, and a killed process would leave that file.
 
     A sweep is not locked if its storage is remote, or on a file system without locks.
 

@@ -37,7 +37,7 @@ BATCH = 128
 SCENES = 51200
 """Images in the training set: half as many as the second stage needs, so it sees each twice."""
 
-# At 3e-3 the text transformer collapses, so it gets a peak rate of its own.
+# At 3e-3 the text transformer collapses, so it gets its own peak rate.
 _PEAK_LR = 3e-3
 _TEXT_LR = 1e-3
 # Share of the steps.
@@ -225,7 +225,7 @@ def train_demo_teacher(folder: Path, progress: Progress = silent, seed: int = 0)
         scenes = teacher_scenes(SCENES, seed)
         tokenizer = open_clip.SimpleTokenizer(context_length=_MODEL["text_cfg"]["context_length"])
         captions = Captions.of(_all_templates(), DIGIT_NAMES, scenes.color_names, tokenizer)
-        # Each stage has a generator of its own, so its draws don't depend on the other stage.
+        # Each stage has its own generator, so its draws don't depend on the other stage.
         with small_vocabulary(model, captions.vocabulary):
             _train_text_tower(model, captions, torch.Generator().manual_seed(seed))
             _train_both_towers(
@@ -299,7 +299,7 @@ def _train_both_towers(
     progress: Progress,
 ) -> None:
     """Train image and text tower together for `STEPS` steps."""
-    # Model and optimizer; the text transformer has a learning rate of its own.
+    # Model and optimizer; the text transformer has its own learning rate.
     model.visual.to(memory_format=torch.channels_last)
     model.train()
     other_parameters = [

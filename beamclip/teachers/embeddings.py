@@ -126,7 +126,7 @@ class Embeddings:
             ValueError: a sample is not in the store.
         """
         rows = np.searchsorted(self.ids, ids)
-        # An id above all stored ones gets the row behind the last.
+        # For an id above all stored ones, this is the row after the last.
         if (rows == len(self.ids)).any() or (self.ids[rows] != ids).any():
             raise ValueError("a sample id is not in the embedding store")
         return rows

@@ -53,7 +53,7 @@ def load_published() -> list[PublishedResult]:
 def write_published(
     client: MlflowClient, experiment_id: str, results: Sequence[PublishedResult] | None = None
 ) -> int:
-    """Write the results that an MLflow experiment doesn't have yet, each as a run of its own.
+    """Write the results that an MLflow experiment doesn't have yet, each as its own run.
 
     Args:
         client: client of the tracking server.

@@ -29,7 +29,7 @@ class Context:
         world_size: number of workers of the run.
         device: device of the student and of the batches.
         report: receives the metrics and checkpoints.
-        checkpoint: folder of the checkpoint to resume from, or None to start anew.
+        checkpoint: folder of the checkpoint to resume from, or None to start from the beginning.
     """
 
     rank: int = 0

@@ -84,8 +84,7 @@ def _divergence(run: Run, epoch: int, bad_step: int) -> TrainingDiverged:
         "config": run.experiment.model_dump(mode="json"),
     }
     return TrainingDiverged(
-        f"the loss stopped being a number at step {step}; "
-        "lower optimizer.lr or set optimizer.clip_norm",
+        f"the loss is not finite at step {step}; lower optimizer.lr or set optimizer.clip_norm",
         evidence,
     )
 
@@ -107,7 +106,7 @@ def _training_cost(run: Run, progress: Progress) -> TrainingCost:
     teachers = len(run.opened.teachers)
     steps = progress.epoch * run.steps_per_epoch
     images_seen = steps * run.experiment.optimizer.batch_size
-    # Images that teachers would have to encode if this were the only run of the stores.
+    # Images that teachers would have to encode if no other run used the stores.
     teacher_images = 0
     if requirements.embeddings and views.teacher == "live":
         teacher_images = images_seen * requirements.views * teachers
@@ -125,8 +124,8 @@ def _seed_everything(*parts: int) -> None:
     With seed, epoch and rank as the numbers, random numbers inside an epoch (dropout) depend on
     nothing else, and a resumed run needs no saved random state.
     """
-    # A hash, since sums would give the same seed to, say, (0, 1, 0) and (0, 0, 1). Seven bytes fit
-    # into torch's 64-bit seed.
+    # A sum of the numbers would give (0, 1, 0) and (0, 0, 1) the same seed; a hash does not. Seven
+    # of its bytes fit into torch's 64-bit seed.
     digest = hashlib.sha256(repr(parts).encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:7], "little"))
 
@@ -182,7 +181,7 @@ def _count_encoded(run: Run) -> int:
     count = torch.tensor([new_images], dtype=torch.float64, device=run.context.device)
     encoded = round(float(run.context.mean(count).item() * run.context.world_size))
     assert encoded == 0 or run.experiment.views.teacher == "live", (
-        f"a trial that reads stores had {encoded} images encoded"
+        f"a trial that reads stores encoded {encoded} images"
     )
     return encoded
 

@@ -37,7 +37,7 @@ def build(teacher, root, *plans, **options):
 
 
 def slow_anchor(embed, of_class):
-    """CLIP's ensembling, then the same over members: written out, one number at a time."""
+    """CLIP's ensembling over prompts, then the mean over members, one number at a time."""
 
     def unit(vector):
         length = sum(number**2 for number in vector) ** 0.5
@@ -155,7 +155,7 @@ def test_the_key_depends_on_the_tower_the_names_and_the_sentences(tower, tmp_pat
 
 
 def test_the_key_depends_on_nothing_else(tower):
-    """Neither the prompt set's name, nor a sense that does not change the sentences."""
+    """The key ignores the prompt set's name, and senses that do not change the sentences."""
     parts = plan("plain").parts(tower())
     assert plan("plain", name="mine").parts(tower()) == parts
     assert plan("plain", (ClassName("crane", "n03126707"), *CLASSES[1:])).parts(tower()) == parts
@@ -254,7 +254,7 @@ def test_a_report_counts_prompts_and_bare_names(build_reported):
         and report.prompts_per_class == (min(counts), max(counts))
         and min(counts) < max(counts)
     )
-    assert report.bare == 1  # nothing is known of qwrtz
+    assert report.bare == 1  # WordNet does not know qwrtz
     assert (report.shortened, report.duplicates) == (0, 0)
 
 

@@ -169,7 +169,7 @@ def test_underscores_in_names_become_spaces():
     assert sentences("{name} % {gloss}", "plain") == (("a photo of a {name} % {gloss}.",),)
 
 
-def test_an_ensemble_keeps_its_members_apart_however_many_sentences_each_has():
+def test_members_of_an_ensemble_stay_separate_with_any_number_of_sentences():
     prompts = prompts_for(
         senses_of(("crane", BIRD), ("cab", "n02930766"), "qwrtz"),
         members_of("openai_7+plain+synonyms", {}),

@@ -22,7 +22,7 @@ from beamclip.config import AnchorsConfig, UserError, load_experiment, parse_ass
 
 @pytest.fixture(scope="module")
 def lexicon():
-    """The excerpt, so that nothing needs to be installed and the same is chosen everywhere."""
+    """The excerpt: nothing needs to be installed, and the choices are the same everywhere."""
     return Excerpt()
 
 
@@ -84,7 +84,7 @@ def test_a_given_sense_overrides_a_known_data_set(lexicon):
     )
 
 
-def test_one_sense_and_none(lexicon):
+def test_names_with_one_sense_or_none(lexicon):
     heron, thing, bus = choose(lexicon, "flamingo bird", "qwrtz", "minibus")
     assert bus.why == "its only sense" and bus.synset.lemmas[0] == "minibus" and bus.scores == ()
     assert (
@@ -118,7 +118,9 @@ def test_a_named_thing_is_chosen_where_there_is_nothing_else(lexicon):
 def test_the_reason_says_that_a_class_had_no_others_to_compare(lexicon):
     mouse = choose(lexicon, "mouse")[0]
     assert (
-        mouse.why.startswith("the most probable on its own, with no other class to compare")
+        mouse.why.startswith(
+            "the most probable on its own; there is no other class to compare with"
+        )
         and len(ambiguous_senses([mouse])) == 1
     )
 
@@ -132,7 +134,7 @@ def test_ambiguous_senses_are_those_chosen_among_several(lexicon):
 
 
 @pytest.mark.parametrize("spelling", ["Golf_ball", "golf-ball", "golf ball"])
-def test_a_pin_may_be_spelled_otherwise(lexicon, spelling):
+def test_case_and_hyphens_of_a_pinned_name_do_not_matter(lexicon, spelling):
     assert (
         choose_senses([ClassName("golf ball")], lexicon, {spelling: "n03445777"})[0].why
         == "pinned by anchors.senses"
@@ -201,7 +203,7 @@ def test_a_class_is_not_a_type_of_itself(lexicon):
     )
 
 
-def test_plurals_with_a_sense_of_their_own_also_have_their_singulars_senses(lexicon):
+def test_plurals_with_their_own_sense_also_have_the_senses_of_the_singular(lexicon):
     glasses = choose(lexicon, "glasses", "wineglass", "beer mug", "coffee mug")[0]
     assert glasses.scores and "glass" in glasses.synset.lemmas
 
@@ -239,10 +241,10 @@ def test_images_and_classes_count_together(lexicon):
     )
     assert (
         add_image_evidence(mouse, cosines, lexicon, temperature=0.001).synset.id == "n03793489"
-    )  # images alone
+    )  # only the images count
 
 
-def test_images_do_not_propose_a_person_or_overrule_what_was_given(lexicon):
+def test_images_never_propose_a_person_or_override_a_given_sense(lexicon):
     crane, flamingo = choose(lexicon, "crane", ClassName("flamingo", synset="n02007558"))
     assert add_image_evidence(crane, [0.9, 0.8, 0.7, 0.1, 0.5], lexicon).synset.id == "n02012849"
     assert sum(
@@ -252,13 +254,13 @@ def test_images_do_not_propose_a_person_or_overrule_what_was_given(lexicon):
 
 
 @pytest.mark.slow
-def test_imagenet_needs_nothing_weighed(lexicon):
+def test_no_class_of_imagenet_is_ambiguous(lexicon):
     senses = choose_senses(open_vocabulary("imagenet-21k"), lexicon)
     assert len(senses) == 21841 and not ambiguous_senses(senses)
     assert all(sense.synset and sense.hypernym for sense in senses)
 
 
-def test_better_than_the_most_frequent_sense(lexicon):
+def test_the_chosen_sense_is_better_than_the_most_frequent_one(lexicon):
     """On ImageNet-1K's first lemmas: measured 80 % against 33 %."""
     classes = [ClassName(tables.lemmas()[id][0]) for id in tables.imagenet_1k()]
     ambiguous = [
@@ -302,7 +304,7 @@ def both_senses(own=OWN_CLASSES, vocabulary="data", **anchors):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("excerpt")
-def test_keys_of_the_source_are_senses_and_names_stay_names():
+def test_keys_of_the_source_give_senses_and_names_are_not_changed():
     own = dataset_classes(("crane", "tench", "moss"), (BIRD, "n01440764", None), None)
     assert own == (ClassName("crane", BIRD), ClassName("tench", "n01440764"), ClassName("moss"))
     matched = resolve_senses(own, AnchorsConfig())
@@ -340,7 +342,7 @@ def test_a_line_with_another_class_s_id_is_refused(listed):
 
 
 @pytest.mark.usefixtures("excerpt")
-def test_the_user_s_list_overrides_the_source(listed):
+def test_the_user_s_class_list_overrides_the_source(listed):
     path = listed(f"crane\t{MACHINE}", "fish\tthe one in the logo", "stop")
     own = dataset_classes(("crane", "fish", "stop"), (BIRD, "n01440764", "n02102040"), path)
     assert own == (
@@ -371,7 +373,7 @@ def test_a_bad_second_column_is_refused(listed, lines, message):
 
 
 @pytest.mark.usefixtures("excerpt")
-def test_without_pins_or_ids_the_classes_decide_about_each_other():
+def test_without_pins_or_ids_the_classes_disambiguate_each_other():
     bird, machine = (
         resolve_senses([ClassName(name) for name in names], AnchorsConfig())
         for names in (("crane", "heron"), ("crane", "forklift"))
@@ -450,7 +452,7 @@ def test_strict_senses_stop_at_the_first_ambiguous_class():
     assert (
         f"; 1 more class is ambiguous too; pin one with --set 'anchors.senses={{crane: {MACHINE}}}'"
         in text
-    )  # the likeliest, no writer
+    )  # the most probable sense, not the writer
     assert text.endswith("see them all with `beamclip anchors --explain`") and "\n" not in text
     with pytest.raises(UserError, match=r"class mouse has 4 senses"):
         both_senses(strict_senses=True, senses={"crane": BIRD})

@@ -36,7 +36,7 @@ def test_equals_all_pairs_written_out(monkeypatch, count, rows):
     assert [cosine for *_, cosine in similarity.nearest] == pytest.approx(cosines, abs=1e-5)
 
 
-def test_more_classes_than_fit_one_block():
+def test_more_classes_than_fit_in_one_block_give_the_same_pairs():
     vectors = anchors(2500)
     for first, second in ((0, 2499), (1023, 1024), (2048, 2049)):
         vectors[second] = vectors[first]
@@ -50,7 +50,7 @@ def test_more_classes_than_fit_one_block():
     assert similarity.near == int((cosines >= NEAR_DUPLICATE).sum()) > 100
 
 
-def test_three_of_a_kind_are_three_pairs():
+def test_three_equal_classes_are_three_pairs():
     assert measure_similarity(anchors(5)[[0, 1, 0, 2, 0]]).duplicates == 3
 
 
@@ -58,7 +58,7 @@ def test_three_of_a_kind_are_three_pairs():
     ("threshold", "near"),
     [(-1.0, 3), (0.7, 3), (0.708, 2), (0.9, 2), (0.92, 1), (0.94, 0), (1.0, 0)],
 )
-def test_near_are_those_at_the_threshold_and_above(threshold, near):
+def test_pairs_at_or_above_the_threshold_are_near(threshold, near):
     """At 0°, 20° and 45°: cosines of 0.9397, 0.9063 and 0.7071."""
     angles = torch.deg2rad(torch.tensor([0.0, 20.0, 45.0]))
     assert (
@@ -78,7 +78,7 @@ def test_one_class_has_no_pairs():
     assert measure_similarity(anchors(1)) == AnchorSimilarity(0, 0, NEAR_DUPLICATE, ())
 
 
-def test_the_list_of_nearest_pairs_is_no_longer_than_asked_for():
+def test_the_list_of_nearest_pairs_has_at_most_the_requested_length():
     assert (
         len(measure_similarity(anchors(20)).nearest) == 50
         and len(measure_similarity(anchors(4)).nearest) == 6

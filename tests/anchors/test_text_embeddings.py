@@ -136,7 +136,7 @@ def test_thousands_are_encoded_by_the_given_runner(tower, tmp_path, count, runne
     assert used == ([("prompts", True, 2049, list(range(17)))] if runner_is_used else [])
 
 
-def test_a_job_that_is_sent_elsewhere_loads_the_same_tower_and_writes_the_same(teacher, tmp_path):
+def test_a_job_in_another_process_loads_the_same_tower_and_writes_the_same_bytes(teacher, tmp_path):
     job = TextJob(tuple(TEXTS[:200]), teacher.config, key_of(teacher.text_fingerprint), teacher)
     sent = pickle.loads(pickle.dumps(job))
     assert sent == job and sent.loaded is None and len(pickle.dumps(job)) < 20_000
@@ -153,7 +153,7 @@ def test_a_job_that_is_sent_elsewhere_loads_the_same_tower_and_writes_the_same(t
         )
 
 
-def test_a_node_with_another_tower_of_the_same_name_is_refused(teacher, tmp_path):
+def test_a_node_whose_tower_has_the_same_name_and_other_weights_is_refused(teacher, tmp_path):
     job = TextJob(tuple(TEXTS[:2]), teacher.config, key_of({"weights": "others"}))
     with pytest.raises(
         UserError, match="has other weights on this node than on the first; give all nodes the same"

@@ -35,7 +35,7 @@ class LikeSigLIP:
         self.context_length = context_length
 
     def pieces(self, text):
-        """Ids of pieces of up to four letters, none of them a special token's."""
+        """Ids of pieces of up to four letters. None is the id of a special token."""
         return [
             200 + sum(map(ord, piece))
             for piece in re.findall(r"[a-z]{1,4}", re.sub(r"[^\w\s]", "", text.lower()))

@@ -20,7 +20,7 @@ def sorted_by_distance(vectors, groups, row):
     )
 
 
-@pytest.mark.parametrize("cells", [2**25, 1500])  # all at once, and two or three rows a block
+@pytest.mark.parametrize("cells", [2**25, 1500])  # all at once, and two or three rows per block
 def test_nearest_of_other_groups_are_found_by_comparing_with_all(clustered, monkeypatch, cells):
     monkeypatch.setattr(neighbors_module, "_BLOCK_CELLS", cells)
     groups = np.random.default_rng(1).integers(0, 30, len(clustered))

@@ -62,7 +62,7 @@ def test_the_kept_image_comes_first_in_a_frame_and_the_others_after_it():
     assert [row[0] for row in rows] == [kept[1], kept[2]] and [len(row) for row in rows] == [
         3,
         2,
-    ]  # the largest first, no single ones
+    ]  # the largest set first, no sets of one image
     left, top = report_module._LABEL, report_module._GAP
     assert sheet.getpixel((left - 2, top + 5)) == FRAME and sheet.getpixel(
         (left + 10, top + 10)

@@ -23,7 +23,7 @@ def all_distances(vectors):
 
 
 def by_union_find(distances, threshold):
-    """Every pair below the threshold joined, one after the other."""
+    """Join every pair below the threshold, one after the other."""
     leader = list(range(len(distances)))
 
     def find(row):
@@ -147,7 +147,7 @@ def test_the_threshold_is_midway_between_the_distances_it_separates():
     assert threshold_for_share(forest, 0.4) == pytest.approx(0.3)
     assert threshold_for_share(forest, 0.5) == pytest.approx(
         0.3
-    )  # 0.4 and 0.6 are as near: the one that removes fewer
+    )  # 0.4 and 0.6 are equally near: choose the one that removes fewer
     assert threshold_for_share(forest, 0.79) > 0.5
     assert threshold_for_share(forest, 0.05) == 0
 
@@ -166,7 +166,7 @@ def test_the_image_nearest_to_the_center_is_kept(on_a_circle):
         2,
         1,
         5,
-    ]  # of two as near, the first
+    ]  # of two equally near ones, the first
 
 
 @pytest.mark.parametrize("chunk", [1, 100, 16_384])

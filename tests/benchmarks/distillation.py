@@ -198,7 +198,7 @@ def report(ways: dict[str, Way], options: argparse.Namespace, images: int) -> No
             print(f"round {number} {name}: {took:.2f} s", file=sys.stderr, flush=True)
     base = seconds["stores"]
     print(
-        f"{options.student} at {options.side} px, {options.recipe}, {images} images an epoch, "
+        f"{options.student} at {options.side} px, {options.recipe}, {images} images per epoch, "
         f"batch {options.batch_size}, {options.rounds} rounds, {device_name()}"
     )
     print(f"{'way':26} {'ms/image':>9} {'data wait':>10} {'time against stores':>20}")

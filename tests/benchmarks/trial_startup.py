@@ -89,7 +89,7 @@ def measure(ours: bool, trials: int) -> None:
 
 
 def main() -> None:
-    """Measure both trainers in turn, each in a process of its own, and print their times."""
+    """Measure both trainers in turn, each in its own process, and print their times."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -103,7 +103,7 @@ def main() -> None:
         ray_seconds = _run("ray", options.trials)
         our_seconds = _run("ours", options.trials)
         print(
-            f"round {number + 1}: TorchTrainer {ray_seconds:.1f} s a trial, "
+            f"round {number + 1}: TorchTrainer {ray_seconds:.1f} s per trial, "
             f"ours {our_seconds:.1f} s, {ray_seconds / our_seconds:.1f} times faster",
             flush=True,
         )

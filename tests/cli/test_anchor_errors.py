@@ -52,7 +52,7 @@ pytestmark = pytest.mark.usefixtures("no_ray")
     ],
 )
 @pytest.mark.usefixtures("excerpt")
-def test_what_is_wrong_with_anchors_is_named_and_leaves_nothing(
+def test_errors_in_anchor_settings_are_named_and_leave_no_files(
     complaint, preset, storage, settings, says
 ):
     options = [part for setting in settings for part in ("--set", setting)]
@@ -67,7 +67,7 @@ def test_what_is_wrong_with_anchors_is_named_and_leaves_nothing(
     [
         (
             b"caf\xe9\nblue\ngreen\nred\n",
-            "is not UTF-8; save it as UTF-8 text, one class name a line",
+            "is not UTF-8; save it as UTF-8 text, one class name per line",
         ),
         (b"red\nblue\nred\ngreen\n", "has 'red' 2 times"),
         (
@@ -97,7 +97,7 @@ def test_a_bad_class_list_is_named(complaint, preset, storage, tmp_path, key, co
 
 
 @pytest.mark.usefixtures("excerpt")
-def test_strict_senses_stop_with_a_sentence(complaint, preset, storage, tmp_path):
+def test_strict_senses_stop_with_a_user_error(complaint, preset, storage, tmp_path):
     (tmp_path / "names.txt").write_text("crane\nheron\nforklift\nmouse\n")
     options = [
         "--preset",
@@ -125,9 +125,9 @@ def test_strict_senses_stop_with_a_sentence(complaint, preset, storage, tmp_path
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ("1.5", "1.5 is no cosine; give a number from -1 to 1"),
-        ("nan", "is no cosine"),
-        ("x", "x is no cosine; give a number from -1 to 1"),
+        ("1.5", "1.5 is not a cosine; give a number from -1 to 1"),
+        ("nan", "is not a cosine"),
+        ("x", "x is not a cosine; give a number from -1 to 1"),
     ],
 )
 def test_a_cosine_is_between_minus_one_and_one(capsys, value, says):

@@ -64,7 +64,7 @@ def named(tmp_path):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The sentences that the text tower encodes."""
+    """The prompts that the text tower encodes."""
     texts, encode = [], Teacher.encode_texts
     monkeypatch.setattr(
         Teacher, "encode_texts", lambda self, some: texts.extend(some) or encode(self, some)
@@ -218,7 +218,7 @@ def test_images_that_the_teacher_has_encoded_are_used_too(
     assert "but the images show" not in anchors(*names, "--explain")
 
 
-def test_a_name_is_no_markup(anchors, named):
+def test_brackets_in_a_class_name_are_not_markup(anchors, named):
     printed = anchors(*named("[red]", "[/]", "bow [weapon]", "a_b"), "--explain", "--near", "-1")
     for name in ("[red]: ", "[/]: ", "bow [weapon]: "):
         assert f"\n{name}" in f"\n{printed}"
@@ -228,7 +228,7 @@ def test_a_name_is_no_markup(anchors, named):
     )
 
 
-def test_how_near_is_near_can_be_chosen(anchors, named):
+def test_the_threshold_of_near_pairs_can_be_set(anchors, named):
     assert (
         row(anchors("--near", "-1"), "cosine ≥ -1"),
         row(anchors("--near", "1"), "cosine ≥ 1"),
@@ -237,7 +237,7 @@ def test_how_near_is_near_can_be_chosen(anchors, named):
     assert row(twins, "cosine ≥ 1") == row(twins, "same anchor") == "1 pairs"
 
 
-def test_a_vocabulary_is_described_besides_the_data_s_own_classes(anchors, tmp_path):
+def test_a_vocabulary_is_described_in_addition_to_the_data_s_own_classes(anchors, tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("crane\nforklift\nbow\tof ribbon\nmissile\tn03773504\nmissile\tn04008634\n")
     printed = anchors("--set", f"anchors.vocabulary={words}", "--explain")
@@ -258,7 +258,7 @@ def test_every_teacher_s_anchors_are_described(anchors, teacher_folder):
     )
 
 
-def test_the_set_is_called_what_the_user_calls_it(anchors):
+def test_a_custom_prompt_set_keeps_its_name(anchors):
     """Colors have no hypernym here: both prompt sets make the same sentences and share a store."""
     assert "Anchors of tiny: plain" in anchors()
     assert "Anchors of tiny: hypernym" in anchors("--set", "anchors.prompt_set=hypernym")
@@ -276,7 +276,7 @@ def test_a_teacher_near_chance_gets_a_warning(anchors, named, preset, storage):
     assert "WARNING: that is near chance: tiny hardly knows these classes by these names" in printed
 
 
-def test_nothing_but_anchors_is_made(anchors, storage):
+def test_only_anchors_are_built(anchors, storage):
     anchors()
     assert sorted(path.name for path in (storage / "stores").iterdir() if path.is_dir()) == [
         "anchors",

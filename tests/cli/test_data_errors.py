@@ -47,7 +47,7 @@ def test_a_folder_that_is_missing_or_empty_is_named(refused, tmp_path):
     assert tiny.left_behind(tmp_path / "stores") == []
 
 
-def test_one_class_and_a_lacking_test_split_are_named(refused, tree, tmp_path):
+def test_a_single_class_and_a_missing_test_split_are_named(refused, tree, tmp_path):
     shutil.rmtree(tree / "test")
     assert "has no test split" in refused(data__path=str(tree))
     tiny.make_images(tmp_path / "one", classes=1)
@@ -96,14 +96,14 @@ def test_more_anchors_than_classes_and_a_batch_larger_than_the_data_are_named(re
     )
 
 
-def test_an_unknown_backbone_is_found_before_anything_is_made(refused, tmp_path):
+def test_an_unknown_backbone_is_found_before_anything_is_built(refused, tmp_path):
     assert "student.backbone resnet1888 is not a timm model; did you mean" in refused(
         student__backbone="resnet1888"
     )
     assert not (tmp_path / "stores").exists()
 
 
-def test_an_unknown_teacher_is_named_with_its_neighbours(refused, color_teacher, tmp_path):
+def test_an_unknown_teacher_is_named_with_its_neighbors(refused, color_teacher, tmp_path):
     assert "ViT-B-33 is not an open_clip model; did you mean ViT-B-32" in refused(
         teacher__model="ViT-B-33"
     )

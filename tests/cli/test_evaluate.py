@@ -27,7 +27,7 @@ from beamclip.students import build_student, save_student
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Images of four colours, others of three, and a teacher that knows the four."""
+    """Images of four colors, other images of three, and a teacher that knows the four."""
     folder = tmp_path_factory.mktemp("evaluating")
     images = tiny.make_images(folder / "images", train=20, test=5)
     teacher = tiny.make_teacher(folder / "teacher")
@@ -65,7 +65,7 @@ def test_a_frozen_backbone_is_probed_on_other_data_sets(student, folders, experi
     )
     assert (
         metrics["transfer/three/linear_probe/test_top1"] > 60
-    )  # a colour is seen without training
+    )  # colors can be told apart without training
     shared = ("linear_probe/val_top1", "linear_probe/test_top1", "knn/test_top1")
     assert [metrics[f"transfer/same/{key}"] for key in shared] == pytest.approx(
         [metrics[key] for key in shared]
@@ -74,7 +74,7 @@ def test_a_frozen_backbone_is_probed_on_other_data_sets(student, folders, experi
 
 
 @pytest.mark.slow
-def test_few_shot_probes_run_and_what_is_left_out_is_reported(student, experiment, capsys):
+def test_few_shot_probes_run_and_omitted_ones_are_reported(student, experiment, capsys):
     metrics = evaluate_model(student, False, experiment, EvaluationExtras({}, few_shot=True))
     assert {f"few_shot/{shots}_top1" for shots in FEW_SHOT} <= metrics.keys()
     few = experiment.model_copy(
@@ -85,12 +85,12 @@ def test_few_shot_probes_run_and_what_is_left_out_is_reported(student, experimen
         f"few_shot/2_top1{end}" for end in ("", "_low", "_high")
     }
     assert (
-        "images, 500 images a class: left out, a class has only 18 train images"
+        "images, 500 images per class: left out, a class has only 18 train images"
         in capsys.readouterr().out
     )
 
 
-def test_what_is_left_out_on_other_data_is_reported_with_its_name(
+def test_omitted_probes_on_other_data_are_reported_with_the_data_s_name(
     student, folders, experiment, capsys
 ):
     metrics = evaluate_model(
@@ -101,7 +101,7 @@ def test_what_is_left_out_on_other_data_is_reported_with_its_name(
     )
     assert "few_shot/16_top1" in metrics and "transfer/three/few_shot/16_top1" not in metrics
     assert (
-        "three, 16 images a class: left out, a class has only 11 train images"
+        "three, 16 images per class: left out, a class has only 11 train images"
         in capsys.readouterr().out
     )
 
@@ -150,13 +150,13 @@ def test_errors_in_a_class_list_name_the_option_that_was_typed(
 
 
 @pytest.mark.slow
-def test_a_class_list_goes_without_the_senses_of_names_that_it_lacks(student, experiment, tmp_path):
+def test_pins_of_names_that_a_class_list_lacks_are_ignored(student, experiment, tmp_path):
     (tmp_path / "others.txt").write_text("azure sky\ngrass\nred\nbanana\n")
     pinned = with_values(
-        experiment, {"anchors.senses": {"blue": "a colour", "Red": "a colour like blood"}}
+        experiment, {"anchors.senses": {"blue": "a color", "Red": "a color like blood"}}
     )
     extras = EvaluationExtras({}, class_list=str(tmp_path / "others.txt"))
-    kept = with_values(experiment, {"anchors.senses": {"red": "a colour like blood"}})
+    kept = with_values(experiment, {"anchors.senses": {"red": "a color like blood"}})
     assert evaluate_model(student, False, pinned, extras) == evaluate_model(
         student, False, kept, extras
     )
@@ -189,7 +189,7 @@ def test_a_student_whose_projector_was_not_trained_has_no_zero_shot(experiment, 
     student = build_student(experiment.student, 16, 0)
     student.projector.requires_grad_(
         False
-    )  # as training leaves it where the objective does not look at embeddings
+    )  # as training leaves it if the objective does not use embeddings
     save_student(student, tmp_path / "simclr.safetensors")
     path = str(tmp_path / "simclr.safetensors")
     metrics = evaluate_model(path, False, experiment)
@@ -217,7 +217,7 @@ def test_the_file_decides_about_zero_shot_and_without_an_entry_the_objective_doe
 def test_for_an_older_student_the_objective_of_its_run_decides_not_that_of_the_preset(
     student, experiment, monkeypatch
 ):
-    """The default preset's objective would have zero-shot scored for a student of SimCLR."""
+    """By the default preset's objective, zero-shot would be scored for a student of SimCLR."""
     asked = []
     monkeypatch.setattr("beamclip.cli.evaluate.projector_was_trained", lambda path: None)
     monkeypatch.setattr(
@@ -234,7 +234,7 @@ def test_for_an_older_student_the_objective_of_its_run_decides_not_that_of_the_p
     assert "zero_shot/test_top1" in evaluate_model("run:abc", False, experiment)
 
 
-def test_a_timm_model_has_no_use_for_a_class_list(experiment):
+def test_a_class_list_is_refused_for_a_timm_model(experiment):
     with pytest.raises(
         UserError, match="--class-list is for zero-shot, which a timm model can't do"
     ):
@@ -258,7 +258,7 @@ def test_a_missing_data_set_is_an_error_before_anything_is_packed(student, exper
         (["a=b", "a=c"], "--transfer names a twice; give each data set"),
     ],
 )
-def test_options_that_are_no_data_set_are_an_error(items, says, capsys):
+def test_invalid_data_set_options_are_an_error(items, says, capsys):
     options = [part for item in items for part in ("--transfer", item)]
     with pytest.raises(SystemExit) as caught:
         main(["evaluate", "test_resnet", *options])
@@ -266,7 +266,7 @@ def test_options_that_are_no_data_set_are_an_error(items, says, capsys):
 
 
 @pytest.mark.parametrize("model", ["run:abc", "student.safetensors"])
-def test_a_trained_student_is_not_taken_for_an_untrained_one(experiment, model):
+def test_a_trained_student_is_not_called_untrained(experiment, model):
     with pytest.raises(
         UserError, match=f"--untrained is for timm names, and {model} is a trained student"
     ):
@@ -278,9 +278,7 @@ def test_an_untrained_model_is_called_so(experiment, capsys):
     assert "test_resnet, untrained" in capsys.readouterr().out
 
 
-def test_more_neighbours_than_images_are_refused_before_any_feature_is_made(
-    experiment, monkeypatch
-):
+def test_more_neighbors_than_images_are_refused_before_any_feature_is_made(experiment, monkeypatch):
     monkeypatch.setattr(
         "beamclip.cli.evaluate.evaluation_features", lambda *_: pytest.fail("features were made")
     )
@@ -288,7 +286,7 @@ def test_more_neighbours_than_images_are_refused_before_any_feature_is_made(
         evaluate_model("test_resnet", True, with_values(experiment, {"probe.knn_k": 5000}))
 
 
-def test_more_neighbours_than_images_asked_for_are_refused_before_anything_is_packed(
+def test_more_neighbors_than_requested_images_are_refused_before_anything_is_packed(
     experiment, tmp_path
 ):
     with pytest.raises(UserError, match="knn_k"):
@@ -317,7 +315,7 @@ def test_too_little_data_is_an_error_before_anything_is_packed(experiment, tmp_p
 def test_other_data_that_can_t_be_split_is_an_error_before_any_feature_is_made(
     experiment, tmp_path, monkeypatch
 ):
-    """Or the model's own evaluation, which may have taken hours, would be lost with it."""
+    """Otherwise the evaluation of the model, which may have taken hours, would be lost, too."""
     monkeypatch.setattr(
         "beamclip.cli.evaluate.evaluation_features", lambda *_: pytest.fail("features were made")
     )
@@ -349,7 +347,7 @@ def name_of(path):
     ).name
 
 
-def test_data_are_called_after_their_folder_however_it_is_written(tmp_path, monkeypatch):
+def test_a_data_set_has_the_name_of_its_folder_for_any_form_of_the_path(tmp_path, monkeypatch):
     (tmp_path / "pets" / "more").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "pets")
     written = (
@@ -418,9 +416,7 @@ def make_parquet(folder):
 
 
 @pytest.mark.parametrize("make", [make_tars, make_parquet])
-def test_an_error_about_missing_class_names_of_other_data_is_not_about_the_own_data(
-    demo_experiment, tmp_path, make
-):
+def test_an_error_about_class_names_of_other_data_names_that_data(demo_experiment, tmp_path, make):
     pets = transfer_dataset("pets", str(make(tmp_path / "there")), demo_experiment, 32, "demo")
     with pytest.raises(
         UserError,
@@ -451,7 +447,7 @@ def test_an_error_about_a_missing_folder_names_the_option_that_was_typed(demo_ex
         )
 
 
-def test_transfer_data_with_the_own_name_is_refused(demo_experiment):
+def test_other_data_with_the_name_of_the_main_data_is_refused(demo_experiment):
     with pytest.raises(UserError, match="--transfer demo has the name of the model's own data"):
         transfer_dataset("demo", "x", demo_experiment, 32, "demo")
 
@@ -509,7 +505,7 @@ def test_each_probe_has_a_row_with_its_numbers():
     assert zero_shot[0] == "zero-shot" and zero_shot[2] == f"{m['zero_shot/test_top1']:.2f}"
 
 
-def test_few_shot_rows_come_last_and_what_could_not_be_done_is_a_note():
+def test_few_shot_rows_come_last_and_omitted_probes_are_notes():
     own = evaluated(3, few_shot=(1, 2, 500))
     rows = table_lines(probe_table("model", {"own": own}))
     assert [row[0] for row in rows[1:]] == [
@@ -522,7 +518,7 @@ def test_few_shot_rows_come_last_and_what_could_not_be_done_is_a_note():
     assert rows[1][4] == ""  # of 3 classes, the right one is always among 5
     assert "N-shot probes over draws" in probe_table("model", {"own": own}).caption
     assert probe_table("model", {"own": evaluated(3)}).caption is None
-    note = "500 images a class: left out, a class has only 40 train images"
+    note = "500 images per class: left out, a class has only 40 train images"
     assert table_notes({"own": own, "pets": evaluated(3, few_shot=(2, 500))}) == [
         f"own, {note}",
         f"pets, {note}",
@@ -536,7 +532,7 @@ def test_other_data_comes_under_its_name():
     assert rows[4][2] == f"{other.metrics['linear_probe/test_top1']:.2f}"
 
 
-def test_brackets_in_a_name_are_no_markup():
+def test_brackets_in_a_name_are_not_markup():
     table = probe_table("/data/[/old]/student.safetensors", {"[red]own[/red]": evaluated(3)})
     assert "[red]own[/red], 90 test images" in str(table_lines(table))
     console = Console(width=120, record=True, file=io.StringIO())

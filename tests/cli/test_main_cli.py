@@ -116,7 +116,7 @@ def test_a_tracking_server_that_does_not_answer_is_named_and_nothing_is_prepared
     assert tiny.left_behind(storage) == []
 
 
-def test_there_must_be_something_to_resume(complaint, storage):
+def test_resume_needs_an_earlier_sweep(complaint, storage):
     assert f"no sweep train is in {storage}/sweeps, so none can be resumed" in complaint(
         "train", "--storage", storage, "--resume"
     )
@@ -140,17 +140,17 @@ def test_there_must_be_something_to_resume(complaint, storage):
         (["--gpus-per-worker", "0.5"], "--gpus-per-worker"),
     ],
 )
-def test_resuming_takes_no_new_settings(complaint, storage, options, names):
+def test_resume_refuses_new_settings(complaint, storage, options, names):
     assert f"leave {names} out" in complaint("train", "--storage", storage, "--resume", *options)
 
 
-def test_a_new_space_is_not_taken_by_resuming_either(complaint, storage):
+def test_resume_refuses_a_new_space(complaint, storage):
     assert "leave --space out" in complaint(
         "sweep", "--storage", storage, "--resume", "--space", f"{TAU_T}=[1]"
     )
 
 
-def test_a_scripts_sweep_takes_the_same_options(capsys, storage):
+def test_a_script_takes_the_same_options(capsys, storage):
     with pytest.raises(SystemExit) as caught:
         sweep_main(
             Sweep(name="s", space={TAU_T: choice(0.1)}),
@@ -242,7 +242,7 @@ def test_comparing_needs_a_sweep_that_exists(complaint, storage, capsys):
 
 
 @pytest.mark.slow
-def test_the_command_itself_answers():
+def test_the_installed_command_prints_its_version_and_errors():
     command = Path(sys.executable).with_name("beamclip")
     result = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
     assert result.stdout == f"beamclip {__version__}\n"
@@ -256,7 +256,7 @@ def test_the_command_itself_answers():
 @pytest.mark.parametrize(
     "listens", [True, False], ids=["", "started with & in a script, which ignores Ctrl-C"]
 )
-def test_a_sigterm_is_taken_as_ctrl_c(capsys, listens):
+def test_sigterm_is_handled_like_ctrl_c(capsys, listens):
     def ended():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)

@@ -9,7 +9,7 @@ SWEEP = ["sweep", "--resume"]
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The sweeps that would be run, with what to resume."""
+    """The sweeps that would be run, each with the id to resume."""
     sweeps = []
     monkeypatch.setattr(
         options, "run_sweep", lambda sweep, base, resume, repair: sweeps.append((sweep, resume))

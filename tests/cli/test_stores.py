@@ -9,7 +9,7 @@ from beamclip.stores.paths import stores_root
 
 @pytest.fixture
 def disk_check(monkeypatch):
-    """Stops at the check of the disk, with the number of bytes that are needed."""
+    """Raised by the check of free disk space, with the number of bytes needed."""
 
     def stop(needed, root):
         raise UserError(f"stop at {needed}")
@@ -25,7 +25,7 @@ def test_packing_prints_its_size_before_it_begins(preset, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("disk_check")
-def test_packing_needs_no_room_for_what_is_packed_already(preset, tmp_path):
+def test_packing_needs_no_space_for_images_that_are_packed_already(preset, tmp_path):
     experiment = tiny.experiment(preset, tmp_path)
     pack(experiment.data, stores_root(experiment))
     with pytest.raises(UserError, match="stop at 0"):

@@ -51,7 +51,7 @@ def test_only_the_token_allows_running_code(plan):
     assert not any("RAY_AUTH_MODE=disabled" in line for line in commands(plan))
 
 
-def test_workers_are_spot_and_none_stays_when_nothing_waits(plan):
+def test_workers_are_spot_instances_and_stop_when_idle(plan):
     gpu = plan["available_node_types"]["gpu"]
     assert gpu["min_workers"] == 0
     assert gpu["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
@@ -93,7 +93,7 @@ def test_every_command_is_valid_shell_as_ray_wraps_it(plan):
         assert (result.returncode, result.stderr) == (0, ""), command
 
 
-def test_what_the_user_must_replace_is_marked(plan):
+def test_values_that_the_user_must_replace_are_marked(plan):
     text = (ROOT / "cluster" / "gpu.yaml").read_text()
     lines = [
         line

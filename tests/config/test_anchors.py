@@ -19,7 +19,7 @@ MINE = {
 }
 
 
-def test_the_built_in_sets_are_the_eight_of_the_reference():
+def test_the_eight_built_in_sets_exist():
     sets = built_in_prompt_sets()
     assert list(sets) == [
         "plain",
@@ -61,15 +61,18 @@ def load(**anchors):
     return load_experiment("demo", {f"anchors.{key}": value for key, value in anchors.items()})
 
 
-def test_sets_of_ones_own_are_named_joined_and_made_of_each_other():
+def test_custom_sets_can_be_named_joined_and_built_from_each_other():
     anchors = load(custom=MINE, prompt_set="both+plain").anchors
     mine = PromptSet(templates=("a sketch of a {name}.",), names=("{name}, {gloss}",))
     assert anchors.members() == (mine, *members_of("openai_7+plain", {}))
     assert anchors.members("mine") == (mine,)
 
 
-def test_they_can_be_written_on_the_command_line():
-    text = "anchors.custom={mine: {templates: ['a {name} ({context}).', '{gloss}: a {name}.'], names: ['{synonym}']}}"
+def test_custom_sets_can_be_given_on_the_command_line():
+    text = (
+        "anchors.custom={mine: {templates: ['a {name} ({context}).', '{gloss}: a {name}.'], "
+        "names: ['{synonym}']}}"
+    )
     mine = load_experiment(
         "demo", parse_assignments([text, "anchors.prompt_set=mine"])
     ).anchors.members()
@@ -78,7 +81,7 @@ def test_they_can_be_written_on_the_command_line():
     )
 
 
-def test_a_saved_experiment_with_sets_of_ones_own_loads_again():
+def test_a_saved_experiment_with_custom_sets_loads_again():
     experiment = load(custom=MINE, prompt_set="both")
     assert (
         validate(Experiment, experiment.model_dump(mode="json"))
@@ -99,7 +102,10 @@ def custom(**definition):
     [
         (
             custom(templates=["a photo."]),
-            "anchors.custom.mine.templates: template 'a photo.' has no {name}, so all classes would get",
+            (
+                "anchors.custom.mine.templates: template 'a photo.' has no {name}, so all classes "
+                "would get"
+            ),
         ),
         (custom(templates=["{name}", "a {hypernym}."]), "template 'a {hypernym}.' has no {name}"),
         (
@@ -118,7 +124,10 @@ def custom(**definition):
         (custom(templates=["a name}"]), "'a name}' has braces that don't pair"),
         (
             custom(templates=["a {name:d}"]),
-            "'a {name:d}' has a field with a format, which names don't need; write fields as {name}",
+            (
+                "'a {name:d}' has a field with a format, which names don't need; "
+                "write fields as {name}"
+            ),
         ),
         (custom(templates=["a {name!x}"]), "'a {name!x}' has a field with a format"),
         (
@@ -133,7 +142,10 @@ def custom(**definition):
         (custom(templates="a {name}."), "write ['a {name}.'] for one sentence"),
         (
             custom(names=["a {gloss}"]),
-            "anchors.custom.mine.names: phrase 'a {gloss}' has neither {name} nor {synonym}; add one",
+            (
+                "anchors.custom.mine.names: phrase 'a {gloss}' has neither {name} nor {synonym}; "
+                "add one"
+            ),
         ),
         (
             custom(names=["{synonim}"]),
@@ -165,7 +177,7 @@ def custom(**definition):
         ({"senses": {"crane": 3}}, "anchors.senses.crane is 3: input should be a valid string"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(anchors, says):
+def test_a_wrong_prompt_set_is_a_user_error(anchors, says):
     with pytest.raises(UserError) as caught:
         load(**anchors)
     assert says in str(caught.value)

@@ -30,6 +30,6 @@ def test_balance_is_off_unless_something_may_be_left_out(values, active):
         ({"balance.search": "hnsw"}, "balance.search"),
     ],
 )
-def test_what_cannot_be_is_said(values, said):
+def test_impossible_settings_are_refused(values, said):
     with pytest.raises(UserError, match=said):
         load_experiment("demo", values)

@@ -12,7 +12,7 @@ def fail_loudly():
         raise RuntimeError
 
 
-def test_loggers_are_silent_inside_and_as_before_afterwards(caplog):
+def test_loggers_are_silent_inside_the_block_and_restored_after_it(caplog):
     logger = logging.getLogger("talkative")
     logger.setLevel(logging.INFO)
     with pytest.raises(RuntimeError):

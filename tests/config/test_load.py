@@ -19,7 +19,7 @@ def test_every_preset_is_a_valid_experiment():
         assert load_experiment(name).data.image_size > 0
 
 
-def test_values_win_over_the_preset_and_keep_their_types():
+def test_values_override_the_preset_and_keep_their_types():
     values = parse_assignments(
         [
             "optimizer.lr=1e-3",
@@ -52,14 +52,15 @@ def test_values_win_over_the_preset_and_keep_their_types():
         ("null", None),
     ],
 )
-def test_numbers_and_names_are_what_people_take_them_for(text, value):
+def test_numbers_and_names_are_parsed_as_people_expect(text, value):
     assert parse_assignments([f"key={text}"]) == {"key": value}
 
 
-def test_a_preset_s_numbers_are_read_as_on_the_command_line(tmp_path):
+def test_numbers_in_a_preset_are_read_as_on_the_command_line(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text(
-        "data: {path: 2026-11-26, image_size: 32}\nstudent: {image_size: 32}\noptimizer: {lr: 1e-3}\n"
+        "data: {path: 2026-11-26, image_size: 32}\nstudent: {image_size: 32}\noptimizer: {lr: "
+        "1e-3}\n"
     )
     experiment = load_experiment(str(mine))
     assert (experiment.optimizer.lr, experiment.data.path) == (0.001, "2026-11-26")
@@ -147,7 +148,7 @@ def test_the_resolved_tree_makes_the_same_experiment_again():
         ("probe.knn_k=[]", "probe.knn_k has 0 values, but needs 1 or more"),
     ],
 )
-def test_what_is_wrong_is_one_sentence_with_the_key(assignment, says):
+def test_an_error_is_one_sentence_with_the_key(assignment, says):
     with pytest.raises(UserError) as caught:
         load_experiment("demo", parse_assignments([assignment]))
     assert says in str(caught.value)
@@ -160,20 +161,20 @@ def test_an_assignment_without_a_value_is_named(item):
         parse_assignments([item])
 
 
-def test_a_preset_that_does_not_exist_names_its_neighbour():
+def test_an_unknown_preset_is_reported_with_similar_names():
     with pytest.raises(UserError, match="preset cifar100 does not exist; did you mean cifar10"):
         load_experiment("cifar100")
 
 
 @pytest.mark.parametrize("content", [b"- a list", b"a: [1", b"\xff\xfe"])
-def test_a_preset_file_that_is_no_mapping_is_named(tmp_path, content):
+def test_a_preset_file_that_is_not_a_mapping_is_named(tmp_path, content):
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"bad\.yaml"):
         read_preset(str(path))
 
 
-def test_what_is_compared_in_pairs_has_a_recipe_of_its_own():
+def test_objectives_that_compare_pairs_of_views_have_their_own_recipe():
     base = load_experiment("demo", {"views.pair_recipe": "simclr"})
     assert base.student_views is base.views and base.views.recipe == "scenes"
     pairs = with_values(base, {"objective.name": "csm+simclr"})
@@ -185,7 +186,7 @@ def test_what_is_compared_in_pairs_has_a_recipe_of_its_own():
         load_experiment("demo", {"views.pair_recipe": "simclur"})
 
 
-def test_the_key_that_gives_no_two_views_is_the_one_named():
+def test_the_error_names_the_key_whose_views_are_all_the_same():
     simclr = {"objective.name": "simclr"}
     with pytest.raises(UserError, match=r"views\.pair_recipe center are all the same"):
         load_experiment("demo", simclr | {"views.pair_recipe": "center"})
@@ -202,7 +203,7 @@ def test_the_key_that_gives_no_two_views_is_the_one_named():
         ("demo", None),
     ],
 )
-def test_a_tag_that_has_no_use_is_dropped_so_that_nobody_takes_it_for_the_weights(model, kept):
+def test_an_unused_pretrained_tag_is_dropped(model, kept):
     experiment = load_experiment(
         "cifar10", {"teacher.model": model, "teacher.pretrained": "openai"}
     )

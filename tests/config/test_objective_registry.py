@@ -1,4 +1,4 @@
-"""Objectives are found and their declarations read without importing torch or running users' files."""
+"""Find objectives and read their declarations without importing torch or running users' files."""
 
 import importlib
 import subprocess
@@ -14,7 +14,9 @@ LOSS = '''
 raise RuntimeError("a declaration is read, never run")
 
 @register_objective(requires=Requirements(projected=True, embeddings=True))
-def my_loss(inputs, *, margin: float = 0.2, kind: Literal["l1", "l2"] = "l2", top: int | None = None):
+def my_loss(
+    inputs, *, margin: float = 0.2, kind: Literal["l1", "l2"] = "l2", top: int | None = None
+):
     """Pull embeddings together."""
 '''
 
@@ -79,7 +81,7 @@ def test_built_in_objectives_are_those_documented():
     }
 
 
-def test_reading_them_imports_no_torch(file):
+def test_reading_declarations_imports_no_torch(file):
     script = f"""
 import sys
 from beamclip.config import ObjectiveConfig
@@ -120,7 +122,7 @@ def test_a_sum_of_a_built_in_objective_and_one_from_a_file(file):
         ),
     ],
 )
-def test_a_wrong_setting_is_a_sentence(file, values, sentence):
+def test_a_wrong_setting_is_a_user_error(file, values, sentence):
     with pytest.raises(UserError, match=".*") as caught:
         load(f"{file}:my_loss", **values)
     assert sentence in str(caught.value)
@@ -148,7 +150,7 @@ def test_a_wrong_setting_is_a_sentence(file, values, sentence):
         ),
     ],
 )
-def test_a_file_that_declares_nothing_usable_is_a_sentence(file, text, sentence):
+def test_a_file_that_declares_nothing_usable_is_a_user_error(file, text, sentence):
     file.write_text(text)
     with pytest.raises(UserError) as caught:
         load(f"{file}:my_loss")
@@ -156,7 +158,7 @@ def test_a_file_that_declares_nothing_usable_is_a_sentence(file, text, sentence)
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_a_sentence(tmp_path):
+def test_a_missing_file_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="none.py can't be read: No such file or directory"):
         load(f"{tmp_path}/none.py:my_loss")
 
@@ -172,7 +174,7 @@ def test_an_objective_named_twice_is_refused(file):
         load(f"{file}:my_loss+{file}:my_loss")
 
 
-def test_text_that_travels_with_the_settings_needs_no_file(file):
+def test_an_objective_s_text_in_the_settings_needs_no_file(file):
     path = str(file)
     code = {path: file.read_text()}
     file.unlink()
@@ -205,7 +207,7 @@ def install(folder, entry_point):
         ("someones_losses.far:gone", "declares no objective gone"),
     ],
 )
-def test_a_broken_entry_point_is_a_sentence(tmp_path, monkeypatch, entry_point, sentence):
+def test_a_broken_entry_point_is_a_user_error(tmp_path, monkeypatch, entry_point, sentence):
     install(tmp_path, entry_point)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(UserError) as caught:
@@ -213,7 +215,7 @@ def test_a_broken_entry_point_is_a_sentence(tmp_path, monkeypatch, entry_point, 
     assert sentence in str(caught.value)
 
 
-def test_the_home_of_an_unknown_user_is_a_sentence():
+def test_the_home_of_an_unknown_user_is_a_user_error():
     with pytest.raises(UserError, match=r"file ~no_such_user/my.py can't be read: .*home"):
         load("~no_such_user/my.py:my_loss")
 
@@ -228,7 +230,7 @@ def test_an_entry_point_of_another_package_is_found_without_importing_it(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["clusters", "weights", "copy", "code", "terms"])
-def test_an_objective_that_is_called_like_an_attribute_of_the_settings_is_refused(file, name):
+def test_an_objective_with_the_name_of_a_settings_attribute_is_refused(file, name):
     file.write_text(LOSS.replace("def my_loss", f"def {name}"))
     with pytest.raises(UserError, match=f"is called {name}, which can't name its section"):
         load(f"{file}:{name}")
@@ -249,7 +251,7 @@ def test_a_trial_may_have_another_objective_than_its_base(file):
         ("projected=True", "views=0", "Requirements has views=0; write 1 or more"),
         ("projected=True", "projected=1", "Requirements has projected=1; write True or False"),
         ("projected=True", "clusters=True", "it needs their number as a setting: clusters: int"),
-        ("*, ", "", "has a default but is no setting; write *, before it to make it one"),
+        ("*, ", "", "has a default but is not a setting; write *, before it to make it one"),
     ],
 )
 def test_a_declaration_that_would_be_misread_is_refused(file, old, new, sentence):

@@ -17,7 +17,8 @@ def mine(tmp_path):
 
 def test_an_empty_mapping_empties_a_setting_that_is_a_mapping(mine):
     preset = mine(
-        "anchors:\n  senses: {crane: n02012849}\nobjective: {name: csm+simreg, terms: {simreg: 0.5}}\nviews: {pair_recipe: simclr}\n"
+        "anchors:\n  senses: {crane: n02012849}\nobjective: {name: csm+simreg, terms: {simreg: "
+        "0.5}}\nviews: {pair_recipe: simclr}\n"
     )
     assert load_experiment(preset).anchors.senses == {"crane": "n02012849"}
     values = parse_assignments(["anchors.senses={}", "objective.terms={}"])
@@ -27,7 +28,7 @@ def test_an_empty_mapping_empties_a_setting_that_is_a_mapping(mine):
     assert load_experiment(preset, {"anchors": {"senses": {}}}).anchors.senses == {}
 
 
-def test_a_mapping_is_added_to_where_it_is_not_emptied_first(mine):
+def test_a_mapping_is_merged_unless_it_is_emptied_first(mine):
     preset = mine("anchors: {senses: {crane: n02012849}}\n")
     assert load_experiment(
         preset, parse_assignments(["anchors.senses={maillot: a swimsuit}"])
@@ -38,11 +39,11 @@ def test_a_mapping_is_added_to_where_it_is_not_emptied_first(mine):
 
 
 @pytest.mark.parametrize("section", ["probe", "probe.grid", "objective.swav", "data"])
-def test_a_section_can_t_be_emptied_since_nothing_in_it_was_given(section):
+def test_an_empty_mapping_for_a_section_changes_nothing(section):
     assert load_experiment("demo", {section: {}}) == load_experiment("demo")
 
 
-def test_a_recipe_of_ones_own_can_be_emptied_to_the_canonical_view(mine):
+def test_an_empty_custom_recipe_is_the_central_view(mine):
     preset = mine("views: {recipe: mild, custom: {mild: {flip: 0.5}}}\n")
     assert (
         load_experiment(preset, parse_assignments(["views.custom.mild={}"]))
@@ -52,7 +53,7 @@ def test_a_recipe_of_ones_own_can_be_emptied_to_the_canonical_view(mine):
     )
 
 
-def test_trees_that_are_no_settings_are_merged_all_the_same():
+def test_other_mappings_are_merged_in_the_same_way():
     assert merge({"a": {"b": 1}}, {"a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}
     assert assign({"x": {"y": 1}}, {"x.z": 2}) == {"x": {"y": 1, "z": 2}}
 
@@ -62,7 +63,10 @@ def test_trees_that_are_no_settings_are_merged_all_the_same():
     [
         (
             "data.path: /x\n",
-            "data.path is written with dots, which is for the command line; write it nested: data: {path: …}",
+            (
+                "data.path is written with dots, which is for the command line; "
+                "write it nested: data: {path: …}"
+            ),
         ),
         (
             "probe: {grid.lr: [1]}\n",
@@ -71,6 +75,6 @@ def test_trees_that_are_no_settings_are_merged_all_the_same():
         ("optimizer.speed: 1\n", "optimizer.speed is not a setting"),
     ],
 )
-def test_dotted_keys_in_a_file_are_told_how_to_be_written(mine, text, says):
+def test_the_error_for_a_dotted_key_in_a_file_shows_the_nested_form(mine, text, says):
     with pytest.raises(UserError, match=says):
         load_experiment(mine(text))

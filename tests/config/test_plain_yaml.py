@@ -43,9 +43,7 @@ SETTINGS_FILES = [
         ("{<<: {lr: 1}}", "has a merge key (<<) in line 1"),
     ],
 )
-def test_yaml_that_no_settings_can_be_read_from_is_a_sentence_in_a_file_and_on_the_command_line(
-    tmp_path, text, message
-):
+def test_unusable_yaml_is_a_user_error_in_a_file_and_on_the_command_line(tmp_path, text, message):
     (tmp_path / "mine.yaml").write_text(text)
     for read in (
         lambda: load_experiment(str(tmp_path / "mine.yaml")),
@@ -60,7 +58,7 @@ def test_yaml_that_no_settings_can_be_read_from_is_a_sentence_in_a_file_and_on_t
 
 
 def test_one_value_may_be_used_in_several_places():
-    """An alias is no repetition, and a value that many aliases share is checked once."""
+    """An alias is not a duplicate key, and a value that many aliases share is checked once."""
     text = "a: &a {x: 1, y: 2}\nb: *a\nc: [*a, {z: *a}]\n"
     shared = {"x": 1, "y": 2}
     assert read_yaml(text) == {"a": shared, "b": shared, "c": [shared, {"z": shared}]}
@@ -68,22 +66,22 @@ def test_one_value_may_be_used_in_several_places():
     assert len(read_yaml(doubled)) == 60
 
 
-def test_a_quoted_merge_key_is_a_word():
+def test_a_quoted_merge_key_is_a_plain_string():
     assert read_yaml("{'<<': 1}") == {"<<": 1}
 
 
 @pytest.mark.parametrize("text", ["${home}/x", "${", "a ${env:HOME", "$[x]", "???"])
-def test_text_that_other_tools_would_interpolate_stays_as_it_is(text):
+def test_dollar_signs_and_braces_are_not_interpolated(text):
     assert read_yaml(f"'{text}'") == text
     assert parse_assignments([f"data.path='{text}'"]) == {"data.path": text}
 
 
 @pytest.mark.parametrize("path", SETTINGS_FILES, ids=lambda path: path.name)
-def test_our_own_settings_files_mean_the_same_to_any_yaml_reader(path):
+def test_our_settings_files_are_read_the_same_by_any_yaml_reader(path):
     text = path.read_text(encoding="utf-8")
     assert read_yaml(text) == yaml.safe_load(text)
 
 
-def test_a_text_that_is_no_yaml_is_yaml_s_own_error():
+def test_invalid_yaml_raises_yaml_s_own_error():
     with pytest.raises(yaml.YAMLError):
         read_yaml("a: [1")

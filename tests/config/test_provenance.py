@@ -58,7 +58,7 @@ def copy_of_provenance(folder, monkeypatch):
     return file
 
 
-def test_a_change_in_the_checkout_shows(tmp_path, monkeypatch):
+def test_uncommitted_changes_are_recorded(tmp_path, monkeypatch):
     file = copy_of_provenance(tmp_path, monkeypatch)
     git = checkout(tmp_path)
     for words in (["add", "."], ["commit", "-qm", "x"], ["tag", "v1"]):
@@ -79,7 +79,7 @@ def test_the_commit_of_another_repository_is_never_reported(tmp_path, monkeypatc
     assert provenance.git_revision() == "none"
 
 
-def test_a_copy_that_another_repository_tracks_elsewhere_is_not_ours(tmp_path, monkeypatch):
+def test_a_copy_inside_another_repository_has_no_revision(tmp_path, monkeypatch):
     git = checkout(tmp_path)
     copy_of_provenance(tmp_path / "vendor", monkeypatch)
     git("add", ".")
@@ -87,7 +87,7 @@ def test_a_copy_that_another_repository_tracks_elsewhere_is_not_ours(tmp_path, m
     assert provenance.git_revision() == "none"
 
 
-def test_a_package_that_is_not_installed_is_said_so(monkeypatch):
+def test_a_missing_package_is_recorded_as_not_installed(monkeypatch):
     monkeypatch.setattr(provenance, "_PACKAGES", ("no-such-package",))
     assert provenance.versions() == {"no-such-package": "none"}
 
@@ -112,7 +112,9 @@ def test_a_package_that_is_not_installed_is_said_so(monkeypatch):
         ),
     ],
 )
-def test_the_command_line_can_be_typed_again_but_tells_no_password(monkeypatch, arguments, typed):
+def test_the_recorded_command_line_can_be_typed_again_and_has_no_password(
+    monkeypatch, arguments, typed
+):
     monkeypatch.setattr(sys, "argv", arguments)
     assert provenance.command_line() == typed
 
@@ -133,22 +135,22 @@ def test_the_command_line_can_be_typed_again_but_tells_no_password(monkeypatch, 
         ("https://h/f?X-Amz-Signature=abc&sig=d e", "https://h/f?X-Amz-Signature=…&sig=… e"),
     ],
 )
-def test_whatever_in_an_address_may_be_a_secret_is_left_out(told, left):
+def test_secrets_in_uris_are_left_out(told, left):
     assert provenance.without_passwords(told) == left
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "see //a and user@host", "sqlite:////home/me@corp/x", "sqlite:////u:x@y/mlflow.db", "http://h:5000 a@b", "s3://b/x:y@z",
-        "[http://h:80,s3://b/a@b]", "s3://b?region=x",
+        "see //a and user@host", "sqlite:////home/me@corp/x", "sqlite:////u:x@y/mlflow.db",
+        "http://h:5000 a@b", "s3://b/x:y@z", "[http://h:80,s3://b/a@b]", "s3://b?region=x",
     ],
 )  # fmt: skip
-def test_what_is_no_secret_stays(text):
+def test_text_without_secrets_is_not_changed(text):
     assert provenance.without_passwords(text) == text
 
 
-def test_a_name_alone_is_no_password():
+def test_a_user_name_alone_is_not_a_password():
     told = [
         "http://h",
         "postgresql://me@h/db",

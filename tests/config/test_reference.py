@@ -15,20 +15,20 @@ def test_every_setting_is_in_the_reference():
 
 
 @pytest.mark.slow
-def test_recipes_and_prompt_sets_are_explained_with_those_that_are_built_in():
+def test_recipes_and_prompt_sets_are_described_and_built_in_ones_listed():
     recipe, prompt_set = reference().split("\n## A recipe\n")[1].split("\n## A prompt set\n")
     assert (
-        "Built in: `center`, `weak`, `simclr`, `simclr_small`, `multicrop`. Your own go under `views.custom`."
-        in recipe
+        "Built in: `center`, `weak`, `simclr`, `simclr_small`, `multicrop`. Your own go under "
+        "`views.custom`." in recipe
     )
     assert (
-        "every phrase of `names` in every template. Built in: `plain`, `openai_7`, `openai_80`, `hypernym`,"
-        in prompt_set
+        "every phrase of `names` in every template. Built in: `plain`, `openai_7`, `openai_80`, "
+        "`hypernym`," in prompt_set
     )
     assert "Your own go under `anchors.custom`." in prompt_set
     assert (
-        "| `templates` | tuple[str, ...] or `openai_7`, `openai_80` | `['a photo of a {name}.']` | Sentences around"
-        in prompt_set
+        "| `templates` | tuple[str, ...] or `openai_7`, `openai_80` | `['a photo of a {name}.']` | "
+        "Sentences around" in prompt_set
     )
     assert [
         line.split("`")[1] for line in prompt_set.splitlines() if line.startswith("| `")
@@ -36,7 +36,7 @@ def test_recipes_and_prompt_sets_are_explained_with_those_that_are_built_in():
 
 
 @pytest.mark.slow
-def test_types_are_written_for_people():
+def test_types_are_written_readably():
     text = reference()
     assert (
         "| `anchors.custom` | dict[str, PromptSet] | `{}` |" in text

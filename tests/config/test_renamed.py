@@ -61,7 +61,7 @@ def announced(monkeypatch):
         ("drawn", "drawn"),
     ],
 )
-def test_a_key_has_one_present_form(old, new):
+def test_an_old_key_has_one_new_key(old, new):
     assert current_key(old) == new
 
 
@@ -82,7 +82,7 @@ def test_every_old_name_of_an_override_gives_the_same_experiment():
     assert len(OLD) == len(RENAMED)
 
 
-def test_a_preset_file_with_old_names_is_read_and_each_name_announced_once(tmp_path, capsys):
+def test_a_preset_file_with_old_names_gives_one_warning_per_name(tmp_path, capsys):
     preset = tmp_path / "mine.yaml"
     preset.write_text(OLD_YAML)
     for _ in range(2):
@@ -153,7 +153,7 @@ def test_stored_settings_with_old_names_are_read_silently(capsys):
         ),
     ],
 )
-def test_an_old_and_a_new_name_together_are_one_sentence(tmp_path, read):
+def test_an_old_and_a_new_name_together_are_a_user_error(tmp_path, read):
     preset = tmp_path / "mine.yaml"
     preset.write_text("optimizer: {lr: 1}\noptimiser: {epochs: 3}\n")
     with pytest.raises(UserError) as caught:

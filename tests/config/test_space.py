@@ -22,13 +22,13 @@ def swept(**dimension):
 
 @pytest.mark.parametrize("end", ["low", "high"])
 @pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
-def test_a_range_has_two_ends(end, number):
+def test_both_ends_of_a_range_must_be_finite(end, number):
     with pytest.raises(UserError, match=rf"space.optimizer.lr.uniform.{end} is .*finite number"):
         validate(Sweep, swept(kind="uniform", **({"low": 0.1, "high": 0.2} | {end: number})))
 
 
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])
-def test_what_is_no_number_can_t_be_tried(number):
+def test_values_that_are_not_finite_can_not_be_listed(number):
     with pytest.raises(
         UserError,
         match=r"space.optimizer.lr.choice.values: (inf|nan) can't be tried; give a finite",
@@ -36,7 +36,7 @@ def test_what_is_no_number_can_t_be_tried(number):
         validate(Sweep, swept(kind="choice", values=[0.1, number]))
 
 
-def test_values_of_every_kind_keep_theirs():
+def test_listed_values_keep_their_types():
     values = [True, 1, 1.5, "a", None]
     assert validate(Sweep, swept(kind="choice", values=values)).space["optimizer.lr"] == choice(
         *values
@@ -58,7 +58,7 @@ def test_values_of_every_kind_keep_theirs():
     ],
 )
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])
-def test_no_setting_is_endless(key, number):
+def test_every_setting_must_be_finite(key, number):
     with pytest.raises(UserError, match=f"{key} is {number}: input should be a finite number"):
         load_experiment("demo", {key: number})
 
@@ -67,7 +67,7 @@ TAU_T = "objective.teacher_temperature"
 SWEEP = Sweep(name="s", question="why?", space={TAU_T: choice(0.05, 0.2)})
 
 
-def test_every_cell_is_repeated_from_the_experiments_seed_on():
+def test_every_combination_is_repeated_with_seeds_that_start_at_the_experiment_s():
     seeded = with_seeds(SWEEP, load_experiment("demo", {"seed": 5}), 3)
     cells = [(values[TAU_T], values["seed"]) for values in planned_values(seeded)]
     assert cells == [(tau, seed) for tau in (0.05, 0.2) for seed in (5, 6, 7)]
@@ -88,7 +88,7 @@ def test_every_cell_is_repeated_from_the_experiments_seed_on():
         (Sweep(name="s", search="random", space={TAU_T: uniform(0.1, 0.2)}), 2, "search is random"),
     ],
 )
-def test_what_can_not_be_repeated_is_told(sweep, count, says):
+def test_a_sweep_that_can_not_be_repeated_over_seeds_is_refused(sweep, count, says):
     with pytest.raises(UserError, match=says) as caught:
         with_seeds(sweep, load_experiment("demo"), count)
     assert "\n" not in str(caught.value)
@@ -112,7 +112,7 @@ def ended(call, *arguments):
 
 
 @pytest.mark.parametrize("plan", [[], ["--plan"]])
-def test_scripts_and_verbs_take_seeds(asked, plan):
+def test_scripts_and_commands_take_seeds(asked, plan):
     assert ended(cli.sweep_main, SWEEP, ["--seeds", "2", *plan]) == 0
     assert ended(cli.main, ["train", "--seeds", "2", "--set", "seed=1", *plan]) == 0
     assert ended(cli.main, ["sweep", "--seeds", "2", "--space", f"{TAU_T}=[0.1]", *plan]) == 0
@@ -120,7 +120,7 @@ def test_scripts_and_verbs_take_seeds(asked, plan):
     assert [sweep.space["seed"].values for _, sweep in asked] == [(0, 1), (1, 2), (0, 1)]
 
 
-def test_a_resumed_sweep_has_its_seeds_already(asked, capsys):
+def test_resume_refuses_seeds(asked, capsys):
     assert ended(cli.main, ["train", "--seeds", "2", "--resume"]) == 2
     assert "leave --seeds out" in capsys.readouterr().err
     assert asked == []

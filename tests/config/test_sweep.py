@@ -21,20 +21,20 @@ from beamclip.config import (
 )
 
 
-def test_a_grid_has_a_trial_for_every_cell():
+def test_a_grid_has_a_trial_for_every_combination():
     sweep = Sweep(name="s", space={"a.b": choice(1, 2, 3), "c.d": choice("x", "y")})
     assert trial_count(sweep) == 6
     assert planned_values(sweep)[1] == {"a.b": 1, "c.d": "y"}
 
 
-def test_ranges_are_left_out_of_the_plan_because_no_store_depends_on_them():
+def test_ranges_are_left_out_of_the_plan():
     space = {"optimizer.lr": loguniform(1e-4, 1e-1), "views.recipe": choice("weak", "simclr")}
     sweep = Sweep(name="s", search="random", trials=5, space=space)
     assert planned_values(sweep) == [{"views.recipe": "weak"}, {"views.recipe": "simclr"}]
     assert trial_count(sweep) == 5
 
 
-def test_no_space_is_one_trial():
+def test_an_empty_space_is_one_trial():
     assert planned_values(Sweep(name="one")) == [{}]
     assert trial_count(Sweep(name="one")) == 1
 
@@ -54,13 +54,13 @@ def test_a_grid_over_a_range_and_a_test_metric_are_refused():
         ({"objective.teacher_temperature": choice(0.1, 0.0)}, "greater than 0"),
     ],
 )
-def test_a_bad_cell_is_found_before_anything_starts(space, says):
+def test_a_bad_combination_of_values_is_found_before_anything_starts(space, says):
     with pytest.raises(UserError, match=says):
         check_space(Sweep(name="s", space=space), load_experiment("demo"))
 
 
 @pytest.mark.parametrize("search", ["random", "optuna"])
-def test_more_draws_than_there_are_cells_are_refused(search):
+def test_more_random_trials_than_combinations_are_refused(search):
     space, base = {"seed": choice(0, 1), "views.stored": choice(1, 2)}, load_experiment("demo")
     with pytest.raises(
         UserError, match=f"search={search} would draw 5 trials from 4 combinations.*use search=grid"
@@ -73,7 +73,7 @@ def test_more_draws_than_there_are_cells_are_refused(search):
     )
 
 
-def test_asha_can_judge_only_what_is_scored_in_every_epoch():
+def test_asha_needs_a_metric_of_every_epoch():
     space = {"objective.name": choice("csm", "swav")}
     check_space(Sweep(name="s", space=space), load_experiment("demo"))
     with pytest.raises(UserError, match="ASHA.*leave ASHA out"):
@@ -86,15 +86,18 @@ def test_both_ends_of_a_range_are_checked():
         check_space(sweep, load_experiment("demo"))
 
 
-def test_what_is_stored_cannot_be_drawn_from_a_range():
+def test_settings_that_change_stores_cannot_be_drawn_from_a_range():
     sweep = Sweep(name="s", search="random", space={"data.val_fraction": uniform(0.1, 0.2)})
     with pytest.raises(UserError, match="decides which stores are built"):
         check_space(sweep, load_experiment("demo"))
 
 
 @pytest.mark.slow
-def test_configuration_imports_no_torch():
-    code = "import sys, beamclip.config, beamclip.sweep.runner, beamclip.cli.main; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+def test_config_and_command_line_import_no_torch_and_no_ray():
+    code = (
+        "import sys, beamclip.config, beamclip.sweep.runner, beamclip.cli.main; "
+        "sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -109,7 +112,7 @@ def varied(**settings):
     return Sweep(**{"name": "s", "variants": VARIANTS, "space": space} | settings)
 
 
-def test_a_variant_is_a_bundle_under_the_cell_s_own_values():
+def test_values_of_the_space_override_those_of_a_variant():
     sweep, base = (
         varied(space={"variant": choice("a", "b"), "optimizer.lr": choice(0.1)}),
         load_experiment("demo"),
@@ -137,13 +140,13 @@ def test_a_trial_starts_from_the_variant_listed_before_it_with_the_same_values()
         ({"asha": Asha(), "variants": VARIANTS | {"a": {"objective.name": "csm"}}}, "only a grid"),
     ],
 )
-def test_a_start_that_would_never_be_there_is_found_before_anything_starts(settings, says):
+def test_an_initial_student_that_no_trial_makes_is_found_before_anything_starts(settings, says):
     with pytest.raises(UserError, match=says):
         check_space(varied(**settings), load_experiment("demo"))
 
 
-def test_a_variant_may_be_nested_like_a_preset_and_mappings_that_are_settings_stay_whole():
-    """A class name is no dotted key, though it may hold dots."""
+def test_a_variant_may_be_nested_like_a_preset_and_settings_that_are_mappings_are_not_flattened():
+    """A class name may contain dots, but it is not a dotted key."""
     senses = {"St. Bernard": "a dog"}
     nested = {
         "objective": {"name": "simclr", "simclr": {"temperature": 0.3}},
@@ -168,7 +171,7 @@ def test_a_variant_may_be_nested_like_a_preset_and_mappings_that_are_settings_st
 
 
 @pytest.mark.parametrize("name", [".", ".."])
-def test_a_sweep_is_not_called_like_a_folder_that_is_there_already(name):
+def test_a_sweep_name_that_means_an_existing_folder_is_refused(name):
     with pytest.raises(
         UserError,
         match=rf"^name: {re.escape(name)} means a folder that exists already; use letters",

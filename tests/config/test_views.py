@@ -18,12 +18,12 @@ STRONG = Recipe(
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_as_written_a_recipe_is_itself(name):
+def test_at_strength_1_a_recipe_is_not_changed(name):
     assert ViewsConfig(recipe=name).resolve() is RECIPES[name]
     assert ViewsConfig(recipe=name, strength=1.0).resolve() is RECIPES[name]
 
 
-def test_half_strength_goes_half_as_far_and_as_often():
+def test_half_strength_halves_ranges_and_probabilities():
     half = STRONG.scaled(0.5)
     assert half.area == (0.6, 1.0)
     assert half.ratio == pytest.approx((math.sqrt(0.5), math.sqrt(2)))
@@ -32,7 +32,7 @@ def test_half_strength_goes_half_as_far_and_as_often():
     assert (half.flip, half.jitter, half.gray, half.blur) == (0.5, 0.8, 0.2, 0.5)
 
 
-def test_twice_the_strength_stops_at_what_can_be_drawn():
+def test_double_strength_is_limited_to_valid_values():
     twice = STRONG.scaled(2)
     assert twice.area == (0.02, 1.0)
     assert twice.ratio == pytest.approx((0.25, 4))
@@ -49,13 +49,13 @@ def test_the_upper_end_of_the_area_stays_and_bounds_the_lower_one():
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_without_strength_only_mirroring_is_left(name):
+def test_at_strength_0_only_flips_are_left(name):
     nothing = ViewsConfig(recipe=name, strength=0).resolve()
     assert nothing == Recipe(flip=RECIPES[name].flip)
     assert nothing.random == (name != "center")
 
 
-def test_what_a_recipe_never_does_is_not_scaled_so_that_equal_views_share_a_store():
+def test_unused_parameters_of_a_recipe_are_not_scaled():
     assert RECIPES["center"].scaled(0.5) == RECIPES["center"]
     weak = RECIPES["weak"].scaled(0.5)
     assert weak == Recipe(area=(0.6, 1.0), ratio=weak.ratio, flip=0.5)
@@ -70,18 +70,18 @@ def test_small_crops_keep_their_size_and_number():
     )
 
 
-def test_the_order_of_factors_does_not_make_another_store():
+def test_rounding_of_the_strength_does_not_make_another_store():
     assert 1.5 * 0.2 != 0.3  # in binary
     assert Recipe(jitter=0.5, hue=0.2).scaled(1.5) == Recipe(jitter=0.5, hue=0.3)
 
 
-def test_recipes_of_ones_own_are_scaled_too():
+def test_custom_recipes_are_scaled_too():
     assert ViewsConfig(
         recipe="mine", custom={"mine": STRONG}, strength=0.5
     ).resolve() == STRONG.scaled(0.5)
 
 
 @pytest.mark.parametrize("value", [-0.1, 2.1, float("nan"), "strong"])
-def test_a_strength_that_makes_no_sense_is_named(value):
+def test_an_invalid_strength_is_named(value):
     with pytest.raises(UserError, match=r"views\.strength is"):
         load_experiment("demo", {"views.strength": value})

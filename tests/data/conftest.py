@@ -13,9 +13,9 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 
-def encoded(colour=(200, 30, 30), size=(20, 16), format="JPEG") -> bytes:
+def encoded(color=(200, 30, 30), size=(20, 16), format="JPEG") -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, format, quality=95)
+    Image.new("RGB", size, color).save(file, format, quality=95)
     return file.getvalue()
 
 
@@ -29,7 +29,10 @@ class FlakyFile(io.FileIO):
 
 
 class Flaky(LocalFileSystem):
-    """Files here as a network brings them: `flaky://FOLDER`. Its next reads raise `errors`, one each."""
+    """Local files behind an unreliable network, `flaky://FOLDER`.
+
+    The next reads raise `errors`, one error per read.
+    """
 
     protocol = "flaky"
     errors = []
@@ -44,7 +47,7 @@ class Flaky(LocalFileSystem):
 
 @pytest.fixture
 def network(monkeypatch):
-    """A network that fails when it is told to, and that nobody waits for."""
+    """A network that fails on request; retries do not wait."""
     fsspec.register_implementation("flaky", Flaky, clobber=True)
     monkeypatch.setattr("beamclip.data.retry._WAITS", (0, 0, 0))
     monkeypatch.setattr(Flaky, "errors", [])
@@ -53,13 +56,16 @@ def network(monkeypatch):
 
 @pytest.fixture
 def jpeg():
-    """Make a real JPEG of one colour."""
+    """Make a real JPEG of one color."""
     return encoded
 
 
 @pytest.fixture(scope="session")
 def photographs():
-    """Make smooth random images [N, 3, S, S] in [0, 1]: like photographs, and unlike noise, they survive rounding between two passes."""
+    """Make smooth random images [N, 3, S, S] in [0, 1].
+
+    Unlike noise, and like photographs, they hardly change by rounding between two passes.
+    """
 
     def make(count=6, side=48, seed=0):
         coarse = torch.rand(count, 3, 7, 7, generator=torch.Generator().manual_seed(seed))
@@ -76,7 +82,10 @@ def stored():
 
 @pytest.fixture
 def make_tree(tmp_path):
-    """Write a folder tree of real JPEGs: {split: {class: how many}}; the colour says class and number."""
+    """Write a folder tree of real JPEGs: {split: {class: number of images}}.
+
+    The color of an image depends on its class and number.
+    """
 
     def make(splits, name="tree") -> Path:
         for split, classes in splits.items():

@@ -10,7 +10,7 @@ from beamclip.data import read_class_names
 from beamclip.data.class_names import NameList, resolve_classes, wordnet_id
 
 
-def test_reads_one_name_a_line(tmp_path):
+def test_reads_one_name_per_line(tmp_path):
     (tmp_path / "names.txt").write_bytes("\ufeffgreat white shark\r\n crème brûlée \n\n".encode())
     assert read_class_names(tmp_path / "names.txt") == ("great white shark", "crème brûlée")
 
@@ -24,13 +24,13 @@ def test_reads_one_name_a_line(tmp_path):
         (b"cat\ndog\ncat\n", "has 'cat' 2 times"),
     ],
 )
-def test_a_bad_file_gets_a_sentence(tmp_path, content, match):
+def test_a_bad_file_is_a_user_error(tmp_path, content, match):
     (tmp_path / "names.txt").write_bytes(content)
     with pytest.raises(UserError, match=match):
         read_class_names(tmp_path / "names.txt")
 
 
-def test_a_missing_file_gets_a_sentence(tmp_path):
+def test_a_missing_file_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="can't be read"):
         read_class_names(tmp_path / "none.txt")
 
@@ -41,12 +41,12 @@ def test_wordnet_ids_become_keys_and_are_put_into_words():
     assert names[0] == "tench" and len(set(names)) == 3 and "crane" in names[1]
 
 
-def test_ids_beyond_imagenet_1k_go_by_wordnet_s_first_word_and_stand_beside_other_names():
+def test_ids_beyond_imagenet_1k_become_first_lemmas_and_may_be_mixed_with_names():
     names, keys = resolve_classes(DataConfig(), ["n02012185", "n02084071", "other"], 3)
     assert names == ("least bittern", "dog", "other") and keys == ("n02012185", "n02084071", None)
 
 
-def test_a_list_in_another_order_than_folders_called_by_ids_is_refused(tmp_path):
+def test_a_list_in_another_order_than_folders_named_by_ids_is_refused(tmp_path):
     (tmp_path / "names.txt").write_text("goldfish\ntench\n")
     config = DataConfig(class_names=str(tmp_path / "names.txt"))
     with pytest.raises(UserError, match="has 'goldfish' in line 1, but its class is number 2"):
@@ -55,7 +55,10 @@ def test_a_list_in_another_order_than_folders_called_by_ids_is_refused(tmp_path)
 
 @pytest.fixture(scope="module")
 def imagenet():
-    """Four lists of ImageNet's class names, in label order. Each has a name twice, or that of another class."""
+    """Four lists of ImageNet's class names, in label order.
+
+    Each list has a name twice, or gives a class the name of another class.
+    """
     known = ImageNetInfo("imagenet-1k")
     ids = known.label_names()
     lemmas = [known.label_name_to_description(id) for id in ids]
@@ -70,7 +73,7 @@ def imagenet():
 
 
 def distinct(names):
-    """As a list must be."""
+    """A list must have this order."""
     times = Counter()
     for name in names:
         times[name] += 1
@@ -79,7 +82,7 @@ def distinct(names):
 
 @pytest.mark.parametrize("own", ["ids", "lemmas", "firsts", "clip", "torchvision"])
 @pytest.mark.parametrize("listed", ["firsts", "clip", "torchvision"])
-def test_other_words_in_the_same_order_are_taken_and_in_another_refused(
+def test_other_names_are_accepted_in_the_same_order_and_refused_in_another(
     imagenet, tmp_path, own, listed
 ):
     config, names = (
@@ -97,19 +100,22 @@ def test_other_words_in_the_same_order_are_taken_and_in_another_refused(
     for wrong in (names[::-1], swapped, moved):
         with pytest.raises(
             UserError,
-            match=r"names.txt has '.*' in line \d+, but its class is number \d+; write the lines in the order",
+            match=(
+                r"names.txt has '.*' in line \d+, but its class is number \d+; "
+                r"write the lines in the order"
+            ),
         ):
             resolved(wrong)
 
 
-def test_a_list_of_another_length_than_the_own_names_is_not_compared(tmp_path):
+def test_a_list_of_another_length_than_the_data_s_names_is_not_compared(tmp_path):
     (tmp_path / "names.txt").write_text("dog\ncat\nhorse\n")
     assert resolve_classes(DataConfig(class_names=str(tmp_path / "names.txt")), ["cat", "dog"], 2)[
         0
     ] == ("dog", "cat", "horse")
 
 
-def test_a_list_beside_the_images_counts_where_no_other_is_given(tmp_path):
+def test_a_list_next_to_the_images_is_used_if_no_other_is_given(tmp_path):
     folders, beside = (
         ["n01440764", "n01443537"],
         NameList(["tench, Tinca tinca", "gold fish"], "here/classes.txt"),
@@ -124,11 +130,11 @@ def test_a_list_beside_the_images_counts_where_no_other_is_given(tmp_path):
     ) == (("a", "b"), tuple(folders))
 
 
-def test_an_unknown_wordnet_id_stays(tmp_path):
+def test_an_unknown_wordnet_id_is_kept_as_the_name(tmp_path):
     assert resolve_classes(DataConfig(), ["n01440764", "n99999999"], 2)[0] == ("tench", "n99999999")
 
 
-def test_a_name_file_wins_and_keeps_the_keys(tmp_path):
+def test_a_file_of_names_overrides_names_and_keeps_the_keys(tmp_path):
     (tmp_path / "names.txt").write_text("fish\ndog\n")
     config = DataConfig(class_names=str(tmp_path / "names.txt"))
     assert resolve_classes(config, ["n01440764", "n02102040"], 2) == (

@@ -28,7 +28,7 @@ def photograph(width, height, seed=0):
 @pytest.mark.parametrize(
     "size", [(64, 48), (48, 65), (301, 200), (33, 32), (32, 32), (20, 31), (500, 61)]
 )
-def test_equals_torchvisions_resize_and_centre_crop(size):
+def test_equals_torchvisions_resize_and_center_crop(size):
     image = photograph(*size)
     steps = v2.Compose(
         [v2.Resize(32, v2.InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(32)]
@@ -39,8 +39,11 @@ def test_equals_torchvisions_resize_and_centre_crop(size):
     assert np.abs(difference).max() <= 2
 
 
-def test_pixels_are_those_of_every_pillow():
-    """The digest is of Pillow 10.3 and 12.3; a store's key does not tell versions apart. If this must change, so must RESIZE_VERSION."""
+def test_pixels_are_the_same_for_every_version_of_pillow():
+    """Pillow 10.3 and 12.3 give this digest. A store's key does not contain Pillow's version.
+
+    If the digest changes, increase RESIZE_VERSION.
+    """
     total = hashlib.sha256()
     for width, height in [(50, 37), (37, 50), (33, 50), (10, 15), (60, 12), (4, 420), (420, 4)]:
         pixels = np.random.default_rng(0).integers(256, size=(height, width, 3), dtype=np.uint8)
@@ -53,17 +56,17 @@ def test_pixels_of_the_right_size_are_not_touched():
     assert np.array_equal(load_square_rgb(pixels, 32), pixels)
 
 
-def test_a_long_strip_costs_no_memory():
+def test_a_very_long_image_needs_little_memory():
     assert load_square_rgb(np.zeros((1, 60_000, 3), np.uint8), 224).shape == (224, 224, 3)
 
 
-def test_reads_a_file_only_when_it_is_decoded(tmp_path):
+def test_a_file_is_read_only_when_it_is_decoded(tmp_path):
     image = LazyBytes(Files(str(tmp_path)), "x.png")
     photograph(40, 40).save(tmp_path / "x.png")
     assert load_square_rgb(image, 16).shape == (16, 16, 3)
 
 
-def test_small_ones_are_kept_small_where_that_is_wanted():
+def test_small_images_are_not_enlarged_if_so_requested():
     small, large = np.full((20, 30, 3), 90, np.uint8), np.full((50, 60, 3), 90, np.uint8)
     assert load_square_rgb(small, 32, upscale=False).shape == (20, 20, 3) and load_square_rgb(
         small, 32
@@ -77,7 +80,7 @@ def test_small_ones_are_kept_small_where_that_is_wanted():
 
 def test_exif_orientation_is_applied():
     pixels = np.zeros((16, 16, 3), np.uint8)
-    pixels[:8] = 255  # white above; stored turned by a quarter, with the tag that says so
+    pixels[:8] = 255  # white at the top; stored rotated by 90 degrees, with the EXIF tag for that
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = encode(
@@ -104,7 +107,7 @@ def with_exif(payload):
 @pytest.mark.parametrize(
     "exif", [b"garbagegarbage", b"", b"II*\0", b"II*\0\xff\xff\0\0", b"II*\0\x08\0\0\0\x05\0abc"]
 )
-def test_malformed_exif_says_nothing(exif):
+def test_malformed_exif_is_ignored(exif):
     plain = load_square_rgb(encode(photograph(16, 16), "JPEG"), 16)
     assert np.array_equal(load_square_rgb(with_exif(b"Exif\0\0" + exif), 16), plain)
     for format in ("PNG", "WEBP"):
@@ -113,7 +116,7 @@ def test_malformed_exif_says_nothing(exif):
         ).shape == (16, 16, 3)
 
 
-WHITE, GREY = (255, 255, 255), (100, 100, 100)
+WHITE, GRAY = (255, 255, 255), (100, 100, 100)
 CLEAR_RED = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
 HALF_BLACK = Image.new("RGBA", (8, 8), (0, 0, 0, 128))
 PALETTE = Image.new("P", (8, 8), 1)
@@ -123,22 +126,22 @@ PALETTE.putpalette([0, 0, 0, 10, 200, 30])
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (encode(Image.new("L", (8, 8), 100)), GREY),
+        (encode(Image.new("L", (8, 8), 100)), GRAY),
         (encode(Image.new("1", (8, 8), 1)), WHITE),
         (encode(PALETTE), (10, 200, 30)),
         (encode(PALETTE, transparency=1), WHITE),
         (encode(PALETTE, "GIF"), (10, 200, 30)),
         (encode(CLEAR_RED), WHITE),
         (encode(HALF_BLACK), (127, 127, 127)),
-        (encode(Image.new("LA", (8, 8), (100, 255))), GREY),
-        (encode(Image.fromarray(np.full((8, 8), 100 * 257, np.uint16))), GREY),
-        (encode(Image.fromarray(np.full((8, 8), 100 * 257, np.int32)), "TIFF"), GREY),
-        (encode(Image.new("CMYK", (8, 8), (0, 0, 0, 155)), "JPEG", quality=100), GREY),
-        (encode(Image.new("RGB", (8, 8), GREY), "WEBP", lossless=True), GREY),
-        (encode(Image.new("RGB", (8, 8), GREY), "BMP"), GREY),
+        (encode(Image.new("LA", (8, 8), (100, 255))), GRAY),
+        (encode(Image.fromarray(np.full((8, 8), 100 * 257, np.uint16))), GRAY),
+        (encode(Image.fromarray(np.full((8, 8), 100 * 257, np.int32)), "TIFF"), GRAY),
+        (encode(Image.new("CMYK", (8, 8), (0, 0, 0, 155)), "JPEG", quality=100), GRAY),
+        (encode(Image.new("RGB", (8, 8), GRAY), "WEBP", lossless=True), GRAY),
+        (encode(Image.new("RGB", (8, 8), GRAY), "BMP"), GRAY),
     ],
 )
-def test_every_kind_becomes_rgb(data, expected):
+def test_every_image_mode_becomes_rgb(data, expected):
     pixels = load_square_rgb(data, 8)
     assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8
     assert np.abs(pixels.astype(int) - expected).max() <= 2
@@ -153,7 +156,7 @@ def test_broken_files_are_refused(data):
         load_square_rgb(data, 8)
 
 
-def test_a_bomb_is_refused_unopened():
+def test_a_decompression_bomb_is_refused_before_decoding():
     header = encode(Image.new("1", (12_000, 9_000)))
     with pytest.raises(ValueError, match="12000 x 9000 pixels, more than Pillow's limit"):
         load_square_rgb(header, 8)

@@ -32,7 +32,7 @@ def files(request, tmp_path):
     return Files(url)
 
 
-def test_lists_folders_and_files_without_hidden_ones(files):
+def test_folders_and_files_are_listed_without_hidden_ones(files):
     assert files.folders() == ["a", "b"] and files.folders("a") == ["deep"]
     assert [(e.path, e.size) for e in files.files("a")] == [("a/x.bin", 10)]
     assert [e.path for e in files.below("a")] == ["a/deep/y.bin", "a/x.bin"]
@@ -40,12 +40,12 @@ def test_lists_folders_and_files_without_hidden_ones(files):
     assert files.files("nowhere") == [] and files.folders("nowhere") == []
 
 
-def test_knows_folders(files):
+def test_folders_are_recognized(files):
     assert files.is_folder() and files.is_folder("a/deep")
     assert not files.is_folder("top.bin") and not files.is_folder("c")
 
 
-def test_reads_whole_files_and_parts(files):
+def test_whole_files_and_parts_are_read(files):
     assert files.read("a/x.bin") == b"0123456789" and files.read("a/x.bin", 3, 4) == b"3456"
     assert LazyBytes(files, "a/x.bin", 8).read() == b"89"
     with files.open("a/x.bin") as file:
@@ -62,7 +62,7 @@ def test_a_stamp_changes_with_the_file(files):
 
 @pytest.fixture
 def served(tmp_path):
-    """A folder behind http, whose listings tell neither size nor time, and the address of it."""
+    """A folder and its http URL, whose listings have neither sizes nor times."""
     pytest.importorskip("aiohttp")
 
     class Silent(SimpleHTTPRequestHandler):
@@ -76,7 +76,7 @@ def served(tmp_path):
     server.server_close()
 
 
-def test_files_over_http_are_asked_for_their_stamps(served):
+def test_stamps_of_files_over_http_are_requested_for_each_file(served):
     folder, url = served
     for name in ("a.bin", "b.bin"):
         (folder / name).write_bytes(b"0123")
@@ -94,27 +94,27 @@ def test_files_over_http_are_asked_for_their_stamps(served):
     ]
 
 
-def test_files_with_stamps_are_not_asked(files, monkeypatch):
+def test_stamps_that_a_listing_has_are_not_requested(files, monkeypatch):
     listed = files.files("a")
     monkeypatch.setattr(type(files._file_system), "info", lambda *_: pytest.fail("it was asked"))
     assert files.stamped(listed) == listed
 
 
-def test_pipes_and_sockets_are_no_files(tmp_path):
-    """To open one waits for ever."""
+def test_pipes_and_sockets_are_not_files(tmp_path):
+    """Opening a pipe would block forever."""
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "link.jpg").symlink_to("pipe.jpg")
     (tmp_path / "file.jpg").touch()
     assert [entry.path for entry in Files(str(tmp_path)).files()] == ["file.jpg"]
 
 
-def test_pickles_as_its_address(files):
+def test_a_lazy_file_is_pickled_as_its_path(files):
     files.folders()
     sent = pickle.dumps(LazyBytes(files, "a/x.bin"))
     assert len(sent) < 500 and pickle.loads(sent).read() == b"0123456789"
 
 
-def test_only_what_is_here_is_local(tmp_path):
+def test_only_paths_on_this_machine_are_local(tmp_path):
     assert Files(str(tmp_path)).local == tmp_path and Files(f"file://{tmp_path}").local == tmp_path
     assert Files("memory://somewhere").local is None
 
@@ -129,13 +129,13 @@ def test_only_what_is_here_is_local(tmp_path):
         ),
     ],
 )
-def test_an_address_that_leads_nowhere_is_a_sentence(url, match):
+def test_an_invalid_url_is_a_user_error(url, match):
     with pytest.raises(UserError, match=match) as caught:
         Files(url).files()
     assert "\n" not in str(caught.value)
 
 
-def test_a_read_that_fails_for_a_moment_is_tried_again(tmp_path, network):
+def test_a_read_that_fails_once_is_retried(tmp_path, network):
     (tmp_path / "x.bin").write_bytes(b"0123456789")
     network.errors = [TimeoutError("Read timed out")] * 3
     assert (
@@ -144,7 +144,7 @@ def test_a_read_that_fails_for_a_moment_is_tried_again(tmp_path, network):
     )
 
 
-def test_a_read_that_goes_on_failing_is_a_sentence(tmp_path, network):
+def test_a_read_that_keeps_failing_is_a_user_error(tmp_path, network):
     (tmp_path / "x.bin").write_bytes(b"short")
     network.errors = [TimeoutError("Read timed out")] * 4
     with pytest.raises(
@@ -156,11 +156,14 @@ def test_a_read_that_goes_on_failing_is_a_sentence(tmp_path, network):
         LazyBytes(Files(f"flaky://{tmp_path}"), "x.bin", 3, 9).read()
 
 
-def test_what_is_cut_short_or_gone_here_is_a_sentence_at_once(tmp_path):
+def test_a_truncated_or_missing_local_file_is_a_user_error_without_retries(tmp_path):
     (tmp_path / "x.bin").write_bytes(b"short")
     with pytest.raises(
         UserError,
-        match=r"x.bin can't be read \(it gave 2 bytes instead of 9\); check that it exists, is complete",
+        match=(
+            r"x.bin can't be read \(it gave 2 bytes instead of 9\); "
+            r"check that it exists, is complete"
+        ),
     ):
         LazyBytes(Files(str(tmp_path)), "x.bin", 3, 9).read()
     with pytest.raises(
@@ -169,7 +172,7 @@ def test_what_is_cut_short_or_gone_here_is_a_sentence_at_once(tmp_path):
         LazyBytes(Files(str(tmp_path)), "y.bin").read()
 
 
-def test_a_link_that_leads_nowhere_is_known(tmp_path):
+def test_a_broken_link_is_recognized(tmp_path):
     (tmp_path / "gone").symlink_to(tmp_path / "not there")
     (tmp_path / "self").symlink_to("self")
     (tmp_path / "good").symlink_to(tmp_path / "file")
@@ -184,7 +187,7 @@ def test_a_link_that_leads_nowhere_is_known(tmp_path):
     )
 
 
-def test_links_are_what_they_lead_to(tmp_path):
+def test_links_are_followed(tmp_path):
     (tmp_path / "real/deep").mkdir(parents=True)
     (tmp_path / "real/x.bin").write_bytes(b"0123456789")
     (tmp_path / "set").mkdir()
@@ -208,7 +211,7 @@ def test_links_are_what_they_lead_to(tmp_path):
 
 
 @pytest.mark.parametrize("target", [".", "..", "../../other/back"])
-def test_a_link_that_leads_back_is_a_sentence(tmp_path, target):
+def test_a_link_to_a_parent_folder_is_a_user_error(tmp_path, target):
     for folder in ("set/a", "other/back"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "other/back/again").symlink_to(tmp_path / "set/a")

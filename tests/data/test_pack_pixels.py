@@ -1,4 +1,4 @@
-"""What becomes of an image's pixels when it is packed."""
+"""The pixels of images of every mode after packing."""
 
 import io
 
@@ -22,32 +22,35 @@ def saved(image, format, **options):
 
 
 def _clear_where_bright(image):
-    """The same picture with a palette, whose brightest colours are left out and, being transparent, come back as white."""
+    """The same picture with a palette.
+
+    Its brightest colors are transparent, and become white when it is packed.
+    """
     alpha = image.convert("L").point(lambda value: 0 if value > 190 else 255)
     return Image.merge("RGBA", [*image.split(), alpha]).quantize(256)
 
 
 def odd_images():
-    """The same quiet picture in every kind of pixels, with the reasons of those that are no pictures."""
+    """The same smooth picture in every mode, and broken files with the reason for each."""
     ramp = np.linspace(40, 200, 24 * 32).reshape(24, 32)
-    gray, colour = (
+    gray, color = (
         Image.fromarray(ramp.astype(np.uint8)),
         Image.fromarray(np.stack([ramp] * 3, -1).astype(np.uint8)),
     )
     turned = Image.Exif()
     turned[0x0112] = 3  # upside down
     good = {
-        "cmyk.jpg": saved(colour.convert("CMYK"), "JPEG", quality=98),
+        "cmyk.jpg": saved(color.convert("CMYK"), "JPEG", quality=98),
         "grey.png": saved(gray, "PNG"),
-        "palette.png": saved(colour.quantize(256), "PNG"),
-        "palette_clear.png": saved(_clear_where_bright(colour), "PNG"),
+        "palette.png": saved(color.quantize(256), "PNG"),
+        "palette_clear.png": saved(_clear_where_bright(color), "PNG"),
         "deep.png": saved(Image.fromarray((ramp * 257).astype(np.uint16)), "PNG"),
         "exif.jpg": saved(
-            colour.transpose(Image.Transpose.ROTATE_180), "JPEG", quality=98, exif=turned
+            color.transpose(Image.Transpose.ROTATE_180), "JPEG", quality=98, exif=turned
         ),
-        "rgb.png": saved(colour, "PNG"),
+        "rgb.png": saved(color, "PNG"),
     }
-    truncated = saved(colour.resize((300, 300)), "JPEG")[:1000]
+    truncated = saved(color.resize((300, 300)), "JPEG")[:1000]
     return good, {
         "bomb.png": b"",
         "empty.jpg": b"",
@@ -57,9 +60,7 @@ def odd_images():
 
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
-def test_every_kind_of_pixels_becomes_right_rgb_and_the_rest_is_listed(
-    tmp_path, encoding, monkeypatch
-):
+def test_every_kind_of_pixels_is_converted_to_rgb_or_listed_as_bad(tmp_path, encoding, monkeypatch):
     good, broken = odd_images()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200_000)
     broken["bomb.png"] = saved(Image.new("L", (550, 550)), "PNG")
@@ -82,7 +83,7 @@ def test_every_kind_of_pixels_becomes_right_rgb_and_the_rest_is_listed(
     assert len(packed) == 4 * len(good)
     plain, clear = (sorted(good).index(name) for name in ("rgb.png", "palette_clear.png"))
     others = np.delete(images[: len(good)], clear, axis=0)
-    assert np.abs(others - images[plain]).max() <= 12  # JPEG's and the palette's own loss
+    assert np.abs(others - images[plain]).max() <= 12  # the loss of JPEG and of the palette
     assert (
         np.abs(images[clear, :19] - images[plain, :19]).max() <= 12
         and images[clear, -1].min() >= 240
@@ -126,7 +127,7 @@ def test_jpeg_is_near_raw_and_smaller(tmp_path):
         )  # the plan's estimate is near what is written
 
 
-def test_jpeg_keeps_small_originals_small_and_gives_them_at_full_size(tmp_path):
+def test_jpeg_stores_small_originals_as_they_are_and_enlarges_them_when_read(tmp_path):
     for split in ("train", "test"):
         for kind in ("a", "b"):
             (tmp_path / "tree" / split / kind).mkdir(parents=True)

@@ -15,7 +15,7 @@ def packed(request, make_tree, tmp_path):
     )
 
 
-def test_reads_by_id_in_the_order_asked(packed):
+def test_images_are_read_by_id_in_the_requested_order(packed):
     pixels = packed.read(np.array([4, 0, 4]))
     assert pixels.shape == (3, 8, 8, 3) and pixels.flags.writeable and pixels.flags.c_contiguous
     one_by_one = [packed.read(np.array([i]))[0] for i in (4, 0, 4)]
@@ -24,12 +24,12 @@ def test_reads_by_id_in_the_order_asked(packed):
 
 
 @pytest.mark.parametrize("ids", [[-1], [0, 7]])
-def test_ids_that_are_not_there_are_an_error(packed, ids):
+def test_unknown_ids_are_an_error(packed, ids):
     with pytest.raises(IndexError, match="are not all in 0 to 6"):
         packed.read(np.array(ids))
 
 
-def test_knows_its_rows(packed):
+def test_rows_and_ids_of_a_packed_store(packed):
     assert (
         len(packed) == 7 and packed.image_size == 8 and packed.groups is None and packed.bad == []
     )
@@ -42,15 +42,15 @@ def test_pickling_sends_the_path_and_not_the_pixels(packed):
     assert len(sent) < 1000 and np.array_equal(pickle.loads(sent).read(np.arange(7)), before)
 
 
-def test_letting_go_of_pages_changes_nothing(packed):
+def test_releasing_pages_changes_no_pixel(packed):
     before = packed.read(np.arange(7))
     packed.release()
     assert np.array_equal(packed.read(np.arange(7)), before)
 
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
-def test_random_ids_over_many_shards(make_tree, tmp_path, encoding):
-    """Colours say class and number: a row of the wrong shard would show."""
+def test_random_ids_over_many_shards_are_read_correctly(make_tree, tmp_path, encoding):
+    """The color depends on class and number, so a row of the wrong shard would be noticed."""
     tree = make_tree({"train": {"a": 100, "b": 90}, "test": {"a": 20, "b": 30}})
     packed = pack(
         DataConfig(path=str(tree), image_size=8, encoding=encoding, quality=95), tmp_path / "stores"
@@ -63,7 +63,7 @@ def test_random_ids_over_many_shards(make_tree, tmp_path, encoding):
     assert np.abs(middle[:, 1] - np.minimum(10 * number, 255)[ids]).max() < 8
 
 
-def test_raw_images_are_mapped_not_loaded(packed):
+def test_raw_images_are_memory_mapped(packed):
     """So that workers and trials share their pages."""
     packed.read(np.arange(7))
     if packed.encoding == "raw":

@@ -44,13 +44,13 @@ def test_in_order_keeps_order_and_reads_only_a_little_ahead():
 @pytest.mark.parametrize(
     ("image", "reason"), [(b"", "empty"), (b"GIF89a", ""), (b"\xff\xd8\xff", "")]
 )
-def test_what_is_no_image_gives_its_reason_in_a_line(image, reason):
+def test_the_reason_for_a_bad_image_is_one_line(image, reason):
     said = encode_row(Item("x", image, 0), DataConfig(image_size=8))
     assert isinstance(said, str) and said and "\n" not in said and said.startswith(reason)
 
 
-def test_an_image_that_could_not_be_read_is_not_a_bad_one(tmp_path):
-    """A time-out would leave it out for good."""
+def test_a_failed_read_does_not_make_an_image_bad(tmp_path):
+    """If a time-out made an image bad, it would be missing from the store forever."""
     with pytest.raises(UserError, match=r"a.jpg can't be read"):
         encode_row(
             Item("a.jpg", LazyBytes(Files(str(tmp_path)), "a.jpg"), 0), DataConfig(image_size=8)
@@ -58,7 +58,7 @@ def test_an_image_that_could_not_be_read_is_not_a_bad_one(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["gone.jpg", "a.jpg"])
-def test_a_link_that_leads_nowhere_is_a_bad_image_at_once(tmp_path, monkeypatch, target):
+def test_a_broken_link_is_a_bad_image_without_retries(tmp_path, monkeypatch, target):
     monkeypatch.setattr(
         "beamclip.data.retry.time.sleep", lambda _: pytest.fail("it was tried again")
     )
@@ -69,7 +69,7 @@ def test_a_link_that_leads_nowhere_is_a_bad_image_at_once(tmp_path, monkeypatch,
     assert said == "a link that leads nowhere"
 
 
-def test_colour_is_kept_whole_at_high_quality():
+def test_color_is_not_subsampled_at_high_quality():
     stripes = np.zeros((32, 32, 3), np.uint8)
     stripes[:, ::2] = (255, 0, 0)
     assert len(encode_jpeg(stripes, 95)) > len(encode_jpeg(stripes, 90)) * 1.2
@@ -106,8 +106,8 @@ def test_two_threads_write_the_shards_that_one_writes(data_config, tmp_path, enc
     assert len(list((tmp_path / "two" / "shards").glob("*.json"))) == len(job.spans)
 
 
-def test_a_worker_that_outlived_its_builder_spoils_no_shard(tmp_path):
-    """Both write the first shard; the old one is killed half-way."""
+def test_a_worker_that_outlives_its_builder_damages_no_shard(tmp_path):
+    """Both write the first shard; the old worker is killed halfway."""
     pixels = np.full((8, 8, 3), 7, np.uint8)
     with RawShardWriter(tmp_path, 0, 8) as new:
         new.write(pixels)
@@ -145,7 +145,7 @@ def test_rows_are_train_then_test_in_the_sources_order(tree, tmp_path):
     middle = images[:, 8, 8].astype(int)
     assert (
         np.abs(middle[:, 0] - 40 * packed.labels).max() < 6
-    )  # what make_tree painted: red says the class, green the number
+    )  # the colors of make_tree: red depends on the class, green on the number
     assert np.abs(middle[:, 1] - 10 * np.array([0, 1, 2, 3, 0, 1, 2, 0, 1, 0])).max() < 6
 
 
@@ -165,7 +165,7 @@ def test_the_store_depends_on_images_size_and_encoding_but_not_on_splits(tree, t
     assert pack(config_of(tree), root).key not in keys
 
 
-def test_is_built_once(tree, tmp_path, monkeypatch):
+def test_a_packed_store_is_built_once(tree, tmp_path, monkeypatch):
     first = pack(config_of(tree), tmp_path / "stores")
     monkeypatch.setattr(
         sys.modules["beamclip.data.packing"], "_Builder", None
@@ -174,7 +174,7 @@ def test_is_built_once(tree, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
-def test_nothing_shifts_when_images_are_broken(tree, tmp_path, encoding):
+def test_labels_stay_aligned_when_images_are_broken(tree, tmp_path, encoding):
     whole = pack(config_of(tree, encoding=encoding), tmp_path / "whole")
     (tree / "train/a/001.jpg").write_bytes((tree / "train/a/001.jpg").read_bytes()[:200])
     (tree / "train/b/000.jpg").write_bytes(b"")
@@ -198,10 +198,11 @@ def test_nothing_shifts_when_images_are_broken(tree, tmp_path, encoding):
     assert rows[0] == ["name", "reason"] and all(reason for _, reason in rows[1:])
 
 
-def test_the_key_changes_when_images_are_read_again_that_were_left_out(
-    tree, tmp_path, jpeg, monkeypatch
-):
-    """A repair then numbers the images anew: nothing that was made of the old ids may be taken for the new ones'."""
+def test_the_key_changes_when_omitted_images_become_readable(tree, tmp_path, jpeg, monkeypatch):
+    """A repair then gives the images new ids.
+
+    Nothing that was computed for the old ids may be used for the new ones.
+    """
     (tree / "train/a/001.jpg").write_bytes(jpeg(size=(90, 90)))
     config = config_of(tree, max_unreadable_fraction=0.5)
     with monkeypatch.context() as smaller:
@@ -222,7 +223,10 @@ def test_too_many_broken_images_fail_and_more_can_be_allowed_afterwards(tree, tm
         (tree / f"train/a/{name}.jpg").write_bytes(b"broken")
     with pytest.raises(
         UserError,
-        match=r"^train/a/001.jpg can't be read \(.*\). 2 of 10 images can't be read, more than data.max_unreadable_",
+        match=(
+            r"^train/a/001.jpg can't be read \(.*\). 2 of 10 images can't be read, more than "
+            r"data.max_unreadable_"
+        ),
     ):
         pack(config_of(tree, max_unreadable_fraction=0.1), tmp_path / "stores")
     assert not list((tmp_path / "stores/packed").glob("[0-9a-f]*/manifest.json"))
@@ -230,7 +234,7 @@ def test_too_many_broken_images_fail_and_more_can_be_allowed_afterwards(tree, tm
 
 
 def recording(written, die_after=None):
-    """A runner that notes which shards it had written, and may be killed."""
+    """A runner that records which shards it wrote, and may be killed."""
 
     def run(job, shards, folder):
         for number, index in enumerate(in_process(job, shards, folder)):
@@ -248,7 +252,7 @@ def many(make_tree):
     return make_tree({"train": {"a": 200, "b": 150}, "test": {"a": 60, "b": 20}})
 
 
-def test_too_many_broken_images_are_not_waited_for(many, tmp_path):
+def test_packing_stops_early_if_too_many_images_are_broken(many, tmp_path):
     for number in range(30):
         (many / f"train/a/{number:03}.jpg").write_bytes(b"broken")
     written = []
@@ -265,7 +269,7 @@ def files(packed):
     }
 
 
-def test_what_is_left_to_pack_is_known(many, tmp_path):
+def test_the_number_of_images_left_to_pack_is_counted(many, tmp_path):
     config = config_of(many, max_unreadable_fraction=0.1)
     (many / "train/a/001.jpg").write_bytes(b"broken")
     source = open_source(config)
@@ -279,7 +283,7 @@ def test_what_is_left_to_pack_is_known(many, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
-def test_a_killed_pack_goes_on_and_ends_with_the_same_bytes(many, tmp_path, encoding):
+def test_a_killed_pack_is_continued_and_the_bytes_are_the_same(many, tmp_path, encoding):
     config, first, second = config_of(many, encoding=encoding), [], []
     whole = pack(config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -311,7 +315,7 @@ SHARDS = [
     ("harm", "says"), [(flip, "has changed since it was written"), (cut, "bytes instead of")]
 )
 @pytest.mark.parametrize(("encoding", "name"), SHARDS)
-def test_a_damaged_shard_is_named_never_used_and_packed_again_alone(
+def test_a_damaged_shard_is_named_and_repair_packs_only_that_shard(
     many, tmp_path, encoding, name, harm, says
 ):
     config, written = config_of(many, encoding=encoding), []
@@ -329,7 +333,7 @@ def test_a_damaged_shard_is_named_never_used_and_packed_again_alone(
     assert written == [1]
 
 
-def test_a_store_of_an_older_format_is_a_sentence_and_packed_anew_with_repair(tree, tmp_path):
+def test_a_store_of_an_older_format_is_a_user_error_and_packed_again_with_repair(tree, tmp_path):
     config, written = config_of(tree), []
     manifest = pack(config, tmp_path).store.file("manifest.json")
     manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
@@ -343,7 +347,7 @@ def test_a_store_of_an_older_format_is_a_sentence_and_packed_anew_with_repair(tr
 
 @pytest.fixture(params=["tree", "parquet", "tar"])
 def folder(request, make_tree, write_parquet, tmp_path, jpeg):
-    """The same kind of images, kept in each of three ways."""
+    """Similar images in each of three formats."""
     if request.param == "tree":
         return make_tree({"train": {"a": 100, "b": 30}, "test": {"a": 2, "b": 1}})
     if request.param == "parquet":
@@ -376,7 +380,7 @@ def test_a_source_over_fsspec_packs_to_the_same_bytes(folder, tmp_path):
     assert files(packed["file"]) == ours
     manifest = json.loads(
         theirs.pop("manifest.json")
-    )  # holds a key of its own, since a store has other stamps than a disk
+    )  # has another key, because stamps in memory differ from those of a disk
     assert manifest["files"] == json.loads(ours.pop("manifest.json"))["files"]
     assert theirs == ours and sum(name.startswith("images") for name in ours) >= 3
 
@@ -414,6 +418,6 @@ def test_groups_are_kept(tmp_path):
         (5000, 1024, 64),
     ],
 )
-def test_shards_are_many_and_never_huge(total, side, images):
+def test_the_number_and_size_of_shards(total, side, images):
     assert images_per_shard(total, side) == images
     assert images * side * side * 3 <= max(64 * 2**20, 64 * side * side * 3)

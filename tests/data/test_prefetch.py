@@ -26,7 +26,7 @@ def test_results_come_in_order_and_the_thread_ends():
     assert live_threads() == before
 
 
-def test_results_are_made_ahead_in_another_thread_and_not_far():
+def test_a_limited_number_of_results_is_made_ahead_in_another_thread():
     made = []
     batches = iter(
         Prefetcher(numbers(50), lambda ids: made.append(threading.current_thread()) or True, CPU)
@@ -36,12 +36,12 @@ def test_results_are_made_ahead_in_another_thread_and_not_far():
     while len(made) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.2)
-    assert len(made) == 4  # one taken, two in the queue, one in hand
+    assert len(made) == 4  # one taken, two in the queue, one waiting to be queued
     assert threading.main_thread() not in made
     batches.close()
 
 
-def test_a_failure_is_raised_where_the_batch_was_wanted():
+def test_a_failure_is_raised_when_its_batch_is_requested():
     def make(ids):
         if ids[0] == 3:
             raise OSError("the disk is gone")
@@ -72,7 +72,7 @@ def test_the_thread_ends_when_the_consumer_stops_early(wanted):
     assert live_threads() == before
 
 
-def test_waiting_is_measured_where_batches_are_slow():
+def test_waiting_for_slow_batches_is_measured():
     slow = Prefetcher(numbers(4), lambda ids: time.sleep(0.05) or ids, CPU)
     assert len(list(slow)) == 4
     assert slow.waited >= 0.15

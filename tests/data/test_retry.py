@@ -9,10 +9,10 @@ from beamclip.data.retry import with_retries
 
 
 class StoreError(Exception):
-    """As botocore and aiohttp have them: no OSError, and often without a word."""
+    """Errors as of botocore and aiohttp: not an OSError, and often without a message."""
 
 
-def test_a_file_goes_on_where_a_read_failed(tmp_path, network):
+def test_a_file_continues_where_a_read_failed(tmp_path, network):
     (tmp_path / "x.bin").write_bytes(bytes(range(100)))
     with Files(f"flaky://{tmp_path}").open("x.bin") as file:
         assert file.read(10) == bytes(range(10))
@@ -28,7 +28,7 @@ def test_a_file_goes_on_where_a_read_failed(tmp_path, network):
 @pytest.mark.parametrize(
     "error", [StoreError(), FSTimeoutError(), ConnectionResetError(), StoreError("two\nlines.")]
 )
-def test_what_goes_on_failing_is_one_sentence_whatever_its_kind(tmp_path, network, error):
+def test_a_read_that_keeps_failing_is_a_user_error_for_any_exception(tmp_path, network, error):
     (tmp_path / "x.bin").touch()
     network.errors = [error] * 4
     says = "two lines" if error.args else type(error).__name__
@@ -40,7 +40,7 @@ def test_what_goes_on_failing_is_one_sentence_whatever_its_kind(tmp_path, networ
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.ELOOP, errno.EISDIR])
-def test_what_a_disk_would_say_again_is_asked_once(number):
+def test_permanent_errors_of_a_disk_are_not_retried(number):
     asked = []
 
     def read():
@@ -55,7 +55,7 @@ def test_what_a_disk_would_say_again_is_asked_once(number):
     assert len(asked) == 1
 
 
-def test_a_sentence_stays_as_it_is():
+def test_a_user_error_is_passed_on_unchanged():
     def read():
         raise UserError("said already; mend it")
 

@@ -8,7 +8,7 @@ from beamclip.data import split
 
 
 def data_of(counts, groups=None, test=5):
-    """A stand-in for a packed store: so many training images of each class, shuffled."""
+    """A stand-in for a packed store with this many training images per class, shuffled."""
     train = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
     labels = np.concatenate([train, np.zeros(test, np.int64)])
     ids = np.arange(len(labels))
@@ -40,21 +40,21 @@ def test_val_takes_its_share_of_each_class(fraction, expected):
     )
 
 
-def test_val_depends_on_the_seed_alone():
+def test_val_depends_only_on_the_seed():
     data = data_of([50, 50])
     val = split(data, DataConfig()).val
     assert np.array_equal(val, split(data, DataConfig(train_images=10)).val)
     assert not np.array_equal(val, split(data, DataConfig(split_seed=1)).val)
 
 
-def test_a_draw_is_even_and_part_of_a_larger_one():
+def test_a_draw_is_even_and_a_subset_of_a_larger_draw():
     data = data_of([100, 25, 5])
     few, more = (split(data, DataConfig(train_images=count)).train for count in (12, 40))
     assert np.bincount(data.labels[few]).tolist() == [4, 4, 4] and set(few) < set(more)
     assert np.bincount(data.labels[more]).tolist() == [18, 18, 4]
 
 
-def test_groups_are_never_cut():
+def test_groups_are_never_divided():
     data = data_of([60, 60], groups=lambda labels: np.arange(len(labels)) % 6)
     splits = split(data, DataConfig(val_fraction=0.3))
     assert (
@@ -69,12 +69,12 @@ def test_groups_within_classes_are_stratified():
     assert np.abs(np.bincount(data.labels[splits.val]) - [12, 8]).max() <= 4
 
 
-def test_one_group_is_held_out_even_where_it_is_more_than_the_share():
+def test_one_group_is_held_out_even_if_it_exceeds_the_share():
     data = data_of([40, 40], groups=lambda labels: np.arange(len(labels)) % 4)
     assert len(split(data, DataConfig(val_fraction=0.01)).val) == 20
 
 
-def test_a_class_without_images_is_left_alone():
+def test_a_class_without_images_is_ignored():
     assert len(split(data_of([20, 0, 20]), DataConfig()).val) == 4
 
 
@@ -84,7 +84,10 @@ def test_a_class_without_images_is_left_alone():
         (
             [50, 4],
             {},
-            "class class 1 has 4 readable training images, of which data.val_fraction 0.1 leaves none for val",
+            (
+                "class class 1 has 4 readable training images, of which data.val_fraction 0.1 "
+                "leaves none for val"
+            ),
         ),
         (
             [50, 1],
@@ -98,6 +101,6 @@ def test_a_class_without_images_is_left_alone():
         ),
     ],
 )
-def test_what_can_not_be_split_gets_a_sentence(counts, config, match):
+def test_data_that_can_not_be_split_is_a_user_error(counts, config, match):
     with pytest.raises(UserError, match=match):
         split(data_of(counts), DataConfig(**config))

@@ -24,7 +24,7 @@ SWEEP = Sweep(name="s", space={"seed": choice(1, 2)})
 
 
 class Listener:
-    """Keeps the events of trials in `events`."""
+    """Records the events of trials in `events`."""
 
     def __init__(self):
         self.events = []
@@ -114,7 +114,7 @@ def test_a_trial_that_reported_a_failure_has_failed(run_sweep):
     def steps(callback):
         callback.on_step_begin(0, [])
         for name, result in (
-            ("a", {"failure": "the loss stopped being a number"}),
+            ("a", {"failure": "the loss is not finite"}),
             ("b", {"epoch": 1}),
         ):
             callback.on_trial_start(0, [], trial(name))
@@ -124,12 +124,12 @@ def test_a_trial_that_reported_a_failure_has_failed(run_sweep):
     all_ended, events = run_sweep(steps)
     assert all_ended
     assert [event for event in events if event[0] == "ended"] == [
-        ("ended", "a", "FAILED", "the loss stopped being a number"),
+        ("ended", "a", "FAILED", "the loss is not finite"),
         ("ended", "b", "FINISHED", None),
     ]
 
 
-def test_no_trial_waits_for_one_whose_process_was_lost_for_good(run_sweep, tmp_path):
+def test_no_trial_waits_for_one_that_was_lost_and_not_retried(run_sweep, tmp_path):
     def steps(callback):
         callback.on_step_begin(0, [])
         callback.on_trial_start(0, [], trial("a"))

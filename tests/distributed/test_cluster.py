@@ -110,7 +110,7 @@ def test_more_workers_than_the_cluster_can_ever_hold_are_refused(
         (3, 5, 0, [{"CPU": 8}] * 2, "hold 2 workers of 5 CPU, but scaling.workers is 3"),
     ],
 )
-def test_workers_that_only_all_nodes_together_could_hold_are_refused(
+def test_workers_that_fit_only_on_all_nodes_together_are_refused(
     holds, workers, cpus, gpus, have, says
 ):
     """Ray would wait for such a node forever."""

@@ -179,7 +179,7 @@ def test_a_killed_cluster_is_an_error_and_the_next_command_continues(
     assert stores(prepared) == undisturbed
 
 
-def test_two_that_start_together_encode_every_image_once(embedding, undisturbed, tmp_path):
+def test_two_commands_started_together_encode_every_image_once(embedding, undisturbed, tmp_path):
     both = [embedding(tmp_path), embedding(tmp_path)]
     results = [finish(process) for process in both]
     assert [code for code, _ in results] == [0, 0], results

@@ -100,7 +100,7 @@ def test_an_error_is_final_until_the_sweep_is_resumed(failed_sweep, resume):
     assert begun(outcome, "first") == [0, 0, 1, 1]
 
 
-def test_no_more_restored_trials_train_at_once_than_may(resume):
+def test_the_limit_of_concurrent_trials_holds_for_restored_trials(resume):
     outcome = resume("well", 1)
     assert outcome["ended"] and statuses(outcome) == ["FINISHED"] * 4
     assert [event for _, event, _, _ in sorted(outcome["trials"])] == ["begun", "done"] * 4

@@ -1,4 +1,4 @@
-"""An objective from a user's file in a real sweep: through Ray's workers, after a failure, resumed."""
+"""An objective from a user's file in a real sweep: in Ray's workers, and in a resumed sweep."""
 
 import os
 import shutil

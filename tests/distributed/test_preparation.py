@@ -20,7 +20,7 @@ def cluster():
     ray.shutdown()
 
 
-def test_the_plan_comes_true(cluster, preset, tmp_path):
+def test_the_built_stores_are_those_planned(cluster, preset, tmp_path):
     """All planned stores are built, once for all experiments; stored and live embeddings agree."""
     from beamclip.distributed.prepare_actor import Preparation
 
@@ -47,7 +47,7 @@ def test_the_plan_comes_true(cluster, preset, tmp_path):
         "tiny, 2 views of 144 images",
         "tiny, the central view of 56 images",
     ]
-    assert len(built["assets"]) == 2  # temperatures share everything
+    assert len(built["assets"]) == 2  # both temperatures use the same stores
     assert 0 < built["untrained"]["linear_probe/test_top1"] <= 100
     assert any(state[0] == "teacher images" for state in progress) and progress[-1] == ("", 0, 0)
     assert all(
@@ -79,7 +79,7 @@ def test_an_error_arrives_as_one_sentence(cluster, preset, tmp_path):
         preparation.close()
 
 
-def test_a_lost_actor_is_one_sentence(cluster, preset, tmp_path):
+def test_a_lost_actor_is_a_user_error(cluster, preset, tmp_path):
     import ray
 
     from beamclip.distributed.prepare_actor import Preparation

@@ -156,7 +156,7 @@ def test_two_teachers_on_the_cluster_agree_with_one_here(cluster, teacher, packe
 def test_a_node_with_other_weights_under_the_same_name_is_found(
     cluster, teacher_folder, packed, tmp_path
 ):
-    """The job names its teacher; a process that loads another one of that name must not write."""
+    """The job has its teacher's fingerprint; a process that loads other weights must not write."""
     import shutil
 
     import torch

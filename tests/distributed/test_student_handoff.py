@@ -99,7 +99,7 @@ def test_marks_of_an_earlier_session_are_removed_and_students_are_kept(tmp_path,
     assert [file.suffix for file in (tmp_path / "students").iterdir()] == [".safetensors"]
 
 
-def test_the_storage_is_no_part_of_a_students_name(tmp_path):
+def test_the_storage_is_not_part_of_a_student_s_name(tmp_path):
     with StudentHandoff(str(tmp_path), OTHER) as handoff:
         handoff.publish(Checkpoint(tmp_path / "checkpoint"))
     moved = with_values(OTHER, {"storage.path": "/elsewhere", "scaling.workers": 2})

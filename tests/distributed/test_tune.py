@@ -69,7 +69,7 @@ def test_grid_and_random_start_as_many_as_fit():
     assert algorithm.max_concurrent == 3
 
 
-def test_optuna_maximizes_the_val_metric_and_learns_at_the_end_only():
+def test_optuna_maximizes_the_val_metric_and_learns_only_from_final_results():
     pytest.importorskip("optuna")
     algorithm = search_algorithm(sweep(search="optuna"), concurrent=2)
     assert isinstance(algorithm, ConcurrencyLimiter)
@@ -92,7 +92,7 @@ def test_without_optuna_the_error_says_how_to_install_it(monkeypatch):
         search_algorithm(sweep(search="optuna"), concurrent=2)
 
 
-def test_asha_looks_at_val_once_an_epoch_and_never_at_test():
+def test_asha_compares_val_once_per_epoch_and_never_test():
     asha = scheduler(sweep(asha=Asha(grace_epochs=2, reduction_factor=4)), epochs=10)
     assert isinstance(asha, ASHAScheduler)
     assert (asha._time_attr, asha.metric, asha._reduction_factor) == (

@@ -20,7 +20,7 @@ def environment():
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_plan_pack_and_embed(environment, preset, tmp_path):
+def test_plan_pack_and_embed_commands_work(environment, preset, tmp_path):
     def run(*words):
         words = [
             BEAMCLIP,

@@ -129,7 +129,7 @@ def test_the_details_add_up_to_the_metrics(parts):
     torch.testing.assert_close(result.predictions["probe_confidence"], confidence)
 
 
-def test_few_shot_probes_are_fitted_only_if_asked_for(parts):
+def test_few_shot_probes_are_fitted_only_on_request(parts):
     assert evaluate(*parts, None, CONFIG).details["few_shot"] == []
     config = CONFIG.model_copy(update={"few_shot": (1, 8, 100), "few_shot_draws": 3})
     result = evaluate(*parts, None, config)

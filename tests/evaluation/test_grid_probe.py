@@ -1,4 +1,4 @@
-"""The grid of probes against scikit-learn, autograd and probes trained alone."""
+"""Compare the grid of probes with scikit-learn, autograd and probes trained alone."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ SETTINGS = [ProbeSetting(lr, decay) for decay in (1.0, 0.1, 0.01) for lr in (0.1
 @pytest.mark.slow
 @pytest.mark.parametrize("unit", [False, True])
 @pytest.mark.parametrize(("decay", "epochs"), [(0.3, 200), (0.03, 200), (0.003, 2000)])
-def test_its_optimum_is_scikit_learn_s(decay, epochs, unit):
+def test_its_optimum_equals_scikit_learn_s(decay, epochs, unit):
     (x, y), (x_new, y_new) = blobs(600), blobs(2000, seed=1)
     schedule = SgdSchedule(epochs, batch_size=600)
     probe = fit_grid(x, y, [ProbeSetting(0.5, decay)], [unit], schedule).probe(0, 0)
@@ -32,7 +32,7 @@ def test_its_optimum_is_scikit_learn_s(decay, epochs, unit):
     assert accuracy(probe.predict(x_new), y_new) == pytest.approx(expected, abs=0.3)
 
 
-def test_a_few_passes_in_small_batches_are_as_accurate():
+def test_few_epochs_in_small_batches_are_as_accurate_as_scikit_learn():
     x, y = blobs(4000, classes=12, width=64, signal=0.3)
     x_new, y_new = blobs(8000, seed=1, classes=12, width=64, signal=0.3)
     settings = [ProbeSetting(0.1, 0.01), ProbeSetting(0.1, 0.1)]
@@ -56,7 +56,7 @@ def test_probes_trained_together_equal_probes_trained_alone():
             assert probe.unit is unit
 
 
-def test_the_grid_s_accuracies_are_those_of_its_probes(monkeypatch):
+def test_accuracies_of_the_grid_equal_those_of_its_single_probes(monkeypatch):
     x, y = blobs(200)
     fitted = fit_grid(x, y, SETTINGS, [False, True], SgdSchedule(epochs=2, batch_size=64))
     top1 = fitted.top1(x, y)
@@ -64,13 +64,13 @@ def test_the_grid_s_accuracies_are_those_of_its_probes(monkeypatch):
     for group in (0, 1):
         for index in range(len(SETTINGS)):
             expected[group, index] = accuracy(fitted.probe(group, index).predict(x), y)
-    # One image of 200 may be a tie.
+    # Allow one image of 200 to have a tie.
     torch.testing.assert_close(top1, expected, atol=0.51, rtol=0)
     monkeypatch.setattr(module, "SCORES", 7 * len(SETTINGS) * 6)
     assert torch.equal(fitted.top1(x, y), top1)
 
 
-def test_the_gradient_is_autograd_s():
+def test_the_gradient_equals_autograd_s():
     g = torch.Generator().manual_seed(0)
     parameters = torch.randn(2, 5, 3, 4, dtype=torch.float64, generator=g, requires_grad=True)
     z = torch.randn(2, 9, 5, dtype=torch.float64, generator=g)
@@ -84,7 +84,7 @@ def test_the_gradient_is_autograd_s():
     )
 
 
-def test_the_rotation_loses_nothing_with_fewer_images_than_features():
+def test_the_rotation_is_lossless_with_fewer_images_than_features():
     z = torch.randn(2, 4, 9)
     rotated, eigenvalues, basis = _rotate(z)
     assert rotated.shape == (2, 4, 5) and basis.shape == (2, 9, 4)
@@ -92,7 +92,7 @@ def test_the_rotation_loses_nothing_with_fewer_images_than_features():
     torch.testing.assert_close(rotated.square().mean(1), eigenvalues, atol=1e-4, rtol=1e-4)
 
 
-def test_few_images_get_enough_steps():
+def test_few_images_still_get_enough_steps():
     x, y = blobs(30, signal=3)
     schedule = SgdSchedule(epochs=1, batch_size=1024)
     probe = fit_grid(x, y, [ProbeSetting(0.5, 0.01)], [False], schedule).probe(0, 0)

@@ -68,7 +68,7 @@ def test_more_images_make_every_protocol_better(protocol):
 @pytest.mark.parametrize(
     "config", [ProbeConfig(protocol="clip", inverse_l2=(1.0, 0.1, 10.0)), ProbeConfig(grid=GRID)]
 )
-def test_of_equally_good_candidates_the_more_strongly_regularized_wins(config):
+def test_the_more_strongly_regularized_of_equally_good_candidates_wins(config):
     result = select_probe(part(200, signal=9), part(200, seed=1, signal=9), config)
     perfect = [candidate.val_top1 == 100 for candidate in result.candidates]
     assert sum(perfect) > 1

@@ -112,7 +112,7 @@ def write_preset(path: Path, images: Path, teacher: Path) -> Path:
 
 
 def experiment(preset: Path | str, storage: Path, **values) -> Experiment:
-    """Load the preset with a storage of its own; pass settings as `optimizer__lr=0.1`."""
+    """Load the preset with its own storage; pass settings as `optimizer__lr=0.1`."""
     dotted = {key.replace("__", "."): value for key, value in values.items()}
     return load_experiment(str(preset), {"storage.path": str(storage)} | dotted)
 

@@ -15,7 +15,7 @@ def build(name="csm+simreg+seed", **terms):
     return build_objective(ObjectiveConfig(name=name, terms=terms), material())
 
 
-def test_the_loss_is_the_weighted_sum_of_each_one_s():
+def test_the_loss_is_the_weighted_sum_of_the_terms():
     seen = share(0, 1, 0)
     together = build(simreg=0.25, seed=3)(seen)
     alone = {name: build(name)(seen) for name in ("csm", "simreg", "seed")}
@@ -39,11 +39,11 @@ def test_the_gradient_is_the_weighted_sum_too():
     torch.testing.assert_close(both, csm + 0.25 * simreg)
 
 
-def test_one_name_is_no_sum():
+def test_one_name_gives_no_sum():
     assert not isinstance(build("simreg"), WeightedSum)
 
 
-def test_the_queues_of_its_parts_are_in_its_state():
+def test_queues_of_the_terms_are_in_the_state():
     objective = build("seed+compress")
     objective(share(0, 1, 0))
     state = objective.state_dict()
@@ -54,11 +54,11 @@ def test_the_queues_of_its_parts_are_in_its_state():
 
 
 @pytest.mark.slow
-def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
+def test_two_workers_with_half_a_batch_each_equal_one_with_the_whole_batch():
     check_two_workers(build)
 
 
-def test_a_part_s_bad_setting_is_a_sentence():
+def test_a_bad_setting_of_a_term_is_a_user_error():
     with pytest.raises(
         UserError, match=r"objective\.seed\.queue is 101, but there are 100 training images"
     ):

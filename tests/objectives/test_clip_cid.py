@@ -46,7 +46,7 @@ def test_the_cluster_loss_equals_the_equation_written_out():
     torch.testing.assert_close(build(margin=0.3)(seen)["cluster"], torch.tensor(total / 8))
 
 
-def test_without_margin_it_is_scikit_learn_s_log_loss():
+def test_without_margin_the_cluster_loss_is_scikit_learn_s_log_loss():
     seen = share(0, 1, 0)
     p = (8 * F.cosine_similarity(seen.embeddings[:, None], centers(), dim=-1)).softmax(-1)
     expected = log_loss(
@@ -102,7 +102,7 @@ def test_a_perfect_student_has_no_divergence_and_at_its_center_no_label_loss():
     assert build(scale=1000.0)(seen)["cluster"] < 1e-6
 
 
-def test_the_label_loss_of_a_student_that_sees_no_difference_is_the_logarithm_of_the_clusters():
+def test_the_cluster_loss_of_a_uniform_guess_is_the_logarithm_of_the_number_of_clusters():
     seen = share(0, 1, 0)
     config = ClipCidSettings(clusters=5, scale=8.0)
     same = ClusterInstanceDiscrimination(config, centers()[:1].repeat(5, 1), anchors())
@@ -137,7 +137,7 @@ def test_half_precision_embeddings_are_compared_in_full_precision():
     torch.testing.assert_close(half, full, rtol=0.02, atol=1e-3)
 
 
-def test_drawn_centers_are_those_of_the_batch_and_as_many_others_and_change_with_the_step():
+def test_drawn_centers_are_those_of_the_batch_and_others_that_change_with_the_step():
     objective = build(clusters=50, negatives=10)
     clusters = torch.tensor([3, 49, 3, 7])
     columns, own = objective._columns(clusters, 0.0)
@@ -158,7 +158,7 @@ def test_all_centers_are_drawn_equally_often():
     assert (counts[1:] - expected).abs().max() < 5 * math.sqrt(expected)  # five standard deviations
 
 
-def test_the_loss_over_drawn_centers_is_that_over_these_alone():
+def test_the_loss_is_computed_over_the_drawn_centers_only():
     seen, objective = share(0, 1, 0), build(clusters=50, negatives=10, margin=0.3)
     columns, own = objective._columns(seen.clusters, seen.epoch)
     fewer = ClusterInstanceDiscrimination(
@@ -169,7 +169,7 @@ def test_the_loss_over_drawn_centers_is_that_over_these_alone():
     torch.testing.assert_close(fewer(seen), out)
 
 
-def test_more_centers_asked_for_than_there_are_are_all_of_them():
+def test_a_number_of_centers_above_the_maximum_uses_all_of_them():
     seen = share(0, 1, 0)
     torch.testing.assert_close(build(negatives=4)(seen), build()(seen))
 
@@ -180,7 +180,7 @@ def few_centers():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [build, few_centers])
-def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it(make):
+def test_two_workers_with_half_a_batch_each_equal_one_with_the_whole_batch(make):
     check_two_workers(make)
 
 

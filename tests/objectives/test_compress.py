@@ -73,10 +73,10 @@ def test_the_gradient_is_the_derivative():
     check_gradient(filled(), LossInputs(3, student, student, teachers=(teacher,)))
 
 
-def test_half_precision():
+def test_half_precision_costs_only_rounding():
     check_precision(filled())
 
 
 @pytest.mark.slow
-def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
+def test_two_workers_with_half_a_batch_each_equal_one_with_the_whole_batch():
     check_two_workers(partial(Compress, 13, 16, 0.1, 0.2))

@@ -55,7 +55,7 @@ def test_equals_the_equation_written_out(tau_t, tau_s):
     assert out["top1_agreement"].item() == pytest.approx(agreement)
 
 
-def test_the_configuration_s_temperatures_go_to_their_sides():
+def test_teacher_and_student_temperatures_are_not_swapped():
     student, teacher, anchors = tensors()
     built = build_objective(
         ObjectiveConfig(teacher_temperature=0.1, student_temperature=0.3), material([anchors])
@@ -70,7 +70,10 @@ def material(anchors, temperatures=()):
 
 
 def others(count=2, width=9):
-    """Embeddings of the same five images and anchors of the same seven classes, from teachers of other widths."""
+    """Embeddings of the same five images and anchors of the same seven classes.
+
+    They are from teachers of different widths.
+    """
     generator = torch.Generator().manual_seed(1)
     widths = range(width, width + count)
     return [
@@ -79,7 +82,7 @@ def others(count=2, width=9):
     ]
 
 
-def test_several_teachers_are_the_mean_of_their_probabilities_each_at_its_own_temperature():
+def test_the_target_of_several_teachers_is_the_mean_of_their_probabilities():
     student, teacher, anchors = tensors()
     (second, second_anchors), (third, third_anchors) = others()
     objective = CrossModalSimilarityMatching(
@@ -98,7 +101,7 @@ def test_several_teachers_are_the_mean_of_their_probabilities_each_at_its_own_te
     )
 
 
-def test_a_second_teacher_without_a_temperature_has_the_configuration_s():
+def test_a_second_teacher_without_a_temperature_uses_the_configured_one():
     student, teacher, anchors = tensors()
     ((second, second_anchors),) = others(1)
     config = ObjectiveConfig(teacher_temperature=0.1, student_temperature=0.3)
@@ -110,7 +113,7 @@ def test_a_second_teacher_without_a_temperature_has_the_configuration_s():
     )
 
 
-def test_it_compares_all_views_that_were_seen():
+def test_all_views_are_compared():
     student, teacher, anchors = tensors()
     objective = CrossModalSimilarityMatching([anchors], [0.1], 0.2)
     seen = LossInputs(5, torch.empty(10, 8), student.repeat(2, 1), teachers=(teacher.repeat(2, 1),))
@@ -177,7 +180,7 @@ def test_half_precision_embeddings_are_compared_in_full_precision():
     )
 
 
-def test_an_autocast_region_changes_no_bit():
+def test_autocast_does_not_change_the_result():
     student, teacher, anchors = tensors(64, 128, 100)
     objective = CrossModalSimilarityMatching([anchors], [0.05], 0.05)
     outside = objective.match(student, teacher)["loss"]
@@ -208,7 +211,7 @@ def loss_and_gradient(rank, count):
 
 
 @pytest.mark.slow
-def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
+def test_two_workers_with_half_a_batch_each_equal_one_with_the_whole_batch():
     loss, gradient = loss_and_gradient(0, 1)
     (loss_a, gradient_a), (loss_b, gradient_b) = in_processes(2, loss_and_gradient)
     assert loss_a != loss_b

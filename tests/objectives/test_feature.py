@@ -40,7 +40,7 @@ def test_a_perfect_student_has_no_loss_a_right_angle_one_and_the_opposite_two(st
     assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_of_several_teachers_the_first_is_regressed_whatever_the_others_width():
+def test_only_the_first_of_several_teachers_is_used_and_others_may_have_another_width():
     student, teacher = embeddings()
     loss = FeatureRegression().match(student, teacher)["loss"]
     assert torch.equal(

@@ -29,7 +29,7 @@ def filled(tau_t=0.1, tau_s=0.2, length=20):
     return objective
 
 
-def test_equals_the_equation_written_out_over_the_batch_and_what_fits_beside_it():
+def test_equals_the_equation_written_out_over_the_batch_and_the_rest_of_the_queue():
     objective = filled(length=19)
     student, teacher = embeddings(seed=2)
     columns = torch.cat([teacher, embeddings(seed=1)[1], embeddings(seed=0)[1][:3]])
@@ -61,10 +61,10 @@ def test_the_gradient_is_the_derivative():
     check_gradient(filled(), LossInputs(3, student, student, teachers=(teacher,)))
 
 
-def test_half_precision():
+def test_half_precision_costs_only_rounding():
     check_precision(filled())
 
 
 @pytest.mark.slow
-def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
+def test_two_workers_with_half_a_batch_each_equal_one_with_the_whole_batch():
     check_two_workers(partial(ImageQueue, 13, 16, 0.1, 0.2))

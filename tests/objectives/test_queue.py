@@ -25,7 +25,7 @@ def batches(count, size, width=3):
     return [torch.full((size, width), float(number)) for number in range(count)]
 
 
-def test_it_fills_and_then_forgets_the_oldest():
+def test_a_full_queue_drops_its_oldest_rows():
     queue = Queue(5, 3)
     held = []
     for rows in batches(4, 2):
@@ -34,13 +34,13 @@ def test_it_fills_and_then_forgets_the_oldest():
     assert held == [[0, 0], [1, 1, 0, 0], [2, 2, 1, 1, 0], [3, 3, 2, 2, 1]]
 
 
-def test_of_a_batch_longer_than_the_queue_its_first_rows_are_kept():
+def test_the_first_rows_of_a_batch_longer_than_the_queue_are_kept():
     queue = Queue(3, 1)
     queue.push(torch.arange(5.0)[:, None])
     assert queue.rows[:, 0].tolist() == [0, 1, 2]
 
 
-def test_it_holds_what_lightly_s_memory_bank_holds():
+def test_the_queue_equals_lightly_s_memory_bank():
     ours, theirs = Queue(12, 16), MemoryBankModule((12, 16), feature_dim_first=False)
     for seed in range(5):
         rows, _ = embeddings(4, seed=seed)
@@ -49,23 +49,23 @@ def test_it_holds_what_lightly_s_memory_bank_holds():
     assert sorted(ours.rows.tolist()) == sorted(theirs.bank.tolist())
 
 
-def test_what_waits_for_a_backward_pass_stays_as_it_was():
+def test_pushing_does_not_change_rows_that_a_backward_pass_needs():
     queue = Queue(4, 16)
     for seed in range(3):
         student, teacher = embeddings(4, seed=seed)
         student.requires_grad_()
         loss = (student @ (queue.rows if seed else teacher).T).sum()
         queue.push(teacher)
-        loss.backward()  # raises where a saved tensor was written over
+        loss.backward()  # raises if a saved tensor was overwritten
 
 
-def test_the_state_of_a_queue_half_full_comes_back_from_a_file():
+def test_the_state_of_a_half_full_queue_is_restored_from_a_file():
     queue, file = Queue(8, 16), io.BytesIO()
     queue.push(embeddings(5)[0])
     torch.save(queue.state_dict(), file)
     file.seek(0)
     fresh = Queue(8, 16)
-    fresh.push(embeddings(2, seed=1)[0])  # a first pass before the checkpoint was opened
+    fresh.push(embeddings(2, seed=1)[0])  # a forward pass before the checkpoint is loaded
     fresh.load_state_dict(torch.load(file, weights_only=True))
     assert torch.equal(fresh.rows, queue.rows)
     fresh.push(embeddings(5, seed=2)[0])
@@ -73,7 +73,7 @@ def test_the_state_of_a_queue_half_full_comes_back_from_a_file():
 
 
 @pytest.mark.parametrize("name", OVER_QUEUES)
-def test_an_objective_goes_on_from_its_state_as_if_it_had_never_stopped(name):
+def test_an_objective_continues_from_its_state_exactly(name):
     straight, resumed = build(name, 20), build(name, 20)
     for step in range(2):
         straight(share(0, 1, step))
@@ -84,7 +84,7 @@ def test_an_objective_goes_on_from_its_state_as_if_it_had_never_stopped(name):
 
 
 @pytest.mark.parametrize("name", OVER_QUEUES)
-def test_rows_are_of_unit_length_and_kept_in_training_only(name):
+def test_rows_have_unit_length_and_are_added_only_in_training(name):
     objective = build(name, 20).eval()
     objective(share(0, 1, 0))
     assert objective.queue.rows.shape == (0, 16)
@@ -110,7 +110,7 @@ def test_no_step_waits_for_the_device(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", OVER_QUEUES)
-def test_a_perfect_student_at_one_temperature_is_not_moved(name):
+def test_a_perfect_student_at_equal_temperatures_has_no_gradient(name):
     objective = build(name, 20)
     objective.teacher_temperature = objective.student_temperature = 0.1
     for step in range(4):
@@ -121,7 +121,7 @@ def test_a_perfect_student_at_one_temperature_is_not_moved(name):
 
 
 @pytest.mark.parametrize("name", OVER_QUEUES)
-def test_of_several_teachers_the_first_is_compared_and_kept(name):
+def test_only_the_first_of_several_teachers_is_compared_and_queued(name):
     one, several = build(name, 20), build(name, 20)
     for step in range(2):
         seen = share(0, 1, step)
@@ -132,7 +132,7 @@ def test_of_several_teachers_the_first_is_compared_and_kept(name):
 
 
 @pytest.mark.parametrize("name", OVER_QUEUES)
-def test_minimising_it_brings_a_student_near_its_teacher(name):
+def test_minimizing_the_loss_brings_a_student_near_its_teacher(name):
     objective, seen, losses = build(name, 100), share(0, 1, 0), []
     seen.embeddings = seen.embeddings.clone().requires_grad_()
     before = torch.cosine_similarity(seen.embeddings, seen.teachers[0]).mean().item()
@@ -142,16 +142,16 @@ def test_minimising_it_brings_a_student_near_its_teacher(name):
         optimizer.zero_grad()
         losses[-1].backward()
         optimizer.step()
-    assert losses[-1] < losses[13]  # from when on the queue is full
+    assert losses[-1] < losses[13]  # the queue is full from here on
     assert torch.cosine_similarity(seen.embeddings, seen.teachers[0]).mean() > before + 0.3
 
 
-def test_divergence_is_scikit_learn_s_log_loss_less_the_teacher_s_entropy():
+def test_divergence_is_scikit_learn_s_log_loss_minus_the_teacher_s_entropy():
     student, teacher = embeddings(6, 4, dtype=torch.float64)
     p, q = teacher.softmax(-1), student.softmax(-1)
     labels = [
         k for _ in range(6) for k in range(4)
-    ]  # each image once as each class, weighted by how much the teacher believes it
+    ]  # each image once per class, weighted by the teacher's probability
     rows = q.repeat_interleave(4, 0)
     crossed = log_loss(labels, rows.numpy(), sample_weight=p.flatten().numpy(), labels=[0, 1, 2, 3])
     entropy = -(p * p.log()).sum(-1).mean()
@@ -163,7 +163,7 @@ def test_divergence_is_scikit_learn_s_log_loss_less_the_teacher_s_entropy():
 @pytest.mark.parametrize(
     ("name", "authors"), [("seed", 65_536), ("compress", 128_000), ("image_queue", 8_192)]
 )
-def test_its_length_is_the_authors_or_that_of_the_data_or_what_is_asked_for(name, authors):
+def test_its_length_is_the_authors_or_the_number_of_images_or_as_set(name, authors):
     assert build(name, None, 10**6).queue.length == authors
     assert build(name, None, 50).queue.length == 50
     assert build(name, 50, 50).queue.length == 50
@@ -171,10 +171,13 @@ def test_its_length_is_the_authors_or_that_of_the_data_or_what_is_asked_for(name
 
 
 @pytest.mark.parametrize("name", OVER_QUEUES)
-def test_a_queue_longer_than_the_data_is_a_sentence(name):
+def test_a_queue_longer_than_the_data_is_a_user_error(name):
     with pytest.raises(
         UserError,
-        match=rf"^objective\.{name}\.queue is 51, but there are 50 training images; give 50 or fewer, or null$",
+        match=(
+            rf"^objective\.{name}\.queue is 51, but there are 50 training images; "
+            rf"give 50 or fewer, or null$"
+        ),
     ):
         build(name, 51, 50)
     assert queue_length(name, None, 51, 50) == 50

@@ -63,7 +63,7 @@ def test_at_the_authors_temperature_it_is_info_nce_with_the_teacher_s_embedding(
     torch.testing.assert_close(objective.match(student, teacher)["loss"], expected)
 
 
-def test_a_perfect_student_at_one_temperature_is_left_with_the_teacher_s_entropy():
+def test_the_loss_of_a_perfect_student_at_equal_temperatures_is_the_teacher_s_entropy():
     objective = filled(0.1, 0.1)
     _, teacher = embeddings(seed=2)
     columns = torch.stack([torch.cat([own[None], objective.queue.rows]) for own in teacher])
@@ -78,10 +78,10 @@ def test_the_gradient_is_the_derivative():
     check_gradient(filled(), LossInputs(3, student, student, teachers=(teacher,)))
 
 
-def test_half_precision():
+def test_half_precision_costs_only_rounding():
     check_precision(filled())
 
 
 @pytest.mark.slow
-def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
+def test_two_workers_with_half_a_batch_each_equal_one_with_the_whole_batch():
     check_two_workers(partial(Seed, 13, 16, 0.1, 0.2))

@@ -11,7 +11,7 @@ from beamclip.objectives.simclr import SimCLR, SimclrSettings, make_head, nt_xen
 
 
 def slow_nt_xent(views, temperature):
-    """The equation written out, one pair at a time, in Python floats. views: two lists of vectors."""
+    """The equation written out, one pair at a time. `views`: two lists of vectors."""
 
     def likeness(a, b):
         return math.exp(
@@ -47,7 +47,7 @@ def test_equals_the_equation_written_out(temperature):
     loss, accuracy = slow_nt_xent(projected.tolist(), temperature)
     assert out["loss"].item() == pytest.approx(loss, rel=1e-5)
     assert out["contrast_accuracy"].item() == pytest.approx(accuracy)
-    assert 0 < accuracy < 1  # so that both ways of being wrong are in it
+    assert 0 < accuracy < 1  # so that both kinds of errors can show
 
 
 @pytest.mark.parametrize("temperature", [0.5, 0.1])
@@ -71,7 +71,7 @@ def test_identical_orthogonal_pairs_in_closed_form():
     assert out["contrast_accuracy"] == 1
 
 
-def test_at_a_huge_temperature_all_others_are_alike():
+def test_at_a_huge_temperature_the_loss_is_that_of_a_uniform_guess():
     assert nt_xent(pairs(7), 1e9)["loss"].item() == pytest.approx(math.log(2 * 7 - 1), rel=1e-6)
 
 
@@ -109,7 +109,7 @@ def built(features=12, **settings):
     )
 
 
-def test_views_are_told_apart_by_their_place():
+def test_views_are_identified_by_their_position():
     """Row v · B + i is view v of image i."""
     objective, features = built(temperature=0.2), pairs(6, 12).flatten(0, 1)
     projected = objective.head(features)
@@ -144,7 +144,7 @@ def test_the_head_is_the_authors(layers, kinds):
     assert head(torch.randn(4, 12)).shape == (4, 8)
 
 
-def test_all_trained_parts_get_a_gradient_and_the_loss_goes_down():
+def test_all_trained_parameters_get_a_gradient_and_the_loss_decreases():
     objective, features = built(layers=3, temperature=0.5), pairs(16, 12, noise=0.3).flatten(0, 1)
     optimizer = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.1)
     losses = []
@@ -160,7 +160,10 @@ def test_all_trained_parts_get_a_gradient_and_the_loss_goes_down():
 
 
 def loss_and_gradient(rank, count):
-    """A whole step of this worker's share, with the head's statistics fixed, so that it does not matter how many share the batch."""
+    """A whole step on this worker's share of the batch.
+
+    The head's batch statistics are fixed, so the number of workers does not matter.
+    """
     objective, features = with_fixed_statistics(), pairs(8, 12)
     mine = features[:, rank * 8 // count : (rank + 1) * 8 // count].flatten(0, 1)
     network = nn.parallel.DistributedDataParallel(objective) if count > 1 else objective
@@ -178,7 +181,7 @@ def with_fixed_statistics():
     return SimCLR(12, SimclrSettings(hidden=16, width=8, temperature=0.2)).eval()
 
 
-def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
+def test_two_workers_with_half_a_batch_each_equal_one_with_the_whole_batch():
     loss, accuracy, gradients = loss_and_gradient(0, 1)
     both = in_processes(2, loss_and_gradient)
     assert both[0][0] != both[1][0]
@@ -189,7 +192,7 @@ def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_without_the_other_worker_s_negatives_it_would_be_another_loss():
+def test_without_the_other_worker_s_negatives_the_loss_differs():
     projected = pairs(8)
     halves = [
         nt_xent(projected[:, half], 0.2)["loss"].item() for half in (slice(0, 4), slice(4, 8))

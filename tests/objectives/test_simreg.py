@@ -9,7 +9,7 @@ from beamclip.objectives import LossContext, LossInputs, build_objective
 from beamclip.objectives.simreg import SimReg
 
 
-def test_it_is_the_squared_distance_of_unit_vectors():
+def test_the_loss_is_the_squared_distance_of_unit_vectors():
     student, teacher = embeddings()
     total = 0.0
     for s, t in zip(F.normalize(student).tolist(), F.normalize(teacher).tolist(), strict=True):

@@ -59,7 +59,7 @@ def test_equals_scikit_learn_s_log_loss_and_accuracy():
     assert out["accuracy"].item() == pytest.approx(accuracy_score(labels.numpy(), p.argmax(1)))
 
 
-def test_a_classifier_that_says_nothing_is_at_chance():
+def test_a_classifier_of_zeros_is_at_chance():
     objective, (features, labels) = built(classes=5, smoothing=0.2), batch(classes=5)
     nn.init.zeros_(objective.classifier.weight)
     nn.init.zeros_(objective.classifier.bias)
@@ -68,7 +68,7 @@ def test_a_classifier_that_says_nothing_is_at_chance():
     )
 
 
-def test_all_views_count_and_have_their_image_s_label():
+def test_all_views_of_an_image_have_its_label():
     objective, (features, labels) = built(), batch()
     first = objective(LossInputs(5, features[:5], labels=labels[:5]))
     second = objective(LossInputs(5, features[5:], labels=labels[:5]))
@@ -105,7 +105,7 @@ def loss_and_gradient(rank, count):
 
 
 @pytest.mark.slow
-def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
+def test_two_workers_with_half_a_batch_each_equal_one_with_the_whole_batch():
     loss, gradient = loss_and_gradient(0, 1)
     both = in_processes(2, loss_and_gradient)
     assert sum(one[0] for one in both) / 2 == pytest.approx(loss, rel=1e-5)
@@ -113,7 +113,7 @@ def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
     assert torch.equal(both[0][1], both[1][1])
 
 
-def test_one_class_only_is_refused_in_a_sentence():
+def test_a_single_class_is_a_user_error():
     with pytest.raises(
         UserError, match="the training images have only one; give images of two classes or more"
     ):

@@ -19,7 +19,10 @@ from beamclip.objectives.swav import (
 
 
 def slow_sinkhorn(scores, epsilon, iterations):
-    """Written out as in the paper's appendix, in Python floats: columns of Q are samples, rows prototypes, all adding up to 1."""
+    """The algorithm as in the paper's appendix, in Python floats.
+
+    Columns of Q are samples and rows are prototypes; all entries sum to 1.
+    """
     q = [[math.exp(score / epsilon) for score in column] for column in zip(*scores, strict=True)]
     prototypes, samples = len(q), len(q[0])
     whole = sum(map(sum, q))
@@ -32,7 +35,10 @@ def slow_sinkhorn(scores, epsilon, iterations):
 
 
 def slow_swav(scores, config, queue=None):
-    """The loss written out, one pair of views and one image at a time. scores: [views][image][prototype], queue: [2][image][prototype]."""
+    """The loss written out, one pair of views and one image at a time.
+
+    Shapes: scores [views][image][prototype], queue [2][image][prototype].
+    """
     total = 0.0
     for large in range(2):
         codes = slow_sinkhorn(
@@ -96,7 +102,7 @@ def test_codes_equal_lightly_s():
     )
 
 
-def test_codes_have_sinkhorn_s_marginals():
+def test_codes_have_uniform_marginals():
     codes = sinkhorn(
         unit(60, 8, dtype=torch.float64) @ unit(6, 8, seed=1, dtype=torch.float64).T, 0.05, 500
     )
@@ -114,11 +120,11 @@ def test_after_three_iterations_samples_are_exact_and_prototypes_nearly_even():
     assert spread[0] < 0.25 < 0.5 < spread[1]
 
 
-def test_samples_that_are_all_alike_use_all_prototypes_equally():
+def test_equal_samples_use_all_prototypes_equally():
     torch.testing.assert_close(sinkhorn(unit(1, 4).repeat(8, 1), 0.05, 3), torch.full((8, 4), 0.25))
 
 
-def test_codes_stay_numbers_where_exponentials_would_overflow():
+def test_codes_are_finite_where_exponentials_would_overflow():
     scores = unit(16, 5) @ unit(7, 5, seed=1).T
     assert (scores / 0.001).exp().isinf().any()
     codes = sinkhorn(scores, 0.001, 3)
@@ -126,7 +132,7 @@ def test_codes_stay_numbers_where_exponentials_would_overflow():
     torch.testing.assert_close(codes.sum(1), torch.ones(16))
 
 
-def test_half_precision_scores_are_turned_into_codes_in_full_precision():
+def test_codes_of_half_precision_scores_are_computed_in_full_precision():
     scores = (unit(64, 16) @ unit(30, 16, seed=1).T).bfloat16()
     assert sinkhorn(scores, 0.05, 3).dtype == torch.float32
     assert torch.equal(sinkhorn(scores, 0.05, 3), sinkhorn(scores.float(), 0.05, 3))
@@ -177,8 +183,8 @@ def test_at_a_huge_temperature_the_loss_is_that_of_a_uniform_guess():
     )
 
 
-def test_views_that_name_their_prototype_have_no_loss():
-    """One orthogonal prototype an image, all views of it on that prototype."""
+def test_views_that_equal_their_prototype_have_no_loss():
+    """One orthogonal prototype per image, equal to all its views."""
     objective = built(width=7, temperature=0.02)
     objective.prototypes.data = torch.eye(7)
     out = objective.compare(torch.eye(7).repeat(4, 1, 1), 1.0)
@@ -214,7 +220,7 @@ def test_codes_have_no_gradient():
     assert not usage.requires_grad
 
 
-def test_in_double_precision_all_of_it_is():
+def test_in_double_precision_loss_and_queue_are_double():
     objective = built(queue=4).double()
     out = objective(
         LossInputs(
@@ -235,7 +241,7 @@ def test_bf16_features_and_autocast_leave_the_head_in_full_precision():
         assert torch.equal(objective(LossInputs(64, features))["loss"], full)
 
 
-def test_large_views_and_small_crops_go_through_the_head_in_their_places():
+def test_large_views_and_small_crops_keep_their_order_in_the_head():
     objective, features, crops = built(), random(12, 12), random(18, 12, seed=1)
     twin = copy.deepcopy(objective)
     views = F.normalize(twin.head(torch.cat([features, crops])), dim=-1).unflatten(0, (5, 6))
@@ -258,7 +264,7 @@ def trained(objective, epochs, optimizer, steps=3):
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
-def test_prototypes_stay_while_they_are_frozen_whatever_weight_decay_does(optimizer):
+def test_frozen_prototypes_do_not_change_despite_weight_decay(optimizer):
     objective = built(frozen_epochs=1.5)
     drawn, head = objective.prototypes.detach().clone(), objective.head[0].weight.detach().clone()
     moves = getattr(torch.optim, optimizer)(objective.parameters(), lr=0.1, weight_decay=0.1)
@@ -280,8 +286,11 @@ def test_ddp_is_given_a_gradient_of_zero_and_the_optimizer_none():
         assert (objective.prototypes.grad is None) == frozen
 
 
-def test_adam_takes_no_longer_steps_because_prototypes_were_frozen():
-    """With gradients of zero in its memory the first steps would be three times as long, and later ones longer still."""
+def test_adam_s_first_steps_after_freezing_are_not_longer():
+    """With zero gradients in Adam's averages, the first steps would be three times as long.
+
+    Later steps would be even longer.
+    """
     steps = {}
     for frozen in (0, 50):
         objective = built(frozen_epochs=1.0)
@@ -303,7 +312,7 @@ def test_prototypes_have_unit_length_at_every_step():
     torch.testing.assert_close(objective.prototypes.norm(dim=-1), torch.ones(7))
 
 
-def test_usage_is_the_share_of_prototypes_that_are_someone_s_nearest():
+def test_usage_is_the_share_of_prototypes_that_are_nearest_to_some_sample():
     assert prototype_usage(torch.eye(4).repeat(3, 1)).item() == pytest.approx(1)
     assert prototype_usage(torch.eye(4)[:2].repeat(3, 1)).item() == pytest.approx(0.5)
     assert prototype_usage(torch.eye(8)[:2]).item() == pytest.approx(
@@ -325,7 +334,7 @@ def test_usage_shows_a_collapse_that_codes_hide():
 # the queue
 
 
-def test_the_queue_is_filled_from_the_start_but_takes_part_only_later():
+def test_the_queue_is_filled_from_the_start_but_used_only_later():
     with_queue, without = built(queue=12), built()
     views = [unit(2, 6, 5, seed=step) for step in range(4)]
     early = [
@@ -342,7 +351,7 @@ def test_the_queue_is_filled_from_the_start_but_takes_part_only_later():
     assert loss != without.compare(views[3], 1.0)["loss"]
 
 
-def test_a_queue_that_is_not_yet_full_takes_no_part():
+def test_a_queue_that_is_not_yet_full_is_not_used():
     with_queue, without = built(queue=100, queue_from_epoch=0.0), built()
     for step in range(16):
         view = unit(2, 6, 5, seed=step)
@@ -354,7 +363,10 @@ def test_a_queue_that_is_not_yet_full_takes_no_part():
 
 
 def test_the_loss_does_not_jump_when_the_queue_starts():
-    """Earlier embeddings of the same kind make better codes, not other ones; a queue of zeros would move the loss by much more."""
+    """Earlier embeddings improve the codes but hardly change the loss.
+
+    A queue of zeros would change it by much more.
+    """
     images, losses = unit(40, 1, 5, seed=9), []
     objective = built(queue=32)
     for step in range(12):
@@ -366,7 +378,7 @@ def test_the_loss_does_not_jump_when_the_queue_starts():
     assert abs(before.mean() - after.mean()) < 0.1 * before.mean()
 
 
-def test_the_queue_grows_in_training_only():
+def test_the_queue_grows_only_in_training():
     objective = built(queue=12).eval()
     objective.compare(unit(2, 6, 5), 0.0)
     assert len(objective.queue.rows) == 0
@@ -386,11 +398,14 @@ def test_the_queue_is_in_the_checkpoint(tmp_path):
     )
 
 
-def test_a_queue_longer_than_the_data_is_refused_in_a_sentence():
+def test_a_queue_longer_than_the_data_is_a_user_error():
     config = ObjectiveConfig(name="swav", swav=configuration(queue=101))
     with pytest.raises(
         UserError,
-        match=r"objective.swav.queue is 101, but there are 100 training images; give 100 or fewer, or 0 for none",
+        match=(
+            r"objective.swav.queue is 101, but there are 100 training images; "
+            r"give 100 or fewer, or 0 for none"
+        ),
     ):
         build_objective(config, LossContext(12, 4, 100, 4))
     assert build_objective(config, LossContext(12, 4, 101, 4)).settings.queue == 101
@@ -400,9 +415,11 @@ def test_a_queue_longer_than_the_data_is_refused_in_a_sentence():
 
 
 def some_steps(rank, count):
-    """Steps of this worker's share, with the head's statistics fixed, so that it does not matter how many share the batch.
+    """Steps on this worker's share of the batch.
 
-    The first is with frozen prototypes, the last ones with the queue. Returns loss, usage and gradients of each, and the queue.
+    The head's batch statistics are fixed, so the number of workers does not matter.
+    In the first step prototypes are frozen; the last steps use the queue.
+    Returns loss, usage and gradients of each step, and the queue.
     """
     objective = built(queue=20, frozen_epochs=0.5)
     objective.head[1].eval()
@@ -433,7 +450,7 @@ def some_steps(rank, count):
 
 
 def ignoring_queue(objective):
-    """As training does it: buffers that are alike by themselves are not sent."""
+    """DDP as in training: equal buffers are not broadcast."""
     names = [name for name, _ in objective.named_buffers()]
     nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
         objective, names
@@ -441,7 +458,7 @@ def ignoring_queue(objective):
     return objective
 
 
-def test_two_workers_with_half_a_batch_each_are_one_with_all_of_it():
+def test_two_workers_with_half_a_batch_each_equal_one_with_the_whole_batch():
     alone, queue = some_steps(0, 1)
     (first, first_queue), (second, second_queue) = in_processes(2, some_steps)
     for expected, one, other in zip(alone, first, second, strict=True):

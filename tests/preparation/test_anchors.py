@@ -64,7 +64,7 @@ def embeddings(path):
     return AnchorSet.open(open_store(Path(path))).embeddings
 
 
-def test_a_space_over_prompt_sets_and_vocabularies_is_one_pass_over_texts_and_none_over_images(
+def test_a_space_over_prompt_sets_and_vocabularies_needs_one_text_pass_and_no_image_pass(
     experiment, packed_only, words, encoded_texts
 ):
     prepare(experiment, PreparationContext(packed_only))
@@ -104,7 +104,7 @@ def test_a_space_over_prompt_sets_and_vocabularies_is_one_pass_over_texts_and_no
     }
 
 
-def test_zero_shot_is_on_the_data_s_own_classes_whatever_the_vocabulary(
+def test_zero_shot_uses_the_data_s_own_classes_with_any_vocabulary(
     experiment, copied_stores, assets, words
 ):
     made = prepare(
@@ -127,7 +127,9 @@ def test_zero_shot_is_on_the_data_s_own_classes_whatever_the_vocabulary(
 
 
 @pytest.mark.parametrize("count", [5, 7])
-def test_fewer_anchors_are_fewer_of_the_vocabulary(experiment, copied_stores, words, count):
+def test_a_smaller_anchor_count_takes_the_first_classes_of_the_vocabulary(
+    experiment, copied_stores, words, count
+):
     """More anchors than the data has classes: zero-shot uses all of the data's own."""
     cell = with_values(experiment, {"anchors.vocabulary": words, "anchors.count": count})
     made = prepare(cell, PreparationContext(copied_stores))
@@ -141,7 +143,7 @@ def test_fewer_anchors_are_fewer_of_the_vocabulary(experiment, copied_stores, wo
     ("vocabulary", "available"),
     [("data", "class names of the data"), ("words", "names of anchors.vocabulary")],
 )
-def test_more_anchors_than_there_are_is_a_sentence(
+def test_more_anchors_than_classes_are_a_user_error(
     experiment, copied_stores, words, vocabulary, available
 ):
     path, most = (words, 7) if vocabulary == "words" else ("data", 4)
@@ -154,7 +156,7 @@ def test_more_anchors_than_there_are_is_a_sentence(
         prepare(cell, PreparationContext(copied_stores))
 
 
-def test_a_single_anchor_is_a_sentence(experiment, copied_stores, tmp_path):
+def test_a_single_anchor_is_a_user_error(experiment, copied_stores, tmp_path):
     (tmp_path / "one.txt").write_text("crane\n")
     cell = with_values(experiment, {"anchors.vocabulary": str(tmp_path / "one.txt")})
     with pytest.raises(
@@ -219,9 +221,7 @@ def test_teachers_that_share_a_text_tower_share_their_anchors(
     assert len(passes) <= 1 and len(texts) <= 4
 
 
-def test_another_text_tower_has_anchors_of_its_own(
-    experiment, copied_stores, relative, encoded_texts
-):
+def test_another_text_tower_has_its_own_anchors(experiment, copied_stores, relative, encoded_texts):
     other = with_values(experiment, {"teacher.others": [{"model": relative("text_projection")}]})
     made = prepare(other, PreparationContext(copied_stores))
     first, second = made.teachers
@@ -232,7 +232,7 @@ def test_another_text_tower_has_anchors_of_its_own(
     ]
 
 
-def test_better_names_cost_no_packing_and_no_teacher_pass(
+def test_changed_class_names_need_no_packing_and_no_teacher_pass(
     experiment, copied_stores, assets, tmp_path, monkeypatch, encoded_texts
 ):
     for job in (
@@ -280,7 +280,7 @@ def test_anchor_sets_are_planned_without_a_teacher(experiment, tmp_path, words, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sense_that_is_pinned_reaches_the_sentences(experiment, tmp_path):
+def test_a_pinned_sense_changes_the_prompts(experiment, tmp_path):
     pinned = with_values(
         experiment,
         {"anchors.senses": {"sea_ice": "frozen sea water"}, "anchors.prompt_set": "gloss"},
@@ -290,9 +290,7 @@ def test_a_sense_that_is_pinned_reaches_the_sentences(experiment, tmp_path):
     )
 
 
-def test_prompt_sets_with_the_same_sentences_share_a_store_under_each_name(
-    experiment, copied_stores, assets
-):
+def test_prompt_sets_with_the_same_sentences_share_a_store(experiment, copied_stores, assets):
     mine = {"anchors.custom": {"mine": {"names": ["{name}"]}}, "anchors.prompt_set": "mine"}
     made = prepare(with_values(experiment, mine), PreparationContext(copied_stores))
     assert Path(made.teachers[0].anchors).name == Path(assets.teachers[0].anchors).name

@@ -9,7 +9,7 @@ from beamclip.preparation.build import prepare
 from beamclip.preparation.context import PreparationContext
 
 
-def test_they_survive_json(assets):
+def test_assets_survive_json(assets):
     assert Assets.from_json(assets.to_json()) == assets
     others = (
         TeacherAssets(None, "/anchors/b", {"model": "demo"}, 0.02),
@@ -45,7 +45,7 @@ def test_facts_of_an_earlier_version_are_read():
     assert (facts.data_key, facts.balance, facts.images_encoded) == ("k", {"kept": 3}, 0)
 
 
-def test_what_is_opened_belongs_together(experiment, assets):
+def test_opened_stores_match_each_other(experiment, assets):
     opened = open_assets(assets, experiment.data)
     assert len(opened.teachers) == 1
     assert np.array_equal(opened.teachers[0].views.ids, opened.splits.train)
@@ -76,7 +76,7 @@ def test_a_teacher_that_runs_inside_training_has_anchors_and_no_views(experiment
     assert teacher.anchors.embeddings.shape == (4, 16)
 
 
-def test_a_store_that_was_damaged_meanwhile_is_a_sentence(experiment, copied_stores):
+def test_a_store_that_was_damaged_after_planning_is_a_user_error(experiment, copied_stores):
     assets = prepare(experiment, PreparationContext(copied_stores))
     path = next(
         (copied_stores / "embeddings" / assets.teachers[0].views.rsplit("/", 1)[1]).glob(

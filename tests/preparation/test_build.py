@@ -84,7 +84,7 @@ def test_a_second_call_encodes_nothing_and_opens_the_same(experiment, stores, as
         {"teacher.batch_size": 5, "teacher.actors": [1, 1]},
     ],
 )
-def test_temperatures_students_and_seeds_need_nothing_new(
+def test_temperatures_students_and_seeds_need_no_new_stores(
     experiment, stores, assets, monkeypatch, values
 ):
     monkeypatch.setattr(
@@ -97,7 +97,7 @@ def test_temperatures_students_and_seeds_need_nothing_new(
     )
 
 
-def test_another_prompt_set_passes_no_image(experiment, stores, assets, encoded_views):
+def test_another_prompt_set_encodes_no_image(experiment, stores, assets, encoded_views):
     other = prepare(
         with_values(experiment, {"anchors.prompt_set": "openai_7"}), PreparationContext(stores)
     )
@@ -106,7 +106,7 @@ def test_another_prompt_set_passes_no_image(experiment, stores, assets, encoded_
     assert other.teachers[0].views == assets.teachers[0].views
 
 
-def test_canonical_teacher_views_serve_every_recipe_and_any_number_of_views(
+def test_central_teacher_views_serve_every_recipe_and_any_number_of_views(
     experiment, packed_only, encoded_views
 ):
     made = [
@@ -160,7 +160,7 @@ SPACES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES)
-def test_over_a_whole_space_no_teacher_sees_a_view_twice(
+def test_over_a_whole_space_no_teacher_encodes_a_view_twice(
     experiment, packed_only, encoded_views, space
 ):
     cells, images = SPACES[space]
@@ -185,7 +185,7 @@ def _serves(assets, experiment):
 
 
 @pytest.mark.slow
-def test_a_space_of_eight_cells_has_what_one_cell_has_encoded(
+def test_a_space_of_eight_trials_encodes_the_same_views_as_one_trial(
     experiment, packed_only, encoded_views, tmp_path
 ):
     other = shutil.copytree(packed_only, tmp_path / "other")
@@ -242,7 +242,9 @@ def test_every_teacher_has_its_own_store_anchors_and_temperature(
 
 
 @pytest.mark.slow
-def test_one_clip_with_two_prompt_sets_sees_each_view_once(experiment, packed_only, encoded_views):
+def test_one_clip_with_two_prompt_sets_encodes_each_view_once(
+    experiment, packed_only, encoded_views
+):
     twice = {"model": experiment.teacher.model, "prompt_set": "openai_7"}
     made = prepare(
         with_values(experiment, {"teacher.others": [twice]}), PreparationContext(packed_only)
@@ -320,7 +322,7 @@ def test_an_image_tower_with_other_weights_is_another_teacher_with_the_same_anch
         ),
     ],
 )
-def test_what_does_not_fit_is_a_sentence_before_any_teacher_is_loaded(
+def test_settings_that_do_not_fit_the_data_are_a_user_error_before_any_teacher_is_loaded(
     experiment, stores, assets, monkeypatch, values, expected
 ):
     monkeypatch.setattr(
@@ -366,7 +368,9 @@ def test_a_damaged_shard_of_images_is_named_and_packed_again_only_with_repair(
     ) == (0, [])
 
 
-def test_repair_does_not_encode_what_a_larger_store_holds(experiment, copied_stores, encoded_views):
+def test_repair_does_not_encode_views_that_a_larger_store_has(
+    experiment, copied_stores, encoded_views
+):
     smaller = with_values(experiment, {"views.stored": 1, "data.train_images": 64})
     assert (
         prepare(smaller, PreparationContext(copied_stores, repair=True)).facts.images_encoded == 0

@@ -27,7 +27,7 @@ def opened(monkeypatch):
     return count
 
 
-def test_a_source_is_opened_once_however_it_is_split(data_config, tmp_path, opened):
+def test_a_source_is_opened_once_for_all_splits(data_config, tmp_path, opened):
     calls = opened("open_source")
     context = PreparationContext(tmp_path)
     for values in (
@@ -43,7 +43,7 @@ def test_a_source_is_opened_once_however_it_is_split(data_config, tmp_path, open
     assert len(calls) == 2
 
 
-def test_images_are_packed_once_where_the_path_says(data_config, tmp_path, opened):
+def test_images_are_packed_once_in_the_folder_of_stores(data_config, tmp_path, opened):
     calls = opened("pack_source")
     context = PreparationContext(tmp_path)
     path = context.packed_path(data_config)
@@ -71,7 +71,7 @@ def test_a_stricter_limit_for_unreadable_images_is_checked_again(data_config, tm
         context.packed(config.model_copy(update={"max_unreadable_fraction": 0.0}))
 
 
-def test_a_teacher_is_loaded_once_whatever_else_a_configuration_says(
+def test_settings_unrelated_to_the_weights_do_not_load_a_teacher_again(
     teacher_folder, other_folder, tmp_path, opened
 ):
     calls = opened("load_teacher")
@@ -115,10 +115,10 @@ def test_throughput_is_measured_once_for_the_same_weights(teacher_folder, tmp_pa
         ("fp32", "bf16", "bf16", torch.bfloat16),
     ],
 )
-def test_auto_precision_is_that_of_the_machines_that_do_the_work(
+def test_auto_precision_is_chosen_by_the_machines_that_run_the_teacher(
     teacher_folder, tmp_path, on_workers, configured, in_config, used
 ):
-    """Else a process without a GPU would compute another key than the actors that have one."""
+    """Otherwise a process without a GPU would compute another key than the actors with one."""
     teacher = PreparationContext(tmp_path, precision=on_workers).teacher(
         TowerConfig(model=f"local-dir:{teacher_folder}", precision=configured)
     )
@@ -157,7 +157,9 @@ def test_the_demo_s_teacher_is_trained_once_and_then_loaded_like_any_other(
     assert again.fingerprint == plain.fingerprint
 
 
-def test_a_damaged_demo_teacher_is_a_sentence_and_trained_again_only_with_repair(tmp_path, trained):
+def test_a_damaged_demo_teacher_is_a_user_error_and_trained_again_only_with_repair(
+    tmp_path, trained
+):
     tower = TowerConfig(model="demo")
     PreparationContext(tmp_path).teacher(tower)
     weights = PreparationContext(tmp_path).demo_teacher_path() / "open_clip_model.safetensors"

@@ -47,7 +47,7 @@ def batches_of(size):
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
-def test_stored_and_live_embeddings_agree_whatever_the_batch(
+def test_stored_and_live_embeddings_agree_for_any_batch_size(
     teacher, packed, tmp_path, recipe, batch_size
 ):
     stored, _ = embed(
@@ -65,8 +65,8 @@ def test_stored_and_live_embeddings_agree_whatever_the_batch(
 
 
 @pytest.mark.parametrize("recipe", ["weak", "simclr"])
-def test_the_agreement_is_that_view_s_alone(teacher, packed, tmp_path, recipe):
-    """Another view, seed or sample has another embedding; else agreement would prove nothing."""
+def test_other_views_seeds_or_samples_do_not_agree(teacher, packed, tmp_path, recipe):
+    """Other views, seeds and samples have other embeddings. Otherwise agreement proves nothing."""
     stored, _ = embed(teacher, packed, ViewSet(IDS, RECIPES[recipe], 2, 5), tmp_path)
     first = stored.gather(IDS, 0)
     for ids, view, seed in ((IDS, 1, 5), (IDS, 0, 6), (IDS - 1, 0, 5)):
@@ -126,7 +126,7 @@ def test_a_pass_that_was_killed_resumes_and_ends_with_the_same_bytes(teacher, pa
 
 
 @pytest.mark.slow
-def test_a_teacher_whose_weights_changed_under_the_same_name_gets_a_store_of_its_own(
+def test_a_teacher_whose_weights_changed_under_the_same_name_gets_its_own_store(
     teacher, teacher_folder, packed, tmp_path
 ):
     folder = shutil.copytree(teacher_folder, tmp_path / "clip")
@@ -145,7 +145,7 @@ def test_a_teacher_whose_weights_changed_under_the_same_name_gets_a_store_of_its
     assert embedding_parts(teacher, packed, views) == embedding_parts(before, packed, views)
 
 
-def test_embeddings_that_are_not_numbers_are_a_sentence_and_no_store(
+def test_embeddings_that_are_not_finite_are_a_user_error_and_leave_no_store(
     teacher_folder, packed, tmp_path
 ):
     teacher = load_teacher(TowerConfig(model=f"local-dir:{teacher_folder}"), torch.device("cpu"))
@@ -173,7 +173,7 @@ def test_damage_is_named_and_a_damaged_store_is_never_used(teacher, packed, tmp_
             use()
 
 
-def test_a_store_of_an_older_format_is_a_sentence_and_encoded_anew_with_repair(
+def test_a_store_of_an_older_format_is_a_user_error_and_encoded_again_with_repair(
     teacher, packed, tmp_path
 ):
     views = ViewSet(IDS, RECIPES["weak"], 1, 0)
@@ -187,7 +187,7 @@ def test_a_store_of_an_older_format_is_a_sentence_and_encoded_anew_with_repair(
 
 
 @pytest.mark.slow
-def test_a_pass_onto_a_disk_that_is_too_small(teacher, packed, small_disk):
+def test_a_pass_that_fills_the_disk_is_a_user_error(teacher, packed, small_disk):
     """Shards of 64 samples with 100 views take 200 kB each."""
     views = ViewSet(np.arange(160), RECIPES["weak"], 100, 0)
     (small_disk / "filler").write_bytes(b"x" * 700_000)
@@ -200,7 +200,7 @@ def test_a_pass_onto_a_disk_that_is_too_small(teacher, packed, small_disk):
     assert embed(teacher, packed, views, small_disk)[1] == 96 * 100
 
 
-def test_repair_encodes_what_is_damaged_and_nothing_else(teacher, packed, tmp_path):
+def test_repair_encodes_only_damaged_shards(teacher, packed, tmp_path):
     views = ViewSet(IDS, RECIPES["weak"], 1, 0)
     stored, _ = embed(teacher, packed, views, tmp_path)
     path = stored.store.file("rows-00001.npy")
@@ -214,7 +214,7 @@ def test_repair_encodes_what_is_damaged_and_nothing_else(teacher, packed, tmp_pa
 @pytest.mark.parametrize(
     ("samples", "rows"), [(1, 64), (4096, 64), (4097, 128), (50_000, 832), (1_281_167, 4096)]
 )
-def test_shards_are_about_sixty_four(samples, rows):
+def test_a_large_pass_has_about_sixty_four_shards(samples, rows):
     assert rows_per_shard(samples) == rows
 
 
@@ -239,7 +239,7 @@ def test_sizes_are_samples_times_views(job):
     assert job.sizes == [128, 72]
 
 
-def test_travels_without_the_teacher(job):
+def test_a_pickled_job_does_not_contain_the_teacher(job):
     sent = pickle.dumps(job)
     assert len(sent) < 3000
     received = pickle.loads(sent)
@@ -247,7 +247,7 @@ def test_travels_without_the_teacher(job):
     assert received.sizes == job.sizes and received.teacher == job.teacher
 
 
-def test_elsewhere_it_loads_the_teacher_by_its_configuration(job, tmp_path):
+def test_another_process_loads_the_teacher_from_its_settings(job, tmp_path):
     (tmp_path / "local").mkdir()
     (tmp_path / "remote").mkdir()
     job.open(tmp_path / "local", 1)(1)
@@ -312,12 +312,12 @@ def ask(teacher, packed, tmp_path):
         (weak_views(0, 100), 2 * 20),  # more samples
         (weak_views(0, 80, 3), 80),  # one more view of each
         (weak_views(40, 120, 3), 40 * 1 + 40 * 3),
-        (weak_views(10, 30, 1), 0),  # held whole
+        (weak_views(10, 30, 1), 0),  # all rows are in a store
         (weak_views(80, 160), 160),  # none of them
-        (weak_views(0, 80, 2, seed=1), 160),  # other views altogether
+        (weak_views(0, 80, 2, seed=1), 160),  # entirely different views
     ],
 )
-def test_only_what_no_store_holds_is_encoded(ask, wanted, images):
+def test_only_views_that_no_store_has_are_encoded(ask, wanted, images):
     assert ask(weak_views(0, 80))[1] == 160
     assert ask(wanted)[1] == images
     assert ask(wanted)[1] == 0
@@ -335,7 +335,7 @@ def test_copied_rows_are_the_stored_ones_and_the_rest_is_encoded(teacher, packed
         assert cosines.min() > 0.999
 
 
-def test_several_stores_are_drawn_on_together(ask):
+def test_rows_are_copied_from_several_stores(ask):
     ask(weak_views(0, 40))
     ask(weak_views(60, 100))
     assert ask(weak_views(0, 100))[1] == 2 * 20
@@ -362,7 +362,7 @@ def test_a_resumed_build_copies_from_the_same_stores(teacher, packed, ask, tmp_p
     assert np.array_equal(disturbed.all(), undisturbed.all())
 
 
-def test_a_store_that_was_deleted_meanwhile_is_encoded_again(teacher, packed, ask, tmp_path):
+def test_rows_are_not_copied_from_a_store_deleted_since_planning(teacher, packed, ask, tmp_path):
     first, _ = ask(weak_views(0, 40))
     basis = embedding_basis(teacher, packed, weak_views(0, 40))
     assert ReusableRows.find(tmp_path, basis, weak_views(0, 160)).paths == (first.store.path,)
@@ -373,7 +373,7 @@ def test_a_store_that_was_deleted_meanwhile_is_encoded_again(teacher, packed, as
     assert ReusableRows.from_keys(tmp_path, [first.key]).paths == ()
 
 
-def test_a_pass_that_was_killed_resumes_without_a_store_that_was_damaged_meanwhile(
+def test_a_killed_pass_resumes_without_a_store_that_was_damaged_since(
     teacher, packed, ask, tmp_path
 ):
     first, _ = ask(weak_views(70, 110))

@@ -29,12 +29,12 @@ def planned(experiment):
 
 
 def of(stores, kind):
-    """(content, images) of the planned stores of a kind."""
+    """(description, number of images) of the planned stores of a kind."""
     return [(store.description, store.images) for store in stores if store.store == kind]
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_each_recipe_at_each_strength_is_one_pass_of_the_most_views(
+def test_each_recipe_and_strength_is_one_pass_with_the_largest_number_of_views(
     planned, packed_only, tmp_path, packed
 ):
     stores = planned(packed_only if packed else tmp_path, AUGMENTATIONS)
@@ -57,7 +57,7 @@ def test_a_teacher_of_central_views_makes_one_pass_for_every_recipe(
     assert [images for _, images in of(stores, "embeddings")] == [192]
 
 
-def test_the_plan_comes_true_for_augmentations(planned, experiment, packed_only):
+def test_stores_built_for_augmentations_are_those_planned(planned, experiment, packed_only):
     before = planned(packed_only, AUGMENTATIONS)
     experiments = {str(values): with_values(experiment, values) for values in AUGMENTATIONS}
     made = prepare_all(experiments, PreparationContext(packed_only))
@@ -68,7 +68,7 @@ def test_the_plan_comes_true_for_augmentations(planned, experiment, packed_only)
     assert all(store.exists for store in planned(packed_only, AUGMENTATIONS))
 
 
-def test_strengths_that_draw_the_same_views_share_a_pass(planned, packed_only):
+def test_strengths_with_the_same_views_share_a_pass(planned, packed_only):
     stores = planned(
         packed_only,
         [{"views.recipe": "center", "views.strength": strength} for strength in (0.5, 1.0, 2.0)],
@@ -76,7 +76,7 @@ def test_strengths_that_draw_the_same_views_share_a_pass(planned, packed_only):
     assert [images for _, images in of(stores, "embeddings")] == [192]
 
 
-def test_a_single_recipe_needs_no_name(planned, packed_only):
+def test_a_single_recipe_is_not_named_in_the_plan(planned, packed_only):
     assert of(planned(packed_only, [{}, {"views.stored": 1}]), "embeddings")[0] == (
         "tiny_clip0, 2 views of 128 images",
         256,
@@ -104,7 +104,7 @@ def made_by(experiments, context):
     return sum(manifest["samples"] * manifest["views"] for manifest in manifests)
 
 
-def test_a_plan_makes_nothing(experiment, tmp_path):
+def test_planning_builds_nothing(experiment, tmp_path):
     stores = plan([experiment], PreparationContext(tmp_path))
     assert list(tmp_path.iterdir()) == []
     assert of(stores, "images") == [("192 images, 32 px raw", 192)]
@@ -116,7 +116,7 @@ def test_a_plan_makes_nothing(experiment, tmp_path):
     assert not any(store.exists for store in stores)
 
 
-def test_everything_is_there_once_it_is_made(experiment, stores, assets):
+def test_all_stores_exist_once_built(experiment, stores, assets):
     planned_stores = plan(
         [experiment, with_values(experiment, {"data.train_images": 32, "views.stored": 1})],
         PreparationContext(stores),
@@ -209,7 +209,7 @@ def test_other_teachers_are_planned_with_their_own_stores(experiment, packed_onl
     ]
 
 
-def test_seconds_are_the_measured_rate_over_the_parallelism(
+def test_seconds_are_images_times_the_measured_rate_divided_by_the_parallelism(
     experiment, packed_only, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
@@ -240,7 +240,7 @@ def test_seconds_are_the_measured_rate_over_the_parallelism(
     assert packing == PlannedStore("images", "192 images, 32 px raw", False, 192, 192_000, 32.0)
 
 
-def test_changed_weights_under_the_same_name_are_missing_again(
+def test_changed_weights_under_the_same_name_need_new_stores(
     experiment, packed_only, teacher_folder, other_folder, tmp_path
 ):
     folder = shutil.copytree(teacher_folder, tmp_path / "clip")
@@ -255,7 +255,7 @@ def test_changed_weights_under_the_same_name_are_missing_again(
     ) == 320
 
 
-def test_a_damaged_shard_is_a_sentence_and_with_repair_the_only_one_to_make(
+def test_a_damaged_shard_is_a_user_error_and_repair_builds_only_that_shard(
     experiment, copied_stores, assets
 ):
     shard = copied_stores / "embeddings" / Path(assets.teachers[0].views).name / "rows-00001.npy"
@@ -281,9 +281,7 @@ def test_a_damaged_shard_is_a_sentence_and_with_repair_the_only_one_to_make(
 @pytest.mark.parametrize(
     ("name", "left"), [("ids.npy", 0), ("shards/00000.json", 128), ("manifest.json", 256)]
 )
-def test_whatever_is_damaged_repair_costs_what_was_planned(
-    experiment, copied_stores, assets, name, left
-):
+def test_repair_encodes_as_many_images_as_planned(experiment, copied_stores, assets, name, left):
     file = copied_stores / "embeddings" / Path(assets.teachers[0].views).name / name
     file.write_bytes(b"")
     stores = plan([experiment], PreparationContext(copied_stores, repair=True))
@@ -294,7 +292,7 @@ def test_whatever_is_damaged_repair_costs_what_was_planned(
     )
 
 
-def test_repair_plans_nothing_that_a_larger_store_holds(experiment, copied_stores, assets):
+def test_repair_does_not_plan_views_that_a_larger_store_has(experiment, copied_stores, assets):
     smaller = with_values(experiment, {"views.stored": 1, "data.train_images": 64})
     assert images(plan([smaller], PreparationContext(copied_stores, repair=True))) == 0
 
@@ -308,7 +306,7 @@ def test_repair_plans_nothing_that_a_larger_store_holds(experiment, copied_store
         ("manifest.json", 192, False),
     ],
 )
-def test_damaged_images_are_a_sentence_and_with_repair_only_what_is_damaged_is_packed(
+def test_damaged_packed_images_are_a_user_error_and_repair_packs_only_their_shards(
     experiment, copied_stores, assets, name, left, known
 ):
     """Without labels the split is unknown; with them, embeddings are found despite bad pixels."""
@@ -335,7 +333,7 @@ def killed_after(count):
     return run
 
 
-def test_what_a_killed_command_has_finished_is_not_planned_again(experiment, tmp_path):
+def test_finished_shards_of_a_killed_command_are_not_planned_again(experiment, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         prepare(experiment, PreparationContext(tmp_path, run=killed_after(1)))
     assert of(plan([experiment], PreparationContext(tmp_path)), "images") == [
@@ -348,7 +346,7 @@ def test_what_a_killed_command_has_finished_is_not_planned_again(experiment, tmp
     assert prepare(experiment, PreparationContext(tmp_path)).facts.images_encoded == 128 + 64
 
 
-def test_what_a_demo_teacher_will_take_is_known_once_it_is_trained(
+def test_the_time_of_a_demo_teacher_is_known_once_it_is_trained(
     experiment, packed_only, teacher_folder, monkeypatch
 ):
     def train(folder, progress):
@@ -390,7 +388,7 @@ TOO_MUCH = [
 
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize(("values", "message"), TOO_MUCH)
-def test_more_than_there_are_images_is_refused_by_the_plan(
+def test_the_plan_refuses_more_images_than_the_data_has(
     experiment, packed_only, tmp_path, values, message, packed
 ):
     with pytest.raises(UserError, match=message):

@@ -24,13 +24,13 @@ def planned_pass(ids, count=2, exact=True, recipe="weak"):
         (1, True, "1 view (weak)"),
     ],
 )
-def test_a_pass_says_how_many_views_and_of_which_recipe_where_there_are_several(
+def test_a_pass_names_its_number_of_views_and_its_recipe_if_there_are_several(
     count, name_recipe, description
 ):
     assert planned_pass(range(3), count).describe(name_recipe) == description
 
 
-def test_central_views_need_no_number():
+def test_the_number_of_central_views_is_not_named():
     central = planned_pass(range(3), 1, recipe="center")
     assert central.describe(name_recipe=True) == "the central view"
 
@@ -46,7 +46,7 @@ def test_central_views_need_no_number():
         ((range(6), False), (range(2, 6), True), False),
     ],
 )
-def test_two_passes_become_one_over_the_samples_of_both(first, second, exact):
+def test_two_passes_are_merged_over_the_samples_of_both(first, second, exact):
     merged = planned_pass(first[0], 2, first[1]).merge(planned_pass(second[0], 3, second[1]))
     assert merged.views.ids.tolist() == list(range(6))
     assert (merged.views.count, merged.exact) == (3, exact)

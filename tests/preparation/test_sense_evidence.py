@@ -46,7 +46,7 @@ def planted(stores, assets, monkeypatch):
 
     All other texts are embedded opposite. Returns the list of encoded texts.
     """
-    centre = F.normalize(
+    center = F.normalize(
         torch.from_numpy(Embeddings(open_store(Path(assets.teachers[0].views))).all()[:, 0])
         .float()
         .mean(0),
@@ -59,7 +59,7 @@ def planted(stores, assets, monkeypatch):
         def encode(self, texts):
             encoded.extend(texts)
             return torch.stack(
-                [centre if any(phrase in text for phrase in phrases) else -centre for text in texts]
+                [center if any(phrase in text for phrase in phrases) else -center for text in texts]
             )
 
         monkeypatch.setattr(Teacher, "encode_texts", encode)
@@ -114,7 +114,7 @@ def test_every_sense_is_encoded_with_its_definition_truncated(
     assert "a photo of a crane, large long-necked wading." in encoded
 
 
-def test_only_training_images_are_used_evenly_and_in_one_view(
+def test_one_view_of_evenly_chosen_training_images_is_used(
     named, stores, assets, planted, monkeypatch
 ):
     """Ids may be sorted by class: the first ids would show the first classes only."""
@@ -134,7 +134,9 @@ def test_only_training_images_are_used_evenly_and_in_one_view(
     assert set(packed.labels[ids].tolist()) == {0, 1, 2, 3}
 
 
-def test_any_number_of_images_is_used_up_to_the_most(named, stores, assets, planted, monkeypatch):
+def test_any_number_of_images_up_to_the_maximum_is_used(
+    named, stores, assets, planted, monkeypatch
+):
     planted(GLOSSES[BIRD])
     gathered = []
     gather = Embeddings.gather
@@ -160,7 +162,7 @@ def test_packed_images_are_opened_if_they_exist(experiment, copied_stores, asset
         open_packed_if_exists(experiment, PreparationContext(copied_stores))
 
 
-def test_the_teacher_s_own_accuracy_is_that_of_the_facts(experiment, stores, assets):
+def test_the_teacher_s_accuracy_equals_that_in_the_asset_facts(experiment, stores, assets):
     own = AnchorSet.open(open_store(Path(assets.classes)))
     per_cent, low = teacher_zero_shot(experiment, own, PreparationContext(stores))
     assert (per_cent, low) == (

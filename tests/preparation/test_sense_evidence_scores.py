@@ -10,7 +10,7 @@ def unit(rows):
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 1.0])
 @pytest.mark.parametrize("chunk", [7, 1 << 16])
-def test_is_the_mean_of_the_nearest(monkeypatch, share, chunk):
+def test_a_score_is_the_mean_cosine_of_the_nearest_images(monkeypatch, share, chunk):
     monkeypatch.setattr(sense_evidence, "_CHUNK", chunk)
     random = np.random.default_rng(0)
     images, texts = unit(random.normal(size=(100, 8))), unit(random.normal(size=(3, 8)))
@@ -21,7 +21,7 @@ def test_is_the_mean_of_the_nearest(monkeypatch, share, chunk):
     )
 
 
-def test_a_sense_that_images_show_wins():
+def test_the_sense_that_the_images_show_has_the_highest_score():
     random = np.random.default_rng(0)
     birds, machines, other = unit(random.normal(size=(3, 32)))
     images = unit(

@@ -47,7 +47,7 @@ def images(passes):
         ),
     ],
 )
-def test_the_views_that_students_are_taught_from(experiment, splits, values, recipe, count, seed):
+def test_the_pass_holds_the_stored_views_of_train(experiment, splits, values, recipe, count, seed):
     views = training_views(with_values(experiment, values), splits.train)
     assert (views.recipe, views.count, views.render_parts()["seed"]) == (
         RECIPES[recipe],
@@ -57,7 +57,7 @@ def test_the_views_that_students_are_taught_from(experiment, splits, values, rec
     assert np.array_equal(views.ids, splits.train)
 
 
-def test_a_teacher_inside_training_needs_none(experiment, splits):
+def test_a_teacher_inside_training_needs_no_pass_over_train(experiment, splits):
     assert training_views(with_values(experiment, {"views.teacher": "live"}), splits.train) is None
 
 
@@ -84,9 +84,7 @@ def test_every_teacher_sees_train_and_the_first_one_val_and_test(
 
 
 @pytest.mark.parametrize(("objective", "of_train"), [("seed", 1), ("seed+csm", 2), ("simclr", 0)])
-def test_other_teachers_see_only_what_an_objective_listens_to(
-    experiment, packed, objective, of_train
-):
+def test_other_teachers_encode_only_what_an_objective_uses(experiment, packed, objective, of_train):
     passes = passes_of(
         experiment,
         packed,
@@ -97,8 +95,8 @@ def test_other_teachers_see_only_what_an_objective_listens_to(
     assert [len(teacher_pass.views.ids) for teacher_pass in passes] == [128] * of_train + [64]
 
 
-def test_settings_that_change_no_embedding_need_no_pass_of_their_own(experiment, packed):
-    """Temperature and prompts are not the tower's, and a batch size changes no embedding."""
+def test_settings_that_change_no_embedding_share_a_pass(experiment, packed):
+    """Temperature, prompts and batch size do not change an embedding."""
     same = {"model": experiment.teacher.model, "temperature": 0.5, "prompt_set": "openai_7"}
     passes = passes_of(experiment, packed, teacher__others=[same], teacher__actors=[1, 2])
     assert [teacher_pass.key for teacher_pass in passes[:2]] == [passes[0].key] * 2
@@ -131,7 +129,7 @@ def copied_packed(data_config, tmp_path):
     return pack(data_config.model_copy(update={"image_size": 16}), tmp_path)
 
 
-def test_joined_passes_hold_the_samples_and_the_most_views_of_all(experiment, packed, splits):
+def test_a_merged_pass_has_all_samples_and_the_largest_number_of_views(experiment, packed, splits):
     cells = [
         {"views__stored": 3, "data__train_images": 32},
         {"views__stored": 1},

@@ -14,7 +14,7 @@ from beamclip.preparation.throughput import (
 from beamclip.teachers import Teacher
 
 
-def test_a_batch_size_that_is_given_is_kept(teacher):
+def test_a_given_batch_size_is_kept(teacher):
     given = dataclasses.replace(teacher, config=TowerConfig(model="x", batch_size=100))
     assert measure_throughput(given).batch_size == 100 and measure_throughput(given).seconds > 0
 
@@ -31,18 +31,18 @@ def find(monkeypatch, teacher, seconds):
     return measure_throughput(teacher)
 
 
-def test_a_larger_batch_must_be_worth_its_memory(teacher, monkeypatch):
+def test_a_larger_batch_must_be_clearly_faster(teacher, monkeypatch):
     assert find(monkeypatch, teacher, {8: 1.0, 16: 0.5, 32: 0.3, 64: 0.29}) == Throughput(32, 0.3)
     assert find(monkeypatch, teacher, {8: 1.0, 16: 0.99}) == Throughput(8, 1.0)
 
 
-def test_what_does_not_fit_the_memory_is_not_taken(teacher, monkeypatch):
+def test_a_batch_that_does_not_fit_the_memory_is_not_used(teacher, monkeypatch):
     assert find(
         monkeypatch, teacher, {8: 1.0, 16: 0.5, 32: torch.OutOfMemoryError("full")}
     ) == Throughput(16, 0.5)
 
 
-def test_the_largest_is_the_end(teacher, monkeypatch):
+def test_the_search_stops_at_the_largest_batch_size(teacher, monkeypatch):
     assert (
         find(monkeypatch, teacher, {2**power: 1 / 2**power for power in range(3, 11)}).batch_size
         == 1024
@@ -67,7 +67,7 @@ def test_the_text_tower_is_measured_after_a_warm_up(teacher, monkeypatch, count)
     assert [len(texts) for texts in calls] == [1, count] and len(set(calls[1])) == count
 
 
-def test_the_time_is_shared_out_over_the_texts(teacher, monkeypatch):
+def test_the_time_is_divided_by_the_number_of_texts(teacher, monkeypatch):
     clock = iter([10.0, 14.0])
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))
     assert measure_seconds_per_text(teacher, 8) == 0.5

@@ -52,7 +52,7 @@ def keep(experiment, packed, tmp_path):
     return write
 
 
-def test_a_balanced_run_trains_on_less_and_is_probed_on_all(prepared):
+def test_a_balanced_run_trains_on_fewer_images_and_is_probed_on_all(prepared):
     _, assets, opened = prepared(balance__remove=0.437)
     assert len(opened.trained) == 72 == assets.facts.train_images and set(opened.trained) < set(
         opened.splits.train
@@ -67,7 +67,7 @@ def test_a_balanced_run_trains_on_less_and_is_probed_on_all(prepared):
     assert assets.facts.images_encoded == 128 + 72 * 2 + 64
 
 
-def test_without_balance_nothing_is_chosen(prepared):
+def test_without_balance_all_training_images_are_used(prepared):
     _, assets, opened = prepared(balance__remove=0)
     assert assets.trained is None and assets.clusters is None and opened.clusters is None
     assert (
@@ -77,7 +77,7 @@ def test_without_balance_nothing_is_chosen(prepared):
     assert assets.facts.images_encoded == 128 * 2 + 64
 
 
-def test_a_sweep_over_shares_makes_one_canonical_pass_one_forest_and_joined_views(
+def test_a_sweep_over_balance_shares_needs_one_central_pass_one_forest_and_merged_views(
     experiment, packed_only
 ):
     cells = {
@@ -87,7 +87,7 @@ def test_a_sweep_over_shares_makes_one_canonical_pass_one_forest_and_joined_view
     assets = prepare_all(cells, PreparationContext(packed_only))
     opened = [open_assets(of_cell, cells[share].data) for share, of_cell in assets.items()]
     assert [len(of_cell.trained) for of_cell in opened] == [128, 102, 72, 51]
-    # The cell without balance needs the views of all images.
+    # The trial without balance needs the views of all images.
     assert len({of_cell.teachers[0].views for of_cell in assets.values()}) == 1
     manifests = [
         json.loads(path.read_text())
@@ -97,7 +97,7 @@ def test_a_sweep_over_shares_makes_one_canonical_pass_one_forest_and_joined_view
     assert len(list((packed_only / "forests").glob("*/manifest.json"))) == 1
 
 
-def test_where_the_teacher_sees_central_views_balance_costs_no_pass(prepared):
+def test_if_the_teacher_sees_central_views_balance_needs_no_pass(prepared):
     _, assets, _ = prepared(views__teacher="center", balance__remove=0.437)
     # Train, val and test once, in one store.
     assert assets.facts.images_encoded == 192
@@ -116,7 +116,7 @@ def test_clusters_are_those_of_the_images_trained_on(prepared, teacher):
     assert set(opened.clusters.labels_of(opened.trained).tolist()) <= set(range(7))
 
 
-def test_a_second_call_makes_nothing(prepared, monkeypatch):
+def test_a_second_call_builds_nothing(prepared, monkeypatch):
     settings = {
         "balance__threshold": 0.01,
         **{key.replace(".", "__"): value for key, value in CLIP_CID.items()},
@@ -132,7 +132,7 @@ def test_a_second_call_makes_nothing(prepared, monkeypatch):
     ) and again.facts.images_encoded == 0
 
 
-def test_what_is_planned_is_what_is_made(experiment, packed_only):
+def test_the_planned_stores_are_built(experiment, packed_only):
     cells = [with_values(experiment, {"balance.remove": share, **CLIP_CID}) for share in (0, 0.437)]
     before = plan(cells, PreparationContext(packed_only))
     assert [
@@ -170,7 +170,7 @@ def test_before_images_are_packed_a_plan_is_approximate(experiment, tmp_path):
     assert list(tmp_path.iterdir()) == [] and not any(need.exists for need in needs)
 
 
-def test_a_kept_list_of_ones_own_is_what_is_trained_on(prepared, keep):
+def test_a_kept_list_from_the_user_restricts_training(prepared, keep):
     ids = [number for number in range(160) if number % 2]
     _, assets, opened = prepared(data__keep=keep(ids))
     assert assets.facts.balance == {
@@ -207,9 +207,7 @@ def test_a_list_that_the_balance_wrote_trains_on_the_same_images(prepared):
     }
 
 
-def test_a_list_that_lost_images_to_val_is_refused_and_the_split_it_was_made_with_named(
-    experiment, packed, keep
-):
+def test_a_kept_list_of_another_split_is_refused_and_that_split_is_named(experiment, packed, keep):
     kept = split(packed, experiment.data).train[::2]
     cell = with_values(experiment, {"data.keep": keep(kept, experiment.data), "data.split_seed": 1})
     splits = split(packed, cell.data)
@@ -228,7 +226,7 @@ def test_a_list_that_lost_images_to_val_is_refused_and_the_split_it_was_made_wit
         )
 
 
-def test_a_list_may_meet_fewer_or_more_images_than_it_was_made_from_and_the_run_counts_them(
+def test_a_kept_list_may_be_used_with_fewer_or_more_images_and_they_are_counted(
     prepared, experiment, packed, keep
 ):
     """With a smaller val, train has images that the balance has never seen."""
@@ -244,14 +242,14 @@ def test_a_list_may_meet_fewer_or_more_images_than_it_was_made_from_and_the_run_
     assert (facts["listed_in_train"], facts["train"], facts["never_weighed"]) == (64, 144, 16)
 
 
-def test_a_list_of_ones_own_may_meet_any_split(prepared, keep):
+def test_a_kept_list_from_the_user_works_with_any_split(prepared, keep):
     _, assets, _ = prepared(
         data__keep=keep(range(0, 160, 2)), data__split_seed=1, data__val_fraction=0.4
     )
     assert assets.facts.balance["kept_list"]["listed_in_train"] == assets.facts.train_images < 80
 
 
-def test_a_list_and_balance_follow_one_another(prepared, keep):
+def test_balance_is_applied_to_the_images_of_a_kept_list(prepared, keep):
     kept = list(range(0, 160, 2))
     _, assets, opened = prepared(
         data__keep=keep(kept), balance__remove=0.25, optimizer__batch_size=8
@@ -263,7 +261,7 @@ def test_a_list_and_balance_follow_one_another(prepared, keep):
     assert set(opened.trained.tolist()) < left and len(opened.trained) == round(0.75 * len(left))
 
 
-def test_a_list_without_any_training_image_is_a_sentence(experiment, packed, keep):
+def test_a_kept_list_without_any_training_image_is_a_user_error(experiment, packed, keep):
     splits = split(packed, experiment.data)
     cell = with_values(experiment, {"data.keep": keep(splits.val)})
     with pytest.raises(
@@ -292,6 +290,8 @@ def test_a_list_without_any_training_image_is_a_sentence(experiment, packed, kee
         ),
     ],
 )
-def test_what_asks_for_more_than_there_is_is_a_sentence(experiment, packed_only, values, message):
+def test_more_images_or_clusters_than_the_data_has_are_a_user_error(
+    experiment, packed_only, values, message
+):
     with pytest.raises(UserError, match=message):
         prepare(with_values(experiment, values), PreparationContext(packed_only))

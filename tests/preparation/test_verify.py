@@ -87,7 +87,7 @@ def test_a_store_with_other_embeddings_is_found(experiment, copied_stores, chang
     assert held_out.lowest > MIN_COSINE
 
 
-def test_what_is_missing_is_made_and_a_teacher_inside_training_has_only_val_and_test(
+def test_missing_stores_are_built_and_a_teacher_inside_training_has_only_val_and_test(
     experiment, packed_only
 ):
     live = with_values(experiment, {"views.teacher": "live"})

@@ -18,7 +18,7 @@ def test_a_good_store_agrees_over_all_its_views(teacher, packed, tmp_path):
     assert len(compare_with_teacher(teacher, packed, VIEWS, stored, 10_000)) == 240
 
 
-def test_rows_in_another_order_are_found_out(teacher, packed, tmp_path):
+def test_rows_in_another_order_are_detected(teacher, packed, tmp_path):
     """Checksums prove that bytes are what was written, not that the right rows were written."""
     stored, _ = embed(teacher, packed, VIEWS, tmp_path)
     path = stored.store.file("rows-00000.npy")

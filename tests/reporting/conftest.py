@@ -67,7 +67,7 @@ def stores(tmp_path_factory, teacher):
 
 @pytest.fixture(scope="session")
 def page_base(tmp_path_factory):
-    """An experiment with a storage of its own, where the sweep `page` is."""
+    """An experiment with its own storage, where the sweep `page` is."""
     return load_experiment("demo", {"storage.path": str(tmp_path_factory.mktemp("report_storage"))})
 
 

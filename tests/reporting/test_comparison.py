@@ -17,7 +17,7 @@ def rendered(comparison, **options):
     return console.file.getvalue()
 
 
-def test_a_sweep_reads_back_best_first_and_the_best_is_a_finished_one(uri, finished):
+def test_a_sweep_is_read_best_first_and_the_best_trial_has_finished(uri, finished):
     comparison = compare(uri, "temp")
     assert (comparison.sweep_id, comparison.question, comparison.status) == (
         "s1",
@@ -44,7 +44,7 @@ def test_the_latest_sweep_is_shown_unless_another_is_named(uri, finished, opened
 
 
 @pytest.mark.slow
-def test_more_trials_than_a_page_are_all_read(uri, opened, monkeypatch):
+def test_trials_on_every_page_of_the_api_are_read(uri, opened, monkeypatch):
     tracker = opened()
     for number in range(5):
         tracker.start_trial(f"t{number}", {TAU_T: 0.02, TAU_S: 0.05})
@@ -54,7 +54,7 @@ def test_more_trials_than_a_page_are_all_read(uri, opened, monkeypatch):
     assert len(compare(uri, "temp").trials) == 5
 
 
-def test_a_name_that_does_not_exist_gets_its_neighbours(uri, finished):
+def test_an_unknown_name_is_reported_with_similar_names(uri, finished):
     with pytest.raises(UserError, match="did you mean temp"):
         compare(uri, "temps")
     with pytest.raises(UserError, match="did you mean s1"):
@@ -90,7 +90,7 @@ def test_without_a_terminal_the_table_is_plain_and_fits_100_columns(uri, finishe
     assert not any(line.startswith(("teacher", "untrained", "* best")) for line in lines[apart:])
 
 
-def test_a_narrow_terminal_loses_no_column_but_the_speed(uri, finished):
+def test_a_narrow_terminal_loses_only_the_speed_column(uri, finished):
     write_published(finished.client, finished.experiment_id)
     text = rendered(compare(uri, "temp"), width=78, force_terminal=True, color_system=None)
     for shown in ("τ_T", "τ_S", "44.0 (41.8-46.5)", "done", "FAILED"):
@@ -100,7 +100,7 @@ def test_a_narrow_terminal_loses_no_column_but_the_speed(uri, finished):
     assert "img/s" in wide and "1234" in wide
 
 
-def test_published_results_take_a_line_each_and_name_their_sources_once(uri, finished):
+def test_published_results_have_one_line_each_and_name_each_source_once(uri, finished):
     write_published(finished.client, finished.experiment_id)
     comparison = compare(uri, "temp")
     lines = (
@@ -124,13 +124,13 @@ def test_published_results_take_a_line_each_and_name_their_sources_once(uri, fin
     )
 
 
-def test_one_trial_is_no_plural(uri, opened):
+def test_one_trial_is_singular(uri, opened):
     tracker = opened()
     tracker.start_trial("t0", {TAU_T: 0.02, TAU_S: 0.05})
     assert "sweep s1: 1 trial, " in rendered(compare(uri, "temp"))
 
 
-def test_many_varied_keys_share_a_column(uri, finished):
+def test_many_varied_settings_share_a_column(uri, finished):
     comparison = compare(uri, "temp")
     wide = type(comparison)(
         **{**vars(comparison), "varied": (TAU_T, TAU_S, "optimizer.lr", "optimizer.name")}

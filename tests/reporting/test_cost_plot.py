@@ -11,7 +11,7 @@ BLANK = RunRow("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
 
 
 def comparison(*rows):
-    """From (name, device-seconds, images seen, val)."""
+    """Trials from tuples (name, device-seconds, images seen, val accuracy)."""
     metrics = [
         {VAL: val}
         | {key: cost for key, cost in zip(COSTS, costs_section, strict=True) if cost is not None}
@@ -34,7 +34,7 @@ SPREAD = [
 ]
 
 
-def test_on_the_front_is_what_nothing_cheaper_beats():
+def test_the_front_has_the_points_that_no_cheaper_one_beats():
     front = pareto_front(cost_points(comparison(*SPREAD), SECONDS))
     assert [(point.group.name, point.cost, point.result) for point in front] == [
         ("cheap", 10, 40.0),
@@ -50,7 +50,7 @@ def test_on_the_front_is_what_nothing_cheaper_beats():
     assert pareto_front([]) == []
 
 
-def test_seeds_are_one_point_at_their_means():
+def test_seeds_are_averaged_into_one_point():
     one, two = comparison(("a", 10, 1, 40.0), ("a", 30, 1, 44.0)).trials
     rows = (
         replace(one, settings={"a": "x", "seed": "0"}),
@@ -61,7 +61,7 @@ def test_seeds_are_one_point_at_their_means():
     assert point.half_interval == pytest.approx(12.706 * 2, rel=1e-3)
 
 
-def test_both_costs_are_drawn_on_a_logarithm_with_the_front_named(tmp_path, monkeypatch):
+def test_both_costs_have_a_log_scale_and_the_front_has_names(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(
         "matplotlib.figure.Figure.savefig",
@@ -97,6 +97,6 @@ def test_a_picture_is_written(tmp_path):
         [("x", 10, 10, 40.0), ("y", 10, 10, 41.0)],
     ],
 )
-def test_without_costs_that_differ_there_is_no_picture(tmp_path, rows):
+def test_equal_costs_give_no_plot(tmp_path, rows):
     assert cost_plot(comparison(*rows), tmp_path / "none.png") is None
     assert not (tmp_path / "none.png").exists()

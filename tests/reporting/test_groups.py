@@ -18,7 +18,7 @@ def trial(val, status="FINISHED", **values):
     )
 
 
-def test_trials_that_differ_in_the_seed_alone_are_one_cell():
+def test_trials_that_differ_only_in_the_seed_are_one_group():
     rows = [trial(40.0 + 2 * a + seed, a=a, seed=seed) for seed in (10, 9) for a in (0, 1)]
     first, second = group_trials(rows, VAL)
     assert (first.settings, second.settings) == ({"a": "1"}, {"a": "0"})
@@ -27,14 +27,14 @@ def test_trials_that_differ_in_the_seed_alone_are_one_cell():
     assert (first.mean(VAL), first.name) == (51.5, "a=1")
 
 
-def test_without_a_seed_equal_settings_are_still_trials_of_their_own():
+def test_without_a_seed_equal_trials_are_not_grouped():
     groups = group_trials([trial(40.0, a=1), trial(41.0, a=1)], VAL)
     assert [group.mean(VAL) for group in groups] == [41.0, 40.0]
     assert groups[0].half_interval(VAL) is None
     assert groups[0].name == "name"
 
 
-def test_the_interval_is_students():
+def test_the_interval_uses_student_s_t():
     """From tables: t(0.975) is 12.706 with one degree of freedom and 4.303 with two."""
     assert half_interval((40.0, 42.0)) == pytest.approx(12.706 * stdev((40, 42)) / 2**0.5, rel=1e-4)
     assert half_interval((40.0, 42.0, 47.0)) == pytest.approx(
@@ -42,7 +42,7 @@ def test_the_interval_is_students():
     )
 
 
-def test_failed_seeds_count_for_nothing_and_a_whole_cell_goes_before_a_lucky_rest():
+def test_failed_seeds_do_not_count_and_complete_groups_rank_before_incomplete_ones():
     rows = [
         trial(99.0, "FAILED", a=0, seed=0),
         trial(60.0, a=0, seed=1),

@@ -1,4 +1,4 @@
-"""The report in its folder and in MLflow, read as a browser and as a person would."""
+"""The report in its folder and in MLflow: its HTML and its text."""
 
 import base64
 import io
@@ -79,7 +79,7 @@ def page(swept, page_base, tmp_path_factory):
     )
 
 
-def test_the_page_holds_every_section_and_all_of_it_in_one_file(page):
+def test_the_page_is_one_file_with_every_section(page):
     html, _, _ = page
     assert html.texts["h2"] == SECTIONS
     assert html.texts["p"][0] == "Which <b>words</b>?"
@@ -92,7 +92,7 @@ def test_the_page_holds_every_section_and_all_of_it_in_one_file(page):
         Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).verify()
 
 
-def test_all_input_of_users_is_shown_as_text(page):
+def test_text_from_users_is_escaped(page):
     html, markdown, path = page
     raw = path.read_text(encoding="utf-8")
     assert "<script" not in raw and "<i>" not in raw and "<b>" not in raw
@@ -102,9 +102,7 @@ def test_all_input_of_users_is_shown_as_text(page):
     assert "python sweeps/page.py --set a='<i>'" in "".join(html.texts["pre"])
 
 
-def test_what_it_was_made_from_is_named_by_key_since_a_name_may_come_to_hold_something_else(
-    page, stores
-):
+def test_images_teacher_and_anchors_are_identified_by_their_keys(page, stores):
     html, markdown, _ = page
     for name, key in (
         ("packed images", stores["packed"].key),
@@ -177,7 +175,7 @@ def test_mistakes_costs_and_problems_are_reported(page, stores):
     assert "Files differed from the commit" in text
 
 
-def test_it_is_kept_with_the_sweep_and_nothing_else_is(swept, page_base, page_uri, tmp_path):
+def test_only_the_report_of_a_folder_is_uploaded(swept, page_base, page_uri, tmp_path):
     client = MlflowClient(page_uri)
     (tmp_path / "mine.txt").write_text("not yours")
     write_report(page_base, "page", out=tmp_path)
@@ -191,7 +189,7 @@ def test_the_default_folder_is_next_to_the_trials(swept, page_base, capsys):
     assert capsys.readouterr().out.splitlines() == [str(path), str(path.with_suffix(".md"))]
     assert (
         path.parent.stat().st_mode & 0o777 == path.parent.parent.stat().st_mode & 0o777
-    )  # not a temporary folder's
+    )  # not the path of a temporary folder
 
 
 def test_a_sweep_of_an_older_version_says_what_is_missing(page_base, page_uri, tmp_path):
@@ -213,7 +211,7 @@ def test_a_sweep_of_an_older_version_says_what_is_missing(page_base, page_uri, t
         assert missing in text
 
 
-def test_a_sweep_without_trials_is_a_page_too(page_base, page_uri, tmp_path):
+def test_a_sweep_without_trials_has_a_page(page_base, page_uri, tmp_path):
     SweepTracker.open(page_uri, None, Sweep(name="none"), page_base, "s1").close("FAILED")
     html = Read(write_report(page_base, "none", out=tmp_path / "out").read_text(encoding="utf-8"))
     assert "No trial has finished with a result yet." in html.texts["p"]
@@ -229,7 +227,7 @@ def test_missing_stores_are_reported(swept, page_base, tmp_path, monkeypatch):
     assert "sand" in html.texts["td"]  # confusion pairs need no store
 
 
-def test_what_a_user_can_get_wrong_is_a_sentence(swept, page_base, capsys):
+def test_mistakes_of_the_user_are_user_errors(swept, page_base, capsys):
     for arguments, says in [
         (["pages"], "did you mean page"),
         (["page", "--sweep", "x"], "sweep x is not in MLflow experiment page"),
@@ -241,7 +239,7 @@ def test_what_a_user_can_get_wrong_is_a_sentence(swept, page_base, capsys):
         assert says in capsys.readouterr().err
 
 
-def test_every_students_name_is_there(page_uri, swept, page_base, tmp_path):
+def test_every_student_is_named(page_uri, swept, page_base, tmp_path):
     page = write_report(page_base, "page", None, tmp_path).with_suffix(".md").read_text()
     assert all(f"run:{row.run_id}" in page for row in swept.trials)
     assert f"the best student is run:{swept.best.run_id}" in page

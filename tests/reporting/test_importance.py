@@ -44,20 +44,20 @@ def shares(found):
     return {effect.setting: effect.eta_squared for effect in found}
 
 
-def test_additive_effects_share_the_variance_as_their_own_variances_do():
+def test_shares_of_additive_effects_are_proportional_to_their_variances():
     found = setting_effects(grid(lambda a, b: 40 + 10 * a + 3 * b, a=[0, 1, 2], b=[0, 1]))
     of_a, of_b = 100 * 2 / 3, 9 / 4  # variances of 10a and 3b
     assert [effect.setting for effect in found] == ["a", "b"]
     assert shares(found) == pytest.approx({"a": of_a / (of_a + of_b), "b": of_b / (of_a + of_b)})
 
 
-def test_what_does_nothing_explains_nothing_and_comes_last():
+def test_a_setting_without_effect_explains_nothing_and_comes_last():
     found = setting_effects(grid(lambda idle, a: 40.0 + 0.1 * a, idle=["x", "y", "z"], a=[1, 2, 3]))
     assert shares(found) == pytest.approx({"a": 1.0, "idle": 0.0})
     assert found[-1].setting == "idle"
 
 
-def test_what_only_works_together_explains_nothing_alone():
+def test_settings_that_only_interact_explain_nothing_alone():
     found = setting_effects(grid(lambda a, b: 50.0 if a == b else 40.0, a=[0, 1], b=[0, 1]))
     assert shares(found) == pytest.approx({"a": 0.0, "b": 0.0})
 
@@ -77,13 +77,13 @@ def test_a_single_trial_or_a_single_value_has_no_effect():
     assert setting_effects(comparison([trial(40.0, a=1, b=2)], "a", "b")) == ()
 
 
-def test_one_varied_setting_explains_all_there_is_which_says_nothing():
+def test_a_single_varied_setting_gets_no_effect():
     one = grid(lambda a: 40.0 + a, a=[1, 2, 3])
     assert setting_effects(one) == ()
     assert effects_summary(one) is None
 
 
-def test_a_seed_repeats_and_has_no_effect():
+def test_the_seed_is_not_a_setting_with_an_effect():
     found = setting_effects(
         grid(lambda a, b, seed: 40.0 + 10 * a + seed, a=[0, 1], b=[0, 1], seed=[0, 1])
     )
@@ -105,7 +105,7 @@ def test_failed_stopped_and_unmeasured_trials_are_left_out():
     assert [effect.trials for effect in found] == [4, 4]
 
 
-def test_numbers_stand_in_their_order_and_names_by_their_means():
+def test_numbers_are_sorted_by_value_and_names_by_their_means():
     results = {
         ("9", "plain"): 40.0,
         ("10", "plain"): 41.0,
@@ -133,7 +133,7 @@ def test_numbers_stand_in_their_order_and_names_by_their_means():
         (8, ["1e-08 to 1e-05", "0.0001 to 0.1"], 32 / 42),
     ],
 )
-def test_a_range_is_cut_into_parts_of_equal_numbers(count, parts, share):
+def test_a_range_is_cut_into_parts_with_equally_many_trials(count, parts, share):
     rows = [trial(float(rank), lr=10.0**-rank) for rank in range(1, count + 1)]
     effect = setting_effect(rows, "lr", VAL, from_range=True)
     assert [group.label for group in effect.groups] == parts
@@ -148,24 +148,24 @@ def test_the_best_part_of_a_range_may_be_its_middle():
     assert effect.eta_squared == pytest.approx(98 / 140)
 
 
-def test_chance_is_what_results_dealt_at_random_explain_on_average():
+def test_chance_is_the_mean_share_that_shuffled_results_explain():
     values, results = ["a", "a", "b", "b", "b"], [1.0, 2.0, 4.0, 8.0, 16.0]
-    dealt = [
+    shuffled = [
         setting_effect(
-            [trial(result, key=value) for value, result in zip(values, deal, strict=True)],
+            [trial(result, key=value) for value, result in zip(values, order, strict=True)],
             "key",
             VAL,
         )
-        for deal in itertools.permutations(results)
+        for order in itertools.permutations(results)
     ]
     assert (
-        fmean(effect.eta_squared for effect in dealt)
-        == pytest.approx(dealt[0].eta_squared_by_chance)
+        fmean(effect.eta_squared for effect in shuffled)
+        == pytest.approx(shuffled[0].eta_squared_by_chance)
         == pytest.approx(1 / 4)
     )
 
 
-def test_the_table_says_which_value_is_best_and_what_it_is_worth():
+def test_the_table_has_the_best_value_and_its_gain():
     rows = effects_table(
         setting_effects(grid(lambda a, b: 40 + 10 * a + 3 * b, a=[0, 1, 2], b=[0, 1]))
     )
@@ -180,7 +180,7 @@ def test_the_table_says_which_value_is_best_and_what_it_is_worth():
     }
 
 
-def test_the_line_names_every_setting_and_what_chance_would_explain(uri, finished):
+def test_the_summary_names_every_setting_and_the_share_by_chance(uri, finished):
     """The failed trial's 99 is left out: 40, 45 and 44 remain.
 
     Their total sum of squares is 14, of which 6 and 1.5 are between groups.
@@ -193,7 +193,7 @@ def test_the_line_names_every_setting_and_what_chance_would_explain(uri, finishe
     )
 
 
-def test_a_sweep_reads_back_which_settings_are_drawn_from_ranges(uri, base):
+def test_the_ranges_of_a_sweep_are_read_from_its_run(uri, base):
     space = {"optimizer.lr": loguniform(1e-4, 1e-1), "seed": choice(1, 2)}
     sweep = Sweep(name="drawn", search="random", trials=2, space=space)
     SweepTracker.open(uri, None, sweep, base, "s1").close()

@@ -28,7 +28,7 @@ SPACE = {
 
 
 def comparison(varied, ranges=(), trials=None):
-    """All cells of the first `varied` settings, or so many trials drawn from `ranges` and lists."""
+    """A sweep over the first `varied` settings, or with trials drawn from `ranges` and lists."""
     dice = random.Random(0)
     space = dict(itertools.islice(SPACE.items(), varied))
     cells = [dict(zip(space, cell, strict=True)) for cell in itertools.product(*space.values())]
@@ -83,7 +83,7 @@ RANDOM = {"ranges": ["objective.student_temperature", "optimizer.lr"], "trials":
 @pytest.mark.parametrize(
     ("varied", "options"), [(2, {}), (3, {}), (4, {}), (5, {}), (6, {}), (6, RANDOM)]
 )
-def test_everything_written_lies_inside_and_apart(drawn, tmp_path, varied, options):
+def test_texts_are_inside_the_figure_and_do_not_overlap(drawn, tmp_path, varied, options):
     assert is_picture(
         effects_plot(comparison(varied, **options), tmp_path / "plots" / "effects.png")
     )
@@ -104,11 +104,13 @@ def test_everything_written_lies_inside_and_apart(drawn, tmp_path, varied, optio
             box.x0 > -_HAIR and box.x1 < figure.bbox.x1 + _HAIR and box.y0 > -_HAIR
             for box in extents
         )
-        turned = labels[0].get_rotation() > 0  # then their boxes overlap, though they do not
+        turned = (
+            labels[0].get_rotation() > 0
+        )  # boxes of turned text overlap although the text does not
         assert turned or not any(one.overlaps(other) for one, other in itertools.pairwise(extents))
 
 
-def test_panels_stand_in_the_order_of_what_they_explain_and_hold_every_trial(drawn, tmp_path):
+def test_panels_are_sorted_by_importance_and_show_every_trial(drawn, tmp_path):
     sweep = comparison(3)
     effects_plot(sweep, tmp_path / "effects.png")
     panels = [axes for axes in drawn[0].axes if axes.axison]
@@ -121,7 +123,7 @@ def test_panels_stand_in_the_order_of_what_they_explain_and_hold_every_trial(dra
         )
 
 
-def test_long_names_are_cut_where_they_do_not_differ(drawn, tmp_path):
+def test_long_names_are_shortened_where_they_are_equal(drawn, tmp_path):
     effects_plot(comparison(3), tmp_path / "effects.png")
     labels = {text.get_text() for axes in drawn[0].axes for text in axes.get_xticklabels()}
     assert labels == {
@@ -165,7 +167,7 @@ def test_the_seed_gets_no_panel_and_all_seeds_of_the_best_settings_are_thick(dra
     assert [line.get_ydata()[-1] for line in thick] == [1.0, 1.0]
 
 
-def test_nothing_to_draw_makes_no_file(tmp_path):
+def test_nothing_to_plot_writes_no_file(tmp_path):
     path = tmp_path / "none.png"
     assert effects_plot(comparison(1), path) is None
     assert effects_plot(replace(comparison(3), trials=()), path) is None

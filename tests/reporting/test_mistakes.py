@@ -39,11 +39,11 @@ def opened(stores):
         b'{"linear_probe": {"confusion": [[1, 2]]}}',
     ],
 )
-def test_an_evaluation_that_says_nothing_is_missing_not_a_failure(swept, content):
+def test_an_empty_evaluation_is_reported_as_missing(swept, content):
     assert confusion_section(swept, Files(content), ()).missing
 
 
-def test_pairs_are_added_up_over_seeds_with_names_from_wherever_they_are_known(swept):
+def test_pairs_are_summed_over_seeds_with_names_from_any_source(swept):
     triples = [[0, 1, 3], [2, 1, 5], [9, 0, 1]]
     files = Files(
         json.dumps({"linear_probe": {"confusion": triples}, "names": ["a", "b", "c"]}).encode()
@@ -102,7 +102,7 @@ def test_a_missing_or_damaged_predictions_file_is_reported(swept, opened):
     )
 
 
-def test_cases_add_up_to_the_images_on_which_they_differ(swept, stores, opened):
+def test_cases_sum_to_the_images_on_which_student_and_teacher_differ(swept, stores, opened):
     ids = stores["packed"].test_ids
     teacher = teacher_predictions(opened, ids)
     files = predictions(stores, probe=(teacher + 1) % 3)

@@ -35,7 +35,7 @@ def test_markdown_shows_text_as_it_is(text, safe):
     assert f"- label: {safe}" in render_markdown(Page("t", "", (("label", text),), ()))
 
 
-def test_a_table_is_one_in_both(tmp_path):
+def test_a_table_is_rendered_as_markdown_and_html(tmp_path):
     sheet = ReportTable(
         "",
         ("name", "probe\ntest", "zero-\nshot"),
@@ -53,7 +53,7 @@ def test_a_table_is_one_in_both(tmp_path):
     assert '<tr class="best"><td class="text">a</td><td>1.0</td><td>2.0</td></tr>' in html
 
 
-def test_code_can_not_leave_its_block():
+def test_code_can_not_end_its_block():
     text = "echo\n```\n# not a heading </pre><script>"
     markdown = render_markdown(page(code=(text,)))
     assert f"````\n{text}\n````" in markdown
@@ -61,7 +61,7 @@ def test_code_can_not_leave_its_block():
     assert "<details>" in render_html(page(code=("x",), collapsed=True))
 
 
-def test_pictures_are_data(tmp_path):
+def test_pictures_are_embedded_as_data_urls(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG")
     assert data_uri(tmp_path / "a.png") == "data:image/png;base64,iVBORw=="
     assert data_uri(b"\xff\xd8") == "data:image/jpeg;base64,/9g="

@@ -4,7 +4,7 @@ from beamclip.reporting.origins import selection_section
 from beamclip.reporting.results import costs_section
 
 
-def test_a_start_that_several_trials_share_is_counted_once(swept):
+def test_the_cost_of_a_shared_initial_student_is_counted_once(swept):
     """A student that starts from another includes its cost, which the sweep paid once."""
     start, *others = swept.trials[:3]
     trials = [replace(start, metrics={"cost/device_seconds": 100.0})]

@@ -33,18 +33,18 @@ def is_picture(path):
     return path.read_bytes()[:4] == b"\x89PNG" and path.stat().st_size > 5000
 
 
-def test_a_measured_sweep_becomes_a_picture(uri, finished, tmp_path):
+def test_a_finished_sweep_gives_a_plot(uri, finished, tmp_path):
     path = number_plot(compare(uri, "temp").measured, tmp_path / "plots" / "temp.png")
     assert is_picture(path)
 
 
-def test_one_varied_number_is_enough(tmp_path):
+def test_one_varied_number_is_enough_for_a_plot(tmp_path):
     rows = [trial(40 + i, lr=10.0**-i) for i in range(3)]
     assert _choose_x(rows) == "optimizer.lr"
     assert is_picture(number_plot(rows, tmp_path / "one.png"))
 
 
-def test_student_temperature_is_x_and_the_other_makes_the_lines():
+def test_student_temperature_is_the_x_axis_and_each_teacher_temperature_a_line():
     rows = [trial(40, t=t, s=s) for t, s in itertools.product((0.01, 0.02, 0.05), (0.05, 0.1))]
     assert _choose_x(rows) == TAU_S
     assert list(_number_curves(rows, TAU_S, "linear_probe/val_top1")) == [
@@ -66,7 +66,7 @@ def test_seeds_share_a_point_and_prompt_sets_do_not():
     assert lines["prompt_set = a"] == {0.1: [40, 41], 0.2: [40, 41]}
 
 
-def test_nothing_to_draw_makes_no_file(tmp_path):
+def test_nothing_to_plot_writes_no_file(tmp_path):
     path = tmp_path / "none.png"
     assert number_plot([], path) is None
     assert number_plot([trial(40), trial(41)], path) is None
@@ -86,7 +86,7 @@ def comparison(**space):
     return Comparison("e", "s", "q", "FINISHED", METRICS[0], varied, tuple(rows), (), ())
 
 
-def test_prompt_sets_become_a_picture(tmp_path):
+def test_prompt_sets_give_a_plot(tmp_path):
     sweep = comparison(prompts=["plain", "openai_80"], lr=[0.1, 0.2], seed=[0, 1])
     assert is_picture(value_plot(sweep, PROMPTS, tmp_path / "prompt_set.png"))
 
@@ -106,7 +106,7 @@ def test_other_settings_are_curves_and_many_of_them_are_averaged():
     assert list(_value_curves(many.groups, PROMPTS, METRICS[0])) == ["mean of all"]
 
 
-def test_one_value_is_no_curve(tmp_path):
+def test_one_value_gives_no_curve(tmp_path):
     path = tmp_path / "none.png"
     assert value_plot(comparison(prompts=["a"], lr=[0.1, 0.2]), PROMPTS, path) is None
     assert value_plot(comparison(lr=[0.1]), PROMPTS, path) is None

@@ -23,7 +23,7 @@ BLANK = RunRow("id", "name", "trial", "csm", "FINISHED", {}, {}, {}, 1.0)
 
 
 def wilson(right, count):
-    """Accuracy and both ends of Wilson's 95 % interval, in per cent."""
+    """Accuracy and both ends of Wilson's 95 % interval, in percent."""
     z = 1.959964
     p = right / count
     center = p + z * z / (2 * count)
@@ -37,7 +37,7 @@ def comparison(rows):
 
 
 def seeded(**accuracies):
-    """`seeded(x=[40, 41])`: a group x with these test accuracies, one a seed; val is the same."""
+    """`seeded(x=[40, 41])`: a group x with one test accuracy per seed; val is the same."""
     rows = []
     for name, of_seeds in accuracies.items():
         for seed, accuracy in enumerate(of_seeds):
@@ -58,7 +58,7 @@ def test_large_differences_are_significant_over_seeds_and_small_ones_are_not():
     assert compared_over_seeds(sweep)
 
 
-def test_the_best_on_val_may_be_the_worse_on_test():
+def test_the_best_on_val_may_be_worse_on_test():
     rows = [
         replace(row, metrics={VAL: 100 - row.metrics[TEST], TEST: row.metrics[TEST]})
         for row in seeded(x=[40, 41], y=[80, 81]).trials
@@ -66,7 +66,7 @@ def test_the_best_on_val_may_be_the_worse_on_test():
     assert verdicts(comparison(rows)) == {"x": None, "y": "better"}
 
 
-def test_welch_is_what_the_formula_says():
+def test_welch_equals_the_formula():
     """Means 2 and 6, variances 1 and 4, n = 3: t is 4/√(5/3) with 25/17·2 degrees of freedom."""
     assert welch_p_value([1.0, 2.0, 3.0], [4.0, 6.0, 8.0]) == pytest.approx(
         2 * student.sf(4 / (5 / 3) ** 0.5, 50 / 17)
@@ -74,18 +74,18 @@ def test_welch_is_what_the_formula_says():
     assert welch_p_value([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == pytest.approx(1.0)
 
 
-def test_runs_that_never_scatter_say_nothing_of_noise():
+def test_without_any_spread_the_welch_test_finds_no_difference():
     assert welch_p_value([40.0, 40.0], [45.0, 45.0]) == 1.0
     assert welch_p_value([40.0, 40.0], [45.0, 45.1]) < 0.05
 
 
-def test_holm_corrects_step_by_step_and_never_falls():
+def test_holm_p_values_equal_the_definition_and_never_decrease():
     assert holm_correction([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm_correction([0.9, 0.8]) == [1.0, 1.0]
     assert holm_correction([]) == []
 
 
-def test_over_images_the_p_value_falls_at_newcombes_own_limit():
+def test_the_p_value_over_images_agrees_with_newcombe_s_interval():
     """Newcombe's table II, case (a): 56/70 and 48/80 differ by 0.2, interval 0.0524 to 0.3339."""
     one, other = wilson(56, 70), wilson(48, 80)
     error = 20 - 5.24
@@ -96,7 +96,7 @@ def test_over_images_the_p_value_falls_at_newcombes_own_limit():
     assert image_p_value(one, one) == 1.0
 
 
-def test_over_images_chance_is_called_a_difference_no_more_often_than_it_should_be():
+def test_over_images_false_positives_are_no_more_frequent_than_the_level():
     dice = random.Random(0)
     draw = lambda: wilson(sum(dice.random() < 0.7 for _ in range(200)), 200)  # noqa: E731
     found = sum(image_p_value(draw(), draw()) < 0.05 for _ in range(500))
@@ -105,7 +105,7 @@ def test_over_images_chance_is_called_a_difference_no_more_often_than_it_should_
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("chance", "images"), [(0.99, 100), (0.995, 500), (0.7, 200)])
-def test_nor_near_100_per_cent_with_the_intervals_that_are_logged(chance, images):
+def test_false_positives_are_no_more_frequent_near_100_percent(chance, images):
     g = torch.Generator().manual_seed(0)
 
     def draw():
@@ -116,7 +116,7 @@ def test_nor_near_100_per_cent_with_the_intervals_that_are_logged(chance, images
     assert sum(image_p_value(draw(), draw()) < 0.05 for _ in range(150)) <= 15  # 7.5 expected
 
 
-def test_with_one_seed_images_decide_and_one_beside_several_is_left_open():
+def test_with_one_seed_each_images_decide_and_one_seed_against_several_is_undecided():
     def single(name, right):
         value, low, high = wilson(right, 1000)
         return replace(
@@ -132,7 +132,7 @@ def test_with_one_seed_images_decide_and_one_beside_several_is_left_open():
     assert verdicts(mixed) == {"best": None, "one": None}
 
 
-def test_nothing_is_said_of_what_failed_or_was_not_measured():
+def test_failed_and_unmeasured_groups_get_no_verdict():
     failed = [replace(row, status="FAILED") for row in seeded(bad=[10.0, 11.0]).trials]
     assert verdicts(comparison([*seeded(best=[70.0, 71.0]).trials, *failed])) == {
         "best": None,

@@ -29,9 +29,7 @@ def opened(stores):
     )
 
 
-def test_the_record_is_found_where_the_sweep_noted_it_and_where_the_storage_is_named(
-    swept, page_base, tmp_path
-):
+def test_the_record_is_found_by_the_sweep_s_tag_or_in_the_given_storage(swept, page_base, tmp_path):
     elsewhere = load_experiment("demo", {"storage.path": str(tmp_path / "other")})
     assert find_sweep_record(swept, elsewhere).sweep_id == swept.sweep_id
     untagged = replace(swept, tags={})
@@ -40,7 +38,7 @@ def test_the_record_is_found_where_the_sweep_noted_it_and_where_the_storage_is_n
         find_sweep_record(untagged, elsewhere)
 
 
-def test_a_trials_stores_are_those_its_tags_name(swept, page_base, stores):
+def test_a_trial_s_stores_are_those_in_its_tags(swept, page_base, stores):
     record = find_sweep_record(swept, page_base)
     found = open_trial_stores(record, swept.best)
     assert (found.packed.key, found.names, found.fingerprint) == (
@@ -52,7 +50,7 @@ def test_a_trials_stores_are_those_its_tags_name(swept, page_base, stores):
         open_trial_stores(record, replace(swept.best, tags={"data_key": "other"}))
 
 
-def test_the_teacher_says_what_it_says_when_asked_again(opened, teacher):
+def test_teacher_predictions_from_the_store_are_those_of_the_live_teacher(opened, teacher):
     ids = opened.packed.test_ids
     views = render_for_teacher(teacher, opened.packed, ViewSet.center(ids), ids, 0)
     anchors = AnchorSet.open(open_store(opened.anchors)).embeddings
@@ -71,7 +69,7 @@ def test_samples_or_teachers_without_a_store_raise(opened):
         teacher_predictions(replace(opened, anchors=None), opened.packed.test_ids)
 
 
-def test_large_images_become_small_ones_and_small_ones_stay():
+def test_large_images_are_shrunk_and_small_ones_kept():
     for side, shown in ((32, 32), (300, 128)):
         image = Image.open(io.BytesIO(encode_jpeg(np.full((side, side, 3), 200, np.uint8))))
         assert (image.format, image.size) == ("JPEG", (shown, shown))

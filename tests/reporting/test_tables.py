@@ -69,14 +69,14 @@ def test_seeds_share_a_row_with_mean_and_interval(repeated):
     assert untrained.cells[0] == "untrained" and untrained.cells[3] == "20.0"
 
 
-def test_a_group_of_which_a_seed_failed_says_so_and_is_not_chosen(repeated):
+def test_a_group_with_a_failed_seed_is_marked_and_not_chosen(repeated):
     first, second = measured_table(repeated).rows[:2]
     assert (first.cells[0], first.cells[-1]) == ("better", "2 of 3, FAILED")
     assert second.cells[0] == "* best"
     assert repeated.best.settings == {TAU_T: "0.02", "seed": "2"}
 
 
-def test_the_notes_say_which_interval_is_which(repeated, uri, finished):
+def test_the_notes_explain_each_kind_of_interval(repeated, uri, finished):
     over_seeds, over_images = (
         "\n".join(table_notes(repeated)),
         "\n".join(table_notes(compare(uri, "temp"))),
@@ -111,7 +111,7 @@ def test_one_seed_keeps_its_interval_over_images(repeated):
     ]
 
 
-def test_a_variant_is_a_setting_as_any_other(uri, base):
+def test_a_variant_is_shown_like_any_other_setting(uri, base):
     sweep = Sweep(name="variants", space={"seed": choice(0)})
     with SweepTracker.open(uri, None, sweep, base, "s1") as tracker:
         tracker.start_trial("t0", {"seed": 0}, tags={"variant": "swav then csm"})
@@ -132,7 +132,7 @@ def test_no_number_is_lost_in_a_narrow_terminal(repeated, width):
         assert shown in text
 
 
-def test_notes_name_what_is_missing_failed_tied_or_doubtful(finished, uri):
+def test_notes_list_missing_failed_tied_and_doubtful_results(finished, uri):
     comparison = compare(uri, "temp")
     text = "\n".join(table_notes(comparison))
     assert "failed, τ_T=0.05 τ_S=0.1: the loss became NaN" in text

@@ -1,4 +1,4 @@
-"""Trials run in other folders and with another environment than the sweep's driver: nothing relative may reach them."""
+"""Trials get only absolute paths, since their folder and environment are not the driver's."""
 
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_storage_stores_and_tracking_are_absolute(here):
     assert base.tracking.uri == f"sqlite:///{here}/runs.db"
 
 
-def test_what_the_environment_chooses_is_written_down(here, monkeypatch):
+def test_settings_from_the_environment_are_recorded(here, monkeypatch):
     monkeypatch.setenv("BEAMCLIP_STORAGE", "runs")
     monkeypatch.setenv("BEAMCLIP_CACHE", "shared")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
@@ -45,13 +45,13 @@ def test_what_the_environment_chooses_is_written_down(here, monkeypatch):
     )
 
 
-def test_a_password_of_the_environment_is_written_down_nowhere(monkeypatch):
+def test_a_password_from_the_environment_is_not_recorded(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@db/mlflow")
     _, base = absolute_paths(PLAIN, load_experiment("demo"))
     assert base.tracking.uri is None
 
 
-def test_an_address_of_the_environment_without_a_password_is_written_down_as_it_is_and_judged_where_it_is_opened(
+def test_a_uri_without_a_password_from_the_environment_is_recorded_and_checked_on_use(
     monkeypatch,
 ):
     for uri in ("postgresql://me@db/mlflow", "http://[server]:5000"):
@@ -72,7 +72,7 @@ def test_an_address_of_the_environment_without_a_password_is_written_down_as_it_
         "storage.cache",
     ],
 )
-def test_another_user_s_home_that_is_not_there_is_a_sentence(key):
+def test_the_home_of_an_unknown_user_is_a_user_error(key):
     with pytest.raises(
         UserError, match=f"^{key} ~nosuchuser/x is not a valid path here .*; write another path"
     ):
@@ -82,7 +82,7 @@ def test_another_user_s_home_that_is_not_there_is_a_sentence(key):
 
 
 @pytest.mark.parametrize("key", ["data.class_names", "student.init"])
-def test_a_name_longer_than_a_file_s_can_be_is_a_sentence_in_the_base_and_in_a_sweep(key):
+def test_a_path_that_is_too_long_is_a_user_error_in_the_base_and_in_a_sweep(key):
     with pytest.raises(
         UserError, match=rf"^{key} x* is not a valid path here \(File name too long\)"
     ):
@@ -91,7 +91,7 @@ def test_a_name_longer_than_a_file_s_can_be_is_a_sentence_in_the_base_and_in_a_s
         absolute_paths(Sweep(name="s", space={key: choice("x" * 300)}), load_experiment("demo"))
 
 
-def test_uris_stay_as_they_are_and_a_missing_tracking_server_is_said_elsewhere(here):
+def test_uris_are_not_changed_and_a_missing_tracking_server_is_not_checked(here):
     values = {
         "storage.path": "s3://bucket/runs",
         "data.path": "s3://bucket/images",
@@ -111,7 +111,7 @@ def test_uris_stay_as_they_are_and_a_missing_tracking_server_is_said_elsewhere(h
     )
 
 
-def test_a_student_s_file_is_absolute_wherever_it_is_named(here):
+def test_a_path_of_a_student_is_absolute_in_every_setting(here):
     (here / "student.safetensors").touch()
     inits = ("random", "student.safetensors", "run:a", "variant:a", "pretrained", "no such file")
     variants = {"a": {"student.init": "student.safetensors", "seed": 3}}
@@ -128,7 +128,7 @@ def test_a_student_s_file_is_absolute_wherever_it_is_named(here):
     assert sweep.space["variant"].values == ("a",)
 
 
-def test_places_in_a_nested_variant_are_absolute_too(here):
+def test_paths_in_a_nested_variant_are_absolute_too(here):
     variants = {"a": {"data": {"path": "rel/images", "source": "folder"}}}
     sweep, base = absolute_paths(
         Sweep(name="s", variants=variants, space={"variant": choice("a")}), load_experiment("demo")
@@ -136,7 +136,7 @@ def test_places_in_a_nested_variant_are_absolute_too(here):
     assert trial_experiment(sweep, base, {"variant": "a"}).data.path == f"{here}/rel/images"
 
 
-def test_a_tag_of_open_clip_s_is_not_taken_for_a_file_of_its_name_and_weights_are_found_from_anywhere(
+def test_an_open_clip_tag_is_not_taken_for_a_file_and_paths_of_weights_are_absolute(
     here,
 ):
     for name in ("openai", "weights.pt", "other.bin"):
@@ -163,7 +163,7 @@ def test_a_tag_of_open_clip_s_is_not_taken_for_a_file_of_its_name_and_weights_ar
         ]
 
 
-def test_images_lists_and_teachers_are_found_from_anywhere(here):
+def test_paths_of_images_lists_and_teachers_are_absolute(here):
     (here / "names.txt").touch()
     values = {
         "data.source": "folder",
@@ -185,7 +185,7 @@ def test_images_lists_and_teachers_are_found_from_anywhere(here):
     ]
 
 
-def test_a_file_that_is_called_like_a_vocabulary_is_not_taken_for_one(here):
+def test_a_file_with_the_name_of_a_vocabulary_is_not_used_for_it(here):
     (here / "lvis").touch()
     assert (
         absolute_paths(PLAIN, load_experiment("demo", {"anchors.vocabulary": "lvis"}))[
@@ -195,7 +195,7 @@ def test_a_file_that_is_called_like_a_vocabulary_is_not_taken_for_one(here):
     )
 
 
-def test_pinning_again_changes_nothing():
+def test_absolute_paths_are_not_changed_again():
     once = absolute_paths(
         Sweep(name="s", space={"data.path": choice("a", "b")}),
         load_experiment("demo", {"storage.path": "out"}),
@@ -203,7 +203,7 @@ def test_pinning_again_changes_nothing():
     assert absolute_paths(*once) == once
 
 
-def test_a_preset_to_make_it_again_says_nothing_of_where_this_one_lies():
+def test_the_settings_text_has_no_locations():
     _, base = absolute_paths(
         PLAIN,
         load_experiment("demo", {"storage.path": "out", "storage.keep_checkpoints": 2, "seed": 3}),
@@ -213,7 +213,7 @@ def test_a_preset_to_make_it_again_says_nothing_of_where_this_one_lies():
 
 
 class Reached(UserError):
-    """With the experiment that would be handed over."""
+    """Raised with the experiment that would be passed to Ray."""
 
 
 def hand_over(experiment, repair):
@@ -228,9 +228,7 @@ def hand_over(experiment, repair):
         (balancing, partial(balance_images, arguments=[])),
     ],
 )
-def test_what_a_verb_hands_to_ray_is_found_from_any_folder(
-    preset, tmp_path, monkeypatch, module, verb
-):
+def test_commands_pass_absolute_paths_to_ray(preset, tmp_path, monkeypatch, module, verb):
     monkeypatch.setattr(module, "open_preparation", hand_over)
     whole = tiny.experiment(preset, tmp_path / "out", balance__remove=0.5)
     monkeypatch.chdir(Path(whole.data.path).parent)

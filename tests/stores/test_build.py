@@ -23,7 +23,7 @@ from beamclip.stores import (
 
 
 class Numbers:
-    """A store of four shards and one file over all, built by a job that remembers what it wrote."""
+    """A store of four shards and one file over all. The job records what it wrote."""
 
     sizes = (10,) * 4
     label = "numbers"
@@ -80,7 +80,7 @@ def test_a_store_is_built_once(tmp_path):
     }
 
 
-def test_a_killed_builder_is_gone_on_from_and_the_bytes_are_the_same(tmp_path):
+def test_a_killed_build_is_continued_and_the_bytes_are_the_same(tmp_path):
     whole = build(tmp_path / "whole", Numbers())
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "killed", Numbers(fail_at=2))
@@ -91,7 +91,7 @@ def test_a_killed_builder_is_gone_on_from_and_the_bytes_are_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["1.npy", "shards/00001.json"])
-def test_repair_makes_the_damaged_shard_again_and_no_other(tmp_path, name):
+def test_repair_rebuilds_only_the_damaged_shard(tmp_path, name):
     store = build(tmp_path, Numbers())
     before = content(store)
     flip(store.file(name))
@@ -102,14 +102,14 @@ def test_repair_makes_the_damaged_shard_again_and_no_other(tmp_path, name):
     assert job.written == [1]
 
 
-def test_repair_makes_a_file_over_all_shards_again_without_any_shard(tmp_path):
+def test_repair_rebuilds_a_file_over_all_shards_without_rebuilding_shards(tmp_path):
     store = build(tmp_path, Numbers())
     before, job = content(store), Numbers()
     store.file("total.txt").unlink()
     assert content(build(tmp_path, job, repair=True)) == before and job.written == []
 
 
-def test_repair_of_what_is_whole_does_nothing(tmp_path):
+def test_repair_of_an_undamaged_store_does_nothing(tmp_path):
     store, job = build(tmp_path, Numbers()), Numbers()
     stamp = store.file("manifest.json").stat().st_mtime_ns
     assert (
@@ -118,7 +118,7 @@ def test_repair_of_what_is_whole_does_nothing(tmp_path):
     )
 
 
-def test_a_killed_repair_is_gone_on_from(tmp_path):
+def test_a_killed_repair_is_continued(tmp_path):
     store = build(tmp_path, Numbers())
     before = content(store)
     flip(store.file("1.npy"))
@@ -136,7 +136,7 @@ def test_repair_rebuilds_a_store_of_an_older_format(tmp_path):
     assert build(tmp_path, job, repair=True).manifest["format"] == 2 and job.written == [0, 1, 2, 3]
 
 
-def test_what_a_builder_decides_is_kept_for_the_one_that_goes_on(tmp_path):
+def test_decisions_of_a_builder_are_kept_for_the_one_that_continues(tmp_path):
     tmp_path.joinpath("x").mkdir()
     assert load_or_make_plan(tmp_path / "x", lambda: {"batch_size": 32}) == {"batch_size": 32}
     assert load_or_make_plan(tmp_path / "x", lambda: pytest.fail("asked again")) == {
@@ -144,7 +144,7 @@ def test_what_a_builder_decides_is_kept_for_the_one_that_goes_on(tmp_path):
     }
 
 
-def test_what_dead_writers_left_makes_room_at_once_and_is_no_part_of_the_store(tmp_path):
+def test_temporary_files_of_killed_writers_are_removed_and_not_part_of_the_store(tmp_path):
     partial = partial_path(store_path(tmp_path, "things", {"x": 1}))
     (partial / "shards").mkdir(parents=True)
     for name in (
@@ -165,7 +165,7 @@ def test_what_dead_writers_left_makes_room_at_once_and_is_no_part_of_the_store(t
     assert seen == [] and not [name for name in content(store) if "tmp" in name]
 
 
-def test_a_full_disk_is_a_sentence_and_finished_shards_stay(tmp_path):
+def test_a_full_disk_is_a_user_error_and_finished_shards_stay(tmp_path):
     with pytest.raises(UserError, match="is full; finished shards are kept"):
         build(tmp_path, Numbers(fail_at=3, error=OSError(errno.ENOSPC, "No space left on device")))
     job = Numbers()
@@ -173,8 +173,11 @@ def test_a_full_disk_is_a_sentence_and_finished_shards_stay(tmp_path):
     assert job.written == [3]
 
 
-def test_packing_onto_a_disk_that_is_too_small(small_disk, data_config, tmp_path):
-    """Shards of 64 images of 32 px take 200 kB each; 192 of them, and records, do not fit beside the filler."""
+def test_packing_that_fills_the_disk_is_a_user_error(small_disk, data_config, tmp_path):
+    """Shards of 64 images of 32 px take 200 kB each.
+
+    Three of them and their records do not fit next to the file that fills the disk.
+    """
     from beamclip.data import pack
 
     (small_disk / "filler").write_bytes(b"x" * 600_000)
@@ -202,7 +205,7 @@ def slow_build(root, log):
 
 
 @pytest.mark.slow
-def test_of_two_processes_one_builds(tmp_path):
+def test_only_one_of_two_processes_builds(tmp_path):
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(target=slow_build, args=(tmp_path, tmp_path / "log")) for _ in range(2)
@@ -222,7 +225,7 @@ def hold(path, held):
 
 
 @pytest.mark.slow
-def test_who_waits_says_so(tmp_path):
+def test_a_process_that_waits_for_another_says_so(tmp_path):
     path, seen, held = store_path(tmp_path, "things", {"x": 1}), [], threading.Event()
     path.parent.mkdir(parents=True)
     other = threading.Thread(target=hold, args=(path.with_suffix(".lock"), held))

@@ -18,7 +18,7 @@ from beamclip.stores import (
 from beamclip.stores.io import stamp_of
 
 
-def test_a_key_depends_on_every_part_and_on_no_order():
+def test_a_key_depends_on_every_part_but_not_on_their_order():
     assert key_of({"a": 1, "b": [1, 2]}) == key_of({"b": [1, 2], "a": 1})
     assert key_of({"a": 1}) != key_of({"a": 2})
     assert len(key_of({})) == 16
@@ -33,7 +33,7 @@ def test_a_stamp_changes_with_any_write_and_survives_a_rename_of_the_folder(tmp_
     (tmp_path / "b/file").write_bytes(b"two")
     os.utime(
         tmp_path / "b/file", ns=(before[1], before[1])
-    )  # whoever hides the time of writing leaves the time of hiding
+    )  # the change time (ctime) still shows that the file was written
     assert stamp_of(tmp_path / "b/file") != before
 
 
@@ -43,7 +43,7 @@ def write_often(path, number):
 
 
 @pytest.mark.slow
-def test_json_is_written_whole_whoever_else_writes_it(tmp_path):
+def test_json_is_written_atomically_despite_other_writers(tmp_path):
     path, context = tmp_path / "x.json", multiprocessing.get_context("spawn")
     writers = [context.Process(target=write_often, args=(path, number)) for number in range(3)]
     for writer in writers:
@@ -54,28 +54,28 @@ def test_json_is_written_whole_whoever_else_writes_it(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
 
 
-def test_no_two_writers_share_a_temporary_name(tmp_path):
-    """Processes in two containers may have the same number."""
+def test_two_writers_use_different_temporary_names(tmp_path):
+    """Processes in two containers may have the same process id."""
     names = {temporary_path(tmp_path / "x.npy").name for _ in range(100)}
     assert len(names) == 100 and all(
         name.startswith(".x.npy.") and name.endswith(".tmp") for name in names
     )
 
 
-def test_seeing_that_a_folder_can_be_written_leaves_nothing(tmp_path):
+def test_checking_that_a_folder_is_writable_leaves_no_file(tmp_path):
     make_folder(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "\x00\x01"])
-def test_what_is_no_json_is_none(tmp_path, content):
+def test_a_file_that_is_not_json_is_read_as_none(tmp_path, content):
     if content is not None:
         (tmp_path / "x.json").write_text(content)
     assert read_json(tmp_path / "x.json") is None
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_a_sentence_and_other_errors_stay_what_they_are(tmp_path, number):
+def test_a_full_disk_is_a_user_error_and_other_errors_are_not_changed(tmp_path, number):
     with (
         pytest.raises(
             UserError, match=f"^the disk of {tmp_path} is full; finished shards are kept: "
@@ -87,7 +87,7 @@ def test_a_full_disk_is_a_sentence_and_other_errors_stay_what_they_are(tmp_path,
         raise PermissionError(errno.EACCES, "no")
 
 
-def test_an_array_that_numpy_could_not_write_whole_is_the_same_sentence(small_disk):
+def test_an_array_that_does_not_fit_on_the_disk_is_the_same_user_error(small_disk):
     with (
         pytest.raises(UserError, match=f"^the disk of {small_disk} is full"),
         full_disk_as_user_error(small_disk / "store"),
@@ -95,7 +95,7 @@ def test_an_array_that_numpy_could_not_write_whole_is_the_same_sentence(small_di
         np.save(small_disk / "large.npy", np.zeros(2 * 2**20, np.uint8))
 
 
-def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
+def test_a_folder_that_cannot_be_created_is_a_user_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(
         UserError, match=r"can't be written \(.*\); choose another folder with --storage"

@@ -24,7 +24,9 @@ def experiment(**values):
     return load_experiment("demo", {key.replace("__", "."): value for key, value in values.items()})
 
 
-def test_the_setting_wins_over_the_environment_and_that_over_the_home_folder(tmp_path, monkeypatch):
+def test_the_setting_overrides_the_environment_which_overrides_the_home_folder(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert storage_root(experiment()) == f"{tmp_path}/beamclip"
     monkeypatch.setenv("BEAMCLIP_STORAGE", f"{tmp_path}/environment")
@@ -36,15 +38,13 @@ def test_the_setting_wins_over_the_environment_and_that_over_the_home_folder(tmp
     assert stores_root(experiment(storage__cache=f"{tmp_path}/own")) == tmp_path / "own"
 
 
-def test_a_relative_storage_is_made_absolute_because_a_jobs_folder_is_thrown_away(
-    tmp_path, monkeypatch
-):
+def test_a_relative_storage_becomes_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert storage_root(experiment(storage__path="here")) == f"{tmp_path}/here"
     assert storage_root(experiment(storage__path="s3://bucket/here")) == "s3://bucket/here"
 
 
-def test_results_lie_beside_the_runs_unless_a_server_is_named(tmp_path, monkeypatch):
+def test_the_tracking_database_is_in_the_storage_unless_a_server_is_named(tmp_path, monkeypatch):
     plain = experiment(storage__path=str(tmp_path))
     assert tracking_uri(plain) == f"sqlite:///{tmp_path}/mlflow.db"
     assert artifact_root(plain) == f"{tmp_path}/artifacts"
@@ -54,7 +54,7 @@ def test_results_lie_beside_the_runs_unless_a_server_is_named(tmp_path, monkeypa
     assert tracking_uri(experiment(tracking__uri="http://other")) == "http://other"
 
 
-def test_a_bucket_holds_no_sqlite_and_keeps_stores_at_home(tmp_path, monkeypatch):
+def test_a_bucket_needs_a_tracking_server_and_stores_stay_in_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     remote = experiment(storage__path="s3://bucket/runs")
     assert stores_root(remote) == tmp_path / "beamclip" / "stores"
@@ -63,8 +63,9 @@ def test_a_bucket_holds_no_sqlite_and_keeps_stores_at_home(tmp_path, monkeypatch
 
 
 SHARED = [
-    ("objective.teacher_temperature", 0.5), ("anchors.count", 3), ("student.backbone", "resnet18"), ("optimizer.lr", 0.5), ("seed", 7),
-    ("scaling.workers", 1), ("balance.remove", 0), ("objective.clip_cid.clusters", 7),
+    ("objective.teacher_temperature", 0.5), ("anchors.count", 3), ("student.backbone", "resnet18"),
+    ("optimizer.lr", 0.5), ("seed", 7), ("scaling.workers", 1), ("balance.remove", 0),
+    ("objective.clip_cid.clusters", 7),
 ]  # fmt: skip
 OWN = [
     ("anchors.prompt_set", "plain"),
@@ -84,13 +85,13 @@ OWN += [
 @pytest.mark.parametrize(
     ("key", "value", "same"), [(*pair, True) for pair in SHARED] + [(*pair, False) for pair in OWN]
 )
-def test_only_what_decides_the_stores_is_in_their_key(key, value, same):
+def test_only_settings_that_change_the_stores_are_in_the_asset_key(key, value, same):
     assert (
         asset_key(load_experiment("demo", {key: value})) == asset_key(load_experiment("demo"))
     ) == same
 
 
-def test_what_cannot_be_written_is_found_before_anything_starts(tmp_path):
+def test_storage_that_cannot_be_written_is_found_before_anything_starts(tmp_path):
     (tmp_path / "file").touch()
     for path in (f"{tmp_path}/file/below", f"file://{tmp_path}/file/below", "nothing://bucket"):
         with pytest.raises(UserError, match=r"can't be written|neither a folder nor a known URI"):
@@ -98,16 +99,19 @@ def test_what_cannot_be_written_is_found_before_anything_starts(tmp_path):
 
 
 @pytest.mark.parametrize("uri", ["s3://KEY:SECRET@bucket/x?region=us-east-1", "file:///x?a=b"])
-def test_a_query_is_refused_because_what_is_written_would_lie_behind_it(uri):
-    """pyarrow would take `s3://bucket/x?region=us-east-1/sweeps/one` for `s3://bucket/x`, and all sweeps for one."""
+def test_a_storage_uri_with_a_query_is_refused(uri):
+    """With a query, pyarrow would ignore the path of a sweep, which is appended after it.
+
+    `s3://bucket/x?region=us-east-1/sweeps/one` would mean `s3://bucket/x` for every sweep.
+    """
     with pytest.raises(UserError, match="ends in a query.*AWS_ENDPOINT_URL, AWS_REGION") as caught:
         storage_root(experiment(storage__path=uri))
     assert "SECRET" not in str(caught.value)
 
 
 @pytest.mark.slow
-def test_an_s3_of_one_s_own_is_found_through_the_environment_instead():
-    """As the sentence above says: AWS_ENDPOINT_URL and AWS_REGION are what pyarrow goes by."""
+def test_another_s3_server_is_set_by_environment_variables():
+    """pyarrow reads AWS_ENDPOINT_URL and AWS_REGION, which the error above names."""
     asked = []
 
     class Server(BaseHTTPRequestHandler):
@@ -126,7 +130,10 @@ def test_an_s3_of_one_s_own_is_found_through_the_environment_instead():
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
             "AWS_REGION": "eu-own-7",
         }
-        code = "from beamclip.stores.paths import filesystem_of; system, path = filesystem_of('s3://bucket/x'); system.get_file_info(path)"
+        code = (
+            "from beamclip.stores.paths import filesystem_of; "
+            "system, path = filesystem_of('s3://bucket/x'); system.get_file_info(path)"
+        )
         keys = {
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
@@ -145,7 +152,7 @@ def test_an_s3_of_one_s_own_is_found_through_the_environment_instead():
 
 
 @pytest.mark.parametrize("path", ["~nosuchuser/x", "a\0b", "loop/x"])
-def test_a_path_that_names_nothing_is_a_sentence(tmp_path, monkeypatch, path):
+def test_an_invalid_path_is_a_user_error(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(
@@ -158,7 +165,7 @@ def test_a_path_that_names_nothing_is_a_sentence(tmp_path, monkeypatch, path):
         check_writable(experiment(storage__path="x" * 300))
 
 
-def test_no_sentence_about_a_storage_tells_its_password(tmp_path):
+def test_no_message_about_a_storage_contains_its_password(tmp_path):
     (tmp_path / "file").touch()
     for path in (f"file://me:secret@/{tmp_path}/file/below", "nothing://me:secret@bucket"):
         with pytest.raises(UserError) as caught:
@@ -169,7 +176,7 @@ def test_no_sentence_about_a_storage_tells_its_password(tmp_path):
     assert "secret" not in str(caught.value)
 
 
-def test_what_lies_on_this_machine_is_found_by_its_path(tmp_path):
+def test_a_local_folder_is_known_by_path_or_file_uri(tmp_path):
     assert local_folder(str(tmp_path)) == local_folder(f"file://{tmp_path}") == Path(tmp_path)
     assert local_folder("mock://bucket/x") is None
 
@@ -184,14 +191,14 @@ def test_files_on_this_machine_are_read_in_place(tmp_path, root):
     assert fetch_files(f"{root}{tmp_path}", f"{tmp_path}/nowhere", ("a",), tmp_path / "here") == []
 
 
-def test_files_elsewhere_are_copied_by_the_path_that_ray_names_without_a_scheme(tmp_path, bucket):
+def test_remote_files_are_copied_by_ray_s_path_without_a_scheme(tmp_path, bucket):
     (bucket / "runs" / "checkpoint").mkdir(parents=True)
     (bucket / "runs" / "checkpoint" / "a").write_text("x")
     (found,) = fetch_files("s3://bucket/runs", "bucket/runs/checkpoint", ("a", "b"), tmp_path)
     assert found == tmp_path / "a" and found.read_text() == "x"
 
 
-def test_the_number_of_clusters_counts_where_clusters_are_needed():
+def test_the_number_of_clusters_is_in_the_key_only_if_clusters_are_needed():
     cells = [
         load_experiment(
             "demo", {"objective.name": "clip_cid", "objective.clip_cid.clusters": count}

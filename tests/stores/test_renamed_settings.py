@@ -1,4 +1,4 @@
-"""Keys and records from before settings were renamed. All literals were made by the version before."""
+"""Keys and records from before settings were renamed; that version computed all literals."""
 
 import json
 
@@ -47,7 +47,7 @@ def test_a_renamed_setting_does_not_change_any_other_key(experiment):
     assert asset_key(experiment) == "258851bae206be37"
     untrained = experiment.key_parts(include={"student", "probe", "data", "seed"})
     assert key_of({"stores": [], **untrained}) == "6db4a74003877be3"
-    # What names a student that trials of one sweep hand to each other, apart from the objective.
+    # The key of a student that one trial hands to another, without the part of the objective.
     trained = experiment.key_parts(exclude={"storage", "tracking", "scaling", "objective"})
     assert key_of(trained) == "848acfaae0b9e538"
     views = ViewSet(np.arange(3), experiment.views.resolve(), 2, 5)
@@ -85,7 +85,7 @@ def test_a_sweep_begun_under_old_names_is_resumed_silently(tmp_path, capsys):
         },
         "variants": {"a": {"optimiser.epochs": 3, "student.drawn": "timm"}},
     }
-    # The key of these settings, from the version before.
+    # The key of these settings, computed by the version before the renaming.
     assets = {"d6ea0b71c3d82e23": '{"packed": "x"}'}
     content = {"sweep": sweep, "base": base, "sweep_id": ID, "assets": assets, "untrained": {}}
     (folder / "sweep.json").write_text(json.dumps(content))
@@ -97,7 +97,7 @@ def test_a_sweep_begun_under_old_names_is_resumed_silently(tmp_path, capsys):
     assert found.base.views.resolve().gray == 0.2
     assert (found.base.balance.neighbors, found.base.student.weight_init) == (16, "torch")
     assert found.base.probe.grid.normalization == ("standardize", "l2")
-    # Tune's own state has the trial's values under the old name.
+    # Tune's saved state has the old name.
     trial = trial_experiment(found.sweep, found.base, {"optimiser.lr": 0.2, "variant": "a"})
     assert (trial.optimizer.lr, trial.optimizer.epochs) == (0.2, 3)
     assert asset_key(trial) in found.assets

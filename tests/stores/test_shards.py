@@ -8,7 +8,7 @@ from beamclip.stores.shards import is_unchanged
 
 @dataclass
 class Letters:
-    """A job of shards that hold one letter each, and remembers what it was asked to do."""
+    """A job whose shards have one letter each. It records the calls of its methods."""
 
     sizes: tuple[int, ...] = (3, 3, 2)
     fail_at: int = -1
@@ -42,7 +42,7 @@ def run(job, folder, seen=None):
     )
 
 
-def test_all_shards_are_written_recorded_and_told_of(tmp_path):
+def test_all_shards_are_written_recorded_and_reported(tmp_path):
     job, seen = Letters(), []
     records = run(job, tmp_path, seen)
     assert job.written == [0, 1, 2] and [record["letter"] for record in records] == ["a", "b", "c"]
@@ -61,11 +61,11 @@ def test_after_a_kill_only_what_is_missing_is_written(tmp_path):
     assert job.written == [2] and seen[0] == ("letters", 6, 8)
     again = Letters()
     run(again, tmp_path)
-    assert again.written == [] and again.opened == 0  # what is costly to open stays closed
+    assert again.written == [] and again.opened == 0  # the job is not opened, which could be costly
 
 
 @pytest.mark.parametrize("harm", ["changed", "cut", "gone", "no record", "garbled record"])
-def test_a_shard_that_is_no_longer_what_was_written_is_written_again(tmp_path, harm):
+def test_a_shard_that_has_changed_is_written_again(tmp_path, harm):
     run(Letters(), tmp_path)
     shard, record = tmp_path / "1.txt", tmp_path / Shards(tmp_path).record_name(1)
     if harm == "changed":
@@ -83,7 +83,7 @@ def test_a_shard_that_is_no_longer_what_was_written_is_written_again(tmp_path, h
     assert job.written == [1] and shard.read_text() == "b" * 100
 
 
-def test_bytes_are_only_read_where_the_stamp_is_not_known(tmp_path, monkeypatch):
+def test_a_file_is_read_only_if_its_stamp_is_unknown(tmp_path, monkeypatch):
     run(Letters(), tmp_path)
     record = Shards(tmp_path).record(0)
     monkeypatch.setattr("beamclip.stores.shards.file_hash", lambda path: pytest.fail("read"))

@@ -39,18 +39,24 @@ def test_one_flipped_byte_is_found_and_named(store):
     flip(store.file("numbers.npy"))
     with pytest.raises(
         StoreDamaged,
-        match=r"numbers.npy has changed since it was written \(its checksum\); run again with --repair",
+        match=(
+            r"numbers.npy has changed since it was written \(its checksum\); "
+            r"run again with --repair"
+        ),
     ) as caught:
         open_store(store.path)
     assert caught.value.files == ("numbers.npy",)
 
 
-def test_a_file_cut_short_or_missing_is_found_and_named(store):
+def test_a_truncated_or_missing_file_is_found_and_named(store):
     content = store.file("numbers.npy").read_bytes()
     store.file("numbers.npy").write_bytes(content[:-3])
     with pytest.raises(
         StoreDamaged,
-        match=f"numbers.npy has {len(content) - 3} bytes instead of {len(content)}; run again with --repair",
+        match=(
+            f"numbers.npy has {len(content) - 3} bytes instead of {len(content)}; "
+            "run again with --repair"
+        ),
     ):
         open_store(store.path)
     store.file("numbers.npy").unlink()
@@ -68,15 +74,15 @@ def test_all_damaged_files_are_counted(store):
     assert set(caught.value.files) == {"numbers.npy", "names.txt"}
 
 
-def test_a_store_is_read_whole_only_once(store, monkeypatch):
-    """Hundreds of gigabytes, in every trial."""
+def test_all_files_of_a_store_are_read_only_once(store, monkeypatch):
+    """Otherwise every trial would read hundreds of gigabytes."""
     monkeypatch.setattr(
         "beamclip.stores.shards.file_hash", lambda path: pytest.fail(f"{path} was read")
     )
     open_store(store.path)
 
 
-def test_a_touched_file_is_read_once_and_believed_again(store, monkeypatch):
+def test_a_file_with_a_new_time_is_read_once_and_then_trusted(store, monkeypatch):
     read = []
     monkeypatch.setattr(
         "beamclip.stores.shards.file_hash", lambda path: read.append(path.name) or file_hash(path)
@@ -87,7 +93,7 @@ def test_a_touched_file_is_read_once_and_believed_again(store, monkeypatch):
     assert read == ["numbers.npy"]
 
 
-def test_a_store_without_stamps_is_read_and_believed(store):
+def test_a_store_without_stamps_is_verified_by_reading_it(store):
     store.file("stamps.json").unlink()
     assert open_store(store.path).key == store.key
     flip(store.file("names.txt"))
@@ -97,7 +103,7 @@ def test_a_store_without_stamps_is_read_and_believed(store):
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]"])
-def test_a_folder_without_a_manifest_is_no_store(store, content):
+def test_a_folder_without_a_manifest_is_not_a_store(store, content):
     store.file("manifest.json").unlink()
     if content:
         store.file("manifest.json").write_text(content)
@@ -112,7 +118,7 @@ def restate(store, **facts):
     store.file("manifest.json").write_text(json.dumps(manifest | facts))
 
 
-def test_an_older_format_is_a_sentence(store):
+def test_an_older_format_is_a_user_error(store):
     restate(store, format=1)
     with pytest.raises(
         StoreDamaged,
@@ -121,7 +127,7 @@ def test_an_older_format_is_a_sentence(store):
         open_store(store.path)
 
 
-def test_a_newer_format_asks_for_a_newer_beamclip_and_is_never_repaired_away(store, tmp_path):
+def test_a_newer_format_asks_for_a_newer_beamclip_and_is_never_replaced_by_repair(store, tmp_path):
     restate(store, format=FORMAT + 1)
     for repair in (False, True):
         with pytest.raises(UserError, match="was written by a newer beamclip") as caught:
@@ -130,7 +136,7 @@ def test_a_newer_format_asks_for_a_newer_beamclip_and_is_never_repaired_away(sto
     assert store.file("numbers.npy").exists()
 
 
-def test_damage_travels_between_processes_as_its_sentence():
+def test_an_error_about_damage_keeps_its_message_when_pickled():
     sent = pickle.loads(pickle.dumps(StoreDamaged("x is gone", ("x",))))
     assert (
         type(sent) is UserError

@@ -26,14 +26,14 @@ def record(tmp_path, sweep_id="20260101-000000-0001"):
     )
 
 
-def test_a_record_reads_back_as_it_was(tmp_path):
+def test_a_saved_record_is_read_unchanged(tmp_path):
     saved = record(tmp_path)
     saved.save()
     assert read_record(saved.folder) == saved
     assert read_record(f"file://{saved.folder}") == saved
 
 
-def test_the_begun_sweep_of_a_name_is_found_and_strangers_are_not(tmp_path):
+def test_the_latest_sweep_of_a_name_is_found_and_other_folders_are_ignored(tmp_path):
     for sweep_id in ("20260102-000000-0001", "20260101-235959-9999"):
         record(tmp_path, sweep_id).save()
     (tmp_path / "sweeps" / "temp" / "zz-notes").mkdir()
@@ -48,12 +48,15 @@ def test_the_begun_sweep_of_a_name_is_found_and_strangers_are_not(tmp_path):
     )
     with pytest.raises(
         UserError,
-        match=r"^sweep 20260101-235959-9998 is not in .*/temp, so it can't be resumed; did you mean 20260101-235959-9999",
+        match=(
+            r"^sweep 20260101-235959-9998 is not in .*/temp, so it can't be resumed; "
+            r"did you mean 20260101-235959-9999"
+        ),
     ):
         find_sweep("temp", experiment(storage__path=str(tmp_path)), "20260101-235959-9998")
 
 
-def test_a_sweep_goes_on_where_it_is_found_with_what_lay_inside(tmp_path):
+def test_a_moved_sweep_uses_stores_and_database_in_its_new_place(tmp_path):
     (tmp_path / "old").mkdir()
     old, new = f"{tmp_path}/old", f"{tmp_path}/new"
     inside = {"storage__cache": f"{old}/stores", "tracking__uri": f"sqlite:///{old}/mlflow.db"}
@@ -67,7 +70,7 @@ def test_a_sweep_goes_on_where_it_is_found_with_what_lay_inside(tmp_path):
     )
 
 
-def test_whatever_lay_inside_a_moved_storage_is_found_and_the_rest_left_alone(tmp_path):
+def test_paths_inside_a_moved_storage_are_updated_and_others_are_not(tmp_path):
     old, new = f"{tmp_path}/old", f"{tmp_path}/new"
     settings = {
         "data__keep": f"{old}/stores/balance/1f/kept.json",
@@ -100,7 +103,7 @@ def test_whatever_lay_inside_a_moved_storage_is_found_and_the_rest_left_alone(tm
 
 
 def test_a_record_is_never_half_written(tmp_path, monkeypatch):
-    """As when the disk is full while a sweep is gone on with."""
+    """A full disk, for example, while a sweep is resumed."""
     saved = record(tmp_path)
     saved.save()
     with monkeypatch.context() as full:
@@ -118,19 +121,19 @@ def test_a_record_is_never_half_written(tmp_path, monkeypatch):
     assert read_record(saved.folder) == saved
 
 
-def test_a_folder_that_holds_no_more_than_a_report_is_no_sweep(tmp_path):
+def test_a_folder_with_only_a_report_is_not_a_sweep(tmp_path):
     record(tmp_path).save()
     (tmp_path / "sweeps" / "temp" / "20260202-000000-0001" / "report").mkdir(parents=True)
     assert find_sweep("temp", experiment(storage__path=str(tmp_path))) == record(tmp_path)
 
 
-def test_what_a_start_that_failed_left_is_not_proposed(tmp_path):
+def test_an_empty_folder_of_a_sweep_is_not_suggested(tmp_path):
     (tmp_path / "sweeps" / "temp").mkdir(parents=True)
     with pytest.raises(UserError, match=r"^no sweep temp is in .*/sweeps, so none can be resumed$"):
         find_sweep("temp", experiment(storage__path=str(tmp_path)))
 
 
-def test_a_sweep_whose_storage_the_environment_chose_is_gone_on_with_by_another_name_of_it(
+def test_a_sweep_in_a_storage_from_the_environment_is_found_by_a_relative_path(
     tmp_path, monkeypatch
 ):
     monkeypatch.setenv("BEAMCLIP_STORAGE", str(tmp_path))
@@ -154,13 +157,13 @@ def test_a_sweep_whose_storage_the_environment_chose_is_gone_on_with_by_another_
         "\udcff",
     ],
 )
-def test_a_record_that_cannot_be_read_says_how_to_go_on(tmp_path, content):
+def test_the_error_for_an_unreadable_record_says_how_to_continue(tmp_path, content):
     (tmp_path / "sweep.json").write_text(content, errors="surrogateescape")
     with pytest.raises(UserError, match="start it again without --resume"):
         read_record(str(tmp_path))
 
 
-def test_a_record_that_cannot_be_written_is_a_sentence(tmp_path):
+def test_a_record_that_cannot_be_written_is_a_user_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="can't be written"):
         record(tmp_path / "file").save()

@@ -124,8 +124,9 @@ def test_without_batch_statistics_half_a_batch_gives_the_same_embeddings(images)
 @pytest.mark.parametrize(
     ("backbone", "stem", "size", "side"),
     [
-        ("resnet18", "auto", 32, 4), ("resnet18", "never", 32, 1), ("resnet18", "auto", 64, 8), ("resnet18", "auto", 65, 3),
-        ("resnet18", "always", 96, 12), ("test_resnet", "auto", 32, 2), ("test_resnet", "never", 32, 1),
+        ("resnet18", "auto", 32, 4), ("resnet18", "never", 32, 1), ("resnet18", "auto", 64, 8),
+        ("resnet18", "auto", 65, 3), ("resnet18", "always", 96, 12), ("test_resnet", "auto", 32, 2),
+        ("test_resnet", "never", 32, 1),
     ],
 )  # fmt: skip
 def test_the_small_stem_leaves_a_larger_map(backbone, stem, size, side):

@@ -22,7 +22,7 @@ TAU_T = "objective.teacher_temperature"
 
 
 class StubBars:
-    """Keeps the lines it should print."""
+    """Records the lines to print."""
 
     def __init__(self):
         self.lines = []
@@ -120,7 +120,7 @@ def test_a_sweep_in_a_moved_storage_writes_to_its_new_place(record, tmp_path):
 
 
 class AnchorTracker:
-    """Keeps tables and figures by name."""
+    """Records tables and figures by name."""
 
     def __init__(self):
         self.tables = {}

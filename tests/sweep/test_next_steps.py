@@ -82,7 +82,7 @@ def test_an_invalid_storage_in_the_environment_is_ignored_for_another_storage(
 def test_default_storage_and_tracking_are_left_out(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert next_commands("s", load_experiment("demo")).endswith(
-        "A page to send around:   beamclip report s"
+        "A report to share:       beamclip report s"
     )
 
 

@@ -41,7 +41,7 @@ def test_paths_become_absolute_and_the_text_travels_with_the_settings(tmp_path):
         ('return {"loss": inputs.embedings.mean()}\n', "has no attribute 'embedings'"),
         ('return {"los": inputs.embeddings.mean()}\n', "returns 'los', but no \"loss\""),
         ("return inputs.embeddings.mean()\n", 'returns Tensor; return a dict with "loss"'),
-        ('return {"loss": inputs.embeddings}\n', "returns loss as something else than a tensor"),
+        ('return {"loss": inputs.embeddings}\n', "returns loss, but not as a tensor"),
         ('return {"loss": inputs.teachers[0].mean()}\n', "returns a loss without a gradient"),
         ("return 1 / 0\n", "ZeroDivisionError: division by zero (my_losses.py, line 6)"),
     ],
@@ -109,7 +109,7 @@ def test_a_link_into_the_sweeps_folder_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_file_that_exits_or_a_module_of_the_same_name_next_to_it(tmp_path):
+def test_files_that_exit_or_are_next_to_a_module_of_the_same_name_are_checked(tmp_path):
     sweep, base = sweep_of(tmp_path, GOOD)
     (tmp_path / "random.py").write_text("raise RuntimeError('not the one of Python')\n")
     check_own_objectives(sweep, base)
@@ -119,7 +119,7 @@ def test_a_file_that_exits_or_a_module_of_the_same_name_next_to_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_crash_of_python_is_a_sentence(tmp_path):
+def test_a_crash_of_python_is_a_user_error(tmp_path):
     sweep, base = sweep_of(tmp_path, "import os\n    os.abort()\n")
     with pytest.raises(UserError, match="my_loss crashed Python with signal 6"):
         check_own_objectives(sweep, base)

@@ -18,7 +18,7 @@ from beamclip.sweep.plan_table import human_bytes, print_plan
         (5.6e12, "5.6 TB"),
     ],
 )
-def test_bytes_for_people(count, text):
+def test_bytes_are_printed_readably(count, text):
     assert human_bytes(count) == text
 
 
@@ -56,7 +56,7 @@ def test_the_plan_shows_which_stores_exist_and_what_the_others_take(tmp_path, ca
     assert "anchors" in lines[2] and "not known yet" in lines[2]
 
 
-def test_no_store_is_built_in_no_time(tmp_path, capsys):
+def test_the_plan_shows_at_least_one_second(tmp_path, capsys):
     print_plan([planned(seconds=0.01)], tmp_path)
     assert " 1s " in capsys.readouterr().err
 

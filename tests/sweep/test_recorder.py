@@ -25,7 +25,7 @@ PROMPTS = ("plain", "openai_7")
 
 
 class StubTracker:
-    """Keeps the calls of its methods.
+    """Records the calls of its methods.
 
     Args:
         fail_at: name of the method that raises.
@@ -71,7 +71,7 @@ class StubTracker:
 
 
 class StubBars:
-    """Keeps what it should draw and print."""
+    """Records progress and lines to print."""
 
     def __init__(self):
         self.positions = []

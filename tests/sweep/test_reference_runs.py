@@ -13,7 +13,7 @@ TAG = "beamclip.teacher_near_chance"
 
 
 class StubTracker:
-    """Keeps reference runs by kind, and tags by run and key."""
+    """Records reference runs by kind, and tags by run and key."""
 
     def __init__(self):
         self.run_id = "parent"

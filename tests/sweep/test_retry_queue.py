@@ -14,7 +14,7 @@ def short_delays(monkeypatch):
 
 
 class Server:
-    """Writes fail while it is `down`, and those of the trials `broken` always."""
+    """Writes fail while the server is `down`; writes of trials in `broken` always fail."""
 
     def __init__(self, broken=()):
         self.written = []
@@ -57,7 +57,7 @@ def test_failed_writes_are_retried_in_order():
     ]
 
 
-def test_a_failing_trial_holds_up_no_other():
+def test_a_failing_trial_delays_no_other():
     server = Server(broken=("a",))
     writes = RetryQueue(lambda text: None)
     for trial_id in "abc":
@@ -67,7 +67,7 @@ def test_a_failing_trial_holds_up_no_other():
     assert server.written == [("b", "word"), ("c", "word")]
 
 
-def test_closing_tries_everything_once_more(monkeypatch):
+def test_closing_tries_all_writes_once_more(monkeypatch):
     monkeypatch.setattr(retry_queue, "FIRST_DELAY_SECONDS", 60)
     server = Server()
     server.down.set()
@@ -102,7 +102,7 @@ def test_closing_with_a_timeout_does_not_wait_for_a_server():
     answers.set()
 
 
-def test_if_printing_fails_all_is_written():
+def test_all_is_written_even_if_printing_fails():
     def fail_to_print(text):
         raise BrokenPipeError
 

@@ -217,7 +217,7 @@ def test_effects_and_plots_are_kept_with_the_sweep_and_printed(monkeypatch, stor
     best = compare(f"sqlite:///{storage}/mlflow.db", "mattered").best.run_id
     assert f"beamclip report mattered --storage {storage}\n" in output.out
     assert output.out.endswith(
-        f"Probe its best again:    beamclip evaluate run:{best} --storage {storage}\n"
+        f"Probe the best again:    beamclip evaluate run:{best} --storage {storage}\n"
     )
     assert parent.data.tags["beamclip.teacher_near_chance"].startswith(
         "tiny with prompt set openai_7: 11 % of val right"

@@ -65,7 +65,7 @@ def test_planning_without_stores_writes_no_store(script, preset, tmp_path):
 
 
 @pytest.mark.slow
-def test_it_is_a_command(script):
+def test_the_script_is_a_command(script):
     command = [sys.executable, str(script), "--set", "objective.name=other"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (result.returncode, result.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""The embedding store as it is read, and the view sets that key it."""
+"""Reading an embedding store, and the view sets in its key."""
 
 import dataclasses
 
@@ -50,7 +50,7 @@ def test_rows_are_found_by_id_in_any_order(stored):
     assert not np.allclose(stored.gather(IDS, 0), stored.gather(IDS, 1))
 
 
-def test_all_is_the_same_as_gathering(stored):
+def test_reading_all_rows_equals_gathering_them(stored):
     everything = stored.all()
     assert everything.shape == (79, 2, 16) and everything.dtype == np.float16
     assert everything.nbytes == stored.bytes
@@ -70,7 +70,7 @@ def test_an_unknown_view_is_an_error(stored, view):
         stored.gather(IDS, view)
 
 
-def test_a_store_with_more_samples_and_views_serves_fewer(teacher, packed, tmp_path):
+def test_a_larger_store_can_be_used_for_fewer_samples_and_views(teacher, packed, tmp_path):
     views = ViewSet(IDS, RECIPES["weak"], 3, 5)
     larger, encoded = embed(teacher, packed, views, tmp_path)
     assert encoded == 3 * 79
@@ -80,7 +80,7 @@ def test_a_store_with_more_samples_and_views_serves_fewer(teacher, packed, tmp_p
         assert np.array_equal(part.gather(ids, count - 1), larger.gather(ids, count - 1))
 
 
-def test_a_store_of_other_views_does_not_cover(teacher, packed, tmp_path):
+def test_a_store_of_other_views_is_not_used(teacher, packed, tmp_path):
     views = ViewSet(IDS[:10], RECIPES["weak"], 2, 5)
     embed(teacher, packed, views, tmp_path)
     changes = [
@@ -98,7 +98,7 @@ def test_a_store_of_other_views_does_not_cover(teacher, packed, tmp_path):
     assert covering_store(tmp_path, basis, views) is not None
 
 
-def test_a_damaged_store_covers_nothing(teacher, packed, tmp_path):
+def test_a_damaged_store_is_not_used(teacher, packed, tmp_path):
     views = ViewSet(IDS[:10], RECIPES["weak"], 1, 5)
     embeddings, _ = embed(teacher, packed, dataclasses.replace(views, count=2), tmp_path)
     embeddings.store.file("rows-00000.npy").write_bytes(b"x")

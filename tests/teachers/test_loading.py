@@ -28,7 +28,7 @@ def test_on_a_cpu_auto_never_chooses_bf16(wanted, expected):
     assert precision_for(wanted, CPU) == expected
 
 
-def test_preprocessing_is_what_the_folder_says(teacher):
+def test_preprocessing_is_read_from_the_folder(teacher):
     assert teacher.pixels == PixelFormat(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bilinear")
 
 
@@ -66,7 +66,7 @@ def test_a_teacher_of_oblong_images_is_a_user_error(copied_teacher):
         load(copied_teacher)
 
 
-def test_the_same_teacher_loads_elsewhere_and_a_different_one_is_a_user_error(
+def test_another_process_loads_the_same_teacher_and_a_different_one_is_a_user_error(
     teacher, copied_teacher, change_weight
 ):
     key = key_of(teacher.text_fingerprint)

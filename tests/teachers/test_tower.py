@@ -48,7 +48,7 @@ def test_many_texts_are_encoded_in_batches_and_keep_their_order(teacher, monkeyp
     torch.testing.assert_close(teacher.encode_texts(texts), whole)
 
 
-def test_bf16_is_used_if_asked_for_and_embeddings_are_fp32(teacher, teacher_folder):
+def test_bf16_is_used_on_request_and_embeddings_are_fp32(teacher, teacher_folder):
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     rough = load(teacher_folder, precision="bf16").encode_images(images)
     exact = teacher.encode_images(images)

@@ -44,7 +44,7 @@ def test_a_closed_port_is_an_error_at_once_and_the_password_is_not_shown(scheme)
         ("postgresql://host:port/db", "doesn't answer"),
     ],
 )
-def test_an_impossible_uri_gets_a_sentence(uri, sentence):
+def test_an_impossible_uri_is_a_user_error(uri, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
         connect(uri)
     assert "\n" not in str(caught.value)
@@ -56,7 +56,7 @@ def test_a_folder_that_can_not_be_written_is_an_error(tmp_path):
         connect(f"sqlite:///{tmp_path}/file/mlflow.db")
 
 
-def test_a_file_that_is_no_database_is_an_error_and_is_not_changed(tmp_path):
+def test_a_file_that_is_not_a_database_is_an_error_and_is_not_changed(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("not a database " * 100)
     with pytest.raises(UserError, match="not a database"):

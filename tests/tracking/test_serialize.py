@@ -21,7 +21,7 @@ def test_run_names_are_short():
     assert run_name({}) == "base"
 
 
-def test_keys_that_end_alike_keep_two_parts():
+def test_keys_with_the_same_last_part_keep_two_parts():
     assert short_names(["optimizer.name", "objective.name", "seed"]) == {
         "optimizer.name": "optimizer.name",
         "objective.name": "objective.name",

@@ -60,7 +60,7 @@ def test_variants_are_params_of_the_sweep():
     assert params["variant.b"] == '{"student.init": "variant:a"}'
 
 
-def test_a_trial_hangs_one_level_below_its_sweep_and_carries_its_settings(opened):
+def test_a_trial_s_run_is_a_child_of_the_sweep_s_and_has_its_settings(opened):
     tracker = opened(tags={"dataset": "tiny"})
     trial = read(tracker, tracker.start_trial("t0", VALUES))
     assert trial.info.run_name == "τ_T=0.05 τ_S=0.1"
@@ -129,7 +129,7 @@ def test_the_same_sweep_twice_without_resume_is_refused(opened):
     ("error", "status"),
     [(None, "FINISHED"), (RuntimeError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED")],
 )
-def test_statuses_are_true_however_the_sweep_ends(opened, error, status):
+def test_statuses_are_correct_however_the_sweep_ends(opened, error, status):
     tracker = opened()
     done = tracker.start_trial("done", VALUES)
     running = tracker.start_trial("running", VALUES)

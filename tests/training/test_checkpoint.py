@@ -44,7 +44,7 @@ def same(first, second):
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
-def test_a_loaded_checkpoint_trains_on_as_if_nothing_had_happened(tmp_path, name):
+def test_training_from_a_loaded_checkpoint_equals_uninterrupted_training(tmp_path, name):
     first, second = parts(0, name), parts(1, name)
     # Anchors come from their store, not from the checkpoint.
     second[1].anchors[0].copy_(first[1].anchors[0])
@@ -57,7 +57,7 @@ def test_a_loaded_checkpoint_trains_on_as_if_nothing_had_happened(tmp_path, name
     assert first[3].get_last_lr() == second[3].get_last_lr()
 
 
-def test_an_optimizer_that_forgets_would_be_noticed(tmp_path):
+def test_without_the_optimizer_s_state_the_result_differs(tmp_path):
     first, second = parts(0), parts(1)
     second[1].anchors[0].copy_(first[1].anchors[0])
     train(*first)
@@ -68,7 +68,7 @@ def test_an_optimizer_that_forgets_would_be_noticed(tmp_path):
     assert not same(weights(first[0]), weights(second[0]))
 
 
-def test_the_student_s_file_stands_alone(tmp_path):
+def test_the_student_s_file_is_enough_to_load_it(tmp_path):
     saved = parts(0)
     train(*saved)
     save_checkpoint(tmp_path, *saved, Progress(1))
@@ -86,7 +86,7 @@ def tensors_in(value):
             yield from tensors_in(inner)
 
 
-def test_the_state_is_safe_to_load_and_holds_nothing_of_teacher_or_anchors(tmp_path):
+def test_the_state_loads_with_weights_only_and_has_no_teacher_or_anchors(tmp_path):
     saved = parts(0)
     train(*saved)
     save_checkpoint(tmp_path, *saved, Progress(1))

@@ -23,7 +23,7 @@ def gathered(rank, world_size, counts):
     return [context.gather_rows(everything(count)[rank::world_size]) for count in counts], labels
 
 
-def test_rows_dealt_out_come_together_in_order_on_every_worker():
+def test_gathered_rows_are_in_order_on_every_worker():
     counts = [1, 2, 5, 8]
     for rows, labels in in_processes(2, gathered, counts):
         assert [part.tolist() for part in rows] == [everything(count).tolist() for count in counts]
@@ -35,7 +35,7 @@ def meaned(rank, world_size):
     return Context(rank, world_size).mean(values), values
 
 
-def test_the_mean_is_over_workers_and_leaves_its_argument():
+def test_the_mean_is_over_workers_and_does_not_change_its_argument():
     for rank, (mean, values) in enumerate(in_processes(2, meaned)):
         assert mean.tolist() == [1.5, 3.0]
         assert values.tolist() == [1.0 + rank, 2.0 + 2 * rank]
@@ -49,7 +49,7 @@ def shared(rank, world_size):
     return own_mean, dict(norm.named_buffers())
 
 
-def test_buffers_become_rank_0_s_everywhere():
+def test_shared_buffers_are_those_of_rank_0():
     (own_mean_0, shared_0), (own_mean_1, shared_1) = in_processes(2, shared)
     assert not torch.equal(own_mean_0, own_mean_1)
     assert torch.equal(shared_0["running_mean"], own_mean_0)

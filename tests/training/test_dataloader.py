@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 IDS = np.arange(10, 110)
 
 
-def test_the_order_is_a_permutation_of_seed_and_epoch_alone():
+def test_the_order_is_a_permutation_that_depends_only_on_seed_and_epoch():
     order = epoch_order(IDS, 3, 7)
     np.random.seed(0)
     epoch_order(IDS, 3, 6)
@@ -38,7 +38,7 @@ def test_the_order_is_a_permutation_of_seed_and_epoch_alone():
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_all_ranks_together_have_the_single_worker_s_global_batches(workers):
+def test_all_ranks_together_have_the_same_global_batches_as_one_worker(workers):
     order = epoch_order(IDS, 0, 0)
     # The last 4 samples of 100 fill no batch.
     alone = [order[start : start + 16] for start in (0, 16, 32, 48, 64, 80)]
@@ -87,7 +87,7 @@ def test_resident_embeddings_are_the_mapped_ones_bit_by_bit(opened):
     assert not torch.equal(mapped.read(ids, 0, None, None), mapped.read(ids, 1, None, None))
 
 
-def test_a_larger_store_gives_the_samples_asked_for(experiment, stores, assets):
+def test_the_requested_samples_are_read_from_a_larger_store(experiment, stores, assets):
     """A store may hold more samples than a run needs; its rows are found by id."""
     fewer = with_values(experiment, {"data.train_images": 32})
     opened = open_assets(prepare(fewer, PreparationContext(stores)), fewer.data)
@@ -99,7 +99,7 @@ def test_a_larger_store_gives_the_samples_asked_for(experiment, stores, assets):
         assert np.array_equal(reader.read(ids, 1, None, None).numpy(), expected)
 
 
-def test_a_live_teacher_sees_the_very_view_at_its_own_size(opened, teacher):
+def test_a_live_teacher_gets_the_same_view_at_its_own_size(opened, teacher):
     ids = shuffled(opened.splits.train, 9)
     images = torch.from_numpy(opened.packed.read(ids))
     parameters = draw(RECIPES["simclr"], ids, np.full(9, 11), 5)

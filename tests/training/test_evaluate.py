@@ -26,7 +26,7 @@ def opened(experiment, assets):
     return open_assets(assets, experiment.data)
 
 
-def test_the_student_is_fed_its_own_normalisation():
+def test_the_student_s_own_normalization_is_used():
     student = build_student(STUDENT, 16, 0)
     assert student_pixels(student, 24) == PixelFormat(24, *student.normalization, "bilinear")
 
@@ -59,7 +59,7 @@ def features_on(rank, world_size, experiment, assets, counts):
     return [(part.features, part.embeddings, part.labels) for part in parts]
 
 
-def test_two_workers_share_the_work_and_both_have_it_all_in_the_same_order(experiment, assets):
+def test_two_workers_share_the_work_and_both_get_all_features_in_order(experiment, assets):
     counts = [32, 7, 1]  # uneven, and one image for two workers
     alone = features_on(0, 1, experiment, assets, counts)
     first, second = in_processes(2, features_on, experiment, assets, counts)
@@ -82,7 +82,7 @@ def test_a_share_of_train_is_drawn_evenly_over_the_classes(opened, experiment):
 
 
 @pytest.mark.parametrize("asked", [None, 128, 1000])
-def test_all_of_train_is_used_where_no_smaller_share_is_asked_for(opened, experiment, asked):
+def test_all_of_train_is_used_by_default(opened, experiment, asked):
     student = build_student(STUDENT, 16, 0)
     probe = experiment.probe.model_copy(update={"train_images": asked})
     parts = evaluation_features(
@@ -122,9 +122,7 @@ def test_a_student_is_probed_once_with_the_same_result_for_any_number_of_workers
 CPU = torch.device("cpu")
 
 
-def test_the_student_of_this_seed_is_probed_as_any_other_and_once(
-    experiment, assets, tmp_path, monkeypatch
-):
+def test_the_untrained_student_of_a_seed_is_probed_once(experiment, assets, tmp_path, monkeypatch):
     metrics = untrained_metrics(experiment, assets, tmp_path, CPU)
     student = build_student(experiment.student, 16, experiment.seed)
     opened = open_assets(assets, experiment.data)
@@ -140,9 +138,7 @@ def test_the_student_of_this_seed_is_probed_as_any_other_and_once(
     )
 
 
-def test_a_student_that_starts_from_another_is_not_taken_for_an_untrained_one(
-    experiment, assets, tmp_path
-):
+def test_a_student_that_starts_from_another_has_no_untrained_metrics(experiment, assets, tmp_path):
     trained = build_student(experiment.student, 16, 7)
     save_student(trained, tmp_path / "other.safetensors")
     other = with_values(experiment, {"student.init": str(tmp_path / "other.safetensors")})
@@ -154,7 +150,9 @@ def test_a_student_that_starts_from_another_is_not_taken_for_an_untrained_one(
 @pytest.mark.parametrize(
     "values", [{"seed": 1}, {"student.projector": "linear"}, {"probe.knn_k": 7}]
 )
-def test_what_it_depends_on_gives_another_probing(experiment, assets, tmp_path, values):
+def test_settings_that_change_the_untrained_student_give_another_probe(
+    experiment, assets, tmp_path, values
+):
     untrained_metrics(experiment, assets, tmp_path, CPU)
     untrained_metrics(with_values(experiment, values), assets, tmp_path, CPU)
     assert len([path for path in (tmp_path / "untrained").iterdir() if path.is_dir()]) == 2

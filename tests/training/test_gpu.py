@@ -51,7 +51,7 @@ def test_a_view_is_the_same_on_both(recipe, small, interpolation):
     assert (difference > 2).float().mean() < 0.01
 
 
-def test_views_at_once_are_the_views_one_by_one():
+def test_views_rendered_together_equal_views_rendered_one_by_one():
     images = torch.from_numpy(
         np.random.default_rng(0).integers(0, 256, (32, 48, 48, 3), dtype=np.uint8)
     ).to(GPU)

@@ -97,7 +97,7 @@ def test_a_short_epoch_s_curve_has_every_step():
     assert [value for _, value, _ in points] == pytest.approx(losses_one_by_one(8), rel=1e-5)
 
 
-def test_a_long_epoch_s_curve_is_thinned_to_means_of_stretches():
+def test_a_long_epoch_s_curve_has_means_over_several_steps():
     history = train_epoch(new_train_state(), batches(50), Context(), first_step=100).history
     points = [(step, value) for key, value, step in history if key == "train/loss"]
     assert len(points) == HISTORY_POINTS
@@ -108,7 +108,7 @@ def test_a_long_epoch_s_curve_is_thinned_to_means_of_stretches():
         start = step - 100
 
 
-def test_gradients_are_clipped_to_the_norm_asked_for():
+def test_gradients_are_clipped_to_the_given_norm():
     def moved(clip_norm):
         state = new_train_state(lr=1.0, clip_norm=clip_norm)
         before = [p.detach().clone() for p in state.network.parameters()]

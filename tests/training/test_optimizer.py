@@ -46,7 +46,7 @@ def test_only_matrices_and_kernels_decay():
         ("test_resnet", set()),
     ],
 )
-def test_what_a_timm_model_says_must_not_decay_does_not(name, spared):
+def test_parameters_that_timm_excludes_do_not_decay(name, spared):
     backbone = timm.create_model(name, num_classes=0)
     names = {id(parameter): name for name, parameter in backbone.named_parameters()}
     decayed, free = (
@@ -61,7 +61,7 @@ def test_what_a_timm_model_says_must_not_decay_does_not(name, spared):
 @pytest.mark.parametrize(
     ("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW), ("lars", Lars)]
 )
-def test_names_give_torch_s_and_timm_s_optimizers_with_the_rate_as_it_is(name, kind):
+def test_optimizers_of_torch_and_timm_are_found_by_name_with_the_given_learning_rate(name, kind):
     optimizer = build_optimizer(
         OptimizerConfig(name=name, lr=0.3, weight_decay=0.01, batch_size=4096),
         [network(), nn.Linear(2, 2)],
@@ -72,7 +72,7 @@ def test_names_give_torch_s_and_timm_s_optimizers_with_the_rate_as_it_is(name, k
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 8
 
 
-def test_all_parameters_may_decay_alike():
+def test_weight_decay_may_apply_to_all_parameters():
     optimizer = build_optimizer(
         OptimizerConfig(name="sgd", weight_decay=0.01, decay="all"), [network()]
     )
@@ -100,7 +100,7 @@ def test_two_steps_of_sgd_by_hand():
     assert (layer.weight.item(), layer.bias.item()) == pytest.approx((1.43, 2.71))
 
 
-def test_lars_adapts_matrices_and_leaves_biases_and_norms_alone():
+def test_lars_adapts_matrices_but_not_biases_and_norms():
     module, lr, decay = network(), 0.1, 0.01
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     step(
@@ -116,7 +116,7 @@ def test_lars_adapts_matrices_and_leaves_biases_and_norms_alone():
         torch.testing.assert_close(parameter.detach(), expected)
 
 
-def test_the_rate_s_factor_in_closed_form():
+def test_the_learning_rate_factor_in_closed_form():
     factors = [lr_factor(step, 4, 12) for step in range(12)]
     assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
     assert factors[4:] == pytest.approx([math.cos(math.pi * t / 16) ** 2 for t in range(8)])

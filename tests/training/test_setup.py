@@ -23,7 +23,7 @@ def rendered(run, ids, view, pixels):
 
 
 @pytest.mark.parametrize(("epoch", "view"), [(0, 0), (1, 1), (2, 0), (5, 1)])
-def test_student_and_teacher_are_given_the_very_same_view_and_views_cycle(
+def test_student_and_teacher_get_the_same_view_and_views_cycle(
     experiment, assets, teacher, epoch, view
 ):
     run = build_run(experiment, assets, Context())
@@ -52,7 +52,7 @@ def test_with_canonical_teacher_views_every_epoch_draws_new_student_views(
     assert torch.cosine_similarity(first.teachers[0], teacher.encode_images(still)).min() > 0.999
 
 
-def test_a_teacher_inside_training_is_given_the_very_same_view_and_none_comes_twice(
+def test_a_teacher_inside_training_gets_the_same_view_and_no_view_repeats(
     experiment, stores, teacher
 ):
     live = with_values(experiment, {"views.teacher": "live"})
@@ -66,7 +66,7 @@ def test_a_teacher_inside_training_is_given_the_very_same_view_and_none_comes_tw
         assert torch.equal(embeddings, live_embeddings)
 
 
-def test_an_epoch_s_batches_are_whole_and_hold_no_sample_twice(experiment, assets):
+def test_batches_of_an_epoch_are_full_and_have_no_sample_twice(experiment, assets):
     run = build_run(with_values(experiment, {"optimizer.batch_size": 24}), assets, Context())
     images = [batch.images for batch in run.batches(0)]
     assert run.steps_per_epoch == len(images) == 5
@@ -74,7 +74,7 @@ def test_an_epoch_s_batches_are_whole_and_hold_no_sample_twice(experiment, asset
     assert len(torch.cat(images).flatten(1).unique(dim=0)) == 120
 
 
-def test_fewer_anchors_are_the_first_ones_and_the_anchor_set_stays_whole(experiment, assets):
+def test_fewer_anchors_are_the_first_ones_and_the_anchor_set_is_not_cut(experiment, assets):
     run = build_run(with_values(experiment, {"anchors.count": 3}), assets, Context())
     (anchors,) = run.train_state.objective.anchors
     assert torch.equal(anchors, run.opened.teachers[0].anchors.embeddings[:3])
@@ -108,7 +108,7 @@ def test_only_the_student_is_trained(experiment, assets):
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("auto", torch.float32), ("bf16", torch.bfloat16)]
 )
-def test_precision_is_the_network_s_alone(experiment, assets, precision, dtype):
+def test_precision_applies_only_to_the_network(experiment, assets, precision, dtype):
     run = build_run(with_values(experiment, {"optimizer.precision": precision}), assets, Context())
     calls = []
     run.train_state.objective.register_forward_pre_hook(

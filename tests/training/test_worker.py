@@ -140,7 +140,7 @@ def test_the_evaluation_s_files_are_of_the_run_s_own_test_images(experiment, ass
     assert content["metrics"]["linear_probe/val_top1"] == reports[2]["linear_probe/val_top1"]
 
 
-def test_an_evaluation_keeps_the_names_the_run_used_and_not_those_of_packing_time(
+def test_an_evaluation_has_the_class_names_of_the_run_not_those_of_packing(
     experiment, assets, alone, copied_stores, tmp_path
 ):
     (tmp_path / "names.txt").write_text("lichen\nbriar rose\nbeach\nfloe\n")
@@ -183,7 +183,7 @@ def test_a_run_that_was_killed_resumes_exactly(experiment, assets, alone, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_resumed_run_drops_out_the_same_numbers(experiment, assets, tmp_path, monkeypatch):
+def test_a_resumed_run_has_the_same_dropout(experiment, assets, tmp_path, monkeypatch):
     def with_dropout(*arguments):
         student = build_student(*arguments)
         student.register_forward_hook(lambda module, _, out: F.dropout(out, 0.5, module.training))
@@ -252,16 +252,16 @@ def test_a_trial_never_runs_a_teacher(experiment, assets, tmp_path, monkeypatch)
     assert reports[-1]["teacher/images_encoded"] == 0
 
 
-def test_a_trial_that_reads_stores_and_had_images_encoded_stops(
+def test_a_trial_that_reads_stores_must_not_encode_images(
     experiment, assets, teacher, tmp_path, monkeypatch
 ):
-    """Else a sweep would silently run its teacher in every trial."""
+    """Otherwise a sweep could silently run its teacher in every trial."""
 
     def encode(self, ids, view, images, parameters):
         return teacher.encode_images(render(images, parameters, teacher.pixels)).clone()
 
     monkeypatch.setattr("beamclip.training.dataloader.MappedEmbeddings.read", encode)
-    with pytest.raises(AssertionError, match="a trial that reads stores had 128 images encoded"):
+    with pytest.raises(AssertionError, match="a trial that reads stores encoded 128 images"):
         train(experiment, assets, tmp_path)
 
 
@@ -295,7 +295,7 @@ def test_images_encoded_are_those_of_all_workers(live, tmp_path):
 
 
 @pytest.mark.slow
-def test_several_teachers_teach_from_stores_as_they_do_inside_training(
+def test_several_teachers_give_the_same_loss_from_stores_and_inside_training(
     experiment, stores, alone, other_folder, tmp_path
 ):
     several = with_values(
@@ -312,7 +312,7 @@ def test_several_teachers_teach_from_stores_as_they_do_inside_training(
 
 
 @pytest.mark.slow
-def test_what_is_resident_changes_no_bit(experiment, assets, alone, tmp_path):
+def test_resident_data_gives_the_same_bits(experiment, assets, alone, tmp_path):
     resident = train(with_values(experiment, {"scaling.resident": "always"}), assets, tmp_path)
     assert curves(resident) == curves(alone[0])
     assert same_bits(weights(tmp_path / "2"), weights(alone[1] / "2"))
@@ -364,7 +364,7 @@ def test_with_batch_statistics_all_workers_evaluate_the_student_that_is_saved(
 @pytest.mark.parametrize(
     "values", [{"optimizer.lr": 1e30}, {"optimizer.lr": 1e30, "optimizer.batch_size": 128}]
 )
-def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence_and_no_checkpoint(
+def test_a_loss_that_is_not_finite_ends_the_run_without_a_checkpoint(
     experiment, assets, tmp_path, values
 ):
     """With a single step per epoch, only the features show it."""

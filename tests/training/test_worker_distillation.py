@@ -72,7 +72,7 @@ def test_it_learns_and_zero_shot_is_reported(whole_run):
 
 
 @pytest.mark.parametrize("name", ["seed", "compress", "image_queue"])
-def test_with_a_full_queue_the_loss_goes_down(experiment, stores, tmp_path, name):
+def test_with_a_full_queue_the_loss_decreases(experiment, stores, tmp_path, name):
     reports = train(
         *method(experiment, stores, name, **{f"objective.{name}": {"queue": 16}}),
         tmp_path,
@@ -91,7 +91,7 @@ def test_a_run_that_was_killed_resumes_exactly(whole_run, tmp_path):
     assert same_bits(weights(tmp_path / "rest" / "1"), weights(folder / "2"))
 
 
-def test_the_terms_of_a_sum_are_reported_apart_and_add_up(experiment, stores, tmp_path):
+def test_terms_of_a_sum_are_reported_separately_and_add_up(experiment, stores, tmp_path):
     reports = train(*method(experiment, stores, "csm+simreg"), tmp_path, die_after=1)
     parts = [curve(reports, key) for key in ("csm_loss", "simreg_loss", "csm_top1_agreement")]
     assert len(set(map(len, parts))) == 1
@@ -100,7 +100,7 @@ def test_the_terms_of_a_sum_are_reported_apart_and_add_up(experiment, stores, tm
     )
 
 
-def test_clip_cid_s_terms_are_reported_apart(experiment, stores, tmp_path):
+def test_terms_of_clip_cid_are_reported_separately(experiment, stores, tmp_path):
     reports = train(*method(experiment, stores, "clip_cid"), tmp_path, die_after=1)
     parts = [curve(reports, key) for key in ("cluster", "cluster_kl", "instance")]
     assert losses(reports) == pytest.approx(
@@ -109,7 +109,7 @@ def test_clip_cid_s_terms_are_reported_apart(experiment, stores, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "rows"), QUEUES.items())
-def test_the_queue_is_in_the_checkpoint_and_takes_part(experiment, stores, tmp_path, name, rows):
+def test_the_queue_is_used_and_in_the_checkpoint(experiment, stores, tmp_path, name, rows):
     prepared = method(experiment, stores, name)
     reports = train(*prepared, tmp_path / "with", die_after=2)
     path = tmp_path / "with" / "0" / "state.pt"
@@ -134,7 +134,7 @@ def test_two_workers_give_the_single_worker_s_curve(experiment, stores, tmp_path
     assert curves(rest[0]) == curves(both[0])[1:]
 
 
-def test_a_queue_longer_than_the_training_images_is_a_sentence_before_anything_starts(
+def test_a_queue_longer_than_the_training_images_is_a_user_error_before_anything_starts(
     experiment, stores
 ):
     with pytest.raises(

@@ -58,7 +58,7 @@ def goes_down(values):
     return sum(values[-quarter:]) < 0.97 * sum(values[:quarter])
 
 
-def test_it_learns_and_is_probed_but_has_no_zero_shot(whole_run):
+def test_an_objective_without_teacher_learns_and_has_no_zero_shot(whole_run):
     name, _, reports, _ = whole_run
     assert goes_down(losses(reports))
     assert {
@@ -72,7 +72,7 @@ def test_it_learns_and_is_probed_but_has_no_zero_shot(whole_run):
     assert not [key for metrics in reports for key in metrics if key.startswith("zero_shot/")]
 
 
-def test_no_teacher_sees_a_training_image_for_it(whole_run):
+def test_no_teacher_encodes_a_training_image(whole_run):
     _, (_, assets), reports, _ = whole_run
     assert all(teacher.views is None for teacher in assets.teachers)
     assert reports[-1]["teacher/images_encoded"] == 0
@@ -90,7 +90,7 @@ def test_a_run_that_was_killed_resumes_exactly(whole_run, tmp_path):
     assert same_bits(weights(tmp_path / "rest" / "1"), weights(folder / "2"))
 
 
-def test_swav_s_queue_takes_part_and_is_what_the_checkpoint_holds(experiment, stores, tmp_path):
+def test_swav_s_queue_is_used_and_in_the_checkpoint(experiment, stores, tmp_path):
     prepared = method(experiment, stores, "swav")
     reports = train(*prepared, tmp_path / "with", die_after=2)
     state = torch.load(tmp_path / "with" / "0" / "state.pt", weights_only=True)
@@ -103,7 +103,9 @@ def test_swav_s_queue_takes_part_and_is_what_the_checkpoint_holds(experiment, st
     assert losses(rest)[0] != losses(reports)[8]
 
 
-def test_a_sum_with_distillation_is_shown_views_crops_and_the_teacher(experiment, stores, tmp_path):
+def test_a_sum_with_distillation_gets_views_crops_and_teacher_embeddings(
+    experiment, stores, tmp_path
+):
     prepared = method(experiment, stores, "swav", **{"objective.name": "csm+swav"})
     reports = train(*prepared, tmp_path)
     assert {
@@ -134,12 +136,12 @@ def test_a_teacher_without_stored_views_only_encodes_val_and_test(experiment, tm
     assert assets.facts.images_encoded == 32 + 32
 
 
-def test_swav_does_without_small_crops(experiment, stores, tmp_path):
+def test_swav_works_without_small_crops(experiment, stores, tmp_path):
     prepared = method(experiment, stores, "swav", **{"views.recipe": "simclr_small"})
     assert losses(train(*prepared, tmp_path, die_after=1))
 
 
-def test_a_queue_longer_than_the_training_images_is_a_sentence_before_anything_starts(
+def test_a_queue_longer_than_the_training_images_is_a_user_error_before_anything_starts(
     experiment, stores
 ):
     with pytest.raises(

@@ -33,7 +33,7 @@ class ClassName:
     """A class, with its sense if that is given.
 
     Attributes:
-        name: as the data set spells it.
+        name: the name as the data set spells it.
         synset: WordNet 3.0 id.
         context: free text that says what is meant.
     """
@@ -75,11 +75,11 @@ def read_class_list(path: Path, key: str) -> tuple[ClassName, ...]:
         raise UserError(f"{where} can't be read ({error.strerror}); give a text file") from None
     except UnicodeDecodeError:
         raise UserError(
-            f"{where} is not UTF-8; save it as UTF-8 text, one class name a line"
+            f"{where} is not UTF-8; save it as UTF-8 text, one class name per line"
         ) from None
     lines = text.rstrip().splitlines()
     if not lines:
-        raise UserError(f"{where} is empty; write one class name a line")
+        raise UserError(f"{where} is empty; write one class name per line")
     classes = [
         _parse_line(line, f"{where} line {number}") for number, line in enumerate(lines, start=1)
     ]
@@ -112,7 +112,7 @@ def check_classes(classes: Sequence[ClassName], where: str) -> None:
     Classes may share a name only if each has its own synset or context.
 
     Args:
-        classes: in label order.
+        classes: the classes in label order.
         where: what messages call the source of the names.
 
     Raises:
@@ -139,7 +139,7 @@ def find_known_dataset(names: Sequence[str]) -> KnownDataset | None:
     """Return the well-known data set with exactly these classes, or None.
 
     Args:
-        names: in any order and any of their usual spellings.
+        names: class names in any order, in any of their usual spellings.
     """
     spellings = {normalize_name(name) for name in names}
     # Names must not repeat, not even in two spellings.

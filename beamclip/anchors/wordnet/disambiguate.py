@@ -9,8 +9,8 @@ classes have too,
 over all ancestors a of s, and s itself. It is in [0, 1). Here
 
     w_a   is the information that a adds: how much rarer it is than its parents
-    n_a   is the number of other classes below a. Their senses are not certain either, so it is an
-          expected number, by the probabilities of their senses.
+    n_a   is the number of other classes below a. Their senses are not certain either, so it is the
+          expected number, computed from the probabilities of their senses.
 
 The probability of a sense is the softmax, over the senses of its class, of
 
@@ -24,8 +24,8 @@ The probability of a sense is the softmax, over the senses of its class, of
 The probabilities depend on n_a, which depends on the probabilities. They are computed in three
 rounds; before the first one, agreement is taken as 0.
 
-The constants were chosen on LVIS, with an eye on ImageNet-1K. Their optimum is broad;
-tests/benchmarks/senses.py measures the accuracy.
+The constants were chosen on LVIS; ImageNet-1K was looked at, too. The accuracy is about the same
+over a wide range of their values; tests/benchmarks/senses.py measures it.
 """
 
 import re
@@ -44,9 +44,9 @@ PHYSICAL = "n00001930"
 ROUNDS = 3
 """Rounds in which the probabilities of all senses are computed from each other."""
 
-# The number of other classes below an ancestor at which it counts half.
+# An ancestor counts half if this many other classes are below it.
 _HALF_COUNT = 5.0
-# The weights of the summands in the module's docstring.
+# The weights of the terms in the module's docstring.
 _AGREEMENT_WEIGHT = 5.0
 _FIRST_LEMMA_WEIGHT = 1.0
 _PHYSICAL_WEIGHT = 1.0

@@ -17,7 +17,7 @@ _CHUNK_VALUES = 800_000
 """Values rendered at once on a CPU: 3 MB, which stay in its caches from one step to the next."""
 
 RENDER_VERSION = 2
-"""Raised whenever the pixels of `render` change by more than rounding. Part of the key of embedding
+"""Increase it if the pixels of `render` change by more than rounding. Part of the key of embedding
 stores."""
 
 
@@ -28,8 +28,8 @@ class PixelFormat:
     Attributes:
         size: side in px.
         mean: subtracted from each channel of [0, 1] values.
-        std: by which each channel is divided.
-        interpolation: for resizing.
+        std: standard deviation by which each channel is divided.
+        interpolation: interpolation for resizing.
     """
 
     size: int
@@ -47,7 +47,7 @@ def render(images: Tensor, parameters: ViewParameters, pixels: PixelFormat) -> T
 
     Args:
         images: uint8 [N, S, S, 3], on the device that does the work.
-        parameters: of these N images.
+        parameters: view parameters of these N images.
         pixels: what the network expects.
 
     Returns:

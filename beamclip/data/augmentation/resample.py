@@ -36,7 +36,7 @@ def crop(
         boxes: left, top, width and height in source pixels, [N, 4].
         flip: which images to mirror, [N].
         size: side of the result in px.
-        interpolation: of the resizing.
+        interpolation: interpolation for resizing.
 
     Returns:
         float32 [N, 3, size, size] in [0, 1], on the images' device.
@@ -73,7 +73,7 @@ def _kernel(x: Tensor, interpolation: Interpolation) -> Tensor:
 
     Args:
         x: distances from the center of the filter, in px of the coarser grid.
-        interpolation: which filter.
+        interpolation: name of the filter.
     """
     x = x.abs()
     if interpolation == "bilinear":
@@ -99,12 +99,12 @@ def resize_matrices(  # noqa: PLR0913 - one axis of a crop, a flip and a resize
     out first.
 
     Args:
-        start: of the crops in source pixels, [N] floats.
-        length: of the crops in source pixels, [N] floats.
+        start: start of each crop in source pixels, [N] floats.
+        length: length of each crop in source pixels, [N] floats.
         flip: which images to mirror along this axis, [N] bools; None for none of them.
         source: length of the axis in px.
         target: length of the resized axis in px.
-        interpolation: of the resizing.
+        interpolation: interpolation for resizing.
 
     Returns:
         Weights of the source pixels in each target pixel, [N, target, source].

@@ -64,7 +64,7 @@ def _touched_pixels(boxes: NDArray[np.float64], side: int) -> tuple[list[list[in
 
     Args:
         boxes: left, top, width and height, [N, 4].
-        side: of the images in px.
+        side: side of the images in px.
 
     Returns:
         Left, top, right and bottom of the pixels, and of the boxes inside them.

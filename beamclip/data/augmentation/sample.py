@@ -5,7 +5,7 @@ Philox4x32-10 (Salmon et al., SC 2011, "Parallel random numbers: as easy as 1, 2
 counter-based generator, which has no state: number n of stream k depends on n and k alone. So a
 view can be drawn again anywhere, in any order, by any worker.
 
-Each (sample id, view id) is a stream of its own. NumPy's Philox makes one stream at a time, so the
+Each (sample id, view id) has its own stream. NumPy's Philox makes one stream at a time, so the
 generator is written here in vectorized form.
 """
 
@@ -141,7 +141,7 @@ def draw(
         recipe: the distribution of views.
         ids: sample ids, [N].
         views: view ids, [N]. Small crops need view ids of their own, which the caller chooses.
-        seed: of the views, not of the run.
+        seed: seed of the views, not of the run.
         small: draw a multi-crop recipe's small crops instead of its large ones.
 
     Returns:

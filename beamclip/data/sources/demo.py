@@ -31,18 +31,18 @@ _Y, _X = (grid.copy() for grid in np.meshgrid(_AXIS, _AXIS, indexing="ij"))
 
 
 def between(rng: np.random.Generator, low: float, high: float, *shape: int) -> Floats:
-    """Return uniform numbers in [low, high), fp32 of a shape."""
+    """Return uniform random numbers in [low, high), fp32 of the given shape."""
     return rng.random(shape, dtype=np.float32) * np.float32(high - low) + np.float32(low)
 
 
 def each(values: NDArray[Any]) -> Floats:
-    """Reshape one number for each scene to be applied to its pixels, [N] -> [N, 1, 1]."""
+    """Reshape one number per scene so that it broadcasts over the pixels, [N] -> [N, 1, 1]."""
     return np.asarray(values[:, None, None], np.float32)
 
 
 def texture(count: int, rng: np.random.Generator) -> Floats:
     """Return a mixture of smooth noise, a slope and stripes, 0 to 1, [N, 32, 32]."""
-    # Squared, so that one of the three often prevails.
+    # Squared, so that one of the three is often much stronger than the others.
     mix = between(rng, 0.02, 1, 3, count) ** 2
     mix /= mix[0] + mix[1] + mix[2]
     slope = _along(count, rng) * np.float32(0.35) + np.float32(0.5)
@@ -101,7 +101,7 @@ def digit(scans: Floats, rng: np.random.Generator) -> Floats:
     sin = 2 * tangent / (1 + tangent * tangent)
     # Half the scan's side, as a share of half the scene's side.
     half = between(rng, 0.5, 0.85, len(scans))
-    # Shift as far as the digit stays in the scene.
+    # Shift the digit, but keep all of it in the scene.
     x, y = between(rng, -1, 1, 2, len(scans)) * (np.float32(0.95) - half)
     # Where each pixel of the scene reads the scan, in px of the padded scan, whose center is 4.5.
     px = (_X - each(x)) * each(4 / half)
@@ -171,16 +171,17 @@ class Scenes:
 
 
 def draw_scenes(digits: Floats, seed: int, start: int = 0) -> Scenes:
-    """Draw each digit into a scene of its own.
+    """Draw each digit into its own scene.
 
     Args:
         digits: ink from 0 to 1, fp32 [N, 8, 8].
-        seed: of a Philox generator; a longer list of digits begins with the same scenes.
-        start: number of the first scene; those before it cost nothing.
+        seed: seed of a Philox generator. With the same seed, a longer list of digits begins with
+            the same scenes.
+        start: number of the first scene to return. Chunks before it are not drawn.
     """
     first = start // _CHUNK
     chunks = math.ceil(len(digits) / _CHUNK)
-    # Empty arrays, so that there is something to concatenate without any scenes.
+    # np.concatenate needs at least one array, even if there are no scenes.
     images = [np.empty((0, SIDE, SIDE, 3), np.uint8)]
     inks = [np.empty(0, np.int64)]
     for number in range(first, chunks):
@@ -230,21 +231,21 @@ def _grounds(ink: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
     for _ in range(2):
         color = between(rng, 0, 1, len(ink), 3)
         is_near = np.abs(color - ink).max(axis=1, keepdims=True) < np.float32(0.4)
-        # Half the range away in every channel.
+        # Move the color by half the range in every channel.
         moved = np.where(color < 0.5, color + np.float32(0.5), color - np.float32(0.5))
         grounds.append(np.where(is_near, moved, color))
     return grounds[0], grounds[1]
 
 
 DEMO_VERSION = 1
-"""Raised whenever the scenes change. Part of the fingerprint."""
+"""Increase it whenever the scenes change. It is part of the fingerprint."""
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _FORM_STARTS = (0, 130, 256, 386, 516, 646, 776, 906, 1029, 1157, 1287, 1415, 1545, 1667, 1797)
 """First scan of each form, and the number of all scans."""
 TEACHER_FORMS = (0, 1, 2, 3, 4)
 """Forms of the demo's teacher; the student sees none of them."""
 FORMS: dict[Split, tuple[int, ...]] = {"train": (5, 6, 7, 8, 9, 10), "test": (11, 12, 13)}
-SCENES_A_DIGIT: dict[Split, int] = {"train": 120, "test": 70}
+SCENES_PER_DIGIT: dict[Split, int] = {"train": 120, "test": 70}
 """Number of scenes for each of the ten digits of each form."""
 _SEEDS: dict[Split, int] = {"train": 1, "test": 2}
 _TEACHER_SEED = 3
@@ -276,11 +277,11 @@ def teacher_scenes(
 
     Args:
         count: number of scenes, split evenly over forms and digits.
-        seed: other seeds give other scenes of the same handwriting.
-        forms: whose handwriting.
+        seed: another seed gives other scenes with the same handwriting.
+        forms: the forms whose digits are used.
     """
-    scenes_a_digit = math.ceil(count / (len(forms) * len(DIGIT_NAMES)))
-    rows = _rows(forms, scenes_a_digit, _TEACHER_SEED + seed)[:count]
+    scenes_per_digit = math.ceil(count / (len(forms) * len(DIGIT_NAMES)))
+    rows = _rows(forms, scenes_per_digit, _TEACHER_SEED + seed)[:count]
     digits, labels, form = _scans()
     scenes = draw_scenes(digits[rows], _TEACHER_SEED + seed)
     return TeacherScenes(scenes.images, labels[rows], scenes.inks, form[rows])
@@ -295,11 +296,11 @@ class DemoSource:
     @cached_property
     def fingerprint(self) -> str:
         """Changes when the scenes do."""
-        return digest(["demo", DEMO_VERSION, FORMS, SCENES_A_DIGIT, _SEEDS])
+        return digest(["demo", DEMO_VERSION, FORMS, SCENES_PER_DIGIT, _SEEDS])
 
     def count(self, split: Split) -> int:
         """Return the number of scenes of a split."""
-        return len(FORMS[split]) * len(DIGIT_NAMES) * SCENES_A_DIGIT[split]
+        return len(FORMS[split]) * len(DIGIT_NAMES) * SCENES_PER_DIGIT[split]
 
     def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
         """Yield items `start` to `stop` of a split."""
@@ -316,11 +317,11 @@ class DemoSource:
         return form_of_scan[self._rows(split)]
 
     def _rows(self, split: Split) -> NDArray[np.int64]:
-        return _rows(FORMS[split], SCENES_A_DIGIT[split], _SEEDS[split])
+        return _rows(FORMS[split], SCENES_PER_DIGIT[split], _SEEDS[split])
 
 
-def _rows(forms: tuple[int, ...], scenes_a_digit: int, seed: int) -> NDArray[np.int64]:
-    """Return shuffled rows of the scans, `scenes_a_digit` for each digit of each form.
+def _rows(forms: tuple[int, ...], scenes_per_digit: int, seed: int) -> NDArray[np.int64]:
+    """Return shuffled rows of the scans, `scenes_per_digit` for each digit of each form.
 
     A scan is repeated if there are too few; every scene is drawn differently.
     """
@@ -330,9 +331,10 @@ def _rows(forms: tuple[int, ...], scenes_a_digit: int, seed: int) -> NDArray[np.
         for digit in range(len(DIGIT_NAMES)):
             scans = np.flatnonzero((form_of_scan == form) & (labels == digit))
             # `np.resize` repeats the array as often as needed.
-            parts.append(np.resize(scans, scenes_a_digit))
+            parts.append(np.resize(scans, scenes_per_digit))
     rows = np.concatenate(parts)
-    # `draw_scenes` has a chunk's number in place of 2**32, so the order has its own stream.
+    # `draw_scenes` has the number of a chunk in place of 2**32, so the random numbers here are
+    # independent of those that draw the scenes.
     rng = np.random.Generator(np.random.Philox(key=[seed, 2**32]))
     return rng.permutation(rows)
 

@@ -65,7 +65,7 @@ def _test_root(files: Files) -> str:
         if files.is_folder(name):
             return name
     raise UserError(
-        f"{files} has no test split; put one folder a class into {files}/test or {files}/val"
+        f"{files} has no test split; put one folder per class into {files}/test or {files}/val"
     )
 
 
@@ -73,12 +73,12 @@ def _class_folders(files: Files, root: str) -> list[str]:
     """Return the names of the class folders in a split's folder, sorted."""
     if not files.is_folder(root):
         raise UserError(
-            f"{files}/{root} does not exist; put one folder a class into it, or fix data.source"
+            f"{files}/{root} does not exist; put one folder per class into it, or fix data.source"
         )
     classes = files.folders(root)
     if not classes:
         raise UserError(
-            f"{files}/{root} has no class folders; put each class's images into a folder of its own"
+            f"{files}/{root} has no class folders; put each class's images into its own folder"
         )
     return classes
 
@@ -104,9 +104,9 @@ class _Listing:
     """The images of a split.
 
     Attributes:
-        paths: below the split's folder.
-        labels: of the images.
-        facts: for the fingerprint.
+        paths: paths of the files below the split's folder.
+        labels: labels of the images.
+        facts: path, size and stamp of each file, for the fingerprint.
     """
 
     paths: list[str]

@@ -56,7 +56,7 @@ def _files(config: DataConfig) -> Files:
     """Return the files below `data.path`.
 
     Raises:
-        UserError: it is not set, does not exist, or is no folder.
+        UserError: it is not set, does not exist, or is not a folder.
     """
     if config.path is None:
         hint = ""

@@ -57,8 +57,8 @@ def column_of(path: str, schema: pa.Schema, names: Sequence[str]) -> str:
     """Return the first of some names that a file has as a column.
 
     Args:
-        path: of the file, for messages.
-        schema: of the file.
+        path: path of the file, for messages.
+        schema: schema of the file.
         names: possible names of the column, in order of preference.
 
     Raises:
@@ -107,7 +107,7 @@ def rows_of(
 
     Args:
         files: the data set's files.
-        path: of the file.
+        path: path of the file.
         field: "" for the whole image column, `.path` for the paths alone. Without such a field in
             the image column, no rows are yielded.
         start: first row.

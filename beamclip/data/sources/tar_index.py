@@ -18,7 +18,7 @@ from beamclip.data.files import Files
 LABEL_SUFFIXES = {".cls", ".json"}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"}
 READ_VERSION = 2
-"""Raised whenever other samples or labels are read from the same shards. In the fingerprint."""
+"""Increase it if other samples or labels are read from the same shards. In the fingerprint."""
 
 Label = int | str
 """A class index, or the name of an image's folder."""
@@ -43,7 +43,7 @@ class Labels:
         """Add the label in a member of the tar.
 
         Args:
-            key: of the sample.
+            key: key of the sample.
             suffix: `.cls` or `.json`.
             content: the open member; None if `tarfile` can't open it.
             where: its name, for messages.
@@ -109,7 +109,7 @@ class Sample:
     Attributes:
         name: the image's path in the tar.
         start: offset of its first byte in the shard.
-        size: in bytes.
+        size: size in bytes.
         label: its class.
     """
 
@@ -212,8 +212,8 @@ def _members(files: Files, path: str) -> tuple[dict[str, tarfile.TarInfo], dict[
                 labels.add(key_of(member.name), suffix, content, where)
             elif member.name in images:
                 raise UserError(
-                    f"{where} occurs twice, and only one would count; give every sample a name of "
-                    "its own"
+                    f"{where} occurs twice, and only one would count; give every sample "
+                    "its own name"
                 )
             elif suffix in IMAGE_SUFFIXES:
                 images[member.name] = member
@@ -243,7 +243,7 @@ def _open_label(tar: tarfile.TarFile, member: tarfile.TarInfo, where: str) -> IO
     # RecursionError comes from a link to itself.
     except (KeyError, RecursionError):
         raise UserError(
-            f"{where} is a link to {member.linkname}, which is no file in the shard; write the "
+            f"{where} is a link to {member.linkname}, which is not a file in the shard; write the "
             "label itself"
         ) from None
 
@@ -254,7 +254,7 @@ def _follow_links(
     """Return the images, with links replaced by their targets in the same tar.
 
     Raises:
-        UserError: a link's target is no file in the tar.
+        UserError: a link's target is not a file in the tar.
     """
     if all(member.isfile() for member in images.values()):
         return images
@@ -269,7 +269,7 @@ def _follow_links(
         target = targets.get(normpath(f"{folder}/{member.linkname}".lstrip("/")))
         if target is None:
             raise UserError(
-                f"{where} has {member.name} as a link to {member.linkname}, which is no file in "
+                f"{where} has {member.name} as a link to {member.linkname}, which is not a file in "
                 "it; write the image itself"
             )
         followed[name] = target

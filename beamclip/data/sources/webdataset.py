@@ -53,7 +53,7 @@ class _Index:
     Attributes:
         shard: number of the shard.
         start: offset of the image's first byte in the shard.
-        size: of the image in bytes.
+        size: size of the image in bytes.
         label: a class index or a folder, see `tar_index.Label`; an array of objects.
         name: path of the image in the shard; an Arrow array.
     """
@@ -155,7 +155,7 @@ class TarSource:
     @cached_property
     def _folders(self) -> list[str] | None:
         """The class folders, sorted; None if labels are numbers."""
-        # Mostly the first image settles it, so that not all headers have to be read.
+        # Usually the first image shows it, so not all headers have to be read.
         if begins_labeled(self._files, self._shards["train"][0].path):
             return None
         labels = set(self._index["train"].label)

@@ -12,7 +12,7 @@ from beamclip.anchors.wordnet import (
 from beamclip.anchors.wordnet.class_lists import read_table
 from beamclip.config import UserError
 
-# Classes whose name WordNet does not list for the sense that is meant, and why.
+# Class name -> why WordNet does not list that name for the sense that the data set means.
 UNLISTED = {
     "aquarium_fish": "not a noun in WordNet; a fish",
     "keyboard": "CIFAR-100 means the computer's, which WordNet calls computer keyboard",
@@ -45,9 +45,9 @@ def test_reads_names_ids_and_contexts(tmp_path):
     [
         (
             b"caf\xe9\n",
-            "anchors.vocabulary {} is not UTF-8; save it as UTF-8 text, one class name a line",
+            "anchors.vocabulary {} is not UTF-8; save it as UTF-8 text, one class name per line",
         ),
-        (b"", "anchors.vocabulary {} is empty; write one class name a line"),
+        (b"", "anchors.vocabulary {} is empty; write one class name per line"),
         (b"cat\n\ndog\n", "anchors.vocabulary {} line 2 has no class name;"),
         (b"\tn02012849\n", "anchors.vocabulary {} line 1 has no class name;"),
         (
@@ -124,7 +124,7 @@ def test_digits_may_be_words_or_numerals(names):
     )
 
 
-def test_spellings_of_torchvision_and_of_others():
+def test_other_spellings_of_cifar_100_classes_are_recognized():
     first = [
         spellings.split("|")[0]
         for dataset, spellings, _ in read_table("classes.tsv")
@@ -142,7 +142,7 @@ def test_spellings_of_torchvision_and_of_others():
     )
 
 
-def test_imagenettes_common_names_are_its_ids():
+def test_imagenette_s_common_names_give_its_wordnet_ids():
     rows = [
         (spellings.split("|")[0], id)
         for dataset, spellings, id in read_table("classes.tsv")

@@ -53,7 +53,7 @@ def test_counts_the_synsets_below(small, ids):
     )
 
 
-def test_the_same_from_a_zip_file(wordnet_folder, ids):
+def test_a_zip_file_gives_the_same(wordnet_folder, ids):
     with zipfile.ZipFile(wordnet_folder.parent / "wordnet.zip", "w") as packed:
         for file in wordnet_folder.iterdir():
             packed.write(file, f"wordnet/{file.name}")

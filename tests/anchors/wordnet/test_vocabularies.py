@@ -57,7 +57,7 @@ def test_an_unknown_vocabulary_is_refused(name):
         open_vocabulary(name)
 
 
-def test_lvis_is_what_its_annotations_say(wordnet):
+def test_lvis_agrees_with_its_annotations(wordnet):
     """Spot checks against LVIS's own `synset` fields: bow.n.04, mouse.n.04, pan.n.01."""
     ids = {class_name.name: class_name.synset for class_name in open_vocabulary("lvis")}
     for name, noun, number in (

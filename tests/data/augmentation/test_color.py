@@ -22,13 +22,13 @@ def changed(step, images, *values):
         (color.hue, TF.adjust_hue, [0.5, -0.2, 0.01]),
     ],
 )
-def test_colour_changes_equal_torchvisions(photographs, ours, torchvision, values):
+def test_color_changes_equal_torchvisions(photographs, ours, torchvision, values):
     images = photographs(3)
     for got, image, value in zip(changed(ours, images, *values), images, values, strict=True):
         assert torch.allclose(got, torchvision(image, value), atol=2e-5)
 
 
-def test_grey_is_torchvisions(photographs):
+def test_gray_is_torchvisions(photographs):
     images = photographs(3)
     assert torch.allclose(
         changed(color.gray, images, 0, 0, 0), TF.rgb_to_grayscale(images, 3), atol=1e-6
@@ -36,8 +36,8 @@ def test_grey_is_torchvisions(photographs):
 
 
 @pytest.mark.parametrize("shift", [-0.5, -0.13, 0.0, 0.2, 0.5])
-def test_hue_is_right_where_channels_are_equal_or_at_their_bounds(shift):
-    """All corners, edges and greys of the colour cube, where a hue has a jump or no meaning."""
+def test_hue_is_correct_where_channels_are_equal_or_at_their_bounds(shift):
+    """All corners, edges and grays of the color cube, where the hue jumps or is undefined."""
     levels = torch.tensor([0.0, 0.25, 0.5, 1.0])
     cube = torch.cartesian_prod(levels, levels, levels).T.reshape(1, 3, 8, 8).contiguous()
     assert torch.allclose(changed(color.hue, cube, shift), TF.adjust_hue(cube, shift), atol=2e-5)
@@ -69,7 +69,7 @@ def test_each_image_is_changed_in_its_own_order(photographs):
     assert torch.equal(out[2], images[2])
 
 
-def test_one_image_alone_is_changed_the_same(photographs):
+def test_an_image_is_changed_the_same_alone_and_in_a_batch(photographs):
     images, factors = photographs(6), np.tile(np.array([0.5, 1.5, 0.3, 0.2, 0], np.float32), (6, 1))
     out = color.change(images.clone(), np.array(ORDERS), factors)
     for i in range(6):

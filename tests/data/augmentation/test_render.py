@@ -25,7 +25,7 @@ def test_pillow_agrees_to_the_bit(photographs, stored):
         assert np.array_equal((got.permute(1, 2, 0) * 255).round().numpy(), pillow)
 
 
-def test_the_whole_image_at_its_own_side_is_only_normalised(photographs, stored):
+def test_the_central_view_at_the_stored_size_is_only_normalized(photographs, stored):
     images = stored(photographs())
     out = render(
         images, drawn("center", 6), PixelFormat(48, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -35,7 +35,9 @@ def test_the_whole_image_at_its_own_side_is_only_normalised(photographs, stored)
     assert out.is_contiguous()
 
 
-def test_several_views_are_those_of_one_batch_that_holds_each_image_so_often(photographs, stored):
+def test_render_all_equals_rendering_each_view_or_one_batch_with_repeated_images(
+    photographs, stored
+):
     images, pixels = stored(photographs()), PixelFormat(32)
     parameters = [drawn("simclr", 6, view) for view in range(3)]
     together = render_all(images, parameters, pixels)
@@ -63,7 +65,7 @@ def test_teacher_and_student_see_the_same_view_at_their_own_resolution(photograp
 @pytest.mark.parametrize("size", [30, 33, 64])
 @pytest.mark.parametrize("recipe", ["weak", "simclr", "simclr_small"])
 def test_a_view_is_the_same_to_the_bit_in_any_batch(photographs, stored, recipe, size):
-    count = 1 + views._CHUNK_VALUES // (3 * size * size) + 5  # more than one piece
+    count = 1 + views._CHUNK_VALUES // (3 * size * size) + 5  # more than one chunk
     images, parameters = stored(photographs(count, 40)), drawn(recipe, count)
     whole = render(images, parameters, PixelFormat(size, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)))
     for start, stop in ((0, 1), (3, 4), (7, 20), (count - 9, count)):
@@ -96,10 +98,10 @@ def test_a_view_is_the_same_to_the_bit_on_any_number_of_threads(photographs, sto
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [32, 96])
 @pytest.mark.parametrize("recipe", ["center", "weak", "simclr", "simclr_small"])
-def test_a_gpus_way_gives_the_same_view_but_for_rounding(
+def test_the_gpu_implementation_gives_the_same_view_up_to_rounding(
     photographs, stored, monkeypatch, recipe, size, interpolation
 ):
-    """The matrices that a GPU is given, here on the CPU, against what a CPU does."""
+    """Compare the matrices that a GPU uses, run on the CPU here, with the CPU's own code."""
     images, parameters = stored(photographs(24, 64)), drawn(recipe, 24)
     ours = render(images, parameters, PixelFormat(size, interpolation=interpolation))
     monkeypatch.setattr(resample_cpu, "crop", resample.crop)
@@ -110,7 +112,7 @@ def test_a_gpus_way_gives_the_same_view_but_for_rounding(
     assert torch.cosine_similarity(ours.flatten(1), theirs.flatten(1)).min() > 0.99999
 
 
-def test_views_are_made_in_one_thread_and_the_others_are_there_again_after_a_failure(
+def test_views_are_made_in_one_thread_and_the_thread_count_is_restored_after_a_failure(
     photographs, stored, monkeypatch
 ):
     threads, seen = torch.get_num_threads(), []

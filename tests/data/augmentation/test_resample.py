@@ -29,7 +29,7 @@ def test_resizing_equals_torchs_antialiased_interpolation(photographs, interpola
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("box", [(3, 5, 30, 22), (0, 0, 48, 48), (20, 30, 9, 11)])
-def test_a_crop_is_cut_first_and_resized_then_as_torchvision_does(photographs, interpolation, box):
+def test_a_crop_is_cut_before_it_is_resized_as_in_torchvision(photographs, interpolation, box):
     left, top, width, height = box
     images, n = photographs(), torch.ones(6)
     rows = resize_matrices(top * n, height * n, None, 48, 32, interpolation)
@@ -48,8 +48,11 @@ def test_a_crop_is_cut_first_and_resized_then_as_torchvision_does(photographs, i
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_pixels_are_whole_steps_and_what_overshoots_is_cut_off_after_each_axis(interpolation):
-    """A bright column and a bright row on black: bicubic goes below black beside each, and that must not lift what lies across."""
+def test_pixels_are_rounded_and_clipped_after_each_axis(interpolation):
+    """A bright column and a bright row on black: bicubic goes below black next to each of them.
+
+    If these values were not clipped after the first axis, the second axis would use them.
+    """
     images = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
     images[:, :, 16], images[:, 16] = 255, 255
     out = (
@@ -88,7 +91,7 @@ def test_flipping_mirrors_the_view():
     assert torch.equal(flipped[1], straight[1])
 
 
-def test_blur_is_a_gaussian_with_reflected_borders_and_leaves_others_alone(photographs):
+def test_blur_is_a_gaussian_with_reflected_borders_and_does_not_affect_other_images(photographs):
     images = photographs(3, 60)
     out = images.clone()
     blur(out, np.array([0.8, 0, 1.5], np.float32))

@@ -18,7 +18,10 @@ BOXES = {
 
 
 def alike(got, exact):
-    """Where a value lies in the middle between two steps after each of the axes, either may be taken, and not more."""
+    """Check that pixels differ by one step at most, and only a few.
+
+    A value in the middle between two steps may be rounded up or down after each axis.
+    """
     steps = (got - exact).abs() / STEP
     return steps.max() < 2.001 and steps.mean() < 0.2
 
@@ -38,7 +41,7 @@ def test_crops_equal_the_matrices_to_a_rounding_step(photographs, stored, box, s
     "box", [(16, 7, 16, 24), (3.3, 5.8, 15.4, 22.1), (1.2, 1.3, 22.4, 19.7), (1, 7.9, 16, 20.2)]
 )
 def test_hard_edges_equal_the_matrices_too(box, interpolation):
-    """Noise, where it shows which axis came first."""
+    """Noise, in which the result shows which axis was resized first."""
     images = torch.randint(
         0, 256, (6, 48, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
@@ -53,7 +56,7 @@ def test_hard_edges_equal_the_matrices_too(box, interpolation):
     ("interpolation", "mode"),
     [("bilinear", InterpolationMode.BILINEAR), ("bicubic", InterpolationMode.BICUBIC)],
 )
-def test_a_crop_on_whole_pixels_is_torchvisions_of_the_same_file_to_the_bit(
+def test_a_crop_on_whole_pixels_equals_torchvision_s_bit_by_bit(
     photographs, stored, interpolation, mode
 ):
     images = stored(photographs(1))

@@ -27,7 +27,7 @@ def test_recipe_view_and_seed_each_change_the_draw(recipe, view, seed):
     assert not np.allclose(base.left, other.left)
 
 
-def test_crops_lie_in_the_image_with_the_recipes_area_and_ratio():
+def test_crops_are_inside_the_image_with_the_recipe_s_area_and_ratio():
     p = draw(RECIPES["simclr"], IDS, views(0), 0)
     assert (p.left >= 0).all()
     assert (p.left + p.width <= 1 + 1e-6).all()
@@ -41,7 +41,7 @@ def test_crops_lie_in_the_image_with_the_recipes_area_and_ratio():
     )  # a little under (0.08 + 1) / 2: large flat crops do not fit
 
 
-def test_crops_that_never_fit_are_the_middle():
+def test_crops_that_never_fit_become_the_central_crop():
     ids = np.arange(20)
     flat = draw(Recipe(area=(0.9, 1.0), ratio=(2.0, 3.0)), ids, ids, 0)
     assert (
@@ -52,7 +52,7 @@ def test_crops_that_never_fit_are_the_middle():
     )
 
 
-def test_chances_are_what_the_recipe_says():
+def test_probabilities_are_those_of_the_recipe():
     p = draw(RECIPES["simclr"], IDS, views(0), 0)
     assert p.flip.mean() == pytest.approx(0.5, abs=0.03)
     assert (p.jitter_order[:, 0] >= 0).mean() == pytest.approx(0.8, abs=0.03)
@@ -63,7 +63,7 @@ def test_chances_are_what_the_recipe_says():
     assert abs(p.factors[:, 3]).max() <= 0.2
 
 
-def test_the_order_of_colour_changes_is_a_random_permutation():
+def test_the_order_of_color_changes_is_a_random_permutation():
     order = draw(RECIPES["simclr"], IDS, views(0), 0).jitter_order
     done = order[order[:, 0] >= 0]
     assert (np.sort(done, axis=1) == np.arange(4)).all()

@@ -16,12 +16,12 @@ from beamclip.data.augmentation.sample import philox4x32, stream_key, uniforms
         ),
     ],
 )
-def test_known_answers(counter, key, expected):
+def test_philox_gives_the_published_known_answers(counter, key, expected):
     out = philox4x32(np.array(counter, np.uint64)[:, None], np.array(key, np.uint64))
     assert out[:, 0].tolist() == expected
 
 
-def test_numbers_belong_to_sample_and_view_not_to_their_place():
+def test_numbers_depend_on_sample_and_view_not_on_position():
     key = stream_key("test")
     ids, views = np.array([5, 2**40, 7]), np.array([0, 1, 2])
     together = uniforms(ids, views, key, 9)
@@ -29,7 +29,7 @@ def test_numbers_belong_to_sample_and_view_not_to_their_place():
     assert (together[:5, 1:2] == alone).all()
 
 
-def test_numbers_are_uniform_and_streams_are_unrelated():
+def test_numbers_are_uniform_and_streams_are_uncorrelated():
     ids = np.arange(20_000)
     a = uniforms(ids, np.zeros_like(ids), stream_key("a"), 4)
     b = uniforms(ids, np.zeros_like(ids), stream_key("b"), 4)

@@ -11,7 +11,7 @@ from beamclip.data import open_source
 
 @pytest.fixture
 def cifar10(tmp_path, monkeypatch):
-    """A CIFAR-10 of 20 images, with the sums that torchvision checks made to fit."""
+    """A CIFAR-10 of 20 images; the checksums that torchvision verifies are changed to match."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     images = np.random.default_rng(0).integers(256, size=(10, 3072), dtype=np.uint8)
@@ -43,12 +43,15 @@ def test_a_list_in_another_order_than_its_own_is_refused(cifar10, tmp_path):
     (tmp_path / "names.txt").write_text("\n".join(["aquarium fish", *"bcdefghij"][::-1]))
     with pytest.raises(
         UserError,
-        match=r"has 'j' in line 1, but its class is number 10; write the lines in the order of the classes \(aqua",
+        match=(
+            r"has 'j' in line 1, but its class is number 10; "
+            r"write the lines in the order of the classes \(aqua"
+        ),
     ):
         open_source(DataConfig(path=str(cifar10[0]), class_names=str(tmp_path / "names.txt")))
 
 
-def test_a_damaged_batch_gets_a_sentence(cifar10):
+def test_a_damaged_batch_is_a_user_error(cifar10):
     folder, _ = cifar10
     (folder / "cifar-10-batches-py" / "test_batch").write_bytes(b"cut short")
     with pytest.raises(
@@ -57,10 +60,13 @@ def test_a_damaged_batch_gets_a_sentence(cifar10):
         open_source(DataConfig(source="cifar10", path=str(folder)))
 
 
-def test_nothing_is_fetched_without_leave(tmp_path):
+def test_nothing_is_downloaded_unless_allowed(tmp_path):
     with pytest.raises(
         UserError,
-        match="cifar-100-python does not exist; unpack cifar100 there, or download it with data.download=true",
+        match=(
+            "cifar-100-python does not exist; "
+            "unpack cifar100 there, or download it with data.download=true"
+        ),
     ):
         open_source(DataConfig(source="cifar100", path=str(tmp_path)))
 
@@ -68,7 +74,7 @@ def test_nothing_is_fetched_without_leave(tmp_path):
 @pytest.mark.parametrize(
     ("error", "says"), [(OSError("no network"), "no network"), (TimeoutError(), "TimeoutError")]
 )
-def test_a_failed_download_gets_a_sentence(tmp_path, monkeypatch, error, says):
+def test_a_failed_download_is_a_user_error(tmp_path, monkeypatch, error, says):
     def refuse(*_, **__):
         raise error
 

@@ -53,7 +53,7 @@ def test_every_digit_and_form_is_equally_frequent(source, scenes):
     )
 
 
-def test_no_form_is_on_two_sides(source):
+def test_no_form_is_in_two_splits(source):
     sides = [set(TEACHER_FORMS), set(source.groups("train")), set(source.groups("test"))]
     assert set().union(*sides) == set(range(14)) and sum(map(len, sides)) == 14
 
@@ -73,14 +73,17 @@ def test_teacher_scenes_can_be_captioned():
     assert not np.array_equal(scenes.images, teacher_scenes(600, seed=2).images)
 
 
-def test_the_colour_is_the_digits():
-    """A full scan covers nearly everything, so most pixels have the ink's color, but for shade and noise."""
+def test_the_color_is_that_of_the_digit():
+    """A scan full of ink covers nearly the whole scene.
+
+    So most pixels have the ink's color, apart from its variation and noise.
+    """
     scenes = draw_scenes(np.ones((64, 8, 8), np.float32), seed=0)
     middle = np.median(scenes.images[:, 12:20, 12:20].reshape(64, -1, 3), axis=1) / 255
     assert np.abs(middle - np.array(list(INKS.values()))[scenes.inks]).max() < 0.15
 
 
-def test_a_longer_list_begins_with_the_same_scenes():
+def test_a_longer_list_of_digits_begins_with_the_same_scenes():
     digits = _scans()[0]
     assert np.array_equal(
         draw_scenes(digits[:40], 7).images, draw_scenes(digits[:70], 7).images[:40]
@@ -88,8 +91,8 @@ def test_a_longer_list_begins_with_the_same_scenes():
 
 
 @pytest.mark.parametrize("start", [0, 1, 31, 32, 33, 69, 70, 100])
-def test_scenes_can_be_drawn_from_any_one_on(start, monkeypatch):
-    """Else packing in shards would draw the first scenes once a shard."""
+def test_scenes_can_be_drawn_from_any_number_on(start, monkeypatch):
+    """Otherwise packing would draw the first scenes again for each shard."""
     digits, drawn = _scans()[0][:70], []
     whole = draw_scenes(digits, 7)
     monkeypatch.setattr(
@@ -103,7 +106,7 @@ def test_scenes_can_be_drawn_from_any_one_on(start, monkeypatch):
 
 
 @pytest.mark.slow
-def test_pixels_alone_do_not_solve_it(scenes):
+def test_a_linear_probe_on_pixels_does_not_solve_the_demo(scenes):
     from sklearn.linear_model import LogisticRegression
 
     (train, labels), (test, truth) = scenes["train"], scenes["test"]

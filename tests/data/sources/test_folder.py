@@ -10,7 +10,7 @@ def source_of(tree, **config):
     return open_source(DataConfig(source="folder", path=str(tree), **config))
 
 
-def test_labels_are_sorted_folder_names_and_items_follow(make_tree):
+def test_labels_are_the_sorted_folder_names_and_items_are_in_that_order(make_tree):
     tree = make_tree({"train": {"b": 2, "a": 1}, "val": {"a": 1, "b": 1}})
     (tree / "train" / "b" / "deep").mkdir()
     os.replace(tree / "train/b/001.jpg", tree / "train/b/deep/001.jpg")
@@ -50,7 +50,7 @@ def test_the_fingerprint_changes_with_a_file(make_tree):
 @pytest.mark.parametrize(
     ("splits", "match"),
     [
-        ({"train": {"a": 1, "b": 1}}, "has no test split; put one folder a class into"),
+        ({"train": {"a": 1, "b": 1}}, "has no test split; put one folder per class into"),
         ({"test": {"a": 1, "b": 1}}, "train does not exist"),
         ({"train": {"a": 0, "b": 0}, "test": {"a": 0, "b": 0}}, "are empty; put images into them"),
         (
@@ -63,12 +63,12 @@ def test_the_fingerprint_changes_with_a_file(make_tree):
         ),
     ],
 )
-def test_a_bad_tree_gets_a_sentence(make_tree, splits, match):
+def test_a_bad_tree_is_a_user_error(make_tree, splits, match):
     with pytest.raises(UserError, match=match):
         source_of(make_tree(splits))
 
 
-def test_train_without_class_folders(tmp_path):
+def test_train_without_class_folders_is_a_user_error(tmp_path):
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
     with pytest.raises(UserError, match="has no class folders"):
@@ -76,14 +76,17 @@ def test_train_without_class_folders(tmp_path):
 
 
 def test_a_name_file_in_another_order_than_the_folders_is_refused(make_tree, tmp_path):
-    """Labels follow the folders: it would give each class another's name without a word."""
+    """Labels follow the folders, so each class would silently get the name of another."""
     one = {"bass": 1, "crane_bird": 1, "mouse": 1}
     tree, names = make_tree({"train": one, "test": one}), tmp_path / "names.txt"
     for listed in ("Crane bird\nbass\nmouse", "the fish\nmouse\ncrane"):
         names.write_text(listed)
         with pytest.raises(
             UserError,
-            match=r"in line \d, but its class is number \d; write the lines in the order of the classes \(bass",
+            match=(
+                r"in line \d, but its class is number \d; "
+                r"write the lines in the order of the classes \(bass"
+            ),
         ):
             source_of(tree, class_names=str(names))
     for listed in ("bass\ncrane-bird\nmouse", "the fish\nthe bird\nmouse"):
@@ -113,7 +116,7 @@ def test_a_linked_class_is_a_class(make_tree):
     assert source_of(tree).fingerprint != before
 
 
-def test_a_file_name_that_is_not_utf8_is_a_sentence(make_tree):
+def test_a_file_name_that_is_not_utf8_is_a_user_error(make_tree):
     tree = make_tree({"train": {"a": 2, "b": 1}, "test": {"a": 1, "b": 1}})
     os.rename(tree / "train/a/000.jpg", os.fsencode(tree / "train/a") + b"/caf\xe9.jpg")
     with pytest.raises(

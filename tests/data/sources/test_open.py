@@ -23,7 +23,7 @@ def test_a_path_must_be_given(source):
     fails(rf"data.path is not set but data.source is {source}; give --data DIR", source=source)
 
 
-def test_the_missing_path_of_cifar_speaks_of_the_download():
+def test_the_error_for_a_missing_cifar_path_mentions_the_download():
     fails("data.download=true", source="cifar100")
 
 
@@ -37,7 +37,7 @@ def test_auto_names_what_it_looked_for_in_an_empty_folder(tmp_path):
     fails("has no parquet, tar, CIFAR or train/", path=str(tmp_path))
 
 
-def test_auto_takes_a_tree_and_parquet(make_tree, write_parquet):
+def test_auto_recognizes_a_tree_and_parquet(make_tree, write_parquet):
     tree = make_tree({"train": {"a": 1, "b": 1}, "val": {"a": 1, "b": 1}})
     assert isinstance(open_source(DataConfig(path=str(tree))), FolderSource)
     write_parquet("train-0.parquet", [0, 1])
@@ -46,13 +46,13 @@ def test_auto_takes_a_tree_and_parquet(make_tree, write_parquet):
     )
 
 
-def test_two_cifars_in_one_folder_are_not_guessed_between(tmp_path):
+def test_two_cifars_in_one_folder_are_refused(tmp_path):
     for name in ("cifar-10-batches-py", "cifar-100-python"):
         (tmp_path / name).mkdir()
     fails("has both CIFAR-10 and CIFAR-100", path=str(tmp_path))
 
 
-def test_cifar10_is_also_taken_as_a_tree(make_tree):
+def test_cifar10_may_be_a_tree_of_folders(make_tree):
     tree = make_tree({"train": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1}})
     assert isinstance(open_source(DataConfig(source="cifar10", path=str(tree))), FolderSource)
     assert CifarSource is not FolderSource
@@ -69,7 +69,7 @@ def test_the_demo_needs_no_path():
 
 @pytest.fixture(params=["tree", "parquet", "demo"])
 def any_source(request, make_tree, write_parquet):
-    """One of each kind, with a few items."""
+    """One source of each kind, with a few items."""
     if request.param == "tree":
         return open_source(
             DataConfig(path=str(make_tree({"train": {"a": 4, "b": 3}, "test": {"a": 2, "b": 1}})))
@@ -92,7 +92,7 @@ def seen(items):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("start", "stop"), [(0, 3), (2, 5), (4, None), (3, 4), (6, 100), (7, 7)])
-def test_a_part_of_the_items_is_that_part(any_source, start, stop):
+def test_any_slice_of_the_items_can_be_read(any_source, start, stop):
     assert (
         seen(list(any_source.items("train", start, stop)))
         == seen(list(any_source.items("train")))[start:stop]
@@ -110,7 +110,7 @@ def test_a_source_can_be_sent_to_other_processes(any_source):
 
 
 @pytest.mark.parametrize("kind", ["tree", "parquet"])
-def test_a_url_holds_what_its_folder_holds(kind, make_tree, write_parquet, tmp_path):
+def test_a_url_gives_the_same_items_as_its_folder(kind, make_tree, write_parquet, tmp_path):
     if kind == "tree":
         folder = make_tree({"train": {"a": 2, "b": 1}, "test": {"a": 1, "b": 1}})
     else:
@@ -129,7 +129,7 @@ def test_a_url_holds_what_its_folder_holds(kind, make_tree, write_parquet, tmp_p
 
 
 def test_row_groups_before_the_start_are_not_read(write_parquet, monkeypatch):
-    """Packing in shards would read a file once a shard otherwise."""
+    """Otherwise packing would read a file again for each shard."""
     folder = write_parquet("train-0.parquet", [0, 1] * 50)
     write_parquet("test-0.parquet", [0, 1])
     table = pq.read_table(folder / "train-0.parquet")
@@ -148,7 +148,7 @@ def test_row_groups_before_the_start_are_not_read(write_parquet, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_large_tree_is_small_to_send(tmp_path):
+def test_a_pickled_large_tree_is_small(tmp_path):
     for split in ("train", "test"):
         for kind in ("a", "b"):
             (tmp_path / split / kind).mkdir(parents=True)
@@ -160,7 +160,7 @@ def test_a_large_tree_is_small_to_send(tmp_path):
     )  # a name is 22 letters, its label 8 bytes, its offset 8
 
 
-def test_torchvisions_cifar_must_be_here(tmp_path):
+def test_torchvision_s_cifar_must_be_local(tmp_path):
     fsspec.filesystem("memory").makedirs(f"/{tmp_path.name}/cifar-10-batches-py/x", exist_ok=True)
     fsspec.filesystem("memory").pipe_file(f"/{tmp_path.name}/cifar-10-batches-py/x/y", b"")
     fails("is not on this machine", path=f"memory://{tmp_path.name}")

@@ -25,7 +25,7 @@ def test_reads_shards_in_order(write_parquet, jpeg):
     assert [item.label for item in source.items("test")] == [1, 0]
 
 
-def test_the_hubs_own_column_names(write_parquet):
+def test_column_names_of_the_hub_are_recognized(write_parquet):
     for split in ("train", "test"):
         folder = write_parquet(f"{split}/0000.parquet", [0, 1], columns=("img", "fine_label"))
     assert source_of(folder).count("test") == 2
@@ -38,8 +38,11 @@ def test_wordnet_ids_in_paths_become_keys(write_parquet):
     assert source_of(folder).keys == ("n01440764", "n02102040")
 
 
-def test_lists_of_lemmas_go_by_the_words_that_clip_knows(write_parquet):
-    """As ImageNet's parquet on the hub has them: by their first lemmas, both cranes would be `crane`."""
+def test_lists_of_lemmas_become_the_names_that_clip_knows(write_parquet):
+    """Lists of lemmas as in ImageNet's parquet files on the hub.
+
+    By their first lemmas, both cranes would be called `crane`.
+    """
     paths = ["n02012849_1.JPEG", "n03126707/1.JPEG"]
     for split in ("train", "test"):
         folder = write_parquet(
@@ -48,13 +51,13 @@ def test_lists_of_lemmas_go_by_the_words_that_clip_knows(write_parquet):
     assert source_of(folder).names == ("crane bird", "construction crane")
 
 
-def test_a_test_split_without_labels_is_passed_over(write_parquet):
+def test_a_test_split_without_labels_is_ignored(write_parquet):
     write_parquet("train-0.parquet", [0, 1])
     write_parquet("test-0.parquet", [-1, -1, -1])
     assert source_of(write_parquet("validation-0.parquet", [0, 1])).count("test") == 2
 
 
-def test_names_from_a_file(write_parquet, tmp_path):
+def test_class_names_are_read_from_a_file(write_parquet, tmp_path):
     for split in ("train", "test"):
         folder = write_parquet(f"{split}-0.parquet", [0, 1], names=None)
     with pytest.raises(UserError, match="has no class names; give a text file"):
@@ -69,12 +72,15 @@ def test_a_list_in_another_order_than_its_own_names_is_refused(write_parquet, tm
     (tmp_path / "names.txt").write_text("blue\nred\n")
     with pytest.raises(
         UserError,
-        match="has 'blue' in line 1, but its class is number 2; write the lines in the order of the classes",
+        match=(
+            "has 'blue' in line 1, but its class is number 2; "
+            "write the lines in the order of the classes"
+        ),
     ):
         source_of(folder, class_names=str(tmp_path / "names.txt"))
 
 
-def test_a_network_that_fails_for_a_moment_changes_nothing_and_one_that_goes_on_is_a_sentence(
+def test_a_network_that_fails_once_changes_nothing_and_one_that_keeps_failing_is_a_user_error(
     write_parquet, network
 ):
     for split in ("train", "test"):
@@ -96,7 +102,10 @@ def test_a_network_that_fails_for_a_moment_changes_nothing_and_one_that_goes_on_
     for step, given in ((source_of, f"flaky://{folder}"), *((step, source) for step in steps)):
         with pytest.raises(
             UserError,
-            match=r"-0.parquet can't be read \(tried 4 times: Exception\); check its disk or network",
+            match=(
+                r"-0.parquet can't be read \(tried 4 times: Exception\); "
+                r"check its disk or network"
+            ),
         ):
             failing(step, given, 4)
 
@@ -105,14 +114,14 @@ def test_a_network_that_fails_for_a_moment_changes_nothing_and_one_that_goes_on_
     ("empty", "says"),
     [("train", "has no rows in its train-"), ("test", "has no test split with labels")],
 )
-def test_a_split_without_rows_is_a_sentence(write_parquet, empty, says):
+def test_a_split_without_rows_is_a_user_error(write_parquet, empty, says):
     for split in ("train", "test"):
         folder = write_parquet(f"{split}-0.parquet", [] if split == empty else [0, 1])
     path = folder / f"{empty}-0.parquet"
     table = pq.read_table(path)
     pq.write_table(
         table.set_column(1, "label", pa.array([])), path
-    )  # a column without values has no type of its own
+    )  # a column without values has the type null
     with pytest.raises(UserError, match=says):
         source_of(folder)
 
@@ -127,7 +136,7 @@ def test_the_fingerprint_is_over_contents(write_parquet):
     assert source_of(folder).fingerprint != before
 
 
-def test_large_files_are_told_apart_by_their_footers(write_parquet, monkeypatch):
+def test_large_files_are_identified_by_their_footers(write_parquet, monkeypatch):
     monkeypatch.setattr("beamclip.data.sources.parquet._SMALL", 0)
     write_parquet("train-0.parquet", [0, 1])
     before = source_of(write_parquet("test-0.parquet", [0, 1])).fingerprint
@@ -137,7 +146,7 @@ def test_large_files_are_told_apart_by_their_footers(write_parquet, monkeypatch)
 def test_a_corrected_label_in_a_large_file_changes_the_fingerprint(
     write_parquet, jpeg, monkeypatch
 ):
-    """Two labels that change places leave size, offsets and statistics as they were."""
+    """Swapping two labels does not change size, offsets and statistics."""
     monkeypatch.setattr("beamclip.data.sources.parquet._SMALL", 0)
     sizes, prints = set(), set()
     for labels in ([0, 1, 0, 1], [1, 0, 0, 1]):
@@ -167,7 +176,7 @@ def test_a_corrected_label_in_a_large_file_changes_the_fingerprint(
         ({"labels": [0, -1]}, {"labels": [0, 1]}, "has the label -1 in its train split"),
     ],
 )
-def test_bad_files_get_a_sentence(write_parquet, tmp_path, train, test, match):
+def test_bad_files_are_a_user_error(write_parquet, tmp_path, train, test, match):
     for name, facts in (("train-0.parquet", train), ("test-0.parquet", test)):
         if facts:
             write_parquet(name, **facts)
@@ -188,7 +197,7 @@ def test_images_without_a_path_have_no_wordnet_ids(write_parquet, jpeg):
     )
 
 
-def test_two_columns_of_labels_get_a_sentence(write_parquet):
+def test_two_columns_of_labels_are_a_user_error(write_parquet):
     folder = write_parquet("train-0.parquet", [0, 1])
     table = pq.read_table(folder / "train-0.parquet")
     pq.write_table(table.append_column("label", table["label"]), folder / "train-0.parquet")
@@ -199,7 +208,7 @@ def test_two_columns_of_labels_get_a_sentence(write_parquet):
         source_of(folder)
 
 
-def test_a_damaged_file_gets_a_sentence(write_parquet):
+def test_a_damaged_file_is_a_user_error(write_parquet):
     folder = write_parquet("train-0.parquet", [0, 1])
     (folder / "test-0.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(UserError, match=r"test-0.parquet can't be read as parquet"):

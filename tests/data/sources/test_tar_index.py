@@ -1,4 +1,4 @@
-"""What is wrong with a set of tar shards is one sentence, and costs nothing but the command."""
+"""Broken tar shards are reported in one sentence, before anything is packed."""
 
 import io
 import tarfile
@@ -152,41 +152,65 @@ def no_test(folder, jpeg):
         (break_headers, r"set-train-000001.tar can't be read as an uncompressed tar \("),
         (
             break_header_inside,
-            r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one should be, at byte",
+            (
+                r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one "
+                r"should be, at byte"
+            ),
         ),
         (
             zeros_inside,
-            r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one should be, at byte",
+            (
+                r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one "
+                r"should be, at byte"
+            ),
         ),
         (
             cut_between_members,
-            r"set-train-000000.tar can't be read as an uncompressed tar \(cut short: it has no end\)",
+            (
+                r"set-train-000000.tar can't be read as an uncompressed tar \(cut short: it has no "
+                r"end\)"
+            ),
         ),
         (
             cut_in_a_header,
-            r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one should be, at byte",
+            (
+                r"set-train-000000.tar can't be read as an uncompressed tar \(no header where one "
+                r"should be, at byte"
+            ),
         ),
         (compress, r"set-train-000001.tar can't be read as an uncompressed tar \("),
         (drop_label, "set-train-000001.tar has no label for the sample 000009; "),
         (drop_image, "set-train-000001.tar has no image for the sample 000009; "),
         (
             two_images,
-            "set-train-000001.tar has 000000.jpg and 000000.png in one sample; leave one of them with a plain ending",
+            (
+                "set-train-000001.tar has 000000.jpg and 000000.png in one sample; "
+                "leave one of them with a plain ending"
+            ),
         ),
         (two_images_of_odd_endings, "set-train-000001.tar has 0.a.jpg and 0.b.jpg in one sample; "),
         (garble_json, "set-train-000001.tar 0.json holds no class index; "),
         (
             link_nowhere,
-            "set-train-000001.tar has 000000.jpg as a link to gone.jpg, which is no file in it; write the image itself",
+            (
+                "set-train-000001.tar has 000000.jpg as a link to gone.jpg, which is not a file in "
+                "it; write the image itself"
+            ),
         ),
         (
             label_linked_to_itself,
-            "set-train-000001.tar 0.cls is a link to 0.cls, which is no file in the shard; write the label itself",
+            (
+                "set-train-000001.tar 0.cls is a link to 0.cls, which is not a file in the shard; "
+                "write the label itself"
+            ),
         ),
         (nested_json, "set-train-000001.tar 0.json holds no class index; "),
         (
             one_key_twice,
-            "set-train-000001.tar 0.jpg occurs twice, and only one would count; give every sample a name of its own",
+            (
+                "set-train-000001.tar 0.jpg occurs twice, and only one would count; "
+                "give every sample its own name"
+            ),
         ),
         (nothing, "has no images in its train shards; write some"),
         (garble_label, "set-train-000001.tar 0.cls holds no class index; "),
@@ -197,10 +221,10 @@ def no_test(folder, jpeg):
         (latin_name, r"has the file caf\\xe9.jpg, whose name is not UTF-8; rename it"),
         (
             latin_classes,
-            "classnames.txt is not UTF-8; save it as UTF-8 text, one class name a line",
+            "classnames.txt is not UTF-8; save it as UTF-8 text, one class name per line",
         ),
-        (twice_a_class, "classnames.txt has 'ant' 2 times; every class needs a name of its own"),
-        (no_name_in_a_line, "classnames.txt is empty in line 2; write one class name a line"),
+        (twice_a_class, "classnames.txt has 'ant' 2 times; every class needs its own name"),
+        (no_name_in_a_line, "classnames.txt is empty in line 2; write one class name per line"),
         (
             no_names,
             "has no class names; list them in classnames.txt there, or give data.class_names",
@@ -208,7 +232,7 @@ def no_test(folder, jpeg):
         (no_test, r"has no test shards; name them test-\*.tar or val-\*.tar"),
     ],
 )
-def test_what_is_wrong_is_a_sentence(shards, jpeg, harm, match):
+def test_broken_shards_are_user_errors(shards, jpeg, harm, match):
     harm(shards, jpeg)
     with pytest.raises(UserError, match=match):
         list(source_of(shards).items("train"))

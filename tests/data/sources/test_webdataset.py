@@ -29,7 +29,7 @@ def test_shards_are_read_in_order_by_their_names(shards, jpeg):
     assert [item.label for item in source.items("test")] == [2, 1, 0]
 
 
-def test_a_part_of_the_items_is_that_part(shards):
+def test_any_slice_of_the_items_can_be_read(shards):
     source = source_of(shards)
     whole = [(item.name, item.label) for item in source.items("train")]
     for start, stop in ((0, 2), (2, 4), (3, None), (5, 9)):
@@ -38,7 +38,7 @@ def test_a_part_of_the_items_is_that_part(shards):
         ]
 
 
-def test_labels_may_be_json_and_shards_may_lie_in_folders(tmp_path, jpeg):
+def test_labels_may_be_json_and_shards_may_be_in_folders(tmp_path, jpeg):
     for split in ("train", "test"):
         members = webdataset(
             jpeg,
@@ -89,14 +89,17 @@ def folders(tmp_path, jpeg):
         ("walkman\nchain saw\nfish", None),
         (
             "tench\nchain_saw\ncassette_player",
-            "'tench' in line 1, but its class is number 3; write the lines in the order of the classes",
+            (
+                "'tench' in line 1, but its class is number 3; "
+                "write the lines in the order of the classes"
+            ),
         ),
         ("cassette player\nchain saw\nparachute\ntench", "4 class names for 3 labels"),
         ("cassette player\ntench", "2 class names for 3 labels"),
     ],
 )
-def test_a_list_of_names_must_fit_the_class_folders_wherever_it_lies(folders, names, says, given):
-    """Labels are made from the folders: it would give each class another's name."""
+def test_a_list_of_names_in_any_place_must_match_the_class_folders(folders, names, says, given):
+    """Labels follow the folders, so each class would get the name of another."""
     path = folders / ("given.txt" if given else "classes.txt")
     path.write_text(names)
     config = {"class_names": str(path)} if given else {}
@@ -112,14 +115,14 @@ def test_a_list_of_names_must_fit_the_class_folders_wherever_it_lies(folders, na
         source_of(folders, **config)
 
 
-def test_a_given_list_in_another_order_than_the_one_beside_the_shards_is_refused(shards, tmp_path):
+def test_a_given_list_in_another_order_than_the_one_next_to_the_shards_is_refused(shards, tmp_path):
     (tmp_path / "names.txt").write_text("cow\nbee\nant\n")
     with pytest.raises(UserError, match="has 'cow' in line 1, but its class is number 3"):
         source_of(shards, class_names=str(tmp_path / "names.txt"))
 
 
-def test_shards_with_labels_are_not_read_through_to_be_opened(shards, monkeypatch):
-    """Over a network it takes minutes, and a set that is packed needs no more than its names."""
+def test_opening_shards_with_labels_does_not_read_all_headers(shards, monkeypatch):
+    """Over a network it takes minutes, and a packed data set needs only its class names."""
     monkeypatch.setattr(
         "beamclip.data.sources.webdataset.samples_in",
         lambda *_: pytest.fail("all headers were read"),
@@ -135,14 +138,14 @@ def test_shards_with_labels_are_not_read_through_to_be_opened(shards, monkeypatc
         ["0.jpg", "1.jpg", "0.cls", "1.cls"],
     ],
 )
-def test_labels_may_lie_anywhere_in_a_shard(shards, jpeg, order):
+def test_labels_may_be_anywhere_in_a_shard(shards, jpeg, order):
     members = {"0.jpg": jpeg(), "1.jpg": jpeg(), "0.cls": b"2", "1.cls": b"0"}
     write_tar(shards / "set-train-000000.tar", {name: members[name] for name in order})
     assert [item.label for item in source_of(shards).items("train", 0, 2)] == [2, 0]
 
 
 @pytest.mark.parametrize("facts", [{"name": "pets"}, {"label": 3}])
-def test_a_json_of_the_whole_set_makes_no_labels(folders, jpeg, facts):
+def test_a_json_about_the_whole_set_gives_no_labels(folders, jpeg, facts):
     for split in ("train", "test"):
         write_tar(
             folders / f"{split}.tar",
@@ -151,7 +154,7 @@ def test_a_json_of_the_whole_set_makes_no_labels(folders, jpeg, facts):
     assert [item.label for item in source_of(folders).items("train")] == [1, 0]
 
 
-def test_a_json_of_the_whole_set_may_lie_among_labelled_samples(shards, jpeg):
+def test_a_json_about_the_whole_set_may_be_among_labeled_samples(shards, jpeg):
     write_tar(
         shards / "set-train-000000.tar",
         {"info.json": b'{"name": "pets"}'} | webdataset(jpeg, [2, 0]),
@@ -159,14 +162,14 @@ def test_a_json_of_the_whole_set_may_lie_among_labelled_samples(shards, jpeg):
     assert [item.label for item in source_of(shards).items("train", 0, 2)] == [2, 0]
 
 
-def test_another_way_of_reading_is_another_fingerprint(shards, monkeypatch):
+def test_another_read_version_changes_the_fingerprint(shards, monkeypatch):
     before = source_of(shards).fingerprint
     monkeypatch.setattr("beamclip.data.sources.webdataset.READ_VERSION", 0)
     assert source_of(shards).fingerprint != before
 
 
 @pytest.mark.parametrize("kind", ["shards", "folders"])
-def test_a_network_that_fails_for_a_moment_changes_nothing_and_one_that_goes_on_is_a_sentence(
+def test_a_network_that_fails_once_changes_nothing_and_one_that_keeps_failing_is_a_user_error(
     request, kind, network
 ):
     folder = request.getfixturevalue(kind)
@@ -181,7 +184,10 @@ def test_a_network_that_fails_for_a_moment_changes_nothing_and_one_that_goes_on_
     network.errors = [Exception()] * 4
     with pytest.raises(
         UserError,
-        match=r"classnames.txt can't be read \(tried 4 times: Exception\); check its disk or network",
+        match=(
+            r"classnames.txt can't be read \(tried 4 times: Exception\); "
+            r"check its disk or network"
+        ),
     ):
         read()
     (folder / "classnames.txt").unlink()
@@ -194,7 +200,7 @@ def test_a_network_that_fails_for_a_moment_changes_nothing_and_one_that_goes_on_
 
 
 def with_more(jpeg, labels, **more):
-    """Samples that hold more files each."""
+    """Samples that have several files each."""
     members = webdataset(jpeg, labels)
     return members | {
         f"{number:06}.{suffix}": content
@@ -210,13 +216,13 @@ def test_a_sample_s_image_is_the_one_with_the_plain_ending(shards, jpeg):
     assert names == ["000000.jpg", "000001.jpg"]
 
 
-def test_an_only_image_may_have_any_ending(shards, jpeg):
+def test_the_only_image_of_a_sample_may_have_any_ending(shards, jpeg):
     write_tar(shards / "set-train-000000.tar", {"0.input.jpg": jpeg(), "0.cls": b"2"})
     assert next(iter(source_of(shards).items("train"))).label == 2
 
 
 @pytest.mark.parametrize("facts", [{"width": 16}, [1, 2], {"label": 1}, None])
-def test_cls_is_the_label_whatever_a_json_says(shards, jpeg, facts):
+def test_a_cls_label_overrides_a_json_label(shards, jpeg, facts):
     write_tar(
         shards / "set-train-000000.tar", with_more(jpeg, [2, 0], json=json.dumps(facts).encode())
     )
@@ -226,7 +232,7 @@ def test_cls_is_the_label_whatever_a_json_says(shards, jpeg, facts):
 @pytest.mark.parametrize(
     ("kind", "target"), [(tarfile.LNKTYPE, "a/0.jpg"), (tarfile.SYMTYPE, "../a/0.jpg")]
 )
-def test_a_link_is_the_image_it_leads_to(tmp_path, jpeg, kind, target):
+def test_a_link_in_a_shard_is_followed(tmp_path, jpeg, kind, target):
     for split in ("train", "test"):
         linked(
             write_tar(tmp_path / f"{split}.tar", {"a/0.jpg": jpeg((9, 9, 9))}),
@@ -241,7 +247,7 @@ def test_a_link_is_the_image_it_leads_to(tmp_path, jpeg, kind, target):
     ) == (0, 1)
 
 
-def test_packs_the_same_from_memory_as_from_disk(shards, tmp_path):
+def test_packing_from_memory_and_from_disk_gives_the_same(shards, tmp_path):
     system = fsspec.filesystem("memory")
     for path in shards.iterdir():
         system.pipe_file(f"/{tmp_path.name}/{path.name}", path.read_bytes())
@@ -265,7 +271,7 @@ def test_a_damaged_image_inside_is_a_bad_image(shards, jpeg, tmp_path):
     ] and packed.labels.tolist() == [0, 1, 1, 0, 2, 1, 0]
 
 
-def test_pickles_with_its_index_and_without_open_files(shards):
+def test_a_pickled_source_has_its_index_and_no_open_files(shards):
     source = source_of(shards)
     whole = [item.name for item in source.items("train")]
     assert [item.name for item in pickle.loads(pickle.dumps(source)).items("train")] == whole
