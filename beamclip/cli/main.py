@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pkgutil import resolve_name
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 from beamclip import __version__
@@ -99,6 +99,25 @@ def exit_code_of(action: Callable[[], int | None]) -> int:
         resume = f"; continue with  {interruption}" if str(interruption) else ""
         print(f"beamclip: interrupted; what is finished is kept{resume}", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _print_user_error(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Print an uncaught UserError as one sentence and exit; leave other exceptions to Python.
+
+    A script's own lines, such as `Sweep(…)`, run outside of `exit_code_of`.
+    """
+    if not isinstance(error, UserError):
+        sys.__excepthook__(kind, error, traceback)
+        return
+    print(f"beamclip: {error}", file=sys.stderr)
+    sys.exit(EXIT_USER_ERROR)
+
+
+# Scripts import `sweep_main`, and thereby this module, before they declare their sweep.
+if sys.excepthook is sys.__excepthook__:
+    sys.excepthook = _print_user_error
 
 
 def _forward_sigterm(number: int, frame: FrameType | None) -> None:

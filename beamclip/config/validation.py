@@ -18,6 +18,7 @@ _EXPECTED = {
     "tuple_type": "a list, such as [1, 2]",
     "dict_type": "a mapping, such as {name: 1}",
     "model_type": "its settings, such as {key: 1}",
+    "model_attributes_type": "its values in a script as choice(1, 2) or uniform(0, 1)",
 }
 """Advice by type of pydantic's error; its own messages speak of tuples and dictionaries."""
 
@@ -40,10 +41,20 @@ def validate(model: type[Model], tree: Mapping[str, Any]) -> Model:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        others = error.error_count() - 1
-        more = f" ({others} more)" if others else ""
-        raise UserError(f"{_sentence(model, first)}{more}") from None
+        raise UserError(describe_errors(model, error)) from None
+
+
+def describe_errors(model: type[BaseModel], error: ValidationError) -> str:
+    """Return a sentence about the first error, with the number of the others.
+
+    Args:
+        model: the model that was not built.
+        error: what pydantic raised.
+    """
+    first = error.errors(include_url=False)[0]
+    others = error.error_count() - 1
+    more = f" ({others} more)" if others else ""
+    return f"{_sentence(model, first)}{more}"
 
 
 def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
