@@ -272,12 +272,14 @@ def _add_anchors(commands: "Commands") -> None:
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="for each class, list the senses considered and why one was chosen",
+        help=(
+            "only list the senses considered for each class and why one was chosen; needs no "
+            "teacher, and builds no anchors unless the teacher has encoded the images"
+        ),
     )
     parser.add_argument(
         "--near",
         type=_parse_cosine,
-        default=0.95,
         metavar="COSINE",
         help="smallest cosine at which two anchors count as near-duplicates (default: 0.95)",
     )
