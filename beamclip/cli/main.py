@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from beamclip import __version__
 from beamclip.cli.options import (
     add_experiment_options,
+    add_finished_sweep_options,
     add_repair_option,
     add_sweep_options,
     start_sweep,
@@ -159,21 +160,26 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_command(
-    commands: "Commands", name: str, handler: str, description: str
+    commands: "Commands",
+    name: str,
+    handler: str,
+    description: str,
+    add_options: Callable[[argparse.ArgumentParser], None] = add_experiment_options,
 ) -> argparse.ArgumentParser:
-    """Add a command with the options that all commands share.
+    """Add a command with the options that most commands share.
 
     Args:
         commands: the subparsers.
         name: of the command.
         handler: `module:function`; a name, because some of these modules import torch.
         description: for the help of the command and of `beamclip`.
+        add_options: adds the shared options.
     """
     parser = commands.add_parser(
         name, help=description, description=description, allow_abbrev=False
     )
     parser.set_defaults(handler=handler)
-    add_experiment_options(parser)
+    add_options(parser)
     return parser
 
 
@@ -304,6 +310,7 @@ def _add_compare(commands: "Commands") -> None:
         "compare",
         "beamclip.cli.compare:run_compare",
         "compare a sweep's trials with the references and published results",
+        add_finished_sweep_options,
     )
     _add_sweep_choice(parser)
 
@@ -314,6 +321,7 @@ def _add_report(commands: "Commands") -> None:
         "report",
         "beamclip.cli.compare:run_report",
         "write a report of a sweep as one page to share: tables, figures, images, costs, commands",
+        add_finished_sweep_options,
     )
     _add_sweep_choice(parser)
     parser.add_argument(
