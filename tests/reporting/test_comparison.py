@@ -56,7 +56,7 @@ def test_more_trials_than_a_page_are_all_read(uri, opened, monkeypatch):
 def test_a_name_that_does_not_exist_gets_its_neighbours(uri, finished):
     with pytest.raises(UserError, match="did you mean temp"):
         compare(uri, "temps")
-    with pytest.raises(UserError, match="did you mean s1"):
+    with pytest.raises(UserError, match="known are s1"):
         compare(uri, "temp", "s9")
 
 
