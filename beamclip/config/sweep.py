@@ -172,10 +172,18 @@ class Sweep(_Written):
     @field_validator("variants")
     @classmethod
     def _flatten_variants(cls, variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        return {
-            name: _flatten_sections(current_names(settings, announce=True))
-            for name, settings in variants.items()
-        }
+        flattened = {}
+        for name, settings in variants.items():
+            pairs = _flatten_sections(current_names(settings, announce=True))
+            flattened[name] = flat = dict(pairs)
+            given = [key for key, _ in pairs]
+            repeated = [key for key in flat if given.count(key) > 1]
+            if repeated:
+                raise ValueError(
+                    f"variant {name} gives {repeated[0]} twice, nested and with dots or under its "
+                    "old name; keep one"
+                )
+        return flattened
 
     @model_validator(mode="after")
     def _check_search(self) -> "Sweep":
@@ -214,19 +222,19 @@ class Sweep(_Written):
         return tuple(dict.fromkeys(keys))
 
 
-def _flatten_sections(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a variant's settings by dotted key.
+def _flatten_sections(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return a variant's settings as pairs of dotted key and value; a key may occur twice.
 
     Sections are flattened. Settings that are mappings, such as `anchors.senses`, are kept as they
     are: their keys are class names and other words that may contain dots.
     """
     keys = known_keys(Experiment)
-    flat: dict[str, Any] = {}
+    pairs: list[tuple[str, Any]] = []
     for name, value in settings.items():
         key = f"{prefix}{name}"
         is_section = any(known.startswith(f"{key}.") for known in keys)
         if is_section and isinstance(value, Mapping):
-            flat |= _flatten_sections(value, f"{key}.")
+            pairs += _flatten_sections(value, f"{key}.")
         else:
-            flat[key] = value
-    return flat
+            pairs.append((key, value))
+    return pairs
