@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,17 @@ def assert_passes(program, *arguments):
 
 def test_imports_point_one_way():
     assert_passes("lint-imports")
+
+
+@pytest.mark.parametrize("package", ["open_clip", "timm", "torch", "torchvision"])
+def test_settings_import_nothing_that_loads_torch(package):
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    forbidden = [
+        contract["forbidden_modules"]
+        for contract in contracts["contracts"]
+        if "beamclip.config" in contract.get("source_modules", ())
+    ]
+    assert any(package in modules for modules in forbidden)
 
 
 def test_one_style():
