@@ -1,6 +1,6 @@
 """`beamclip anchors`: build the text anchors of the classes and describe them.
 
-Encodes texts only, no image.
+Encodes texts only, no image. With --explain, describe the senses of the classes instead.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from beamclip.anchors.similarity import NEAR_DUPLICATE, measure_similarity
 from beamclip.anchors.wordnet import open_lexicon
 from beamclip.anchors.wordnet.lexicon import HOW_TO_INSTALL
 from beamclip.cli.options import experiment_from_options
-from beamclip.config import Experiment
+from beamclip.config import Experiment, UserError
 from beamclip.preparation.anchors import (
     ExperimentAnchorSets,
     anchor_set_key,
@@ -31,7 +31,11 @@ from beamclip.preparation.anchors import (
     plan_anchor_sets,
 )
 from beamclip.preparation.context import PreparationContext
-from beamclip.preparation.sense_evidence import propose_senses, teacher_zero_shot
+from beamclip.preparation.sense_evidence import (
+    propose_senses,
+    teacher_has_seen_images,
+    teacher_zero_shot,
+)
 from beamclip.stores import Store
 from beamclip.stores.paths import check_writable, stores_root
 from beamclip.sweep.progress import ProgressBars
@@ -79,24 +83,36 @@ class _BuiltAnchorSet:
 
 
 def run_anchors(options: argparse.Namespace) -> None:
-    """Describe the anchors of the experiment given by the options."""
+    """Describe the anchors of the experiment given by the options, or explain its senses."""
     if options.strict_senses:
         options.set.append("anchors.strict_senses=true")
+    experiment = experiment_from_options(options)
+    if options.explain:
+        _refuse_unused(options)
+        explain_classes(experiment)
+        return
+    near = NEAR_DUPLICATE if options.near is None else options.near
     folder = Path(options.out) if options.out else None
-    describe_anchors(experiment_from_options(options), options.explain, options.near, folder)
+    describe_anchors(experiment, near, folder)
+
+
+def _refuse_unused(options: argparse.Namespace) -> None:
+    """Raise UserError if options are given that --explain can't use."""
+    for name in ("near", "out"):
+        if getattr(options, name) is not None:
+            raise UserError(
+                f"--{name} is about the description of the anchors, which --explain leaves out; "
+                "give one of the two"
+            )
 
 
 def describe_anchors(
-    experiment: Experiment,
-    explain: bool = False,
-    near: float = NEAR_DUPLICATE,
-    out: Path | None = None,
+    experiment: Experiment, near: float = NEAR_DUPLICATE, out: Path | None = None
 ) -> list[AnchorReport]:
     """Build an experiment's anchors if they are missing, print a description, and write files.
 
     Args:
         experiment: the settings.
-        explain: also print the senses considered for each class and why one was chosen.
         near: smallest cosine at which two anchors count as near-duplicates, in [-1, 1].
         out: the files of an anchor set go to the folder HASH in this one; default: `anchors` next
             to the stores.
@@ -110,28 +126,51 @@ def describe_anchors(
     check_writable(experiment)
     root = stores_root(experiment)
     with ProgressBars() as bars:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        context = PreparationContext(root, device, bars)
+        context = _context(root, bars)
         planned = plan_anchor_sets(experiment, context)
         anchor_sets = _build(experiment, planned, context)
     folder = out or root.parent / "anchors"
     reports = [_describe(anchor_set, near, folder) for anchor_set in anchor_sets]
-    teacher_knows_classes = _print_zero_shot(experiment, anchor_sets[-1], context)
-    if explain:
-        vocabulary = experiment.anchors.vocabulary
-        if vocabulary != "data":
-            # Of a vocabulary, which may have thousands of names, only list the ambiguous ones. All
-            # teachers share the senses.
-            _, vocabulary_plan = planned.matched[0]
-            ambiguous = ambiguous_senses(vocabulary_plan.senses)
-            explain_senses(f"Ambiguous names of {vocabulary}", ambiguous, None)
+    _print_zero_shot(experiment, anchor_sets[-1], context)
+    return reports
+
+
+def explain_classes(experiment: Experiment) -> None:
+    """Print the senses considered for each class and why one was chosen.
+
+    No teacher is loaded, unless it has encoded images of this data. It then also says which senses
+    the images show.
+
+    Args:
+        experiment: the settings.
+
+    Raises:
+        UserError: class names, senses, prompt sets or vocabulary are not usable.
+    """
+    with ProgressBars() as bars:
+        context = _context(stores_root(experiment), bars)
+        planned = plan_anchor_sets(experiment, context)
         _, own_plan = planned.own
         proposed = None
-        # A teacher near chance can't tell what the images show.
-        if teacher_knows_classes:
-            proposed = propose_senses(experiment, own_plan.senses, context)
-        explain_senses("The data's own classes", own_plan.senses, proposed)
-    return reports
+        if teacher_has_seen_images(experiment, context):
+            check_writable(experiment)
+            own = _build(experiment, planned, context)[-1]
+            # A teacher near chance can't tell what the images show.
+            if _print_zero_shot(experiment, own, context):
+                proposed = propose_senses(experiment, own_plan.senses, context)
+    vocabulary = experiment.anchors.vocabulary
+    if vocabulary != "data":
+        # Of a vocabulary, which may have thousands of names, only list the ambiguous ones. All
+        # teachers share the senses.
+        _, vocabulary_plan = planned.matched[0]
+        ambiguous = ambiguous_senses(vocabulary_plan.senses)
+        explain_senses(f"Ambiguous names of {vocabulary}", ambiguous, None)
+    explain_senses("The data's own classes", own_plan.senses, proposed)
+
+
+def _context(root: Path, bars: ProgressBars) -> PreparationContext:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return PreparationContext(root, device, bars)
 
 
 def _build(

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from beamclip.cli.options import experiment_from_options
+from beamclip.cli.options import check_only_locations, experiment_from_options
 from beamclip.stores.paths import tracking_uri
 
 
@@ -14,6 +14,7 @@ def run_compare(options: argparse.Namespace) -> None:
     from beamclip.reporting.comparison import compare
     from beamclip.reporting.tables import render
 
+    check_only_locations(options)
     uri = tracking_uri(experiment_from_options(options))
     render(compare(uri, options.experiment, options.sweep), Console())
 
@@ -22,5 +23,6 @@ def run_report(options: argparse.Namespace) -> None:
     """Write the report of a sweep, as HTML and Markdown."""
     from beamclip.reporting.html_report import write_report
 
+    check_only_locations(options)
     folder = Path(options.out) if options.out else None
     write_report(experiment_from_options(options), options.experiment, options.sweep, folder)

@@ -11,12 +11,13 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pkgutil import resolve_name
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 from beamclip import __version__
 from beamclip.cli.options import (
     add_experiment_options,
+    add_finished_sweep_options,
     add_repair_option,
     add_sweep_options,
     start_sweep,
@@ -101,6 +102,25 @@ def exit_code_of(action: Callable[[], int | None]) -> int:
         return EXIT_INTERRUPTED
 
 
+def _print_user_error(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Print an uncaught UserError as one sentence and exit; leave other exceptions to Python.
+
+    A script's own lines, such as `Sweep(…)`, run outside of `exit_code_of`.
+    """
+    if not isinstance(error, UserError):
+        sys.__excepthook__(kind, error, traceback)
+        return
+    print(f"beamclip: {error}", file=sys.stderr)
+    sys.exit(EXIT_USER_ERROR)
+
+
+# Scripts import `sweep_main`, and thereby this module, before they declare their sweep.
+if sys.excepthook is sys.__excepthook__:
+    sys.excepthook = _print_user_error
+
+
 def _forward_sigterm(number: int, frame: FrameType | None) -> None:
     """Forward SIGTERM as SIGINT, so that Ray Tune's handler runs as after Ctrl-C.
 
@@ -140,21 +160,26 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_command(
-    commands: "Commands", name: str, handler: str, description: str
+    commands: "Commands",
+    name: str,
+    handler: str,
+    description: str,
+    add_options: Callable[[argparse.ArgumentParser], None] = add_experiment_options,
 ) -> argparse.ArgumentParser:
-    """Add a command with the options that all commands share.
+    """Add a command with the options that most commands share.
 
     Args:
         commands: the subparsers.
         name: name of the command.
         handler: `module:function`; a name, because some of these modules import torch.
         description: text for the help of the command and of `beamclip`.
+        add_options: function that adds the shared options.
     """
     parser = commands.add_parser(
         name, help=description, description=description, allow_abbrev=False
     )
     parser.set_defaults(handler=handler)
-    add_experiment_options(parser)
+    add_options(parser)
     return parser
 
 
@@ -253,12 +278,14 @@ def _add_anchors(commands: "Commands") -> None:
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="for each class, list the senses considered and why one was chosen",
+        help=(
+            "only list the senses considered for each class and why one was chosen; needs no "
+            "teacher, and builds no anchors unless the teacher has encoded the images"
+        ),
     )
     parser.add_argument(
         "--near",
         type=_parse_cosine,
-        default=0.95,
         metavar="COSINE",
         help="smallest cosine at which two anchors count as near-duplicates (default: 0.95)",
     )
@@ -283,6 +310,7 @@ def _add_compare(commands: "Commands") -> None:
         "compare",
         "beamclip.cli.compare:run_compare",
         "compare a sweep's trials with the references and published results",
+        add_finished_sweep_options,
     )
     _add_sweep_choice(parser)
 
@@ -293,6 +321,7 @@ def _add_report(commands: "Commands") -> None:
         "report",
         "beamclip.cli.compare:run_report",
         "write a report of a sweep as one page to share: tables, figures, images, costs, commands",
+        add_finished_sweep_options,
     )
     _add_sweep_choice(parser)
     parser.add_argument(

@@ -62,25 +62,50 @@ def overrides_from_options(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_experiment_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every command takes."""
+    """Add the options of every command that uses an experiment's settings."""
+    group = _add_location_options(parser, "change a setting, such as optimizer.lr=1e-3; repeatable")
+    group.add_argument(
+        "--data",
+        metavar="DIR",
+        help="images: a folder or URL with train/ and test/ folders, parquet, tar shards, or CIFAR",
+    )
+    group.add_argument("--workers", type=int, metavar="N", help="number of workers of one trial")
+    group.add_argument(
+        "--gpus-per-worker",
+        type=float,
+        metavar="N",
+        help="number of GPUs of one worker; may be a fraction",
+    )
+
+
+def add_finished_sweep_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where a finished sweep is kept."""
+    _add_location_options(parser, "change a setting of storage or tracking; repeatable")
+    # `overrides_from_options` looks for them.
+    parser.set_defaults(data=None, workers=None, gpus_per_worker=None)
+
+
+def check_only_locations(options: argparse.Namespace) -> None:
+    """Raise UserError if --set has settings that a command on a finished sweep would ignore."""
+    for key in parse_assignments(options.set):
+        if key.partition(".")[0] not in ("storage", "tracking"):
+            raise UserError(
+                f"--set {key} changes nothing here: a finished sweep keeps its settings; leave it "
+                "out, or set storage or tracking"
+            )
+
+
+def _add_location_options(
+    parser: argparse.ArgumentParser, set_help: str
+) -> argparse._ArgumentGroup:
+    """Add --preset, --set and where runs are kept; return the group, for more options."""
     group = parser.add_argument_group("experiment")
     group.add_argument(
         "--preset",
         metavar="NAME",
         help=f"{', '.join(preset_names())}, or a YAML file (default: {DEFAULT_PRESET})",
     )
-    group.add_argument(
-        "--data",
-        metavar="DIR",
-        help="images: a folder or URL with train/ and test/ folders, parquet, tar shards, or CIFAR",
-    )
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting, such as optimizer.lr=1e-3; repeatable",
-    )
+    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=set_help)
     group.add_argument(
         "--storage",
         metavar="DIR-or-URI",
@@ -91,13 +116,7 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
         metavar="URI",
         help="MLflow server or database (default: sqlite in the storage)",
     )
-    group.add_argument("--workers", type=int, metavar="N", help="number of workers of one trial")
-    group.add_argument(
-        "--gpus-per-worker",
-        type=float,
-        metavar="N",
-        help="number of GPUs of one worker; may be a fraction",
-    )
+    return group
 
 
 def add_sweep_options(parser: argparse.ArgumentParser) -> None:

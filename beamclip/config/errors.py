@@ -1,12 +1,15 @@
 """The exception for mistakes of the user, and helpers to word messages of one sentence."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
 _MAX_LISTED = 12
 """A message lists the known names only if there are at most this many."""
+
+_SIMILAR = 0.6
+"""Smallest difflib ratio of a name that is suggested. At 0.5, `cms` suggests `compress`."""
 
 
 class UserError(ValueError):
@@ -30,12 +33,33 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
         empty string if there are more than 12.
     """
     names = sorted(known)
-    close = get_close_matches(name, names, n=count, cutoff=0.5)
+    close = close_names(name, names, count)
     if close:
         return f"; did you mean {' or '.join(close)}?"
-    if names and len(names) <= _MAX_LISTED:
-        return f"; known are {', '.join(names)}"
-    return ""
+    return listed(names)
+
+
+def listed(known: Sequence[str]) -> str:
+    """Return the end of a sentence that lists known names, or an empty string if over 12."""
+    return f"; known are {', '.join(known)}" if 0 < len(known) <= _MAX_LISTED else ""
+
+
+def close_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """Return the known names that may be meant by another, the most similar first.
+
+    Args:
+        name: the name that was given: misspelled, or shorter or longer at its end.
+        known: all names that would be accepted.
+        count: return at most this many.
+    """
+    names = sorted(known)
+    similar = get_close_matches(name, names, n=count, cutoff=_SIMILAR)
+    # Such as `temp`, which is not similar to the longer `temperature`.
+    for other in names:
+        shorter, longer = sorted((name, other), key=len)
+        if len(shorter) > 2 and longer.startswith(shorter) and other not in similar:
+            similar.append(other)
+    return similar[:count]
 
 
 def first_line(error: BaseException) -> str:

@@ -53,7 +53,7 @@ def reference() -> str:
 
 
 def _sections(model: type[BaseModel], key: str, heading: str) -> list[str]:
-    """Return the section of a model, then the sections of the models in its fields.
+    """Return the section of a model, then those of the models in its fields, also in lists.
 
     Args:
         model: the model of these settings.
@@ -64,6 +64,10 @@ def _sections(model: type[BaseModel], key: str, heading: str) -> list[str]:
     for name, field in model.model_fields.items():
         if is_model(field.annotation):
             sections += _sections(field.annotation, f"{key}.{name}", f"{heading}#")
+        element = next(iter(get_args(field.annotation)), None)
+        if get_origin(field.annotation) is tuple and is_model(element):
+            text = f"{_first_line(element)} Each entry of the list has these settings."
+            sections.append(f"{heading}# {key}.{name}\n\n{text}\n\n{_table(element, '')}")
     return sections
 
 

@@ -1,31 +1,56 @@
 """Settings of a sweep: a search space over dotted keys, and how it is searched."""
 
+import re
 from collections.abc import Mapping
 from math import isfinite
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from beamclip.config.base import Strict
-from beamclip.config.errors import nearest
+from beamclip.config.errors import UserError, nearest
 from beamclip.config.experiment import Experiment
 from beamclip.config.metrics import VAL_TOP1
 from beamclip.config.overrides import known_keys
 from beamclip.config.renamed import current_names
+from beamclip.config.validation import describe_errors
 
 Value = bool | int | float | str | None
 
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
-class Choice(Strict):
+
+class _Written(Strict):
+    """Base class of what users write in Python: a mistake is a UserError of one sentence."""
+
+    written_as: ClassVar[str]
+    """The name that users call; it begins the sentence."""
+
+    # Type checkers take the arguments from the fields.
+    if not TYPE_CHECKING:
+
+        def __init__(self, **settings: Any) -> None:
+            try:
+                super().__init__(**settings)
+            except ValidationError as error:
+                message = describe_errors(type(self), error)
+                raise UserError(f"{self.written_as}: {message}") from None
+
+        # As of BaseModel's own: validation of a tree does not call it.
+        __init__.__pydantic_base_init__ = True
+
+
+class Choice(_Written):
     """A dimension with listed values. A grid search tries all of them."""
 
+    written_as: ClassVar = "choice"
     kind: Literal["choice"] = "choice"
     values: tuple[Value, ...] = Field(min_length=1)
 
     @field_validator("values", mode="before")
     @classmethod
-    def _check_finite(cls, values: Any) -> Any:
-        """Raise ValueError for infinity and NaN.
+    def _check_values(cls, values: Any) -> Any:
+        """Raise ValueError for infinity, NaN, and values that are no `Value`.
 
         pydantic's own error would be about bool, the first type in `Value`.
         """
@@ -34,13 +59,19 @@ class Choice(Strict):
         for value in values:
             if isinstance(value, float) and not isfinite(value):
                 raise ValueError(f"{value} can't be tried; give a finite number")
+            if value is not None and not isinstance(value, bool | int | float | str):
+                raise ValueError(
+                    f"{value!r} can't be tried as one value; give numbers or texts one by one, as "
+                    "in choice(1, 2), or a list as a setting of a variant"
+                )
         # pydantic validates the result as a Python object, and strict mode then needs a tuple.
         return tuple(values)
 
 
-class Uniform(Strict):
+class Uniform(_Written):
     """A range that is sampled uniformly from `low` to `high`, or log-uniformly if `log` is true."""
 
+    written_as: ClassVar = "uniform"
     kind: Literal["uniform"] = "uniform"
     low: float
     high: float
@@ -77,25 +108,27 @@ def loguniform(low: float, high: float) -> Uniform:
     return Uniform(low=low, high=high, log=True)
 
 
-class Asha(Strict):
+class Asha(_Written):
     """Asynchronous successive halving (arXiv 1810.05934).
 
     After 1, η, η²… times `grace_epochs` epochs, only the best 1/η of the trials continue. η is
     `reduction_factor`.
     """
 
+    written_as: ClassVar = "Asha"
     grace_epochs: int = Field(1, ge=1)
     reduction_factor: int = Field(3, ge=2)
 
 
-class Sweep(Strict):
+class Sweep(_Written):
     """A question, a search space, and how the space is searched to answer the question.
 
     Example:
         >>> Sweep(name="lr", space={"optimizer.lr": choice(0.001, 0.003)})
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,60}$")
+    written_as: ClassVar = "Sweep"
+    name: str
     """Name of the sweep and of its MLflow experiment."""
     question: str = ""
     """The question the sweep answers, shown in its report."""
@@ -120,6 +153,11 @@ class Sweep(Strict):
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"{name!r} can't be the name of a folder; use letters, digits, _, - and ., "
+                "60 at most"
+            )
         if name in (".", ".."):
             raise ValueError(
                 f"{name} means a folder that exists already; use letters or digits too"
@@ -134,10 +172,18 @@ class Sweep(Strict):
     @field_validator("variants")
     @classmethod
     def _flatten_variants(cls, variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        return {
-            name: _flatten_sections(current_names(settings, announce=True))
-            for name, settings in variants.items()
-        }
+        flattened = {}
+        for name, settings in variants.items():
+            pairs = _flatten_sections(current_names(settings, announce=True))
+            flattened[name] = flat = dict(pairs)
+            given = [key for key, _ in pairs]
+            repeated = [key for key in flat if given.count(key) > 1]
+            if repeated:
+                raise ValueError(
+                    f"variant {name} gives {repeated[0]} twice, nested and with dots or under its "
+                    "old name; keep one"
+                )
+        return flattened
 
     @model_validator(mode="after")
     def _check_search(self) -> "Sweep":
@@ -176,19 +222,19 @@ class Sweep(Strict):
         return tuple(dict.fromkeys(keys))
 
 
-def _flatten_sections(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a variant's settings by dotted key.
+def _flatten_sections(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return a variant's settings as pairs of dotted key and value; a key may occur twice.
 
     Sections are flattened. Settings that are mappings, such as `anchors.senses`, are kept as they
     are: their keys are class names and other words that may contain dots.
     """
     keys = known_keys(Experiment)
-    flat: dict[str, Any] = {}
+    pairs: list[tuple[str, Any]] = []
     for name, value in settings.items():
         key = f"{prefix}{name}"
         is_section = any(known.startswith(f"{key}.") for known in keys)
         if is_section and isinstance(value, Mapping):
-            flat |= _flatten_sections(value, f"{key}.")
+            pairs += _flatten_sections(value, f"{key}.")
         else:
-            flat[key] = value
-    return flat
+            pairs.append((key, value))
+    return pairs

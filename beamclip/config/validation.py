@@ -1,13 +1,13 @@
 """Validate settings. The first error becomes one sentence that names the key."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from beamclip.config.errors import UserError, nearest
+from beamclip.config.errors import UserError, close_names, listed, nearest
 from beamclip.config.experiment import Experiment
 from beamclip.config.overrides import known_keys
 from beamclip.config.renamed import current_names
@@ -18,6 +18,7 @@ _EXPECTED = {
     "tuple_type": "a list, such as [1, 2]",
     "dict_type": "a mapping, such as {name: 1}",
     "model_type": "its settings, such as {key: 1}",
+    "model_attributes_type": "its values in a script as choice(1, 2) or uniform(0, 1)",
 }
 """Advice by type of pydantic's error; its own messages speak of tuples and dictionaries."""
 
@@ -40,10 +41,20 @@ def validate(model: type[Model], tree: Mapping[str, Any]) -> Model:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        others = error.error_count() - 1
-        more = f" ({others} more)" if others else ""
-        raise UserError(f"{_sentence(model, first)}{more}") from None
+        raise UserError(describe_errors(model, error)) from None
+
+
+def describe_errors(model: type[BaseModel], error: ValidationError) -> str:
+    """Return a sentence about the first error, with the number of the others.
+
+    Args:
+        model: the model that was not built.
+        error: what pydantic raised.
+    """
+    first = error.errors(include_url=False)[0]
+    others = error.error_count() - 1
+    more = f" ({others} more)" if others else ""
+    return f"{_sentence(model, first)}{more}"
 
 
 def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
@@ -93,14 +104,30 @@ def _nearest_key(key: str, keys: Iterable[str]) -> str:
     """Return the end of a sentence that suggests keys.
 
     These are the keys with the same last part: `lr` suggests `optimizer.lr`. If there are none,
-    they are similar keys of the same section, else similar keys of any section.
+    they are the keys of the same section with a similar last part, or all of them if they are few.
+    Without a section they are similar keys of any section.
     """
     known = list(keys)
     section, _, leaf = key.rpartition(".")
-    same_leaf = [other for other in known if other.rpartition(".")[2] == leaf]
-    if same_leaf:
-        return f"; did you mean {' or '.join(same_leaf[:3])}?"
     siblings = [other for other in known if other.rpartition(".")[0] == section]
-    suggestion = nearest(key, siblings)
-    # `nearest` lists all siblings if none is similar. Then look in all sections.
-    return suggestion if suggestion.startswith("; did") else nearest(key, known)
+    # Only last parts are compared: as a whole, keys of one section are all similar.
+    suggested = _keys_with_leaves([leaf], known) or _similar_leaf(leaf, siblings)
+    if not section:
+        suggested = suggested or _similar_leaf(leaf, known)
+    if suggested:
+        return f"; did you mean {' or '.join(suggested[:3])}?"
+    # A misspelled section is similar to the keys in it.
+    return listed(siblings) if section else nearest(key, known)
+
+
+def _similar_leaf(leaf: str, keys: Sequence[str]) -> list[str]:
+    return _keys_with_leaves(close_names(leaf, {_leaf(key) for key in keys}), keys)
+
+
+def _leaf(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _keys_with_leaves(leaves: Iterable[str], keys: Sequence[str]) -> list[str]:
+    """Return the keys with one of these last parts, in the order of `leaves`."""
+    return [key for leaf in leaves for key in keys if _leaf(key) == leaf]

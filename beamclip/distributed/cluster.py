@@ -98,6 +98,17 @@ def disconnect() -> None:
     ray.shutdown()
 
 
+def starts_locally() -> bool:
+    """Return True if `connect` will start a cluster on this machine, False if it joins one."""
+    # In this order: Ray reads some of `_SETTINGS` when it is imported, and they are not set yet.
+    if _cluster_exists():
+        return False
+    import ray
+
+    # A notebook may have joined a cluster already.
+    return not ray.is_initialized()
+
+
 def _cluster_exists() -> bool:
     address = os.environ.get("RAY_ADDRESS", "")
     # "local" makes ray.init() start a new cluster on this machine.

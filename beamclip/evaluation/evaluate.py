@@ -90,7 +90,7 @@ def evaluate(
 
         # Linear probe and k-NN on test.
         probe_logits = selection.probe.logits(test.features)
-        _check_converged(probe_logits, selection)
+        _check_converged(probe_logits, selection, config.protocol)
         probe_report = classification_report(probe_logits, test.labels, config)
         knn_predicted = knn_predict(
             test.features, train.features, train.labels, [k], config.knn_temperature
@@ -217,13 +217,16 @@ def _full_matmul_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(previous)
 
 
-def _check_converged(logits: Tensor, selection: ProbeResult) -> None:
+def _check_converged(logits: Tensor, selection: ProbeResult, protocol: str) -> None:
     """Raise UserError if a logit of the chosen probe is not finite."""
     if bool(torch.isfinite(logits).all()):
         return
     chosen = selection.candidates[selection.chosen]
     settings = ", ".join(f"{name} {value}" for name, value in chosen.settings.items())
-    raise UserError(f"the linear probe diverged ({settings}); lower probe.grid.lr")
+    advice = {"grid": "lower probe.grid.lr", "clip": "lower probe.inverse_l2"}.get(
+        protocol, f"the settings of probe.protocol {protocol} are fixed, so set it to grid"
+    )
+    raise UserError(f"the linear probe diverged ({settings}); {advice}")
 
 
 def _with_prefix(prefix: str, metrics: dict[str, float]) -> dict[str, float]:

@@ -10,6 +10,8 @@ process of its own, because the driver of a sweep doesn't import torch.
 """
 
 import json
+import posixpath
+import re
 import sys
 from pathlib import Path
 
@@ -26,6 +28,10 @@ _CLASSES = 3
 _FEATURES = 16
 _WIDTH = 8
 _CLUSTERS = 2
+# MLflow's rules for the names of metrics. Its own function is not used, because only `tracking`
+# imports mlflow.
+_METRIC_NAME = re.compile(r"[\w./: -]+")
+_MAX_METRIC_NAME_LENGTH = 250
 
 
 def check_objective(config: ObjectiveConfig) -> None:
@@ -95,11 +101,23 @@ def find_problem(scalars: object) -> str:
     if not isinstance(scalars, dict):
         return f'returns {type(scalars).__name__}; return a dict with "loss" and other scalars'
     for name, value in scalars.items():
+        if not _can_be_logged(f"train/{name}"):
+            return (
+                f"returns {name!r}, which MLflow can't take as the name of a metric; "
+                "use letters, digits, _, -, ., spaces, : and single /"
+            )
         if not isinstance(value, Tensor) or value.numel() != 1:
             return f"returns {name}, but not as a tensor with one number"
     if not scalars["loss"].requires_grad:
         return "returns a loss without a gradient; compute it from the student's tensors"
     return ""
+
+
+def _can_be_logged(name: str) -> bool:
+    """Return True if MLflow accepts the name of a metric."""
+    is_path = posixpath.normpath(name) == name
+    is_short = len(name) <= _MAX_METRIC_NAME_LENGTH
+    return is_path and is_short and _METRIC_NAME.fullmatch(name) is not None
 
 
 def describe(error: BaseException) -> str:

@@ -19,7 +19,14 @@ from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.embedding_store import embedding_basis
 from beamclip.preparation.teacher_passes import held_out_views
 from beamclip.preparation.zero_shot import ZeroShotAccuracy, teacher_accuracy
-from beamclip.teachers import Embeddings, Teacher, covering_store, largest_store
+from beamclip.teachers import (
+    Embeddings,
+    Teacher,
+    covering_store,
+    display_name,
+    has_embeddings,
+    largest_store,
+)
 
 # Images compared at a time. It limits the memory that the fp32 copy and the cosines take.
 _CHUNK = 65_536
@@ -59,6 +66,13 @@ def open_packed_if_exists(
     """Return an experiment's packed images, or None if they are not packed yet."""
     path = context.packed_path(experiment.data)
     return open_packed(path) if path.exists() else None
+
+
+def teacher_has_seen_images(experiment: Experiment, context: PreparationContext) -> bool:
+    """Return True if the first teacher has encoded images of this data. Loads no teacher."""
+    packed = open_packed_if_exists(experiment, context)
+    name = display_name(experiment.teacher)
+    return packed is not None and has_embeddings(context.root, packed.key, name)
 
 
 def propose_senses(

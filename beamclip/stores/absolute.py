@@ -22,8 +22,9 @@ from beamclip.stores.paths import (
     tracking_uri,
 )
 
-# open_clip's prefix for a model in a local folder.
-_LOCAL_MODEL = "local-dir:"
+LOCAL_MODEL = "local-dir:"
+"""open_clip's prefix for a model in a local folder."""
+
 _KEYWORDS = ("random", "pretrained", "data", "imagenet-1k", "imagenet-21k", "lvis")
 """Values of `student.init` and `anchors.vocabulary` that are never paths.
 
@@ -173,9 +174,9 @@ def _absolute_objective(value: Any) -> str:
 def _absolute_model(value: Any) -> Any:
     """Return a model's name; the folder in `local-dir:FOLDER` is made absolute."""
     text = str(value)
-    if not text.startswith(_LOCAL_MODEL):
+    if not text.startswith(LOCAL_MODEL):
         return value
-    return _LOCAL_MODEL + _absolute(text.removeprefix(_LOCAL_MODEL))
+    return LOCAL_MODEL + _absolute(text.removeprefix(LOCAL_MODEL))
 
 
 def _absolute_teachers(teachers: Any) -> Any:

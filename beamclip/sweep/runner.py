@@ -23,6 +23,7 @@ from beamclip.config import (
 from beamclip.stores.absolute import absolute_paths
 from beamclip.stores.paths import check_writable, local_folder, stores_root
 from beamclip.stores.sweep_record import SweepRecord, find_sweep, new_sweep_id
+from beamclip.sweep.local_paths import check_local_paths
 from beamclip.sweep.mlflow_run import (
     open_tracker,
     print_comparison,
@@ -74,6 +75,7 @@ def run_sweep(
 
     # Find mistakes before anything is written or built.
     check_space(record.sweep, record.base)
+    check_local_paths(record.sweep, record.base)
     check_writable(record.base)
     if resume:
         check_files_unchanged(record.sweep, record.base, record.folder)
@@ -126,8 +128,9 @@ def plan_sweep(sweep: Sweep, base: Experiment) -> None:
     from beamclip.distributed.cluster import concurrent_trials, disconnect
 
     check_space(sweep, base)
-    check_writable(base)
     sweep, base = _resolve(sweep, base)
+    check_local_paths(sweep, base)
+    check_writable(base)
     try:
         with ProgressBars() as bars:
             _plan_stores(sweep, base, bars, repair=False).close()

@@ -227,6 +227,24 @@ def largest_store(root: Path, images: str, teacher: dict[str, Any]) -> Store | N
     return None
 
 
+def has_embeddings(root: Path, images: str, teacher: str) -> bool:
+    """Return True if a teacher of this name has encoded any of these images.
+
+    A name does not identify a teacher, but unlike `largest_store` this needs no loaded one.
+
+    Args:
+        root: folder of all stores.
+        images: key of the packed images.
+        teacher: the teacher's name.
+    """
+    for manifest_path in (root / KIND).glob("*/manifest.json"):
+        manifest = read_json(manifest_path) or {}
+        same_images = manifest.get("parts", {}).get("images") == images
+        if same_images and manifest.get("teacher") == teacher:
+            return True
+    return False
+
+
 def open_intact_store(path: Path) -> Store | None:
     """Open a finished store, or return None if it is missing or damaged.
 

@@ -53,7 +53,7 @@ def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
         raise UserError(f"teacher.model {config.model} can't be loaded: {_reason(error)}") from None
     model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     return Teacher(
-        _display_name(config),
+        display_name(config),
         model,
         tokenizer,
         _pixel_format(model, config.model),
@@ -108,8 +108,11 @@ def precision_for(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def _display_name(config: TowerConfig) -> str:
-    """Return the last part of the model's name, and the tag if it is an open_clip name."""
+def display_name(config: TowerConfig) -> str:
+    """Return the last part of the model's name, and the tag if it is an open_clip name.
+
+    It is the name of the loaded teacher. No teacher is loaded.
+    """
     name = config.model.removeprefix(_FOLDER).rstrip("/").rsplit("/", 1)[-1]
     if config.pretrained and not config.model.startswith((_FOLDER, _HUB)):
         return f"{name}/{config.pretrained}"

@@ -183,6 +183,29 @@ def test_explain_lists_the_senses_and_why_one_was_chosen(anchors, named):
         "(and of what the images show, once beamclip embed has encoded them)" in printed
     )
     assert f"  --set 'anchors.senses={{crane: {MACHINE}}}'\n" in printed
+
+
+def test_explain_needs_no_teacher_and_makes_nothing(anchors, named, storage, monkeypatch):
+    def load(self, config):
+        raise AssertionError("a teacher is loaded")
+
+    monkeypatch.setattr(PreparationContext, "teacher", load)
+    names = named("crane", "bass", "mouse", "forklift")
+    assert f"crane: {MACHINE}" in anchors(*names, "--explain", "--set", "teacher.model=demo")
+    assert not storage.exists()
+
+
+@pytest.mark.parametrize("option", ["--near=0.9", "--out=here"])
+def test_explain_refuses_options_of_the_description(option, preset, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["anchors", "--preset", str(preset), "--explain", option])
+    name = option.partition("=")[0]
+    says = f"beamclip: {name} is about the description of the anchors, which --explain leaves out"
+    assert caught.value.code == 2 and capsys.readouterr().err.startswith(says)
+
+
+def test_the_description_counts_ambiguous_names(anchors, named):
+    printed = anchors(*named("crane", "bass", "mouse\tn02330245", "forklift"))
     assert row(printed, "sense ambiguous") == "1 classes (see --explain)"
 
 
@@ -219,13 +242,12 @@ def test_images_that_the_teacher_has_encoded_are_used_too(
 
 
 def test_brackets_in_a_class_name_are_not_markup(anchors, named):
-    printed = anchors(*named("[red]", "[/]", "bow [weapon]", "a_b"), "--explain", "--near", "-1")
+    names = named("[red]", "[/]", "bow [weapon]", "a_b")
+    explained = anchors(*names, "--explain")
     for name in ("[red]: ", "[/]: ", "bow [weapon]: "):
-        assert f"\n{name}" in f"\n{printed}"
-    assert (
-        "[red]" in printed.split("Anchors of")[1]
-        and "bow [weapon]" in printed.split("Anchors of")[1]
-    )
+        assert f"\n{name}" in f"\n{explained}"
+    described = anchors(*names, "--near", "-1")
+    assert "[red]" in described and "bow [weapon]" in described
 
 
 def test_the_threshold_of_near_pairs_can_be_set(anchors, named):
@@ -240,10 +262,11 @@ def test_the_threshold_of_near_pairs_can_be_set(anchors, named):
 def test_a_vocabulary_is_described_in_addition_to_the_data_s_own_classes(anchors, tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("crane\nforklift\nbow\tof ribbon\nmissile\tn03773504\nmissile\tn04008634\n")
-    printed = anchors("--set", f"anchors.vocabulary={words}", "--explain")
+    option = ("--set", f"anchors.vocabulary={words}")
+    printed = anchors(*option, "--explain")
     own, vocabulary = printed.index("blue: its name alone"), printed.index(f"crane: {MACHINE}")
     assert vocabulary < own and "forklift:" not in printed  # of a vocabulary, only ambiguous names
-    tables = printed.split("Anchors of tiny: plain")[1:]
+    tables = anchors(*option).split("Anchors of tiny: plain")[1:]
     assert [row(one, "anchors") for one in tables] == ["5", "4"]
     assert row(tables[0], "same anchor") == "1 pairs" and "missile – missile  1.000" in tables[0]
     assert "zero-shot" in tables[1] and "zero-shot" not in tables[0]

@@ -39,7 +39,7 @@ TAU_T = "objective.teacher_temperature"
         (["--preset", "no/such.yaml"], "no/such.yaml can't be read"),
         (["--workers", "3"], "can't be shared evenly by scaling.workers 3"),
         (["--workers", "0"], "scaling.workers is 0"),
-        (["--name", "a b"], "name is 'a b'"),
+        (["--name", "a b"], "name: 'a b' can't be the name of a folder"),
         (["--storage", "ftp5://bucket/x"], "storage ftp5://bucket/x"),
     ],
 )

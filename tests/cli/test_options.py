@@ -90,3 +90,20 @@ def test_a_sweep_is_a_grid_unless_the_options_say_otherwise(asked):
         ("grid", 16, ""),
         ("random", 2, "why?"),
     ]
+
+
+@pytest.mark.parametrize("verb", ["compare", "report"])
+def test_commands_on_finished_sweeps_list_and_take_only_what_they_use(capsys, verb, tmp_path):
+    assert ended([verb, "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "--storage" in printed and "--tracking-uri" in printed
+    for unused in ("--data", "--workers", "--gpus-per-worker", "optimizer.lr"):
+        assert unused not in printed
+    assert ended([verb, "s", "--workers", "2"]) == 2
+    assert "unrecognized arguments: --workers 2" in capsys.readouterr().err
+    assert ended([verb, "s", "--set", "optimizer.lr=1"]) == 2
+    says = "beamclip: --set optimizer.lr changes nothing here: a finished sweep keeps its settings"
+    assert capsys.readouterr().err.startswith(says)
+    # The storage is used: it has no such sweep.
+    assert ended([verb, "s", "--set", f"storage.path={tmp_path}"]) == 2
+    assert "changes nothing" not in capsys.readouterr().err

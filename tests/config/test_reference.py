@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from beamclip.config import Experiment, PromptSet, known_keys
+from beamclip.config import Experiment, OtherTeacher, PromptSet, known_keys
 from beamclip.config.reference import reference
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -33,6 +33,15 @@ def test_recipes_and_prompt_sets_are_described_and_built_in_ones_listed():
     assert [
         line.split("`")[1] for line in prompt_set.splitlines() if line.startswith("| `")
     ] == list(PromptSet.model_fields)
+
+
+def test_settings_in_a_list_have_a_table():
+    for text in (reference(), PAGE.read_text(encoding="utf-8")):
+        others = text.split("\n### teacher.others\n")[1].split("\n## ")[0]
+        assert "Each entry of the list has these settings." in others
+        assert "| `temperature` | float or None | `null` | Its τ_T; default" in others
+        keys = [line.split("`")[1] for line in others.splitlines() if line.startswith("| `")]
+        assert keys == list(OtherTeacher.model_fields)
 
 
 @pytest.mark.slow

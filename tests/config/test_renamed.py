@@ -162,6 +162,27 @@ def test_an_old_and_a_new_name_together_are_a_user_error(tmp_path, read):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"optimizer.lr": 1, "optimiser": {"lr": 2}}, "optimizer.lr"),
+        ({"optimiser.lr": 1, "optimizer": {"lr": 2}}, "optimizer.lr"),
+        ({"optimizer": {"lr": 1}, "optimizer.lr": 2}, "optimizer.lr"),
+        (
+            {"probe": {"grid.normalization": ["l2"], "grid": {"normalisation": ["l2"]}}},
+            "probe.grid.no",
+        ),
+    ],
+)
+def test_a_variant_gives_a_setting_once_at_any_depth(settings, key):
+    space = {"variant": choice("a")}
+    with pytest.raises(UserError, match=rf"^Sweep: variants: variant a gives {key}\w* twice, "):
+        Sweep(name="s", space=space, variants={"a": settings})
+    fine = {"optimizer.lr": 1, "optimiser": {"epochs": 2}}
+    both = {"optimizer.lr": 1, "optimizer.epochs": 2}
+    assert Sweep(name="s", space=space, variants={"a": fine}).variants == {"a": both}
+
+
 def test_a_new_name_overrides_an_old_one_of_the_preset(tmp_path):
     preset = tmp_path / "mine.yaml"
     preset.write_text(OLD_YAML)

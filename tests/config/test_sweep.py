@@ -170,6 +170,33 @@ def test_a_variant_may_be_nested_like_a_preset_and_settings_that_are_mappings_ar
         )
 
 
+@pytest.mark.parametrize(
+    ("declare", "says"),
+    [
+        (lambda: choice([1, 2]), "choice: values: [1, 2] can't be tried as one value; give"),
+        (lambda: choice(), "choice: values has 0 values, but needs 1 or more"),
+        (lambda: loguniform(0, 1), "uniform: a range from 0.0 to 1.0 has no logarithm"),
+        (lambda: Asha(grace=2), "Asha: grace is not a setting; did you mean grace_epochs?"),
+        (lambda: Sweep(), "Sweep: name is not given"),
+        (lambda: Sweep(name="a b/c"), "Sweep: name: 'a b/c' can't be the name of a folder; use"),
+        (lambda: Sweep(name="s", quetion="?"), "Sweep: quetion is not a setting; did you mean q"),
+        (
+            lambda: Sweep(name="s", space={"optimizer.lr": [0.1, 0.2]}),
+            "Sweep: space.optimizer.lr is [0.1, 0.2]; write its values in a script as choice(",
+        ),
+    ],
+)
+def test_a_mistake_in_a_script_s_own_lines_is_one_sentence(declare, says):
+    with pytest.raises(UserError, match=f"^{re.escape(says)}[^\n]*$"):
+        declare()
+
+
+def test_a_stored_sweep_is_the_sweep_that_was_written():
+    """Validation of a tree must not go the way of Python's arguments, which takes no lists."""
+    written = varied(search="random", space=varied().space | {"optimizer.lr": uniform(0, 1)})
+    assert validate(Sweep, written.model_dump(mode="json")) == written
+
+
 @pytest.mark.parametrize("name", [".", ".."])
 def test_a_sweep_name_that_means_an_existing_folder_is_refused(name):
     with pytest.raises(

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import sys
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from beamclip.evaluation import (
     select_k,
     select_probe,
 )
+from beamclip.evaluation.protocols import ProbeCandidate, ProbeResult
 
 CONFIG = ProbeConfig(
     grid=GridConfig(lr=(0.3,), weight_decay=(1.0, 0.03, 0.0)), knn_k=(5, 3), bootstrap=200
@@ -228,3 +230,27 @@ def test_saved_files_contain_metrics_details_and_predictions(evaluation, tmp_pat
 def test_saving_into_a_missing_folder_is_a_user_error(evaluation, tmp_path):
     with pytest.raises(UserError, match=r"evaluation\.json can't be written \(No such file"):
         save_evaluation(evaluation, tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "advice"),
+    [
+        ("grid", "lower probe.grid.lr"),
+        ("clip", "lower probe.inverse_l2"),
+        ("seed", "the settings of probe.protocol seed are fixed, so set it to grid"),
+    ],
+)
+def test_the_advice_for_a_probe_that_diverges_fits_its_protocol(
+    parts, monkeypatch, protocol, advice
+):
+    width = parts[0].features.shape[1]
+    diverged = Probe(
+        torch.full((7, width), torch.nan), torch.zeros(7), torch.zeros(width), torch.ones(width)
+    )
+    result = ProbeResult(diverged, (ProbeCandidate({"lr": 9.0}, 14.0),), 0)
+    # The package has a function of the module's name.
+    module = sys.modules["beamclip.evaluation.evaluate"]
+    monkeypatch.setattr(module, "select_probe", lambda *_: result)
+    says = rf"^the linear probe diverged \(lr 9.0\); {advice}$"
+    with pytest.raises(UserError, match=says):
+        evaluate(*parts, None, ProbeConfig(protocol=protocol))

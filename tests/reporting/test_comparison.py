@@ -57,7 +57,7 @@ def test_trials_on_every_page_of_the_api_are_read(uri, opened, monkeypatch):
 def test_an_unknown_name_is_reported_with_similar_names(uri, finished):
     with pytest.raises(UserError, match="did you mean temp"):
         compare(uri, "temps")
-    with pytest.raises(UserError, match="did you mean s1"):
+    with pytest.raises(UserError, match="known are s1"):
         compare(uri, "temp", "s9")
 
 

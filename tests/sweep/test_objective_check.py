@@ -43,6 +43,10 @@ def test_paths_become_absolute_and_the_text_travels_with_the_settings(tmp_path):
         ("return inputs.embeddings.mean()\n", 'returns Tensor; return a dict with "loss"'),
         ('return {"loss": inputs.embeddings}\n', "returns loss, but not as a tensor"),
         ('return {"loss": inputs.teachers[0].mean()}\n', "returns a loss without a gradient"),
+        (
+            'loss = inputs.embeddings.mean()\n    return {"loss": loss, "far (%)": loss}\n',
+            "returns 'far (%)', which MLflow can't take as the name of a metric",
+        ),
         ("return 1 / 0\n", "ZeroDivisionError: division by zero (my_losses.py, line 6)"),
     ],
 )

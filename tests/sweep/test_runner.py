@@ -16,7 +16,8 @@ from beamclip.reporting.comparison import compare
 from beamclip.stores.paths import asset_key
 from beamclip.stores.sweep_record import SweepRecord, find_sweep
 from beamclip.sweep import runner
-from beamclip.sweep.runner import run_sweep, sweep_lock
+from beamclip.sweep.local_paths import check_local_paths
+from beamclip.sweep.runner import plan_sweep, run_sweep, sweep_lock
 from beamclip.tracking import SweepTracker
 
 SWEEP = Sweep(name="my-sweep", space={"seed": choice(1, 2)})
@@ -80,6 +81,53 @@ def test_a_sweep_that_never_began_does_not_become_the_latest(monkeypatch, storag
     with pytest.raises(UserError, match="no such folder"):
         run_sweep(SWEEP, base)
     assert compare(uri, SWEEP.name).sweep_id == "20260101-000000-0001"
+
+
+@pytest.fixture
+def stores_are_never_built(monkeypatch):
+    def build(record, bars, repair):
+        raise AssertionError("Ray would start")
+
+    monkeypatch.setattr(runner, "_build_stores", build)
+    monkeypatch.setattr(runner, "_plan_stores", build)
+
+
+@pytest.mark.parametrize("start", [run_sweep, plan_sweep])
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"data.path": "none", "data.source": "auto"}, "data.path {}/none does not exist; give"),
+        ({"teacher.model": "local-dir:none"}, "teacher.model names the folder {}/none, which"),
+        (
+            {"teacher.others": [{"model": "local-dir:none"}], "objective.name": "csm"},
+            "teacher.model names the folder {}/none, which does not exist",
+        ),
+    ],
+)
+def test_a_folder_that_does_not_exist_is_found_before_ray_and_mlflow(
+    start, settings, says, stores_are_never_built, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    base = load_experiment("demo", {"storage.path": str(tmp_path), **settings})
+    with pytest.raises(UserError, match=f"^{says.format(tmp_path)}"):
+        start(SWEEP, base)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_only_a_cluster_may_have_are_left_to_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    nowhere = {"data.path": f"{tmp_path}/none", "data.source": "folder"}
+    check_local_paths(SWEEP, load_experiment("demo", nowhere))
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    with pytest.raises(UserError, match="does not exist"):
+        check_local_paths(SWEEP, load_experiment("demo", nowhere))
+
+
+def test_urls_are_left_to_the_preparation(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    remote = {"data.path": "s3://nowhere/images", "data.source": "folder"}
+    check_local_paths(SWEEP, load_experiment("demo", remote))
 
 
 def test_a_sweep_that_another_process_runs_is_not_resumed(monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """Test every script in `sweeps/`, so that all of them keep up with changes of settings."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -64,12 +65,47 @@ def test_planning_without_stores_writes_no_store(script, preset, tmp_path):
     assert not list(tmp_path.rglob("manifest.json"))
 
 
+def run_script(path, *arguments):
+    command = [sys.executable, str(path), *arguments]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        # Python puts a script's own folder on the path, not the current one.
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+
+
 @pytest.mark.slow
 def test_the_script_is_a_command(script):
-    command = [sys.executable, str(script), "--set", "objective.name=other"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    result = run_script(script, "--set", "objective.name=other")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("beamclip: objective.name: objective other does not exist")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("choice([1, 2])", "choice: values: [1, 2] can't be tried as one value"),
+        ("Sweep(name='a b/c')", "Sweep: name: 'a b/c' can't be the name of a folder"),
+        ("Sweep(name='s', quetion='?')", "Sweep: quetion is not a setting; did you mean question?"),
+    ],
+)
+def test_a_mistake_outside_of_sweep_main_is_printed_without_a_traceback(line, says, tmp_path):
+    own_script = tmp_path / "mine.py"
+    own_script.write_text(f"from beamclip import Sweep, choice, sweep_main\n{line}\n")
+    result = run_script(own_script)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"beamclip: {says}") and result.stderr.count("\n") == 1
+
+
+def test_a_bug_outside_of_sweep_main_keeps_its_traceback(tmp_path):
+    own_script = tmp_path / "mine.py"
+    own_script.write_text("from beamclip import sweep_main\n1 / 0\n")
+    result = run_script(own_script)
+    assert result.returncode == 1 and "Traceback" in result.stderr
 
 
 def test_augmentations_take_four_passes_of_two_views(preset, tmp_path):

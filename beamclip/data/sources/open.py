@@ -36,7 +36,7 @@ def open_source(config: DataConfig) -> Source:
 def _open(config: DataConfig) -> Source:
     if config.source == "demo":
         return DemoSource(config)
-    files = _files(config)
+    files = open_folder(config)
     kind = _kind(config, files)
     if kind == "folder":
         return FolderSource(files, config)
@@ -52,7 +52,7 @@ def _open(config: DataConfig) -> Source:
     return CifarSource(files.local, config, kind)
 
 
-def _files(config: DataConfig) -> Files:
+def open_folder(config: DataConfig) -> Files:
     """Return the files below `data.path`.
 
     Raises:
