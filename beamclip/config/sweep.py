@@ -132,9 +132,9 @@ class Sweep(_Written):
     """Name of the sweep and of its MLflow experiment."""
     question: str = ""
     """The question the sweep answers, shown in its report."""
-    space: dict[str, Dimension] = {}
+    space: Mapping[str, Dimension] = {}
     """Dimensions by dotted key. If empty, the sweep is one trial."""
-    variants: dict[str, dict[str, Any]] = {}
+    variants: Mapping[str, Mapping[str, Any]] = {}
     """Settings that belong together, by name of the variant: `{simclr: {objective.name: simclr,
     optimizer.lr: 0.3}}`. The dimension `variant` of the space lists the names. Settings may be
     nested as in a preset; they are kept by dotted key. With `student.init: variant:OTHER`, a trial
