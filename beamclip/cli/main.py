@@ -105,15 +105,18 @@ def exit_code_of(action: Callable[[], int | None]) -> int:
 def _print_user_error(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
-    """Print an uncaught UserError as one sentence and exit; leave other exceptions to Python.
+    """Print an uncaught UserError as one sentence; leave other exceptions to Python.
 
-    A script's own lines, such as `Sweep(…)`, run outside of `exit_code_of`.
+    A script's own lines, such as `Sweep(…)`, run outside of `exit_code_of`. The script ends with
+    the exit code of user errors.
     """
     if not isinstance(error, UserError):
         sys.__excepthook__(kind, error, traceback)
         return
     print(f"beamclip: {error}", file=sys.stderr)
-    sys.exit(EXIT_USER_ERROR)
+    # A mistake must not end an interactive session, such as `python -i`.
+    if not (sys.flags.inspect or hasattr(sys, "ps1")):
+        sys.exit(EXIT_USER_ERROR)
 
 
 # Scripts import `sweep_main`, and thereby this module, before they declare their sweep.

@@ -71,7 +71,9 @@ def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
                 f"{key} is written with dots, which is for the command line; "
                 f"write it nested: {_nested(key)}"
             )
-        return f"{key} is not a setting{_nearest_key(key, keys)}"
+        # In `storag: {path: DIR}`, the names in the section tell what is meant.
+        meant = _keys_of_section(key, value, keys) if isinstance(value, Mapping) else []
+        return f"{key} is not a setting{_did_you_mean(meant) or _nearest_key(key, keys)}"
     # Wrong values, in our own words where pydantic's are not those of users.
     if kind == "literal_error":
         # pydantic gives the options as text: 'a', 'b' or 'c'.
@@ -109,15 +111,37 @@ def _nearest_key(key: str, keys: Iterable[str]) -> str:
     """
     known = list(keys)
     section, _, leaf = key.rpartition(".")
-    siblings = [other for other in known if other.rpartition(".")[0] == section]
+    siblings = [other for other in known if _section(other) == section]
     # Only last parts are compared: as a whole, keys of one section are all similar.
     suggested = _keys_with_leaves([leaf], known) or _similar_leaf(leaf, siblings)
     if not section:
         suggested = suggested or _similar_leaf(leaf, known)
     if suggested:
-        return f"; did you mean {' or '.join(suggested[:3])}?"
+        return _did_you_mean(suggested)
     # A misspelled section is similar to the keys in it.
     return listed(siblings) if section else nearest(key, known)
+
+
+def _keys_of_section(section: str, settings: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """Return the keys that may be meant by the settings in an unknown section.
+
+    These are the keys with the same last parts in a similar section, or in any section. If there
+    are none, they are the keys of the similar section, if possible with similar last parts.
+    """
+    similar = close_names(section, {_section(key) for key in keys if "." in key}, count=1)
+    siblings = [key for key in keys if _section(key) in similar]
+    leaves = [str(name) for name in settings]
+    exact = _keys_with_leaves(leaves, siblings) or _keys_with_leaves(leaves, keys)
+    near = [key for leaf in leaves for key in _similar_leaf(leaf, siblings)]
+    return exact or near or siblings
+
+
+def _did_you_mean(keys: Sequence[str]) -> str:
+    return f"; did you mean {' or '.join(keys[:3])}?" if keys else ""
+
+
+def _section(key: str) -> str:
+    return key.rpartition(".")[0]
 
 
 def _similar_leaf(leaf: str, keys: Sequence[str]) -> list[str]:

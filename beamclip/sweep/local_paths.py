@@ -5,6 +5,10 @@ from pathlib import Path
 from beamclip.config import Experiment, Sweep, UserError, planned_values, trial_experiment
 from beamclip.data.sources.open import open_folder
 from beamclip.stores.absolute import LOCAL_MODEL
+from beamclip.stores.paths import path_errors_as_user_error
+
+_KEYS = ("data.", "teacher.", "variant")
+"""Prefixes of the keys of a space that may decide which folders a trial reads."""
 
 
 def check_local_paths(sweep: Sweep, base: Experiment) -> None:
@@ -14,11 +18,16 @@ def check_local_paths(sweep: Sweep, base: Experiment) -> None:
     lacks; its preparation actor checks them. URLs are also left to it.
 
     Raises:
-        UserError: a folder does not exist.
+        UserError: a folder does not exist, or its path is invalid.
     """
+    seen = set()
     try:
         for values in planned_values(sweep):
-            _check_folders(trial_experiment(sweep, base, values))
+            # A sweep may have thousands of trials, of which few differ in their folders.
+            folders = tuple(value for key, value in values.items() if key.startswith(_KEYS))
+            if folders not in seen:
+                seen.add(folders)
+                _check_folders(trial_experiment(sweep, base, values))
     except UserError:
         # Asked only now, because it imports ray.
         from beamclip.distributed.cluster import starts_locally
@@ -34,6 +43,9 @@ def _check_folders(experiment: Experiment) -> None:
     for teacher in experiment.teacher.all():
         if not teacher.model.startswith(LOCAL_MODEL):
             continue
+        key = "teacher.model" if teacher is experiment.teacher else "teacher.others"
         folder = Path(teacher.model.removeprefix(LOCAL_MODEL))
-        if not folder.is_dir():
-            raise UserError(f"teacher.model names the folder {folder}, which does not exist")
+        with path_errors_as_user_error(key, str(folder)):
+            exists = folder.is_dir()
+        if not exists:
+            raise UserError(f"{key} names the folder {folder}, which does not exist")

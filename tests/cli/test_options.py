@@ -104,6 +104,8 @@ def test_commands_on_finished_sweeps_list_and_take_only_what_they_use(capsys, ve
     assert ended([verb, "s", "--set", "optimizer.lr=1"]) == 2
     says = "beamclip: --set optimizer.lr changes nothing here: a finished sweep keeps its settings"
     assert capsys.readouterr().err.startswith(says)
+    assert ended([verb, "s", "--set", "storag.path=x"]) == 2
+    assert "storag is not a setting; did you mean storage.path" in capsys.readouterr().err
     # The storage is used: it has no such sweep.
     assert ended([verb, "s", "--set", f"storage.path={tmp_path}"]) == 2
     assert "changes nothing" not in capsys.readouterr().err

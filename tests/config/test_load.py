@@ -90,7 +90,12 @@ def test_the_resolved_tree_makes_the_same_experiment_again():
             "objective.teacher_temp is not a setting; did you mean objective.teacher_temperature",
         ),
         ("teacher_temperature=1", "did you mean objective.teacher_temperature"),
-        ("objctive.name=csm", "objctive is not a setting; did you mean objective.name"),
+        ("objctive.name=csm", "objctive is not a setting; did you mean objective.name?"),
+        ("storag.path=x", "storag is not a setting; did you mean storage.path?"),
+        ("probe.gird.lr=[1]", "probe.gird is not a setting; did you mean probe.grid.lr?"),
+        ("prob.knn=2", "prob is not a setting; did you mean probe.knn_k or probe.knn_temp"),
+        ("train.epochs=2", "train is not a setting; did you mean optimizer.epochs or probe.grid"),
+        ("optmizer={}", "optmizer is not a setting; did you mean optimizer.name or optimizer.lr"),
         (
             "student.bakbone=x",
             "student.bakbone is not a setting; did you mean student.backbone?",

@@ -15,7 +15,7 @@ from beamclip.config import Sweep, UserError, choice, load_experiment, planned_v
 from beamclip.reporting.comparison import compare
 from beamclip.stores.paths import asset_key
 from beamclip.stores.sweep_record import SweepRecord, find_sweep
-from beamclip.sweep import runner
+from beamclip.sweep import local_paths, runner
 from beamclip.sweep.local_paths import check_local_paths
 from beamclip.sweep.runner import plan_sweep, run_sweep, sweep_lock
 from beamclip.tracking import SweepTracker
@@ -100,7 +100,15 @@ def stores_are_never_built(monkeypatch):
         ({"teacher.model": "local-dir:none"}, "teacher.model names the folder {}/none, which"),
         (
             {"teacher.others": [{"model": "local-dir:none"}], "objective.name": "csm"},
-            "teacher.model names the folder {}/none, which does not exist",
+            "teacher.others names the folder {}/none, which does not exist",
+        ),
+        (
+            {"data.path": "x" * 256, "data.source": "auto"},
+            r"data.path {}/x+ is not a valid path here \(File name too long\)",
+        ),
+        (
+            {"teacher.model": f"local-dir:{'x' * 256}"},
+            r"teacher.model {}/x+ is not a valid path here \(File name too long\)",
         ),
     ],
 )
@@ -122,6 +130,17 @@ def test_folders_that_only_a_cluster_may_have_are_left_to_it(monkeypatch, tmp_pa
     monkeypatch.setenv("RAY_ADDRESS", "local")
     with pytest.raises(UserError, match="does not exist"):
         check_local_paths(SWEEP, load_experiment("demo", nowhere))
+
+
+def test_only_trials_that_differ_in_their_folders_are_checked(monkeypatch, tmp_path):
+    """A grid of 10,000 trials would take a minute otherwise."""
+    checked = []
+    monkeypatch.setattr(local_paths, "_check_folders", checked.append)
+    space = {"seed": choice(*range(50)), "data.path": choice("/a", "/b")}
+    sweep = Sweep(name="s", space=space)
+    base = load_experiment("demo", {"storage.path": str(tmp_path), "data.source": "auto"})
+    check_local_paths(sweep, base)
+    assert [experiment.data.path for experiment in checked] == ["/a", "/b"]
 
 
 def test_urls_are_left_to_the_preparation(monkeypatch):

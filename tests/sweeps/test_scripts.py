@@ -65,10 +65,11 @@ def test_planning_without_stores_writes_no_store(script, preset, tmp_path):
     assert not list(tmp_path.rglob("manifest.json"))
 
 
-def run_script(path, *arguments):
+def run_script(path, *arguments, typed=""):
     command = [sys.executable, str(path), *arguments]
     return subprocess.run(
         command,
+        input=typed,
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -99,6 +100,14 @@ def test_a_mistake_outside_of_sweep_main_is_printed_without_a_traceback(line, sa
     result = run_script(own_script)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith(f"beamclip: {says}") and result.stderr.count("\n") == 1
+
+
+def test_a_mistake_does_not_end_an_interactive_session():
+    lines = ["from beamclip import Sweep, sweep_main", "Sweep(name='a b/c')", "print('goes on')"]
+    result = run_script("-i", typed="\n".join([*lines, ""]))
+    assert (result.returncode, result.stdout) == (0, "goes on\n")
+    assert "beamclip: Sweep: name: 'a b/c'" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_bug_outside_of_sweep_main_keeps_its_traceback(tmp_path):

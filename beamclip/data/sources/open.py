@@ -10,6 +10,7 @@ from beamclip.data.sources.demo import DemoSource
 from beamclip.data.sources.folder import FolderSource
 from beamclip.data.sources.parquet import ParquetSource, parquet_files
 from beamclip.data.sources.webdataset import TarSource, tar_files
+from beamclip.stores.paths import path_errors_as_user_error
 
 Kind = Literal["folder", "parquet", "tar", "cifar10", "cifar100"]
 
@@ -71,7 +72,8 @@ def open_folder(config: DataConfig) -> Files:
     # torchvision makes the folder of a download.
     is_downloaded = config.download and config.source in CIFAR_FOLDERS
     if not is_downloaded and not files.is_folder():
-        is_file = files.local is not None and files.local.exists()
+        with path_errors_as_user_error("data.path", config.path):
+            is_file = files.local is not None and files.local.exists()
         problem = "is a file" if is_file else "does not exist"
         raise UserError(
             f"data.path {files.local or files} {problem}; give --data DIR with the folder of the "
