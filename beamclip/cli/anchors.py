@@ -23,7 +23,7 @@ from beamclip.anchors.similarity import NEAR_DUPLICATE, measure_similarity
 from beamclip.anchors.wordnet import open_lexicon
 from beamclip.anchors.wordnet.lexicon import HOW_TO_INSTALL
 from beamclip.cli.options import experiment_from_options
-from beamclip.config import Experiment, UserError
+from beamclip.config import Experiment, UserError, with_values
 from beamclip.preparation.anchors import (
     ExperimentAnchorSets,
     anchor_set_key,
@@ -145,11 +145,14 @@ def explain_classes(experiment: Experiment) -> None:
         experiment: the settings.
 
     Raises:
-        UserError: class names, senses, prompt sets or vocabulary are not usable.
+        UserError: class names, senses, prompt sets or vocabulary are not usable, or
+            `anchors.strict_senses` is set and a sense is ambiguous.
     """
     with ProgressBars() as bars:
         context = _context(stores_root(experiment), bars)
-        planned = plan_anchor_sets(experiment, context)
+        # With `anchors.strict_senses`, the error comes after the explanation that it asks for.
+        lenient = with_values(experiment, {"anchors.strict_senses": False})
+        planned = plan_anchor_sets(lenient, context)
         _, own_plan = planned.own
         proposed = None
         if teacher_has_seen_images(experiment, context):
@@ -166,6 +169,8 @@ def explain_classes(experiment: Experiment) -> None:
         ambiguous = ambiguous_senses(vocabulary_plan.senses)
         explain_senses(f"Ambiguous names of {vocabulary}", ambiguous, None)
     explain_senses("The data's own classes", own_plan.senses, proposed)
+    if experiment.anchors.strict_senses:
+        plan_anchor_sets(experiment, context)
 
 
 def _context(root: Path, bars: ProgressBars) -> PreparationContext:

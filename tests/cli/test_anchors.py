@@ -216,6 +216,15 @@ def test_the_suggested_pins_can_be_used_and_leave_nothing_to_suggest(anchors, na
     assert "why: pinned by anchors.senses" in printed and "pin them" not in printed
 
 
+def test_explain_explains_before_strict_senses_refuses(named, preset, capsys):
+    names = named("crane", "heron", "mouse\tn02330245", "forklift")
+    with pytest.raises(SystemExit) as caught:
+        main(["anchors", "--preset", str(preset), "--explain", "--strict-senses", *names])
+    printed = capsys.readouterr()
+    assert caught.value.code == 2 and "class crane has " in printed.err
+    assert "crane: " in printed.out and "anchors.senses=" in printed.out
+
+
 def test_images_that_the_teacher_has_encoded_are_used_too(
     anchors, named, preset, storage, monkeypatch
 ):
