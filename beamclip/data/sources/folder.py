@@ -38,7 +38,7 @@ class FolderSource:
         for split in SPLITS:
             folders = self._classes
             if split == "test":
-                # A folder may be spelled with an é in one split and an e and an accent in the other.
+                # One split may store é as one character, the other as an e and an accent.
                 spellings = {composed(name): name for name in test_classes}
                 folders = [spellings[composed(name)] for name in self._classes]
             listing = _list_images(files, self._roots[split], folders)

@@ -186,7 +186,7 @@ class TarSource:
         """
         indices: dict[Label, int]
         if self._folders:
-            # A folder may be spelled with an é in one split and an e and an accent in the other.
+            # One split may store é as one character, the other as an e and an accent.
             own = {composed(folder): index for index, folder in enumerate(self._folders)}
             names = {*self._folders, *map(str, self._index[split].label)}
             indices = {name: own[composed(name)] for name in names if composed(name) in own}
