@@ -83,8 +83,8 @@ def read_class_list(path: Path, key: str) -> tuple[ClassName, ...]:
         raise UserError(f"{where} is empty; write one class name a line")
     # A list or dictionary in brackets may have empty lines.
     lines = [] if text.lstrip().startswith(("[", "{")) else text.rstrip().splitlines()
-    for number, line in enumerate(lines, start=1):
-        if not line.partition("\t")[0].strip():
+    for number, text_of_line in enumerate(lines, start=1):
+        if not text_of_line.partition("\t")[0].strip():
             raise UserError(f"{where} line {number} has no class name; {_LINE_FORMAT}")
     listed = parse_class_list(text, where)
     classes = []
