@@ -137,6 +137,11 @@ def names_in_list(listed: ClassList) -> tuple[str, ...]:
             # Lemmas of an id that ImageNet-21K doesn't have.
             name = name.split(",")[0].strip()
         names.append(name)
+    # ImageNet has two cranes and two maillots, which CLIP's names tell apart.
+    times = Counter(names)
+    for place, line in enumerate(listed.lines):
+        if line.key and times[names[place]] > 1:
+            names[place] = _clip_names().get(line.key, names[place])
     return tuple(names)
 
 

@@ -265,3 +265,9 @@ def test_folders_called_by_numbers_need_a_list_that_means_one_thing(tmp_path):
 def test_names_are_read_out_of_folders(folders, names, keys):
     expected = keys or (None,) * len(folders)
     assert resolve_classes(DataConfig(), folders, len(folders)) == (names, expected)
+
+
+def test_two_classes_of_one_word_get_clip_s_names_by_their_ids(tmp_path):
+    text = "n02012849 crane\nn03126707 crane\nn01440764 tench fish"
+    names, _ = listed_as(tmp_path, text)
+    assert names[0] == "crane bird" and names[1] != "crane bird" and names[2] == "tench fish"
