@@ -16,7 +16,8 @@ class DataConfig(Strict):
     """Folder of the images, or an fsspec URL such as `s3://bucket/folder`; `--data` sets it."""
     class_names: str | None = None
     """A text file with one class name per line, in label order; needed if the source names no
-    classes. After the name and a tab, a WordNet id or a description may say what is meant."""
+    classes. After the name and a tab, a WordNet id or a description may say what is meant. WordNet
+    ids in front are keys; numbers in front (`0 tench`, `0: 'tench',`) are labels."""
     download: bool = False
     """Let torchvision download CIFAR into `path`."""
     image_size: int = Field(224, ge=8, le=1024)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from beamclip.config import DataConfig, UserError
 from beamclip.data.base import SPLITS, TEST_NAMES, Item, Split, digest, name_column
-from beamclip.data.class_names import resolve_classes
+from beamclip.data.class_names import check_spelled_once, composed, resolve_classes
 from beamclip.data.files import Files, LazyBytes
 
 
@@ -26,7 +26,8 @@ class FolderSource:
         self._files = files
         self._roots: dict[Split, str] = {"train": "train", "test": _test_root(files)}
         self._classes = _class_folders(files, "train")
-        _check_same_classes(files, self._roots["test"], self._classes)
+        test_classes = _class_folders(files, self._roots["test"])
+        _check_same_classes(files, self._roots["test"], self._classes, test_classes)
         # Labels are the positions of the sorted folders, so a list must have a name for each.
         self.names, self.keys = resolve_classes(
             config, self._classes, len(self._classes), exact=True
@@ -35,7 +36,12 @@ class FolderSource:
         self._labels: dict[Split, NDArray[np.int64]] = {}
         facts: list[tuple[Split, _Fact]] = []
         for split in SPLITS:
-            listing = _list_images(files, self._roots[split], self._classes)
+            folders = self._classes
+            if split == "test":
+                # One split may store é as one character, the other as an e and an accent.
+                spellings = {composed(name): name for name in test_classes}
+                folders = [spellings[composed(name)] for name in self._classes]
+            listing = _list_images(files, self._roots[split], folders)
             self._paths[split] = name_column(listing.paths, str(files))
             self._labels[split] = np.array(listing.labels, np.int64)
             facts += [(split, fact) for fact in listing.facts]
@@ -83,12 +89,17 @@ def _class_folders(files: Files, root: str) -> list[str]:
     return classes
 
 
-def _check_same_classes(files: Files, test: str, classes: list[str]) -> None:
+def _check_same_classes(
+    files: Files, test: str, classes: list[str], test_classes: list[str]
+) -> None:
     """Raise UserError if the splits have different class folders: labels would not agree."""
-    unmatched = sorted(set(classes) ^ set(_class_folders(files, test)))
+    for root, folders in (("train", classes), (test, test_classes)):
+        check_spelled_once(folders, f"{files}/{root}")
+    own, others = set(map(composed, classes)), set(map(composed, test_classes))
+    unmatched = sorted(own ^ others)
     if unmatched:
         name = unmatched[0]
-        has, lacks = ("train", test) if name in classes else (test, "train")
+        has, lacks = ("train", test) if name in own else (test, "train")
         raise UserError(
             f"class {name} is in {files}/{has} but not in {files}/{lacks}; give both the same "
             "class folders"

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from beamclip.config import DataConfig, UserError
 from beamclip.data.base import SPLITS, TEST_NAMES, Item, Split, digest, name_column
-from beamclip.data.class_names import Classes, NameList, class_names_in, resolve_classes
+from beamclip.data.class_names import (
+    Classes,
+    NameList,
+    check_spelled_once,
+    composed,
+    name_list_in,
+    resolve_classes,
+)
 from beamclip.data.files import Entry, Files, LazyBytes
 from beamclip.data.sources.tar_index import (
     READ_VERSION,
@@ -110,8 +117,10 @@ class TarSource:
                 "data.class_names"
             )
         # The number of labels isn't known before all headers are read, so it is checked later.
-        list_names = None if name_list is None else name_list.names
-        return resolve_classes(self._config, list_names, count=1)
+        list_names = None
+        if name_list is not None and self._config.class_names is not None:
+            list_names = name_list.names
+        return resolve_classes(self._config, list_names, count=1, name_list=name_list)
 
     def _name_list(self) -> NameList | None:
         """Return the list of class names next to the shards, if there is one."""
@@ -119,7 +128,7 @@ class TarSource:
         for name in _NAME_FILES:
             if name in paths:
                 where = f"{self._files}/{name}"
-                return NameList(class_names_in(self._files.read(name), where), where)
+                return name_list_in(self._files.read(name), where)
         return None
 
     def count(self, split: Split) -> int:
@@ -161,7 +170,9 @@ class TarSource:
         labels = set(self._index["train"].label)
         if not all(isinstance(label, str) for label in labels):
             return None
-        return sorted(map(str, labels))
+        folders = sorted(map(str, labels))
+        check_spelled_once(folders, f"a train shard of {self._files}")
+        return folders
 
     @cached_property
     def _labels(self) -> dict[Split, NDArray[np.int64]]:
@@ -175,7 +186,10 @@ class TarSource:
         """
         indices: dict[Label, int]
         if self._folders:
-            indices = {folder: index for index, folder in enumerate(self._folders)}
+            # One split may store é as one character, the other as an e and an accent.
+            own = {composed(folder): index for index, folder in enumerate(self._folders)}
+            names = {*self._folders, *map(str, self._index[split].label)}
+            indices = {name: own[composed(name)] for name in names if composed(name) in own}
         else:
             indices = {index: index for index in range(len(self.names))}
         labels = self._index[split].label

@@ -124,3 +124,14 @@ def test_a_file_name_that_is_not_utf8_is_a_user_error(make_tree):
         match=r"has the file a/caf\\xe9.jpg, whose name is not UTF-8; rename it",
     ):
         source_of(tree)
+
+
+def test_accents_may_be_stored_in_different_ways_in_train_and_test(make_tree):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    tree = make_tree({"train": {composed: 2, "dog": 1}, "test": {decomposed: 1, "dog": 2}})
+    source = source_of(tree)
+    assert source.names == (composed, "dog")
+    assert [item.label for item in source.items("test")] == [0, 1, 1]
+    (tree / "train" / decomposed).mkdir()
+    with pytest.raises(UserError, match="has the class folder café 2 times"):
+        source_of(tree)

@@ -282,3 +282,34 @@ def test_the_fingerprint_changes_with_a_shard(shards, jpeg):
     assert source_of(shards).fingerprint == before
     write_tar(shards / "set-val-000000.tar", webdataset(jpeg, [2, 1, 0, 0]))
     assert source_of(shards).fingerprint != before
+
+
+def test_accents_of_folders_may_be_stored_in_different_ways_in_train_and_test(tmp_path, jpeg):
+    for split, name in (("train", "caf\u00e9"), ("test", "cafe\u0301")):
+        write_tar(tmp_path / f"{split}.tar", {f"{name}/1.jpg": jpeg(), "dog/1.jpg": jpeg()})
+    source = source_of(tmp_path)
+    assert source.names == ("caf\u00e9", "dog")
+    assert [item.label for item in source.items("test")] == [0, 1]
+
+
+def test_ids_in_a_list_next_to_numbered_shards_are_keys(shards, tmp_path):
+    (shards / "classnames.txt").write_text("n01440764\nn01443537 gold fish\nn01484850")
+    source = source_of(shards)
+    assert source.names == ("tench", "gold fish", "great white shark")
+    assert source.keys == ("n01440764", "n01443537", "n01484850")
+    (tmp_path / "own.txt").write_text("a\nb\nc")
+    source = source_of(shards, class_names=str(tmp_path / "own.txt"))
+    assert source.names == ("a", "b", "c")
+    assert source.keys == ("n01440764", "n01443537", "n01484850")
+
+
+def test_tar_folders_called_by_numbers_need_a_list_that_means_one_thing(tmp_path, jpeg):
+    for split in ("train", "test"):
+        write_tar(tmp_path / f"{split}.tar", {f"{n}/1.jpg": jpeg() for n in range(1, 12)})
+    words = [f"thing{letter}" for letter in "abcdefghijk"]
+    (tmp_path / "classes.txt").write_text("\n".join(words))
+    with pytest.raises(UserError, match="classes.txt can mean two things: line 2"):
+        source_of(tmp_path)
+    numbered = [f"{number} {word}" for number, word in enumerate(words, 1)]
+    (tmp_path / "classes.txt").write_text("\n".join(numbered))
+    assert source_of(tmp_path).names == ("thinga", "thingj", "thingk", *words[1:9])
