@@ -8,15 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamclip.config import DataConfig, UserError
-from beamclip.data.base import SPLITS, TEST_NAMES, Item, Split, digest, name_column
+from beamclip.data.base import (
+    SPLITS,
+    TEST_NAMES,
+    Item,
+    Split,
+    class_notes,
+    digest,
+    name_column,
+)
 from beamclip.data.class_names import resolve_classes
 from beamclip.data.files import Files, LazyBytes
 
+_SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+"""Files that Windows and macOS leave in folders of images, in lower case."""
+_SYSTEM_FOLDERS = {"@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found"}
+"""Folders that storage servers, Windows and macOS make, in lower case."""
+
 
 class FolderSource:
-    """A folder tree. The test split is `test/`, otherwise `val/` or `validation/`.
+    """A folder tree.
 
-    Every file that is not hidden counts as an image. Packing lists those it can't decode.
+    The test split is the first of `test/`, `val/`, `validation/` and `valid/` that has images in
+    folders of the classes. ImageNet's own `test/` has none.
+
+    Every file counts as an image, except hidden ones and those that an operating system leaves,
+    such as `Thumbs.db`. Packing lists those it can't decode.
 
     Raises:
         UserError: a split is missing or empty, or the splits have different classes.
@@ -24,8 +41,9 @@ class FolderSource:
 
     def __init__(self, files: Files, config: DataConfig) -> None:
         self._files = files
-        self._roots: dict[Split, str] = {"train": "train", "test": _test_root(files)}
         self._classes = _class_folders(files, "train")
+        test_root, layout_notes = _test_root(files, self._classes)
+        self._roots: dict[Split, str] = {"train": "train", "test": test_root}
         _check_same_classes(files, self._roots["test"], self._classes)
         # Labels are the positions of the sorted folders, so a list must have a name for each.
         self.names, self.keys = resolve_classes(
@@ -34,11 +52,19 @@ class FolderSource:
         self._paths: dict[Split, Any] = {}
         self._labels: dict[Split, NDArray[np.int64]] = {}
         facts: list[tuple[Split, _Fact]] = []
+        left_out: list[str] = []
         for split in SPLITS:
             listing = _list_images(files, self._roots[split], self._classes)
             self._paths[split] = name_column(listing.paths, str(files))
             self._labels[split] = np.array(listing.labels, np.int64)
             facts += [(split, fact) for fact in listing.facts]
+            left_out += listing.left_out
+        if left_out:
+            layout_notes.append(
+                f"files of the operating system left out: {len(left_out)} ({left_out[0]})"
+            )
+        class_sentences = class_notes(self.names, self._labels["train"], self._labels["test"])
+        self.notes: tuple[str, ...] = (*layout_notes, *class_sentences)
         self.fingerprint = digest(facts)
         """Changes with the files' paths, sizes and stamps (mostly times); contents are not read."""
 
@@ -59,14 +85,42 @@ class FolderSource:
         return None
 
 
-def _test_root(files: Files) -> str:
-    """Return the name of the folder with the test split."""
-    for name in TEST_NAMES:
-        if files.is_folder(name):
-            return name
-    raise UserError(
-        f"{files} has no test split; put one folder a class into {files}/test or {files}/val"
-    )
+def _test_root(files: Files, classes: list[str]) -> tuple[str, list[str]]:
+    """Return the name of the folder with the test split, and what to tell the user about it.
+
+    Raises:
+        UserError: there is no such folder, or none has images in folders of the classes.
+    """
+    present = [name for name in TEST_NAMES if files.is_folder(name)]
+    if not present:
+        raise UserError(
+            f"{files} has no test split; put one folder a class into {files}/test or {files}/val"
+        )
+    for number, name in enumerate(present):
+        if not _has_labeled_images(files, name, classes):
+            continue
+        if number == 0:
+            return name, []
+        unlabeled = " and ".join(f"{skipped}/" for skipped in present[:number])
+        verb = "has" if number == 1 else "have"
+        return name, [
+            f"{unlabeled} {verb} no images in class folders, so {name}/ is the test split"
+        ]
+    if len(present) > 1 and not any(set(classes) & set(files.folders(name)) for name in present):
+        folders = " nor ".join(f"{name}/" for name in present)
+        raise UserError(
+            f"{files} has train/ in class folders, but neither {folders}; put the images of one of "
+            "them whose classes are known into class folders as in train/"
+        )
+    # The checks that follow say what is wrong with it.
+    return present[0], []
+
+
+def _has_labeled_images(files: Files, root: str, classes: list[str]) -> bool:
+    """Return whether a split's folder has a file in a folder of one of the classes."""
+    shared = set(files.folders(root)).intersection(classes)
+    # Mostly the first class has images, so that one folder is listed.
+    return any(files.below(f"{root}/{name}") for name in sorted(shared))
 
 
 def _class_folders(files: Files, root: str) -> list[str]:
@@ -75,7 +129,7 @@ def _class_folders(files: Files, root: str) -> list[str]:
         raise UserError(
             f"{files}/{root} does not exist; put one folder a class into it, or fix data.source"
         )
-    classes = files.folders(root)
+    classes = [name for name in files.folders(root) if name.lower() not in _SYSTEM_FOLDERS]
     if not classes:
         raise UserError(
             f"{files}/{root} has no class folders; put each class's images into a folder of its own"
@@ -107,11 +161,13 @@ class _Listing:
         paths: below the split's folder.
         labels: of the images.
         facts: for the fingerprint.
+        left_out: files of the operating system, from the data set's folder.
     """
 
     paths: list[str]
     labels: list[int]
     facts: list[_Fact]
+    left_out: list[str]
 
 
 def _list_images(files: Files, root: str, classes: Iterable[str]) -> _Listing:
@@ -120,9 +176,12 @@ def _list_images(files: Files, root: str, classes: Iterable[str]) -> _Listing:
     Raises:
         UserError: there are none.
     """
-    listing = _Listing([], [], [])
+    listing = _Listing([], [], [], [])
     for label, name in enumerate(classes):
         for entry in files.stamped(files.below(f"{root}/{name}")):
+            if _is_of_system(entry.path):
+                listing.left_out.append(entry.path)
+                continue
             path = entry.path.removeprefix(f"{root}/")
             listing.paths.append(path)
             listing.labels.append(label)
@@ -130,3 +189,9 @@ def _list_images(files: Files, root: str, classes: Iterable[str]) -> _Listing:
     if not listing.paths:
         raise UserError(f"the class folders in {files}/{root} are empty; put images into them")
     return listing
+
+
+def _is_of_system(path: str) -> bool:
+    """Return whether a path is a file that an operating system made, and no image of the user's."""
+    *folders, name = path.lower().split("/")
+    return name in _SYSTEM_FILES or not _SYSTEM_FOLDERS.isdisjoint(folders)

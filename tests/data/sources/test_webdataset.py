@@ -276,3 +276,36 @@ def test_the_fingerprint_changes_with_a_shard(shards, jpeg):
     assert source_of(shards).fingerprint == before
     write_tar(shards / "set-val-000000.tar", webdataset(jpeg, [2, 1, 0, 0]))
     assert source_of(shards).fingerprint != before
+
+
+@pytest.mark.parametrize("inside", ["", "images/"])
+def test_unlabeled_test_shards_are_passed_over_and_said(folders, shards, jpeg, inside):
+    unlabeled = {f"{inside}{number}.jpg": jpeg() for number in range(2)}
+    for place, wanted in ((shards, [2, 1, 0]), (folders, [0, 1, 2])):
+        before = source_of(place) if place is shards else None
+        write_tar(place / "x-test-0.tar" if place is shards else place / "test.tar", unlabeled)
+        if place is folders:
+            names = ("cassette_player", "chain_saw", "tench")
+            write_tar(place / "val.tar", {f"{name}/1.jpg": jpeg() for name in names})
+        source = source_of(place)
+        assert [item.label for item in source.items("test")] == wanted
+        note = "the test shards have no labels of the training classes, so the val shards are the"
+        assert source.notes == (f"{note} test split",)
+        assert before is None or before.fingerprint == source.fingerprint
+
+
+def test_a_txt_is_not_read_as_a_label(shards, jpeg):
+    for split in ("train-000000", "train-000001", "val-000000"):
+        path = shards / f"set-{split}.tar"
+        write_tar(path, {"0.jpg": jpeg(), "0.txt": b"a cat"})
+    with pytest.raises(UserError, match=r"has only a .txt next to the image 0.jpg, which is not"):
+        source_of(shards)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content"), [(".json", b'{"label": [1, 2]}'), (".json", b"[0]"), (".cls", b"1 2")]
+)
+def test_several_labels_of_an_image_get_a_sentence(shards, jpeg, suffix, content):
+    write_tar(shards / "set-train-000000.tar", {"0.jpg": jpeg(), f"0{suffix}": content})
+    with pytest.raises(UserError, match=r"holds a list of labels, but an image has one class"):
+        list(source_of(shards).items("train"))
