@@ -76,9 +76,9 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
             f"{packed['bad']:,} images can't be read; "
             f"{path}/bad.csv has their names and the reasons"
         )
-    note = val_note(open_packed(Path(path)), config)
-    if note:
-        print(note)
+    small_classes = val_note(open_packed(Path(path)), config)
+    if small_classes:
+        print(small_classes)
 
 
 def embed_images(experiment: Experiment, repair: bool, verify: int) -> int:
