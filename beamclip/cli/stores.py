@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beamclip.cli.options import experiment_from_options
@@ -41,7 +42,7 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
     Raises:
         UserError: the images can't be read or don't fit on the disk; see `beamclip.data.packing`.
     """
-    from beamclip.data import open_source
+    from beamclip.data import open_packed, open_source, val_note
     from beamclip.data.packing import count_unpacked, measure_image_cost
 
     # The work is done by other processes, in other folders.
@@ -61,6 +62,8 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
         f"{images:,} images, {config.image_size} px {config.encoding}: {about}{size}, into {root}",
         flush=True,
     )
+    for note in source.notes:
+        print(note, flush=True)
     missing_images = count_unpacked(source, config, root)
     check_disk_space(round(missing_images * image_bytes), root)
 
@@ -73,6 +76,9 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
             f"{packed['bad']:,} images can't be read; "
             f"{path}/bad.csv has their names and the reasons"
         )
+    small_classes = val_note(open_packed(Path(path)), config)
+    if small_classes:
+        print(small_classes)
 
 
 def embed_images(experiment: Experiment, repair: bool, verify: int) -> int:

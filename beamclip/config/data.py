@@ -34,7 +34,8 @@ class DataConfig(Strict):
     """Train only on the images in this list: a `kept.json` written by `beamclip balance`. val, test
     and probes use all images."""
     val_fraction: float = Field(0.1, gt=0, lt=0.9)
-    """Share of *train* held out for validation, sampled evenly over the classes."""
+    """Share of *train* held out for validation, sampled evenly over the classes: at least one image
+    of each class that has two, and never all."""
     split_seed: int = Field(0, ge=0)
     """Seed of the split into train and val."""
     max_unreadable_fraction: float = Field(0.01, ge=0, lt=1, serialization_alias="broken_fraction")

@@ -162,12 +162,15 @@ def listed_as(tmp_path, text, source_names=None, count=3, exact=False):
     "text",
     [
         "n01440764\nn01443537\nn01484850",
-        "n01440764\ttench, Tinca tinca\nn01443537\tgoldfish, Carassius\nn01484850\tgreat white shark, x",
+        "n01440764\ttench, Tinca tinca\nn01443537\tgoldfish, x\nn01484850\tgreat white shark, x",
         "n01440764 tench, Tinca\nn01443537 goldfish, Carassius\nn01484850 great white shark, x",
         "n01440764,tench\nn01443537,goldfish\nn01484850,great white shark",
         "tench n01440764\ngoldfish,n01443537\ngreat white shark (n01484850)",
         "n01484850 3 great white shark\nn01440764 1 tench\nn01443537 2 goldfish",
-        '{"0": ["n01440764", "tench"], "1": ["n01443537", "goldfish"], "2": ["n01484850", "great white shark"]}',
+        (
+            '{"0": ["n01440764", "tench"], "1": ["n01443537", "goldfish"], '
+            '"2": ["n01484850", "great white shark"]}'
+        ),
     ],
 )
 def test_ids_in_a_list_are_keys_wherever_they_stand(tmp_path, text):
