@@ -27,6 +27,10 @@ class DataConfig(Strict):
     size."""
     quality: int = Field(90, ge=1, le=100)
     """JPEG quality."""
+    gray_range: tuple[float, float] | None = None
+    """Values that are black and white in gray images with more than 8 bits a pixel; values outside
+    become black or white. By default, black is 0 and white is found: the largest value of 8, 10,
+    12, 14 or 16 bits that a sample of the images needs."""
     train_images: Count | None = None
     """Train on this many images only, sampled evenly over the classes; default all."""
     keep: str | None = None
@@ -38,6 +42,15 @@ class DataConfig(Strict):
     """Seed of the split into train and val."""
     max_unreadable_fraction: float = Field(0.01, ge=0, lt=1, serialization_alias="broken_fraction")
     """Packing fails if a larger share of the images can't be read."""
+
+    @model_validator(mode="after")
+    def _check_gray_range(self) -> "DataConfig":
+        if self.gray_range is not None and not self.gray_range[0] < self.gray_range[1]:
+            raise ValueError(
+                "gray_range gives the black value first and then a larger one for white, such as "
+                "[0, 4095]"
+            )
+        return self
 
 
 class BalanceConfig(Strict):

@@ -23,6 +23,7 @@ from beamclip.balance.neighbors import estimate_comparison_seconds
 from beamclip.config import DataConfig, Experiment, TowerConfig, ViewsConfig
 from beamclip.data import PackedImages, Source, Splits, open_packed, split
 from beamclip.data.base import SPLITS
+from beamclip.data.gray import describe_gray
 from beamclip.data.packed import Ids
 from beamclip.data.packing import measure_image_cost
 from beamclip.preparation.anchors import anchor_set_key, plan_anchor_sets
@@ -193,7 +194,11 @@ def _plan_images(
     store = open_if_intact(path, context)
     count = sum(source.count(name) for name in SPLITS)
     description = f"{count:,} images, {config.image_size} px {config.encoding}"
+    description += describe_gray(source, config)
     if store is not None:
+        flat = store.manifest.get("flat", 0)
+        if flat:
+            description += f", {flat:,} of them nearly one color (flat.csv)"
         return PlannedStore.existing("images", description, store)
     seconds_per_image, bytes_per_image = measure_image_cost(source, config)
     # A stopped build keeps its finished shards, which list readable and unreadable images.
