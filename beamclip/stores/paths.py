@@ -7,6 +7,7 @@ and the Hugging Face hub.
 """
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,6 +97,9 @@ def asset_key(experiment: Experiment) -> str:
     """
     sections = experiment.key_parts(include={"data", "views", "teacher", "anchors"})
     sections["anchors"].pop("count")
+    # Older sweeps do not have this setting.
+    if sections["data"]["gray_range"] is None:
+        del sections["data"]["gray_range"]
     objective = experiment.objective
     sections["objective"] = {
         "embeddings": objective.requirements.embeddings,
@@ -133,14 +137,37 @@ def check_writable(experiment: Experiment) -> None:
     """Check that runs and stores can be written; their folders are created.
 
     Raises:
-        UserError: they can't.
+        UserError: they can't, or a name in their paths is written differently by Python and Ray.
     """
     root = storage_root(experiment)
+    for path in (root, str(stores_root(experiment))):
+        _check_name_encoding(path)
     if "://" in root:
         _make_remote_folder(root)
     else:
         make_folder(Path(root))
     make_folder(stores_root(experiment))
+
+
+def names_are_utf8() -> bool:
+    """Return whether this process takes the names of files as UTF-8, as Ray and SQLite do."""
+    return sys.getfilesystemencoding().lower() == "utf-8"
+
+
+def _check_name_encoding(path: str) -> None:
+    """Raise UserError for a path outside ASCII if Python does not take names as UTF-8.
+
+    The commands start themselves again in UTF-8 mode, so this is for notebooks and programs.
+    """
+    if path.isascii() or names_are_utf8():
+        return
+    # Show what the bytes mean.
+    name = os.fsencode(path).decode("utf-8", "backslashreplace")
+    raise UserError(
+        f"storage {name} has letters outside ASCII, and Python takes file names as "
+        f"{sys.getfilesystemencoding()} here, but Ray and SQLite as UTF-8; start Python with "
+        "PYTHONUTF8=1, or choose another folder"
+    )
 
 
 def _make_remote_folder(uri: str) -> None:
