@@ -42,7 +42,9 @@ def locales(tmp_path_factory):
 def run(name, locales, words, **more):
     if name == "latin-1" and locales is None:
         pytest.skip("localedef makes no Latin-1 locale here")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "PYTHON"))}
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("LC_", "PYTHON"))
+    }
     env = kept | {"PYTHONPATH": str(ROOT), "LOCPATH": str(locales or "")} | LOCALES[name] | more
     if name == "utf-8":
         del env["LOCPATH"]
@@ -77,9 +79,7 @@ def test_a_program_on_standard_input_is_not_started_again(name, locales):
 
 
 @pytest.mark.parametrize("name", ["ascii", "latin-1"])
-def test_the_command_reads_a_class_list_and_writes_a_storage_outside_ascii(
-    name, locales, tmp_path
-):
+def test_the_command_reads_a_class_list_and_writes_a_storage_outside_ascii(name, locales, tmp_path):
     """`beamclip anchors` prints the names; before, this was a UnicodeEncodeError."""
     folder = tmp_path / "café"
     folder.mkdir()
@@ -103,6 +103,8 @@ def test_the_command_reads_a_class_list_and_writes_a_storage_outside_ascii(
 def test_a_program_in_another_locale_is_told_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
     experiment = Experiment.model_validate({"storage": {"path": str(tmp_path / "café")}})
-    with pytest.raises(UserError, match=r"caf.* as iso8859-1 here, .*; start Python with PYTHONUTF8=1"):
+    with pytest.raises(
+        UserError, match=r"caf.* as iso8859-1 here, .*; start Python with PYTHONUTF8=1"
+    ):
         check_writable(experiment)
     assert not list(tmp_path.iterdir())

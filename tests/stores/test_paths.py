@@ -198,3 +198,10 @@ def test_the_number_of_clusters_counts_where_clusters_are_needed():
         for count in (5, 6)
     ]
     assert asset_key(cells[0]) != asset_key(cells[1])
+
+
+def test_a_setting_that_older_sweeps_lack_leaves_their_key_as_it_was():
+    """`sweep.json` of every sweep holds this key."""
+    assert asset_key(load_experiment("cifar10")) == "a15afbff318e2770"
+    wider = load_experiment("cifar10", {"data.gray_range": [0, 4095]})
+    assert asset_key(wider) != "a15afbff318e2770"
