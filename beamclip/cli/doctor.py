@@ -59,12 +59,14 @@ def _check_tracking(experiment: Experiment) -> str:
 
 def _check_data(experiment: Experiment) -> str:
     from beamclip.data import open_source
+    from beamclip.data.gray import describe_gray
 
     source = open_source(experiment.data)
     notes = "".join(f"; {note}" for note in source.notes)
     return (
         f"{len(source.names)} classes, "
-        f"{source.count('train')} train, {source.count('test')} test images; "
+        f"{source.count('train')} train, {source.count('test')} test images"
+        f"{describe_gray(source, experiment.data)}; "
         f"{describe_classes(source.names, source.keys, experiment.data.class_names)}"
         f"{notes}"
     )

@@ -1,8 +1,14 @@
 """Settings of the images: where they come from, how they are stored, which ones are trained on."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from beamclip.config.base import Count, Strict
 
@@ -28,6 +34,10 @@ class DataConfig(Strict):
     size."""
     quality: int = Field(90, ge=1, le=100)
     """JPEG quality."""
+    gray_range: tuple[float, float] | None = None
+    """Values that are black and white in gray images with more than 8 bits a pixel; values outside
+    become black or white. By default, black is 0, and white is the largest value of 8, 10, 12, 14
+    or 16 bits that a sample of the images needs."""
     train_images: Count | None = None
     """Train on this many images only, sampled evenly over the classes; default all."""
     keep: str | None = None
@@ -40,6 +50,25 @@ class DataConfig(Strict):
     """Seed of the split into train and val."""
     max_unreadable_fraction: float = Field(0.01, ge=0, lt=1, serialization_alias="broken_fraction")
     """Packing fails if a larger share of the images can't be read."""
+
+    @model_validator(mode="after")
+    def _check_gray_range(self) -> "DataConfig":
+        if self.gray_range is not None and not self.gray_range[0] < self.gray_range[1]:
+            raise ValueError(
+                "gray_range gives the black value first and then a larger one for white, such as "
+                "[0, 4095]"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _keep_key_parts(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """Leave `gray_range` out of a dump by alias if it is None: older keys don't have it."""
+        parts: dict[str, Any] = handler(self)
+        if info.by_alias and self.gray_range is None:
+            parts.pop("gray_range", None)
+        return parts
 
 
 class BalanceConfig(Strict):
