@@ -38,7 +38,7 @@ from beamclip.anchors.wordnet import (
 from beamclip.anchors.wordnet.class_lists import MALFORMED_ID
 from beamclip.anchors.wordnet.disambiguate import sense_probabilities
 from beamclip.config import AnchorsConfig, UserError, nearest
-from beamclip.data.class_names import normalize_name
+from beamclip.data.class_names import lines_say_their_class, normalize_name
 
 PINS = "anchors.senses"
 """The setting that pins senses, for messages."""
@@ -373,12 +373,33 @@ def dataset_classes(
     if class_names is None:
         return tuple(classes)
     listed_classes = read_class_list(Path(class_names), "data.class_names")
-    _check_label_order(listed_classes, keys, class_names)
+    # The source took the lines by their numbers or WordNet ids. Only lines with a tab say more than
+    # it knows, and those have a name of their own unless they have an id.
+    if lines_say_their_class(Path(class_names)):
+        listed_classes = _lines_of_classes(listed_classes, classes)
+    else:
+        _check_label_order(listed_classes, keys, class_names)
     # A list may have more lines than the data has classes.
     for label, listed in enumerate(listed_classes[: len(classes)]):
         if listed.synset or listed.context:
             classes[label] = listed
     return tuple(classes)
+
+
+def _lines_of_classes(
+    listed_classes: Sequence[ClassName], classes: Sequence[ClassName]
+) -> tuple[ClassName, ...]:
+    """Return the line of each class, found by its name and WordNet id; the class without one."""
+    lines_by_name: dict[str, list[ClassName]] = {}
+    for listed in listed_classes:
+        lines_by_name.setdefault(listed.name, []).append(listed)
+    lines = []
+    for own in classes:
+        candidates = lines_by_name.get(own.name, [])
+        if own.synset is not None and len(candidates) > 1:
+            candidates = [listed for listed in candidates if listed.synset == own.synset]
+        lines.append(candidates[0] if len(candidates) == 1 else own)
+    return tuple(lines)
 
 
 def _check_label_order(

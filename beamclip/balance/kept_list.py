@@ -72,7 +72,7 @@ def write_kept_list(path: Path, images: str, ids: IntArray, facts: Mapping[str, 
         facts: further entries, JSON values: those of `describe_split`, and any for human readers.
     """
     content = {"format": FORMAT, "images": images, **facts, "ids": ids.tolist()}
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def read_kept_list(path: Path, packed: PackedImages) -> KeptList:

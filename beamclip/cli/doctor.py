@@ -2,13 +2,17 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from beamclip.cli.options import experiment_from_options
 from beamclip.config import Experiment, UserError
 from beamclip.config.provenance import without_passwords
 from beamclip.stores.paths import check_writable, storage_root, stores_root, tracking_uri
 from beamclip.sweep.reference_runs import demo_teacher_warning
+
+_EXAMPLES = 3
+"""Names of classes in the line of the data."""
 
 Check = Callable[[Experiment], str]
 """Returns a description of what was found, or raises UserError."""
@@ -55,12 +59,40 @@ def _check_tracking(experiment: Experiment) -> str:
 
 def _check_data(experiment: Experiment) -> str:
     from beamclip.data import open_source
+    from beamclip.data.gray import describe_gray
 
     source = open_source(experiment.data)
+    notes = "".join(f"; {note}" for note in source.notes)
     return (
         f"{len(source.names)} classes, "
         f"{source.count('train')} train, {source.count('test')} test images"
+        f"{describe_gray(source, experiment.data)}; "
+        f"{describe_classes(source.names, source.keys, experiment.data.class_names)}"
+        f"{notes}"
     )
+
+
+def describe_classes(
+    names: Sequence[str], keys: Sequence[str | None], class_names: str | None
+) -> str:
+    """Return how the names of classes were read: the first ones, and what their list looks like.
+
+    Args:
+        names: in label order.
+        keys: WordNet ids of the classes; None where there is none.
+        class_names: the setting `data.class_names`.
+    """
+    from beamclip.data.class_names import form_of_class_list
+
+    examples = []
+    for name, key in list(zip(names, keys, strict=True))[:_EXAMPLES]:
+        examples.append(f"{name} ({key})" if key else name)
+    text = f"called {', '.join(examples)}{', …' if len(names) > _EXAMPLES else ''}"
+    if class_names is not None:
+        text += f" by {class_names} (read as {form_of_class_list(Path(class_names))})"
+    elif all(name.strip().isdecimal() for name in names):
+        text += "; a teacher needs words: give them as data.class_names"
+    return text
 
 
 def _check_teacher(experiment: Experiment) -> str:

@@ -22,6 +22,7 @@ from beamclip.cli.options import (
     add_sweep_options,
     start_sweep,
 )
+from beamclip.cli.text_encoding import use_utf8
 from beamclip.config import Sweep, UserError, validate
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: words of the command line; default `sys.argv[1:]`.
     """
+    use_utf8(arguments)
     options = build_parser().parse_args(arguments)
 
     def run() -> int | None:
@@ -57,6 +59,7 @@ def sweep_main(sweep: Sweep, arguments: Sequence[str] | None = None) -> None:
         sweep: the sweep that the script declares.
         arguments: words of the command line; default `sys.argv[1:]`.
     """
+    use_utf8(arguments)
     parser = argparse.ArgumentParser(
         description=sweep.question,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beamclip.cli.options import experiment_from_options
@@ -41,7 +42,8 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
     Raises:
         UserError: the images can't be read or don't fit on the disk; see `beamclip.data.packing`.
     """
-    from beamclip.data import open_source
+    from beamclip.data import open_packed, open_source, val_note
+    from beamclip.data.gray import describe_gray
     from beamclip.data.packing import count_unpacked, measure_image_cost
 
     # The work is done by other processes, in other folders.
@@ -57,10 +59,10 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
     # Raw images all have the same size. The size of JPEG files is measured on a few of them.
     about = "" if config.encoding == "raw" else "about "
     size = human_bytes(round(images * image_bytes))
-    print(
-        f"{images:,} images, {config.image_size} px {config.encoding}: {about}{size}, into {root}",
-        flush=True,
-    )
+    kind = f"{config.image_size} px {config.encoding}{describe_gray(source, config)}"
+    print(f"{images:,} images, {kind}: {about}{size}, into {root}", flush=True)
+    for note in source.notes:
+        print(note, flush=True)
     missing_images = count_unpacked(source, config, root)
     check_disk_space(round(missing_images * image_bytes), root)
 
@@ -73,6 +75,15 @@ def pack_images(experiment: Experiment, repair: bool) -> None:
             f"{packed['bad']:,} images can't be read; "
             f"{path}/bad.csv has their names and the reasons"
         )
+    if packed["flat"]:
+        print(
+            f"{packed['flat']:,} images are nearly one color, with fewer than 16 levels of 256; "
+            f"{path}/flat.csv has their names. If they should be brighter, set data.gray_range for "
+            "gray files, or convert color files of 16 bits to 8"
+        )
+    small_classes = val_note(open_packed(Path(path)), config)
+    if small_classes:
+        print(small_classes)
 
 
 def embed_images(experiment: Experiment, repair: bool, verify: int) -> int:

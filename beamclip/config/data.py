@@ -1,8 +1,14 @@
 """Settings of the images: where they come from, how they are stored, which ones are trained on."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from beamclip.config.base import Count, Strict
 
@@ -16,7 +22,8 @@ class DataConfig(Strict):
     """Folder of the images, or an fsspec URL such as `s3://bucket/folder`; `--data` sets it."""
     class_names: str | None = None
     """A text file with one class name per line, in label order; needed if the source names no
-    classes. After the name and a tab, a WordNet id or a description may say what is meant."""
+    classes. After the name and a tab, a WordNet id or a description may say what is meant. WordNet
+    ids in front are keys; numbers in front (`0 tench`, `0: 'tench',`) are labels."""
     download: bool = False
     """Let torchvision download CIFAR into `path`."""
     image_size: int = Field(224, ge=8, le=1024)
@@ -27,17 +34,41 @@ class DataConfig(Strict):
     size."""
     quality: int = Field(90, ge=1, le=100)
     """JPEG quality."""
+    gray_range: tuple[float, float] | None = None
+    """Values that are black and white in gray images with more than 8 bits a pixel; values outside
+    become black or white. By default, black is 0, and white is the largest value of 8, 10, 12, 14
+    or 16 bits that a sample of the images needs."""
     train_images: Count | None = None
     """Train on this many images only, sampled evenly over the classes; default all."""
     keep: str | None = None
     """Train only on the images in this list: a `kept.json` written by `beamclip balance`. val, test
     and probes use all images."""
     val_fraction: float = Field(0.1, gt=0, lt=0.9)
-    """Share of *train* held out for validation, sampled evenly over the classes."""
+    """Share of *train* held out for validation, sampled evenly over the classes: at least one image
+    of each class that has two, and never all."""
     split_seed: int = Field(0, ge=0)
     """Seed of the split into train and val."""
     max_unreadable_fraction: float = Field(0.01, ge=0, lt=1, serialization_alias="broken_fraction")
     """Packing fails if a larger share of the images can't be read."""
+
+    @model_validator(mode="after")
+    def _check_gray_range(self) -> "DataConfig":
+        if self.gray_range is not None and not self.gray_range[0] < self.gray_range[1]:
+            raise ValueError(
+                "gray_range gives the black value first and then a larger one for white, such as "
+                "[0, 4095]"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _keep_key_parts(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """Leave `gray_range` out of a dump by alias if it is None: older keys don't have it."""
+        parts: dict[str, Any] = handler(self)
+        if info.by_alias and self.gray_range is None:
+            parts.pop("gray_range", None)
+        return parts
 
 
 class BalanceConfig(Strict):

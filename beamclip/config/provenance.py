@@ -48,7 +48,9 @@ def _git(folder: Path, *arguments: str) -> str:
     """Return what a git command prints, or an empty string if it fails."""
     command = ["git", "-C", str(folder), *arguments]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        result = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=10
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return result.stdout.strip()

@@ -10,7 +10,7 @@ from beamclip.data.packed import PackedImages, open_packed
 from beamclip.data.packing import pack
 from beamclip.data.sources.demo import DIGIT_NAMES, DemoSource, TeacherScenes, teacher_scenes
 from beamclip.data.sources.open import open_source
-from beamclip.data.splits import Splits, even_subset, split
+from beamclip.data.splits import Splits, even_subset, split, val_note
 
 __all__ = [
     "DIGIT_NAMES",
@@ -30,4 +30,5 @@ __all__ = [
     "read_class_names",
     "split",
     "teacher_scenes",
+    "val_note",
 ]

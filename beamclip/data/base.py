@@ -14,7 +14,7 @@ from beamclip.data.files import LazyBytes
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
-TEST_NAMES = ("test", "val", "validation")
+TEST_NAMES = ("test", "val", "validation", "valid")
 """Names under which a data set may have its test split, in order of preference.
 
 A data set's own validation split serves as test, because val is always taken from train.
@@ -54,6 +54,10 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """16 hex digits that change when the images or labels do."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was guessed or is unusual: sentences for users, without full stops."""
+
     def count(self, split: Split) -> int:
         """Return the number of items of a split, unreadable ones included."""
 
@@ -92,6 +96,43 @@ def name_column(names: Sequence[str], where: str) -> Any:
         raise UserError(
             f"{where} has the file {name}, whose name is not UTF-8; rename it"
         ) from None
+
+
+def class_notes(
+    names: Sequence[str], train: NDArray[np.int64], test: NDArray[np.int64]
+) -> tuple[str, ...]:
+    """Return a sentence about the classes that have images in only one of the two splits.
+
+    Such a class is not refused, because a student without labels may be tested on it.
+
+    Args:
+        names: names of the classes.
+        train: labels of the training images.
+        test: labels of the test images.
+    """
+    notes = []
+    for here, there, labels, others in (
+        ("test", "train", test, train),
+        ("train", "test", train, test),
+    ):
+        only_here = np.setdiff1d(labels, others)
+        only_here = only_here[(only_here >= 0) & (only_here < len(names))]
+        if len(only_here):
+            listed = list_names([names[label] for label in only_here])
+            notes.append(f"{listed} {_have(only_here)} images in {here} but none in {there}")
+    return tuple(notes)
+
+
+def _have(items: Sequence[object] | NDArray[Any]) -> str:
+    return "has" if len(items) == 1 else "have"
+
+
+def list_names(names: Sequence[str], most: int = 3) -> str:
+    """Return class names for a sentence: `class cat`, or `4 classes (cat, dog, fox, …)`."""
+    if len(names) == 1:
+        return f"class {names[0]}"
+    more = ", …" if len(names) > most else ""
+    return f"{len(names)} classes ({', '.join(names[:most])}{more})"
 
 
 def digest(facts: Iterable[object]) -> str:

@@ -1,6 +1,7 @@
 """Find the names of classes: from the source itself, from a file, or from WordNet ids."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +9,9 @@ from functools import cache
 from pathlib import Path
 
 from beamclip.config import DataConfig, UserError
+from beamclip.data.folder_names import folder_numbers, names_in_folders
+from beamclip.data.list_formats import ClassList, check_counts_up, parse_class_list
 
-_WORDNET_ID = re.compile(r"n\d{8}")
 _IN_PATH = re.compile(r"(?:^|/)(n\d{8})(?=[/_.])")
 
 Classes = tuple[tuple[str, ...], tuple[str | None, ...]]
@@ -23,10 +25,14 @@ class NameList:
     Attributes:
         names: class names in label order.
         where: the list's own name, for messages.
+        keys: WordNet ids that the list has; empty if it has none.
+        numbers: the labels that the lines have; None without.
     """
 
     names: Sequence[str]
     where: str
+    keys: Sequence[str | None] = ()
+    numbers: Sequence[int] | None = None
 
 
 def wordnet_id(path: str) -> str | None:
@@ -36,23 +42,53 @@ def wordnet_id(path: str) -> str | None:
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """Read a file with one class name per line, in label order.
+    """Read a file of class names, in label order.
 
-    The text after a tab says which sense is meant; `beamclip.anchors` reads it.
+    Mostly it has one name per line; `beamclip.data.list_formats` says what else is read. The text
+    after a tab says which sense is meant; `beamclip.anchors` reads it.
 
     Raises:
         UserError: the file can't be read, is not UTF-8, or has an empty or repeated line.
     """
+    return tuple(_read_name_list(path).names)
+
+
+def _read_name_list(path: Path) -> NameList:
+    """Read a file of class names with their ids and labels; see `read_class_names`."""
+    return name_list_in(_read(path), f"data.class_names {path}")
+
+
+def _read(path: Path) -> bytes:
     try:
-        content = path.expanduser().read_bytes()
+        return path.expanduser().read_bytes()
     except OSError as error:
         raise UserError(
             f"data.class_names {path} can't be read ({error.strerror}); give a text file"
         ) from None
-    return class_names_in(content, f"data.class_names {path}")
 
 
-def class_names_in(content: bytes, where: str) -> tuple[str, ...]:
+def lines_say_their_class(path: Path) -> bool:
+    """Return whether the lines of a file of class names have labels or WordNet ids in front.
+
+    Such lines may be in another order than the labels.
+
+    Raises:
+        UserError: as `read_class_names`.
+    """
+    listed = _parse(_read(path), f"data.class_names {path}")
+    return listed.numbers is not None or any(listed.keys)
+
+
+def form_of_class_list(path: Path) -> str:
+    """Return how a file of class names was read, in a few words, such as `numbered from 0`.
+
+    Raises:
+        UserError: as `read_class_names`.
+    """
+    return _parse(_read(path), f"data.class_names {path}").form
+
+
+def name_list_in(content: bytes, where: str) -> NameList:
     """Return the class names in the bytes of a file; see `read_class_names`.
 
     Args:
@@ -60,25 +96,53 @@ def class_names_in(content: bytes, where: str) -> tuple[str, ...]:
         where: the file's name, for messages.
 
     Raises:
-        UserError: the bytes are not UTF-8, or a line is empty or repeated.
+        UserError: the bytes are not UTF-8, a line is empty or repeated, or an id is unknown.
     """
+    listed = _parse(content, where)
+    # Compare whole lines: two classes may share a name if the senses after the tab differ.
+    lines = [" ".join(filter(None, (line.key, line.name, *line.rest))) for line in listed.lines]
+    name, times = Counter(lines).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"{where} has {name!r} {times} times; every class needs its own name")
+    return NameList(names_in_list(listed), where, listed.keys, listed.numbers)
+
+
+def _parse(content: bytes, where: str) -> ClassList:
     try:
         # Some editors begin a file with a byte order mark, which `utf-8-sig` removes.
-        lines = [line.strip() for line in content.decode("utf-8-sig").rstrip().splitlines()]
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(
             f"{where} is not UTF-8; save it as UTF-8 text, one class name per line"
         ) from None
-    if not lines or "" in lines:
-        line = lines.index("") + 1 if lines else 1
-        raise UserError(
-            f"{where} is empty in line {line}; write one class name per line, in label order"
-        )
-    # Compare whole lines: two classes may share a name if the senses after the tab differ.
-    name, times = Counter(lines).most_common(1)[0]
-    if times > 1:
-        raise UserError(f"{where} has {name!r} {times} times; every class needs its own name")
-    return tuple(line.split("\t")[0].rstrip() for line in lines)
+    return parse_class_list(text, where)
+
+
+def names_in_list(listed: ClassList) -> tuple[str, ...]:
+    """Return the name of each class in a list; ids alone, and lemmas after an id, become words.
+
+    Raises:
+        UserError: an id has no words.
+    """
+    names = []
+    for line in listed.lines:
+        name = line.name
+        if line.key:
+            (name,) = in_words([line.name or line.key], [line.key])
+            if name == line.key:
+                raise UserError(
+                    f"{line.where} has {line.key} without a name, and ImageNet-21K has no such id; "
+                    "write the class's name after it"
+                )
+            # Lemmas of an id that ImageNet-21K doesn't have.
+            name = name.split(",")[0].strip()
+        names.append(name)
+    # ImageNet has two cranes and two maillots, which CLIP's names tell apart.
+    times = Counter(names)
+    for place, line in enumerate(listed.lines):
+        if line.key and times[names[place]] > 1:
+            names[place] = _clip_names().get(line.key, names[place])
+    return tuple(names)
 
 
 def resolve_classes(
@@ -95,7 +159,8 @@ def resolve_classes(
     Args:
         config: the data settings.
         source_names: the names that the source itself has; None if it has none. WordNet ids among
-            them become keys, and are replaced by words.
+            them become keys, and are replaced by words; see `beamclip.data.folder_names` for what
+            else is read out of them.
         count: number of labels.
         exact: a list of names must have exactly `count` lines, because labels come from the order
             of folders.
@@ -106,36 +171,121 @@ def resolve_classes(
             order.
     """
     # Choose the list: the user's own, or the one next to the images.
-    listed: Sequence[str] | None = None
-    where = f"{config.path}"
+    listed = name_list
     if config.class_names:
-        listed = read_class_names(Path(config.class_names))
-        where = f"data.class_names {config.class_names}"
-    elif name_list is not None:
-        listed = name_list.names
-        where = name_list.where
+        listed = _read_name_list(Path(config.class_names))
     if listed is None and source_names is None:
         raise UserError(
             f"{config.path} has no class names; give a text file, one name per line, as "
             "data.class_names"
         )
-    # Check number and order of the names.
-    names = tuple(listed or source_names or ())
-    if len(names) < count or (listed and exact and len(names) != count):
-        raise UserError(
-            f"{where} has {len(names)} class names for {count} labels; give one a label, in label "
-            "order"
-        )
-    if listed and source_names and len(source_names) == len(names):
-        _check_order(names, source_names, where)
+    own_names, own_keys = names_in_folders(source_names or ())
+    if listed is None:
+        _check_number(len(own_names), count, False, f"{config.path}")
+        return in_words(own_names, own_keys), own_keys
 
-    # Take WordNet ids from both, because either may hold ids in place of names.
-    source_keys = _keys(source_names, len(names))
-    listed_keys = _keys(None if name_list is None else name_list.names, len(names))
-    pairs = zip(source_keys, listed_keys, strict=True)
-    keys = tuple(source_key or listed_key for source_key, listed_key in pairs)
-    # The user's own names stay as they are, WordNet ids included.
+    listed = _in_label_order(listed, source_names or (), own_keys)
+    names = tuple(listed.names)
+    _check_number(len(names), count, exact, listed.where)
+    # Take WordNet ids from both, because either may hold ids in place of names. A list with more or
+    # fewer names can't be matched with the source's classes.
+    if len(own_keys) != len(names):
+        own_keys = (None,) * len(names)
+    elif source_names:
+        _check_order(names, source_names, listed.where)
+        _check_keys(listed, own_keys)
+    pairs = zip(own_keys, listed.keys or (None,) * len(names), strict=True)
+    keys = tuple(own_key or listed_key for own_key, listed_key in pairs)
+    if keys == (None,) * len(names) and name_list is not None and len(name_list.keys) == len(names):
+        keys = tuple(name_list.keys)
+    # The user's own names stay as they are.
     return (names if config.class_names else in_words(names, keys)), keys
+
+
+def _check_number(names: int, count: int, exact: bool, where: str) -> None:
+    """Raise UserError if there are too few names, or too many for `exact`."""
+    if names < count or (exact and names != count):
+        raise UserError(
+            f"{where} has {names} class names for {count} labels; give one a label, in label order"
+        )
+
+
+def _in_label_order(
+    listed: NameList, source_names: Sequence[str], own_keys: Sequence[str | None]
+) -> NameList:
+    """Return a list in the order of the source's classes.
+
+    If both have WordNet ids or numbers, those decide, and lines of other classes are left out.
+    Otherwise the list's order is kept.
+
+    Raises:
+        UserError: a class has no line, or the order of the lines can mean two things.
+    """
+    own_ids = [key for key in own_keys if key is not None]
+    if own_ids and len(own_ids) == len(own_keys) and listed.keys and None not in listed.keys:
+        lines = {key: line for line, key in enumerate(listed.keys)}
+        missing = next((key for key in own_ids if key not in lines), None)
+        if missing is not None:
+            raise UserError(
+                f"{listed.where} has WordNet ids, but not the class {missing} of the images; add "
+                "its line, or give a list of names in label order"
+            )
+        return _picked(listed, [lines[key] for key in own_ids])
+    own_numbers = folder_numbers(source_names)
+    if own_numbers and listed.numbers and set(own_numbers) == set(listed.numbers):
+        lines_by_number = {number: line for line, number in enumerate(listed.numbers)}
+        return _picked(listed, [lines_by_number[number] for number in own_numbers])
+    if listed.numbers:
+        check_counts_up(listed.numbers, listed.where)
+    if own_numbers and len(own_numbers) == len(listed.names):
+        _check_one_meaning(listed, source_names, own_numbers)
+    return listed
+
+
+def _picked(listed: NameList, lines: Sequence[int]) -> NameList:
+    """Return the list with these lines only, in this order."""
+    names = [listed.names[line] for line in lines]
+    keys = [listed.keys[line] for line in lines] if listed.keys else ()
+    return NameList(names, listed.where, keys)
+
+
+def _check_one_meaning(
+    listed: NameList, source_names: Sequence[str], numbers: Sequence[int]
+) -> None:
+    """Raise UserError if classes are called by numbers, and the list may be in their order.
+
+    Labels follow the sorted names, in which 10 comes before 2. Most people write a list in the
+    order of the numbers. If the names have words too, those may show that it isn't.
+    """
+    if list(numbers) == sorted(numbers):
+        return
+    labels_by_name = _labels_by_name(source_names)
+    agreeing = [
+        line
+        for line, name in enumerate(listed.names)
+        if line in labels_by_name.get(normalize_name(name), set())
+    ]
+    # The first and last classes mostly have the same place in both orders.
+    if 2 * len(agreeing) > len(numbers):
+        return
+    order = sorted(numbers)
+    first_moved = next(place for place, number in enumerate(numbers) if number != order[place])
+    raise UserError(
+        f"{listed.where} can mean two things: line {first_moved + 1} may name the class "
+        f"{source_names[first_moved]}, as folders are sorted, or {order[first_moved]}, as numbers "
+        "are; begin each line with its class's number, such as "
+        f"'{order[first_moved]}: {listed.names[first_moved]}'"
+    )
+
+
+def _check_keys(listed: NameList, own_keys: Sequence[str | None]) -> None:
+    """Raise UserError if a line has the WordNet id of another class than the source."""
+    for line, (key, own_key) in enumerate(zip(listed.keys, own_keys, strict=False)):
+        if key and (own_key or key in own_keys) and key != own_key:
+            raise UserError(
+                f"{listed.where} has {key} in line {line + 1}, where the images' classes have "
+                f"{own_key or 'another class'}; write the lines in label order"
+            )
 
 
 def _check_order(listed: Sequence[str], source_names: Sequence[str], where: str) -> None:
@@ -176,26 +326,44 @@ def _labels_by_name(source_names: Sequence[str]) -> dict[str, set[int]]:
     A class goes by the source's name, by each lemma in it (`tench, Tinca tinca`), and by CLIP's
     name for its WordNet id.
     """
-    clip_names = in_words(source_names, _keys(source_names, len(source_names)))
+    own_names, own_keys = names_in_folders(source_names)
+    # `n01440764` in place of `tench` here: an id alone has CLIP's name, an id and words their own.
+    ids_and_lemmas = [key or name for name, key in zip(source_names, own_keys, strict=True)]
+    clip_names = in_words(ids_and_lemmas, own_keys)
     labels: dict[str, set[int]] = {}
-    for names in (source_names, clip_names):
+    for names in (source_names, own_names, clip_names):
         for label, name in enumerate(names):
             for spelling in (name, *name.split(",")):
                 labels.setdefault(normalize_name(spelling), set()).add(label)
     return labels
 
 
+def composed(name: str) -> str:
+    """Return a name with each accented letter as one character, as most systems write it (NFC)."""
+    return unicodedata.normalize("NFC", name)
+
+
+def check_spelled_once(folders: Sequence[str], where: str) -> None:
+    """Raise UserError if two class folders have names that look the same.
+
+    Args:
+        folders: names of the folders.
+        where: what holds them, for messages.
+    """
+    name, times = Counter(map(composed, folders)).most_common(1)[0]
+    if times > 1:
+        raise UserError(
+            f"{where} has the class folder {name} {times} times, with its accents stored in "
+            "different ways (Unicode NFC and NFD); move the images into one of them"
+        )
+
+
 def normalize_name(name: str) -> str:
-    """Return a spelling in which `Aquarium_fish` and `aquarium fish` are the same."""
-    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
+    """Return a spelling in which `Aquarium_fish` and `aquarium fish` are the same.
 
-
-def _keys(names: Sequence[str] | None, count: int) -> tuple[str | None, ...]:
-    """Return the WordNet id of each of `count` classes: its name if that is one, otherwise None."""
-    # A list with more or fewer names can't be matched with the classes.
-    if names is None or len(names) != count:
-        return (None,) * count
-    return tuple(name if _WORDNET_ID.fullmatch(name) else None for name in names)
+    So are letters with accents however they are stored: a Mac writes an e and an accent for é.
+    """
+    return " ".join(composed(name).replace("_", " ").replace("-", " ").casefold().split())
 
 
 def in_words(names: Sequence[str], keys: Sequence[str | None]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from beamclip.data.files import LazyBytes
+from beamclip.data.gray import FULL_RANGE, GrayRange, is_wide_gray, to_8_bit
 
 RESIZE_VERSION = 1
 """Increase it if the pixels of `load_square_rgb` change; it is in the key of packed stores."""
@@ -30,7 +31,10 @@ _TURNS = {
 
 
 def load_square_rgb(
-    image: bytes | LazyBytes | NDArray[np.uint8], side: int, upscale: bool = True
+    image: bytes | LazyBytes | NDArray[np.uint8],
+    side: int,
+    upscale: bool = True,
+    gray: GrayRange = FULL_RANGE,
 ) -> NDArray[np.uint8]:
     """Decode an image, turn it upright, convert it to RGB, resize and crop it to a central square.
 
@@ -40,6 +44,7 @@ def load_square_rgb(
         image: an encoded file, or pixels, uint8 [H, W, 3].
         side: side of the square, in px.
         upscale: False returns a smaller square of an image whose shorter side is below `side`.
+        gray: which values are black and white in gray images with more than 8 bits a pixel.
 
     Returns:
         uint8 [side, side, 3]; smaller if `upscale` is False and the image is small.
@@ -58,7 +63,7 @@ def load_square_rgb(
         opened.load()
         # Images that are upright or RGB already are not copied.
         upright = _turn_upright(opened)
-        return _central_square(_to_rgb(upright), side, upscale)
+        return _central_square(_to_rgb(upright, gray), side, upscale)
 
 
 def _check_size(image: Image.Image) -> None:
@@ -85,7 +90,7 @@ def _turn_upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, gray: GrayRange) -> Image.Image:
     """Return an image in 8-bit RGB, with white behind transparent pixels.
 
     Raises:
@@ -93,25 +98,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
-    # Pillow opens 16-bit gray as `I` or as one of the `I;16` modes, depending on the format.
-    if image.mode.startswith("I"):
-        return _from_16_bit(image)
+    if is_wide_gray(image):
+        return to_8_bit(image, gray).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
-
-
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Scale 16-bit gray to 8 bits. Pillow's own conversion clips at 255, which is white."""
-    values = np.asarray(image).astype(np.float64)
-    if values.min() < 0 or values.max() > 65535:
-        raise ValueError("pixels outside 16 bits have no known range")
-    # 65535 / 257 is 255.
-    scaled = np.rint(values / 257).astype(np.uint8)
-    return Image.fromarray(scaled).convert("RGB")
 
 
 def _central_square(image: Image.Image, side: int, upscale: bool) -> NDArray[np.uint8]:

@@ -162,6 +162,15 @@ class Files:
         with self._listing_errors():
             return bool(self._file_system.isdir(self._full_path(path)))
 
+    def is_file(self, path: str) -> bool:
+        """Return whether a file exists.
+
+        Raises:
+            UserError: the store can't be reached.
+        """
+        with self._listing_errors():
+            return bool(self._file_system.isfile(self._full_path(path)))
+
     def folders(self, path: str = "") -> list[str]:
         """Return the names of the folders directly inside a folder, sorted, without hidden ones.
 

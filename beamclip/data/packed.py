@@ -82,6 +82,20 @@ class PackedImages:
             next(rows, None)
             return [(name, reason) for name, reason in rows]
 
+    @property
+    def flat(self) -> list[str]:
+        """Names of the packed images whose values span fewer than 16 levels of 256.
+
+        Empty also for stores of an older version, which did not look for them.
+        """
+        if not self.store.manifest.get("flat"):
+            return []
+        with self.store.file("flat.csv").open(newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            # Skip the header.
+            next(rows, None)
+            return [name for (name,) in rows]
+
     def read(self, ids: Ids) -> NDArray[np.uint8]:
         """Return a copy of the pixels of some samples, in the order of their ids.
 

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from beamclip.config import DataConfig, UserError
 from beamclip.data.base import SPLITS, Item, Source, Split
 from beamclip.data.decode import RESIZE_VERSION, load_square_rgb
 from beamclip.data.files import LazyBytes
+from beamclip.data.gray import FULL_RANGE, GrayRange, gray_range
 from beamclip.data.image_shards import JpegShardWriter, RawShardWriter
 from beamclip.data.packed import KIND, PackedImages
 from beamclip.data.sources.open import open_source
@@ -47,6 +48,15 @@ Bad = tuple[str, str]
 """Name of an image and the reason why it can't be used."""
 Row = NDArray[np.uint8] | bytes
 """An image as it is stored: pixels [S, S, 3], or a JPEG file."""
+
+
+class EncodedRow(NamedTuple):
+    """An image as it is stored, and whether it is nearly one color."""
+
+    data: Row
+    flat: bool
+
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -58,6 +68,9 @@ _MIN_SHARDS = 64
 and the progress bar moves."""
 _SAMPLE = 16
 """Images of each split on which the cost of packing is measured."""
+_FLAT_LEVELS = 16
+"""An image whose values span fewer levels of 256 is counted as flat. Many such images are a sign of
+a wrong range: 12 bits in a 16-bit color file come out as 0 to 15."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,7 @@ class PackJob:
         source: the images.
         config: how they are stored.
         spans: (split, first item, item after the last) of each shard.
+        gray: the range of gray images with more than 8 bits a pixel.
         label: label of the progress bar.
         on_device: False, because packing uses CPU cores and no GPU.
     """
@@ -75,6 +89,7 @@ class PackJob:
     source: Source
     config: DataConfig
     spans: tuple[tuple[Split, int, int], ...]
+    gray: GrayRange = FULL_RANGE
     label: str = "packing images"
     on_device: bool = False
 
@@ -86,7 +101,7 @@ class PackJob:
             count = source.count(split)
             for start in range(0, count, images):
                 spans.append((split, start, min(start + images, count)))
-        return cls(source, config, tuple(spans))
+        return cls(source, config, tuple(spans), gray_range(source, config))
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -129,6 +144,7 @@ class PackJob:
         labels: list[int] = []
         packed: list[int] = []
         bad: list[Bad] = []
+        flat: list[str] = []
         writer_class = RawShardWriter if self.config.encoding == "raw" else JpegShardWriter
         writer = writer_class(folder, index, self.config.image_size)
         with writer, warnings.catch_warnings():
@@ -136,14 +152,16 @@ class PackJob:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             items = self.source.items(split, start, stop)
             if pool is None:
-                decoded: Iterable[tuple[Item, Row | str]] = map(self._decode, items)
+                decoded: Iterable[tuple[Item, EncodedRow | str]] = map(self._decode, items)
             else:
                 decoded = map_in_order(pool, self._decode, items)
             for position, (item, row) in enumerate(decoded, start):
                 if isinstance(row, str):
                     bad.append((item.name, row))
                     continue
-                writer.write(row)
+                writer.write(row.data)
+                if row.flat:
+                    flat.append(item.name)
                 labels.append(item.label)
                 packed.append(position)
         groups = self.source.groups(split)
@@ -155,15 +173,21 @@ class PackJob:
             "labels": labels,
             "groups": row_groups,
             "bad": bad,
+            "flat": flat,
         }
         return writer.files, record
 
-    def _decode(self, item: Item) -> tuple[Item, Row | str]:
-        return item, encode_row(item, self.config)
+    def _decode(self, item: Item) -> tuple[Item, EncodedRow | str]:
+        return item, encode_row(item, self.config, self.gray)
 
 
-def encode_row(item: Item, config: DataConfig) -> Row | str:
+def encode_row(item: Item, config: DataConfig, gray: GrayRange = FULL_RANGE) -> EncodedRow | str:
     """Return the row to store for an item, or the reason why it has none.
+
+    Args:
+        item: the image.
+        config: how it is stored.
+        gray: the range of gray images with more than 8 bits a pixel.
 
     Raises:
         UserError: its bytes can't be read, and it is no dangling link. Such an error of a disk or
@@ -177,8 +201,10 @@ def encode_row(item: Item, config: DataConfig) -> Row | str:
         raise
     # Decoders raise anything on damaged files: OSError, SyntaxError, struct.error and more.
     try:
-        pixels = load_square_rgb(image, config.image_size, upscale=config.encoding == "raw")
-        return pixels if config.encoding == "raw" else encode_jpeg(pixels, config.quality)
+        pixels = load_square_rgb(image, config.image_size, config.encoding == "raw", gray)
+        flat = int(pixels.max()) - int(pixels.min()) < _FLAT_LEVELS
+        row = pixels if config.encoding == "raw" else encode_jpeg(pixels, config.quality)
+        return EncodedRow(row, flat)
     except Exception as error:
         # Pillow names the object it read from by its address, which means nothing to users.
         reason = re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", str(error))
@@ -265,8 +291,17 @@ def store_parts(source: Source, config: DataConfig) -> dict[str, Any]:
     """Return everything that a packed store depends on, for its key.
 
     The key has the number of classes but not their names, so that a corrected name does not cost
-    another pass over the images.
+    another pass over the images. It has the range of gray images with more than 8 bits a pixel only
+    if that is not the full one, so that data sets that never needed it keep
+    their keys.
+
+    Raises:
+        UserError: as `gray_range`.
     """
+    gray = gray_range(source, config)
+    range_parts: dict[str, Any] = {}
+    if gray != FULL_RANGE:
+        range_parts["gray"] = [gray.low, gray.high, "clipped" if gray.given else "refused outside"]
     return {
         "source": source.fingerprint,
         "image_size": config.image_size,
@@ -274,6 +309,7 @@ def store_parts(source: Source, config: DataConfig) -> dict[str, Any]:
         "quality": config.quality if config.encoding == "jpeg" else None,
         "resize": RESIZE_VERSION,
         "classes": len(source.names),
+        **range_parts,
     }
 
 
@@ -299,12 +335,13 @@ def measure_image_cost(source: Source, config: DataConfig) -> tuple[float, float
     items: list[Item] = []
     for split in SPLITS:
         items += source.items(split, 0, _SAMPLE)
+    gray = gray_range(source, config)
     sizes: list[int] = []
     start = time.perf_counter()
     for item in items:
-        row = encode_row(item, config)
+        row = encode_row(item, config, gray)
         if not isinstance(row, str):
-            sizes.append(len(row) if isinstance(row, bytes) else row.nbytes)
+            sizes.append(len(row.data) if isinstance(row.data, bytes) else row.data.nbytes)
     seconds = time.perf_counter() - start
     return seconds / max(1, len(items)), sum(sizes) / max(1, len(sizes))
 
@@ -342,8 +379,11 @@ class _Builder:
     def _finish(self, records: list[dict[str, Any]], total: int) -> dict[str, Any]:
         """Write the files that describe all shards, and return the entries of the manifest."""
         bad: list[Bad] = []
+        flat: list[str] = []
         for record in records:
             bad += [(name, reason) for name, reason in record["bad"]]
+            # Shards of an older version, which did not look for flat images, have no such entry.
+            flat += record.get("flat", [])
         _check_bad(bad, total, self.config)
         np.save(self.folder / "labels.npy", _concatenate(record["labels"] for record in records))
         if any(self.source.groups(split) is not None for split in SPLITS):
@@ -351,6 +391,9 @@ class _Builder:
             np.save(self.folder / "groups.npy", groups)
         with (self.folder / "bad.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("name", "reason"), *bad])
+        if flat:
+            with (self.folder / "flat.csv").open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([("name",), *((name,) for name in flat)])
         rows: dict[Split, int] = dict.fromkeys(SPLITS, 0)
         for record in records:
             rows[record["split"]] += len(record["labels"])
@@ -360,6 +403,7 @@ class _Builder:
             "rows": rows,
             "shards": [len(record["labels"]) for record in records],
             "bad": len(bad),
+            "flat": len(flat),
             "classes": {"names": list(self.source.names), "keys": list(self.source.keys)},
         }
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamclip.config import DataConfig, UserError
+from beamclip.data.base import list_names
 from beamclip.data.packed import Ids, PackedImages
 
 
@@ -26,24 +27,35 @@ def split(packed: PackedImages, config: DataConfig) -> Splits:
     one. If the source has groups, val takes whole groups, at least one, and keeps to the share of
     each class as closely as they allow.
 
+    Every class that has images keeps one in train, and gives at least one to val if it can spare
+    it. A class with a single image (or group) is in train alone; `val_note` counts such classes.
+
     Args:
         packed: the images.
         config: uses `split_seed`, `val_fraction` and `train_images`.
 
     Raises:
-        UserError: a class has too few images for `data.val_fraction`, or `data.train_images` is
-            more than there are.
+        UserError: no class can spare an image for val, or `data.train_images` is more than there
+            are.
     """
     ids = packed.train_ids
     labels = packed.labels[: packed.rows["train"]]
     rng = np.random.Generator(np.random.Philox(config.split_seed))
     # Val is drawn first, so that it does not depend on `train_images`.
     if packed.groups is None:
-        val_counts = _round_half_up(np.bincount(labels) * config.val_fraction)
+        counts = np.bincount(labels)
+        val_counts = _round_half_up(counts * config.val_fraction)
+        # At least one where a class has two, and never all.
+        val_counts = np.minimum(np.maximum(val_counts, 1), counts - 1)
         in_val = _rank_in_class(labels, rng) < val_counts[labels]
     else:
         in_val = _whole_groups(packed.groups[: len(ids)], labels, config.val_fraction, rng)
-    _check_classes(packed, labels, in_val, config)
+    if not in_val.any():
+        grouped = "" if packed.groups is None else " in different groups"
+        raise UserError(
+            f"no class has two readable training images{grouped}, so none can give one to val; add "
+            "images"
+        )
     train = _draw(ids[~in_val], labels[~in_val], rng, config)
     return Splits(train, ids[in_val], packed.test_ids)
 
@@ -89,35 +101,67 @@ def _whole_groups(
     np.add.at(counts, (group_of_sample, labels), 1)
     # How many images of each class val still lacks; negative if it has too many.
     missing = fraction * counts.sum(0)
-    taken = np.zeros(len(distinct), bool)
-    for group in rng.permutation(len(distinct)):
+    order = rng.permutation(len(distinct))
+    taken = _take_groups(counts, order, missing, np.full(counts.shape[1], np.inf))
+    # Some class has no image left in train. Keep at least one group of each, but only then: splits
+    # that were fine without this rule must stay the same.
+    totals = counts.sum(0)
+    if ((counts[taken].sum(0) == totals) & (totals > 0)).any():
+        taken = _take_groups(counts, order, missing, totals)
+    return taken[group_of_sample]
+
+
+def _take_groups(
+    counts: NDArray[np.floating[Any]],
+    order: Ids,
+    missing: NDArray[np.floating[Any]],
+    limits: NDArray[np.floating[Any]],
+) -> NDArray[np.bool_]:
+    """Return which groups are in val: [groups], booleans. See `_whole_groups`.
+
+    Args:
+        counts: number of images of each group and class, [groups, classes].
+        order: in which the groups are looked at.
+        missing: how many images of each class val lacks, [classes].
+        limits: number of images of each class that val must stay below, [classes].
+    """
+    taken = np.zeros(len(counts), bool)
+    for group in order:
         added = counts[group]
         in_val = counts[taken].sum(0)
+        if (in_val + added >= limits)[added > 0].any():
+            continue
         is_first_of_a_class = (in_val[added > 0] == 0).any()
         is_closer = np.abs(missing - added).sum() < np.abs(missing).sum()
         if is_first_of_a_class or is_closer:
             taken[group] = True
             missing = missing - added
-    return taken[group_of_sample]
+    return taken
 
 
-def _check_classes(
-    packed: PackedImages, labels: Ids, in_val: NDArray[np.bool_], config: DataConfig
-) -> None:
-    """Raise UserError if a class has images, but none in train or none in val.
+def val_note(packed: PackedImages, config: DataConfig) -> str | None:
+    """Return a sentence that counts the classes with training images of which none is in val.
 
-    A class without any image is accepted: a name file may list more classes than a subset has.
+    Returns:
+        None if there are none. A class without any image doesn't count: a list of names may have
+        more classes than a subset.
+
+    Raises:
+        UserError: val would be empty.
     """
-    for label in np.unique(labels):
-        val = int(in_val[labels == label].sum())
-        total = int((labels == label).sum())
-        if val in (0, total):
-            empty = "val" if val == 0 else "train"
-            raise UserError(
-                f"class {packed.names[label]} has {total} readable training images, of which "
-                f"data.val_fraction {config.val_fraction} leaves none for {empty}; "
-                "add images or change data.val_fraction"
-            )
+    in_train = np.unique(packed.labels[: packed.rows["train"]])
+    # Val does not depend on the number of training images, which may be more than there are.
+    splits = split(packed, config.model_copy(update={"train_images": None}))
+    absent = np.setdiff1d(in_train, packed.labels[splits.val])
+    if not len(absent):
+        return None
+    reason = "image" if packed.groups is None else "group of images"
+    listed = list_names([packed.names[label] for label in absent])
+    return f"{listed} can't spare a training {reason} for val, and {_are(absent)} not in it"
+
+
+def _are(items: Ids) -> str:
+    return "is" if len(items) == 1 else "are"
 
 
 def even_subset(ids: Ids, labels: Ids, count: int, seed: int = 0) -> Ids:

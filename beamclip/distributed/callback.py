@@ -138,6 +138,8 @@ def last_error_line(trial: Trial) -> str:
     # after its callbacks.
     if not trial.error_file or not Path(trial.error_file).exists():
         return "unknown"
-    lines = [line.strip() for line in Path(trial.error_file).read_text().splitlines()]
+    # A message may quote a file's bytes, or come from a process with another locale.
+    text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line]
     return lines[-1] if lines else "unknown"

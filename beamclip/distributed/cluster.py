@@ -197,7 +197,7 @@ def _cluster_config() -> dict[str, Any]:
     file = _BOOTSTRAP.expanduser()
     if not file.exists():
         return {}
-    return dict(yaml.safe_load(file.read_text()) or {})
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
 
 
 def _planned_nodes(config: dict[str, Any]) -> list[Resources]:

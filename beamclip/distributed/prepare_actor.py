@@ -92,6 +92,7 @@ class PrepareActor:
             images=len(packed),
             bytes=packed.store.bytes,
             bad=len(packed.bad),
+            flat=len(packed.flat),
         )
 
     def build(self, backbones: Sequence[str], untrained: bool) -> BuiltStores:

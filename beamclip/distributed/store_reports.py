@@ -29,12 +29,14 @@ class PackedSummary(TypedDict):
     `images`: number of images in the store.
     `bytes`: size of the store.
     `bad`: number of images that can't be read.
+    `flat`: number of packed images that are nearly one color.
     """
 
     path: str
     images: int
     bytes: int
     bad: int
+    flat: int
 
 
 class BuiltStores(TypedDict):

@@ -21,8 +21,9 @@ from beamclip.balance import clusters as cluster_store
 from beamclip.balance import store as balance_store
 from beamclip.balance.neighbors import estimate_comparison_seconds
 from beamclip.config import DataConfig, Experiment, TowerConfig, ViewsConfig
-from beamclip.data import PackedImages, Source, Splits, open_packed, split
+from beamclip.data import PackedImages, Source, Splits, open_packed, split, val_note
 from beamclip.data.base import SPLITS
+from beamclip.data.gray import describe_gray
 from beamclip.data.packed import Ids
 from beamclip.data.packing import measure_image_cost
 from beamclip.preparation.anchors import anchor_set_key, plan_anchor_sets
@@ -193,7 +194,13 @@ def _plan_images(
     store = open_if_intact(path, context)
     count = sum(source.count(name) for name in SPLITS)
     description = f"{count:,} images, {config.image_size} px {config.encoding}"
+    description += describe_gray(source, config)
+    description = "; ".join([description, *source.notes])
     if store is not None:
+        note = val_note(PackedImages(store), config)
+        description += f"; {note}" if note else ""
+        flat = store.manifest.get("flat", 0)
+        description += f"; {flat:,} images are nearly one color (flat.csv)" if flat else ""
         return PlannedStore.existing("images", description, store)
     seconds_per_image, bytes_per_image = measure_image_cost(source, config)
     # A stopped build keeps its finished shards, which list readable and unreadable images.

@@ -88,8 +88,17 @@ def data_problems_section(packed: PackedImages | None, reason: str) -> Section:
     title = "Data problems"
     if packed is None:
         return Section(title, missing=(reason,))
+    flat = packed.flat
+    flat_text = []
+    if flat:
+        flat_text.append(
+            f"{len(flat):,} images are nearly one color, such as {flat[0]}; flat.csv of the packed "
+            "store has their names."
+        )
     if not packed.bad:
-        return Section(title, (f"None: all {len(packed):,} images could be read.",))
+        if not flat:
+            return Section(title, (f"None: all {len(packed):,} images could be read.",))
+        return Section(title, (f"All {len(packed):,} images could be read.", *flat_text))
     names_by_reason: dict[str, list[str]] = defaultdict(list)
     for name, problem in packed.bad:
         names_by_reason[problem].append(name)
@@ -103,6 +112,7 @@ def data_problems_section(packed: PackedImages | None, reason: str) -> Section:
     if len(most_frequent) > _MAX_REASONS:
         others = len(most_frequent) - _MAX_REASONS
         text.append(f"{others} rarer reasons are in bad.csv of the packed store.")
+    text += flat_text
     table = ReportTable("", ("reason", "for example", "images"), tuple(rows), 2)
     return Section(title, tuple(text), tables=(table,))
 

@@ -73,7 +73,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, atomically (see `atomic_path`)."""
     with atomic_path(path) as temporary:
-        with temporary.open("w") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             json.dump(value, file, indent=1, sort_keys=True)
         fsync_file(temporary)
 
@@ -81,7 +81,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Return the value of a JSON file, or None if it does not exist or can't be read."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

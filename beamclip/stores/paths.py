@@ -7,6 +7,7 @@ the Hugging Face hub.
 """
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,14 +149,38 @@ def check_writable(experiment: Experiment) -> None:
     """Create the folders of runs and stores, and check that they can be written.
 
     Raises:
-        UserError: a folder can't be created or written.
+        UserError: a folder can't be created or written, or Python and Ray would write its name
+            differently.
     """
     root = storage_root(experiment)
+    for path in (root, str(stores_root(experiment))):
+        _check_name_encoding(path)
     if "://" in root:
         _make_remote_folder(root)
     else:
         make_folder(Path(root))
     make_folder(stores_root(experiment))
+
+
+def names_are_utf8() -> bool:
+    """Return whether this process reads file names as UTF-8, as Ray and SQLite do."""
+    return sys.getfilesystemencoding().lower() == "utf-8"
+
+
+def _check_name_encoding(path: str) -> None:
+    """Raise UserError for a path outside ASCII if Python does not read file names as UTF-8.
+
+    The commands restart themselves in UTF-8 mode, so this is for notebooks and programs.
+    """
+    if path.isascii() or names_are_utf8():
+        return
+    # Show what the bytes mean.
+    name = os.fsencode(path).decode("utf-8", "backslashreplace")
+    raise UserError(
+        f"storage {name} has letters outside ASCII, and Python reads file names as "
+        f"{sys.getfilesystemencoding()} here, but Ray and SQLite as UTF-8; start Python with "
+        "PYTHONUTF8=1, or choose another folder"
+    )
 
 
 def _make_remote_folder(uri: str) -> None:

@@ -4,6 +4,7 @@ A typo in such an objective should cost seconds before a sweep, not minutes in e
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +47,9 @@ def check_own_objectives(sweep: Sweep, base: Experiment) -> None:
             [sys.executable, "-P", "-m", "beamclip.objectives.check"],
             input=json.dumps(configs),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=os.environ | {"PYTHONIOENCODING": "utf-8"},
             timeout=_TIMEOUT_SECONDS,
             check=False,
         )

@@ -567,3 +567,19 @@ assert senses[0].synset.id == "n02012849"
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_numbered_line_keeps_what_it_says_after_the_tab_wherever_its_class_is(listed):
+    path = listed("1: crane\ta machine", "2: heron", "10: bat\tfor baseball")
+    own = dataset_classes(("crane", "bat", "heron"), (None, None, None), path)
+    assert own == (
+        ClassName("crane", context="a machine"),
+        ClassName("bat", context="for baseball"),
+        ClassName("heron"),
+    )
+
+
+def test_ids_in_front_of_names_are_senses(listed):
+    path = listed("n01443537\tgoldfish, Carassius", "n01440764 tench")
+    own = dataset_classes(("tench", "goldfish"), ("n01440764", "n01443537"), path)
+    assert own == (ClassName("tench", "n01440764"), ClassName("goldfish", "n01443537"))

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from beamclip.cli.doctor import describe_classes
 from beamclip.cli.main import main
 
 pytestmark = pytest.mark.usefixtures("no_ray")
@@ -41,3 +42,12 @@ def test_doctor_continues_after_a_failed_check_and_exits_with_1(preset, storage,
         "student": "✗",
         "devices": "✓" if torch.cuda.is_available() else "✗",
     }
+
+
+def test_doctor_says_how_class_names_were_read(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("0 tench\n1 dog\n")
+    by_list = describe_classes(("tench", "dog"), ("n01440764", None), str(path))
+    assert by_list == f"called tench (n01440764), dog by {path} (read as numbered from 0)"
+    numbers = describe_classes(("1", "10", "2", "3"), (None,) * 4, None)
+    assert numbers.startswith("called 1, 10, 2, …; a teacher needs words")

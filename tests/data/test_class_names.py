@@ -146,3 +146,137 @@ def test_a_file_of_names_overrides_names_and_keeps_the_keys(tmp_path):
 def test_wordnet_ids_in_paths():
     assert wordnet_id("train/n01440764/x.JPEG") == wordnet_id("n01440764_1.JPEG") == "n01440764"
     assert wordnet_id("cat.jpg") is wordnet_id("n014407645.jpg") is None
+
+
+IDS = ("n01440764", "n01443537", "n01484850")
+NAMES = ("tench", "goldfish", "great white shark")
+
+
+def listed_as(tmp_path, text, source_names=None, count=3, exact=False):
+    (tmp_path / "names.txt").write_text(text)
+    config = DataConfig(class_names=str(tmp_path / "names.txt"))
+    return resolve_classes(config, source_names, count, exact)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n01440764\nn01443537\nn01484850",
+        "n01440764\ttench, Tinca tinca\nn01443537\tgoldfish, x\nn01484850\tgreat white shark, x",
+        "n01440764 tench, Tinca\nn01443537 goldfish, Carassius\nn01484850 great white shark, x",
+        "n01440764,tench\nn01443537,goldfish\nn01484850,great white shark",
+        "tench n01440764\ngoldfish,n01443537\ngreat white shark (n01484850)",
+        "n01484850 3 great white shark\nn01440764 1 tench\nn01443537 2 goldfish",
+        (
+            '{"0": ["n01440764", "tench"], "1": ["n01443537", "goldfish"], '
+            '"2": ["n01484850", "great white shark"]}'
+        ),
+    ],
+)
+def test_ids_in_a_list_are_keys_wherever_they_stand(tmp_path, text):
+    assert listed_as(tmp_path, text) == (NAMES, IDS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 tench\n1 goldfish\n2 great white shark",
+        "1\ttench\n2\tgoldfish\n3\tgreat white shark",
+        "{0: 'tench',\n 1: \"goldfish\",\n 2: 'great white shark',\n",
+        "{0: 'tench',\n 1: 'goldfish',\n 2: 'great white shark'}",
+        "2: great white shark\n0: tench\n1: goldfish",
+        "tench 0\ngoldfish 1\ngreat white shark 2",
+        "'tench',\n'goldfish',\n'great white shark',",
+        "names = ['tench', 'goldfish', 'great white shark']",
+        '{"tench": 0, "great white shark": 2, "goldfish": 1}',
+        '{"id2label": {"0": "tench", "1": "goldfish", "2": "great white shark"}}',
+        "- tench\n- goldfish\n- great white shark",
+    ],
+)
+def test_numbers_and_quotation_marks_are_no_part_of_a_name(tmp_path, text):
+    assert listed_as(tmp_path, text) == (NAMES, (None, None, None))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["1 star", "2 star", "3 star"],
+        ["707-320", "727-200", "A330"],
+        ["3 wheeler", "18 wheeler", "7 up"],
+        ["stage 1", "stage 2", "stage 3"],
+        ["zero", "one", "jack-o'-lantern"],
+        ["0 degrees", "90 degrees", "180 degrees"],
+        ["tench, Tinca tinca", "Boeing 747", "AnnualCrop"],
+    ],
+)
+def test_names_with_numbers_of_their_own_stay_whole(tmp_path, lines):
+    assert listed_as(tmp_path, "\n".join(lines))[0] == tuple(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("0 tench\n217 springer\n482 shark", "numbered lines, but none with the number 1"),
+        ("names:\n0: a\n1: b\n2: c", "has 'names:' in line 1, without a number"),
+        ("n01440764\nn99999999\nx", "line 2 has n99999999 without a name"),
+        ('{"a": {"b": 1}}', "is a list or dictionary that holds no class names"),
+    ],
+)
+def test_a_list_of_another_kind_gets_a_sentence(tmp_path, text, match):
+    with pytest.raises(UserError, match=match):
+        listed_as(tmp_path, text)
+
+
+def test_a_list_with_ids_in_front_is_matched_with_the_ids_of_folders(tmp_path):
+    text = "n00001740 entity\nn01443537 gold fish\nn01440764 tench fish\nn02084071 dog"
+    folders = ["n01440764", "n01443537"]
+    assert listed_as(tmp_path, text, folders, 2, True) == (
+        ("tench fish", "gold fish"),
+        tuple(folders),
+    )
+    with pytest.raises(UserError, match="but not the class n01440764 of the images"):
+        listed_as(tmp_path, "n01443537\nn02084071", folders, 2, True)
+
+
+def test_folders_called_by_numbers_need_a_list_that_means_one_thing(tmp_path):
+    folders = sorted(str(number) for number in range(1, 13))
+    words = [f"thing{letter}" for letter in "abcdefghijkl"]
+    with pytest.raises(UserError, match="line 2 may name the class 10, .* or 2, .*'2: thingb'"):
+        listed_as(tmp_path, "\n".join(words), folders, 12, True)
+    numbered = "\n".join(f"{number}: {word}" for number, word in enumerate(words, 1))
+    names = listed_as(tmp_path, numbered, folders, 12, True)[0]
+    assert names == tuple(words[int(folder) - 1] for folder in folders)
+    from_0 = "\n".join(f"{number}: {word}" for number, word in enumerate(words))
+    with pytest.raises(UserError, match="can mean two things"):
+        listed_as(tmp_path, from_0, folders, 12, True)
+    ten = [str(number) for number in range(10)]
+    assert listed_as(tmp_path, "\n".join(words[:10]), ten, 10, True)[0] == tuple(words[:10])
+
+
+@pytest.mark.parametrize(
+    ("folders", "names", "keys"),
+    [
+        (
+            ["n02085620-Chihuahua", "n02086646-Blenheim_spaniel"],
+            ("Chihuahua", "Blenheim_spaniel"),
+            ("n02085620", "n02086646"),
+        ),
+        (["001.Black_footed_Albatross", "002.Laysan"], ("Black_footed_Albatross", "Laysan"), None),
+        (["AnnualCrop", "Forest", "SeaLake"], ("Annual Crop", "Forest", "Sea Lake"), None),
+        (["707-320", "727-200"], ("707-320", "727-200"), None),
+        (["1_star", "2_star"], ("1_star", "2_star"), None),
+        (["MacBook", "ThinkPad"], ("MacBook", "ThinkPad"), None),
+        (["BMW", "McLaren", "DeLorean"], ("BMW", "McLaren", "DeLorean"), None),
+        (["Dog", "YouTube"], ("Dog", "YouTube"), None),
+        (["0", "1"], ("0", "1"), None),
+    ],
+)
+def test_names_are_read_out_of_folders(folders, names, keys):
+    expected = keys or (None,) * len(folders)
+    assert resolve_classes(DataConfig(), folders, len(folders)) == (names, expected)
+
+
+def test_two_classes_of_one_word_get_clip_s_names_by_their_ids(tmp_path):
+    text = "n02012849 crane\nn03126707 crane\nn01440764 tench fish"
+    names, _ = listed_as(tmp_path, text)
+    assert names[0] == "crane bird" and names[1] != "crane bird" and names[2] == "tench fish"

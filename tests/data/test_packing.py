@@ -82,11 +82,11 @@ def test_two_threads_write_the_shards_that_one_writes(data_config, tmp_path, enc
     job = PackJob.over(open_source(config), config, 10)
     alone = threading.Lock()
 
-    def watched(item, config):
+    def watched(item, config, gray):
         assert alone.acquire(blocking=False), "two threads decode at once"
         try:
             time.sleep(0.001)
-            return encode_row(item, config)
+            return encode_row(item, config, gray)
         finally:
             alone.release()
 

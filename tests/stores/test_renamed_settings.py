@@ -54,6 +54,15 @@ def test_a_renamed_setting_does_not_change_any_other_key(experiment):
     assert key_of(views.key_parts()["recipe"]) == "4b78a8d8b2448fec"
 
 
+def test_a_gray_range_is_in_the_keys_but_its_default_is_not():
+    default = load_experiment("cifar10")
+    given = load_experiment("cifar10", {"data.gray_range": [0, 4095]})
+    assert asset_key(given) != asset_key(default)
+    assert given.key_parts()["data"]["gray_range"] == [0, 4095]
+    assert "gray_range" not in default.key_parts()["data"]
+    assert default.model_dump()["data"]["gray_range"] is None
+
+
 def test_a_renamed_setting_does_not_change_the_random_numbers_of_views(experiment):
     ids, views = np.arange(4), np.zeros(4, np.int64)
     left = sample.draw(experiment.views.resolve(), ids, views, 7).left

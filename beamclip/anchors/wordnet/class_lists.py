@@ -3,9 +3,9 @@
 A class list is the user's text file. The table of well-known data sets comes with beamclip.
 
 `beamclip.data.class_names` reads the same file for `data.class_names`, but only for the names,
-before WordNet is opened: it ignores the second column, refuses two equal lines, and takes the same
-name twice if the lines differ. This module reads the second column, checks its ids, and refuses a
-name twice unless each has its own sense.
+before WordNet is opened: it ignores the text after a tab, refuses two equal lines, and takes the
+same name twice if the lines differ. This module reads the second column, checks its ids, and
+refuses a name twice unless each has its own sense.
 """
 
 import re
@@ -18,7 +18,8 @@ from pathlib import Path
 
 from beamclip.anchors.wordnet.lexicon import WORDNET_ID
 from beamclip.config import UserError
-from beamclip.data.class_names import normalize_name
+from beamclip.data.class_names import names_in_list, normalize_name
+from beamclip.data.list_formats import Line, parse_class_list
 
 MALFORMED_ID = re.compile(
     r"(?:wn\d*:)?[nvars]?\d{4,}(?:-[nvars])?|\w+\.[nvars]\.\d+", re.IGNORECASE
@@ -59,6 +60,8 @@ class KnownDataset:
 def read_class_list(path: Path, key: str) -> tuple[ClassName, ...]:
     """Read classes from a text file, one per line: `name`, `name<TAB>n02012849` or `name<TAB>text`.
 
+    `beamclip.data.list_formats` says which other forms of lists are read.
+
     Args:
         path: the file, in UTF-8.
         key: the setting that names the file, for messages.
@@ -77,20 +80,27 @@ def read_class_list(path: Path, key: str) -> tuple[ClassName, ...]:
         raise UserError(
             f"{where} is not UTF-8; save it as UTF-8 text, one class name per line"
         ) from None
-    lines = text.rstrip().splitlines()
-    if not lines:
+    if not text.strip():
         raise UserError(f"{where} is empty; write one class name per line")
-    classes = [
-        _parse_line(line, f"{where} line {number}") for number, line in enumerate(lines, start=1)
-    ]
+    # A list or dictionary in brackets may have empty lines.
+    lines = [] if text.lstrip().startswith(("[", "{")) else text.rstrip().splitlines()
+    for number, text_of_line in enumerate(lines, start=1):
+        if not text_of_line.partition("\t")[0].strip():
+            raise UserError(f"{where} line {number} has no class name; {_LINE_FORMAT}")
+    listed = parse_class_list(text, where)
+    classes = []
+    for name, line in zip(names_in_list(listed), listed.lines, strict=True):
+        # An id that is not behind a tab says what is meant, and the rest of the line no more.
+        if line.key:
+            classes.append(ClassName(name, synset=line.key))
+        else:
+            classes.append(_class_in_line(line))
     check_classes(classes, where)
     return tuple(classes)
 
 
-def _parse_line(line: str, where: str) -> ClassName:
-    name, *senses = [field.strip() for field in line.rstrip("\t ").split("\t")]
-    if not name:
-        raise UserError(f"{where} has no class name; {_LINE_FORMAT}")
+def _class_in_line(line: Line) -> ClassName:
+    name, senses, where = line.name, line.rest, line.where
     if len(senses) > 1:
         raise UserError(f"{where} has {len(senses) + 1} fields; {_LINE_FORMAT}")
     if not senses:

@@ -34,6 +34,8 @@ class CifarSource:
             damaged.
     """
 
+    notes: tuple[str, ...] = ()
+
     def __init__(self, folder: Path, config: DataConfig, which: Cifar) -> None:
         self._splits: dict[Split, Any] = {"train": None, "test": None}
         self._which = which

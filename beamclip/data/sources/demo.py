@@ -290,6 +290,8 @@ def teacher_scenes(
 class DemoSource:
     """The demo's train and test splits. Only scikit-learn's own data is read from disk."""
 
+    notes: tuple[str, ...] = ()
+
     def __init__(self, config: DataConfig) -> None:
         self.names, self.keys = resolve_classes(config, DIGIT_NAMES, len(DIGIT_NAMES), exact=True)
 

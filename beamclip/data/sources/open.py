@@ -8,7 +8,7 @@ from beamclip.data.files import Files
 from beamclip.data.sources.cifar import CIFAR_FOLDERS, Cifar, CifarSource
 from beamclip.data.sources.demo import DemoSource
 from beamclip.data.sources.folder import FolderSource
-from beamclip.data.sources.parquet import ParquetSource, parquet_files
+from beamclip.data.sources.parquet import ParquetSource, find_base, parquet_files
 from beamclip.data.sources.webdataset import TarSource, tar_files
 from beamclip.stores.paths import path_errors_as_user_error
 
@@ -120,6 +120,10 @@ def _find_kinds(files: Files) -> list[Kind]:
     kinds += [which for which, name in CIFAR_FOLDERS.items() if files.is_folder(name)]
     if files.is_folder("train"):
         kinds.append("folder")
+    # Other folders are looked into only if nothing else was found, as the hub has its
+    # configurations: `plain_text/train-….parquet`.
+    if not kinds and find_base(files):
+        kinds.append("parquet")
     return kinds
 
 

@@ -2,13 +2,18 @@
 
 They have a column `image: {bytes, path}`, a column `label`, and class names in the schema's
 metadata. Only the needed row groups and columns of a file are read. The `datasets` package would
-first copy every file into its own cache.
+first copy every file into its own cache. Folders of `save_to_disk` hold the same tables as Arrow.
+
+An image column may also hold paths in place of bytes, which are followed, or base64 text.
 """
 
+import base64
+import binascii
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
 from itertools import chain, islice
@@ -21,14 +26,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from beamclip.config import DataConfig, UserError
-from beamclip.data.base import SPLITS, TEST_NAMES, Item, Split, digest
+from beamclip.data.base import SPLITS, TEST_NAMES, Item, Split, class_notes, digest
 from beamclip.data.class_names import in_words, resolve_classes, wordnet_id
-from beamclip.data.files import Entry, Files
+from beamclip.data.files import Entry, Files, LazyBytes
 from beamclip.data.retry import one_line
+from beamclip.data.sources.saved import SUFFIX, open_arrow
 
 IMAGES = ("image", "img")
 """Names of the column with the images. `img` is for the hub's CIFAR repositories."""
-LABELS = ("label", "fine_label")
+LABELS = ("label", "fine_label", "labels")
 """Names of the column with the labels. `fine_label` is for the hub's CIFAR-100."""
 _ROWS = 256
 """Rows in memory at a time: photographs can be megabytes each."""
@@ -66,12 +72,42 @@ def column_of(path: str, schema: pa.Schema, names: Sequence[str]) -> str:
     """
     name = next((name for name in names if name in schema.names), None)
     if name is None:
+        name = _typed_column(schema, "Image" if names is IMAGES else "ClassLabel")
+    if name is None:
         raise UserError(
             f"{path} has no column {names[0]!r}, only {', '.join(schema.names)}; rename one of them"
         )
     if schema.names.count(name) > 1:
         raise UserError(f"{path} has more than one column {name!r}; rename all but the one to use")
     return name
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """Return what `datasets` wrote about the columns into the metadata; empty if it did not."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    # The metadata is missing or has another form.
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def _typed_column(schema: pa.Schema, kind: str) -> str | None:
+    """Return the only column that `datasets` gave a type such as `ClassLabel`, or None."""
+    columns = []
+    for name, feature in _features(schema).items():
+        is_kind = isinstance(feature, dict) and feature.get("_type") == kind
+        if is_kind and name in schema.names:
+            columns.append(name)
+    return columns[0] if len(columns) == 1 else None
+
+
+def _schema_of(files: Files, path: str) -> pa.Schema:
+    if path.endswith(SUFFIX):
+        with open_arrow(files, path) as table:
+            return table.schema
+    with open_parquet(files, path) as file:
+        return file.schema_arrow
 
 
 def labels_of(files: Files, entries: list[Entry]) -> NDArray[np.int64]:
@@ -85,14 +121,25 @@ def labels_of(files: Files, entries: list[Entry]) -> NDArray[np.int64]:
 
 def _labels_of(files: Files, path: str) -> NDArray[np.int64]:
     """Return the labels of one file; see `labels_of`."""
-    with open_parquet(files, path) as file:
-        # A missing image column should be reported now and not while packing.
-        column_of(path, file.schema_arrow, IMAGES)
-        name = column_of(path, file.schema_arrow, LABELS)
-        column = file.read(columns=[name]).column(0)
+    if path.endswith(SUFFIX):
+        with open_arrow(files, path) as table:
+            column_of(path, table.schema, IMAGES)
+            name = column_of(path, table.schema, LABELS)
+            column = table.column(name)
+    else:
+        with open_parquet(files, path) as file:
+            # A missing image column should be reported now and not while packing.
+            column_of(path, file.schema_arrow, IMAGES)
+            name = column_of(path, file.schema_arrow, LABELS)
+            column = file.read(columns=[name]).column(0)
     # A column without values may have any type.
     if not len(column):
         return np.empty(0, np.int64)
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        raise UserError(
+            f"{path} column {name!r} holds lists of labels, but an image has one class here; write "
+            "one class index per row, for example the main label"
+        )
     if not pa.types.is_integer(column.type) or column.null_count:
         raise UserError(
             f"{path} column {name!r} must hold whole numbers, no nulls; write class indices from 0"
@@ -116,6 +163,17 @@ def rows_of(
     Raises:
         UserError: the file can't be read, or lacks a column.
     """
+    if path.endswith(SUFFIX):
+        with open_arrow(files, path) as table:
+            image = column_of(path, table.schema, IMAGES)
+            label = column_of(path, table.schema, LABELS)
+            kind = table.schema.field(image).type
+            if field and not pa.types.is_struct(kind):
+                return
+            part = table.slice(start, None if stop is None else stop - start)
+            batches = part.select([image, label]).to_batches(_ROWS)
+            yield from _rows_of_batches(batches, image, label)
+        return
     with open_parquet(files, path) as file:
         schema = file.schema_arrow
         image = column_of(path, schema, IMAGES)
@@ -151,26 +209,57 @@ def _row_groups(file: pq.ParquetFile, start: int, stop: int | None) -> tuple[lis
     return groups, first_row
 
 
-def parquet_files(files: Files, split: str) -> list[Entry]:
+def parquet_files(files: Files, split: str, base: str = "") -> list[Entry]:
     """Return a split's files, sorted; an empty list if there are none.
 
     These are the first that exist of `SPLIT-*.parquet`, `SPLIT.parquet`, `data/SPLIT-*.parquet`
-    and `SPLIT/*.parquet`.
+    and `SPLIT/*.parquet`, otherwise the Arrow files that `datasets` writes.
+
+    Args:
+        files: the data set's files.
+        split: name of the split.
+        base: folder in which these are looked for; see `find_base`.
     """
     candidates = (
         ("", f"{split}-*.parquet"),
         ("", f"{split}.parquet"),
         ("data", f"{split}-*.parquet"),
         (split, "*.parquet"),
+        # `save_to_disk`, then the cache of `datasets`.
+        (split, "data-*.arrow"),
+        ("", f"*-{split}.arrow"),
+        ("", f"*-{split}-*-of-*.arrow"),
     )
     for folder, pattern in candidates:
         entries = []
-        for entry in files.files(folder):
+        for entry in files.files(f"{base}/{folder}".strip("/")):
             if fnmatch(PurePath(entry.path).name, pattern):
                 entries.append(entry)
         if entries:
             return entries
     return []
+
+
+def find_base(files: Files) -> str:
+    """Return the folder that has the files of train: "" or the only folder with such files.
+
+    On the hub, each configuration of a data set has a folder of its own, such as `plain_text`.
+
+    Returns:
+        "" also if there are no such files anywhere.
+
+    Raises:
+        UserError: several folders have them.
+    """
+    if parquet_files(files, "train"):
+        return ""
+    bases = [folder for folder in files.folders() if parquet_files(files, "train", folder)]
+    if len(bases) > 1:
+        raise UserError(
+            f"{files} has a train split in {bases[0]} and in {bases[1]}; give --data with one of "
+            f"them, such as {files}/{bases[0]}"
+        )
+    return bases[0] if bases else ""
 
 
 class ParquetSource:
@@ -184,7 +273,8 @@ class ParquetSource:
         self._files = files
         # Number of rows of each file, once it is known.
         self._row_counts: dict[str, int] = {}
-        self._entries: dict[Split, list[Entry]] = {"train": parquet_files(files, "train")}
+        base = find_base(files)
+        self._entries: dict[Split, list[Entry]] = {"train": parquet_files(files, "train", base)}
         if not self._entries["train"]:
             raise UserError(
                 f"{files} has no train-*.parquet; name the files train-… and test-… or set "
@@ -198,7 +288,26 @@ class ParquetSource:
                 f"{files} has no rows in its train-*.parquet; write the images there, or fix "
                 "data.path"
             )
-        self._entries["test"], self._labels["test"] = _test_split(files)
+        self._entries["test"], self._labels["test"], layout_notes = _test_split(files, base)
+        # The folder of the images of each file that holds paths in place of images.
+        self._places: dict[str, _Place] = {}
+        self._is_text = False
+        for split in SPLITS:
+            first, *others = self._entries[split]
+            # The files of a split have one writer. Usually the first one's footer shows it.
+            if _surely_has_bytes(files, first.path):
+                continue
+            for entry in (first, *others):
+                place = _find_place(files, entry.path)
+                if place is not None:
+                    self._places[entry.path] = place
+            schema = _schema_of(files, first.path)
+            kind = schema.field(column_of(first.path, schema, IMAGES)).type
+            if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+                self._is_text = True
+        if self._places:
+            path, place = next(iter(self._places.items()))
+            layout_notes.append(f"{path} holds paths, which are followed from {place}")
         largest = max(_largest(split, labels, files) for split, labels in self._labels.items())
         schema_names = _names_in_schema(files, self._entries["train"][0].path)
         self.names, keys = resolve_classes(config, schema_names, largest + 1)
@@ -207,13 +316,16 @@ class ParquetSource:
         # user's own names stay as they are.
         if config.class_names is None:
             self.names = in_words(self.names, self.keys)
+        found = class_notes(self.names, self._labels["train"], self._labels["test"])
+        self.notes: tuple[str, ...] = (*layout_notes, *found)
 
     @cached_property
     def fingerprint(self) -> str:
         """Changes with the contents of the files if they are small.
 
         For large files it changes with their names, sizes, footers and labels. A footer holds
-        offsets and statistics, which a corrected label may leave as they are.
+        offsets and statistics, which a corrected label may leave as they are. Images that are
+        found by their paths count with their sizes and times.
         """
         entries = self._files.stamped([*self._entries["train"], *self._entries["test"]])
         is_small = sum(entry.size for entry in entries) < _SMALL
@@ -223,6 +335,12 @@ class ParquetSource:
         if not is_small:
             for split in SPLITS:
                 facts.append(hashlib.sha256(self._labels[split].tobytes()).hexdigest())
+        # Earlier versions read text as unreadable images, and may have left an unfinished store.
+        if self._is_text:
+            facts.append("text")
+        for path, place in self._places.items():
+            followed = [Entry(place.below(name), 0, "") for name in _paths_in(self._files, path)]
+            facts.append(("followed", path, digest(place.files.stamped(followed))))
         return digest(facts)
 
     def count(self, split: Split) -> int:
@@ -243,8 +361,7 @@ class ParquetSource:
     def _rows_in(self, entry: Entry) -> int:
         """Return the number of rows of a file."""
         if entry.path not in self._row_counts:
-            with open_parquet(self._files, entry.path) as file:
-                self._row_counts[entry.path] = file.metadata.num_rows
+            self._row_counts[entry.path] = _count_rows(self._files, entry.path)
         return self._row_counts[entry.path]
 
     def _items_of(self, entry: Entry, start: int, stop: int) -> Iterator[Item]:
@@ -252,13 +369,14 @@ class ParquetSource:
         rows = rows_of(self._files, entry.path, "", start, stop)
         for row, (image, label) in enumerate(rows, start):
             name = f"{PurePath(entry.path).name} row {row}"
-            # The column holds {bytes, path}, or bytes alone.
-            encoded = image
-            if isinstance(image, dict):
-                encoded = image.get("bytes")
-                path = image.get("path")
-                name += f" ({path})" if path else ""
-            yield Item(name, encoded or b"", label)
+            # The column holds {bytes, path}, or bytes, a path or base64 text alone.
+            encoded, path = _bytes_and_path(image)
+            name += f" ({path})" if path else ""
+            place = self._places.get(entry.path)
+            if not encoded and path and place is not None:
+                yield Item(name, LazyBytes(place.files, place.below(path)), label)
+            else:
+                yield Item(name, encoded or b"", label)
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
         """Return None: parquet files have no groups."""
@@ -295,18 +413,144 @@ def _largest(split: Split, labels: NDArray[np.int64], files: Files) -> int:
     return int(labels.max(initial=-1))
 
 
-def _test_split(files: Files) -> tuple[list[Entry], NDArray[np.int64]]:
-    """Return files and labels of the first split for testing that has labels.
+@dataclass(frozen=True)
+class _Place:
+    """A folder that paths in a file start from.
+
+    Attributes:
+        files: the files that are followed.
+        prefix: folder in them; "" for their own.
+    """
+
+    files: Files
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.files}/{self.prefix}".rstrip("/") or "/"
+
+    def below(self, path: str) -> str:
+        """Return a path in `files`, given the one in the table."""
+        return f"{self.prefix}/{path.lstrip('/')}".lstrip("/")
+
+
+def _bytes_and_path(image: Any) -> tuple[bytes | None, str | None]:
+    """Return the encoded image and the path in one entry of an image column."""
+    if isinstance(image, dict):
+        path = image.get("path")
+        return image.get("bytes"), path if isinstance(path, str) else None
+    if isinstance(image, str):
+        encoded = _from_base64(image)
+        return encoded, image if encoded is None else None
+    return (image, None) if isinstance(image, bytes) else (None, None)
+
+
+def _from_base64(text: str) -> bytes | None:
+    """Return the image in base64 text, `data:` URLs included; None if the text is something else.
+
+    A path may consist of the same letters, so the first bytes must be those of an image file.
+    """
+    payload = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        head = base64.b64decode(payload[:16], validate=True)
+        known = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+        return base64.b64decode(payload) if head.startswith(known) and len(payload) > 64 else None
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _count_rows(files: Files, path: str) -> int:
+    if path.endswith(SUFFIX):
+        with open_arrow(files, path) as table:
+            return int(table.num_rows)
+    with open_parquet(files, path) as file:
+        return int(file.metadata.num_rows)
+
+
+def _paths_in(files: Files, path: str) -> Iterator[str]:
+    """Yield the paths of a file's images, for rows without bytes."""
+    for image, _ in rows_of(files, path, ""):
+        encoded, name = _bytes_and_path(image)
+        if not encoded and name:
+            yield name
+
+
+def _surely_has_bytes(files: Files, path: str) -> bool:
+    """Return whether a file's type or statistics show bytes in each row; no row is read."""
+    if path.endswith(SUFFIX):
+        return False
+    with open_parquet(files, path) as file:
+        image = column_of(path, file.schema_arrow, IMAGES)
+        kind = file.schema_arrow.field(image).type
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            return True
+        metadata = file.metadata
+        for index in range(metadata.num_columns if metadata.num_row_groups else 0):
+            column = metadata.row_group(0).column(index)
+            statistics = column.statistics
+            is_bytes = column.path_in_schema == f"{image}.bytes"
+            if is_bytes and statistics is not None and statistics.has_null_count:
+                return bool(statistics.null_count == 0)
+    return False
+
+
+def _find_place(files: Files, path: str) -> _Place | None:
+    """Return where to follow the paths of a file from; None if its images are in it.
+
+    Its first row decides. A relative path is tried beside the file, then in the data set's folder.
+
+    Raises:
+        UserError: the first row holds no image, and its path, if it has one, is not of a file.
+    """
+    if _surely_has_bytes(files, path):
+        return None
+    schema = _schema_of(files, path)
+    column = column_of(path, schema, IMAGES)
+    kind = schema.field(column).type
+    if pa.types.is_null(kind):
+        return None
+    first = next(rows_of(files, path, "", 0, 1), None)
+    if first is None:
+        return None
+    encoded, name = _bytes_and_path(first[0])
+    # An empty entry is one unreadable image, which packing counts.
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if not (is_text or is_bytes or pa.types.is_struct(kind)):
+        raise UserError(
+            f"{path} column {column!r} holds {kind}, not images; write the bytes of encoded files "
+            "(JPEG or PNG), or their paths"
+        )
+    if encoded or not name:
+        return None
+    if PurePath(name).is_absolute() and files.local is not None:
+        places = [_Place(Files("/"))]
+    else:
+        places = [_Place(files, str(PurePath(path).parent).strip(".")), _Place(files)]
+    for place in places:
+        if "://" not in name and place.files.is_file(place.below(name)):
+            return place
+    raise UserError(
+        f"{path} row 0 has no image, only the path {name}, which is not a file "
+        f"{'on this machine' if PurePath(name).is_absolute() else 'beside it'}; put the images "
+        "there, or write their bytes into the column"
+    )
+
+
+def _test_split(files: Files, base: str) -> tuple[list[Entry], NDArray[np.int64], list[str]]:
+    """Return files and labels of the first split for testing that has labels, and notes on it.
 
     Raises:
         UserError: there is none.
     """
+    notes: list[str] = []
     for name in TEST_NAMES:
-        entries = parquet_files(files, name)
+        entries = parquet_files(files, name, base)
         labels = labels_of(files, entries) if entries else np.empty(0, np.int64)
         # ImageNet's test files on the hub have -1 for every label; validation is used then.
         if (labels >= 0).any():
-            return entries, labels
+            return entries, labels, [f"{note}, so {name} is the test split" for note in notes]
+        if entries:
+            notes = [f"the {name} split has no labels"]
     raise UserError(
         f"{files} has no test split with labels; add test-*.parquet or validation-*.parquet"
     )
@@ -314,13 +558,11 @@ def _test_split(files: Files) -> tuple[list[Entry], NDArray[np.int64]]:
 
 def _names_in_schema(files: Files, path: str) -> list[str] | None:
     """Return the class names in the metadata that `datasets` writes, or None."""
-    with open_parquet(files, path) as file:
-        schema = file.schema_arrow
+    schema = _schema_of(files, path)
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[column_of(path, schema, LABELS)]["names"]
-    # The metadata is missing or has another form.
-    except (KeyError, TypeError, ValueError):
+        names = _features(schema)[column_of(path, schema, LABELS)]["names"]
+    # There is no metadata, or it has another form.
+    except (KeyError, TypeError):
         return None
     return list(map(str, names)) if isinstance(names, list) else None
 
@@ -329,6 +571,9 @@ def _hash(files: Files, entry: Entry, whole: bool) -> str:
     """Return the SHA-256 of a file, or of its size and footer."""
     if whole:
         return hashlib.sha256(files.read(entry.path)).hexdigest()
+    # An Arrow stream has no footer. Its files are on this machine, where times are reliable.
+    if entry.path.endswith(SUFFIX):
+        return f"{entry.size} {entry.stamp}"
     # The last 8 bytes of a parquet file are the footer's length and a magic word.
     length = int.from_bytes(files.read(entry.path, entry.size - 8, 4), "little")
     footer = files.read(entry.path, entry.size - 8 - length, length)

@@ -36,8 +36,8 @@ class Labels:
     def __init__(self) -> None:
         self._cls: dict[str, int] = {}
         self._json: dict[str, int] = {}
-        # Names of the .json files without a label, by sample.
-        self._without_label: dict[str, str] = {}
+        # By sample: names of the .json files without a label, and whether they list several.
+        self._without_label: dict[str, tuple[str, bool]] = {}
 
     def add(self, key: str, suffix: str, content: IO[bytes] | None, where: str) -> None:
         """Add the label in a member of the tar.
@@ -51,14 +51,15 @@ class Labels:
         Raises:
             UserError: a `.cls` holds no class index.
         """
-        index = None if content is None else _class_index(content.read(), suffix)
+        text = b"" if content is None else content.read()
+        index = None if content is None else _class_index(text, suffix)
         if suffix == ".cls":
             if index is None:
-                raise _no_class_index(where)
+                raise _no_class_index(where, _is_list(text, suffix))
             self._cls[key] = index
         elif index is None:
             # It is an error only if the sample turns out to have an image and no .cls.
-            self._without_label[key] = where
+            self._without_label[key] = (where, _is_list(text, suffix))
         else:
             self._json[key] = index
 
@@ -75,9 +76,9 @@ class Labels:
             UserError: a sample has a `.json` without a class index and no `.cls`.
         """
         labels = self._json | self._cls
-        for key, where in self._without_label.items():
+        for key, (where, is_list) in self._without_label.items():
             if key in images and key not in labels:
-                raise _no_class_index(where)
+                raise _no_class_index(where, is_list)
         has_labels = self._cls or labels.keys() & images
         return labels if has_labels else {}
 
@@ -96,7 +97,26 @@ def _class_index(text: bytes, suffix: str) -> int | None:
     return value if is_index else None
 
 
-def _no_class_index(where: str) -> UserError:
+def _is_list(text: bytes, suffix: str) -> bool:
+    """Return whether a `.cls` or `.json` holds several labels."""
+    if suffix == ".cls":
+        parts = text.replace(b",", b" ").split()
+        return len(parts) > 1 and all(part.isdigit() for part in parts)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    if isinstance(value, dict):
+        value = value.get("label", value.get("cls", value.get("labels")))
+    return isinstance(value, list)
+
+
+def _no_class_index(where: str, is_list: bool) -> UserError:
+    if is_list:
+        return UserError(
+            f"{where} holds a list of labels, but an image has one class here; write one whole "
+            "number from 0, for example the main label, and leave the others out"
+        )
     return UserError(
         f"{where} holds no class index; write a whole number from 0 (in .json as label or cls)"
     )
@@ -133,11 +153,11 @@ def samples_in(files: Files, path: str) -> list[Sample]:
             several, or no label.
     """
     where = f"{files}/{path}"
-    images, labels = _members(files, path)
+    images, labels, texts = _members(files, path)
     samples: list[Sample] = []
     if not labels:
         for name, member in images.items():
-            folder = _folder(name, where)
+            folder = _folder(name, where, key_of(name) in texts)
             samples.append(Sample(name, member.offset_data, member.size, folder))
         return samples
     image_of_sample = _choose_images(images, where)
@@ -177,6 +197,16 @@ def begins_labeled(files: Files, path: str) -> bool:
     return False
 
 
+def folders_in(files: Files, path: str) -> set[str] | None:
+    """Return the names of the folders that a shard's images are in; None if it has labels.
+
+    Raises:
+        UserError: the shard can't be read or is damaged.
+    """
+    images, labels, _ = _members(files, path)
+    return None if labels else {PurePosixPath(name).parent.name for name in images}
+
+
 @contextmanager
 def _open_tar(files: Files, path: str) -> Iterator[tarfile.TarFile]:
     """Open a shard for reading.
@@ -195,14 +225,17 @@ def _open_tar(files: Files, path: str) -> Iterator[tarfile.TarFile]:
         ) from None
 
 
-def _members(files: Files, path: str) -> tuple[dict[str, tarfile.TarInfo], dict[str, int]]:
-    """Return images by their names, and labels by the keys of their samples.
+def _members(
+    files: Files, path: str
+) -> tuple[dict[str, tarfile.TarInfo], dict[str, int], set[str]]:
+    """Return images by their names, labels by the keys of their samples, and keys with a `.txt`.
 
     Raises:
         UserError: the shard can't be read, an image's name occurs twice, or a label is missing.
     """
     images: dict[str, tarfile.TarInfo] = {}
     labels = Labels()
+    texts: set[str] = set()
     with _open_tar(files, path) as tar:
         for member in filter(_is_visible_file, tar):
             suffix = _suffix(member)
@@ -217,9 +250,12 @@ def _members(files: Files, path: str) -> tuple[dict[str, tarfile.TarInfo], dict[
                 )
             elif suffix in IMAGE_SUFFIXES:
                 images[member.name] = member
+            elif suffix == ".txt":
+                texts.add(key_of(member.name))
         _check_end(tar)
         keys = {key_of(name) for name in images}
-        return _follow_links(images, tar, f"{files}/{path}"), labels.resolved(keys)
+        followed = _follow_links(images, tar, f"{files}/{path}")
+        return followed, labels.resolved(keys), texts
 
 
 def _is_visible_file(member: tarfile.TarInfo) -> bool:
@@ -322,13 +358,23 @@ def _check_end(tar: tarfile.TarFile) -> None:
         raise tarfile.ReadError("cut short: it has no end")
 
 
-def _folder(name: str, where: str) -> str:
+def _folder(name: str, where: str, has_text: bool) -> str:
     """Return the name of an image's folder.
+
+    Args:
+        name: name of the image.
+        where: name of the shard, for messages.
+        has_text: whether there is a `.txt` next to it, usually a caption.
 
     Raises:
         UserError: it is in no folder.
     """
     folder = PurePosixPath(name).parent.name
+    if not folder and has_text:
+        raise UserError(
+            f"{where} has only a .txt next to the image {name}, which is not read as a label "
+            "because it may be a caption; write the class index, a whole number from 0, as .cls"
+        )
     if not folder:
         raise UserError(
             f"{where} has the image {name} without a label; add a .cls next to it or put it into a "

@@ -14,14 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamclip.config import DataConfig, UserError
-from beamclip.data.base import SPLITS, TEST_NAMES, Item, Split, digest, name_column
-from beamclip.data.class_names import Classes, NameList, class_names_in, resolve_classes
+from beamclip.data.base import (
+    SPLITS,
+    TEST_NAMES,
+    Item,
+    Split,
+    class_notes,
+    digest,
+    name_column,
+)
+from beamclip.data.class_names import (
+    Classes,
+    NameList,
+    check_spelled_once,
+    composed,
+    name_list_in,
+    resolve_classes,
+)
 from beamclip.data.files import Entry, Files, LazyBytes
 from beamclip.data.sources.tar_index import (
     READ_VERSION,
     Label,
     Sample,
     begins_labeled,
+    folders_in,
     samples_in,
 )
 
@@ -79,10 +95,20 @@ class TarSource:
         self._files = files
         self._config = config
         self._shards: dict[Split, list[Entry]] = {"train": tar_files(files, "train"), "test": []}
-        for name in TEST_NAMES:
-            self._shards["test"] = tar_files(files, name)
-            if self._shards["test"]:
-                break
+        self._indices: dict[Split, _Index] = {}
+        self._layout_notes: list[str] = []
+        tests = [(name, tar_files(files, name)) for name in TEST_NAMES]
+        tests = [(name, shards) for name, shards in tests if shards]
+        if tests:
+            self._shards["test"] = tests[0][1]
+        # The first one may have no labels, like ImageNet's. Its headers are read only if there is
+        # another one to choose.
+        if len(tests) > 1 and self._shards["train"] and not self._is_labeled(tests[0][1][0].path):
+            self._shards["test"] = tests[1][1]
+            self._layout_notes.append(
+                f"the {tests[0][0]} shards have no labels of the training classes, so the "
+                f"{tests[1][0]} shards are the test split"
+            )
         for split, shards in self._shards.items():
             if not shards:
                 names = "train-*.tar" if split == "train" else "test-*.tar or val-*.tar"
@@ -97,6 +123,21 @@ class TarSource:
         """Changes with names, sizes and stamps of the shards; their contents are not read."""
         self.names, self.keys = self._classes()
 
+    def _is_labeled(self, path: str) -> bool:
+        """Return whether a shard has labels next to its images, or folders of the classes."""
+        folders = folders_in(self._files, path)
+        if folders is None:
+            return True
+        # One split may store é as one character, the other as an e and an accent.
+        own = set(map(composed, self._folders or ()))
+        return not own.isdisjoint(map(composed, folders))
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """See `Source`. All headers are read."""
+        classes = class_notes(self.names, self._labels["train"], self._labels["test"])
+        return (*self._layout_notes, *classes)
+
     def _classes(self) -> Classes:
         """Return names and WordNet ids of the classes; see `resolve_classes`."""
         name_list = self._name_list()
@@ -110,8 +151,10 @@ class TarSource:
                 "data.class_names"
             )
         # The number of labels isn't known before all headers are read, so it is checked later.
-        list_names = None if name_list is None else name_list.names
-        return resolve_classes(self._config, list_names, count=1)
+        list_names = None
+        if name_list is not None and self._config.class_names is not None:
+            list_names = name_list.names
+        return resolve_classes(self._config, list_names, count=1, name_list=name_list)
 
     def _name_list(self) -> NameList | None:
         """Return the list of class names next to the shards, if there is one."""
@@ -119,16 +162,16 @@ class TarSource:
         for name in _NAME_FILES:
             if name in paths:
                 where = f"{self._files}/{name}"
-                return NameList(class_names_in(self._files.read(name), where), where)
+                return name_list_in(self._files.read(name), where)
         return None
 
     def count(self, split: Split) -> int:
         """Return the number of samples of a split."""
-        return len(self._index[split].label)
+        return len(self._index_of(split).label)
 
     def items(self, split: Split, start: int = 0, stop: int | None = None) -> Iterator[Item]:
         """Yield items `start` to `stop` of a split."""
-        index = self._index[split]
+        index = self._index_of(split)
         rows = zip(
             index.shard[start:stop].tolist(),
             index.start[start:stop].tolist(),
@@ -145,12 +188,11 @@ class TarSource:
         """Return None: shards have no groups."""
         return None
 
-    @cached_property
-    def _index(self) -> dict[Split, _Index]:
-        index = {}
-        for split, shards in self._shards.items():
-            index[split] = _index_shards(self._files, shards, split)
-        return index
+    def _index_of(self, split: Split) -> _Index:
+        """Return the index of a split. Its headers are read once."""
+        if split not in self._indices:
+            self._indices[split] = _index_shards(self._files, self._shards[split], split)
+        return self._indices[split]
 
     @cached_property
     def _folders(self) -> list[str] | None:
@@ -158,10 +200,12 @@ class TarSource:
         # Usually the first image shows it, so not all headers have to be read.
         if begins_labeled(self._files, self._shards["train"][0].path):
             return None
-        labels = set(self._index["train"].label)
+        labels = set(self._index_of("train").label)
         if not all(isinstance(label, str) for label in labels):
             return None
-        return sorted(map(str, labels))
+        folders = sorted(map(str, labels))
+        check_spelled_once(folders, f"a train shard of {self._files}")
+        return folders
 
     @cached_property
     def _labels(self) -> dict[Split, NDArray[np.int64]]:
@@ -175,10 +219,13 @@ class TarSource:
         """
         indices: dict[Label, int]
         if self._folders:
-            indices = {folder: index for index, folder in enumerate(self._folders)}
+            # One split may store é as one character, the other as an e and an accent.
+            own = {composed(folder): index for index, folder in enumerate(self._folders)}
+            names = {*self._folders, *map(str, self._index_of(split).label)}
+            indices = {name: own[composed(name)] for name in names if composed(name) in own}
         else:
             indices = {index: index for index in range(len(self.names))}
-        labels = self._index[split].label
+        labels = self._index_of(split).label
         # By text, because numbers and folders can't be compared.
         unknown = sorted(set(labels) - indices.keys(), key=str)
         if unknown:

@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import pytest
 
@@ -124,3 +125,79 @@ def test_a_file_name_that_is_not_utf8_is_a_user_error(make_tree):
         match=r"has the file a/caf\\xe9.jpg, whose name is not UTF-8; rename it",
     ):
         source_of(tree)
+
+
+def test_accents_may_be_stored_in_different_ways_in_train_and_test(make_tree):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    tree = make_tree({"train": {composed: 2, "dog": 1}, "test": {decomposed: 1, "dog": 2}})
+    source = source_of(tree)
+    assert source.names == (composed, "dog")
+    assert [item.label for item in source.items("test")] == [0, 1, 1]
+    # An unlabeled test/ is skipped for a val/ whose accents are stored in another way.
+    os.replace(tree / "test", tree / "val")
+    (tree / "test" / "images").mkdir(parents=True)
+    source = source_of(tree)
+    assert [item.label for item in source.items("test")] == [0, 1, 1]
+    assert source.notes == ("test/ has no images in class folders, so val/ is the test split",)
+    (tree / "train" / decomposed).mkdir()
+    with pytest.raises(UserError, match="has the class folder café 2 times"):
+        source_of(tree)
+
+
+def test_an_unlabeled_test_folder_is_skipped_with_a_note(make_tree, jpeg):
+    """As ImageNet is distributed: `test/` has images without classes."""
+    one = {"a": 1, "b": 1}
+    tree = make_tree({"train": one, "val": {"a": 3, "b": 2}})
+    for inside in ("", "images/", "c/"):
+        shutil.rmtree(tree / "test", ignore_errors=True)
+        (tree / "test" / inside).mkdir(parents=True)
+        (tree / "test" / f"{inside}0.jpg").write_bytes(jpeg())
+        source = source_of(tree)
+        assert source.count("test") == 5 and next(source.items("test")).name == "val/a/000.jpg"
+        assert source.notes == ("test/ has no images in class folders, so val/ is the test split",)
+    shutil.rmtree(tree / "test")
+    before = source_of(tree)
+    for name in ("", "a", "b"):
+        (tree / "test" / name).mkdir(parents=True, exist_ok=True)
+    assert source_of(tree).count("test") == 5 and before.notes == ()
+    assert source_of(tree).fingerprint == before.fingerprint
+
+
+def test_flat_val_and_test_folders_are_a_user_error(make_tree):
+    tree = make_tree({"train": {"a": 1, "b": 1}, "val": {"images": 2}, "test": {"images": 1}})
+    with pytest.raises(
+        UserError, match=r"train/ in class folders, but neither test/ nor val/; put"
+    ):
+        source_of(tree)
+
+
+def test_valid_is_a_test_split(make_tree):
+    one = {"a": 1, "b": 1}
+    assert source_of(make_tree({"train": one, "valid": one})).count("test") == 2
+
+
+def test_classes_with_images_in_only_one_split_are_in_the_notes(make_tree):
+    source = source_of(
+        make_tree({"train": {"a": 2, "b": 0, "c": 1}, "test": {"a": 1, "b": 2, "c": 0}})
+    )
+    assert source.names == ("a", "b", "c")
+    assert source.notes == (
+        "class b has images in test but none in train",
+        "class c has images in train but none in test",
+    )
+
+
+def test_files_of_the_operating_system_are_not_read_as_images(make_tree):
+    tree = make_tree({"train": {"a": 2, "b": 1}, "test": {"a": 1, "b": 1}})
+    before = source_of(tree)
+    (tree / "train/a/Thumbs.db").write_bytes(b"x")
+    (tree / "train/b/@eaDir/000.jpg").mkdir(parents=True)
+    (tree / "train/b/@eaDir/000.jpg/SYNOPHOTO_THUMB_M.jpg").write_bytes(b"x")
+    (tree / "test/__MACOSX").mkdir()
+    (tree / "train/@eaDir").mkdir()
+    source = source_of(tree)
+    assert source.names == ("a", "b") and source.fingerprint == before.fingerprint
+    assert [item.name for item in source.items("train")] == [
+        item.name for item in before.items("train")
+    ]
+    assert source.notes == ("files of the operating system left out: 2 (train/a/Thumbs.db)",)

@@ -1,3 +1,5 @@
+import base64
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -5,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from beamclip.config import DataConfig, UserError
-from beamclip.data import open_source
+from beamclip.data import open_source, pack
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 
@@ -220,3 +222,143 @@ def test_real_imagenette_knows_its_wordnet_ids():
     source = source_of(SHARED / "imagenette128")
     assert (source.count("train"), source.count("test")) == (9469, 3925)
     assert source.names[0] == "tench" and source.keys[0] == "n01440764"
+
+
+@pytest.mark.parametrize(
+    "layout", ["plain_text/{}-00000-of-00001.parquet", "default/{}/0000.parquet"]
+)
+def test_parquet_is_found_in_the_folder_of_a_configuration(write_parquet, layout):
+    """Found with and without `data.source`."""
+    for split in ("train", "test"):
+        folder = write_parquet(layout.format(split), [0, 1, 1], columns=("img", "label"))
+    for source in (source_of(folder), open_source(DataConfig(path=str(folder)))):
+        assert (source.count("train"), source.count("test"), source.notes) == (3, 3, ())
+    write_parquet("other/train-0.parquet", [0, 1])
+    first, second = sorted((layout.split("/")[0], "other"))
+    with pytest.raises(UserError, match=f"a train split in {first} and in {second}; give --data"):
+        source_of(folder)
+
+
+def saved(folder, source, stream=True, names="{}/data-00000-of-00001.arrow"):
+    """Write the tables of a parquet folder as `save_to_disk` does."""
+    for split in ("train", "test"):
+        table = pq.read_table(source / f"{split}-0.parquet")
+        path = folder / names.format(split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make = pa.ipc.new_stream if stream else pa.ipc.new_file
+        with make(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=2)
+    return folder
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("names", ["{}/data-00000-of-00001.arrow", "cifar10-{}.arrow"])
+def test_save_to_disk_folders_give_the_same_items_as_parquet(
+    write_parquet, tmp_path, stream, names
+):
+    write_parquet("train-0.parquet", [0, 1, 1, 0, 1])
+    parquet = write_parquet("test-0.parquet", [1, 0])
+    wanted = source_of(parquet)
+    source = open_source(DataConfig(path=str(saved(tmp_path / "saved", parquet, stream, names))))
+    assert (source.names, source.count("train")) == (("red", "blue"), 5)
+    for part in ((0, None), (1, 4), (3, 9)):
+        assert [(item.image, item.label) for item in source.items("train", *part)] == [
+            (item.image, item.label) for item in wanted.items("train", *part)
+        ]
+
+
+def test_a_damaged_arrow_file_is_a_user_error(write_parquet, tmp_path):
+    write_parquet("train-0.parquet", [0, 1])
+    folder = saved(tmp_path / "saved", write_parquet("test-0.parquet", [1, 0]))
+    (folder / "test/data-00000-of-00001.arrow").write_bytes(b"not really")
+    with pytest.raises(UserError, match=r"arrow can't be read as Arrow"):
+        source_of(folder)
+
+
+def test_columns_are_found_by_the_types_that_datasets_gave_them(write_parquet):
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}-0.parquet", [0, 1], columns=("picture", "kind"))
+        table = pq.read_table(folder / f"{split}-0.parquet")
+        features = (
+            '{"info": {"features": {"picture": {"_type": "Image"}, '
+            '"kind": {"_type": "ClassLabel", "names": ["red", "blue"]}}}}'
+        )
+        path = folder / f"{split}-0.parquet"
+        pq.write_table(table.replace_schema_metadata({"huggingface": features}), path)
+    assert source_of(folder).names == ("red", "blue") and source_of(folder).count("train") == 2
+
+
+def with_images(folder, column):
+    """Replace the images of both splits by another column."""
+    for split in ("train", "test"):
+        table = pq.read_table(folder / f"{split}-0.parquet")
+        pq.write_table(table.set_column(0, "image", column), folder / f"{split}-0.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("form", ["absolute", "beside", "text"])
+def test_paths_in_place_of_images_are_followed(write_parquet, jpeg, tmp_path, form):
+    """As `to_parquet` writes a folder of images."""
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}-0.parquet", [0, 1])
+    paths = []
+    for number in range(2):
+        path = folder / "images" / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(jpeg((9 * number, 0, 0)))
+        paths.append(str(path) if form == "absolute" else f"images/{number}.jpg")
+    rows = paths if form == "text" else [{"bytes": None, "path": path} for path in paths]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    with_images(folder, pa.array(rows, pa.string() if form == "text" else kind))
+    source = source_of(folder)
+    assert [item.image.read() for item in source.items("train")] == [
+        jpeg((0, 0, 0)),
+        jpeg((9, 0, 0)),
+    ]
+    start = "/" if form == "absolute" else folder
+    assert source.notes == (f"train-0.parquet holds paths, which are followed from {start}",)
+    assert len(pack(DataConfig(path=str(folder), image_size=8), tmp_path / "stores").bad) == 0
+    # The fingerprint depends on the images.
+    before = source.fingerprint
+    assert source_of(folder).fingerprint == before
+    os.utime(folder / "images/0.jpg", (1, 1))
+    assert source_of(folder).fingerprint != before
+    (folder / "images/0.jpg").unlink()
+    with pytest.raises(UserError, match=r"row 0 has no image, only the path .*0.jpg, which is not"):
+        source_of(folder)
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/jpeg;base64,"])
+def test_base64_is_decoded(write_parquet, jpeg, prefix):
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}-0.parquet", [0, 1])
+    images = [jpeg((9 * number, 0, 0)) for number in range(2)]
+    with_images(folder, pa.array([prefix + base64.b64encode(image).decode() for image in images]))
+    assert [item.image for item in source_of(folder).items("test")] == images
+
+
+def test_an_image_column_without_images_is_a_user_error_when_it_is_opened(write_parquet):
+    for split in ("train", "test"):
+        folder = write_parquet(f"{split}-0.parquet", [0, 1])
+    with_images(folder, pa.array([[1, 2], [3, 4]]))
+    with pytest.raises(UserError, match=r"column 'image' holds list<.*>, not images; write"):
+        source_of(folder)
+
+
+def test_several_labels_per_row_are_a_user_error(write_parquet):
+    folder = write_parquet("train-0.parquet", [0, 1])
+    table = pq.read_table(folder / "train-0.parquet")
+    labels = pa.array([[0, 1], [1]])
+    pq.write_table(table.set_column(1, "label", labels), folder / "train-0.parquet")
+    with pytest.raises(UserError, match="column 'label' holds lists of labels, but an image has"):
+        source_of(folder)
+
+
+def test_a_test_split_without_labels_is_in_the_notes(write_parquet):
+    write_parquet("train-0.parquet", [0, 1])
+    write_parquet("test-0.parquet", [-1, -1])
+    source = source_of(write_parquet("validation-0.parquet", [0, 0]))
+    assert source.notes == (
+        "the test split has no labels, so validation is the test split",
+        "class blue has images in train but none in test",
+    )

@@ -282,3 +282,72 @@ def test_the_fingerprint_changes_with_a_shard(shards, jpeg):
     assert source_of(shards).fingerprint == before
     write_tar(shards / "set-val-000000.tar", webdataset(jpeg, [2, 1, 0, 0]))
     assert source_of(shards).fingerprint != before
+
+
+def test_accents_of_folders_may_be_stored_in_different_ways_in_train_and_test(tmp_path, jpeg):
+    for split, name in (("train", "caf\u00e9"), ("test", "cafe\u0301")):
+        write_tar(tmp_path / f"{split}.tar", {f"{name}/1.jpg": jpeg(), "dog/1.jpg": jpeg()})
+    source = source_of(tmp_path)
+    assert source.names == ("caf\u00e9", "dog")
+    assert [item.label for item in source.items("test")] == [0, 1]
+    # Unlabeled test shards are skipped; shards with one accented class are not unlabeled.
+    write_tar(tmp_path / "val.tar", {"cafe\u0301/1.jpg": jpeg()})
+    write_tar(tmp_path / "test.tar", {"cafe\u0301/1.jpg": jpeg()})
+    source = source_of(tmp_path)
+    assert source.notes == ("class dog has images in train but none in test",)
+
+
+def test_ids_in_a_list_next_to_numbered_shards_are_keys(shards, tmp_path):
+    (shards / "classnames.txt").write_text("n01440764\nn01443537 gold fish\nn01484850")
+    source = source_of(shards)
+    assert source.names == ("tench", "gold fish", "great white shark")
+    assert source.keys == ("n01440764", "n01443537", "n01484850")
+    (tmp_path / "own.txt").write_text("a\nb\nc")
+    source = source_of(shards, class_names=str(tmp_path / "own.txt"))
+    assert source.names == ("a", "b", "c")
+    assert source.keys == ("n01440764", "n01443537", "n01484850")
+
+
+def test_tar_folders_called_by_numbers_need_a_list_that_means_one_thing(tmp_path, jpeg):
+    for split in ("train", "test"):
+        write_tar(tmp_path / f"{split}.tar", {f"{n}/1.jpg": jpeg() for n in range(1, 12)})
+    words = [f"thing{letter}" for letter in "abcdefghijk"]
+    (tmp_path / "classes.txt").write_text("\n".join(words))
+    with pytest.raises(UserError, match="classes.txt can mean two things: line 2"):
+        source_of(tmp_path)
+    numbered = [f"{number} {word}" for number, word in enumerate(words, 1)]
+    (tmp_path / "classes.txt").write_text("\n".join(numbered))
+    assert source_of(tmp_path).names == ("thinga", "thingj", "thingk", *words[1:9])
+
+
+@pytest.mark.parametrize("inside", ["", "images/"])
+def test_unlabeled_test_shards_are_skipped_with_a_note(folders, shards, jpeg, inside):
+    unlabeled = {f"{inside}{number}.jpg": jpeg() for number in range(2)}
+    for place, wanted in ((shards, [2, 1, 0]), (folders, [0, 1, 2])):
+        before = source_of(place) if place is shards else None
+        write_tar(place / "x-test-0.tar" if place is shards else place / "test.tar", unlabeled)
+        if place is folders:
+            names = ("cassette_player", "chain_saw", "tench")
+            write_tar(place / "val.tar", {f"{name}/1.jpg": jpeg() for name in names})
+        source = source_of(place)
+        assert [item.label for item in source.items("test")] == wanted
+        note = "the test shards have no labels of the training classes, so the val shards are the"
+        assert source.notes == (f"{note} test split",)
+        assert before is None or before.fingerprint == source.fingerprint
+
+
+def test_a_txt_is_not_read_as_a_label(shards, jpeg):
+    for split in ("train-000000", "train-000001", "val-000000"):
+        path = shards / f"set-{split}.tar"
+        write_tar(path, {"0.jpg": jpeg(), "0.txt": b"a cat"})
+    with pytest.raises(UserError, match=r"has only a .txt next to the image 0.jpg, which is not"):
+        source_of(shards)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content"), [(".json", b'{"label": [1, 2]}'), (".json", b"[0]"), (".cls", b"1 2")]
+)
+def test_several_labels_for_one_image_are_a_user_error(shards, jpeg, suffix, content):
+    write_tar(shards / "set-train-000000.tar", {"0.jpg": jpeg(), f"0{suffix}": content})
+    with pytest.raises(UserError, match=r"holds a list of labels, but an image has one class"):
+        list(source_of(shards).items("train"))
