@@ -7,7 +7,6 @@ from pathlib import Path
 
 from beamclip.cli.options import experiment_from_options
 from beamclip.config import Experiment, UserError
-from beamclip.config.provenance import without_passwords
 from beamclip.stores.paths import check_writable, storage_root, stores_root, tracking_uri
 from beamclip.sweep.reference_runs import demo_teacher_warning
 
@@ -20,7 +19,13 @@ Check = Callable[[Experiment], str]
 
 def run_doctor(options: argparse.Namespace) -> int:
     """Check the experiment given by the options; return 1 if a check fails, else 0."""
-    return run_checks(experiment_from_options(options))
+    experiment = experiment_from_options(options)
+    if options.upgrade_tracking:
+        from beamclip.tracking import upgrade_tracking
+
+        print(upgrade_tracking(tracking_uri(experiment)))
+        return 0
+    return run_checks(experiment)
 
 
 def run_checks(experiment: Experiment) -> int:
@@ -50,11 +55,9 @@ def _check_storage(experiment: Experiment) -> str:
 
 
 def _check_tracking(experiment: Experiment) -> str:
-    from beamclip.tracking import connect
+    from beamclip.tracking import describe_tracking
 
-    uri = tracking_uri(experiment)
-    connect(uri)
-    return f"{without_passwords(uri)} answers"
+    return describe_tracking(tracking_uri(experiment))
 
 
 def _check_data(experiment: Experiment) -> str:

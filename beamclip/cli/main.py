@@ -393,11 +393,19 @@ def _add_evaluate(commands: "Commands") -> None:
 
 
 def _add_doctor(commands: "Commands") -> None:
-    _add_command(
+    parser = _add_command(
         commands,
         "doctor",
         "beamclip.cli.doctor:run_doctor",
         "check data, teacher, storage, tracking, devices and Ray, and report what is wrong",
+    )
+    parser.add_argument(
+        "--upgrade-tracking",
+        action="store_true",
+        help=(
+            "only upgrade the sqlite database of an older MLflow to the installed one, and keep a "
+            "copy of it, which the older one can open"
+        ),
     )
 
 

@@ -105,10 +105,30 @@ def _parse_assignment(assignment: str, option: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise UserError(f"{option} {assignment} has no value; write {option} {key or 'key'}=VALUE")
     try:
-        return key.strip(), read_yaml(text)
+        return key.strip(), read_yaml(_without_comments(key.strip(), text, option))
     except UnsupportedYaml as error:
         raise UserError(f"{option} {key.strip()} {error}") from None
     except yaml.YAMLError:
         raise UserError(
             f"{option} {assignment}: {text!r} is not valid YAML; put text in quotes"
         ) from None
+
+
+def _without_comments(key: str, text: str, option: str) -> str:
+    """Return the text as YAML in which ` #` begins no comment, as in the path `/x/run #2`.
+
+    Nobody comments a value on the command line, and YAML would drop the rest without a word.
+
+    Raises:
+        UserError: a comment follows a value that is quoted, a list or a mapping.
+    """
+    tokens = [token for token in yaml.scan(text) if token.start_mark.index < token.end_mark.index]
+    end = tokens[-1].end_mark.index if tokens else 0
+    if not text[end:].strip().startswith("#"):
+        return text
+    if any(not isinstance(token, yaml.ScalarToken) or not token.plain for token in tokens):
+        raise UserError(
+            f"{option} {key}={text} has a comment after its value; leave the comment out, or put "
+            "all of the text in quotes"
+        )
+    return "'" + text.strip().replace("'", "''") + "'"

@@ -16,7 +16,9 @@ from beamclip.config.objective_registry import own_files, source_of
 from beamclip.config.provenance import holds_password
 from beamclip.config.sweep import Dimension
 from beamclip.stores.paths import (
+    is_sqlite,
     path_errors_as_user_error,
+    sqlite_uri,
     storage_root,
     stores_root,
     tracking_uri,
@@ -223,6 +225,8 @@ def _absolute_tracking_uri(base: Experiment) -> str | None:
         return None
     # Only sqlite URIs contain a path: `sqlite:///relative.db`, or `sqlite:////absolute.db`.
     scheme, slashes, path = uri.partition(":///")
-    if not scheme.startswith("sqlite") or path in ("", ":memory:") or path.startswith("/"):
+    if not is_sqlite(uri) or path in ("", ":memory:") or path.startswith("/"):
         return uri
-    return f"{scheme}{slashes}{Path(path).absolute()}"
+    # The path in the URI is encoded already, the working directory is not.
+    folder = sqlite_uri(str(Path.cwd())).partition(":///")[2]
+    return f"{scheme}{slashes}{folder}/{Path(path)}"

@@ -125,12 +125,31 @@ def tracking_uri(experiment: Experiment) -> str:
     """
     root = storage_root(experiment)
     uri = experiment.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if uri is None and "://" in root:
+    if not uri and "://" in root:
         raise UserError(
             f"storage {without_passwords(root)} can't hold the default sqlite file; "
             "name an MLflow server with --tracking-uri"
         )
-    return uri or f"sqlite:///{root}/mlflow.db"
+    return uri or default_tracking_uri(root)
+
+
+def default_tracking_uri(root: str) -> str:
+    """Return the URI of the sqlite file in the storage folder `root`."""
+    return sqlite_uri(f"{root}/mlflow.db")
+
+
+def sqlite_uri(path: str) -> str:
+    """Return the SQLAlchemy URI of a sqlite file, given its absolute path."""
+    # SQLAlchemy decodes %20 and cuts a query off at "?". All other characters stay as they are.
+    if "%" not in path and "?" not in path:
+        return f"sqlite:///{path}"
+    # With the scheme `sqlite` MLflow would create the parent folder under its encoded name.
+    return f"sqlite+pysqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
+
+
+def is_sqlite(uri: str) -> bool:
+    """Return True for the URI of a sqlite file, with or without a driver (`sqlite+pysqlite:`)."""
+    return uri.partition(":")[0].partition("+")[0].lower() == "sqlite"
 
 
 def artifact_root(experiment: Experiment) -> str | None:
@@ -142,7 +161,18 @@ def artifact_root(experiment: Experiment) -> str | None:
         UserError: see `tracking_uri`.
     """
     root = storage_root(experiment)
-    return f"{root}/artifacts" if tracking_uri(experiment).startswith("sqlite:") else None
+    return artifact_location(f"{root}/artifacts") if is_sqlite(tracking_uri(experiment)) else None
+
+
+def artifact_location(folder: str) -> str:
+    """Return a folder or URI in the form in which MLflow finds it again.
+
+    MLflow decodes %20 in plain paths and looks for a query in them. So a path with % or ? is
+    returned as a `file://` URI.
+    """
+    if "://" in folder or ("%" not in folder and "?" not in folder):
+        return folder
+    return Path(folder).as_uri()
 
 
 def check_writable(experiment: Experiment) -> None:

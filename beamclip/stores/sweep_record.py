@@ -10,7 +10,7 @@ from typing import Any
 
 from beamclip.config import Experiment, Sweep, UserError, nearest, validate, with_values
 from beamclip.config.renamed import current_names
-from beamclip.stores.paths import filesystem_of, list_folder, storage_root
+from beamclip.stores.paths import filesystem_of, is_sqlite, list_folder, sqlite_uri, storage_root
 
 _FILE = "sweep.json"
 # The form of `new_sweep_id`: date, time and four digits.
@@ -164,12 +164,16 @@ def _with_root(tree: Any, old: str, new: str) -> Any:
         return [_with_root(value, old, new) for value in tree]
     if not isinstance(tree, str):
         return tree
-    # A path may follow the scheme of a database or of a local model, or another objective of a sum,
-    # as in `csm+/old/a.py:f+/old/b.py:g`. The lookahead skips other folders whose names only start
-    # with `old`.
-    scheme = r"^sqlite:///|^local-dir:"
+    if is_sqlite(tree):
+        prefix = sqlite_uri(f"{old}/")
+        return (
+            sqlite_uri(f"{new}/") + tree.removeprefix(prefix) if tree.startswith(prefix) else tree
+        )
+    # A path may follow the scheme of a local model, or another objective of a sum, as in
+    # `csm+/old/a.py:f+/old/b.py:g`. The lookahead skips other folders whose names only start with
+    # `old`.
     earlier_objectives = r"^(?:\w+\+)+|\.py:\w+\+(?:\w+\+)*"
-    pattern = rf"({scheme}|{earlier_objectives}|^){re.escape(old)}(?=/|$)"
+    pattern = rf"(^local-dir:|{earlier_objectives}|^){re.escape(old)}(?=/|$)"
     return re.sub(pattern, lambda match: match[1] + new, tree)
 
 

@@ -5,7 +5,7 @@ import sys
 
 from beamclip.config import Experiment, UserError
 from beamclip.config.provenance import program, without_passwords
-from beamclip.stores.paths import storage_root, tracking_uri
+from beamclip.stores.paths import default_tracking_uri, storage_root, tracking_uri
 from beamclip.stores.sweep_record import SweepRecord
 
 
@@ -45,7 +45,7 @@ def _storage_options(base: Experiment) -> list[str]:
     options = []
     if root != _default_root():
         options += ["--storage", without_passwords(root)]
-    if uri != f"sqlite:///{root}/mlflow.db":
+    if uri != default_tracking_uri(root):
         options += ["--tracking-uri", without_passwords(uri)]
     return options
 

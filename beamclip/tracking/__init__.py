@@ -41,7 +41,12 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from beamclip.tracking.artifacts import Artifacts, fetch_settings, fetch_student
-from beamclip.tracking.client import connect, mlflow_errors_as_user_error
+from beamclip.tracking.client import (
+    connect,
+    describe_tracking,
+    mlflow_errors_as_user_error,
+    upgrade_tracking,
+)
 from beamclip.tracking.published import PublishedResult, load_published, write_published
 from beamclip.tracking.sweep_tracker import SweepTracker
 
@@ -50,9 +55,11 @@ __all__ = [
     "PublishedResult",
     "SweepTracker",
     "connect",
+    "describe_tracking",
     "fetch_settings",
     "fetch_student",
     "load_published",
     "mlflow_errors_as_user_error",
+    "upgrade_tracking",
     "write_published",
 ]

@@ -78,3 +78,25 @@ def test_other_mappings_are_merged_in_the_same_way():
 def test_the_error_for_a_dotted_key_in_a_file_shows_the_nested_form(mine, text, says):
     with pytest.raises(UserError, match=says):
         load_experiment(mine(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("/x/run #2", "/x/run #2"),
+        (" /x/it's #2 of 3 #4 ", "/x/it's #2 of 3 #4"),
+        ("#2", "#2"),
+        ("'/x/run #2'", "/x/run #2"),
+        ("/x/a#b", "/x/a#b"),
+        ("['a #1', b]", ["a #1", "b"]),
+        ("", None),
+    ],
+)
+def test_a_number_sign_in_a_value_begins_no_comment(text, value):
+    assert parse_assignments([f"storage.path={text}"]) == {"storage.path": value}
+
+
+@pytest.mark.parametrize("text", ["'/x/run' #2", "[1, 2] # two", "{a: 1} #"])
+def test_a_comment_behind_a_quoted_value_or_a_list_is_refused(text):
+    with pytest.raises(UserError, match="has a comment after its value"):
+        parse_assignments([f"storage.path={text}"])

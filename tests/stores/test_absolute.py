@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers import tiny
+from sqlalchemy.engine import make_url
 
 from beamclip.cli import balance as balancing
 from beamclip.cli import stores as storing
@@ -89,6 +90,16 @@ def test_a_path_that_is_too_long_is_a_user_error_in_the_base_and_in_a_sweep(key)
         absolute_paths(PLAIN, load_experiment("demo", {key: "x" * 300}))
     with pytest.raises(UserError, match=rf"^{key} x* is not a valid path here"):
         absolute_paths(Sweep(name="s", space={key: choice("x" * 300)}), load_experiment("demo"))
+
+
+def test_a_relative_database_in_a_folder_with_a_percent_sign_becomes_absolute(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "50%20").mkdir()
+    monkeypatch.chdir(tmp_path / "50%20")
+    given = load_experiment("demo", {"storage.path": "/x", "tracking.uri": "sqlite:///a%20b.db"})
+    uri = absolute_paths(PLAIN, given)[1].tracking.uri
+    assert make_url(uri).database == f"{tmp_path}/50%20/a b.db"
 
 
 def test_uris_are_not_changed_and_a_missing_tracking_server_is_not_checked(here):

@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from beamclip.config import UserError, load_experiment
 from beamclip.stores.paths import (
@@ -13,6 +14,7 @@ from beamclip.stores.paths import (
     asset_key,
     check_writable,
     fetch_files,
+    is_sqlite,
     local_folder,
     storage_root,
     stores_root,
@@ -52,6 +54,27 @@ def test_the_tracking_database_is_in_the_storage_unless_a_server_is_named(tmp_pa
     assert tracking_uri(plain) == "http://server:5000"
     assert artifact_root(plain) is None
     assert tracking_uri(experiment(tracking__uri="http://other")) == "http://other"
+
+
+def test_the_database_of_a_storage_is_named_by_a_uri_that_means_its_path(tmp_path):
+    for name in ("run #2", "a b", "a?b", "50%20off", "100%", "a;b", "ä", "a@b:c"):
+        plain = experiment(storage__path=f"{tmp_path}/{name}")
+        assert make_url(tracking_uri(plain)).database == f"{tmp_path}/{name}/mlflow.db"
+        assert is_sqlite(tracking_uri(plain))
+    assert tracking_uri(experiment(storage__path="/run #2")) == "sqlite:////run #2/mlflow.db"
+
+
+def test_artifacts_are_next_to_a_database_that_is_named_with_a_driver(tmp_path):
+    named = experiment(storage__path="/x", tracking__uri="sqlite+pysqlite:////y/mlflow.db")
+    assert artifact_root(named) == "/x/artifacts"
+    # MLflow would take what follows the question mark for a query.
+    assert artifact_root(experiment(storage__path="/a?b")) == "file:///a%3Fb/artifacts"
+
+
+def test_an_empty_variable_names_no_tracking_server(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    with pytest.raises(UserError, match="--tracking-uri"):
+        tracking_uri(experiment(storage__path="s3://bucket/runs"))
 
 
 def test_a_bucket_needs_a_tracking_server_and_stores_stay_in_the_home_folder(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import resource
 import pytest
 
 from beamclip.config import Sweep, UserError, choice, load_experiment
-from beamclip.stores.paths import stores_root, tracking_uri
+from beamclip.stores.paths import default_tracking_uri, stores_root, tracking_uri
 from beamclip.stores.sweep_record import SweepRecord, find_sweep, new_sweep_id, read_record
 
 SWEEP = Sweep(
@@ -56,17 +56,20 @@ def test_the_latest_sweep_of_a_name_is_found_and_other_folders_are_ignored(tmp_p
         find_sweep("temp", experiment(storage__path=str(tmp_path)), "20260101-235959-9998")
 
 
-def test_a_moved_sweep_uses_stores_and_database_in_its_new_place(tmp_path):
-    (tmp_path / "old").mkdir()
-    old, new = f"{tmp_path}/old", f"{tmp_path}/new"
-    inside = {"storage__cache": f"{old}/stores", "tracking__uri": f"sqlite:///{old}/mlflow.db"}
+@pytest.mark.parametrize(
+    ("old_name", "new_name"), [("old", "new"), ("50%20", "new"), ("old", "a?b")]
+)
+def test_a_moved_sweep_uses_stores_and_database_in_its_new_place(tmp_path, old_name, new_name):
+    (tmp_path / old_name).mkdir()
+    old, new = f"{tmp_path}/{old_name}", f"{tmp_path}/{new_name}"
+    inside = {"storage__cache": f"{old}/stores", "tracking__uri": default_tracking_uri(old)}
     SweepRecord(SWEEP, experiment(storage__path=old, **inside), "20260101-000000-0001").save()
-    (tmp_path / "old").rename(tmp_path / "new")
+    (tmp_path / old_name).rename(tmp_path / new_name)
     found = find_sweep("temp", experiment(storage__path=new))
     assert found.folder == f"{new}/sweeps/temp/20260101-000000-0001"
     assert (stores_root(found.base), tracking_uri(found.base)) == (
-        tmp_path / "new" / "stores",
-        f"sqlite:///{new}/mlflow.db",
+        tmp_path / new_name / "stores",
+        default_tracking_uri(new),
     )
 
 

@@ -3,11 +3,14 @@ import os
 import shutil
 import socket
 import sqlite3
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from beamclip.config import UserError
+from beamclip.config import UserError, load_experiment
+from beamclip.stores.paths import artifact_root, tracking_uri
 from beamclip.tracking import client, connect, fetch_student
 from beamclip.tracking.client import find_or_create_experiment
 
@@ -39,8 +42,21 @@ def test_a_closed_port_is_an_error_at_once_and_the_password_is_not_shown(scheme)
     ("uri", "sentence"),
     [
         ("carrier-pigeon://coop", "scheme that MLflow doesn't know"),
-        ("mlruns", "is a folder"),
         ("sqlite://", "names no file"),
+        ("sqlite:/x/mlflow.db", "is not a URI of a file"),
+        ("sqlite://x/mlflow.db", "has a slash too few"),
+        ("sqlite:///~/mlflow.db", "starts with ~; write sqlite:////FOLDER/mlflow.db"),
+        ("sqlite:///file:/x?mode=ro&uri=true", "starts with file:"),
+        ("SQLite:////x/mlflow.db", "begin it with sqlite:"),
+        ("postgres://host/db", "begin it with postgresql:"),
+        ("databricks", "is a Databricks workspace"),
+        ("databricks://profile", "is a Databricks workspace"),
+        ("databricks-uc", "is a Unity Catalog"),
+        ("localhost:5000", "has no scheme; write http://localhost:5000$"),
+        ("127.0.0.1:5000/", "has no scheme; write http://127.0.0.1:5000/$"),
+        ("http:/host:5000", "has no host; write http://HOST:PORT"),
+        ("http://[x", "can't be used .*; write http://HOST:PORT"),
+        ("http://u:pw@host:5000/p/#/experiments/1", "its server, http://…@host:5000/p/$"),
         ("postgresql://host:port/db", "doesn't answer"),
     ],
 )
@@ -48,6 +64,94 @@ def test_an_impossible_uri_is_a_user_error(uri, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
         connect(uri)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("mlruns", "{here}/mlruns"),
+        ("./mlruns", "{here}/mlruns"),
+        ("file:///x", "/x"),
+        ("file:/x", "/x"),
+        ("file:x", "{here}/x"),
+        ("FILE:///x%20y", "/x y"),
+        ("databases", "{here}/databases"),
+    ],
+)
+def test_a_folder_is_refused_with_the_database_to_write_instead(uri, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        connect(uri)
+    assert str(caught.value) == (
+        f"tracking.uri {uri} is a folder, which MLflow no longer writes to; "
+        f"use sqlite:///{path.format(here=tmp_path)}/mlflow.db"
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_runs_in_a_folder_can_be_copied_by_mlflow(tmp_path):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "meta.yaml").touch()
+    with pytest.raises(UserError, match="mlflow migrate-filestore copies the runs"):
+        connect(tmp_path.as_uri())
+
+
+def test_a_path_of_a_file_or_the_uri_of_a_folder_is_answered_with_the_right_uri(uri, tmp_path):
+    with pytest.raises(UserError, match=f"is a path; write it as {uri}$"):
+        connect(f"{tmp_path}/mlflow.db")
+    with pytest.raises(UserError, match=f"is a folder; name a file in it: {uri}$"):
+        connect(f"sqlite:///{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "status", "sentence"),
+    [
+        ("http", 200, "answers, but not as an MLflow server"),
+        ("http", 404, "answers, but not as an MLflow server"),
+        ("http", 401, "fix the address or the credentials"),
+        ("https", 200, "answers, but not securely"),
+    ],
+)
+def test_a_web_server_that_is_not_mlflow_is_named_as_such(scheme, status, sentence):
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html>hello</html>")
+
+        do_POST = do_GET
+
+        def log_message(self, *words):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UserError, match=sentence):
+            connect(f"{scheme}://127.0.0.1:{server.server_port}", create=False)
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", ["run #2", "a?b=c", "50%20off", "100%", "a;b", "café"])
+def test_a_storage_of_any_name_holds_its_database_and_artifacts(name, empty_database, tmp_path):
+    old, new = tmp_path / "old" / name, tmp_path / "new" / name
+    old.mkdir(parents=True)
+    shutil.copy(empty_database, old / "mlflow.db")
+    base = load_experiment("demo", {"storage.path": str(old)})
+    mlflow_client = connect(tracking_uri(base))
+    experiment_id = find_or_create_experiment(mlflow_client, "temp", artifact_root(base))
+    run_id = mlflow_client.create_run(experiment_id).info.run_id
+    mlflow_client.log_text(run_id, "weights", "student.safetensors")
+    assert (old / "artifacts" / run_id / "artifacts" / "student.safetensors").is_file()
+    assert os.listdir(tmp_path) == ["old"] and os.listdir(tmp_path / "old") == [name]
+
+    # It can be moved to and from such a name.
+    new.parent.mkdir()
+    for here, there in ((old, new), (new, tmp_path / "plain"), (tmp_path / "plain", old)):
+        here.rename(there)
+        moved = load_experiment("demo", {"storage.path": str(there)})
+        student = fetch_student(tracking_uri(moved), run_id, tmp_path / "fetched")
+        assert student.read_text() == "weights"
+        student.unlink()
 
 
 def test_a_folder_that_can_not_be_written_is_an_error(tmp_path):
