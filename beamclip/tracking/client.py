@@ -387,15 +387,17 @@ def _check_sqlite(uri: str, create: bool) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
         _check_folder(uri, path)
         return
-    with _sqlite_errors_as_user_error(uri, "written" if create else "read"):
+    if not create:
+        # Whether it can be read, `_check_tables` finds out.
+        return
+    with _sqlite_errors_as_user_error(uri, "written"):
         # Not `connect(path)`, which would create a file.
-        mode = "rw" if create else "ro"
-        address = f"{path.as_uri()}?mode={mode}"
+        address = f"{path.as_uri()}?mode=rw"
         with closing(sqlite3.connect(address, timeout=ANSWER_SECONDS, uri=True)) as connection:
-            # To write, see that the lock can be taken. To read, see that it is an sqlite file.
-            connection.execute("BEGIN IMMEDIATE" if create else "PRAGMA schema_version")
+            # See that the lock can be taken.
+            connection.execute("BEGIN IMMEDIATE")
         # sqlite also grants the lock on a read-only file.
-        if create and not os.access(path, os.W_OK):
+        if not os.access(path, os.W_OK):
             raise PermissionError("you have no permission to write it")
 
 

@@ -107,6 +107,8 @@ def _read_sqlite(path: Path) -> Schema:
     try:
         return _read_sqlite_in_mode(path, "ro")
     except sqlite3.OperationalError:
+        if not any(file.exists() for file in _side_files(path)):
+            raise
         # A killed process left a transaction to roll back, and sqlite refuses to do that for a
         # read-only connection. Whoever opens the file next would do it.
         return _read_sqlite_in_mode(path, "rw")
@@ -114,7 +116,8 @@ def _read_sqlite(path: Path) -> Schema:
 
 def _read_sqlite_in_mode(path: Path, mode: str) -> Schema:
     # `Path.as_uri` encodes `?` and `#`.
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True)) as connection:
+    address = f"{path.as_uri()}?mode={mode}"
+    with closing(sqlite3.connect(address, timeout=BUSY_SECONDS, uri=True)) as connection:
         rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         tables = frozenset(name for (name,) in rows if not name.startswith("sqlite_"))
         revision = experiment = None

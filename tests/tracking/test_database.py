@@ -179,6 +179,7 @@ def test_a_transaction_that_a_killed_process_left_is_rolled_back_to_read(uri, pa
 
     in_child(be_killed).join()
     assert (path.parent / "mlflow.db-journal").stat().st_size
+    connect(uri, create=False)
     assert database.read_schema(uri).revision == HEAD
 
 
