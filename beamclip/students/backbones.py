@@ -22,10 +22,11 @@ def check_backbone(name: str) -> None:
         UserError: timm does not know the model or the weights tag; the message suggests close
             names.
     """
-    if not timm.is_model(name):
-        raise UserError(
-            f"student.backbone {name} is not a timm model{nearest(name, timm.list_models())}"
-        )
+    # `is_model` raises an error of its own for some names with a slash.
+    if "/" in name or not timm.is_model(name):
+        # Of a hub's `OWNER/NAME`, the name may be close to one of timm's.
+        hint = nearest(name.rsplit("/", 1)[-1], timm.list_models())
+        raise UserError(f"student.backbone {name} is not a timm model{hint}")
     # is_model ignores the tag after the dot, as in resnet18.a1_in1k.
     architecture, dot, _ = name.partition(".")
     if not dot:

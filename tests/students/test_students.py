@@ -158,6 +158,7 @@ def test_a_backbone_that_is_not_a_resnet_keeps_its_stem_and_always_is_refused():
         ("resnet81", "resnet81 is not a timm model; did you mean resnet18"),
         ("resnet18.a1_in2k", "did you mean resnet18.a1_in1k"),
         ("hf-hub:a/b", "not a timm model"),
+        ("microsoft/resnet-18", "microsoft/resnet-18 is not a timm model; did you mean resnet18"),
     ],
 )
 def test_an_unknown_backbone_is_reported_with_similar_names(name, message):
@@ -169,6 +170,17 @@ def test_known_backbones_pass():
     # It raises for an unknown one.
     assert check_backbone("resnet18") is None
     assert check_backbone("resnet18.a1_in1k") is None
+
+
+@pytest.mark.parametrize(
+    "prefix", ["timm/", "hf-hub:timm/", "hf_hub:timm/", "https://huggingface.co/timm/"]
+)
+def test_a_backbone_may_have_the_name_of_its_weights_on_the_hub(prefix):
+    assert config(backbone=f"{prefix}resnet18.a1_in1k") == config(backbone="resnet18.a1_in1k")
+
+
+def test_a_hub_model_that_is_not_timm_s_keeps_its_name():
+    assert config(backbone="hf-hub:me/resnet18").backbone == "hf-hub:me/resnet18"
 
 
 def test_images_too_small_for_a_backbone_are_a_user_error():
