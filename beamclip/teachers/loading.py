@@ -8,13 +8,11 @@ from typing import Any
 
 import open_clip
 import torch
-from torch import nn
 
 from beamclip.config import TowerConfig, UserError, nearest
 from beamclip.config.errors import first_line, mute_loggers
-from beamclip.data.augmentation.render import PixelFormat
-from beamclip.data.augmentation.resample import Interpolation
 from beamclip.stores import key_of
+from beamclip.teachers.normalization import pixel_format
 from beamclip.teachers.tower import Teacher
 
 _FOLDER = "local-dir:"
@@ -31,7 +29,8 @@ def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
 
     Raises:
         UserError: there is no such model or tag (the message suggests similar names), the folder
-            has no weights, or the weights can't be downloaded or read.
+            has no weights, the weights can't be downloaded or read, or their normalization is not
+            known.
     """
     _check_names(config)
     try:
@@ -42,11 +41,14 @@ def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
                 config.model, pretrained=config.pretrained, require_pretrained=True, device=device
             )
             tokenizer = open_clip.get_tokenizer(config.model)
+            pixels, sources = pixel_format(model, config)
     except ModuleNotFoundError as error:
         if error.name not in ("transformers", "sentencepiece"):
             raise
         hint = 'which is not installed; run pip install "beamclip[siglip]"'
         raise UserError(f"teacher.model {config.model} needs {error.name}, {hint}") from None
+    except UserError:
+        raise
     except Exception as error:
         # For bad folders and files, open_clip, the hub's client and the readers of weights raise
         # errors of many types.
@@ -56,11 +58,12 @@ def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
         display_name(config),
         model,
         tokenizer,
-        _pixel_format(model, config.model),
+        pixels,
         device,
         precision_for(config.precision, device),
         _architecture(config.model),
         config,
+        sources,
     )
 
 
@@ -186,38 +189,6 @@ def _check_folder(folder: Path) -> None:
             f"{folder} contains no weights; "
             "put open_clip_model.safetensors next to open_clip_config.json"
         )
-
-
-def _pixel_format(model: nn.Module, name: str) -> PixelFormat:
-    """Return the preprocessing that open_clip records for the image tower."""
-    preprocess = open_clip.get_model_preprocess_cfg(model)
-    size = preprocess["size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    if height != width:
-        raise UserError(
-            f"teacher.model {name} takes images of {width} x {height} px; "
-            "choose one that takes square images"
-        )
-    interpolation: Interpolation = "bicubic"
-    if preprocess.get("interpolation") == "bilinear":
-        interpolation = "bilinear"
-    mean = _channels(preprocess, "mean", name)
-    std = _channels(preprocess, "std", name)
-    return PixelFormat(height, mean, std, interpolation)
-
-
-def _channels(preprocess: dict[str, Any], key: str, name: str) -> tuple[float, float, float]:
-    """Return the RGB values of `mean` or `std`. Like open_clip, accept one number for all three."""
-    value = preprocess[key]
-    channels = [value] * 3 if isinstance(value, int | float) else value
-    try:
-        red, green, blue = map(float, channels)
-    except (TypeError, ValueError):
-        raise UserError(
-            f"teacher.model {name} has preprocess_cfg.{key} {value} in its open_clip_config.json; "
-            "write three numbers there"
-        ) from None
-    return red, green, blue
 
 
 def _reason(error: Exception) -> str:
