@@ -3,20 +3,33 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import open_clip
 import torch
 
 from beamclip.config import TowerConfig, UserError, nearest
-from beamclip.config.errors import first_line, mute_loggers
+from beamclip.config.errors import mute_loggers
 from beamclip.stores import key_of
 from beamclip.teachers.normalization import pixel_format
 from beamclip.teachers.tower import Teacher
+from beamclip.teachers.weights_errors import loading_error
 
 _FOLDER = "local-dir:"
 _HUB = "hf-hub:"
+
+# The files of weights that open_clip looks for in a folder, and those it takes first.
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
+_PREFERRED = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
 
 
 def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
@@ -52,7 +65,8 @@ def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
     except Exception as error:
         # For bad folders and files, open_clip, the hub's client and the readers of weights raise
         # errors of many types.
-        raise UserError(f"teacher.model {config.model} can't be loaded: {_reason(error)}") from None
+        reason = loading_error(error, _weights_file(config))
+        raise UserError(f"teacher.model {config.model} can't be loaded: {reason}") from None
     model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     return Teacher(
         display_name(config),
@@ -184,15 +198,32 @@ def _check_folder(folder: Path) -> None:
         raise UserError(
             f"{config} has no model_cfg; save the teacher with open_clip's own configuration"
         )
-    if not any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin", "*.pt")):
-        raise UserError(
-            f"{folder} contains no weights; "
-            "put open_clip_model.safetensors next to open_clip_config.json"
-        )
+    if _weights_in(folder) is None:
+        advice = "put open_clip_model.safetensors next to open_clip_config.json"
+        others = sorted(folder.glob("*.pt"))
+        if others:
+            advice = (
+                f"open_clip does not look for {others[0].name}: rename it to "
+                "open_clip_pytorch_model.bin"
+            )
+        raise UserError(f"{folder} contains no weights; {advice}")
 
 
-def _reason(error: Exception) -> str:
-    """Return an error's message in one line of at most 300 characters."""
-    # The text of a KeyError is only the missing key.
-    text = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
-    return shorten(text, 300, placeholder=" …")
+def _weights_in(folder: Path) -> Path | None:
+    """Return the file of weights that open_clip loads from a folder, or None."""
+    found = [path for pattern in _WEIGHTS for path in sorted(folder.glob(pattern))]
+    for name in _PREFERRED:
+        if folder / name in found:
+            return folder / name
+    return found[0] if found else None
+
+
+def _weights_file(config: TowerConfig) -> Path | None:
+    """Return the local file of a teacher's weights; None for a tag or a hub model."""
+    if config.model.startswith(_FOLDER):
+        return _weights_in(Path(config.model.removeprefix(_FOLDER)))
+    if config.model.startswith(_HUB) or config.pretrained is None:
+        return None
+    if config.pretrained in open_clip.list_pretrained_tags_by_model(config.model):
+        return None
+    return Path(config.pretrained)

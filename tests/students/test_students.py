@@ -276,6 +276,44 @@ def test_files_that_are_not_students_are_user_errors(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            r"\(it is a Git LFS pointer .* git lfs pull",
+        ),
+        (b"\x80\x02}q\0.", r"\(it is a torch checkpoint\); .* give a student.safetensors"),
+        (None, r"\(it does not exist\); check the path"),
+    ],
+)
+def test_a_start_that_is_another_file_is_named(tmp_path, content, message):
+    path = tmp_path / "start.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"start.pt can't be read as a student's .* {message}"):
+        build_student(config(init=str(path)), 16, 0)
+
+
+def test_weights_that_do_not_fit_are_named_with_their_keys(tmp_path):
+    path = tmp_path / "s.safetensors"
+    save_student(build_student(config(), 16, 1), path)
+    header, tensors = header_and_tensors(path)
+    tensors["backbone.new"] = tensors.pop("backbone.conv1.0.weight")
+    write_tensors(path, tensors, header)
+    keys = "they lack {0}conv1.0.weight; they have {0}new"
+    with pytest.raises(UserError, match=rf"describes \({keys.format('backbone.')}\)"):
+        load_student(path)
+    with pytest.raises(UserError, match=rf"; they are damaged.* \({keys.format('')}\)$"):
+        build_student(config(init=str(path)), 16, 0)
+
+
+def test_a_backbone_that_is_a_file_points_to_student_init(tmp_path):
+    (tmp_path / "w.pth").touch()
+    with pytest.raises(UserError, match=r"w.pth is not a timm model, but a file; .* student.init"):
+        check_backbone(str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
         ("width", "-3"),
