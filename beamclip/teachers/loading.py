@@ -162,6 +162,8 @@ def _check_names(config: TowerConfig) -> None:
         hint = nearest(config.model, models)
         if Path(config.model).is_dir():
             hint = f"; for a folder write {_FOLDER}{config.model}"
+        elif Path(config.model).is_file():
+            hint = "; for a weights file, name its model there and the file in teacher.pretrained"
         raise UserError(f"teacher.model {config.model} is not an open_clip model{hint}")
     tags = open_clip.list_pretrained_tags_by_model(config.model)
     if config.pretrained is None:
@@ -170,9 +172,15 @@ def _check_names(config: TowerConfig) -> None:
             f"{', '.join(tags) or 'none'}"
         )
     if config.pretrained not in tags and not Path(config.pretrained).is_file():
+        hint = nearest(config.pretrained, tags)
+        if Path(config.pretrained).is_dir():
+            hint = f", but a folder; write teacher.model={_FOLDER}{config.pretrained}"
+        elif "/" in config.pretrained or config.pretrained.endswith(
+            (".pt", ".bin", ".safetensors")
+        ):
+            hint = ", and there is no such file; check the path"
         raise UserError(
-            f"teacher.pretrained {config.pretrained} is not a tag of {config.model}"
-            f"{nearest(config.pretrained, tags)}"
+            f"teacher.pretrained {config.pretrained} is not a tag of {config.model}{hint}"
         )
 
 

@@ -5,6 +5,7 @@ code of whoever wrote it.
 """
 
 import re
+import traceback
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from textwrap import shorten
@@ -12,12 +13,14 @@ from textwrap import shorten
 from beamclip.config.errors import first_line
 from beamclip.stores.file_kinds import describe_differences, file_kind
 
+_SAFETENSORS = "a safetensors file"
+
 # Keys under which training scripts keep the weights, beside the epoch and the optimizer.
-_WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "ema", "net")
+_WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "ema", "net", "module")
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-_QUOTED = re.compile(r'"([^"]+)"')
+_QUOTED = re.compile(r'"([^"]*)"')
 _SHAPES = re.compile(
     r"size mismatch for (\S+): copying a param with shape torch\.Size\(\[([\d, ]*)\]\) from "
     r"checkpoint, the shape in current model is torch\.Size\(\[([\d, ]*)\]\)"
@@ -36,6 +39,11 @@ def loading_error(error: Exception, path: Path | None) -> str:
     kind = "" if path is None else _describe(path)
     if ";" in kind:
         return f"{file} is {kind}"
+    # open_clip chooses the reader by the ending.
+    named = path is not None and path.suffix == ".safetensors"
+    if path is not None and _was_reading(error) and (kind == _SAFETENSORS) != named:
+        ending = ".safetensors" if kind == _SAFETENSORS else ".bin"
+        return f"{file} is {kind}, but its name says otherwise; rename it to {path.stem}{ending}"
     if "weights_only" in text or "Weights only load failed" in text:
         return _unpickling_error(text, file)
     if "Error(s) in loading state_dict" in text:
@@ -46,7 +54,22 @@ def loading_error(error: Exception, path: Path | None) -> str:
     # The text of a KeyError is only the missing key.
     reason = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
     reason = shorten(_ESCAPES.sub("", reason), 300, placeholder=" …")
-    return f"{file} is {kind}, but {reason}" if kind else reason
+    # Otherwise the model's configuration is wrong, not the file.
+    if not kind or not _was_reading(error):
+        return reason
+    if isinstance(error, AttributeError | StopIteration | TypeError):
+        return (
+            f"{file} is {kind} without weights by name; save them: "
+            "torch.save(model.state_dict(), FILE)"
+        )
+    return f"{file} is {kind}, but {reason}"
+
+
+def _was_reading(error: Exception) -> bool:
+    """Return True if open_clip was reading weights when it raised the error."""
+    return any(
+        frame.name == "load_checkpoint" for frame in traceback.extract_tb(error.__traceback__)
+    )
 
 
 def _describe(path: Path) -> str:
@@ -77,7 +100,8 @@ def _differences(text: str) -> str:
         if "Missing key(s)" in line:
             missing = _QUOTED.findall(line)
         if "Unexpected key(s)" in line:
-            unexpected = _QUOTED.findall(line)
+            # open_clip removes `module.` and leaves nothing of a key that is only `module`.
+            unexpected = [name or "module" for name in _QUOTED.findall(line)]
     shapes = [f"{name} ({saved} for {expected})" for name, saved, expected in _SHAPES.findall(text)]
     return describe_differences(missing, unexpected, shapes) + f"; {_advice(missing, unexpected)}"
 
@@ -85,8 +109,8 @@ def _differences(text: str) -> str:
 def _advice(missing: Sequence[str], unexpected: Sequence[str]) -> str:
     wrappers = [name for name in unexpected if name in _WRAPPERS]
     if wrappers:
-        key = repr(wrappers[0])
-        return f"save the weights under {key} alone: torch.save(checkpoint[{key}], FILE)"
+        keys = " or ".join(map(repr, wrappers))
+        return f"save the weights under {keys} alone: torch.save(checkpoint[{wrappers[0]!r}], FILE)"
     known = set(missing)
     for name in unexpected:
         prefix = _prefix_of(name, known)

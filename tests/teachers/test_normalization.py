@@ -110,6 +110,22 @@ def test_a_folder_of_a_known_architecture_takes_what_its_tags_agree_on(teacher, 
     assert sources == {"as all open_clip tags of MobileCLIP-S1"}
 
 
+def test_a_hub_model_takes_what_its_configuration_on_the_hub_says(
+    teacher, teacher_folder, monkeypatch
+):
+    asked = []
+
+    def download(repository, filename):
+        asked.append((repository, filename))
+        return str(teacher_folder / filename)
+
+    monkeypatch.setattr("beamclip.teachers.normalization.download_pretrained_from_hf", download)
+    values, sources = found(teacher, "hf-hub:me/clip", None)
+    assert values == ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bilinear")
+    assert sources == {"its open_clip_config.json"}
+    assert asked == [("me/clip", "open_clip_config.json")]
+
+
 def test_an_interpolation_that_open_clip_does_not_have_is_a_user_error(change_config):
     folder = change_config("preprocess_cfg", interpolation="lanczos")
     with pytest.raises(UserError, match=r"preprocess_cfg\.interpolation lanczos .* bicubic or"):

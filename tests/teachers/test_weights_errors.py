@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from beamclip.config import TeacherConfig, UserError
 from beamclip.teachers import load_teacher
@@ -111,3 +111,47 @@ def test_a_file_name_that_open_clip_does_not_look_for_is_named(copied_teacher, w
     )
     (copied_teacher / "epoch_1.pt").rename(copied_teacher / BIN)
     assert load_teacher(TeacherConfig(model=f"local-dir:{copied_teacher}"), CPU)
+
+
+@pytest.mark.parametrize("content", [[1], {}, {1: torch.zeros(1)}, torch.zeros(1)])
+def test_a_checkpoint_without_weights_by_name_is_named(copied_teacher, weights, content):
+    torch.save(content, copied_teacher / BIN)
+    assert f"{BIN} is a torch checkpoint without weights by name; save" in message(copied_teacher)
+
+
+def test_several_models_in_a_file_are_named(copied_teacher, weights):
+    torch.save({"model": weights, "ema": weights}, copied_teacher / BIN)
+    assert "save the weights under 'model' or 'ema' alone" in message(copied_teacher)
+
+
+def test_weights_under_module_are_named(copied_teacher, weights):
+    torch.save({"module": weights}, copied_teacher / BIN)
+    assert "save the weights under 'module' alone" in message(copied_teacher)
+
+
+def test_a_name_that_ends_like_another_kind_is_named(copied_teacher, weights):
+    save_file(weights, copied_teacher / BIN)
+    assert message(copied_teacher).endswith(
+        "is a safetensors file, but its name says otherwise; "
+        "rename it to open_clip_pytorch_model.safetensors"
+    )
+    (copied_teacher / BIN).unlink()
+    torch.save(weights, copied_teacher / "open_clip_model.safetensors")
+    assert message(copied_teacher).endswith(
+        "is a torch checkpoint, but its name says otherwise; rename it to open_clip_model.bin"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"pretrained": "FOLDER/none.pt"}, "is not a tag of RN50, and there is no such file"),
+        ({"pretrained": "FOLDER"}, "but a folder; write teacher.model=local-dir:"),
+        ({"model": "FOLDER/w.pt"}, "is not an open_clip model; for a weights file, name its model"),
+    ],
+)
+def test_a_path_in_the_wrong_setting_is_named(tmp_path, settings, expected):
+    (tmp_path / "w.pt").touch()
+    paths = {name: value.replace("FOLDER", str(tmp_path)) for name, value in settings.items()}
+    with pytest.raises(UserError, match=expected):
+        load_teacher(TeacherConfig(**({"model": "RN50"} | paths)), CPU)
