@@ -108,8 +108,15 @@ def _check_teacher(experiment: Experiment) -> str:
 
     from beamclip.teachers import load_teacher
 
-    teacher = load_teacher(experiment.teacher, torch.device("cpu"))
-    return f"{teacher.name}: {teacher.pixels.size} px, embeddings of {teacher.width} numbers"
+    lines = []
+    for tower in experiment.teachers:
+        if tower.model == "demo":
+            continue
+        teacher = load_teacher(tower, torch.device("cpu"))
+        lines.append(
+            f"{teacher.name}: {teacher.input_description}, embeddings of {teacher.width} numbers"
+        )
+    return "; ".join(lines)
 
 
 def _check_student(experiment: Experiment) -> str:

@@ -34,6 +34,8 @@ from beamclip.training.context import Context
 from beamclip.training.evaluate import evaluation_features, student_pixels
 
 _RUN_PREFIX = "run:"
+# Files of weights that users have. The names of timm's weights end otherwise.
+_FILE_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".npz", ".pkl", ".onnx")
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,16 @@ class _LoadedModel:
 
 
 def _is_student(model: str) -> bool:
-    """Return whether `model` names a student of beamclip, by file or by run, or a timm model."""
-    return model.startswith(_RUN_PREFIX) or model.endswith(".safetensors")
+    """Return whether `model` names a student of beamclip, by file or by run, or a timm model.
+
+    Files of other kinds count too, so that the message about them says what they are.
+    """
+    if model.startswith((_RUN_PREFIX, "/", "./", "../", "~")):
+        return True
+    if model.endswith(_FILE_ENDINGS):
+        return True
+    # A folder of the working directory may have the name of a timm model, which has no slash.
+    return "/" in model and Path(model).exists()
 
 
 def _load_model(model: str, untrained: bool, experiment: Experiment) -> _LoadedModel:
@@ -216,7 +226,7 @@ def _load_model(model: str, untrained: bool, experiment: Experiment) -> _LoadedM
             f"--untrained is for timm names, and {model} is a trained student; "
             "drop it, or name the backbone"
         )
-    path = Path(model)
+    path = Path(model).expanduser()
     if model.startswith(_RUN_PREFIX):
         path = Path(fetch_student_of_run(model, experiment))
     student = load_student(path)

@@ -1,17 +1,21 @@
 """Settings of the student, its optimizer, and the resources of one trial."""
 
+import re
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from beamclip.config.base import Count, Positive, Strict
+
+# How the Hugging Face hub and timm's documentation may begin the name of a timm model.
+_HUB_PREFIX = re.compile(r"(https://huggingface\.co/|hf[-_]hub:)?timm/")
 
 
 class StudentConfig(Strict):
     """A timm backbone, and a projector from its features to the teacher's embedding space."""
 
     backbone: str = "resnet18"
-    """Name of a timm model."""
+    """Name of a timm model, also as the Hugging Face hub writes it: `timm/resnet18.a1_in1k`."""
     image_size: int = Field(224, ge=8, le=1024)
     """Side of the student's views in px."""
     init: str = "random"
@@ -29,6 +33,17 @@ class StudentConfig(Strict):
     small_image_stem: Literal["auto", "always", "never"] = "auto"
     """Use a first convolution of 3×3 with stride 1 and no max-pooling, as in the CIFAR literature;
     `auto`: at 64 px and below."""
+
+    @field_validator("backbone")
+    @classmethod
+    def _drop_timm_prefix(cls, backbone: str) -> str:
+        """Return timm's own name for a name as the hub writes it.
+
+        timm fetches the weights of `resnet18.a1_in1k` from the hub's `timm/resnet18.a1_in1k`. With
+        one name for both, they share stores and rows of tables.
+        """
+        prefix = _HUB_PREFIX.match(backbone)
+        return backbone[prefix.end() :] if prefix else backbone
 
 
 class OptimizerConfig(Strict):

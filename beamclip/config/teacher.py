@@ -1,10 +1,23 @@
 """Settings of the teachers, which are frozen CLIPs."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from beamclip.config.base import Count, Positive, Strict
+
+_Mean = Annotated[float, Field(ge=0, le=1)]
+_Std = Annotated[float, Field(gt=0, le=1)]
+# Settings that are newer than the first stores. At their default they are in no key.
+_NEWER = ("mean", "std", "interpolation")
 
 
 class TowerConfig(Strict):
@@ -20,6 +33,14 @@ class TowerConfig(Strict):
     nearly as fast as larger ones."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 on a GPU that supports it in hardware, else fp32."""
+    mean: tuple[_Mean, _Mean, _Mean] | None = None
+    """RGB mean by which the teacher's images are normalized, in 0-1. Default what is recorded with
+    the weights: by open_clip's tag or in `open_clip_config.json`. A weights file records none; it
+    takes what all tags of its model agree on, and must be set if they don't."""
+    std: tuple[_Std, _Std, _Std] | None = None
+    """RGB standard deviation, likewise."""
+    interpolation: Literal["bicubic", "bilinear"] | None = None
+    """Interpolation by which the teacher's images are resized, likewise."""
 
     @field_validator("pretrained")
     @classmethod
@@ -33,6 +54,17 @@ class TowerConfig(Strict):
         if model == "demo" or model.startswith(("local-dir:", "hf-hub:")):
             return None
         return tag
+
+    @model_serializer(mode="wrap")
+    def _keep_key_parts(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """Leave newer settings that are not set out of a dump by alias, which keys are made of."""
+        values: dict[str, Any] = handler(self)
+        if not info.by_alias:
+            return values
+        unset = {name for name in _NEWER if values.get(name) is None}
+        return {name: value for name, value in values.items() if name not in unset}
 
 
 class OtherTeacher(TowerConfig):

@@ -1,6 +1,6 @@
 """Reports of a `PrepareActor` about stores: plain dicts, which need neither torch nor Ray."""
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class PlannedStore(TypedDict):
@@ -12,6 +12,7 @@ class PlannedStore(TypedDict):
     `images`: number of images that have to be processed to build it.
     `bytes`: size of the store, or of its missing part.
     `seconds`: estimated time to build it; None if it can't be known yet.
+    `note`: what the user should check; or empty.
     """
 
     store: str
@@ -20,6 +21,7 @@ class PlannedStore(TypedDict):
     images: int
     bytes: int
     seconds: float | None
+    note: NotRequired[str]
 
 
 class PackedSummary(TypedDict):

@@ -88,6 +88,7 @@ class PlannedStore:
             in finished shards of a stopped build do not count.
         bytes: size of the store, or of its missing part.
         seconds: estimated time to build it, at a speed measured now; None if it can't be known yet.
+        note: what the user should check, such as how a teacher's images are normalized; or empty.
     """
 
     store: str
@@ -96,6 +97,7 @@ class PlannedStore:
     images: int
     bytes: int
     seconds: float | None
+    note: str = ""
 
     @classmethod
     def existing(cls, kind: str, description: str, store: Store) -> "PlannedStore":
@@ -451,6 +453,7 @@ def _plan_embeddings(
         return PlannedStore.missing("embeddings", f"demo, {content}", views.images, 0, None)
     teacher = context.teacher(teacher_pass.tower)
     description = f"{teacher.name}, {content}"
+    note = f"teacher {teacher.name}: {teacher.input_description}"
     left = views.images
     if packed is not None:
         store = covering_store(context.root, embedding_basis(teacher, packed, views), views)
@@ -459,12 +462,12 @@ def _plan_embeddings(
             # `covering_store` skips damaged stores. Without `repair`, a damaged one raises here.
             store = open_if_intact(store_path(context.root, "embeddings", parts), context)
         if store is not None:
-            return PlannedStore.existing("embeddings", description, store)
+            return replace(PlannedStore.existing("embeddings", description, store), note=note)
         left = images_to_encode(teacher, packed, views, context.root)
     # Embeddings in fp16.
     size = left * teacher.width * 2
     seconds = left * context.throughput(teacher).seconds / parallelism.encoding
-    return PlannedStore.missing("embeddings", description, left, size, seconds)
+    return replace(PlannedStore.missing("embeddings", description, left, size, seconds), note=note)
 
 
 def _count_images(count: int, exact: bool) -> str:

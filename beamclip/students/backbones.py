@@ -1,5 +1,7 @@
 """Build timm backbones by name, and adapt the stem of a ResNet to small images."""
 
+from pathlib import Path
+
 import timm
 import torch
 from timm.models.resnet import ResNet
@@ -22,10 +24,15 @@ def check_backbone(name: str) -> None:
         UserError: timm does not know the model or the weights tag; the message suggests close
             names.
     """
-    if not timm.is_model(name):
-        raise UserError(
-            f"student.backbone {name} is not a timm model{nearest(name, timm.list_models())}"
-        )
+    # `is_model` raises an error of its own for some names with a slash.
+    if "/" in name or not timm.is_model(name):
+        # Of a hub's `OWNER/NAME`, the name may be close to one of timm's.
+        hint = nearest(name.rsplit("/", 1)[-1], timm.list_models())
+        if Path(name).is_file():
+            hint = (
+                ", but a file; to start from a student's weights, name their file in student.init"
+            )
+        raise UserError(f"student.backbone {name} is not a timm model{hint}")
     # is_model ignores the tag after the dot, as in resnet18.a1_in1k.
     architecture, dot, _ = name.partition(".")
     if not dot:

@@ -18,7 +18,7 @@ from beamclip.students.backbones import (
     pretrained_normalization,
     supports_small_stem,
 )
-from beamclip.students.files import TrainingCost, read_student, training_cost_of
+from beamclip.students.files import TrainingCost, differences, read_student, training_cost_of
 from beamclip.students.student import (
     Stem,
     Student,
@@ -148,10 +148,14 @@ def _student_from_file(config: StudentConfig, width: int, path: Path) -> Student
     # A projector of another kind or width keeps its random weights. The backbone must fit.
     _load_if_it_fits(student.projector, "projector.", tensors)
     if not _load_if_it_fits(student.backbone, "backbone.", tensors):
+        saved = _part_of(tensors, "backbone.")
+        advice = f"set it to {file_spec.image_size}"
+        if file_spec.image_size == config.image_size:
+            advice = "they are damaged, or another version of timm saved them"
         raise UserError(
             f"the weights in student.init {path} were trained at {file_spec.image_size} px and "
-            f"don't fit a {config.backbone} at student.image_size {config.image_size}; "
-            f"set it to {file_spec.image_size}"
+            f"don't fit a {config.backbone} at student.image_size {config.image_size}; {advice} "
+            f"({differences(saved, student.backbone.state_dict())})"
         )
     return student
 
@@ -180,11 +184,7 @@ def _load_if_it_fits(part: nn.Module, prefix: str, tensors: dict[str, torch.Tens
     Returns:
         True if they were loaded; False, with `part` unchanged, if a name or shape differs.
     """
-    saved = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
+    saved = _part_of(tensors, prefix)
     expected = part.state_dict()
     if saved.keys() != expected.keys():
         return False
@@ -192,6 +192,15 @@ def _load_if_it_fits(part: nn.Module, prefix: str, tensors: dict[str, torch.Tens
         return False
     part.load_state_dict(saved)
     return True
+
+
+def _part_of(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names start with a prefix, by their names without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def _local_file(init: str) -> Path:

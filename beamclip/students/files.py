@@ -12,6 +12,7 @@ from torch import Tensor
 
 from beamclip.config import UserError
 from beamclip.stores import temporary_path
+from beamclip.stores.file_kinds import describe_differences, file_kind
 from beamclip.students.student import ProjectorKind, Student, StudentSpec, student_from_spec
 
 FORMAT = "beamclip-student-1"
@@ -103,12 +104,26 @@ def load_student(path: Path) -> Student:
         student.load_state_dict(tensors)
     except RuntimeError:
         raise UserError(
-            f"the weights in {path} don't fit the {spec.backbone} its header describes; "
-            "save the student again"
+            f"the weights in {path} don't fit the {spec.backbone} its header describes "
+            f"({differences(tensors, student.state_dict())}); save the student again"
         ) from None
     # None comes from older versions, whose projectors count as trained.
     student.projector.requires_grad_(projector_was_trained(path) is not False)
     return student.eval()
+
+
+def differences(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """Return in words how the names and shapes of saved tensors differ from those of a model."""
+    shapes = [
+        f"{name} ({list(saved[name].shape)} for {list(expected[name].shape)})"
+        for name in expected
+        if name in saved and saved[name].shape != expected[name].shape
+    ]
+    return describe_differences(
+        [name for name in expected if name not in saved],
+        [name for name in saved if name not in expected],
+        shapes,
+    )
 
 
 def read_student(path: Path) -> tuple[StudentSpec, dict[str, Tensor]]:
@@ -126,7 +141,8 @@ def read_student(path: Path) -> tuple[StudentSpec, dict[str, Tensor]]:
         raise _unreadable(path, error) from None
     if header.get(_FORMAT_KEY) != FORMAT:
         raise UserError(
-            f"{path} is not a student saved by this version (its header lacks {FORMAT}); "
+            f"{path} is not a student saved by this version (its header lacks {FORMAT}; its "
+            f"tensors are {', '.join([*sorted(tensors)[:3], '…'])}); "
             "give a student.safetensors written by beamclip"
         )
     return _spec_from_header(header, path), tensors
@@ -198,9 +214,13 @@ def _read_header(path: Path) -> dict[str, str]:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    return UserError(
-        f"{path} can't be read as a student's safetensors file ({error}); check the path"
-    )
+    kind, advice = file_kind(path)
+    # safetensors' own error says what is wrong with a safetensors file.
+    reason = str(error) if kind == "a safetensors file" else f"it is {kind}"
+    if not path.exists():
+        reason, advice = "it does not exist", ""
+    advice = advice or "check the path, and give a student.safetensors written by beamclip"
+    return UserError(f"{path} can't be read as a student's safetensors file ({reason}); {advice}")
 
 
 def _spec_from_header(header: Mapping[str, str], path: Path) -> StudentSpec:

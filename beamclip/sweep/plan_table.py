@@ -13,7 +13,7 @@ from beamclip.reporting.durations import format_duration
 
 
 def print_plan(stores: Sequence[PlannedStore], root: Path) -> None:
-    """Print a table of the stores that a sweep needs to stderr.
+    """Print a table of the stores that a sweep needs to stderr, and their notes below it.
 
     Args:
         stores: the stores in the order in which they are built.
@@ -41,7 +41,12 @@ def print_plan(stores: Sequence[PlannedStore], root: Path) -> None:
             human_bytes(store["bytes"]) if store["bytes"] else "",
             _build_time(store),
         )
-    Console(stderr=True).print(table)
+    console = Console(stderr=True)
+    console.print(table)
+    # Several stores may come from one teacher.
+    notes = dict.fromkeys(store.get("note", "") for store in stores)
+    for note in filter(None, notes):
+        console.print(note, markup=False, highlight=False)
     missing_bytes = sum(store["bytes"] for store in stores if not store["exists"])
     check_disk_space(missing_bytes, root)
 

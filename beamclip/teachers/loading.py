@@ -3,22 +3,33 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import open_clip
 import torch
-from torch import nn
 
 from beamclip.config import TowerConfig, UserError, nearest
-from beamclip.config.errors import first_line, mute_loggers
-from beamclip.data.augmentation.render import PixelFormat
-from beamclip.data.augmentation.resample import Interpolation
+from beamclip.config.errors import mute_loggers
 from beamclip.stores import key_of
+from beamclip.teachers.normalization import pixel_format
 from beamclip.teachers.tower import Teacher
+from beamclip.teachers.weights_errors import loading_error
 
 _FOLDER = "local-dir:"
 _HUB = "hf-hub:"
+
+# The files of weights that open_clip looks for in a folder, and those it takes first.
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
+_PREFERRED = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
 
 
 def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
@@ -31,7 +42,8 @@ def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
 
     Raises:
         UserError: there is no such model or tag (the message suggests similar names), the folder
-            has no weights, or the weights can't be downloaded or read.
+            has no weights, the weights can't be downloaded or read, or their normalization is not
+            known.
     """
     _check_names(config)
     try:
@@ -42,25 +54,30 @@ def load_teacher(config: TowerConfig, device: torch.device) -> Teacher:
                 config.model, pretrained=config.pretrained, require_pretrained=True, device=device
             )
             tokenizer = open_clip.get_tokenizer(config.model)
+            pixels, sources = pixel_format(model, config)
     except ModuleNotFoundError as error:
         if error.name not in ("transformers", "sentencepiece"):
             raise
         hint = 'which is not installed; run pip install "beamclip[siglip]"'
         raise UserError(f"teacher.model {config.model} needs {error.name}, {hint}") from None
+    except UserError:
+        raise
     except Exception as error:
         # For bad folders and files, open_clip, the hub's client and the readers of weights raise
         # errors of many types.
-        raise UserError(f"teacher.model {config.model} can't be loaded: {_reason(error)}") from None
+        reason = loading_error(error, _weights_file(config))
+        raise UserError(f"teacher.model {config.model} can't be loaded: {reason}") from None
     model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     return Teacher(
         display_name(config),
         model,
         tokenizer,
-        _pixel_format(model, config.model),
+        pixels,
         device,
         precision_for(config.precision, device),
         _architecture(config.model),
         config,
+        sources,
     )
 
 
@@ -145,6 +162,8 @@ def _check_names(config: TowerConfig) -> None:
         hint = nearest(config.model, models)
         if Path(config.model).is_dir():
             hint = f"; for a folder write {_FOLDER}{config.model}"
+        elif Path(config.model).is_file():
+            hint = "; for a weights file, name its model there and the file in teacher.pretrained"
         raise UserError(f"teacher.model {config.model} is not an open_clip model{hint}")
     tags = open_clip.list_pretrained_tags_by_model(config.model)
     if config.pretrained is None:
@@ -153,9 +172,15 @@ def _check_names(config: TowerConfig) -> None:
             f"{', '.join(tags) or 'none'}"
         )
     if config.pretrained not in tags and not Path(config.pretrained).is_file():
+        hint = nearest(config.pretrained, tags)
+        if Path(config.pretrained).is_dir():
+            hint = f", but a folder; write teacher.model={_FOLDER}{config.pretrained}"
+        elif "/" in config.pretrained or config.pretrained.endswith(
+            (".pt", ".bin", ".safetensors")
+        ):
+            hint = ", and there is no such file; check the path"
         raise UserError(
-            f"teacher.pretrained {config.pretrained} is not a tag of {config.model}"
-            f"{nearest(config.pretrained, tags)}"
+            f"teacher.pretrained {config.pretrained} is not a tag of {config.model}{hint}"
         )
 
 
@@ -181,47 +206,32 @@ def _check_folder(folder: Path) -> None:
         raise UserError(
             f"{config} has no model_cfg; save the teacher with open_clip's own configuration"
         )
-    if not any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin", "*.pt")):
-        raise UserError(
-            f"{folder} contains no weights; "
-            "put open_clip_model.safetensors next to open_clip_config.json"
-        )
+    if _weights_in(folder) is None:
+        advice = "put open_clip_model.safetensors next to open_clip_config.json"
+        others = sorted(folder.glob("*.pt"))
+        if others:
+            advice = (
+                f"open_clip does not look for {others[0].name}: rename it to "
+                "open_clip_pytorch_model.bin"
+            )
+        raise UserError(f"{folder} contains no weights; {advice}")
 
 
-def _pixel_format(model: nn.Module, name: str) -> PixelFormat:
-    """Return the preprocessing that open_clip records for the image tower."""
-    preprocess = open_clip.get_model_preprocess_cfg(model)
-    size = preprocess["size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    if height != width:
-        raise UserError(
-            f"teacher.model {name} takes images of {width} x {height} px; "
-            "choose one that takes square images"
-        )
-    interpolation: Interpolation = "bicubic"
-    if preprocess.get("interpolation") == "bilinear":
-        interpolation = "bilinear"
-    mean = _channels(preprocess, "mean", name)
-    std = _channels(preprocess, "std", name)
-    return PixelFormat(height, mean, std, interpolation)
+def _weights_in(folder: Path) -> Path | None:
+    """Return the file of weights that open_clip loads from a folder, or None."""
+    found = [path for pattern in _WEIGHTS for path in sorted(folder.glob(pattern))]
+    for name in _PREFERRED:
+        if folder / name in found:
+            return folder / name
+    return found[0] if found else None
 
 
-def _channels(preprocess: dict[str, Any], key: str, name: str) -> tuple[float, float, float]:
-    """Return the RGB values of `mean` or `std`. Like open_clip, accept one number for all three."""
-    value = preprocess[key]
-    channels = [value] * 3 if isinstance(value, int | float) else value
-    try:
-        red, green, blue = map(float, channels)
-    except (TypeError, ValueError):
-        raise UserError(
-            f"teacher.model {name} has preprocess_cfg.{key} {value} in its open_clip_config.json; "
-            "write three numbers there"
-        ) from None
-    return red, green, blue
-
-
-def _reason(error: Exception) -> str:
-    """Return an error's message in one line of at most 300 characters."""
-    # The text of a KeyError is only the missing key.
-    text = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
-    return shorten(text, 300, placeholder=" …")
+def _weights_file(config: TowerConfig) -> Path | None:
+    """Return the local file of a teacher's weights; None for a tag or a hub model."""
+    if config.model.startswith(_FOLDER):
+        return _weights_in(Path(config.model.removeprefix(_FOLDER)))
+    if config.model.startswith(_HUB) or config.pretrained is None:
+        return None
+    if config.pretrained in open_clip.list_pretrained_tags_by_model(config.model):
+        return None
+    return Path(config.pretrained)

@@ -1,7 +1,7 @@
 """Define `Teacher`, a frozen CLIP, and the fingerprints of all that its embeddings depend on."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from beamclip.config import TowerConfig
 from beamclip.data.augmentation.render import PixelFormat
+from beamclip.teachers.normalization import describe_input
 
 _TEXT_BATCH = 256
 """Texts per forward pass."""
@@ -48,6 +49,7 @@ class Teacher:
         architecture: open_clip's configuration. It is part of the fingerprint, because the number
             of heads or the pooling changes the output but not the weights.
         config: the settings with which another process can load the same teacher.
+        pixel_sources: where `mean`, `std` and `interpolation` in `pixels` are written, in words.
     """
 
     name: str
@@ -58,6 +60,12 @@ class Teacher:
     precision: torch.dtype
     architecture: dict[str, Any] = field(default_factory=dict)
     config: TowerConfig = field(default_factory=TowerConfig)
+    pixel_sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def input_description(self) -> str:
+        """Return side, normalization and interpolation in words, and where they are written."""
+        return describe_input(self.pixels, self.pixel_sources)
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -177,8 +178,14 @@ def space_params(sweep: Sweep) -> dict[str, str]:
 
 
 def _param_key(key: str) -> str:
-    """Return a key with only the characters, and the length, that MLflow accepts."""
-    return re.sub(r"[^\w./\- :]", "_", key)[:_MAX_KEY_LENGTH]
+    """Return a key with only the characters, and the length, that MLflow accepts.
+
+    MLflow also refuses keys that a file system would shorten, such as `anchors.senses.crane/`.
+    """
+    accepted = re.sub(r"[^\w./\- :]", "_", key)[:_MAX_KEY_LENGTH]
+    if posixpath.normpath(accepted) == accepted:
+        return accepted
+    return accepted.replace("/", "_")
 
 
 def _param_value(value: Any) -> str:

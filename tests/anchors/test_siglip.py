@@ -75,7 +75,7 @@ def folder(tmp_path_factory):
         folder / "open_clip_model.safetensors",
     )
     (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": {"size": [32, 32]}})
+        json.dumps({"model_cfg": config, "preprocess_cfg": {"mean": 0.5, "std": 0.5}})
     )
     return folder
 

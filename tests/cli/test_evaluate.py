@@ -273,6 +273,23 @@ def test_a_trained_student_is_not_called_untrained(experiment, model):
         evaluate_model(model, True, experiment)
 
 
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors", "folder/weights"])
+def test_a_file_that_is_not_a_student_is_not_taken_for_a_timm_name(experiment, tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("<html></html>")
+    with pytest.raises(
+        UserError,
+        match=r"can't be read as a student's safetensors file \(it is a web page or XML\); ",
+    ):
+        evaluate_model(str(path), False, experiment)
+
+
+def test_a_missing_file_is_not_taken_for_a_timm_name(experiment):
+    with pytest.raises(UserError, match=r"nothing.pth can't be read .*\(it does not exist\)"):
+        evaluate_model("nothing.pth", False, experiment)
+
+
 def test_an_untrained_model_is_called_so(experiment, capsys):
     evaluate_model("test_resnet", True, experiment)
     assert "test_resnet, untrained" in capsys.readouterr().out

@@ -203,6 +203,10 @@ def test_other_teachers_are_planned_with_their_own_stores(experiment, packed_onl
         256 * 24 * 2,
         64 * 16 * 2,
     ]
+    assert next(store.note for store in stores if store.store == "embeddings") == (
+        "teacher tiny_clip0: 32 px, mean 0.5 0.4 0.3, std 0.2 0.25 0.3, bilinear "
+        "(its open_clip_config.json)"
+    )
     assert of(stores, "anchors") == [
         ("tiny_clip0, plain for 4 classes, 4 prompts", 0),
         (f"{other_folder.name}, openai_7 for 4 classes, 28 prompts", 0),

@@ -158,6 +158,7 @@ def test_a_backbone_that_is_not_a_resnet_keeps_its_stem_and_always_is_refused():
         ("resnet81", "resnet81 is not a timm model; did you mean resnet18"),
         ("resnet18.a1_in2k", "did you mean resnet18.a1_in1k"),
         ("hf-hub:a/b", "not a timm model"),
+        ("microsoft/resnet-18", "microsoft/resnet-18 is not a timm model; did you mean resnet18"),
     ],
 )
 def test_an_unknown_backbone_is_reported_with_similar_names(name, message):
@@ -169,6 +170,17 @@ def test_known_backbones_pass():
     # It raises for an unknown one.
     assert check_backbone("resnet18") is None
     assert check_backbone("resnet18.a1_in1k") is None
+
+
+@pytest.mark.parametrize(
+    "prefix", ["timm/", "hf-hub:timm/", "hf_hub:timm/", "https://huggingface.co/timm/"]
+)
+def test_a_backbone_may_have_the_name_of_its_weights_on_the_hub(prefix):
+    assert config(backbone=f"{prefix}resnet18.a1_in1k") == config(backbone="resnet18.a1_in1k")
+
+
+def test_a_hub_model_that_is_not_timm_s_keeps_its_name():
+    assert config(backbone="hf-hub:me/resnet18").backbone == "hf-hub:me/resnet18"
 
 
 def test_images_too_small_for_a_backbone_are_a_user_error():
@@ -261,6 +273,44 @@ def test_files_that_are_not_students_are_user_errors(tmp_path):
             load_student(tmp_path / f"{name}.safetensors")
     with pytest.raises(UserError, match="can't be written"):
         save_student(build_student(config(), 16, 0), tmp_path / "nowhere" / "s.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            r"\(it is a Git LFS pointer .* git lfs pull",
+        ),
+        (b"\x80\x02}q\0.", r"\(it is a torch checkpoint\); .* give a student.safetensors"),
+        (None, r"\(it does not exist\); check the path"),
+    ],
+)
+def test_a_start_that_is_another_file_is_named(tmp_path, content, message):
+    path = tmp_path / "start.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"start.pt can't be read as a student's .* {message}"):
+        build_student(config(init=str(path)), 16, 0)
+
+
+def test_weights_that_do_not_fit_are_named_with_their_keys(tmp_path):
+    path = tmp_path / "s.safetensors"
+    save_student(build_student(config(), 16, 1), path)
+    header, tensors = header_and_tensors(path)
+    tensors["backbone.new"] = tensors.pop("backbone.conv1.0.weight")
+    write_tensors(path, tensors, header)
+    keys = "they lack {0}conv1.0.weight; they have {0}new"
+    with pytest.raises(UserError, match=rf"describes \({keys.format('backbone.')}\)"):
+        load_student(path)
+    with pytest.raises(UserError, match=rf"; they are damaged.* \({keys.format('')}\)$"):
+        build_student(config(init=str(path)), 16, 0)
+
+
+def test_a_backbone_that_is_a_file_points_to_student_init(tmp_path):
+    (tmp_path / "w.pth").touch()
+    with pytest.raises(UserError, match=r"w.pth is not a timm model, but a file; .* student.init"):
+        check_backbone(str(tmp_path / "w.pth"))
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,12 @@ def test_the_plan_shows_which_stores_exist_and_what_the_others_take(tmp_path, ca
     assert "anchors" in lines[2] and "not known yet" in lines[2]
 
 
+def test_the_note_of_several_stores_is_printed_once_below_the_table(tmp_path, capsys):
+    note = "teacher clip: 224 px, mean 0.5"
+    print_plan([planned(note=note), planned(note=note), planned()], tmp_path)
+    assert capsys.readouterr().err.splitlines()[-1] == note
+
+
 def test_the_plan_shows_at_least_one_second(tmp_path, capsys):
     print_plan([planned(seconds=0.01)], tmp_path)
     assert " 1s " in capsys.readouterr().err

@@ -1,3 +1,5 @@
+from mlflow.utils.validation import _validate_param_name
+
 from beamclip.config import load_experiment
 from beamclip.tracking.serialize import run_name, settings_params, short_names
 
@@ -41,3 +43,16 @@ def test_settings_of_an_objective_are_params_and_its_code_is_not(tmp_path):
     )
     assert params["objective.codebook.size"] == "8"
     assert not [key for key in params if key.startswith("objective.code.")]
+
+
+def test_names_that_mlflow_would_read_as_other_paths_are_params_too():
+    names = ["crane/", "a//b", "and/or"]
+    base = load_experiment("demo", {"anchors.senses": dict.fromkeys(names, "a bird")})
+    params = settings_params(base)
+    assert [key for key in params if key.startswith("anchors.senses.")] == [
+        "anchors.senses.crane_",
+        "anchors.senses.a__b",
+        "anchors.senses.and/or",
+    ]
+    for key in params:
+        _validate_param_name(key)
