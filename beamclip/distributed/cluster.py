@@ -74,7 +74,8 @@ def connect() -> bool:
                     configure_logging=True,
                     **options,
                 )
-        except (OSError, RuntimeError, ValueError) as error:
+        # A node that starts too slowly is a bare Exception of Ray's.
+        except Exception as error:
             raise UserError(_why_not_connected(error, existing)) from None
     for name in ("ray.train", "ray.tune", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)

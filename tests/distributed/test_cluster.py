@@ -437,6 +437,16 @@ def test_a_local_cluster_that_can_not_start_is_an_error(monkeypatch):
         connect()
 
 
+def test_a_machine_on_which_ray_starts_too_slowly_is_an_error(monkeypatch, ray_folder):
+    import ray
+
+    def refuse(**options):
+        raise Exception("The current node timed out during startup. This could happen because …")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    assert "Ray can't be started on this machine (The current node timed out" in refusal()
+
+
 def test_connecting_keeps_the_sigterm_handler(monkeypatch):
     import ray
 
