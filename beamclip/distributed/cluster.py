@@ -6,8 +6,11 @@
 
 import logging
 import os
+import re
 import signal
 import socket
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,28 +30,13 @@ DRIVER_CPUS = 0.01
 Trial drivers of sweeps that an earlier version started ask for this share when they are restored.
 Drivers of this version ask for no CPU."""
 
-# Ray's environment variables; those that the user has set are kept.
-_SETTINGS = {
-    # The sweep shows its own progress.
-    "RAY_AIR_NEW_OUTPUT": "0",
-    # Results go to MLflow, through one writer.
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Not every report holds the metric that a search or ASHA looks at.
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    # Don't hide GPUs from processes that ask for none (Ray's default today).
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # A sweep starts more small processes than Ray expects, and Ray would warn about them.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "worker processes have been started on node",
-    # Train polls its workers every 2 s by default. A short trial would spend more time waiting for
-    # that than training. Train's own metrics are for Prometheus, which a sweep doesn't have.
-    # docs/benchmarks.md has the time that is saved.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-}
 # A local cluster's only node is this machine, which can't be preempted.
 _LOCAL_SETTINGS = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 _CONNECT_TIMEOUT_SECONDS = 5
+# A busy head node may take some seconds for its first answer.
+_ANSWER_TIMEOUT_SECONDS = 10
+# The longest path that a Unix socket may have.
+_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 # Trials that run at once if the size of the cluster can't be known.
 _DEFAULT_CONCURRENT_TRIALS = 8
 # `ray up` leaves the cluster's config on the head node.
@@ -65,17 +53,19 @@ def connect() -> bool:
         UserError: the cluster doesn't answer, or a local one can't be started.
     """
     existing = _cluster_exists()
-    settings = _SETTINGS if existing else _SETTINGS | _LOCAL_SETTINGS
-    # Ray reads some of these variables when it is imported, so set them before.
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
+    if not existing:
+        for name, value in _LOCAL_SETTINGS.items():
+            os.environ.setdefault(name, value)
     import ray
 
     # Train's placement group cleaner queries the dashboard. Without it, a stopped trial would keep
     # its resources.
     options = {} if existing else {"include_dashboard": True}
     if not ray.is_initialized():
-        _check_answers(os.environ.get("RAY_ADDRESS", ""))
+        if existing:
+            _check_answers()
+        else:
+            _check_temp_folder()
         try:
             with _keep_sigterm_handler():
                 ray.init(
@@ -84,7 +74,8 @@ def connect() -> bool:
                     configure_logging=True,
                     **options,
                 )
-        except (OSError, RuntimeError, ValueError) as error:
+        # A node that starts too slowly is a bare Exception of Ray's.
+        except Exception as error:
             raise UserError(_why_not_connected(error, existing)) from None
     for name in ("ray.train", "ray.tune", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -100,7 +91,6 @@ def disconnect() -> None:
 
 def starts_locally() -> bool:
     """Return True if `connect` will start a cluster on this machine, False if it joins one."""
-    # In this order: Ray reads some of `_SETTINGS` when it is imported, and they are not set yet.
     if _cluster_exists():
         return False
     import ray
@@ -116,27 +106,158 @@ def _cluster_exists() -> bool:
         return False
     if address:
         return True
+    return _noted_address() is not None
+
+
+def _noted_address() -> str | None:
+    """Return the address that `ray start` left on this machine, None if there is none.
+
+    Raises:
+        UserError: its file holds something else.
+    """
     from ray._private import services
 
     # Look for an address in the same place as ray.init(). A search for running processes of Ray
     # would also find other users' local clusters.
-    return services.canonicalize_bootstrap_address(None) is not None
+    try:
+        noted = services.find_bootstrap_address(None)
+        return None if noted is None else str(services.canonicalize_bootstrap_address(noted))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{_address_file()} should hold the address of this machine's Ray cluster "
+            f"({first_line(error)}); delete it, or set RAY_ADDRESS=local to start a cluster here"
+        ) from None
 
 
-def _check_answers(address: str) -> None:
-    """Raise UserError if nothing listens at `address`; Ray itself would retry for 15 minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    # Leave addresses without a port, such as "auto", to Ray.
+def _address_file() -> Path:
+    return _temp_folder() / "ray_current_cluster"
+
+
+def _check_answers() -> None:
+    """Raise UserError within seconds if no Ray cluster answers at the address that Ray would join.
+
+    Ray itself would retry for 15 minutes.
+    """
+    address = os.environ.get("RAY_ADDRESS") or _noted_address() or ""
+    if address == "auto":
+        from ray._private import services
+
+        try:
+            address = services.canonicalize_bootstrap_address("auto")
+        except (OSError, ValueError):
+            # There is no cluster, and ray.init() says so.
+            return
+    if address.startswith(("http://", "https://")):
+        raise UserError(
+            f"RAY_ADDRESS {address} is a dashboard, to which `ray job submit` sends jobs; a sweep "
+            "that starts here needs HOST:6379 of the head node, or no RAY_ADDRESS"
+        )
+    # Addresses without a port are left to Ray.
+    target = address.removeprefix("ray://")
+    host, _, port = target.rpartition(":")
     if not port.isdigit():
         return
     try:
         # Brackets enclose an IPv6 address.
-        target = (host.strip("[]"), int(port))
-        socket.create_connection(target, _CONNECT_TIMEOUT_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{_no_cluster(address)} doesn't answer ({reason}); {_remedy()}") from None
+    if reason := _why_no_cluster(target, client=address.startswith("ray://")):
+        raise UserError(f"{_no_cluster(address)} doesn't answer ({reason}); {_remedy()}")
+
+
+def _finds_address() -> bool:
+    """Return True if the address is that which `ray start` left on this machine."""
+    return os.environ.get("RAY_ADDRESS", "") in ("", "auto")
+
+
+def _no_cluster(address: str) -> str:
+    if _finds_address():
+        return f"the Ray cluster {address} that {_address_file()} names"
+    return f"the Ray cluster {address}"
+
+
+def _remedy() -> str:
+    if _finds_address():
+        return (
+            "if it has ended, run `ray stop` to remove what it left behind, "
+            "or set RAY_ADDRESS=local to start a cluster here"
+        )
+    return "fix or unset RAY_ADDRESS, or set RAY_ADDRESS=local to start a cluster here"
+
+
+def _why_no_cluster(target: str, client: bool) -> str | None:
+    """Return why what listens at host:port is not a Ray cluster, None if it may be one.
+
+    Args:
+        target: host:port.
+        client: the port should be that of Ray Client (ray://), not of the cluster's GCS.
+    """
+    try:
+        import grpc
+        from ray._private.grpc_utils import init_grpc_channel
+        from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
+        from ray.core.generated.gcs_service_pb2 import CheckAliveRequest
+        from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+    except ImportError:
+        # These are Ray's own modules, which another version may move. Then Ray finds out itself.
+        return None
+    channel = init_grpc_channel(target, options=GLOBAL_GRPC_OPTIONS)
+    try:
+        if client:
+            grpc.channel_ready_future(channel).result(timeout=_ANSWER_TIMEOUT_SECONDS)
+        else:
+            NodeInfoGcsServiceStub(channel).CheckAlive(
+                CheckAliveRequest(), timeout=_ANSWER_TIMEOUT_SECONDS
+            )
+    except grpc.FutureTimeoutError:
+        return "something else listens there, or it hangs"
+    except grpc.RpcError as error:
+        code = error.code()
+        if code == grpc.StatusCode.UNIMPLEMENTED:
+            return f"another service is there; for Ray Client, write ray://{target}"
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            return "something else listens there, or it hangs"
+        # A cluster that refuses the token is a cluster; Ray has the words for that.
+    finally:
+        channel.close()
+    return None
+
+
+def _temp_folder() -> Path:
+    """Return the folder for Ray's sessions, found as Ray finds it."""
+    from ray._common.utils import get_default_ray_temp_dir
+
+    return Path(get_default_ray_temp_dir())
+
+
+def _check_temp_folder() -> None:
+    """Raise UserError if a local cluster can't keep its files and sockets in Ray's folder.
+
+    Ray itself would find out when some of its processes run.
+    """
+    folder = _temp_folder()
+    remedy = "set RAY_TMPDIR to {}, for example RAY_TMPDIR=/tmp/{}"
+    # The longest path of a socket in it; its time has as many digits as any.
+    session = f"session_2026-01-01_00-00-00_000000_{os.getpid()}"
+    length = len(os.fsencode(folder / session / "sockets" / "plasma_store"))
+    limit = _SOCKET_PATH_BYTES
+    if length > limit:
+        raise UserError(
+            f"the path of Ray's folder {folder} is {length - limit} bytes too long for sockets; "
+            + remedy.format("a shorter one", "r")
+        )
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    try:
+        # An attempt is the only test that counts access lists and read-only file systems.
+        tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
         raise UserError(
-            f"the Ray cluster {address} doesn't answer ({error.strerror or error}); "
-            "fix or unset RAY_ADDRESS"
+            f"Ray can't write into its folder {folder} ({error.strerror or error}), which may be "
+            "another user's; " + remedy.format("a folder of your own", f"ray-{os.getuid()}")
         ) from None
 
 
@@ -156,13 +277,18 @@ def _why_not_connected(error: Exception, existing: bool) -> str:
     reason = first_line(error).rstrip(". ")[:200]
     address = os.environ.get("RAY_ADDRESS")
     if not existing:
-        return f"Ray can't be started on this machine ({reason}); see its logs in /tmp/ray"
+        # Ray writes ~/.ray/auth_token for every new cluster.
+        if re.search(r"/\.ray\b|home directory", reason, re.IGNORECASE):
+            home = os.environ.get("HOME")
+            return (
+                f"Ray can't keep its token under HOME, which is {home or 'not set'} ({reason}); "
+                "set HOME to a folder that you can write to"
+            )
+        logs = _temp_folder() / "session_latest" / "logs"
+        return f"Ray can't be started on this machine ({reason}); see its logs in {logs}"
     if address:
-        return f"the Ray cluster {address} can't be joined ({reason}); fix or unset RAY_ADDRESS"
-    return (
-        f"the Ray cluster of this machine can't be joined ({reason}); "
-        "if it has ended, run `ray stop` to remove what it left behind"
-    )
+        return f"the Ray cluster {address} can't be joined ({reason}); {_remedy()}"
+    return f"the Ray cluster of this machine can't be joined ({reason}); {_remedy()}"
 
 
 def max_nodes() -> list[Resources] | None:

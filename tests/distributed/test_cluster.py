@@ -1,6 +1,14 @@
+import concurrent.futures
+import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -205,13 +213,198 @@ def test_workers_of_the_heads_type_count_and_empty_keys_are_ignored(
     assert max_resources() == {"CPU": 8}
 
 
-def test_an_address_that_does_not_answer_is_an_error_within_seconds(monkeypatch):
+@pytest.fixture
+def listen():
+    """`listen(reply)`: the port of a server that sends `reply` to all; None: it never answers."""
+    servers = []
+
+    def start(reply):
+        # At all addresses, because Ray replaces 127.0.0.1 by another one of this machine.
+        server = socket.create_server(("", 0))
+        servers.append(server)
+        if reply is not None:
+            threading.Thread(target=answer, args=(server, reply), daemon=True).start()
+        return server.getsockname()[1]
+
+    def answer(server, reply):
+        # `accept` raises once the server is closed.
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                with connection:
+                    connection.sendall(reply)
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def ray_folder(monkeypatch, tmp_path):
+    """Ray's folder, empty; Ray must not be started."""
+    import ray
+
+    def never(**options):
+        raise AssertionError("Ray would be started or joined")
+
+    monkeypatch.setattr(ray, "init", never)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    # Short enough for the paths of sockets.
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        monkeypatch.setenv("RAY_TMPDIR", short)
+        folder = Path(short, "ray")
+        folder.mkdir()
+        yield folder
+
+
+@pytest.fixture
+def closed_port():
     with socket.socket() as closed:  # bound but not listening
         closed.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{closed.getsockname()[1]}"
-        monkeypatch.setenv("RAY_ADDRESS", address)
-        with pytest.raises(UserError, match=f"the Ray cluster {address} doesn't answer"):
-            connect()
+        yield closed.getsockname()[1]
+
+
+def refusal():
+    with pytest.raises(UserError) as caught:
+        connect()
+    return str(caught.value)
+
+
+def test_an_address_that_does_not_answer_is_an_error_within_seconds(monkeypatch, closed_port):
+    address = f"127.0.0.1:{closed_port}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert refusal() == (
+        f"the Ray cluster {address} doesn't answer (Connection refused); "
+        "fix or unset RAY_ADDRESS, or set RAY_ADDRESS=local to start a cluster here"
+    )
+
+
+@pytest.mark.parametrize("address", ["", "auto"])
+def test_the_address_of_a_cluster_that_has_ended_is_an_error_within_seconds(
+    monkeypatch, ray_folder, closed_port, address
+):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    (ray_folder / "ray_current_cluster").write_text(f"127.0.0.1:{closed_port}")
+    says = refusal()
+    assert f":{closed_port} that {ray_folder}/ray_current_cluster names doesn't answer" in says
+    assert says.endswith(
+        "if it has ended, run `ray stop` to remove what it left behind, "
+        "or set RAY_ADDRESS=local to start a cluster here"
+    )
+
+
+@pytest.mark.parametrize("reply", [None, b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+@pytest.mark.parametrize("how", ["", "ray://", "file"])
+def test_a_port_where_something_else_listens_is_an_error_within_seconds(
+    monkeypatch, ray_folder, listen, how, reply
+):
+    monkeypatch.setattr(cluster, "_ANSWER_TIMEOUT_SECONDS", 1)
+    address = f"127.0.0.1:{listen(reply)}"
+    if how == "file":
+        (ray_folder / "ray_current_cluster").write_text(address)
+    else:
+        monkeypatch.setenv("RAY_ADDRESS", how + address)
+    start = time.monotonic()
+    says = refusal()
+    assert time.monotonic() - start < 30
+    assert "doesn't answer (something else listens there, or it hangs); " in says
+    assert "RAY_ADDRESS=local" in says
+
+
+def test_another_service_of_grpc_is_no_cluster(monkeypatch, ray_folder):
+    """Such as the port of Ray Client, 10001, without ray:// in front."""
+    import grpc
+
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+        assert f"another service is there; for Ray Client, write ray://127.0.0.1:{port})" in (
+            refusal()
+        )
+    finally:
+        server.stop(None)
+
+
+def test_a_file_without_an_address_and_a_dashboards_address_are_errors(monkeypatch, ray_folder):
+    (ray_folder / "ray_current_cluster").write_text("")
+    says = refusal()
+    assert says.startswith(f"{ray_folder}/ray_current_cluster should hold the address of this mach")
+    assert "delete it, or set RAY_ADDRESS=local" in says
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    assert "is a dashboard, to which `ray job submit` sends jobs" in refusal()
+
+
+def test_a_folder_too_long_for_sockets_is_an_error_that_names_the_variable(monkeypatch, ray_folder):
+    monkeypatch.delenv("RAY_TMPDIR")
+    # Room for "/ray/session_…_PID/sockets/plasma_store".
+    rest = len("/ray/session_2026-01-01_00-00-00_000000_/sockets/plasma_store") + len(
+        str(os.getpid())
+    )
+    monkeypatch.setattr(cluster, "_SOCKET_PATH_BYTES", 107)
+    fits = "/" + "x" * (107 - rest - 1)
+    monkeypatch.setenv("TMPDIR", fits + "x")
+    assert refusal() == (
+        f"the path of Ray's folder {fits}x/ray is 1 bytes too long for sockets; "
+        "set RAY_TMPDIR to a shorter one, for example RAY_TMPDIR=/tmp/r"
+    )
+    monkeypatch.setenv("TMPDIR", fits)
+    cluster._check_temp_folder()
+
+
+def test_a_folder_that_can_not_be_written_is_an_error_that_names_the_variable(
+    monkeypatch, ray_folder
+):
+    ray_folder.rmdir()
+    ray_folder.write_text("another user's")
+    says = refusal()
+    assert f"Ray can't write into its folder {ray_folder} (Not a directory)" in says
+    assert "set RAY_TMPDIR to a folder of your own, for example RAY_TMPDIR=/tmp/ray-" in says
+
+
+@pytest.mark.parametrize(
+    ("error", "home"),
+    [
+        (PermissionError(13, "Permission denied", "/.ray"), "/"),
+        (NotADirectoryError(20, "Not a directory", "/nowhere/.ray/auth_token"), "/nowhere"),
+        (RuntimeError("Could not determine home directory."), None),
+    ],
+)
+def test_a_home_that_can_not_be_written_is_an_error_that_names_it(
+    monkeypatch, ray_folder, error, home
+):
+    import ray
+
+    def refuse(**options):
+        raise error
+
+    monkeypatch.setattr(ray, "init", refuse)
+    if home:
+        monkeypatch.setenv("HOME", home)
+    else:
+        monkeypatch.delenv("HOME")
+    says = refusal()
+    assert says.startswith(f"Ray can't keep its token under HOME, which is {home or 'not set'} (")
+    assert says.endswith("; set HOME to a folder that you can write to")
+
+
+def test_rays_warning_of_many_small_processes_is_not_shown():
+    """Ray reads the setting when it is imported, and other modules than `cluster` import it too."""
+    code = (
+        "import beamclip.distributed.prepare_actor\n"
+        "from ray._private.worker import print_to_stdstream\n"
+        "lines = ['WARNING: 8 PYTHON worker processes have been started on node: 1', 'other']\n"
+        "data = {'lines': lines, 'pid': 'raylet', 'is_err': False}\n"
+        "print_to_stdstream(data, ignore_prefix=False)\n"
+    )
+    environment = {
+        name: value for name, value in os.environ.items() if name != "RAY_DEDUP_LOGS_SKIP_REGEX"
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "other" in result.stdout and "worker processes" not in result.stdout
 
 
 def test_a_cluster_that_can_not_be_joined_is_an_error(monkeypatch):
@@ -239,9 +432,19 @@ def test_a_local_cluster_that_can_not_start_is_an_error(monkeypatch):
     with pytest.raises(
         UserError,
         match=r"Ray can't be started on this machine \(.*Permission denied.*\); "
-        "see its logs in /tmp/ray",
+        "see its logs in .*/ray/session_latest/logs",
     ):
         connect()
+
+
+def test_a_machine_on_which_ray_starts_too_slowly_is_an_error(monkeypatch, ray_folder):
+    import ray
+
+    def refuse(**options):
+        raise Exception("The current node timed out during startup. This could happen because …")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    assert "Ray can't be started on this machine (The current node timed out" in refusal()
 
 
 def test_connecting_keeps_the_sigterm_handler(monkeypatch):
