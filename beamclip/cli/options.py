@@ -12,14 +12,14 @@ from beamclip.config import (
     preset_names,
 )
 from beamclip.config.space import with_seeds
+from beamclip.stores.moved_places import MOVABLE
 from beamclip.sweep.runner import plan_sweep, run_sweep
 
 DEFAULT_PRESET = "demo"
 # Options that are refused with --resume: a resumed sweep keeps the settings it was started with.
-# --preset is not one of them, because a preset may say where the storage is.
+# --preset is not one of them, because a preset may say where the storage is; nor are --data and
+# --set, which may name the new place of an input that was moved.
 _FIXED_AT_START = (
-    "set",
-    "data",
     "tracking_uri",
     "workers",
     "gpus_per_worker",
@@ -129,7 +129,7 @@ def add_sweep_options(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help=(
             "continue the sweep with this ID, or the latest sweep of this name, with the settings "
-            "it was started with"
+            "it was started with; --data and --set then give new places of inputs that were moved"
         ),
     )
     parser.add_argument(
@@ -171,20 +171,29 @@ def start_sweep(sweep: Sweep, options: argparse.Namespace) -> None:
     Raises:
         UserError: options contradict each other, or the sweep can't be run.
     """
+    moved: dict[str, Any] = {}
     if options.resume:
-        _check_resume_options(options)
+        moved = _check_resume_options(options)
+        options = argparse.Namespace(**(vars(options) | {"data": None, "set": []}))
     base = experiment_from_options(options)
     if options.seeds is not None:
         sweep = with_seeds(sweep, base, options.seeds)
     if options.plan:
         plan_sweep(sweep, base)
     else:
-        run_sweep(sweep, base, options.resume, options.repair)
+        run_sweep(sweep, base, options.resume, options.repair, moved)
 
 
-def _check_resume_options(options: argparse.Namespace) -> None:
-    """Raise UserError if options are given that a resumed sweep can't take."""
-    given = []
+def _check_resume_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the new places of inputs that were moved, by setting.
+
+    Raises:
+        UserError: options are given that a resumed sweep can't take.
+    """
+    moved = parse_assignments(options.set)
+    given = [f"--set {key}" for key in moved if key not in MOVABLE]
+    if options.data is not None:
+        moved = {"data.path": options.data} | moved
     for name in _FIXED_AT_START:
         # Not every parser has all of these options.
         value = getattr(options, name, None)
@@ -195,9 +204,11 @@ def _check_resume_options(options: argparse.Namespace) -> None:
     if given:
         raise UserError(
             "--resume continues with the settings the sweep was started with; "
-            f"leave {' and '.join(given)} out"
+            f"leave {' and '.join(given)} out (--data and --set take the new places of images, "
+            "teachers and lists that were moved)"
         )
     if options.plan:
         raise UserError(
             "--plan shows what a new sweep would need, and --resume continues one; leave one out"
         )
+    return moved

@@ -18,11 +18,13 @@ from beamclip.distributed.shard_pool import ClusterRunner, find_user_error, pool
 from beamclip.distributed.store_reports import (
     BalanceSummary,
     BuiltStores,
+    InputKeys,
     PackedSummary,
     PlannedStore,
     VerifiedStore,
 )
 from beamclip.stores import Progress
+from beamclip.stores.moved_places import Places, with_moved_places
 from beamclip.stores.paths import asset_key
 
 if TYPE_CHECKING:
@@ -79,6 +81,22 @@ class PrepareActor:
         parallelism = Parallelism(cpu_pool.max_size, teacher_pool.max_size)
         stores = plan(self._experiments.values(), self._open_context(), parallelism)
         return [cast(PlannedStore, asdict(store)) for store in stores]
+
+    def identify(self) -> dict[str, InputKeys]:
+        """Return keys of the content of images and teachers, by asset key. Builds nothing."""
+        from beamclip.stores import key_of
+
+        context = self._open_context()
+        keys = {}
+        for key, experiment in self._experiments.items():
+            # The demo's teacher is no input; it may not be trained yet.
+            teachers = [
+                None if tower.model == "demo" else key_of(context.teacher(tower).fingerprint)
+                for tower in experiment.teachers
+            ]
+            packed = context.packed_path(experiment.data).name
+            keys[key] = InputKeys(packed=packed, teachers=teachers)
+        return keys
 
     def pack(self) -> PackedSummary:
         """Pack the images of the one experiment, without torch."""
@@ -228,10 +246,16 @@ class Preparation:
         root: folder of all stores.
         show: called with the progress about three times per second while a method runs.
         repair: build damaged stores again.
+        moved: inputs of a resumed sweep that were moved. Asset keys are made from the first places.
     """
 
     def __init__(
-        self, planned: Sequence[Experiment], root: Path, show: Progress, repair: bool = False
+        self,
+        planned: Sequence[Experiment],
+        root: Path,
+        show: Progress,
+        repair: bool = False,
+        moved: Places | None = None,
     ) -> None:
         self._backbones = sorted({experiment.student.backbone for experiment in planned})
         self._show = show
@@ -239,7 +263,9 @@ class Preparation:
         for experiment in planned:
             # Experiments with the same key need the same stores, so one of them is enough. Keep the
             # first: later ones may start from students that have yet to be trained.
-            experiments.setdefault(asset_key(experiment), experiment.model_dump_json())
+            key = asset_key(experiment)
+            if key not in experiments:
+                experiments[key] = with_moved_places(experiment, moved or {}).model_dump_json()
         # Ray sets OMP_NUM_THREADS to 1 for an actor that asks for no CPU. The cluster is idle now,
         # so let this one use all CPUs of a node.
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -257,6 +283,11 @@ class Preparation:
     def plan(self) -> list[PlannedStore]:
         """Return the needed stores, see `PrepareActor.plan`."""
         return list(self._wait(self._actor.plan.remote()))
+
+    def identify(self) -> dict[str, InputKeys]:
+        """Return keys of the inputs' content, see `PrepareActor.identify`."""
+        keys: dict[str, InputKeys] = self._wait(self._actor.identify.remote())
+        return keys
 
     def pack(self) -> PackedSummary:
         """Pack images, see `PrepareActor.pack`."""

@@ -24,6 +24,17 @@ class PlannedStore(TypedDict):
     note: NotRequired[str]
 
 
+class InputKeys(TypedDict):
+    """Keys of the content of an experiment's inputs.
+
+    `packed`: name of the store of its packed images.
+    `teachers`: key of each teacher's fingerprint; None for the demo's.
+    """
+
+    packed: str
+    teachers: list[str | None]
+
+
 class PackedSummary(TypedDict):
     """The packed images of an experiment.
 

@@ -123,14 +123,19 @@ def _absolute_dimension(key: str, dimension: Dimension) -> Dimension:
     # Only a choice can hold paths; the other dimensions are ranges of numbers.
     if key not in _CONVERTERS or not isinstance(dimension, Choice):
         return dimension
-    return Choice(values=tuple(_absolute_value(key, value) for value in dimension.values))
+    return Choice(values=tuple(absolute_value(key, value) for value in dimension.values))
 
 
 def _absolute_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _absolute_value(key, value) for key, value in values.items()}
+    return {key: absolute_value(key, value) for key, value in values.items()}
 
 
-def _absolute_value(key: str, value: Any) -> Any:
+def absolute_value(key: str, value: Any) -> Any:
+    """Return a setting's value; if the setting may contain a path, with an absolute path.
+
+    Raises:
+        UserError: the path is invalid.
+    """
     if key not in _CONVERTERS or not value:
         return value
     with path_errors_as_user_error(key, str(value)):

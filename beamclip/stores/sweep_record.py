@@ -10,6 +10,7 @@ from typing import Any
 
 from beamclip.config import Experiment, Sweep, UserError, nearest, validate, with_values
 from beamclip.config.renamed import current_names
+from beamclip.stores.moved_places import Places
 from beamclip.stores.paths import filesystem_of, is_sqlite, list_folder, sqlite_uri, storage_root
 
 _FILE = "sweep.json"
@@ -28,6 +29,7 @@ class SweepRecord:
         assets: the stores that trials use, as JSON text. Each trial finds its own by
             `beamclip.stores.paths.asset_key`. Empty until the stores are built.
         untrained: metrics of the untrained student by name. Empty until they are measured.
+        moved: inputs that were moved since the sweep began; see `beamclip.stores.moved_places`.
     """
 
     sweep: Sweep
@@ -35,6 +37,7 @@ class SweepRecord:
     sweep_id: str
     assets: Mapping[str, str] = field(default_factory=dict)
     untrained: Mapping[str, float] = field(default_factory=dict)
+    moved: Places = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
@@ -54,6 +57,8 @@ class SweepRecord:
             "assets": dict(self.assets),
             "untrained": dict(self.untrained),
         }
+        if self.moved:
+            content["moved"] = {key: dict(places) for key, places in self.moved.items()}
         filesystem, path = filesystem_of(self.folder)
         # Written under another name first, so that a full disk can't destroy an existing record.
         partial = f"{path}/{_FILE}.part"
@@ -149,7 +154,11 @@ def load_record(root: str, name: str, sweep_id: str) -> SweepRecord:
     for key, text in record.assets.items():
         assets[key] = json.dumps(_with_root(json.loads(text), old_root, root))
     return replace(
-        record, sweep=validate(Sweep, sweep), base=validate(Experiment, base), assets=assets
+        record,
+        sweep=validate(Sweep, sweep),
+        base=validate(Experiment, base),
+        assets=assets,
+        moved=_with_root(record.moved, old_root, root),
     )
 
 

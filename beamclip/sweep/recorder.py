@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from beamclip.config import UserError, first_line, trial_count, trial_experiment
 from beamclip.distributed.listener import RestoredTrial
 from beamclip.stores.absolute import settings_text
+from beamclip.stores.moved_places import with_moved_places
 from beamclip.stores.paths import asset_key, fetch_files
 from beamclip.stores.status import RunStatus
 from beamclip.stores.sweep_record import SweepRecord
@@ -165,7 +166,9 @@ class Recorder:
             "anchors_hash": str(facts.anchors["hash"]),
         }
         self.tracker.start_trial(trial_id, values, experiment, tags)
-        self.tracker.log_trial_text(trial_id, settings_text(experiment), "config.yaml")
+        # To use the settings again, inputs are needed where they are now.
+        settings = settings_text(with_moved_places(experiment, self.record.moved))
+        self.tracker.log_trial_text(trial_id, settings, "config.yaml")
         self.tracker.log_trial_text(trial_id, json.dumps(facts.anchors, indent=1), "anchors.json")
         if facts.balance is not None:
             balance = json.dumps(facts.balance, indent=1)

@@ -5,11 +5,11 @@ This is the driver of a sweep. It imports no torch, so it starts fast and holds 
 
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from beamclip.config import (
     Experiment,
@@ -37,6 +37,13 @@ from beamclip.sweep.plan_table import print_plan
 from beamclip.sweep.progress import ProgressBars
 from beamclip.sweep.recorder import Recorder, TrialTracker
 from beamclip.sweep.reference_runs import demo_teacher_warning
+from beamclip.sweep.same_content import (
+    check_same_inputs,
+    check_same_stores,
+    moved_lines,
+    with_first_teacher_names,
+    with_moved_places_of,
+)
 from beamclip.sweep.student_init import fetch_initial_students
 
 if TYPE_CHECKING:
@@ -47,7 +54,11 @@ _LOCKED_ERRORS = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
 
 
 def run_sweep(
-    sweep: Sweep, base: Experiment, resume: bool | str = False, repair: bool = False
+    sweep: Sweep,
+    base: Experiment,
+    resume: bool | str = False,
+    repair: bool = False,
+    moved: Mapping[str, Any] | None = None,
 ) -> str:
     """Run a sweep, or resume an earlier one of its name, and print how its trials compare.
 
@@ -57,6 +68,7 @@ def run_sweep(
         resume: the id of the sweep to resume; True for the latest of this name; False for a new
             sweep.
         repair: verify checksums, and build damaged stores again.
+        moved: to resume, new places of inputs that were moved, by setting.
 
     Returns:
         The sweep's id.
@@ -69,13 +81,14 @@ def run_sweep(
     """
     if resume:
         record = find_sweep(sweep.name, base, resume if isinstance(resume, str) else None)
+        record = with_moved_places_of(record, moved)
     else:
         resolved_sweep, resolved_base = _resolve(sweep, base)
         record = SweepRecord(resolved_sweep, resolved_base, new_sweep_id())
 
     # Find mistakes before anything is written or built.
     check_space(record.sweep, record.base)
-    check_local_paths(record.sweep, record.base)
+    check_local_paths(record.sweep, record.base, record.moved if resume else None)
     check_writable(record.base)
     if resume:
         check_files_unchanged(record.sweep, record.base, record.folder)
@@ -150,8 +163,16 @@ def _resolve(sweep: Sweep, base: Experiment) -> tuple[Sweep, Experiment]:
     return fetch_initial_students(*absolute_paths(sweep, base))
 
 
-def _plan_stores(sweep: Sweep, base: Experiment, bars: ProgressBars, repair: bool) -> "Preparation":
+def _plan_stores(
+    sweep: Sweep,
+    base: Experiment,
+    bars: ProgressBars,
+    repair: bool,
+    record: SweepRecord | None = None,
+) -> "Preparation":
     """Connect to the cluster, check that a trial fits, and print the plan of the stores.
+
+    If a record has inputs that were moved, they are checked to be the same.
 
     Returns:
         The preparation, which can build these stores.
@@ -170,7 +191,11 @@ def _plan_stores(sweep: Sweep, base: Experiment, bars: ProgressBars, repair: boo
         if warning:
             bars.write(f"beamclip: {warning}")
     planned = [trial_experiment(sweep, base, values) for values in planned_values(sweep)]
-    preparation = Preparation(planned, stores_root(base), bars, repair)
+    moved = {} if record is None else record.moved
+    preparation = Preparation(planned, stores_root(base), bars, repair, moved)
+    if record is not None and moved:
+        # Before the plan, which measures and prints the work on other content.
+        check_same_inputs(record, preparation.identify())
     stores = preparation.plan()
     bars.close()
     print_plan(stores, stores_root(base))
@@ -179,11 +204,17 @@ def _plan_stores(sweep: Sweep, base: Experiment, bars: ProgressBars, repair: boo
 
 def _build_stores(record: SweepRecord, bars: ProgressBars, repair: bool) -> SweepRecord:
     """Build the stores of the whole search space, and save the record with their locations."""
-    preparation = _plan_stores(record.sweep, record.base, bars, repair)
+    preparation = _plan_stores(record.sweep, record.base, bars, repair, record)
     built = preparation.build(record.base.probe.untrained)
     preparation.close()
     bars.close()
-    record = replace(record, assets=built["assets"], untrained=built["untrained"])
+    assets = built["assets"]
+    if record.moved:
+        check_same_stores(record, assets)
+        assets = with_first_teacher_names(record, assets)
+        for line in moved_lines(record):
+            bars.write(f"beamclip: {line}")
+    record = replace(record, assets=assets, untrained=built["untrained"])
     record.save()
     return record
 

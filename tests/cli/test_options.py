@@ -12,7 +12,9 @@ def asked(monkeypatch):
     """The sweeps that would be run, each with the id to resume."""
     sweeps = []
     monkeypatch.setattr(
-        options, "run_sweep", lambda sweep, base, resume, repair: sweeps.append((sweep, resume))
+        options,
+        "run_sweep",
+        lambda sweep, base, resume, repair, moved: sweeps.append((sweep, resume, moved)),
     )
     return sweeps
 
@@ -28,7 +30,11 @@ def ended(arguments):
     [
         ([*PLAIN, "--workers", "0"], "--workers"),
         ([*PLAIN, "--gpus-per-worker", "0"], "--gpus-per-worker"),
-        ([*PLAIN, "--data", ""], "--data"),
+        ([*PLAIN, "--set", "optimizer.lr=0"], "--set optimizer.lr"),
+        (
+            [*PLAIN, "--set", "data.path=/new", "--set", "data.source=auto", "--workers", "1"],
+            "--set data.source and --workers",
+        ),
         ([*SWEEP, "--search", "random", "--trials", "64"], "--search and --trials"),
         ([*SWEEP, "--search", "grid"], "--search"),
         ([*SWEEP, "--trials", "16"], "--trials"),
@@ -64,8 +70,22 @@ def test_resume_takes_storage_name_and_repair(asked, tmp_path, verb):
         )
         == 0
     )
-    ((sweep, resume),) = asked
-    assert (sweep.name, resume) == ("x", "ID")
+    ((sweep, resume, moved),) = asked
+    assert (sweep.name, resume, moved) == ("x", "ID", {})
+
+
+def test_resume_takes_new_places_of_inputs(asked):
+    words = ["--data", "/new/images", "--set", "teacher.model=local-dir:/new/teacher"]
+    words += ["--set", "data.class_names=/new/names.txt"]
+    words += ["--set", "teacher.others=[{model: 'local-dir:/new/b'}]"]
+    assert ended([*SWEEP, *words]) == 0
+    ((_, _, moved),) = asked
+    assert moved == {
+        "data.path": "/new/images",
+        "teacher.model": "local-dir:/new/teacher",
+        "data.class_names": "/new/names.txt",
+        "teacher.others": [{"model": "local-dir:/new/b"}],
+    }
 
 
 def test_a_sweep_is_a_grid_unless_the_options_say_otherwise(asked):
@@ -86,7 +106,7 @@ def test_a_sweep_is_a_grid_unless_the_options_say_otherwise(asked):
         )
         == 0
     )
-    assert [(sweep.search, sweep.trials, sweep.question) for sweep, _ in asked] == [
+    assert [(sweep.search, sweep.trials, sweep.question) for sweep, _, _ in asked] == [
         ("grid", 16, ""),
         ("random", 2, "why?"),
     ]

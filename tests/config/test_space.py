@@ -99,7 +99,9 @@ def asked(monkeypatch):
     """Record the sweeps that would be run or planned."""
     found = []
     monkeypatch.setattr(
-        options, "run_sweep", lambda sweep, base, resume, repair: found.append(("run", sweep))
+        options,
+        "run_sweep",
+        lambda sweep, base, resume, repair, moved: found.append(("run", sweep)),
     )
     monkeypatch.setattr(options, "plan_sweep", lambda sweep, base: found.append(("plan", sweep)))
     return found

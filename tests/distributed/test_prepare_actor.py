@@ -1,6 +1,11 @@
+import shutil
+
+from helpers import tiny
+
 from beamclip.config import load_experiment
 from beamclip.distributed import prepare_actor
 from beamclip.distributed.prepare_actor import PrepareActor
+from beamclip.stores.moved_places import with_moved_places
 
 
 def actor_with(tmp_path, **resources):
@@ -29,3 +34,29 @@ def test_without_gpus_throughput_and_precision_are_measured_here(tmp_path, monke
     context = actor_with(tmp_path, CPU=2.0)._open_context()
     assert context.precision is None
     assert context.measure_throughput is not prepare_actor._throughput_on_gpu
+
+
+def test_inputs_have_the_same_keys_in_another_place_and_others_have_not(
+    images, color_teacher, tmp_path
+):
+    first, now = tmp_path / "first", tmp_path / "now"
+    shutil.copytree(images, first / "images")
+    shutil.copytree(color_teacher, first / "teacher")
+    preset = tiny.write_preset(tmp_path / "tiny.yaml", first / "images", first / "teacher")
+    experiment = tiny.experiment(preset, tmp_path / "storage")
+    places = {
+        "data.path": {f"{first}/images": f"{now}/images"},
+        "teacher.model": {f"local-dir:{first}/teacher": f"local-dir:{now}/teacher"},
+    }
+
+    def identify(moved):
+        text = with_moved_places(experiment, moved).model_dump_json()
+        (keys,) = PrepareActor({"key": text}, str(tmp_path), False, {"CPU": 1}).identify().values()
+        return keys
+
+    begun = identify({})
+    first.rename(now)
+    assert identify(places) == begun
+    (now / "images" / "train" / "red" / "0.jpg").unlink()
+    assert identify(places)["packed"] != begun["packed"]
+    assert identify(places)["teachers"] == begun["teachers"]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers import tiny
 from mlflow import MlflowClient
 
 from beamclip.tracking import load_published
@@ -430,6 +431,83 @@ def test_a_sweep_continues_in_the_same_runs_after_ctrl_c_a_sigterm_and_a_kill(
     result = run(environment, *resume)  # nothing is left to do
     assert result.returncode == 0, result.stderr
     assert {run.info.status for run in [*runs.of("trial"), *runs.of("sweep")]} == {"FINISHED"}
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_inputs_were_moved_resumes_with_their_new_places(
+    environment, images, color_teacher, tmp_path
+):
+    # The inputs in their first place, for an interrupted sweep.
+    first, now, storage = tmp_path / "first", tmp_path / "now", tmp_path / "storage"
+    shutil.copytree(images, first / "images")
+    shutil.copytree(color_teacher, first / "teacher")
+    (first / "names.txt").write_text("\n".join(sorted(tiny.COLORS)))
+    preset = tiny.write_preset(tmp_path / "tiny.yaml", first / "images", first / "teacher")
+    names = f"data.class_names={first / 'names.txt'}"
+    located = ["--preset", preset, "--storage", storage]
+    settings = ["--space", f"{TAU_T}=[0.05, 0.2]", "--set", "optimizer.epochs=8"]
+    settings += ["--set", "scaling.max_concurrent=1"]
+    start = [BEAMCLIP, "sweep", "--name", "moves", *located, *settings, "--set", names]
+    sweep = Background(environment, start, tmp_path / "first.log")
+    sweep.wait_for(storage, "moves", finished=1)
+    assert sweep.end(signal.SIGINT, whole_group=True) == 130
+    runs = Runs(storage, "moves")
+    begun = {run.info.run_id for run in runs.of("trial")}
+    (record,) = storage.glob("sweeps/moves/*/sweep.json")
+    keys = set(json.loads(record.read_text())["assets"])
+
+    # Elsewhere, nothing is found; without the option, the message names it.
+    first.rename(now)
+    resume = [BEAMCLIP, "sweep", "--name", "moves", "--storage", storage, "--resume"]
+    (sentence,) = sentences(run(environment, *resume))
+    assert sentence == (
+        f"beamclip: data.path {first}/images does not exist; if it was moved, add --data DIR to "
+        "--resume"
+    )
+
+    # Other content is refused.
+    places = ["--set", f"teacher.model=local-dir:{now}/teacher"]
+    places += ["--set", f"data.class_names={now}/names.txt"]
+    shutil.copytree(now / "images", tmp_path / "fewer")
+    (tmp_path / "fewer" / "train" / "red" / "0.jpg").unlink()
+    result = run(environment, *resume, "--data", tmp_path / "fewer", *places)
+    assert result.returncode == 2
+    assert f"beamclip: data.path {tmp_path}/fewer differs from {first}/images" in result.stderr
+    assert "moved" not in json.loads(record.read_text())
+
+    # The same content in its new place continues the same runs.
+    result = run(environment, *resume, "--data", now / "images", *places)
+    assert result.returncode == 0, result.stderr
+    assert (
+        f"beamclip: data.path {first}/images is read from {now}/images, with the same content as "
+        "when the sweep began" in " ".join(result.stderr.split())
+    )
+    content = json.loads(record.read_text())
+    assert content["moved"]["data.path"] == {f"{first}/images": f"{now}/images"}
+    assert set(content["assets"]) == keys
+    trials = runs.of("trial")
+    assert begun <= {trial.info.run_id for trial in trials} and len(trials) == 2
+    assert {trial.info.status for trial in [*trials, *runs.of("sweep")]} == {"FINISHED"}
+    assert len(runs.of("reference")) == 2
+
+    # Undisturbed, the same trials come to the same results, from the same stores.
+    again = [BEAMCLIP, "sweep", "--name", "undisturbed", *located, *settings, *places]
+    result = run(environment, *again, "--data", now / "images")
+    assert result.returncode == 0, result.stderr
+    undisturbed = Runs(storage, "undisturbed")
+    assert results(undisturbed) == results(runs)
+    stores = {json.loads(text)["packed"] for text in content["assets"].values()}
+    (other,) = storage.glob("sweeps/undisturbed/*/sweep.json")
+    assets = json.loads(other.read_text())["assets"].values()
+    assert {json.loads(text)["packed"] for text in assets} == stores
+
+
+def results(runs):
+    metrics = ("linear_probe/val_top1", "linear_probe/test_top1", "zero_shot/test_top1")
+    return {
+        trial.data.params[TAU_T]: [trial.data.metrics[metric] for metric in metrics]
+        for trial in runs.of("trial")
+    }
 
 
 def test_more_workers_than_the_cluster_can_ever_hold_are_a_user_error(

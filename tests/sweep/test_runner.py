@@ -149,6 +149,38 @@ def test_urls_are_left_to_the_preparation(monkeypatch):
     check_local_paths(SWEEP, load_experiment("demo", remote))
 
 
+@pytest.mark.parametrize(
+    ("key", "option"),
+    [
+        ("data.path", "--data DIR"),
+        ("data.class_names", "--set data.class_names=FILE"),
+        ("teacher.model", "--set teacher.model=local-dir:FOLDER"),
+    ],
+)
+def test_a_resume_that_lacks_an_input_names_the_option_for_its_new_place(
+    key, option, stores_are_never_built, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    place = f"{tmp_path}/gone"
+    value = f"local-dir:{place}" if key == "teacher.model" else place
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    settings = {"data.source": "folder", "data.path": f"{tmp_path}/images", key: value}
+    base = load_experiment("demo", {"storage.path": str(tmp_path), **settings})
+    SweepRecord(SWEEP, base, "20260101-000000-0001").save()
+    message = f"{key} {place} does not exist; if it was moved, add {option} to --resume"
+    with pytest.raises(UserError) as caught:
+        run_sweep(SWEEP, base, resume=True)
+    assert str(caught.value) == message
+    # Nor is it in the place that the option names.
+    with pytest.raises(UserError) as caught:
+        run_sweep(SWEEP, base, resume=True, moved={key: f"{value}/too"})
+    assert str(caught.value) == message.replace(place, f"{place}/too")
+    (tmp_path / "there").mkdir()
+    value = value.replace("gone", "there")
+    with pytest.raises(AssertionError, match="Ray would start"):
+        run_sweep(SWEEP, base, resume=True, moved={key: value})
+
+
 def test_a_sweep_that_another_process_runs_is_not_resumed(monkeypatch, tmp_path):
     base = load_experiment("demo", {"storage.path": str(tmp_path)})
     running = SweepRecord(SWEEP, base, "20260101-000000-0001")

@@ -1,0 +1,116 @@
+"""A resumed sweep takes inputs from a new place only if they are the same."""
+
+import json
+
+import pytest
+
+from beamclip.config import Sweep, UserError, load_experiment
+from beamclip.stores import key_of
+from beamclip.stores.sweep_record import SweepRecord
+from beamclip.sweep.same_content import (
+    check_same_inputs,
+    check_same_stores,
+    moved_lines,
+    with_first_teacher_names,
+)
+
+IMAGES = {"data.path": {"/old/images": "/new/images"}}
+TEACHER = {"teacher.model": {"local-dir:/old/a": "local-dir:/new/a"}}
+NAMES = {"data.class_names": {"/old/names.txt": "/new/names.txt"}}
+KEEP = {"data.keep": {"/old/kept.json": "/new/kept.json"}}
+
+
+def assets(packed="p1", classes="c1", anchors="a1", trained="t1", name="a", views=None):
+    facts = {"teacher": name, "teacher_fingerprint": "f1"}
+    teachers = [{"anchors": f"/s/anchors/{anchors}", "views": None}]
+    if views:
+        teachers.append({"anchors": "/s/anchors/b1", "views": views})
+    stores = {"packed": f"/s/packed/{packed}", "classes": f"/s/anchors/{classes}"}
+    stores["trained"] = f"/s/balance/{trained}"
+    return json.dumps({**stores, "teachers": teachers, "facts": facts})
+
+
+def record(moved, **stores):
+    base = load_experiment("demo")
+    texts = stores or {"key": assets()}
+    return SweepRecord(Sweep(name="s"), base, "20260101-000000-0001", texts, moved=moved)
+
+
+def test_the_same_images_and_teacher_are_taken():
+    found = {"key": {"packed": "p1", "teachers": ["f1"]}}
+    check_same_inputs(record(IMAGES | TEACHER), found)
+    check_same_stores(record(IMAGES | TEACHER | NAMES | KEEP), {"key": assets()})
+
+
+@pytest.mark.parametrize(
+    ("moved", "found", "says"),
+    [
+        (
+            IMAGES,
+            {"packed": "p2", "teachers": ["f1"]},
+            (
+                "data.path /new/images differs from /old/images, with which this sweep was begun "
+                "(its key is p2, not p1); name the place of the same content (a copy must keep the "
+                "files' times, as cp -a does), or start a new sweep"
+            ),
+        ),
+        (
+            TEACHER,
+            {"packed": "p1", "teachers": ["f2"]},
+            (
+                "teacher.model /new/a differs from /old/a, with which this sweep was begun (its "
+                "key is f2, not f1); name the place of the same content, or start a new sweep"
+            ),
+        ),
+    ],
+)
+def test_other_images_and_teachers_are_refused(moved, found, says):
+    with pytest.raises(UserError) as caught:
+        check_same_inputs(record(moved), {"key": found})
+    assert str(caught.value) == says
+    # A key that is unknown, because the storage was moved too, is compared with all.
+    with pytest.raises(UserError):
+        check_same_inputs(record(moved), {"another key": found})
+
+
+def test_a_further_teacher_is_known_by_the_views_it_encoded(tmp_path):
+    fingerprint = {"weights": "w"}
+    (tmp_path / "manifest.json").write_text(json.dumps({"parts": {"teacher": fingerprint}}))
+    begun = record(TEACHER, key=assets(views=str(tmp_path)))
+    check_same_inputs(begun, {"key": {"packed": "p1", "teachers": ["f1", key_of(fingerprint)]}})
+    with pytest.raises(UserError, match="its key is f3, not "):
+        check_same_inputs(begun, {"key": {"packed": "p1", "teachers": ["f1", "f3"]}})
+
+
+@pytest.mark.parametrize(
+    ("moved", "now"),
+    [
+        (NAMES, {"classes": "c2"}),
+        (NAMES, {"anchors": "a2"}),
+        (KEEP, {"trained": "t2"}),
+        (TEACHER, {"anchors": "a2"}),
+    ],
+)
+def test_lists_with_other_content_are_refused(moved, now):
+    (key,) = moved
+    with pytest.raises(UserError, match=f"^{key} /new/.* differs from /old/"):
+        check_same_stores(record(moved), {"key": assets(**now)})
+    # What was not moved is not compared.
+    check_same_stores(record({}), {"key": assets(**now)})
+
+
+def test_a_teacher_keeps_the_name_of_its_first_folder():
+    (text,) = with_first_teacher_names(record(TEACHER), {"key": assets(name="b")}).values()
+    assert json.loads(text)["facts"]["teacher"] == "a"
+
+
+def test_what_was_moved_is_said_and_whether_it_was_compared():
+    assert moved_lines(record(IMAGES)) == [
+        (
+            "data.path /old/images is read from /new/images, with the same content as when the "
+            "sweep began; sweep.json says so"
+        )
+    ]
+    begun = SweepRecord(Sweep(name="s"), load_experiment("demo"), "1", moved=IMAGES)
+    assert "not compared, since the sweep had built nothing yet" in moved_lines(begun)[0]
+    check_same_inputs(begun, {"key": {"packed": "p2", "teachers": ["f2"]}})
