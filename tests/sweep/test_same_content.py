@@ -1,11 +1,16 @@
 """A resumed sweep takes inputs from a new place only if they are the same."""
 
 import json
+import shutil
 
 import pytest
+from helpers import tiny
 
 from beamclip.config import Sweep, UserError, load_experiment
+from beamclip.preparation.build import prepare_all
+from beamclip.preparation.context import PreparationContext
 from beamclip.stores import key_of
+from beamclip.stores.moved_places import with_moved_places
 from beamclip.stores.sweep_record import SweepRecord
 from beamclip.sweep.same_content import (
     check_same_inputs,
@@ -114,3 +119,40 @@ def test_what_was_moved_is_said_and_whether_it_was_compared():
     begun = SweepRecord(Sweep(name="s"), load_experiment("demo"), "1", moved=IMAGES)
     assert "not compared, since the sweep had built nothing yet" in moved_lines(begun)[0]
     check_same_inputs(begun, {"key": {"packed": "p2", "teachers": ["f2"]}})
+
+
+@pytest.mark.slow
+def test_real_stores_are_the_same_after_a_move_and_not_after_an_edited_list(
+    images, color_teacher, tmp_path
+):
+    first, now = tmp_path / "first", tmp_path / "now"
+    shutil.copytree(images, first / "images")
+    shutil.copytree(color_teacher, first / "teacher")
+    (first / "names.txt").write_text("\n".join(sorted(tiny.COLORS)))
+    preset = tiny.write_preset(tmp_path / "tiny.yaml", first / "images", first / "teacher")
+    experiment = tiny.experiment(
+        preset, tmp_path / "storage", data__class_names=f"{first}/names.txt"
+    )
+    moved = {
+        "data.path": {f"{first}/images": f"{now}/images"},
+        "data.class_names": {f"{first}/names.txt": f"{now}/names.txt"},
+        "teacher.model": {f"local-dir:{first}/teacher": f"local-dir:{now}/teacher"},
+    }
+
+    def build(places):
+        context = PreparationContext(tmp_path / "stores")
+        built = prepare_all({"key": with_moved_places(experiment, places)}, context)
+        return {"key": built["key"].to_json()}
+
+    begun = build({})
+    first.rename(now)
+    resumed = build(moved)
+    check_same_stores(record(moved, **begun), resumed)
+    before, after = json.loads(begun["key"]), json.loads(resumed["key"])
+    assert (before["packed"], before["classes"]) == (after["packed"], after["classes"])
+    assert before["teachers"][0]["views"] == after["teachers"][0]["views"]
+    assert after["teachers"][0]["tower"]["model"] == f"local-dir:{now}/teacher"
+    assert after["facts"]["teacher/images_encoded"] == 0
+    (now / "names.txt").write_text("\n".join(["azure", *sorted(tiny.COLORS)[1:]]))
+    with pytest.raises(UserError, match=r"^data.class_names .*/now/names.txt differs from"):
+        check_same_stores(record(moved, **begun), build(moved))
