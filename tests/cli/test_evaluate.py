@@ -336,9 +336,9 @@ def test_other_data_that_can_t_be_split_is_an_error_before_any_feature_is_made(
     monkeypatch.setattr(
         "beamclip.cli.evaluate.evaluation_features", lambda *_: pytest.fail("features were made")
     )
-    small = tiny.make_images(tmp_path / "small", train=2, test=2)
+    small = tiny.make_images(tmp_path / "small", train=1, test=2)
     few = with_values(experiment, {"probe.knn_k": 2})
-    with pytest.raises(UserError, match="--transfer small: class blue has 2 readable"):
+    with pytest.raises(UserError, match="--transfer small: no class has two readable training"):
         evaluate_model("test_resnet", True, few, EvaluationExtras({"small": str(small)}))
 
 

@@ -134,8 +134,8 @@ def test_resume_needs_an_earlier_sweep(complaint, storage):
 @pytest.mark.parametrize(
     ("options", "names"),
     [
-        (["--set", "optimizer.lr=1"], "--set"),
-        (["--data", "x", "--workers", "2"], "--data and --workers"),
+        (["--set", "optimizer.lr=1"], "--set optimizer.lr"),
+        (["--data", "x", "--workers", "2"], "--workers"),
         (["--tracking-uri", "http://other"], "--tracking-uri"),
         (["--gpus-per-worker", "0.5"], "--gpus-per-worker"),
     ],

@@ -284,6 +284,8 @@ def test_the_address_of_a_cluster_that_has_ended_is_an_error_within_seconds(
     monkeypatch, ray_folder, closed_port, address
 ):
     monkeypatch.setenv("RAY_ADDRESS", address)
+    # With `auto`, Ray joins a cluster of another process on this machine, such as another test's.
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
     (ray_folder / "ray_current_cluster").write_text(f"127.0.0.1:{closed_port}")
     says = refusal()
     assert f":{closed_port} that {ray_folder}/ray_current_cluster names doesn't answer" in says
