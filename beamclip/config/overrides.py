@@ -117,7 +117,7 @@ def _parse_assignment(assignment: str, option: str) -> tuple[str, Any]:
 def _without_comments(key: str, text: str, option: str) -> str:
     """Return the text as YAML in which ` #` begins no comment, as in the path `/x/run #2`.
 
-    Nobody comments a value on the command line, and YAML would drop the rest without a word.
+    A value on the command line has no comments, and YAML would drop the rest without a message.
 
     Raises:
         UserError: a comment follows a value that is quoted, a list or a mapping.

@@ -1,9 +1,9 @@
 """Read lists of class names in the forms in which people have them.
 
-Beside one name per line these are: WordNet ids, alone or with words (`n01440764 tench`,
+Other than one name per line, these are: WordNet ids, alone or with words (`n01440764 tench`,
 `n01440764<TAB>tench, Tinca tinca`); numbered lines (`0 tench`, `0: 'tench',`, `airplane 0`); quoted
 lines; and JSON or Python lists and dictionaries. A number is a label and an id is a key, never part
-of a name: in a prompt, it would stand where the teacher expects a word.
+of a name: in a prompt, the teacher expects a word in its place.
 """
 
 import ast
@@ -33,9 +33,9 @@ class Line:
 
     Attributes:
         name: as it is listed; empty if there is only a WordNet id.
-        key: the WordNet id that stands before the name, after it or in its place.
+        key: the WordNet id before the name, after it or in its place.
         rest: the fields after the name and a tab, which say what is meant.
-        number: the label that stands in the line.
+        number: the label in the line.
         where: the line, for messages.
     """
 

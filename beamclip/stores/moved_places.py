@@ -1,8 +1,8 @@
 """Find inputs of a sweep that were moved to another place after the sweep began.
 
 The settings in a sweep's record keep the first places, because keys of stores and trials are made
-from them. The record lists the new places beside the settings (`SweepRecord.moved`), and they are
-put into the settings only where inputs are read.
+from them. The record also lists the new places (`SweepRecord.moved`), and they are put into the
+settings only where inputs are read.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from beamclip.stores.absolute import LOCAL_MODEL, absolute_value
 
 Places = Mapping[str, Mapping[str, str]]
 """Setting -> first place -> place where the input is now. `teacher.model` and `teacher.pretrained`
-stand for those of all teachers."""
+are used for all teachers."""
 
 MOVABLE = (
     "data.path",

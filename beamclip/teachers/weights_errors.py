@@ -1,7 +1,7 @@
 """Explain in one sentence why a teacher's weights can't be loaded.
 
 open_clip and torch say it in many lines. torch also advises to unpickle the file, which could run
-code of whoever wrote it.
+code of its author.
 """
 
 import re
@@ -15,7 +15,7 @@ from beamclip.stores.file_kinds import describe_differences, file_kind
 
 _SAFETENSORS = "a safetensors file"
 
-# Keys under which training scripts keep the weights, beside the epoch and the optimizer.
+# Keys under which training scripts keep the weights, next to the epoch and the optimizer.
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "ema", "net", "module")
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -123,7 +123,7 @@ def _advice(missing: Sequence[str], unexpected: Sequence[str]) -> str:
 
 
 def _prefix_of(name: str, known: Collection[str]) -> str:
-    """Return what stands in front of a known key, such as `module._orig_mod.`, or nothing."""
+    """Return what precedes a known key, such as `module._orig_mod.`, or nothing."""
     parts = name.split(".")
     for count in range(1, len(parts)):
         if ".".join(parts[count:]) in known:

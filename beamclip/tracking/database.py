@@ -110,7 +110,7 @@ def _read_sqlite(path: Path) -> Schema:
         if not any(file.exists() for file in _side_files(path)):
             raise
         # A killed process left a transaction to roll back, and sqlite refuses to do that for a
-        # read-only connection. Whoever opens the file next would do it.
+        # read-only connection. The next process that opens the file would do it.
         return _read_sqlite_in_mode(path, "rw")
 
 
@@ -222,7 +222,7 @@ def create_sqlite(path: Path) -> None:
     """
     if _read_sqlite(path).tables:
         return
-    # Files of processes that were killed here: nobody else has the lock. sqlite would apply a
+    # Files of processes that were killed here: no other process has the lock. sqlite would apply a
     # journal of an earlier, deleted database to the new one.
     for left_over in [*path.parent.glob(f".{path.name}.*.tmp*"), *_side_files(path)]:
         left_over.unlink(missing_ok=True)
@@ -236,8 +236,8 @@ def create_sqlite(path: Path) -> None:
 
 def _publish(temporary: Path, path: Path) -> None:
     """Give a complete database its name, unless another process created one there meanwhile."""
-    # Where file locks do not work, as on some network file systems, the lock kept nobody out.
-    # `os.link` fails if the name is taken.
+    # Where file locks do not work, as on some network file systems, the lock excluded no other
+    # process. `os.link` fails if the name is taken.
     if path.exists():
         if not _read_sqlite(path).tables:
             os.replace(temporary, path)
@@ -277,7 +277,7 @@ def upgrade_sqlite(uri: str) -> Path | None:
         with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
             # A write-ahead log of the old file must not be applied to the new one.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            # Nobody else may write until the new file is in place.
+            # No other process may write until the new file is in place.
             connection.execute("BEGIN IMMEDIATE")
             for copy in (before, after):
                 with closing(sqlite3.connect(path)) as old, closing(sqlite3.connect(copy)) as new:

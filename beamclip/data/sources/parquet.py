@@ -496,7 +496,8 @@ def _surely_has_bytes(files: Files, path: str) -> bool:
 def _find_place(files: Files, path: str) -> _Place | None:
     """Return where to follow the paths of a file from; None if its images are in it.
 
-    Its first row decides. A relative path is tried beside the file, then in the data set's folder.
+    Its first row decides. A relative path is tried in the file's folder, then in the data
+    set's folder.
 
     Raises:
         UserError: the first row holds no image, and its path, if it has one, is not of a file.
@@ -531,7 +532,7 @@ def _find_place(files: Files, path: str) -> _Place | None:
             return place
     raise UserError(
         f"{path} row 0 has no image, only the path {name}, which is not a file "
-        f"{'on this machine' if PurePath(name).is_absolute() else 'beside it'}; put the images "
+        f"{'on this machine' if PurePath(name).is_absolute() else 'next to it'}; put the images "
         "there, or write their bytes into the column"
     )
 
