@@ -4,10 +4,9 @@ from pathlib import Path
 
 from beamclip.config import Experiment, Sweep, UserError, planned_values, trial_experiment
 from beamclip.data.sources.open import open_folder
-from beamclip.stores.absolute import LOCAL_MODEL
-from beamclip.stores.paths import path_errors_as_user_error
+from beamclip.stores.paths import LOCAL_MODEL, check_model_folder
 
-_KEYS = ("data.", "teacher.", "variant")
+_PREFIXES = ("data.", "teacher.", "variant")
 """Prefixes of the keys of a space that may decide which folders a trial reads."""
 
 
@@ -24,7 +23,7 @@ def check_local_paths(sweep: Sweep, base: Experiment) -> None:
     try:
         for values in planned_values(sweep):
             # A sweep may have thousands of trials, of which few differ in their folders.
-            folders = tuple(value for key, value in values.items() if key.startswith(_KEYS))
+            folders = tuple(value for key, value in values.items() if key.startswith(_PREFIXES))
             if folders not in seen:
                 seen.add(folders)
                 _check_folders(trial_experiment(sweep, base, values))
@@ -45,7 +44,4 @@ def _check_folders(experiment: Experiment) -> None:
             continue
         key = "teacher.model" if teacher is experiment.teacher else "teacher.others"
         folder = Path(teacher.model.removeprefix(LOCAL_MODEL))
-        with path_errors_as_user_error(key, str(folder)):
-            exists = folder.is_dir()
-        if not exists:
-            raise UserError(f"{key} names the folder {folder}, which does not exist")
+        check_model_folder(key, folder)

@@ -15,9 +15,9 @@ from beamclip.config.errors import first_line, mute_loggers
 from beamclip.data.augmentation.render import PixelFormat
 from beamclip.data.augmentation.resample import Interpolation
 from beamclip.stores import key_of
+from beamclip.stores.paths import LOCAL_MODEL, check_model_folder
 from beamclip.teachers.tower import Teacher
 
-_FOLDER = "local-dir:"
 _HUB = "hf-hub:"
 
 
@@ -111,10 +111,10 @@ def precision_for(precision: str, device: torch.device) -> torch.dtype:
 def display_name(config: TowerConfig) -> str:
     """Return the last part of the model's name, and the tag if it is an open_clip name.
 
-    It is the name of the loaded teacher. No teacher is loaded.
+    A loaded teacher has this name, but the name is known without loading it.
     """
-    name = config.model.removeprefix(_FOLDER).rstrip("/").rsplit("/", 1)[-1]
-    if config.pretrained and not config.model.startswith((_FOLDER, _HUB)):
+    name = config.model.removeprefix(LOCAL_MODEL).rstrip("/").rsplit("/", 1)[-1]
+    if config.pretrained and not config.model.startswith((LOCAL_MODEL, _HUB)):
         return f"{name}/{config.pretrained}"
     return name
 
@@ -123,8 +123,8 @@ def _architecture(model: str) -> dict[str, Any]:
     """Return open_clip's configuration of a model, or the name of a hub model."""
     if model.startswith(_HUB):
         return {"hub": model}
-    if model.startswith(_FOLDER):
-        path = Path(model.removeprefix(_FOLDER)) / "open_clip_config.json"
+    if model.startswith(LOCAL_MODEL):
+        path = Path(model.removeprefix(LOCAL_MODEL)) / "open_clip_config.json"
         content = json.loads(path.read_text(encoding="utf-8"))
         return dict(content["model_cfg"])
     return dict(open_clip.get_model_config(model) or {})
@@ -137,14 +137,14 @@ def _check_names(config: TowerConfig) -> None:
     """
     if config.model.startswith(_HUB):
         return
-    if config.model.startswith(_FOLDER):
-        _check_folder(Path(config.model.removeprefix(_FOLDER)))
+    if config.model.startswith(LOCAL_MODEL):
+        _check_folder(Path(config.model.removeprefix(LOCAL_MODEL)))
         return
     models = open_clip.list_models()
     if config.model not in models:
         hint = nearest(config.model, models)
         if Path(config.model).is_dir():
-            hint = f"; for a folder write {_FOLDER}{config.model}"
+            hint = f"; for a folder write {LOCAL_MODEL}{config.model}"
         raise UserError(f"teacher.model {config.model} is not an open_clip model{hint}")
     tags = open_clip.list_pretrained_tags_by_model(config.model)
     if config.pretrained is None:
@@ -161,14 +161,7 @@ def _check_names(config: TowerConfig) -> None:
 
 def _check_folder(folder: Path) -> None:
     """Raise UserError if the folder lacks open_clip's configuration or weights."""
-    if not folder.is_dir():
-        siblings = []
-        if folder.parent.is_dir():
-            siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()]
-        raise UserError(
-            f"teacher.model names the folder {folder}, which does not exist"
-            f"{nearest(folder.name, siblings)}"
-        )
+    check_model_folder("teacher.model", folder)
     config = folder / "open_clip_config.json"
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
