@@ -45,7 +45,7 @@ def listed(known: Sequence[str]) -> str:
 
 
 def close_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """Return the known names that may be meant by another, the most similar first.
+    """Return the known names that the user may have meant, the most similar first.
 
     Args:
         name: the name that was given: misspelled, or shorter or longer at its end.

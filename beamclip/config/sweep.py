@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from math import isfinite
+from numbers import Integral
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -20,11 +21,11 @@ Value = bool | int | float | str | None
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
 
-class _Written(Strict):
-    """Base class of what users write in Python: a mistake is a UserError of one sentence."""
+class _ScriptModel(Strict):
+    """Base class of the models that users create in scripts: mistakes raise UserError."""
 
-    written_as: ClassVar[str]
-    """The name that users call; it begins the sentence."""
+    script_name: ClassVar[str]
+    """The name that users call. The error message begins with it."""
 
     # Type checkers take the arguments from the fields.
     if not TYPE_CHECKING:
@@ -34,29 +35,33 @@ class _Written(Strict):
                 super().__init__(**settings)
             except ValidationError as error:
                 message = describe_errors(type(self), error)
-                raise UserError(f"{self.written_as}: {message}") from None
+                raise UserError(f"{self.script_name}: {message}") from None
 
-        # As of BaseModel's own: validation of a tree does not call it.
+        # pydantic calls an __init__ when it validates nested models and JSON, unless this marks it
+        # as BaseModel's own. There the error must stay pydantic's, which knows the whole key.
         __init__.__pydantic_base_init__ = True
 
 
-class Choice(_Written):
+class Choice(_ScriptModel):
     """A dimension with listed values. A grid search tries all of them."""
 
-    written_as: ClassVar = "choice"
+    script_name: ClassVar = "choice"
     kind: Literal["choice"] = "choice"
     values: tuple[Value, ...] = Field(min_length=1)
 
     @field_validator("values", mode="before")
     @classmethod
     def _check_values(cls, values: Any) -> Any:
-        """Raise ValueError for infinity, NaN, and values that are no `Value`.
+        """Turn NumPy integers into int. Raise ValueError for NaN, infinity and other types.
 
         pydantic's own error would be about bool, the first type in `Value`.
         """
         if not isinstance(values, list | tuple):
             return values
+        checked = []
         for value in values:
+            if isinstance(value, Integral) and not isinstance(value, bool):
+                value = int(value)
             if isinstance(value, float) and not isfinite(value):
                 raise ValueError(f"{value} can't be tried; give a finite number")
             if value is not None and not isinstance(value, bool | int | float | str):
@@ -64,14 +69,15 @@ class Choice(_Written):
                     f"{value!r} can't be tried as one value; give numbers or texts one by one, as "
                     "in choice(1, 2), or a list as a setting of a variant"
                 )
+            checked.append(value)
         # pydantic validates the result as a Python object, and strict mode then needs a tuple.
-        return tuple(values)
+        return tuple(checked)
 
 
-class Uniform(_Written):
+class Uniform(_ScriptModel):
     """A range that is sampled uniformly from `low` to `high`, or log-uniformly if `log` is true."""
 
-    written_as: ClassVar = "uniform"
+    script_name: ClassVar = "uniform"
     kind: Literal["uniform"] = "uniform"
     low: float
     high: float
@@ -108,26 +114,26 @@ def loguniform(low: float, high: float) -> Uniform:
     return Uniform(low=low, high=high, log=True)
 
 
-class Asha(_Written):
+class Asha(_ScriptModel):
     """Asynchronous successive halving (arXiv 1810.05934).
 
     After 1, η, η²… times `grace_epochs` epochs, only the best 1/η of the trials continue. η is
     `reduction_factor`.
     """
 
-    written_as: ClassVar = "Asha"
+    script_name: ClassVar = "Asha"
     grace_epochs: int = Field(1, ge=1)
     reduction_factor: int = Field(3, ge=2)
 
 
-class Sweep(_Written):
+class Sweep(_ScriptModel):
     """A question, a search space, and how the space is searched to answer the question.
 
     Example:
         >>> Sweep(name="lr", space={"optimizer.lr": choice(0.001, 0.003)})
     """
 
-    written_as: ClassVar = "Sweep"
+    script_name: ClassVar = "Sweep"
     name: str
     """Name of the sweep and of its MLflow experiment."""
     question: str = ""
@@ -155,8 +161,8 @@ class Sweep(_Written):
     def _check_name(cls, name: str) -> str:
         if not _NAME.fullmatch(name):
             raise ValueError(
-                f"{name!r} can't be the name of a folder; use letters, digits, _, - and ., "
-                "60 at most"
+                f"{name!r} can't be the name of a folder; use at most 60 letters, digits, "
+                "_, - and ."
             )
         if name in (".", ".."):
             raise ValueError(

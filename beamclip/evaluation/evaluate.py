@@ -224,7 +224,7 @@ def _check_converged(logits: Tensor, selection: ProbeResult, protocol: str) -> N
     chosen = selection.candidates[selection.chosen]
     settings = ", ".join(f"{name} {value}" for name, value in chosen.settings.items())
     advice = {"grid": "lower probe.grid.lr", "clip": "lower probe.inverse_l2"}.get(
-        protocol, f"the settings of probe.protocol {protocol} are fixed, so set it to grid"
+        protocol, f"probe.protocol {protocol} has fixed settings; set probe.protocol to grid"
     )
     raise UserError(f"the linear probe diverged ({settings}); {advice}")
 

@@ -16,6 +16,7 @@ from beamclip.config.objective_registry import own_files, source_of
 from beamclip.config.provenance import holds_password
 from beamclip.config.sweep import Dimension
 from beamclip.stores.paths import (
+    LOCAL_MODEL,
     is_sqlite,
     path_errors_as_user_error,
     sqlite_uri,
@@ -23,9 +24,6 @@ from beamclip.stores.paths import (
     stores_root,
     tracking_uri,
 )
-
-LOCAL_MODEL = "local-dir:"
-"""open_clip's prefix for a model in a local folder."""
 
 _KEYWORDS = ("random", "pretrained", "data", "imagenet-1k", "imagenet-21k", "lvis")
 """Values of `student.init` and `anchors.vocabulary` that are never paths.

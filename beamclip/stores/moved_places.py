@@ -11,7 +11,8 @@ from typing import Any
 
 from beamclip.config import Experiment, TowerConfig, UserError, with_values
 from beamclip.config.provenance import without_passwords
-from beamclip.stores.absolute import LOCAL_MODEL, absolute_value
+from beamclip.stores.absolute import absolute_value
+from beamclip.stores.paths import LOCAL_MODEL
 
 Places = Mapping[str, Mapping[str, str]]
 """Setting -> first place -> place where the input is now. `teacher.model` and `teacher.pretrained`

@@ -14,10 +14,13 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from beamclip.config import Experiment, UserError
+from beamclip.config import Experiment, UserError, nearest
 from beamclip.config.errors import first_line
 from beamclip.config.provenance import without_passwords
 from beamclip.stores.io import key_of, make_folder
+
+LOCAL_MODEL = "local-dir:"
+"""open_clip's prefix for a model in a local folder."""
 
 _DEFAULT_STORAGE = "~/beamclip"
 
@@ -74,8 +77,8 @@ def _resolve(key: str, path: str) -> str:
 def path_errors_as_user_error(key: str, path: str) -> Iterator[None]:
     """Turn the errors of an invalid path into a UserError.
 
-    A path is invalid if it starts with the home of an unknown user (`~nobody/x`), contains a null
-    character or a loop of links, has too long a name, or leads through a folder that can't be read.
+    Examples: the home of an unknown user (`~nobody/x`), a null character, a loop of links, a name
+    that is too long, or a folder on the way that can't be read.
 
     Args:
         key: the setting that holds the path, for the message.
@@ -94,6 +97,28 @@ def path_errors_as_user_error(key: str, path: str) -> Iterator[None]:
         raise UserError(
             f"{key} {path} is not a valid path here ({reason}); write another path"
         ) from None
+
+
+def check_model_folder(key: str, folder: Path) -> None:
+    """Check that the folder of a `local-dir:` model exists.
+
+    Args:
+        key: the setting that names the folder, for the message.
+        folder: the folder.
+
+    Raises:
+        UserError: it does not exist, or its path is invalid. Similar names next to it are
+            suggested.
+    """
+    with path_errors_as_user_error(key, str(folder)):
+        if folder.is_dir():
+            return
+        siblings = []
+        if folder.parent.is_dir():
+            siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()]
+    raise UserError(
+        f"{key} names the folder {folder}, which does not exist{nearest(folder.name, siblings)}"
+    )
 
 
 def asset_key(experiment: Experiment) -> str:

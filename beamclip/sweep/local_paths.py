@@ -4,7 +4,6 @@ from pathlib import Path
 
 from beamclip.config import Experiment, Sweep, UserError, planned_values, trial_experiment
 from beamclip.data.sources.open import open_folder
-from beamclip.stores.absolute import LOCAL_MODEL
 from beamclip.stores.moved_places import (
     Places,
     is_missing,
@@ -12,9 +11,9 @@ from beamclip.stores.moved_places import (
     places_in,
     with_moved_places,
 )
-from beamclip.stores.paths import path_errors_as_user_error
+from beamclip.stores.paths import LOCAL_MODEL, check_model_folder
 
-_KEYS = ("anchors.", "data.", "teacher.", "variant")
+_PREFIXES = ("anchors.", "data.", "teacher.", "variant")
 """Prefixes of the keys of a space that may decide which files and folders a trial reads."""
 
 
@@ -37,7 +36,7 @@ def check_local_paths(sweep: Sweep, base: Experiment, moved: Places | None = Non
     try:
         for values in planned_values(sweep):
             # A sweep may have thousands of trials, of which few differ in their inputs.
-            inputs = tuple(value for key, value in values.items() if key.startswith(_KEYS))
+            inputs = tuple(value for key, value in values.items() if key.startswith(_PREFIXES))
             if inputs in seen:
                 continue
             seen.add(inputs)
@@ -69,7 +68,4 @@ def _check_folders(experiment: Experiment) -> None:
             continue
         key = "teacher.model" if teacher is experiment.teacher else "teacher.others"
         folder = Path(teacher.model.removeprefix(LOCAL_MODEL))
-        with path_errors_as_user_error(key, str(folder)):
-            exists = folder.is_dir()
-        if not exists:
-            raise UserError(f"{key} names the folder {folder}, which does not exist")
+        check_model_folder(key, folder)

@@ -10,8 +10,8 @@ from beamclip.config import UserError, planned_values, trial_experiment
 from beamclip.config.provenance import without_passwords
 from beamclip.distributed.store_reports import InputKeys
 from beamclip.stores import key_of, read_json
-from beamclip.stores.absolute import LOCAL_MODEL
 from beamclip.stores.moved_places import add_moved_places
+from beamclip.stores.paths import LOCAL_MODEL
 from beamclip.stores.sweep_record import SweepRecord
 
 # Stores whose names must be the same if one of these inputs was moved.

@@ -11,11 +11,11 @@ import torch
 from beamclip.config import TowerConfig, UserError, nearest
 from beamclip.config.errors import mute_loggers
 from beamclip.stores import key_of
+from beamclip.stores.paths import LOCAL_MODEL, check_model_folder
 from beamclip.teachers.normalization import pixel_format
 from beamclip.teachers.tower import Teacher
 from beamclip.teachers.weights_errors import loading_error
 
-_FOLDER = "local-dir:"
 _HUB = "hf-hub:"
 
 # The files of weights that open_clip looks for in a folder, and those it takes first.
@@ -128,10 +128,10 @@ def precision_for(precision: str, device: torch.device) -> torch.dtype:
 def display_name(config: TowerConfig) -> str:
     """Return the last part of the model's name, and the tag if it is an open_clip name.
 
-    It is the name of the loaded teacher. No teacher is loaded.
+    A loaded teacher has this name, but the name is known without loading it.
     """
-    name = config.model.removeprefix(_FOLDER).rstrip("/").rsplit("/", 1)[-1]
-    if config.pretrained and not config.model.startswith((_FOLDER, _HUB)):
+    name = config.model.removeprefix(LOCAL_MODEL).rstrip("/").rsplit("/", 1)[-1]
+    if config.pretrained and not config.model.startswith((LOCAL_MODEL, _HUB)):
         return f"{name}/{config.pretrained}"
     return name
 
@@ -140,8 +140,8 @@ def _architecture(model: str) -> dict[str, Any]:
     """Return open_clip's configuration of a model, or the name of a hub model."""
     if model.startswith(_HUB):
         return {"hub": model}
-    if model.startswith(_FOLDER):
-        path = Path(model.removeprefix(_FOLDER)) / "open_clip_config.json"
+    if model.startswith(LOCAL_MODEL):
+        path = Path(model.removeprefix(LOCAL_MODEL)) / "open_clip_config.json"
         content = json.loads(path.read_text(encoding="utf-8"))
         return dict(content["model_cfg"])
     return dict(open_clip.get_model_config(model) or {})
@@ -154,14 +154,14 @@ def _check_names(config: TowerConfig) -> None:
     """
     if config.model.startswith(_HUB):
         return
-    if config.model.startswith(_FOLDER):
-        _check_folder(Path(config.model.removeprefix(_FOLDER)))
+    if config.model.startswith(LOCAL_MODEL):
+        _check_folder(Path(config.model.removeprefix(LOCAL_MODEL)))
         return
     models = open_clip.list_models()
     if config.model not in models:
         hint = nearest(config.model, models)
         if Path(config.model).is_dir():
-            hint = f"; for a folder write {_FOLDER}{config.model}"
+            hint = f"; for a folder write {LOCAL_MODEL}{config.model}"
         elif Path(config.model).is_file():
             hint = "; for a weights file, name its model there and the file in teacher.pretrained"
         raise UserError(f"teacher.model {config.model} is not an open_clip model{hint}")
@@ -174,7 +174,7 @@ def _check_names(config: TowerConfig) -> None:
     if config.pretrained not in tags and not Path(config.pretrained).is_file():
         hint = nearest(config.pretrained, tags)
         if Path(config.pretrained).is_dir():
-            hint = f", but a folder; write teacher.model={_FOLDER}{config.pretrained}"
+            hint = f", but a folder; write teacher.model={LOCAL_MODEL}{config.pretrained}"
         elif "/" in config.pretrained or config.pretrained.endswith(
             (".pt", ".bin", ".safetensors")
         ):
@@ -186,14 +186,7 @@ def _check_names(config: TowerConfig) -> None:
 
 def _check_folder(folder: Path) -> None:
     """Raise UserError if the folder lacks open_clip's configuration or weights."""
-    if not folder.is_dir():
-        siblings = []
-        if folder.parent.is_dir():
-            siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()]
-        raise UserError(
-            f"teacher.model names the folder {folder}, which does not exist"
-            f"{nearest(folder.name, siblings)}"
-        )
+    check_model_folder("teacher.model", folder)
     config = folder / "open_clip_config.json"
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
@@ -228,8 +221,8 @@ def _weights_in(folder: Path) -> Path | None:
 
 def _weights_file(config: TowerConfig) -> Path | None:
     """Return the local file of a teacher's weights; None for a tag or a hub model."""
-    if config.model.startswith(_FOLDER):
-        return _weights_in(Path(config.model.removeprefix(_FOLDER)))
+    if config.model.startswith(LOCAL_MODEL):
+        return _weights_in(Path(config.model.removeprefix(LOCAL_MODEL)))
     if config.model.startswith(_HUB) or config.pretrained is None:
         return None
     if config.pretrained in open_clip.list_pretrained_tags_by_model(config.model):

@@ -16,12 +16,12 @@ from open_clip.transform import PreprocessCfg
 from beamclip.config import TowerConfig, UserError
 from beamclip.data.augmentation.render import PixelFormat
 from beamclip.data.augmentation.resample import Interpolation
+from beamclip.stores.paths import LOCAL_MODEL
 
 _SETTINGS = ("mean", "std", "interpolation")
 """The settings of `TowerConfig` that are found here, and their keys in a `preprocess_cfg`."""
 
 _CONFIG = "open_clip_config.json"
-_FOLDER = "local-dir:"
 _HUB = "hf-hub:"
 
 # open_clip resizes with one of these unless it trains.
@@ -98,7 +98,7 @@ def _recorded(config: TowerConfig) -> tuple[Mapping[str, Any], str]:
 
     It is empty for a weights file.
     """
-    if config.model.startswith((_FOLDER, _HUB)):
+    if config.model.startswith((LOCAL_MODEL, _HUB)):
         return _read_config(config.model).get("preprocess_cfg") or {}, f"its {_CONFIG}"
     tag = config.pretrained
     if tag is not None and tag in open_clip.list_pretrained_tags_by_model(config.model):
@@ -112,7 +112,7 @@ def _read_config(model: str) -> dict[str, Any]:
         # The model is loaded, so the file is in the hub's cache.
         path = Path(download_pretrained_from_hf(model.removeprefix(_HUB), _CONFIG))
     else:
-        path = Path(model.removeprefix(_FOLDER)) / _CONFIG
+        path = Path(model.removeprefix(LOCAL_MODEL)) / _CONFIG
     return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -157,7 +157,7 @@ def _from_known_tags(
 
 def _unknown(config: TowerConfig, missing: list[str], has_tags: bool) -> UserError:
     place = f"the weights file {config.pretrained}"
-    if config.model.startswith((_FOLDER, _HUB)):
+    if config.model.startswith((LOCAL_MODEL, _HUB)):
         place = f"its {_CONFIG}"
     reason = "open_clip has none for this architecture"
     if has_tags:
@@ -188,7 +188,7 @@ def _compact(value: Any) -> str:
 
 def _names_of_architecture(model: str) -> list[str]:
     """Return open_clip's names for a model's architecture."""
-    if not model.startswith((_FOLDER, _HUB)):
+    if not model.startswith((LOCAL_MODEL, _HUB)):
         return [model]
     architecture = _read_config(model).get("model_cfg")
     return [

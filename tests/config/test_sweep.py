@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from beamclip.config import (
@@ -168,6 +169,12 @@ def test_a_variant_may_be_nested_like_a_preset_and_settings_that_are_mappings_ar
         check_space(
             varied(variants={"a": {"optimizer": {"speed": 1}}, "b": {}}), load_experiment("demo")
         )
+
+
+def test_numpy_numbers_become_those_of_python():
+    values = choice(*np.arange(2), np.float64(0.5), True).values
+    assert values == (0, 1, 0.5, True)
+    assert [type(value) for value in values[:2]] == [int, int] and values[3] is True
 
 
 @pytest.mark.parametrize(

@@ -346,7 +346,7 @@ class Background:
 
     def wait_for(self, storage, name, finished):
         """Wait until so many trials have finished and the next has reported an epoch."""
-        end = time.monotonic() + 400
+        end = time.monotonic() + 200
         while time.monotonic() < end:
             assert self.process.poll() is None, self.log.read_text()
             if list((storage / "sweeps" / name).glob("*/sweep.json")):

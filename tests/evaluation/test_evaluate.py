@@ -237,7 +237,7 @@ def test_saving_into_a_missing_folder_is_a_user_error(evaluation, tmp_path):
     [
         ("grid", "lower probe.grid.lr"),
         ("clip", "lower probe.inverse_l2"),
-        ("seed", "the settings of probe.protocol seed are fixed, so set it to grid"),
+        ("seed", "probe.protocol seed has fixed settings; set probe.protocol to grid"),
     ],
 )
 def test_the_advice_for_a_probe_that_diverges_fits_its_protocol(

@@ -145,8 +145,11 @@ def test_only_trials_that_differ_in_their_folders_are_checked(monkeypatch, tmp_p
 
 def test_urls_are_left_to_the_preparation(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "local")
+    opened = []
+    monkeypatch.setattr(local_paths, "open_folder", opened.append)
     remote = {"data.path": "s3://nowhere/images", "data.source": "folder"}
     check_local_paths(SWEEP, load_experiment("demo", remote))
+    assert opened == []
 
 
 @pytest.mark.parametrize(
