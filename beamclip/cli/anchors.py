@@ -24,6 +24,7 @@ from beamclip.anchors.wordnet import open_lexicon
 from beamclip.anchors.wordnet.lexicon import HOW_TO_INSTALL
 from beamclip.cli.options import experiment_from_options
 from beamclip.config import Experiment, UserError, with_values
+from beamclip.config.metrics import near_chance
 from beamclip.preparation.anchors import (
     ExperimentAnchorSets,
     anchor_set_key,
@@ -39,7 +40,6 @@ from beamclip.preparation.sense_evidence import (
 from beamclip.stores import Store
 from beamclip.stores.paths import check_writable, stores_root
 from beamclip.sweep.progress import ProgressBars
-from beamclip.sweep.reference_runs import near_chance
 
 # Number of nearest pairs in the printed table; nearest_pairs.csv has more.
 _MAX_PAIRS = 8

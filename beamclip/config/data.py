@@ -24,6 +24,9 @@ class DataConfig(Strict):
     """A text file with one class name per line, in label order; needed if the source names no
     classes. After the name and a tab, a WordNet id or a description may say what is meant. WordNet
     ids in front are keys; numbers in front (`0 tench`, `0: 'tench',`) are labels."""
+    check_class_names: bool = True
+    """Stop before the teacher passes if the teacher hardly recognizes some val images by their
+    class names, but would by the same names in another order or by those of the folders."""
     download: bool = False
     """Let torchvision download CIFAR into `path`."""
     image_size: int = Field(224, ge=8, le=1024)
@@ -64,10 +67,15 @@ class DataConfig(Strict):
     def _keep_key_parts(
         self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
     ) -> dict[str, Any]:
-        """Leave `gray_range` out of a dump by alias if it is None: older keys don't have it."""
+        """Leave settings out of a dump by alias that older keys don't have.
+
+        `check_class_names` changes no store, and `gray_range` changes none if it is None.
+        """
         parts: dict[str, Any] = handler(self)
-        if info.by_alias and self.gray_range is None:
-            parts.pop("gray_range", None)
+        if info.by_alias:
+            parts.pop("check_class_names", None)
+            if self.gray_range is None:
+                parts.pop("gray_range", None)
         return parts
 
 

@@ -25,3 +25,19 @@ IMAGES_ENCODED = "teacher/images_encoded"
 IMAGES_ENCODED_IN_TOTAL = "teacher/images_encoded_in_all"
 """The same for all experiments that were prepared together."""
 TEACHER_ZERO_SHOT_VAL_TOP1 = "teacher/zero_shot_val_top1"
+
+
+def near_chance(low: float, classes: int) -> bool:
+    """Return whether a classifier may be hardly better than guessing.
+
+    An accuracy is near chance up to 1.5 times the accuracy of guessing, but at most ten points
+    above it: up to 60 % with two classes, 15 % with ten, 0.15 % with a thousand. The lower end of
+    the accuracy's interval is compared. With few images it is low, so a good teacher may be
+    suspected, but a bad one is not missed.
+
+    Args:
+        low: lower end of the accuracy's 95 % interval, in percent.
+        classes: number of classes.
+    """
+    chance = 100 / classes
+    return low <= chance + min(chance / 2, 10)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import ray
 
@@ -23,7 +23,6 @@ from beamclip.distributed.store_reports import (
     PlannedStore,
     VerifiedStore,
 )
-from beamclip.stores import Progress
 from beamclip.stores.moved_places import Places, with_moved_places
 from beamclip.stores.paths import asset_key
 
@@ -66,11 +65,15 @@ class PrepareActor:
         self._repair = repair
         self._resources = resources
         self._progress: tuple[str, int, int] = ("", 0, 0)
+        self._lines: list[str] = []
         self._context: PreparationContext | None = None
 
-    def progress(self) -> tuple[str, int, int]:
-        """Return the label of the current work, the amount done and the total amount."""
-        return self._progress
+    def progress(self) -> tuple[tuple[str, int, int], list[str]]:
+        """Return how far the current work is, and all lines to print so far.
+
+        The first value has the label of the work, the amount done and the total amount.
+        """
+        return self._progress, self._lines
 
     def plan(self) -> list[PlannedStore]:
         """Return the needed stores, in the order in which they are built."""
@@ -158,12 +161,14 @@ class PrepareActor:
             progress=self._set_progress,
             run=ClusterRunner(self._resources, self._teacher_actors()),
             repair=self._repair,
+            say=self._lines.append,
         )
         if self._has_gpus():
             # Throughput and precision depend on the GPU, and this actor holds none: ask a task that
             # does.
             context = replace(
                 context,
+                run_small=context.run,
                 measure_throughput=_throughput_on_gpu,
                 precision=_run_on_gpu(_auto_precision),
             )
@@ -235,6 +240,16 @@ def _run_on_gpu(function: Callable[..., Result], *arguments: Any) -> Result:
     return result
 
 
+class Display(Protocol):
+    """Shows progress and prints lines above it, such as `beamclip.sweep.progress.ProgressBars`."""
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        """Show progress, see `beamclip.stores.Progress`."""
+
+    def write(self, text: str) -> None:
+        """Print a line."""
+
+
 class Preparation:
     """The driver's handle of a `PrepareActor`.
 
@@ -244,7 +259,7 @@ class Preparation:
     Args:
         planned: all experiments of the sweep's space.
         root: folder of all stores.
-        show: called with the progress about three times per second while a method runs.
+        show: shows progress, about three times per second, and lines while a method runs.
         repair: build damaged stores again.
         moved: inputs of a resumed sweep that were moved. Asset keys are made from the first places.
     """
@@ -253,12 +268,13 @@ class Preparation:
         self,
         planned: Sequence[Experiment],
         root: Path,
-        show: Progress,
+        show: Display,
         repair: bool = False,
         moved: Places | None = None,
     ) -> None:
         self._backbones = sorted({experiment.student.backbone for experiment in planned})
         self._show = show
+        self._lines_shown = 0
         experiments: dict[str, str] = {}
         for experiment in planned:
             # Experiments with the same key need the same stores, so one of them is enough. Keep the
@@ -315,8 +331,9 @@ class Preparation:
     def _wait(self, result: Any) -> Any:
         try:
             while not ray.wait([result], timeout=_POLL_SECONDS)[0]:
-                self._show(*ray.get(self._actor.progress.remote()))
+                self._show_progress()
             value = ray.get(result)
+            self._show_progress()
             # An empty label ends the bar.
             self._show("", 0, 0)
             return value
@@ -326,6 +343,13 @@ class Preparation:
                 user_error = _actor_lost(error)
             # Hide Ray's traceback: the sentence of a UserError is all that the user should see.
             raise (user_error or error) from None
+
+    def _show_progress(self) -> None:
+        progress, lines = ray.get(self._actor.progress.remote())
+        self._show(*progress)
+        for line in lines[self._lines_shown :]:
+            self._show.write(line)
+        self._lines_shown = len(lines)
 
 
 def _cluster_resources(planned: Sequence[Experiment]) -> dict[str, float]:

@@ -16,11 +16,13 @@ from beamclip.preparation.anchors import (
     plan_anchor_sets,
 )
 from beamclip.preparation.assets import AssetFacts, Assets, TeacherAssets
+from beamclip.preparation.class_check import check_class_names
 from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.teacher_passes import (
     PassResults,
     TeacherPass,
     held_out_views,
+    pack_images,
     run_teacher_passes,
     training_views,
 )
@@ -58,8 +60,10 @@ def prepare_all(
     anchor_sets = {
         name: plan_anchor_sets(experiment, context) for name, experiment in experiments.items()
     }
-    passes = run_teacher_passes(experiments, context)
+    data = pack_images(experiments, context)
     anchor_stores = make_anchor_sets(anchor_sets.values(), context)
+    encoded = check_class_names(experiments, data, anchor_sets, anchor_stores, context)
+    passes = run_teacher_passes(experiments, data, context, encoded)
     built = _Built(passes, anchor_sets, anchor_stores)
     return {
         name: _assets(name, experiment, built, context) for name, experiment in experiments.items()

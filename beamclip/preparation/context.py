@@ -1,6 +1,7 @@
 """Define `PreparationContext`: it opens sources, packs images and loads teachers, each once."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,9 +22,21 @@ from beamclip.teachers import Teacher, load_teacher
 
 # Settings of `data` that change neither the source nor the packed images. Experiments that differ
 # only in these share both.
-_SPLIT_SETTINGS = {"train_images", "keep", "val_fraction", "split_seed", "max_unreadable_fraction"}
+_SPLIT_SETTINGS = {
+    "train_images",
+    "keep",
+    "val_fraction",
+    "split_seed",
+    "max_unreadable_fraction",
+    "check_class_names",
+}
 # Number of sentences that are encoded to measure the speed of a text tower.
 _MEASURED_TEXTS = 32
+
+
+def print_to_stderr(text: str) -> None:
+    """Print a line to stderr."""
+    print(text, file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -35,8 +48,10 @@ class PreparationContext:
         device: device of the teachers that are loaded in this process.
         progress: called with the progress of long work.
         run: runs work that is split into shards, in this process or on a cluster.
+        run_small: runs work that is small enough for this process if it has the device for it.
         repair: rebuild what is damaged in existing stores.
         measure_throughput: measures a teacher's throughput on the machines that do the work.
+        say: prints a line for the user.
         precision: what `teacher.precision: auto` means on the machines that do the work (`bf16` or
             `fp32`); None if this process does the work.
     """
@@ -45,8 +60,10 @@ class PreparationContext:
     device: torch.device = torch.device("cpu")  # noqa: RUF009, a device is immutable
     progress: Progress = silent
     run: Runner = in_process
+    run_small: Runner = in_process
     repair: bool = False
     measure_throughput: Callable[[Teacher], Throughput] = measure_throughput
+    say: Callable[[str], None] = print_to_stderr
     precision: str | None = None
     _sources: dict[str, Source] = field(default_factory=dict)
     _packed: dict[str, PackedImages] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,7 +45,13 @@ from beamclip.stores import (
     temporary_path,
 )
 from beamclip.teachers import Embeddings, Teacher, ViewSet, covering_store
-from beamclip.teachers.embeddings import KIND, matching_stores, open_intact_store, shard_name
+from beamclip.teachers.embeddings import (
+    KIND,
+    SAMPLE_KIND,
+    matching_stores,
+    open_intact_store,
+    shard_name,
+)
 from beamclip.teachers.loading import load_same_teacher
 
 # A shard is the unit of work: processes take one at a time, and a stopped build repeats only the
@@ -54,6 +60,8 @@ from beamclip.teachers.loading import load_same_teacher
 _SHARDS = 64
 _MIN_SHARD_ROWS = 64
 _MAX_SHARD_ROWS = 4096
+# Folders of stores whose rows can be copied.
+_KINDS = (KIND, SAMPLE_KIND)
 
 BatchRows = tuple[Ids, int]
 """One batch: rows of a shard, and the id of the view to encode."""
@@ -114,7 +122,7 @@ class ReusableRows:
             views: the views that are needed.
         """
         paths = []
-        for store in matching_stores(root, basis):
+        for store in matching_stores(root, basis, _KINDS):
             if np.isin(np.load(store.path / "ids.npy"), views.ids).any():
                 paths.append(store.path)
         return cls(tuple(paths))
@@ -122,7 +130,7 @@ class ReusableRows:
     @classmethod
     def from_keys(cls, root: Path, keys: Sequence[str]) -> "ReusableRows":
         """Return the stores with these keys, except those that were deleted or damaged since."""
-        stores = [open_intact_store(root / KIND / key) for key in keys]
+        stores = [open_intact_store(root / kind / key) for key in keys for kind in _KINDS]
         return cls(tuple(store.path for store in stores if store is not None))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -320,6 +328,7 @@ def embed(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
     *,
     repair: bool = False,
     measure: Callable[[Teacher], Throughput] = measure_throughput,
+    kind: Literal["embeddings", "samples"] = "embeddings",
 ) -> tuple[Embeddings, int]:
     """Open a store that holds these views. Views that no store holds are encoded first.
 
@@ -333,6 +342,8 @@ def embed(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
         repair: rebuild what is damaged in the store of these views, unless another intact store
             holds them.
         measure: finds the batch size, on the machines that encode.
+        kind: `samples` for a few images that are encoded before the passes they are part of. A pass
+            copies their embeddings but never takes their store for its own.
 
     Returns:
         A tuple of the store and the number of images that the teacher encoded in this call. The
@@ -343,7 +354,7 @@ def embed(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
     """
     # A store of more samples or views serves as well, and saves the whole pass.
     basis = embedding_basis(teacher, packed, views)
-    covering = covering_store(root, basis, views)
+    covering = covering_store(root, basis, views, _KINDS if kind == SAMPLE_KIND else (KIND,))
     if covering is not None:
         return Embeddings(covering), 0
     encoded = 0
@@ -385,7 +396,7 @@ def embed(  # noqa: PLR0913 - the arguments of `build_once`, and what is built
         }
 
     parts = embedding_parts(teacher, packed, views)
-    store = build_once(root, KIND, parts, build, progress, repair)
+    store = build_once(root, kind, parts, build, progress, repair)
     return Embeddings(store), encoded
 
 

@@ -152,12 +152,15 @@ class PassResults:
         passes: the passes, by `pass_key`.
         stores: for each `pass_key`, the store and the number of images that were encoded for it in
             this call.
+        encoded_before: for each `pass_key`, the number of its images that were encoded in this call
+            before the passes.
     """
 
     data: dict[str, tuple[PackedImages, Splits]]
     subsets: dict[str, TrainSubset] = field(default_factory=dict)
     passes: dict[str, TeacherPass] = field(default_factory=dict)
     stores: dict[str, tuple[Embeddings, int]] = field(default_factory=dict)
+    encoded_before: Mapping[str, int] = field(default_factory=dict)
 
     def encoded_for(self, experiment: Experiment, name: str) -> int:
         """Return how many images were encoded in this call for an experiment's passes.
@@ -184,20 +187,42 @@ class PassResults:
         return store
 
 
-def run_teacher_passes(
+def pack_images(
     experiments: Mapping[str, Experiment], context: PreparationContext
-) -> PassResults:
-    """Pack images, select training images and encode all views that these experiments need.
+) -> dict[str, tuple[PackedImages, Splits]]:
+    """Pack the images of experiments that are not packed yet, and split them.
 
     Args:
         experiments: experiments by name.
-        context: opens data and teachers.
+        context: opens data.
+
+    Returns:
+        Packed images and splits, by name of the experiment.
 
     Raises:
-        UserError: data or teacher can't be used as configured, or there are too few images.
+        UserError: the data can't be used as configured, or there are too few images.
     """
-    data = {name: _pack_and_split(experiment, context) for name, experiment in experiments.items()}
-    results = PassResults(data)
+    return {name: _pack_and_split(experiment, context) for name, experiment in experiments.items()}
+
+
+def run_teacher_passes(
+    experiments: Mapping[str, Experiment],
+    data: dict[str, tuple[PackedImages, Splits]],
+    context: PreparationContext,
+    encoded_before: Mapping[str, int] | None = None,
+) -> PassResults:
+    """Select training images and encode all views that these experiments need.
+
+    Args:
+        experiments: experiments by name.
+        data: packed images and splits, by name of the experiment; see `pack_images`.
+        context: opens teachers.
+        encoded_before: images of these passes that were encoded in this call before, by `pass_key`.
+
+    Raises:
+        UserError: the teacher can't be used as configured, or there are too few images.
+    """
+    results = PassResults(data, encoded_before=encoded_before or {})
 
     # First round: what the selection of training images needs.
     _encode(_first_round(experiments, results), results, context)
@@ -271,7 +296,7 @@ def _encode(
         if key in results.stores:
             continue
         results.passes[key] = teacher_pass
-        results.stores[key] = embed(
+        store, encoded = embed(
             context.teacher(teacher_pass.tower),
             teacher_pass.packed,
             teacher_pass.views,
@@ -281,6 +306,7 @@ def _encode(
             repair=context.repair,
             measure=context.throughput,
         )
+        results.stores[key] = (store, encoded + results.encoded_before.get(key, 0))
 
 
 def _select(

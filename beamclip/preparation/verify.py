@@ -10,7 +10,7 @@ from beamclip.config import Experiment
 from beamclip.data import PackedImages
 from beamclip.preparation.context import PreparationContext
 from beamclip.preparation.embedding_store import render_for_teacher
-from beamclip.preparation.teacher_passes import run_teacher_passes
+from beamclip.preparation.teacher_passes import pack_images, run_teacher_passes
 from beamclip.teachers import Embeddings, Teacher, ViewSet
 
 MIN_COSINE = 0.999
@@ -92,7 +92,8 @@ def verify(
         UserError: see `run_teacher_passes`.
     """
     by_number = {str(number): experiment for number, experiment in enumerate(experiments)}
-    results = run_teacher_passes(by_number, context)
+    data = pack_images(by_number, context)
+    results = run_teacher_passes(by_number, data, context)
     verified: list[Verified] = []
     for teacher_pass in results.passes.values():
         context.progress("encoding again", len(verified), len(results.passes))

@@ -78,7 +78,7 @@ def write_start(tracker: "SweepTracker", record: SweepRecord) -> None:
         tracker.set_missing_tags(tags)
 
 
-def write_preparation(tracker: "SweepTracker", record: SweepRecord, bars: ProgressBars) -> None:
+def write_preparation(tracker: "SweepTracker", record: SweepRecord) -> None:
     """Write the reference runs and the anchors, after all stores are built.
 
     Raises:
@@ -87,7 +87,7 @@ def write_preparation(tracker: "SweepTracker", record: SweepRecord, bars: Progre
     from beamclip.tracking import mlflow_errors_as_user_error
 
     with mlflow_errors_as_user_error("references and anchors can't be written"):
-        write_references(tracker, record, bars.write)
+        write_references(tracker, record)
         write_anchors(tracker, record)
 
 

@@ -1,24 +1,16 @@
 """Write the runs that trials are compared with: the teacher itself, and the untrained student.
 
-Warn about a teacher that hardly knows the classes.
+The sweep's run is tagged if a teacher hardly knows the classes.
 """
 
-from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 from beamclip.config import Experiment, planned_values, trial_experiment
+from beamclip.config.metrics import near_chance
 from beamclip.stores.paths import asset_key
 from beamclip.stores.sweep_record import SweepRecord
 from beamclip.sweep.asset_facts import AssetFacts
 
-_WARNING = (
-    "beamclip: WARNING: the teacher hardly knows these classes by these names; "
-    "what students learn from it may be noise.\n"
-    "{cases}\n"
-    "  Try other class names (data.class_names), another prompt set (anchors.prompt_set) "
-    "or another teacher (teacher.model);\n"
-    "  beamclip anchors --explain shows what each class name was taken to mean, and why."
-)
 # MLflow accepts tags of 8000 characters, older servers of 5000.
 _MAX_TAG_LENGTH = 5000
 
@@ -41,20 +33,17 @@ class ReferenceTracker(Protocol):
         """Write a reference run, and return its id."""
 
 
-def write_references(
-    tracker: ReferenceTracker, record: SweepRecord, say: Callable[[str], None]
-) -> None:
+def write_references(tracker: ReferenceTracker, record: SweepRecord) -> None:
     """Write the teacher and the untrained student as runs next to the trials.
 
     If the sweep varies teachers or prompt sets, each of them gets a teacher run. The metric
     `teacher/images_encoded` of a teacher run is the number of images that all teachers of the
-    sweep encoded before the trials. If a teacher is near chance on val, a warning is printed, and
-    the sweep's run gets the tag `beamclip.teacher_near_chance`.
+    sweep encoded before the trials. If a teacher is near chance on val, the sweep's run gets the
+    tag `beamclip.teacher_near_chance`.
 
     Args:
         tracker: writes the runs of the sweep.
         record: the sweep, after its stores were built.
-        say: prints a line.
     """
     for tags, facts in _teachers(record):
         metrics = {
@@ -73,7 +62,6 @@ def write_references(
         }
         tracker.log_reference("untrained", {}, metrics)
     if cases := _near_chance_cases(record):
-        say(_WARNING.format(cases="\n".join(f"  {case}" for case in cases)))
         text = "; ".join(cases)[:_MAX_TAG_LENGTH]
         tracker.client.set_tag(tracker.run_id, "beamclip.teacher_near_chance", text)
 
@@ -91,22 +79,6 @@ def demo_teacher_warning(experiment: Experiment) -> str | None:
         "for other images give a preset with a CLIP (--preset cifar10, imagenette …) "
         "or a teacher (--set teacher.model=…)"
     )
-
-
-def near_chance(low: float, classes: int) -> bool:
-    """Return whether a classifier may be hardly better than guessing.
-
-    An accuracy is near chance up to 1.5 times the accuracy of guessing, but at most ten points
-    above it: up to 60 % with two classes, 15 % with ten, 0.15 % with a thousand. The lower end of
-    the accuracy's interval is compared. With few images it is low, so a good teacher may be
-    suspected, but a bad one is not missed.
-
-    Args:
-        low: lower end of the accuracy's 95 % interval, in percent.
-        classes: number of classes.
-    """
-    chance = 100 / classes
-    return low <= chance + min(chance / 2, 10)
 
 
 def _teachers(record: SweepRecord) -> list[tuple[dict[str, str], AssetFacts]]:

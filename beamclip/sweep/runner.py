@@ -98,7 +98,7 @@ def run_sweep(
         try:
             write_start(tracker, record)
             record = _build_stores(record, bars, repair)
-            write_preparation(tracker, record, bars)
+            write_preparation(tracker, record)
             # Ray Tune catches Ctrl-C and returns as usual.
             if not _run_trials(record, tracker, bars, bool(resume)):
                 raise KeyboardInterrupt

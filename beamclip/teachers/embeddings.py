@@ -6,7 +6,7 @@ its position in some order. `beamclip.preparation.embedding_store` writes these 
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from beamclip.stores import Store, StoreDamaged, open_store, read_json
 
 KIND = "embeddings"
 """Name of the folder that holds these stores."""
+SAMPLE_KIND = "samples"
+"""Name of the folder with the stores of a few images, which are encoded before the passes."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,9 @@ class Embeddings:
         return np.concatenate(self._shards)
 
 
-def covering_store(root: Path, basis: dict[str, Any], views: ViewSet) -> Store | None:
+def covering_store(
+    root: Path, basis: dict[str, Any], views: ViewSet, kinds: Sequence[str] = (KIND,)
+) -> Store | None:
     """Return an intact store that contains all these views, or None.
 
     The store may contain more samples and views. With such a store, nothing needs to be encoded.
@@ -173,8 +177,12 @@ def covering_store(root: Path, basis: dict[str, Any], views: ViewSet) -> Store |
         basis: all parts of the store's key except ids, samples and views: images, teacher, recipe,
             seed and renderer.
         views: the samples and views that are needed.
+        kinds: folders to look in.
     """
-    for store in matching_stores(root, basis, len(views.ids), views.count):
+    for store in matching_stores(root, basis, kinds):
+        parts = store.manifest["parts"]
+        if parts["samples"] < len(views.ids) or parts["views"] < views.count:
+            continue
         stored_ids = np.load(store.file("ids.npy"), mmap_mode="r")
         if np.isin(views.ids, stored_ids).all():
             return store
@@ -182,26 +190,28 @@ def covering_store(root: Path, basis: dict[str, Any], views: ViewSet) -> Store |
 
 
 def matching_stores(
-    root: Path, basis: dict[str, Any], samples: int = 0, views: int = 0
+    root: Path, basis: dict[str, Any], kinds: Sequence[str] = (KIND,)
 ) -> Iterator[Store]:
-    """Yield the intact stores with the same basis and enough samples and views.
+    """Yield the intact stores with the same basis.
 
     Args:
         root: folder of all stores.
         basis: all parts of the store's key except ids, samples and views.
-        samples: smallest number of samples that is enough.
-        views: smallest number of views per sample that is enough.
+        kinds: folders to look in.
     """
-    for manifest_path in sorted((root / KIND).glob("*/manifest.json")):
-        parts = _key_parts_in(manifest_path)
-        stored_basis = {
-            name: value for name, value in parts.items() if name not in ("ids", "samples", "views")
-        }
-        if stored_basis != basis or parts["samples"] < samples or parts["views"] < views:
-            continue
-        store = open_intact_store(manifest_path.parent)
-        if store is not None:
-            yield store
+    for kind in kinds:
+        for manifest_path in sorted((root / kind).glob("*/manifest.json")):
+            parts = _key_parts_in(manifest_path)
+            stored_basis = {
+                name: value
+                for name, value in parts.items()
+                if name not in ("ids", "samples", "views")
+            }
+            if stored_basis != basis:
+                continue
+            store = open_intact_store(manifest_path.parent)
+            if store is not None:
+                yield store
 
 
 def largest_store(root: Path, images: str, teacher: dict[str, Any]) -> Store | None:

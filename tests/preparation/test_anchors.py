@@ -242,7 +242,13 @@ def test_changed_class_names_need_no_packing_and_no_teacher_pass(
         monkeypatch.setattr(job, lambda *arguments: pytest.fail("an image was read again"))
     names = tmp_path / "names.txt"
     names.write_text("peat moss\nwild rose\nsand\tloose grains on a beach\nsea ice\n")
-    named = with_values(experiment, {"data.class_names": str(names), "anchors.prompt_set": "gloss"})
+    values = {
+        "data.class_names": str(names),
+        # The weights of this teacher are random, and could fit the names better in another order.
+        "data.check_class_names": False,
+        "anchors.prompt_set": "gloss",
+    }
+    named = with_values(experiment, values)
     made = prepare(named, PreparationContext(copied_stores))
     assert [Path(path).name for path in (made.packed, made.teachers[0].views)] == [
         Path(path).name for path in (assets.packed, assets.teachers[0].views)

@@ -81,7 +81,7 @@ def test_a_tracker_that_fails_before_the_trials_is_an_error(record, tracker, mon
     with pytest.raises(
         UserError, match=r"references and anchors can't be written .* continue with --resume"
     ):
-        write_preparation(tracker, record, StubBars())
+        write_preparation(tracker, record)
 
 
 @pytest.mark.slow
