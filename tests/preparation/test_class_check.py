@@ -97,7 +97,7 @@ def test_names_in_another_order_are_refused_before_training_images_are_encoded(
 
     # The images that the check encoded are not encoded again, but count.
     right = with_values(experiment, {"data.class_names": class_list(tmp_path, COLORS)})
-    assert prepare(right, context).facts.images_encoded == 144 + 40
+    assert prepare(right, PreparationContext(context.root)).facts.images_encoded == 144 + 40
 
 
 def test_the_check_can_be_turned_off(lettered, teacher_of_colors, lines, tmp_path):
