@@ -144,7 +144,9 @@ def test_an_evaluation_has_the_class_names_of_the_run_not_those_of_packing(
     experiment, assets, alone, copied_stores, tmp_path
 ):
     (tmp_path / "names.txt").write_text("lichen\nbriar rose\nbeach\nfloe\n")
-    renamed = with_values(experiment, {"data.class_names": str(tmp_path / "names.txt")})
+    # The weights of this teacher are random, and could fit the names better in another order.
+    values = {"data.class_names": str(tmp_path / "names.txt"), "data.check_class_names": False}
+    renamed = with_values(experiment, values)
     renamed_assets = prepare(renamed, PreparationContext(copied_stores))
     assert Path(renamed_assets.packed).name == Path(assets.packed).name
     train(renamed, renamed_assets, tmp_path, checkpoint=alone[1] / "2")
