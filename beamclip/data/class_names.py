@@ -271,9 +271,9 @@ def _check_one_meaning(
     order = sorted(numbers)
     first_moved = next(place for place, number in enumerate(numbers) if number != order[place])
     raise UserError(
-        f"{listed.where} can mean two things: line {first_moved + 1} may name the class "
-        f"{source_names[first_moved]}, as folders are sorted, or {order[first_moved]}, as numbers "
-        "are; begin each line with its class's number, such as "
+        f"{listed.where} can mean two things: line {first_moved + 1} names the class "
+        f"{source_names[first_moved]} if classes are sorted as text, but {order[first_moved]} if "
+        "they are sorted as numbers; begin each line with its class's number, such as "
         f"'{order[first_moved]}: {listed.names[first_moved]}'"
     )
 

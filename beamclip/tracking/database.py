@@ -38,7 +38,7 @@ _REVISION_TABLE = "alembic_version"
 # sqlite's files of unfinished transactions, next to the database.
 _SIDE_FILES = ("-journal", "-wal", "-shm")
 
-# So long another process may hold the lock of a sqlite file.
+# How long to wait for another process that holds the lock of a sqlite file.
 BUSY_SECONDS = 4
 
 
@@ -254,8 +254,8 @@ def _publish(temporary: Path, path: Path) -> None:
 def upgrade_sqlite(uri: str) -> Path | None:
     """Migrate a sqlite file of an older MLflow to the installed one; keep the file as it was.
 
-    The caller holds `beamclip.tracking.client.database_lock`. Migrated is a copy, which then takes
-    the file's name. So the file is usable by one of both MLflows at any time.
+    The caller holds `beamclip.tracking.client.database_lock`. A copy is migrated and takes the
+    file's name when it is complete. So at any time the old or the new MLflow can use the file.
 
     Args:
         uri: MLflow tracking URI of the file.

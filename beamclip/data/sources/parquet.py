@@ -307,7 +307,7 @@ class ParquetSource:
                 self._is_text = True
         if self._places:
             path, place = next(iter(self._places.items()))
-            layout_notes.append(f"{path} holds paths, which are followed from {place}")
+            layout_notes.append(f"{path} holds paths of images, which are read from {place}")
         largest = max(_largest(split, labels, files) for split, labels in self._labels.items())
         schema_names = _names_in_schema(files, self._entries["train"][0].path)
         self.names, keys = resolve_classes(config, schema_names, largest + 1)
