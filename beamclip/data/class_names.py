@@ -252,7 +252,7 @@ def _picked(listed: NameList, lines: Sequence[int]) -> NameList:
 def _check_one_meaning(
     listed: NameList, source_names: Sequence[str], numbers: Sequence[int]
 ) -> None:
-    """Raise UserError if classes are called by numbers, and the list may be in their order.
+    """Raise UserError if classes are named by numbers, and the list may be in their order.
 
     Labels follow the sorted names, in which 10 comes before 2. Most people write a list in the
     order of the numbers. If the names have words too, those may show that it isn't.

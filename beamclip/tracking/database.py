@@ -4,7 +4,8 @@ MLflow creates the tables of a new database, and migrates those of an older MLfl
 opens one, in many small transactions and also if it is only asked to read. A process that is killed
 meanwhile leaves tables that no MLflow can open, and an MLflow older than the migration can't open
 the database any more. So the tables are looked at before MLflow opens the database, a new sqlite
-file is created under another name and linked when it is complete, and nothing is migrated unasked.
+file is created under another name and linked when it is complete, and nothing is migrated
+automatically.
 """
 
 import os
@@ -184,8 +185,8 @@ def check_schema(uri: str, schema: Schema) -> None:
         )
     raise UserError(
         f"{shown} was written by an older MLflow (revision {schema.revision or 'unknown'}; MLflow "
-        f"{mlflow.__version__} needs {_scripts().get_current_head()}) and is not changed unasked; "
-        f"{_upgrade_command(uri)}, or install the MLflow that wrote it"
+        f"{mlflow.__version__} needs {_scripts().get_current_head()}) and is not upgraded "
+        f"automatically; {_upgrade_command(uri)}, or install the MLflow that wrote it"
     )
 
 

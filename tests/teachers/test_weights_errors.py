@@ -32,7 +32,7 @@ def message(folder):
     return text
 
 
-def test_weights_in_a_dict_beside_others_are_named(copied_teacher, weights):
+def test_weights_in_a_dict_with_others_are_named(copied_teacher, weights):
     torch.save({"model": weights}, copied_teacher / BIN)
     text = message(copied_teacher)
     assert f"{BIN} is a torch checkpoint, but its weights don't fit the model: they lack " in text
@@ -72,7 +72,7 @@ def test_weights_of_another_width_are_named(copied_teacher, weights):
     assert text.endswith("; give the model whose weights these are, or other weights")
 
 
-def test_numpy_numbers_beside_the_weights_are_not_unpickled(copied_teacher, weights):
+def test_numpy_numbers_next_to_weights_are_not_unpickled(copied_teacher, weights):
     torch.save({"state_dict": weights, "best": np.float64(1)}, copied_teacher / BIN)
     text = message(copied_teacher)
     assert f"{BIN} is a torch checkpoint that holds other Python objects than weights" in text
@@ -123,7 +123,7 @@ def test_a_file_name_that_open_clip_does_not_look_for_is_named(copied_teacher, w
 
 
 @pytest.mark.parametrize("content", [[1], {}, {1: torch.zeros(1)}, torch.zeros(1)])
-def test_a_checkpoint_without_weights_by_name_is_named(copied_teacher, weights, content):
+def test_a_checkpoint_without_a_state_dict_is_named(copied_teacher, weights, content):
     torch.save(content, copied_teacher / BIN)
     assert f"{BIN} is a torch checkpoint, but not a state_dict; save" in message(copied_teacher)
 

@@ -252,7 +252,7 @@ def test_a_database_of_an_older_mlflow_is_not_changed_until_its_upgrade_is_asked
         assert f"run  beamclip doctor --upgrade-tracking --tracking-uri {uri}, or" in printed
         assert content_hash(older) == before
     for use in (connect, describe_tracking):
-        with pytest.raises(UserError, match="is not changed unasked"):
+        with pytest.raises(UserError, match="is not upgraded automatically"):
             use(uri)
     assert content_hash(older) == before
 
