@@ -11,7 +11,7 @@ from beamclip.stores.paths import check_writable, storage_root, stores_root, tra
 from beamclip.sweep.reference_runs import demo_teacher_warning
 
 _EXAMPLES = 3
-"""Names of classes in the line of the data."""
+"""Number of class names that the line about the data shows."""
 
 Check = Callable[[Experiment], str]
 """Returns a description of what was found, or raises UserError."""
@@ -78,7 +78,7 @@ def _check_data(experiment: Experiment) -> str:
 def describe_classes(
     names: Sequence[str], keys: Sequence[str | None], class_names: str | None
 ) -> str:
-    """Return how the names of classes were read: the first ones, and what their list looks like.
+    """Return the first class names, the list they are from, and the format in which it was read.
 
     Args:
         names: in label order.
@@ -89,10 +89,12 @@ def describe_classes(
 
     examples = []
     for name, key in list(zip(names, keys, strict=True))[:_EXAMPLES]:
-        examples.append(f"{name} ({key})" if key else name)
-    text = f"called {', '.join(examples)}{', …' if len(names) > _EXAMPLES else ''}"
+        # A name may have commas: `tench, Tinca tinca`.
+        shown = repr(name) if "," in name else name
+        examples.append(f"{shown} ({key})" if key else shown)
+    text = f"class names {', '.join(examples)}{', …' if len(names) > _EXAMPLES else ''}"
     if class_names is not None:
-        text += f" by {class_names} (read as {form_of_class_list(Path(class_names))})"
+        text += f" from {class_names} (format: {form_of_class_list(Path(class_names))})"
     elif all(name.strip().isdecimal() for name in names):
         text += "; a teacher needs words: give them as data.class_names"
     return text

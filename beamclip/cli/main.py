@@ -403,8 +403,8 @@ def _add_doctor(commands: "Commands") -> None:
         "--upgrade-tracking",
         action="store_true",
         help=(
-            "only upgrade the sqlite database of an older MLflow to the installed one, and keep a "
-            "copy of it, which the older one can open"
+            "check nothing; upgrade the sqlite database of an older MLflow for the installed one, "
+            "and keep the old database as a copy"
         ),
     )
 

@@ -129,7 +129,7 @@ def add_sweep_options(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help=(
             "continue the sweep with this ID, or the latest sweep of this name, with the settings "
-            "it was started with; --data and --set then give new places of inputs that were moved"
+            "it was started with; --data and --set then give new paths of inputs that were moved"
         ),
     )
     parser.add_argument(
@@ -204,7 +204,7 @@ def _check_resume_options(options: argparse.Namespace) -> dict[str, Any]:
     if given:
         raise UserError(
             "--resume continues with the settings the sweep was started with; "
-            f"leave {' and '.join(given)} out (--data and --set take the new places of images, "
+            f"leave {' and '.join(given)} out (--data and --set take the new paths of images, "
             "teachers and lists that were moved)"
         )
     if options.plan:

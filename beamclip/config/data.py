@@ -22,11 +22,12 @@ class DataConfig(Strict):
     """Folder of the images, or an fsspec URL such as `s3://bucket/folder`; `--data` sets it."""
     class_names: str | None = None
     """A text file with one class name per line, in label order; needed if the source names no
-    classes. After the name and a tab, a WordNet id or a description may say what is meant. WordNet
-    ids in front are keys; numbers in front (`0 tench`, `0: 'tench',`) are labels."""
+    classes. After the name and a tab, a WordNet id or a description may say what is meant. A number
+    in front of a name (`0 tench`) is its label, and `n01440764` its WordNet id. stores.md lists the
+    other formats."""
     check_class_names: bool = True
-    """Stop before the teacher passes if the teacher hardly recognizes some val images by their
-    class names, but would by the same names in another order or by those of the folders."""
+    """Measure the teacher's zero-shot accuracy on some val images before the teacher passes. Stop
+    if the same names in another order, or the folders' own names, would be much better."""
     download: bool = False
     """Let torchvision download CIFAR into `path`."""
     image_size: int = Field(224, ge=8, le=1024)

@@ -34,13 +34,13 @@ class TowerConfig(Strict):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 on a GPU that supports it in hardware, else fp32."""
     mean: tuple[_Mean, _Mean, _Mean] | None = None
-    """RGB mean by which the teacher's images are normalized, in 0-1. Default what is recorded with
-    the weights: by open_clip's tag or in `open_clip_config.json`. A weights file records none; it
-    takes what all tags of its model agree on, and must be set if they don't."""
+    """RGB mean by which the teacher's images are normalized, in 0-1. By default it is that of
+    open_clip's tag, or the one in `open_clip_config.json`. A weights file has none, so it gets the
+    mean that all tags of its model have; if they differ, it must be set."""
     std: tuple[_Std, _Std, _Std] | None = None
-    """RGB standard deviation, likewise."""
+    """RGB standard deviation; the default is found as for `mean`."""
     interpolation: Literal["bicubic", "bilinear"] | None = None
-    """Interpolation by which the teacher's images are resized, likewise."""
+    """How the teacher's images are resized; the default is found as for `mean`."""
 
     @field_validator("pretrained")
     @classmethod

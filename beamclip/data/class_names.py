@@ -252,7 +252,7 @@ def _picked(listed: NameList, lines: Sequence[int]) -> NameList:
 def _check_one_meaning(
     listed: NameList, source_names: Sequence[str], numbers: Sequence[int]
 ) -> None:
-    """Raise UserError if classes are called by numbers, and the list may be in their order.
+    """Raise UserError if classes are named by numbers, and the list may be in their order.
 
     Labels follow the sorted names, in which 10 comes before 2. Most people write a list in the
     order of the numbers. If the names have words too, those may show that it isn't.
@@ -271,9 +271,9 @@ def _check_one_meaning(
     order = sorted(numbers)
     first_moved = next(place for place, number in enumerate(numbers) if number != order[place])
     raise UserError(
-        f"{listed.where} can mean two things: line {first_moved + 1} may name the class "
-        f"{source_names[first_moved]}, as folders are sorted, or {order[first_moved]}, as numbers "
-        "are; begin each line with its class's number, such as "
+        f"{listed.where} can mean two things: line {first_moved + 1} names the class "
+        f"{source_names[first_moved]} if classes are sorted as text, but {order[first_moved]} if "
+        "they are sorted as numbers; begin each line with its class's number, such as "
         f"'{order[first_moved]}: {listed.names[first_moved]}'"
     )
 

@@ -22,7 +22,7 @@ _ONE_WORD = re.compile(r"Mac[A-Z]")
 def names_in_folders(folders: Sequence[str]) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
     """Return the name and the WordNet id of each class folder.
 
-    A folder that is called by its id alone is named by its id. Numbers are removed only if all
+    A folder whose name is only an id keeps it as its name. Numbers are removed only if all
     folders begin with different numbers, and are still different without them. Words that are
     written together are separated only if all names are such words, and several have more than one.
 
@@ -41,7 +41,7 @@ def names_in_folders(folders: Sequence[str]) -> tuple[tuple[str, ...], tuple[str
 
 
 def folder_numbers(folders: Sequence[str]) -> tuple[int, ...] | None:
-    """Return the numbers by which folders are called: `1`, `class12`, `1.albatross`.
+    """Return the numbers in the names of folders such as `1`, `class12` or `1.albatross`.
 
     Returns:
         None unless all folders have one, after the same prefix, and all are different.

@@ -157,11 +157,11 @@ def val_note(packed: PackedImages, config: DataConfig) -> str | None:
         return None
     reason = "image" if packed.groups is None else "group of images"
     listed = list_names([packed.names[label] for label in absent])
-    return f"{listed} can't spare a training {reason} for val, and {_are(absent)} not in it"
+    return f"{listed} can't spare a training {reason}, so val has none of {_them(absent)}"
 
 
-def _are(items: Ids) -> str:
-    return "is" if len(items) == 1 else "are"
+def _them(items: Ids) -> str:
+    return "it" if len(items) == 1 else "them"
 
 
 def even_subset(ids: Ids, labels: Ids, count: int, seed: int = 0) -> Ids:

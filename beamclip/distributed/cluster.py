@@ -193,6 +193,9 @@ def _why_no_cluster(target: str, client: bool) -> str | None:
     Args:
         target: host:port.
         client: the port should be that of Ray Client (ray://), not of the cluster's GCS.
+
+    Raises:
+        UserError: it is a cluster that refuses this process's token.
     """
     try:
         import grpc
@@ -219,7 +222,13 @@ def _why_no_cluster(target: str, client: bool) -> str | None:
             return f"another service is there; for Ray Client, write ray://{target}"
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             return "something else listens there, or it hangs"
-        # A cluster that refuses the token is a cluster; Ray has the words for that.
+        # Ray itself would retry for half a minute, and then not say why.
+        if code == grpc.StatusCode.UNAUTHENTICATED:
+            raise UserError(
+                f"the Ray cluster {target} takes only commands with its token; set "
+                "RAY_AUTH_MODE=token, and copy ~/.ray/auth_token from its head node if this is "
+                "another machine"
+            ) from None
     finally:
         channel.close()
     return None

@@ -1,8 +1,8 @@
 """Check class names on a few hundred images before the teacher passes.
 
-A list in another order than the labels spoils a whole sweep, and nothing else would fail. But the
-teacher's zero-shot accuracy is near chance then, and is high once the names are matched to the
-classes in another way. That takes a few hundred images, which the later passes need anyway.
+A list of names in another order than the labels spoils a whole sweep without any error. The
+teacher's zero-shot accuracy shows it: it is near chance, but high if the names are matched to the
+classes in another way. A few hundred images are enough, and the later passes need them anyway.
 """
 
 from collections.abc import Iterator, Mapping
@@ -182,7 +182,7 @@ def _check(sample: _Sample, context: PreparationContext) -> None:
     best_low, _ = wilson_interval(best.top1, best.images)
     if best_low > _FACTOR * high:
         raise UserError(
-            f"{_origin(sample.experiment)} don't fit the images: by them, {sample.teacher.name} "
+            f"{_origin(sample.experiment)} don't fit the images: with them, {sample.teacher.name} "
             f"recognizes {top1:.3g} % of {count} images held out of train ({chance}), but "
             f"{best.top1:.3g} % {best.how}; {best.advice}, or set data.check_class_names=false to "
             "use them as they are"
@@ -274,8 +274,10 @@ def _best_matching(sample: _Sample, own: tuple[str, ...] | None) -> Finding:
     for label, name in zip(labels.tolist(), names.tolist(), strict=True):
         if label != name:
             # A list may have more lines than there are classes.
-            called = own[label] if own is not None and label < len(own) else f"number {label + 1}"
-            examples.append(f"class {called} is {sample.names[name]}, not {sample.names[label]}")
+            called = f"label {label}"
+            if own is not None and label < len(own):
+                called = f"class {own[label]}"
+            examples.append(f"{called} is {sample.names[name]}, not {sample.names[label]}")
     return Finding(
         top1=100 * hits.double().mean().item(),
         images=len(measured),

@@ -31,7 +31,7 @@ def file_kind(path: Path) -> tuple[str, str]:
     """Return what a file is, and what to do about it if it can't be weights.
 
     Args:
-        path: file of weights, as its user says.
+        path: a file that the user gave as weights.
 
     Returns:
         Words such as `a torch checkpoint` and the advice; the advice is empty for weights.
@@ -102,7 +102,7 @@ def describe_differences(
     if unexpected:
         parts.append(f"they have {_first(unexpected)}")
     if shapes:
-        parts.append(f"the shape differs of {_first(shapes)}")
+        parts.append(f"shapes differ: {_first(shapes)}")
     return "; ".join(parts)
 
 

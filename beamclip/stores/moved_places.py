@@ -116,10 +116,10 @@ def add_moved_places(
 
 def _new_place(key: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise UserError(f"{option_of(key)} has no place after --resume; write where the input is")
+        raise UserError(f"{option_of(key)} has no path after --resume; write where the input is")
     if key == "teacher.model" and not value.startswith(LOCAL_MODEL):
         raise UserError(
-            f"teacher.model {value} is not a folder that a sweep's teacher can be moved to; write "
+            f"teacher.model {value} is not the path of a teacher that was moved; write "
             f"{LOCAL_MODEL}FOLDER"
         )
     return str(absolute_value(key, value))
@@ -134,8 +134,8 @@ def _moved_place(trials: list[Experiment], moved: Places, key: str) -> str:
     )
     if not places:
         raise UserError(
-            f"--resume can't take another {key}: this sweep reads no input from there; leave "
-            f"{option_of(key)} out"
+            f"--resume can't take another {key}, which names no file or folder in this sweep; "
+            f"leave {option_of(key)} out"
         )
     if len(places) == 1:
         return places[0]
@@ -145,7 +145,7 @@ def _moved_place(trials: list[Experiment], moved: Places, key: str) -> str:
         problem = "are all missing" if missing else "are all there"
         advice = "put all but one back, or links to them" if missing else "leave it out"
         raise UserError(
-            f"{option_of(key)} names one place, but the trials' {listed} {problem}; {advice}"
+            f"{option_of(key)} gives one path, but the trials' {listed} {problem}; {advice}"
         )
     return missing[0]
 
@@ -168,7 +168,7 @@ def _pairs_of_others(trials: list[Experiment], value: Any) -> list[tuple[str, st
             is_place = name == "pretrained" or str(settings.get(name)).startswith(LOCAL_MODEL)
             if name not in ("model", "pretrained") or not is_place:
                 raise UserError(
-                    f"teacher.others.{number}.{name} is not a place, and a resumed sweep keeps its "
+                    f"teacher.others.{number}.{name} is not a path, and a resumed sweep keeps its "
                     "other settings; leave it out"
                 )
             pairs.append((f"teacher.{name}", str(settings[name]), new))

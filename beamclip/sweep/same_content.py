@@ -91,7 +91,8 @@ def moved_lines(record: SweepRecord) -> list[str]:
         else "not compared, since the sweep had built nothing yet"
     )
     return [
-        f"{key} {_readable(first)} is read from {_readable(now)}, {reason}; sweep.json says so"
+        f"{key} {_readable(first)} is now read from {_readable(now)}, {reason}; "
+        "sweep.json has the new path"
         for key, places in record.moved.items()
         for first, now in places.items()
     ]
@@ -130,9 +131,9 @@ def _check_any(record: SweepRecord, key: str, found: str, expected: Sequence[str
     places = record.moved[key]
     first = ", ".join(map(_readable, places))
     now = ", ".join(map(_readable, places.values()))
-    advice = "name the place of the same content"
+    advice = "give the path of an unchanged copy"
     if key == "data.path":
-        advice += " (a copy must keep the files' times, as cp -a does)"
+        advice += ", in which the files also have the same times (cp -a)"
     raise UserError(
         f"{key} {now} differs from {first}, with which this sweep was begun (its key is {found}, "
         f"not {expected[0]}); {advice}, or start a new sweep"

@@ -173,6 +173,8 @@ def _check_names(config: TowerConfig) -> None:
         )
     if config.pretrained not in tags and not Path(config.pretrained).is_file():
         hint = nearest(config.pretrained, tags)
+        if not tags:
+            hint = ", which has no tags; give a weights file"
         if Path(config.pretrained).is_dir():
             hint = f", but a folder; write teacher.model={LOCAL_MODEL}{config.pretrained}"
         elif "/" in config.pretrained or config.pretrained.endswith(

@@ -18,6 +18,8 @@ _SAFETENSORS = "a safetensors file"
 # Keys under which training scripts keep the weights, next to the epoch and the optimizer.
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "ema", "net", "module")
 
+_OTHER_MODEL = "give the model whose weights these are, or other weights"
+
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 _QUOTED = re.compile(r'"([^"]*)"')
@@ -57,9 +59,12 @@ def loading_error(error: Exception, path: Path | None) -> str:
     # Otherwise the model's configuration is wrong, not the file.
     if not kind or not _was_reading(error):
         return reason
+    # open_clip resizes position embeddings before it compares the keys.
+    if isinstance(error, AssertionError):
+        return f"{file} is {kind}, but its weights don't fit the model ({reason}); {_OTHER_MODEL}"
     if isinstance(error, AttributeError | StopIteration | TypeError):
         return (
-            f"{file} is {kind} without weights by name; save them: "
+            f"{file} is {kind}, but not a state_dict; save one: "
             "torch.save(model.state_dict(), FILE)"
         )
     return f"{file} is {kind}, but {reason}"
@@ -119,7 +124,7 @@ def _advice(missing: Sequence[str], unexpected: Sequence[str]) -> str:
                 f"save them again without {prefix!r} in front of the keys: "
                 f"{{key.removeprefix({prefix!r}): value for key, value in weights.items()}}"
             )
-    return "give the model whose weights these are, or other weights"
+    return _OTHER_MODEL
 
 
 def _prefix_of(name: str, known: Collection[str]) -> str:

@@ -109,7 +109,7 @@ def upgrade_tracking(uri: str) -> str:
     if scheme != "sqlite":
         raise UserError(
             f"--upgrade-tracking upgrades sqlite files, and tracking.uri {without_passwords(uri)} "
-            "is none; back the database up and run mlflow db upgrade where its server runs"
+            "is not one; back the database up and run mlflow db upgrade where its server runs"
         )
     _check_sqlite(uri, create=False)
     _check_sqlite(uri, create=True)
@@ -117,7 +117,7 @@ def upgrade_tracking(uri: str) -> str:
         kept = upgrade_sqlite(uri)
     if kept is None:
         return f"{without_passwords(uri)} needs no upgrade"
-    return f"{without_passwords(uri)} is upgraded; as it was before, it is kept as {kept}"
+    return f"{without_passwords(uri)} is upgraded; the old database is kept as {kept}"
 
 
 def _scheme(uri: str) -> str:
@@ -500,7 +500,7 @@ def _why_unusable(error: Exception) -> str:
     # By words of MLflow and requests: all of these errors have the same class.
     if "SSLError" in str(error):
         return (
-            "answers, but not securely: its certificate is not trusted, or it speaks http only; "
+            "can't be reached over https: its certificate is not trusted, or it serves http only; "
             "write http:// or fix the certificate"
         )
     if "valid JSON" in reason or "error code 404" in reason:

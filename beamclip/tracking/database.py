@@ -4,7 +4,8 @@ MLflow creates the tables of a new database, and migrates those of an older MLfl
 opens one, in many small transactions and also if it is only asked to read. A process that is killed
 meanwhile leaves tables that no MLflow can open, and an MLflow older than the migration can't open
 the database any more. So the tables are looked at before MLflow opens the database, a new sqlite
-file is created under another name and linked when it is complete, and nothing is migrated unasked.
+file is created under another name and linked when it is complete, and nothing is migrated
+automatically.
 """
 
 import os
@@ -38,7 +39,7 @@ _REVISION_TABLE = "alembic_version"
 # sqlite's files of unfinished transactions, next to the database.
 _SIDE_FILES = ("-journal", "-wal", "-shm")
 
-# So long another process may hold the lock of a sqlite file.
+# How long to wait for another process that holds the lock of a sqlite file.
 BUSY_SECONDS = 4
 
 
@@ -184,8 +185,8 @@ def check_schema(uri: str, schema: Schema) -> None:
         )
     raise UserError(
         f"{shown} was written by an older MLflow (revision {schema.revision or 'unknown'}; MLflow "
-        f"{mlflow.__version__} needs {_scripts().get_current_head()}) and is not changed unasked; "
-        f"{_upgrade_command(uri)}, or install the MLflow that wrote it"
+        f"{mlflow.__version__} needs {_scripts().get_current_head()}) and is not upgraded "
+        f"automatically; {_upgrade_command(uri)}, or install the MLflow that wrote it"
     )
 
 
@@ -254,8 +255,8 @@ def _publish(temporary: Path, path: Path) -> None:
 def upgrade_sqlite(uri: str) -> Path | None:
     """Migrate a sqlite file of an older MLflow to the installed one; keep the file as it was.
 
-    The caller holds `beamclip.tracking.client.database_lock`. Migrated is a copy, which then takes
-    the file's name. So the file is usable by one of both MLflows at any time.
+    The caller holds `beamclip.tracking.client.database_lock`. A copy is migrated and takes the
+    file's name when it is complete. So at any time the old or the new MLflow can use the file.
 
     Args:
         uri: MLflow tracking URI of the file.

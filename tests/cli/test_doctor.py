@@ -48,6 +48,8 @@ def test_doctor_says_how_class_names_were_read(tmp_path):
     path = tmp_path / "names.txt"
     path.write_text("0 tench\n1 dog\n")
     by_list = describe_classes(("tench", "dog"), ("n01440764", None), str(path))
-    assert by_list == f"called tench (n01440764), dog by {path} (read as numbered from 0)"
+    assert by_list == f"class names tench (n01440764), dog from {path} (format: numbered from 0)"
     numbers = describe_classes(("1", "10", "2", "3"), (None,) * 4, None)
-    assert numbers.startswith("called 1, 10, 2, …; a teacher needs words")
+    assert numbers.startswith("class names 1, 10, 2, …; a teacher needs words")
+    commas = describe_classes(("tench, Tinca tinca", "dog"), (None, None), None)
+    assert commas == "class names 'tench, Tinca tinca', dog"

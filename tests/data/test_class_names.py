@@ -241,7 +241,7 @@ def test_a_list_with_ids_in_front_is_matched_with_the_ids_of_folders(tmp_path):
 def test_folders_called_by_numbers_need_a_list_that_means_one_thing(tmp_path):
     folders = sorted(str(number) for number in range(1, 13))
     words = [f"thing{letter}" for letter in "abcdefghijkl"]
-    with pytest.raises(UserError, match="line 2 may name the class 10, .* or 2, .*'2: thingb'"):
+    with pytest.raises(UserError, match="line 2 names the class 10 .* but 2 .*'2: thingb'"):
         listed_as(tmp_path, "\n".join(words), folders, 12, True)
     numbered = "\n".join(f"{number}: {word}" for number, word in enumerate(words, 1))
     names = listed_as(tmp_path, numbered, folders, 12, True)[0]

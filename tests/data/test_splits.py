@@ -81,7 +81,7 @@ def test_small_classes_give_val_what_they_can_spare():
         splits = split(data, DataConfig(val_fraction=fraction))
         assert np.bincount(data.labels[splits.val]).tolist() == expected
         assert len(splits.train) + len(splits.val) == 110
-    note = "class class 0 can't spare a training image for val, and is not in it"
+    note = "class class 0 can't spare a training image, so val has none of it"
     assert val_note(data, DataConfig(train_images=10_000)) == note
     assert val_note(data_of([5, 5]), DataConfig()) is None
 
@@ -89,8 +89,8 @@ def test_small_classes_give_val_what_they_can_spare():
 def test_the_note_counts_and_names_classes_that_are_not_in_val():
     note = val_note(data_of([1, 1, 5, 1, 1]), DataConfig())
     assert note == (
-        "4 classes (class 0, class 1, class 3, …) can't spare a training image for val, and are "
-        "not in it"
+        "4 classes (class 0, class 1, class 3, …) can't spare a training image, so val has none "
+        "of them"
     )
 
 
@@ -100,7 +100,7 @@ def test_the_last_group_of_a_class_stays_in_train():
     splits = split(data, DataConfig())
     assert np.bincount(data.labels[splits.train], minlength=2)[1] == 10 and len(splits.val) > 0
     assert not set(data.groups[splits.train]) & set(data.groups[splits.val])
-    note = "class class 1 can't spare a training group of images for val, and is not in it"
+    note = "class class 1 can't spare a training group of images, so val has none of it"
     assert val_note(data, DataConfig()) == note
 
 

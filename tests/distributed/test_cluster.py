@@ -329,6 +329,29 @@ def test_another_service_of_grpc_is_no_cluster(monkeypatch, ray_folder):
         server.stop(None)
 
 
+def test_a_cluster_with_a_token_is_named_within_seconds(monkeypatch, ray_folder):
+    import grpc
+
+    class WithToken(grpc.GenericRpcHandler):
+        def service(self, details):
+            def refuse(request, context):
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+
+            return grpc.unary_unary_rpc_method_handler(refuse)
+
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(1), handlers=[WithToken()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+        assert refusal().startswith(
+            f"the Ray cluster 127.0.0.1:{port} takes only commands with its token; set "
+            "RAY_AUTH_MODE=token, and copy ~/.ray/auth_token"
+        )
+    finally:
+        server.stop(None)
+
+
 def test_a_file_without_an_address_and_a_dashboards_address_are_errors(monkeypatch, ray_folder):
     (ray_folder / "ray_current_cluster").write_text("")
     says = refusal()

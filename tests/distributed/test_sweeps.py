@@ -479,8 +479,8 @@ def test_a_sweep_whose_inputs_were_moved_resumes_with_their_new_places(
     result = run(environment, *resume, "--data", now / "images", *places)
     assert result.returncode == 0, result.stderr
     assert (
-        f"beamclip: data.path {first}/images is read from {now}/images, with the same content as "
-        "when the sweep began" in " ".join(result.stderr.split())
+        f"beamclip: data.path {first}/images is now read from {now}/images, with the same content "
+        "as when the sweep began" in " ".join(result.stderr.split())
     )
     content = json.loads(record.read_text())
     assert content["moved"]["data.path"] == {f"{first}/images": f"{now}/images"}

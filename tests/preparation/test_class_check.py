@@ -172,7 +172,7 @@ def test_the_matching_is_the_best_of_all_permutations_and_is_measured_on_other_i
     logits = zero_shot_logits(embeddings[measured], anchors)
     assert finding.top1 == pytest.approx(accuracy(logits, names))
     assert best == (4, 3, 2, 1, 0) and finding.images == 30
-    assert "class number 1 is z, not v, class number 2 is y, not w" in finding.how
+    assert "label 0 is z, not v, label 1 is y, not w" in finding.how
 
 
 def test_a_list_with_more_names_than_classes_is_matched_too():

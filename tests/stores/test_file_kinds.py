@@ -59,5 +59,5 @@ def test_a_folder_and_a_missing_file_are_told_too(tmp_path):
 
 def test_three_keys_of_each_kind_are_listed():
     assert describe_differences(list("abcde"), ["x"], ["w (1 for 2)"]) == (
-        "they lack a, b, c and 2 more; they have x; the shape differs of w (1 for 2)"
+        "they lack a, b, c and 2 more; they have x; shapes differ: w (1 for 2)"
     )

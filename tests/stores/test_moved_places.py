@@ -96,26 +96,26 @@ def test_further_teachers_are_named_in_their_order():
 @pytest.mark.parametrize(
     ("settings", "given", "says"),
     [
-        ({}, {"data.path": ""}, "--data has no place after --resume; write where the input is"),
-        ({}, {"data.keep": 3}, "--set data.keep has no place after --resume"),
-        ({}, {"teacher.model": "ViT-B-32"}, "teacher.model ViT-B-32 is not a folder that a sweep"),
+        ({}, {"data.path": ""}, "--data has no path after --resume; write where the input is"),
+        ({}, {"data.keep": 3}, "--set data.keep has no path after --resume"),
+        ({}, {"teacher.model": "ViT-B-32"}, "teacher.model ViT-B-32 is not the path of a teacher"),
         (
             {"data.class_names": None},
             {"data.class_names": "/new"},
-            "--resume can't take another data.class_names: this sweep reads no input from there",
+            "--resume can't take another data.class_names, which names no file or folder in this",
         ),
         (
             {},
             {"teacher.model": "local-dir:/new"},
             (
-                "--set teacher.model names one place, but the trials' local-dir:/old/a, "
+                "--set teacher.model gives one path, but the trials' local-dir:/old/a, "
                 "local-dir:/old/b are all missing; put all but one back, or links to them"
             ),
         ),
         (
             {},
             {"teacher.others": [{"model": "local-dir:/new", "temperature": 0.3}]},
-            "teacher.others.0.temperature is not a place, and a resumed sweep keeps its other",
+            "teacher.others.0.temperature is not a path, and a resumed sweep keeps its other",
         ),
         ({}, {"teacher.others": []}, "--set teacher.others after --resume needs the sweep's"),
     ],

@@ -55,8 +55,8 @@ def test_the_same_images_and_teacher_are_taken():
             {"packed": "p2", "teachers": ["f1"]},
             (
                 "data.path /new/images differs from /old/images, with which this sweep was begun "
-                "(its key is p2, not p1); name the place of the same content (a copy must keep the "
-                "files' times, as cp -a does), or start a new sweep"
+                "(its key is p2, not p1); give the path of an unchanged copy, in which the files "
+                "also have the same times (cp -a), or start a new sweep"
             ),
         ),
         (
@@ -64,7 +64,7 @@ def test_the_same_images_and_teacher_are_taken():
             {"packed": "p1", "teachers": ["f2"]},
             (
                 "teacher.model /new/a differs from /old/a, with which this sweep was begun (its "
-                "key is f2, not f1); name the place of the same content, or start a new sweep"
+                "key is f2, not f1); give the path of an unchanged copy, or start a new sweep"
             ),
         ),
     ],
@@ -112,8 +112,8 @@ def test_a_teacher_keeps_the_name_of_its_first_folder():
 def test_what_was_moved_is_said_and_whether_it_was_compared():
     assert moved_lines(record(IMAGES)) == [
         (
-            "data.path /old/images is read from /new/images, with the same content as when the "
-            "sweep began; sweep.json says so"
+            "data.path /old/images is now read from /new/images, with the same content as when the "
+            "sweep began; sweep.json has the new path"
         )
     ]
     begun = SweepRecord(Sweep(name="s"), load_experiment("demo"), "1", moved=IMAGES)

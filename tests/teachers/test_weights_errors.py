@@ -32,7 +32,7 @@ def message(folder):
     return text
 
 
-def test_weights_in_a_dict_beside_others_are_named(copied_teacher, weights):
+def test_weights_in_a_dict_with_others_are_named(copied_teacher, weights):
     torch.save({"model": weights}, copied_teacher / BIN)
     text = message(copied_teacher)
     assert f"{BIN} is a torch checkpoint, but its weights don't fit the model: they lack " in text
@@ -59,11 +59,20 @@ def test_missing_extra_and_other_keys_are_listed_three_of_each(copied_teacher, w
     weights["visual.proj"] = torch.zeros(3, 4)
     torch.save(weights, copied_teacher / BIN)
     text = message(copied_teacher)
-    assert "they have extra.weight; the shape differs of visual.proj (3, 4 for " in text
+    assert "they have extra.weight; shapes differ: visual.proj (3, 4 for " in text
     assert text.endswith("give the model whose weights these are, or other weights")
 
 
-def test_numpy_numbers_beside_the_weights_are_not_unpickled(copied_teacher, weights):
+def test_weights_of_another_width_are_named(copied_teacher, weights):
+    """open_clip only asserts that the width of the position embedding is right."""
+    weights["positional_embedding"] = torch.zeros(16, 8)
+    torch.save(weights, copied_teacher / BIN)
+    text = message(copied_teacher)
+    assert "is a torch checkpoint, but its weights don't fit the model (text pos_embed" in text
+    assert text.endswith("; give the model whose weights these are, or other weights")
+
+
+def test_numpy_numbers_next_to_weights_are_not_unpickled(copied_teacher, weights):
     torch.save({"state_dict": weights, "best": np.float64(1)}, copied_teacher / BIN)
     text = message(copied_teacher)
     assert f"{BIN} is a torch checkpoint that holds other Python objects than weights" in text
@@ -114,9 +123,9 @@ def test_a_file_name_that_open_clip_does_not_look_for_is_named(copied_teacher, w
 
 
 @pytest.mark.parametrize("content", [[1], {}, {1: torch.zeros(1)}, torch.zeros(1)])
-def test_a_checkpoint_without_weights_by_name_is_named(copied_teacher, weights, content):
+def test_a_checkpoint_without_a_state_dict_is_named(copied_teacher, weights, content):
     torch.save(content, copied_teacher / BIN)
-    assert f"{BIN} is a torch checkpoint without weights by name; save" in message(copied_teacher)
+    assert f"{BIN} is a torch checkpoint, but not a state_dict; save" in message(copied_teacher)
 
 
 def test_several_models_in_a_file_are_named(copied_teacher, weights):
@@ -146,6 +155,10 @@ def test_a_name_that_ends_like_another_kind_is_named(copied_teacher, weights):
     ("settings", "expected"),
     [
         ({"pretrained": "FOLDER/none.pt"}, "is not a tag of RN50, and there is no such file"),
+        (
+            {"model": "ViT-S-32-alt", "pretrained": "laion2b"},
+            "is not a tag of ViT-S-32-alt, which has no tags; give a weights file",
+        ),
         ({"pretrained": "FOLDER"}, "but a folder; write teacher.model=local-dir:"),
         ({"model": "FOLDER/w.pt"}, "is not an open_clip model; for a weights file, name its model"),
     ],

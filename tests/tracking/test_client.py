@@ -109,7 +109,7 @@ def test_a_path_of_a_file_or_the_uri_of_a_folder_is_answered_with_the_right_uri(
         ("http", 200, "answers, but not as an MLflow server"),
         ("http", 404, "answers, but not as an MLflow server"),
         ("http", 401, "fix the address or the credentials"),
-        ("https", 200, "answers, but not securely"),
+        ("https", 200, "can't be reached over https"),
     ],
 )
 def test_a_web_server_that_is_not_mlflow_is_named_as_such(scheme, status, sentence):

@@ -252,7 +252,7 @@ def test_a_database_of_an_older_mlflow_is_not_changed_until_its_upgrade_is_asked
         assert f"run  beamclip doctor --upgrade-tracking --tracking-uri {uri}, or" in printed
         assert content_hash(older) == before
     for use in (connect, describe_tracking):
-        with pytest.raises(UserError, match="is not changed unasked"):
+        with pytest.raises(UserError, match="is not upgraded automatically"):
             use(uri)
     assert content_hash(older) == before
 
@@ -260,7 +260,7 @@ def test_a_database_of_an_older_mlflow_is_not_changed_until_its_upgrade_is_asked
         main(["doctor", "--upgrade-tracking", "--tracking-uri", uri])
     assert caught.value.code == 0
     kept = tmp_path / f"mlflow.db.{OLDER}"
-    assert capsys.readouterr().out == f"{uri} is upgraded; as it was before, it is kept as {kept}\n"
+    assert capsys.readouterr().out == f"{uri} is upgraded; the old database is kept as {kept}\n"
     assert MlflowClient(uri).get_run("a0").info.run_name == "mine"
     assert database.read_schema(f"sqlite:///{kept}").revision == OLDER
     assert upgrade_tracking(uri) == f"{uri} needs no upgrade"

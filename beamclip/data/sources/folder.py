@@ -132,7 +132,7 @@ def _has_labeled_images(files: Files, root: str, classes: list[str]) -> bool:
 
 
 def _shared_folders(files: Files, root: str, classes: list[str]) -> list[str]:
-    """Return the folders in a split's folder that are called like a class, sorted."""
+    """Return the folders in a split's folder that have the name of a class, sorted."""
     # One split may store é as one character, the other as an e and an accent.
     own = set(map(composed, classes))
     return [name for name in files.folders(root) if composed(name) in own]

@@ -4,7 +4,7 @@ They have a column `image: {bytes, path}`, a column `label`, and class names in 
 metadata. Only the needed row groups and columns of a file are read. The `datasets` package would
 first copy every file into its own cache. Folders of `save_to_disk` hold the same tables as Arrow.
 
-An image column may also hold paths in place of bytes, which are followed, or base64 text.
+An image column may also hold base64 text, or paths of the images, which are then read.
 """
 
 import base64
@@ -289,7 +289,7 @@ class ParquetSource:
                 "data.path"
             )
         self._entries["test"], self._labels["test"], layout_notes = _test_split(files, base)
-        # The folder of the images of each file that holds paths in place of images.
+        # The folder of the images of each file that holds paths instead of images.
         self._places: dict[str, _Place] = {}
         self._is_text = False
         for split in SPLITS:
@@ -307,7 +307,7 @@ class ParquetSource:
                 self._is_text = True
         if self._places:
             path, place = next(iter(self._places.items()))
-            layout_notes.append(f"{path} holds paths, which are followed from {place}")
+            layout_notes.append(f"{path} holds paths of images, which are read from {place}")
         largest = max(_largest(split, labels, files) for split, labels in self._labels.items())
         schema_names = _names_in_schema(files, self._entries["train"][0].path)
         self.names, keys = resolve_classes(config, schema_names, largest + 1)

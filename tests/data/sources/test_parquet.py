@@ -316,7 +316,7 @@ def test_paths_in_place_of_images_are_followed(write_parquet, jpeg, tmp_path, fo
         jpeg((9, 0, 0)),
     ]
     start = "/" if form == "absolute" else folder
-    assert source.notes == (f"train-0.parquet holds paths, which are followed from {start}",)
+    assert source.notes == (f"train-0.parquet holds paths of images, which are read from {start}",)
     assert len(pack(DataConfig(path=str(folder), image_size=8), tmp_path / "stores").bad) == 0
     # The fingerprint depends on the images.
     before = source.fingerprint
