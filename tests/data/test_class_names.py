@@ -148,6 +148,7 @@ def test_wordnet_ids_in_paths():
     assert wordnet_id("cat.jpg") is wordnet_id("n014407645.jpg") is None
 
 
+IDS_2 = ("n01440764", "n02102040")
 IDS = ("n01440764", "n01443537", "n01484850")
 NAMES = ("tench", "goldfish", "great white shark")
 
@@ -288,6 +289,7 @@ def test_folders_called_by_numbers_need_a_list_that_means_one_thing(tmp_path):
             ("Chihuahua", "Blenheim_spaniel"),
             ("n02085620", "n02086646"),
         ),
+        (["tench (n01440764)", "springer, n02102040"], ("tench", "springer"), IDS_2),
         (["001.Black_footed_Albatross", "002.Laysan"], ("Black_footed_Albatross", "Laysan"), None),
         (["AnnualCrop", "Forest", "SeaLake"], ("Annual Crop", "Forest", "Sea Lake"), None),
         (["707-320", "727-200"], ("707-320", "727-200"), None),
