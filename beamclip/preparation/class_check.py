@@ -180,12 +180,11 @@ def _check(sample: _Sample, context: PreparationContext) -> None:
     count = len(sample.labels)
     top1 = accuracy(sample.logits, sample.labels)
     low, high = wilson_interval(top1, count)
-    # Nothing can be better by the factor.
-    if _FACTOR * high >= 100:
-        return
     chance = f"guessing among {classes} gets {100 / classes:.3g} %"
     better = []
-    for finding in _findings(sample, context):
+    # Beyond that, nothing can be better by the factor. With two classes it may still be chance.
+    can_be_better = _FACTOR * high < 100
+    for finding in _findings(sample, context) if can_be_better else ():
         finding_low, _ = wilson_interval(finding.top1, finding.images)
         if finding_low > max(_FACTOR * high, finding.least):
             better.append(finding)

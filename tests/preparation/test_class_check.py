@@ -199,6 +199,19 @@ def test_names_that_mean_nothing_to_the_teacher_are_a_warning_not_an_order(lines
         _check(sample, context)
 
 
+def test_two_classes_are_warned_of_too(lines):
+    """With two classes, an accuracy of guessing is too high to be doubled."""
+    experiment = Experiment.model_validate({"data": {"source": "demo"}})
+    anchors = torch.eye(2)
+    labels = torch.arange(2).repeat(50)
+    # Everything looks like the first class.
+    embeddings = anchors[torch.zeros(100, dtype=torch.int64)]
+    teacher = SimpleNamespace(name="small")
+    context, printed = lines
+    _check(_Sample(experiment, teacher, ("cat", "dog"), embeddings, anchors, labels), context)
+    assert len(printed) == 1 and "it recognizes 50 % of 100 images" in printed[0]
+
+
 def test_a_list_with_more_names_than_classes_is_matched_too():
     """As in a tar set whose labels are some of those of a longer list."""
     anchors = torch.eye(6)
