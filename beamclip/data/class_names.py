@@ -189,11 +189,7 @@ def resolve_classes(
     listed = _in_label_order(listed, source_names or (), own_keys)
     names = tuple(listed.names)
     _check_number(len(names), count, exact, listed.where)
-    if len(names) == count + 1 and names[0].lower() in _NO_CLASS:
-        raise UserError(
-            f"{listed.where} has {names[0]!r} in line 1, but the labels are only from 0 to "
-            f"{count - 1}, so each class would get the name before its own; remove that line"
-        )
+    check_first_name(names, count, listed.where)
     # Take WordNet ids from both, because either may hold ids in place of names. A list with more or
     # fewer names can't be matched with the source's classes.
     if len(own_keys) != len(names):
@@ -207,6 +203,21 @@ def resolve_classes(
         keys = tuple(name_list.keys)
     # The user's own names stay as they are.
     return (names if config.class_names else in_words(names, keys)), keys
+
+
+def check_first_name(names: Sequence[str], count: int, where: str) -> None:
+    """Raise UserError if a list begins with a name for no class, and has one name too many.
+
+    Args:
+        names: class names in label order.
+        count: number of labels.
+        where: the list's own name, for messages.
+    """
+    if len(names) == count + 1 and names[0].lower() in _NO_CLASS:
+        raise UserError(
+            f"{where} has {names[0]!r} in line 1, but the labels are only from 0 to {count - 1}, "
+            "so each class would get the name before its own; remove that line"
+        )
 
 
 def _check_number(names: int, count: int, exact: bool, where: str) -> None:
