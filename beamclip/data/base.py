@@ -101,7 +101,7 @@ def name_column(names: Sequence[str], where: str) -> Any:
 def class_notes(
     names: Sequence[str], train: NDArray[np.int64], test: NDArray[np.int64]
 ) -> tuple[str, ...]:
-    """Return a sentence about the classes that have images in only one of the two splits.
+    """Return sentences about the classes that lack images in one of the two splits, or in both.
 
     Such a class is not refused, because a student without labels may be tested on it.
 
@@ -120,6 +120,10 @@ def class_notes(
         if len(only_here):
             listed = list_names([names[label] for label in only_here])
             notes.append(f"{listed} {_have(only_here)} images in {here} but none in {there}")
+    nowhere = np.setdiff1d(np.arange(len(names)), np.union1d(train, test))
+    if len(nowhere):
+        listed = list_names([names[label] for label in nowhere])
+        notes.append(f"{listed} {_have(nowhere)} no images")
     return tuple(notes)
 
 

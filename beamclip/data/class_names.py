@@ -12,6 +12,8 @@ from beamclip.config import DataConfig, UserError
 from beamclip.data.folder_names import folder_numbers, names_in_folders
 from beamclip.data.list_formats import ClassList, check_counts_up, parse_class_list
 
+_NO_CLASS = {"background", "__background__", "dummy"}
+"""First line of lists for labels from 1, of TensorFlow's models. In lower case."""
 _IN_PATH = re.compile(r"(?:^|/)(n\d{8})(?=[/_.])")
 
 Classes = tuple[tuple[str, ...], tuple[str | None, ...]]
@@ -187,6 +189,7 @@ def resolve_classes(
     listed = _in_label_order(listed, source_names or (), own_keys)
     names = tuple(listed.names)
     _check_number(len(names), count, exact, listed.where)
+    check_first_name(names, count, listed.where)
     # Take WordNet ids from both, because either may hold ids in place of names. A list with more or
     # fewer names can't be matched with the source's classes.
     if len(own_keys) != len(names):
@@ -200,6 +203,21 @@ def resolve_classes(
         keys = tuple(name_list.keys)
     # The user's own names stay as they are.
     return (names if config.class_names else in_words(names, keys)), keys
+
+
+def check_first_name(names: Sequence[str], count: int, where: str) -> None:
+    """Raise UserError if a list begins with a name for no class, and has one name too many.
+
+    Args:
+        names: class names in label order.
+        count: number of labels.
+        where: the list's own name, for messages.
+    """
+    if len(names) == count + 1 and names[0].lower() in _NO_CLASS:
+        raise UserError(
+            f"{where} has {names[0]!r} in line 1, but the labels are only from 0 to {count - 1}, "
+            "so each class would get the name before its own; remove that line"
+        )
 
 
 def _check_number(names: int, count: int, exact: bool, where: str) -> None:

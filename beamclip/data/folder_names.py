@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 
 _WORDNET_ID = r"n\d{8}"
-_ID_FIRST = re.compile(rf"({_WORDNET_ID})(?:[-_. ]+(.*[^\W\d_].*))?")
-_ID_LAST = re.compile(rf"(.*[^\W\d_].*?)[-_. ]+({_WORDNET_ID})")
+_ID_FIRST = re.compile(rf"({_WORDNET_ID})(?:[-_., ]+(.*[^\W\d_].*))?")
+_ID_LAST = re.compile(rf"(.*[^\W\d_].*?)[-_., ]+[(\[]?({_WORDNET_ID})[)\]]?")
 # The name begins with no digit, because `707-320` is an airplane.
 _NUMBER_FIRST = re.compile(r"(\d+)[-_. ]+([^\W\d_].*)")
 _NUMBERED = re.compile(r"(\D*)(\d+)|(\d+)[-_. ]+[^\W\d_].*")

@@ -2,8 +2,8 @@
 
 Other than one name per line, these are: WordNet ids, alone or with words (`n01440764 tench`,
 `n01440764<TAB>tench, Tinca tinca`); numbered lines (`0 tench`, `0: 'tench',`, `airplane 0`); quoted
-lines; and JSON or Python lists and dictionaries. A number is a label and an id is a key, never part
-of a name: in a prompt, the teacher expects a word in its place.
+lines; JSON or Python lists and dictionaries; and YOLO's YAML. A number is a label and an id is a
+key, never part of a name: in a prompt, the teacher expects a word in its place.
 """
 
 import ast
@@ -13,16 +13,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import yaml
+
 from beamclip.config import UserError
 
 _ID = r"n\d{8}"
 _ID_FIRST = re.compile(rf"({_ID})(?:[\s:,;|=._-]+(.*))?")
 _ID_LAST = re.compile(rf"(.*\S)(?:\s*[,;:|(\[]\s*| +)({_ID})[)\]]?")
-_NUMBER_FIRST = re.compile(r"(\d+)(\s*[:=|;)]\s*|\s*,\s*|\.\s*|\s+-\s+|\s+)(\S.*)")
+_NUMBER_FIRST = re.compile(r"(\d+)(\s*(?:[:|;)]|[=-]>|=)\s*|\s*,\s*|\.\s*|\s+-\s+|\s+)(\S.*)")
+_SIGNS = (":", "=", "|", ";", ")", "=>", "->")
 _NUMBER_LAST = re.compile(r"(.*\S)(?:\s*[:=|;,]\s*|\s+)(\d+)")
-_ENTRY_OF_DICT = re.compile(r"\{?\s*['\"]?(\d+)['\"]?\s*:\s*((['\"]).*\3)\s*,?\s*\}?")
-_QUOTED = re.compile(r"[\[({]?\s*((['\"]).*\2)\s*,?\s*[\])}]?")
+# One string, not several: a mark inside is followed by no comma or colon.
+_STRING = r"(['\"])(?:(?!\{0}\s*[,:]).)*\{0}"
+_ENTRY_OF_DICT = re.compile(rf"\{{?\s*['\"]?(\d+)['\"]?\s*:\s*({_STRING.format(3)})\s*,?\s*\}}?")
+_QUOTED = re.compile(rf"[\[({{]?\s*({_STRING.format(2)})\s*,?\s*[\])}}]?")
 _ASSIGNMENT = re.compile(r"\w+\s*=\s*(?=[\[{])")
+_NAMES_IN_YAML = re.compile(r"^names\s*:", re.MULTILINE)
+_SEPARATORS = re.compile(r"[\s,;|]+")
+_HEADINGS = {"id", "index", "idx", "wnid", "synset", "number"}
+_NAME_HEADINGS = {"name", "names", "class", "class_name", "classname", "label", "words", "category"}
+# What no class name begins with: comments, markup, and parts of JSON or of a table.
+_NO_NAME = re.compile(
+    r"#\s|[<{|]|\[.*\]$|version https://git-lfs|(['\"]).*\1\s*,\s*['\"]|.*[\x00-\x08\x0e-\x1f]"
+)
+# Places365: `/a/airplane_cabin 1`.
+_PLACE = re.compile(r"/[a-z]/(\S.*)")
 _MIN_NUMBERED_LAST = 3
 """Fewer lines that end with numbers may be names: `Formula 1`, `Halo 2`."""
 
@@ -104,13 +119,20 @@ def parse_class_list(text: str, where: str) -> ClassList:
     found = numbers or None
     if found is None:
         found, texts = _take_numbers(texts, where)
+        # CUB's list numbers the names of its folders, which have numbers: `1 001.Albatross`.
+        again, shorter = _take_numbers(texts, where) if found else (None, texts)
+        texts = shorter if again == found else texts
+    _check_names(texts, where)
     lines = []
     for place, entry in enumerate(texts):
         lines.append(_parse_line(entry, f"{where} line {place + 1}"))
-    # Caffe's list of ImageNet: `n02119789 1 kit_fox`.
+    # Caffe's list of ImageNet: `n02119789 1 kit_fox`. There may be tabs between the three.
     if found is None and all(line.key and line.name for line in lines):
-        found, names = _take_numbers([line.name for line in lines], where)
-        lines = [replace(line, name=name) for line, name in zip(lines, names, strict=True)]
+        found, names = _take_numbers(["\t".join((line.name, *line.rest)) for line in lines], where)
+        if found is not None:
+            fields = [name.split("\t") for name in names]
+            split = zip(lines, fields, strict=True)
+            lines = [replace(line, name=name, rest=tuple(rest)) for line, (name, *rest) in split]
     if found is not None:
         numbered = zip(found, lines, strict=True)
         lines = [replace(line, number=number) for number, line in numbered]
@@ -141,6 +163,8 @@ def _entries_of_structure(text: str, where: str) -> list[_Entry] | None:
         UserError: it holds something else than class names.
     """
     text = text.strip()
+    if _NAMES_IN_YAML.search(text):
+        return _entries_of_yaml(text, where)
     text = text[match.end() :] if (match := _ASSIGNMENT.match(text)) else text
     if not text.startswith(("[", "{")):
         return None
@@ -152,7 +176,25 @@ def _entries_of_structure(text: str, where: str) -> list[_Entry] | None:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             return None
-    entries = _entries_of_value(value)
+    return _checked(_entries_of_value(value), where)
+
+
+def _entries_of_yaml(text: str, where: str) -> list[_Entry]:
+    """Return the entries in the `names` of a data set's YAML, as YOLO has it.
+
+    Raises:
+        UserError: it is no YAML, or its `names` hold something else than class names.
+    """
+    try:
+        # A loader that makes text, so that a class called `no` or `1` stays one.
+        value = yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError):
+        value = None
+    return _checked(_entries_of_value(value), where)
+
+
+def _checked(entries: list[_Entry] | None, where: str) -> list[_Entry]:
+    """Return the entries. Raise UserError if there are none."""
     if not entries:
         raise UserError(
             f"{where} is a list or dictionary that holds no class names; write one class name a "
@@ -209,6 +251,10 @@ def _entries_of_lines(text: str, where: str) -> tuple[list[_Entry], str]:
         raise UserError(
             f"{where} is empty in line {line}; write one class name per line, in label order"
         )
+    _check_no_heading(lines, where)
+    # Every line may end as an entry of a table does.
+    if len(lines) > 1 and all(re.fullmatch(r"[^'\",;]+[,;]", line) for line in lines):
+        lines = [line[:-1].rstrip() for line in lines]
     # The brackets of a dictionary that is not complete.
     inner = [line for line in lines if line not in ("{", "}", "[", "]")] or lines
     matches = [_ENTRY_OF_DICT.fullmatch(line) for line in inner]
@@ -221,9 +267,29 @@ def _entries_of_lines(text: str, where: str) -> tuple[list[_Entry], str]:
     quoted = [_QUOTED.fullmatch(line) for line in inner]
     if all(quoted):
         return [(None, _unquote(match.group(1))) for match in quoted if match], "quoted names"
-    if len(lines) > 1 and all(line.startswith("- ") for line in lines):
+    if len(lines) > 1 and all(line.startswith(("- ", "* ", "• ")) for line in lines):
         return [(None, line[2:].strip()) for line in lines], ""
     return [(None, line) for line in lines], ""
+
+
+def _check_no_heading(lines: Sequence[str], where: str) -> None:
+    """Raise UserError if the first line is the heading of a table."""
+    words = _SEPARATORS.split(lines[0].lower().replace('"', ""))
+    is_heading = set(words) <= _HEADINGS | _NAME_HEADINGS and not _NAME_HEADINGS.isdisjoint(words)
+    if is_heading and len(lines) > 1:
+        raise UserError(
+            f"{where} has the heading {lines[0]!r} in line 1, which would be a class; remove it"
+        )
+
+
+def _check_names(texts: Sequence[str], where: str) -> None:
+    """Raise UserError if a text is surely no class name, as in a web page or a list of records."""
+    for place, text in enumerate(texts):
+        if _NO_NAME.match(text):
+            raise UserError(
+                f"{where} has {text[:40]!r} in line {place + 1}, which is no class name; write one "
+                "class name per line, in label order"
+            )
 
 
 def _unquote(text: str) -> str:
@@ -242,13 +308,16 @@ def _take_numbers(texts: list[str], where: str) -> tuple[list[int] | None, list[
     Raises:
         UserError: most lines count up, and one has no number.
     """
+    places = [_PLACE.fullmatch(text) for text in texts]
+    if all(places):
+        texts = [match.group(1).replace("/", " ") for match in places if match]
     first = [_NUMBER_FIRST.fullmatch(text) for text in texts]
     numbers = [int(match.group(1)) for match in first if match]
     names = [match.group(3) for match in first if match]
     if len(numbers) == len(texts) and _mostly_distinct(names):
         # Text after a sign such as a colon is no part of a number's name, and no name begins with
         # 0. Else only numbers that count up are labels.
-        has_signs = all(match.group(2).strip() in (*":=|;)",) for match in first if match)
+        has_signs = all(match.group(2).strip() in _SIGNS for match in first if match)
         if _counts_up(numbers) or 0 in numbers or has_signs:
             return numbers, names
     elif len(texts) > 3 and len(texts) / 2 < len(numbers) < len(texts):

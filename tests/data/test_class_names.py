@@ -148,6 +148,7 @@ def test_wordnet_ids_in_paths():
     assert wordnet_id("cat.jpg") is wordnet_id("n014407645.jpg") is None
 
 
+IDS_2 = ("n01440764", "n02102040")
 IDS = ("n01440764", "n01443537", "n01484850")
 NAMES = ("tench", "goldfish", "great white shark")
 
@@ -167,6 +168,7 @@ def listed_as(tmp_path, text, source_names=None, count=3, exact=False):
         "n01440764,tench\nn01443537,goldfish\nn01484850,great white shark",
         "tench n01440764\ngoldfish,n01443537\ngreat white shark (n01484850)",
         "n01484850 3 great white shark\nn01440764 1 tench\nn01443537 2 goldfish",
+        "n01440764\t0\ttench\nn01443537\t1\tgoldfish\nn01484850\t2\tgreat white shark",
         (
             '{"0": ["n01440764", "tench"], "1": ["n01443537", "goldfish"], '
             '"2": ["n01484850", "great white shark"]}'
@@ -191,6 +193,13 @@ def test_ids_in_a_list_are_keys_wherever_they_stand(tmp_path, text):
         '{"tench": 0, "great white shark": 2, "goldfish": 1}',
         '{"id2label": {"0": "tench", "1": "goldfish", "2": "great white shark"}}',
         "- tench\n- goldfish\n- great white shark",
+        "* tench\n* goldfish\n* great white shark",
+        "tench,\ngoldfish,\ngreat white shark,",
+        "0 => tench\n1 => goldfish\n2 => great white shark",
+        "1 001.tench\n2 002.goldfish\n3 003.great white shark",
+        "/t/tench 0\n/g/goldfish 1\n/g/great white shark 2",
+        "path: x\nnc: 3\nnames:\n  0: tench\n  1: goldfish\n  2: great white shark",
+        "names: [tench, 'goldfish', great white shark]",
     ],
 )
 def test_numbers_and_quotation_marks_are_no_part_of_a_name(tmp_path, text):
@@ -217,7 +226,18 @@ def test_names_with_numbers_of_their_own_stay_whole(tmp_path, lines):
     ("text", "match"),
     [
         ("0 tench\n217 springer\n482 shark", "numbered lines, but none with the number 1"),
-        ("names:\n0: a\n1: b\n2: c", "has 'names:' in line 1, without a number"),
+        ("classes:\n0: a\n1: b\n2: c", "has 'classes:' in line 1, without a number"),
+        ("names:\n  0: a\n  x: b", "is a list or dictionary that holds no class names"),
+        ("name,label\ntench,0\nspringer,1", "has the heading 'name,label' in line 1"),
+        ("wnid\tname\nn01440764\ttench\nn02102040\tspringer", "has the heading"),
+        ("Class\ntench\nspringer", "has the heading 'Class' in line 1"),
+        ('{"id":0,"name":"tench"}\n{"id":1,"name":"dog"}', "which is no class name; write one"),
+        ("'tench', 'springer',\n'shark', 'dog',", "which is no class name"),
+        ("# fish\ntench\nspringer", "has '# fish' in line 1, which is no class name"),
+        ("<!DOCTYPE html>\n<html>", "which is no class name"),
+        ("| 0 | tench |\n| 1 | dog |", "which is no class name"),
+        ("version https://git-lfs.github.com/spec/v1\noid x\nsize 3", "which is no class name"),
+        ("tench\0\ndog", "which is no class name"),
         ("n01440764\nn99999999\nx", "line 2 has n99999999 without a name"),
         ('{"a": {"b": 1}}', "is a list or dictionary that holds no class names"),
     ],
@@ -225,6 +245,14 @@ def test_names_with_numbers_of_their_own_stay_whole(tmp_path, lines):
 def test_a_list_of_another_kind_gets_a_sentence(tmp_path, text, match):
     with pytest.raises(UserError, match=match):
         listed_as(tmp_path, text)
+
+
+def test_a_first_line_for_no_class_is_refused_unless_labels_begin_at_1(tmp_path):
+    """TensorFlow's lists of ImageNet have 1001 lines."""
+    text = "background\ntench\ndog\nshark"
+    with pytest.raises(UserError, match=r"'background' in line 1, but the labels are only from 0"):
+        listed_as(tmp_path, text, count=3)
+    assert listed_as(tmp_path, text, count=4)[0][:2] == ("background", "tench")
 
 
 def test_a_list_with_ids_in_front_is_matched_with_the_ids_of_folders(tmp_path):
@@ -261,6 +289,7 @@ def test_folders_called_by_numbers_need_a_list_that_means_one_thing(tmp_path):
             ("Chihuahua", "Blenheim_spaniel"),
             ("n02085620", "n02086646"),
         ),
+        (["tench (n01440764)", "springer, n02102040"], ("tench", "springer"), IDS_2),
         (["001.Black_footed_Albatross", "002.Laysan"], ("Black_footed_Albatross", "Laysan"), None),
         (["AnnualCrop", "Forest", "SeaLake"], ("Annual Crop", "Forest", "Sea Lake"), None),
         (["707-320", "727-200"], ("707-320", "727-200"), None),

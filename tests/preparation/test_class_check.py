@@ -1,6 +1,8 @@
 """Real pictures of one color each, and a CLIP that has learned the names of the colors."""
 
 import itertools
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 from beamclip.config import Experiment, UserError, with_values
 from beamclip.evaluation import accuracy, zero_shot_logits
 from beamclip.preparation.build import prepare, prepare_all
-from beamclip.preparation.class_check import _best_matching, _Sample, sample_ids
+from beamclip.preparation.class_check import _best_matching, _check, _Sample, sample_ids
 from beamclip.preparation.context import PreparationContext
 
 COLORS = sorted(tiny.COLORS)
@@ -173,6 +175,41 @@ def test_the_matching_is_the_best_of_all_permutations_and_is_measured_on_other_i
     assert finding.top1 == pytest.approx(accuracy(logits, names))
     assert best == (4, 3, 2, 1, 0) and finding.images == 30
     assert "label 0 is z, not v, label 1 is y, not w" in finding.how
+
+
+def test_names_that_mean_nothing_to_the_teacher_are_a_warning_not_an_order(lines):
+    """Classes are near some of such names, so a matching is better, but no order is right."""
+    # Of ten classes, three are near one name each, and the others near the last one.
+    anchors = torch.eye(10)
+    near = torch.tensor([1, 2, 3, *[9] * 7])
+    labels = torch.arange(10).repeat(50)
+    experiment = Experiment.model_validate({"data": {"source": "demo"}})
+    teacher = SimpleNamespace(name="small")
+    sample = _Sample(
+        experiment, teacher, tuple("ABCDEFGHIJ"), anchors[near[labels]], anchors, labels
+    )
+    assert _best_matching(sample, None).top1 == 40
+    context, printed = lines
+    _check(sample, context)
+    assert len(printed) == 1 and "small hardly knows these classes" in printed[0]
+    # One more class makes it an order.
+    near[3] = 5
+    sample = replace(sample, embeddings=anchors[near[labels]])
+    with pytest.raises(UserError, match="50 % with the names in another order"):
+        _check(sample, context)
+
+
+def test_two_classes_are_warned_of_too(lines):
+    """With two classes, an accuracy of guessing is too high to be doubled."""
+    experiment = Experiment.model_validate({"data": {"source": "demo"}})
+    anchors = torch.eye(2)
+    labels = torch.arange(2).repeat(50)
+    # Everything looks like the first class.
+    embeddings = anchors[torch.zeros(100, dtype=torch.int64)]
+    teacher = SimpleNamespace(name="small")
+    context, printed = lines
+    _check(_Sample(experiment, teacher, ("cat", "dog"), embeddings, anchors, labels), context)
+    assert len(printed) == 1 and "it recognizes 50 % of 100 images" in printed[0]
 
 
 def test_a_list_with_more_names_than_classes_is_matched_too():

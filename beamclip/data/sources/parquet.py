@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ LABELS = ("label", "fine_label", "labels")
 """Names of the column with the labels. `fine_label` is for the hub's CIFAR-100."""
 _ROWS = 256
 """Rows in memory at a time: photographs can be megabytes each."""
+_SHOWN = 200
+"""Characters of a path that a message shows."""
 _SMALL = 200 * 2**20
 """Total bytes below which the contents of all files are hashed, which costs little then."""
 
@@ -262,6 +265,19 @@ def find_base(files: Files) -> str:
     return bases[0] if bases else ""
 
 
+def _missing_files(entries: Sequence[Entry]) -> list[str]:
+    """Return a sentence if files are fewer than their names say, `train-00000-of-00005.parquet`.
+
+    Nothing is returned for names that say no number or different ones.
+    """
+    matches = [re.search(r"-of-(\d+)(?:-\w+)?\.\w+$", entry.path) for entry in entries]
+    totals = {int(match.group(1)) for match in matches if match}
+    if None in matches or len(totals) != 1 or len(entries) >= max(totals):
+        return []
+    verb = "is" if len(entries) == 1 else "are"
+    return [f"only {len(entries)} of {max(totals)} files {verb} there, such as {entries[0].path}"]
+
+
 class ParquetSource:
     """Parquet files of one data set.
 
@@ -289,6 +305,8 @@ class ParquetSource:
                 "data.path"
             )
         self._entries["test"], self._labels["test"], layout_notes = _test_split(files, base)
+        for split in SPLITS:
+            layout_notes += _missing_files(self._entries[split])
         # The folder of the images of each file that holds paths instead of images.
         self._places: dict[str, _Place] = {}
         self._is_text = False
@@ -531,10 +549,15 @@ def _find_place(files: Files, path: str) -> _Place | None:
         if "://" not in name and place.files.is_file(place.below(name)):
             return place
     raise UserError(
-        f"{path} row 0 has no image, only the path {name}, which is not a file "
+        f"{path} row 0 has no image, only the path {_shortened(name)}, which is not a file "
         f"{'on this machine' if PurePath(name).is_absolute() else 'next to it'}; put the images "
         "there, or write their bytes into the column"
     )
+
+
+def _shortened(text: str) -> str:
+    """Return a text for a message: text that is no path may be a whole image in base64."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _test_split(files: Files, base: str) -> tuple[list[Entry], NDArray[np.int64], list[str]]:

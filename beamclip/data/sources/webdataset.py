@@ -26,6 +26,7 @@ from beamclip.data.base import (
 from beamclip.data.class_names import (
     Classes,
     NameList,
+    check_first_name,
     check_spelled_once,
     composed,
     name_list_in,
@@ -209,7 +210,12 @@ class TarSource:
 
     @cached_property
     def _labels(self) -> dict[Split, NDArray[np.int64]]:
-        return {split: self._class_indices(split) for split in SPLITS}
+        labels = {split: self._class_indices(split) for split in SPLITS}
+        if self._folders is None:
+            largest = max(int(indices.max(initial=-1)) for indices in labels.values())
+            where = self._config.class_names or f"the list of names in {self._files}"
+            check_first_name(self.names, largest + 1, where)
+        return labels
 
     def _class_indices(self, split: Split) -> NDArray[np.int64]:
         """Return the class index of each sample of a split.

@@ -178,12 +178,18 @@ def test_valid_is_a_test_split(make_tree):
 
 def test_classes_with_images_in_only_one_split_are_in_the_notes(make_tree):
     source = source_of(
-        make_tree({"train": {"a": 2, "b": 0, "c": 1}, "test": {"a": 1, "b": 2, "c": 0}})
+        make_tree(
+            {
+                "train": {"a": 2, "b": 0, "c": 1, "d": 0},
+                "test": {"a": 1, "b": 2, "c": 0, "d": 0},
+            }
+        )
     )
-    assert source.names == ("a", "b", "c")
+    assert source.names == ("a", "b", "c", "d")
     assert source.notes == (
         "class b has images in test but none in train",
         "class c has images in train but none in test",
+        "class d has no images",
     )
 
 

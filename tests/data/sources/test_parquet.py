@@ -362,3 +362,21 @@ def test_a_test_split_without_labels_is_in_the_notes(write_parquet):
         "the test split has no labels, so validation is the test split",
         "class blue has images in train but none in test",
     )
+
+
+def test_files_that_are_missing_by_the_names_of_others_are_in_the_notes(write_parquet):
+    write_parquet("train-00000-of-00003-1a2b.parquet", [0, 1])
+    write_parquet("train-00002-of-00003-1a2b.parquet", [0, 1])
+    source = source_of(write_parquet("test-00000-of-00001.parquet", [0, 1]))
+    assert source.notes == (
+        "only 2 of 3 files are there, such as train-00000-of-00003-1a2b.parquet",
+    )
+
+
+def test_text_that_is_no_path_is_shortened_in_the_message(write_parquet):
+    folder = write_parquet("train-0.parquet", [0, 1])
+    write_parquet("test-0.parquet", [0, 1])
+    with_images(folder, pa.array(["_9j_" * 1000] * 2))
+    with pytest.raises(UserError, match="only the path _9j_") as error:
+        source_of(folder)
+    assert len(str(error.value)) < 500

@@ -351,3 +351,9 @@ def test_several_labels_for_one_image_are_a_user_error(shards, jpeg, suffix, con
     write_tar(shards / "set-train-000000.tar", {"0.jpg": jpeg(), f"0{suffix}": content})
     with pytest.raises(UserError, match=r"holds a list of labels, but an image has one class"):
         list(source_of(shards).items("train"))
+
+
+def test_a_first_name_for_no_class_is_refused(shards):
+    (shards / "classnames.txt").write_text("background\nant\nbee\ncow\n")
+    with pytest.raises(UserError, match="has 'background' in line 1, but the labels are only"):
+        next(source_of(shards).items("train"))
