@@ -222,6 +222,9 @@ def parquet_files(files: Files, split: str, base: str = "") -> list[Entry]:
         files: the data set's files.
         split: name of the split.
         base: folder in which these are looked for; see `find_base`.
+
+    Raises:
+        UserError: the rows of Arrow files are chosen by an index of `datasets`.
     """
     candidates = (
         ("", f"{split}-*.parquet"),
@@ -235,9 +238,18 @@ def parquet_files(files: Files, split: str, base: str = "") -> list[Entry]:
     )
     for folder, pattern in candidates:
         entries = []
+        index = None
         for entry in files.files(f"{base}/{folder}".strip("/")):
             if fnmatch(PurePath(entry.path).name, pattern):
                 entries.append(entry)
+            elif fnmatch(PurePath(entry.path).name, "indices*.arrow"):
+                index = entry.path
+        if entries and index is not None:
+            # `datasets` wrote it for a set that was filtered or shuffled. The tables have all rows.
+            raise UserError(
+                f"{files} has {index}, which says which rows belong to the data set, and beamclip "
+                "doesn't read it; save the data set again with flatten_indices().save_to_disk()"
+            )
         if entries:
             return entries
     return []

@@ -267,6 +267,18 @@ def test_save_to_disk_folders_give_the_same_items_as_parquet(
         ]
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_index_of_rows_is_not_ignored(write_parquet, tmp_path, split):
+    """`datasets` writes it for a set that was filtered or shuffled."""
+    write_parquet("train-0.parquet", [0, 1])
+    folder = saved(tmp_path / "saved", write_parquet("test-0.parquet", [1, 0]))
+    (folder / split / "indices-00000-of-00001.arrow").write_bytes(b"any")
+    with pytest.raises(
+        UserError, match=rf"has {split}/indices.*, which says which rows .* flatten"
+    ):
+        source_of(folder)
+
+
 def test_a_damaged_arrow_file_is_a_user_error(write_parquet, tmp_path):
     write_parquet("train-0.parquet", [0, 1])
     folder = saved(tmp_path / "saved", write_parquet("test-0.parquet", [1, 0]))
