@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from beamclip.config import Experiment, UserError, first_line
+from beamclip.config.provenance import without_passwords
 
 Resources = dict[str, float]
 """Resources of one node, or of several together, under Ray's names (CPU, GPU, ...)."""
@@ -149,13 +150,20 @@ def _check_answers() -> None:
             return
     if address.startswith(("http://", "https://")):
         raise UserError(
-            f"RAY_ADDRESS {address} is a dashboard, to which `ray job submit` sends jobs; a sweep "
-            "that starts here needs HOST:6379 of the head node, or no RAY_ADDRESS"
+            f"RAY_ADDRESS {without_passwords(address)} is a dashboard, to which `ray job submit` "
+            "sends jobs; a sweep that starts here needs HOST:6379 of the head node, or no "
+            "RAY_ADDRESS"
         )
-    # Addresses without a port are left to Ray.
+    # Other addresses without a port are left to Ray, which refuses them at once.
     target = address.removeprefix("ray://")
     host, _, port = target.rpartition(":")
     if not port.isdigit():
+        if address.startswith("ray://"):
+            # Ray would try for 30 s.
+            raise UserError(
+                f"RAY_ADDRESS {without_passwords(address)} should end in a port; "
+                "write ray://HOST:10001"
+            )
         return
     try:
         # Brackets enclose an IPv6 address.
@@ -175,7 +183,7 @@ def _finds_address() -> bool:
 def _no_cluster(address: str) -> str:
     if _finds_address():
         return f"the Ray cluster {address} that {_address_file()} names"
-    return f"the Ray cluster {address}"
+    return f"the Ray cluster {without_passwords(address)}"
 
 
 def _remedy() -> str:
@@ -248,6 +256,12 @@ def _check_temp_folder() -> None:
     """
     folder = _temp_folder()
     remedy = "set RAY_TMPDIR to {}, for example RAY_TMPDIR=/tmp/{}"
+    # Ray's processes would look for it in their own working directories.
+    if not folder.is_absolute():
+        raise UserError(
+            f"Ray's folder {folder} is not an absolute path; "
+            + remedy.format("one", f"ray-{os.getuid()}")
+        )
     # The longest path of a socket in it; its time has as many digits as any.
     session = f"session_2026-01-01_00-00-00_000000_{os.getpid()}"
     length = len(os.fsencode(folder / session / "sockets" / "plasma_store"))
@@ -283,7 +297,7 @@ def _keep_sigterm_handler() -> Iterator[None]:
 
 
 def _why_not_connected(error: Exception, existing: bool) -> str:
-    reason = first_line(error).rstrip(". ")[:200]
+    reason = without_passwords(first_line(error)).rstrip(". ")[:200]
     address = os.environ.get("RAY_ADDRESS")
     if not existing:
         # Ray writes ~/.ray/auth_token for every new cluster.
@@ -296,7 +310,8 @@ def _why_not_connected(error: Exception, existing: bool) -> str:
         logs = _temp_folder() / "session_latest" / "logs"
         return f"Ray can't be started on this machine ({reason}); see its logs in {logs}"
     if address:
-        return f"the Ray cluster {address} can't be joined ({reason}); {_remedy()}"
+        shown = without_passwords(address)
+        return f"the Ray cluster {shown} can't be joined ({reason}); {_remedy()}"
     return f"the Ray cluster of this machine can't be joined ({reason}); {_remedy()}"
 
 

@@ -3,6 +3,7 @@
 Nothing is unpickled, and no torch is imported.
 """
 
+import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def file_kind(path: Path) -> tuple[str, str]:
     # First, since a header's length may look like the beginning of another kind.
     length = int.from_bytes(head[:_LENGTH_BYTES], "little")
     if head[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{" and length < _MAX_HEADER_BYTES:
-        if path.stat().st_size < _LENGTH_BYTES + length:
+        if path.stat().st_size < _safetensors_size(path, length):
             return "an incomplete safetensors file", "copy or download it again"
         return "a safetensors file", ""
     for start, (kind, advice) in _NOT_WEIGHTS.items():
@@ -65,6 +66,20 @@ def file_kind(path: Path) -> tuple[str, str]:
     if _is_text(head):
         return "a text file", "give the file of weights"
     return "neither safetensors nor a torch checkpoint", "check the path or download it again"
+
+
+def _safetensors_size(path: Path, length: int) -> int:
+    """Return the size that a safetensors file has at least by its header, which has a length."""
+    start = _LENGTH_BYTES + length
+    with path.open("rb") as file:
+        header = file.read(start)[_LENGTH_BYTES:]
+    try:
+        entries = json.loads(header)
+        ends = [entry["data_offsets"][1] for entry in entries.values() if "data_offsets" in entry]
+        return start + max(ends, default=0)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        # The header is cut or damaged; of a damaged one, the reader of safetensors says what it is.
+        return start
 
 
 def _zip_kind(path: Path) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from them. The record also lists the new places (`SweepRecord.moved`), and they 
 settings only where inputs are read.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ Places = Mapping[str, Mapping[str, str]]
 """Setting -> first place -> place where the input is now. `teacher.model` and `teacher.pretrained`
 are used for all teachers."""
 
+NORMALIZATION = ("teacher.mean", "teacher.std", "teacher.interpolation")
+"""Settings that a sweep of an older version may lack for a teacher that needs them now. Their value
+is kept as JSON under the first place "", which stands for a setting that is not set."""
+
 MOVABLE = (
     "data.path",
     "data.class_names",
@@ -26,8 +31,9 @@ MOVABLE = (
     "teacher.model",
     "teacher.pretrained",
     "teacher.others",
+    *NORMALIZATION,
 )
-"""Settings of which `--resume` takes a new place."""
+"""Settings of which `--resume` takes a new place, or a value that the sweep lacks."""
 
 
 def places_in(experiment: Experiment) -> Iterator[tuple[str, str]]:
@@ -65,11 +71,20 @@ def with_moved_places(experiment: Experiment, moved: Places) -> Experiment:
     if not moved:
         return experiment
 
+    normalization = {
+        key.removeprefix("teacher."): json.loads(moved[key][""])
+        for key in NORMALIZATION
+        if key in moved
+    }
+
     def tower_values(tower: TowerConfig) -> dict[str, Any]:
+        unset = {
+            name: value for name, value in normalization.items() if getattr(tower, name) is None
+        }
         return {
             "model": place("teacher.model", tower.model),
             "pretrained": place("teacher.pretrained", tower.pretrained),
-        }
+        } | unset
 
     others = [
         other.model_dump(mode="json") | tower_values(other) for other in experiment.teacher.others
@@ -103,6 +118,9 @@ def add_moved_places(
         if key == "teacher.others":
             for setting, first, now in _pairs_of_others(trials, value):
                 result.setdefault(setting, {})[first] = _new_place(setting, now)
+        elif key in NORMALIZATION:
+            _check_unset(trials, key, value)
+            result[key] = {"": json.dumps(value)}
         else:
             place = _new_place(key, value)
             result.setdefault(key, {})[_moved_place(trials, moved, key)] = place
@@ -112,6 +130,20 @@ def add_moved_places(
         for key, places in result.items()
     }
     return {key: places for key, places in kept.items() if places}
+
+
+def _check_unset(trials: list[Experiment], key: str, value: Any) -> None:
+    """Raise UserError if a value can't be used, or all teachers of a sweep have one already."""
+    if value is None:
+        raise UserError(f"--set {key} has no value after --resume; write one or leave it out")
+    # Only for its validation.
+    with_values(trials[0], {key: value})
+    name = key.removeprefix("teacher.")
+    towers = [tower for trial in trials for tower in trial.teacher.all()]
+    if all(getattr(tower, name) is not None for tower in towers):
+        raise UserError(
+            f"--resume can't take another {key}: a resumed sweep keeps its own; leave it out"
+        )
 
 
 def _new_place(key: str, value: Any) -> str:

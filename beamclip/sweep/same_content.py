@@ -10,7 +10,7 @@ from beamclip.config import UserError, planned_values, trial_experiment
 from beamclip.config.provenance import without_passwords
 from beamclip.distributed.store_reports import InputKeys
 from beamclip.stores import key_of, read_json
-from beamclip.stores.moved_places import add_moved_places
+from beamclip.stores.moved_places import NORMALIZATION, add_moved_places
 from beamclip.stores.paths import LOCAL_MODEL
 from beamclip.stores.sweep_record import SweepRecord
 
@@ -90,12 +90,17 @@ def moved_lines(record: SweepRecord) -> list[str]:
         if record.assets
         else "not compared, since the sweep had built nothing yet"
     )
-    return [
-        f"{key} {_readable(first)} is now read from {_readable(now)}, {reason}; "
-        "sweep.json has the new path"
-        for key, places in record.moved.items()
-        for first, now in places.items()
-    ]
+    lines = []
+    for key, places in record.moved.items():
+        for first, now in places.items():
+            if key in NORMALIZATION:
+                lines.append(f"{key} is {now}, {reason}; sweep.json has it now")
+                continue
+            lines.append(
+                f"{key} {_readable(first)} is now read from {_readable(now)}, {reason}; "
+                "sweep.json has the new path"
+            )
+    return lines
 
 
 def _begun(record: SweepRecord, asset_key: str) -> list[dict[str, Any]]:
@@ -131,6 +136,12 @@ def _check_any(record: SweepRecord, key: str, found: str, expected: Sequence[str
     places = record.moved[key]
     first = ", ".join(map(_readable, places))
     now = ", ".join(map(_readable, places.values()))
+    if key in NORMALIZATION:
+        raise UserError(
+            f"with {key} {now}, the teacher is not the one with which this sweep was begun (its "
+            f"key is {found}, not {expected[0]}); give the values that it had then, or start a new "
+            "sweep"
+        )
     advice = "give the path of an unchanged copy"
     if key == "data.path":
         advice += ", in which the files also have the same times (cp -a)"

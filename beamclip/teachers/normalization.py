@@ -205,10 +205,14 @@ def _channels(value: Any, key: str, config: TowerConfig) -> tuple[float, float, 
     channels = [value] * 3 if isinstance(value, int | float) else value
     try:
         red, green, blue = map(float, channels)
+        # As in `TowerConfig`. Some files have values for pixels of 0-255. NaN fails this too.
+        in_range = all(0 <= channel <= 1 for channel in (red, green, blue))
+        if not in_range or (key == "std" and 0 in (red, green, blue)):
+            raise ValueError
     except (TypeError, ValueError):
         raise UserError(
             f"teacher.model {config.model} has preprocess_cfg.{key} {value} in its {_CONFIG}; "
-            "write three numbers there"
+            f"write three numbers from 0 to 1 there{', not 0' if key == 'std' else ''}"
         ) from None
     return red, green, blue
 

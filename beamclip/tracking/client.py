@@ -38,7 +38,8 @@ ANSWER_SECONDS = 4
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 # Schemes that people write for another one.
 _MISSPELLED = {"postgres": "postgresql", "sqlite3": "sqlite"}
-_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(?:/|$)")
+# With a user and a password in front of the host, or without.
+_HOST_AND_PORT = re.compile(r"(?:[^/\s]*@)?[\w.-]+:\d+(?:/|$)")
 _ARTIFACTS = "/artifacts"
 # Columns of MLflow's database that hold paths of artifacts.
 _PATH_COLUMNS = (("experiments", "artifact_location"), ("runs", "artifact_uri"))
@@ -87,9 +88,11 @@ def describe_tracking(uri: str) -> str:
         UserError: see `connect`.
     """
     shown = without_passwords(uri)
+    _check_address(uri, _scheme(uri))
     if is_sqlite(uri):
         path = sqlite_path(uri)
-        if not path.exists() or not path.stat().st_size:
+        # A device has no size either, and would be replaced by the database.
+        if not path.exists() or (path.is_file() and not path.stat().st_size):
             _check_folder(uri, path)
             return f"{shown} will be created"
         _check_sqlite(uri, create=True)
@@ -335,7 +338,11 @@ def _check_address(uri: str, scheme: str) -> None:
     if scheme in ("http", "https"):
         _check_server_address(uri)
     elif _HOST_AND_PORT.match(uri):
-        raise UserError(f"{shown} has no scheme; write http://{without_passwords(uri)}")
+        # Only behind a scheme is a password recognized.
+        address = without_passwords(f"http://{uri}")
+        raise UserError(
+            f"tracking.uri {address.removeprefix('http://')} has no scheme; write {address}"
+        )
     elif scheme in _MISSPELLED or (scheme not in ("", "file") and not uri.startswith(scheme)):
         right = _MISSPELLED.get(scheme, scheme)
         raise UserError(f"{shown} has a scheme that MLflow doesn't know; begin it with {right}:")
@@ -376,6 +383,11 @@ def _check_sqlite(uri: str, create: bool) -> None:
         raise UserError(
             f"tracking.uri {without_passwords(uri)} is a folder; "
             f"name a file in it: {sqlite_uri(f'{path}/mlflow.db')}"
+        )
+    if path.exists() and not path.is_file():
+        raise UserError(
+            f"tracking.uri {without_passwords(uri)} is not a regular file; "
+            "name a database that you can use"
         )
     if not path.exists():
         if not create:
@@ -503,7 +515,7 @@ def _why_unusable(error: Exception) -> str:
             "can't be reached over https: its certificate is not trusted, or it serves http only; "
             "write http:// or fix the certificate"
         )
-    if "valid JSON" in reason or "error code 404" in reason:
+    if "valid JSON" in reason or re.search(r"error code (?:404|405|501)\b", reason):
         return (
             "answers, but not as an MLflow server; write the address that mlflow server printed, "
             "with the path at which a proxy serves it"

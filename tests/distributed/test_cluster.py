@@ -1,6 +1,7 @@
 import concurrent.futures
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -279,6 +280,20 @@ def test_an_address_that_does_not_answer_is_an_error_within_seconds(monkeypatch,
     )
 
 
+@pytest.mark.parametrize("scheme", ["ray", "redis", "http"])
+def test_a_password_in_the_address_is_not_shown(monkeypatch, closed_port, scheme):
+    monkeypatch.setenv("RAY_ADDRESS", f"{scheme}://user:secret@127.0.0.1:{closed_port}")
+    says = refusal()
+    assert f"{scheme}://…@127.0.0.1:{closed_port}" in says
+    assert "secret" not in says
+
+
+@pytest.mark.parametrize("address", ["ray://head", "ray://head:", "ray://head:10001?a=b"])
+def test_an_address_of_ray_client_needs_a_port(monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert refusal() == f"RAY_ADDRESS {address} should end in a port; write ray://HOST:10001"
+
+
 @pytest.mark.parametrize("address", ["", "auto"])
 def test_the_address_of_a_cluster_that_has_ended_is_an_error_within_seconds(
     monkeypatch, ray_folder, closed_port, address
@@ -359,6 +374,16 @@ def test_a_file_without_an_address_and_a_dashboards_address_are_errors(monkeypat
     assert "delete it, or set RAY_ADDRESS=local" in says
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     assert "is a dashboard, to which `ray job submit` sends jobs" in refusal()
+
+
+@pytest.mark.parametrize("folder", ["", "here", "~/here"])
+def test_a_relative_folder_is_an_error(monkeypatch, ray_folder, folder):
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    assert re.fullmatch(
+        r"Ray's folder \S*ray is not an absolute path; "
+        r"set RAY_TMPDIR to one, for example RAY_TMPDIR=/tmp/ray-\d+",
+        refusal(),
+    )
 
 
 def test_a_folder_too_long_for_sockets_is_an_error_that_names_the_variable(monkeypatch, ray_folder):

@@ -26,6 +26,8 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize
         (b"\x1f\x8b\x08\0", "a gzip archive", "unpack it"),
         (b"\0\1\2\xff" * 9, "neither safetensors nor a torch checkpoint", "check the path"),
         (b"\x10\0\0\0\0\0\0\0{", "an incomplete safetensors file", "copy or download it again"),
+        # The header is complete, and the last tensor is not.
+        (save({"a": torch.zeros(9)})[:-1], "an incomplete safetensors file", "copy or download"),
         # A header whose length looks like the beginning of a web page.
         (b"<\0\0\0\0\0\0\0{" + b" " * 80, "a safetensors file", ""),
         (save({"a": torch.zeros(2)}), "a safetensors file", ""),

@@ -140,3 +140,30 @@ def test_the_record_keeps_first_places_and_asset_keys_and_lists_new_ones(tmp_pat
     (tmp_path / "old").rename(new)
     found = find_sweep("s", load_experiment("demo", {"storage.path": new}))
     assert found.moved == {"data.path": {"/old/images": f"{new}/images"}}
+
+
+def test_a_normalization_that_the_sweep_lacks_is_filled_in_for_teachers_without_one():
+    base = load_experiment("demo", SETTINGS | {"teacher.mean": [0.5, 0.5, 0.5]})
+    given = {"teacher.mean": [0.4, 0.5, 0.6], "teacher.interpolation": "bilinear"}
+    places = add_moved_places([base], {}, given)
+    assert places == {
+        "teacher.mean": {"": "[0.4, 0.5, 0.6]"},
+        "teacher.interpolation": {"": '"bilinear"'},
+    }
+    first, other = with_moved_places(base, places).teacher.all()
+    assert first.mean == (0.5, 0.5, 0.5)
+    assert other.mean == (0.4, 0.5, 0.6)
+    assert first.interpolation == other.interpolation == "bilinear"
+    assert first.std is None
+
+
+def test_a_normalization_that_a_sweep_has_stays():
+    base = load_experiment("demo", {"teacher.mean": [0.5, 0.5, 0.5]})
+    with pytest.raises(UserError, match=r"can't take another teacher\.mean: .* leave it out"):
+        add_moved_places([base], {}, {"teacher.mean": [0.4, 0.4, 0.4]})
+
+
+@pytest.mark.parametrize("value", [[0.5, 0.5], [0.5, 0.5, 2.0], "gray", None])
+def test_a_normalization_that_is_none_is_a_user_error(value):
+    with pytest.raises(UserError, match=r"teacher\.mean"):
+        add_moved_places([BASE], {}, {"teacher.mean": value})

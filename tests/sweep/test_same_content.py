@@ -22,6 +22,7 @@ from beamclip.sweep.same_content import (
 IMAGES = {"data.path": {"/old/images": "/new/images"}}
 TEACHER = {"teacher.model": {"local-dir:/old/a": "local-dir:/new/a"}}
 NAMES = {"data.class_names": {"/old/names.txt": "/new/names.txt"}}
+MEAN = {"teacher.mean": {"": "[0.5, 0.5, 0.5]"}}
 KEEP = {"data.keep": {"/old/kept.json": "/new/kept.json"}}
 
 
@@ -65,6 +66,15 @@ def test_the_same_images_and_teacher_are_taken():
             (
                 "teacher.model /new/a differs from /old/a, with which this sweep was begun (its "
                 "key is f2, not f1); give the path of an unchanged copy, or start a new sweep"
+            ),
+        ),
+        (
+            MEAN,
+            {"packed": "p1", "teachers": ["f2"]},
+            (
+                "with teacher.mean [0.5, 0.5, 0.5], the teacher is not the one with which this "
+                "sweep was begun (its key is f2, not f1); give the values that it had then, or "
+                "start a new sweep"
             ),
         ),
     ],

@@ -46,9 +46,23 @@ def test_a_mean_that_is_not_three_numbers_is_a_user_error(change_config, mean):
     with pytest.raises(
         UserError,
         match=r"tiny_teacher has preprocess_cfg.mean .* in its open_clip_config.json; "
-        r"write three numbers there|can't be loaded",
+        r"write three numbers from 0 to 1 there|can't be loaded",
     ):
         load(change_config("preprocess_cfg", mean=mean))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("mean", [123.675, 116.28, 103.53]),
+        ("mean", [0.5, 0.5, float("nan")]),
+        ("std", [58.395, 57.12, 57.375]),
+        ("std", [0.2, 0.0, 0.2]),
+    ],
+)
+def test_a_normalization_out_of_range_is_a_user_error(change_config, key, value):
+    with pytest.raises(UserError, match=rf"preprocess_cfg\.{key} .* three numbers from 0 to 1"):
+        load(change_config("preprocess_cfg", **{key: value}))
 
 
 def test_a_teacher_of_oblong_images_is_a_user_error(copied_teacher):

@@ -11,7 +11,7 @@ import pytest
 
 from beamclip.config import UserError, load_experiment
 from beamclip.stores.paths import artifact_root, tracking_uri
-from beamclip.tracking import client, connect, fetch_student
+from beamclip.tracking import client, connect, describe_tracking, fetch_student
 from beamclip.tracking.client import find_or_create_experiment
 
 
@@ -54,6 +54,7 @@ def test_a_closed_port_is_an_error_at_once_and_the_password_is_not_shown(scheme)
         ("databricks-uc", "is a Unity Catalog"),
         ("localhost:5000", "has no scheme; write http://localhost:5000$"),
         ("127.0.0.1:5000/", "has no scheme; write http://127.0.0.1:5000/$"),
+        ("user:s3cret@host:5000", "^tracking.uri …@host:5000 has no scheme; write http://…@host:5"),
         ("http:/host:5000", "has no host; write http://HOST:PORT"),
         ("http://[x", "can't be used .*; write http://HOST:PORT"),
         ("http://u:pw@host:5000/p/#/experiments/1", "its server, http://…@host:5000/p/$"),
@@ -64,6 +65,18 @@ def test_an_impossible_uri_is_a_user_error(uri, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
         connect(uri)
     assert "\n" not in str(caught.value)
+    # `beamclip doctor` says the same.
+    with pytest.raises(UserError) as doctor:
+        describe_tracking(uri)
+    assert str(doctor.value) == str(caught.value)
+
+
+def test_a_device_or_pipe_is_not_replaced_by_a_database(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for look in (connect, describe_tracking):
+        with pytest.raises(UserError, match="is not a regular file; name a database"):
+            look(f"sqlite:///{tmp_path}/pipe")
+    assert os.listdir(tmp_path) == ["pipe"]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +121,7 @@ def test_a_path_of_a_file_or_the_uri_of_a_folder_is_answered_with_the_right_uri(
     [
         ("http", 200, "answers, but not as an MLflow server"),
         ("http", 404, "answers, but not as an MLflow server"),
+        ("http", 501, "answers, but not as an MLflow server"),
         ("http", 401, "fix the address or the credentials"),
         ("https", 200, "can't be reached over https"),
     ],

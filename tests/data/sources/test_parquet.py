@@ -273,9 +273,7 @@ def test_an_index_of_rows_is_not_ignored(write_parquet, tmp_path, split):
     write_parquet("train-0.parquet", [0, 1])
     folder = saved(tmp_path / "saved", write_parquet("test-0.parquet", [1, 0]))
     (folder / split / "indices-00000-of-00001.arrow").write_bytes(b"any")
-    with pytest.raises(
-        UserError, match=rf"has {split}/indices.*, which says which rows "
-    ):
+    with pytest.raises(UserError, match=rf"has {split}/indices.*, which says which rows "):
         source_of(folder)
 
 
