@@ -34,7 +34,7 @@ _HEADINGS = {"id", "index", "idx", "wnid", "synset", "number"}
 _NAME_HEADINGS = {"name", "names", "class", "class_name", "classname", "label", "words", "category"}
 # What no class name begins with: comments, markup, and parts of JSON or of a table.
 _NO_NAME = re.compile(
-    r"#\s|[<{|]|\[.*\]$|version https://git-lfs|(['\"]).*\1\s*,\s*['\"]|.*[\x00-\x08\x0e-\x1f]"
+    r"#\s|[<{|]|\[.*[,'\"].*\]$|version https://git-lfs|(['\"]).*\1\s*,\s*['\"]|.*[\x00-\x08\x0e-\x1f]"
 )
 # Places365: `/a/airplane_cabin 1`.
 _PLACE = re.compile(r"/[a-z]/(\S.*)")

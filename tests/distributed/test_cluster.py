@@ -465,6 +465,8 @@ def test_a_cluster_that_can_not_be_joined_is_an_error(monkeypatch):
 
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
+    # Another test may have a cluster on this machine, which would be found.
+    monkeypatch.setattr(cluster, "_check_answers", lambda: None)
     with pytest.raises(
         UserError, match=r"the Ray cluster auto can't be joined \(connection refused\)"
     ):
