@@ -56,7 +56,7 @@ class Source(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was guessed or is unusual: sentences for users, without full stops."""
+        """Return sentences for users on what was guessed or is unusual, without full stops."""
 
     def count(self, split: Split) -> int:
         """Return the number of items of a split, unreadable ones included."""

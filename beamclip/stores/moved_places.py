@@ -21,7 +21,7 @@ are used for all teachers."""
 
 NORMALIZATION = ("teacher.mean", "teacher.std", "teacher.interpolation")
 """Settings that a sweep of an older version may lack for a teacher that needs them now. Their value
-is kept as JSON under the first place "", which stands for a setting that is not set."""
+is kept as JSON under the first place "", because the setting was not set."""
 
 MOVABLE = (
     "data.path",

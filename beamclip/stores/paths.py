@@ -77,8 +77,8 @@ def _resolve(key: str, path: str) -> str:
 def path_errors_as_user_error(key: str, path: str) -> Iterator[None]:
     """Turn the errors of an invalid path into a UserError.
 
-    Examples: the home of an unknown user (`~nobody/x`), a null character, a loop of links, a name
-    that is too long, or a folder on the way that can't be read.
+    Examples: the home of an unknown user (`~nosuchuser/x`), a null character, a loop of links, a
+    name that is too long, or a folder on the way that can't be read.
 
     Args:
         key: the setting that holds the path, for the message.
